@@ -1,0 +1,143 @@
+/* harness.h: what every test stands on: checks, one error measure, temporary folders, commands, deaths.
+
+   A test is `static void test_NAME(void)`; the list at the end of its file names it once:
+       #define LASER_TESTS(TEST) TEST(laser_forward_matches_float64) TEST(laser_row_zero_returns_v0)
+   and test_gpt.c joins the lists into one table. A failing check prints one line with the values and the test
+   goes on; REQUIRE also leaves the test. No test depends on another, on the time, or on files of a user. */
+#ifndef TESTS_HARNESS_H
+#define TESTS_HARNESS_H
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "../gpt/check.h"
+#include "../gpt/rng.h"
+
+static struct {
+    const char *name; /* of the running test */
+    int failures;     /* checks of it that failed */
+    char root[64];    /* temporary folder of the whole run, removed at its end */
+} test_state;
+
+__attribute__((format(printf, 4, 5))) static inline void
+test_fail(const char *file, int line, const char *condition, const char *format, ...) {
+    if (test_state.failures++ >= 8) return; /* eight lines say enough about one test */
+    va_list arguments;
+    va_start(arguments, format);
+    printf("    %s:%d: expected %s: ", check_basename(file), line, condition);
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+}
+
+/* CHECK(n == 3, "n is %d", n): the message carries the values found. */
+#define CHECK(condition, ...) ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, __VA_ARGS__))
+#define REQUIRE(condition, ...)                                                                              \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            test_fail(__FILE__, __LINE__, #condition, __VA_ARGS__);                                          \
+            return;                                                                                          \
+        }                                                                                                    \
+    } while (0)
+
+/* The project's one error measure: normalised mean squared error |got - want|^2 / |want|^2; scale-free, so
+   one bound serves every tensor. Infinite when got holds a NaN or an infinity, or is all zero where want is
+   not. */
+static inline double test_nmse(const float *got, const double *want, size_t n) {
+    double error = 0, size = 0, got_size = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(got[i])) return INFINITY;
+        error += (got[i] - want[i]) * (got[i] - want[i]);
+        size += want[i] * want[i];
+        got_size += (double)got[i] * got[i];
+    }
+    if (size == 0) return error == 0 ? 0 : INFINITY;
+    return got_size == 0 ? INFINITY : error / size;
+}
+
+#define CHECK_NMSE(got, want, n, bound, what)                                                                \
+    do {                                                                                                     \
+        double nmse_ = test_nmse(got, want, n);                                                              \
+        CHECK(nmse_ <= (bound), "%s: normalised mean squared error %.3g, allowed %.3g", what, nmse_,         \
+              (double)(bound));                                                                              \
+    } while (0)
+
+/* n normal numbers of the given deviation, the same for the same seed; free() them. */
+static inline float *test_normal(size_t n, double deviation, uint64_t seed) {
+    float *x = check_malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(deviation * rng_normal(seed, RNG_STREAM_TEST, i));
+    return x;
+}
+
+static inline double *test_to_double(const float *x, size_t n) {
+    double *y = check_malloc(n * sizeof *y);
+    for (size_t i = 0; i < n; i++) y[i] = x[i];
+    return y;
+}
+
+/* A fresh folder for the running test; the string stays valid until the next call. */
+static inline const char *test_folder(void) {
+    static char path[128];
+    static int count;
+    snprintf(path, sizeof path, "%s/%d", test_state.root, count++);
+    if (mkdir(path, 0777) != 0) die("cannot create '%s': %s", path, strerror(errno));
+    return path;
+}
+
+/* Runs a shell command, keeps the first `size`-1 bytes of what it printed (both streams), returns its exit
+   code; 128 + signal when a signal ended it. */
+static inline int test_command(char *output, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static inline int test_command(char *output, size_t size, const char *format, ...) {
+    char command[4096], rest[4096];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = snprintf(command, sizeof command, "exec 2>&1; ");
+    vsnprintf(command + length, sizeof command - (size_t)length, format, arguments);
+    va_end(arguments);
+    fflush(NULL);
+    FILE *pipe = popen(command, "r");
+    if (!pipe) die("cannot run '%s': %s", command, strerror(errno));
+    size_t n = fread(output, 1, size - 1, pipe);
+    output[n] = 0;
+    while (fread(rest, 1, sizeof rest, pipe) > 0) {}
+    int status = pclose(pipe);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Runs function(argument) in a child process and returns its exit code (0 when it returned, 128 + signal when
+   a signal ended it); output gets what it wrote to stderr. For what must die with a clear message. */
+static inline int test_death(void (*function)(void *), void *argument, char *output, size_t size) {
+    int ends[2];
+    fflush(NULL);
+    if (pipe(ends) != 0) die("pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child < 0) die("fork: %s", strerror(errno));
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]), close(ends[1]);
+        function(argument);
+        fflush(NULL);
+        _exit(0);
+    }
+    close(ends[1]);
+    size_t n = 0;
+    ssize_t got;
+    char rest[512];
+    while ((got = read(ends[0], n < size - 1 ? output + n : rest,
+                       n < size - 1 ? size - 1 - n : sizeof rest)) > 0)
+        if (n < size - 1) n += (size_t)got;
+    output[n] = 0;
+    close(ends[0]);
+    int status;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+#endif
