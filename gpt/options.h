@@ -1,0 +1,555 @@
+/* options.h: ONE table of options; parsing, bounds, --help, presets, files and the config dump are views of
+   it.
+
+   A program describes its options in an array of Option rows over a struct of its own (Option.offset), then:
+
+       static Options options;                       // the values, one field per row
+       OptionSet set = options_begin("train_gpt", usage, train_options, COUNT, &options, presets);
+       int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` other arguments in
+   argv[0..] cJSON *json = options_to_json(&set);          // every option by name; works as --config=FILE
+   later
+
+   Values are read as --name=value or --name value; a switch also as --name alone. Where a value comes from
+   decides, not the order: command line > --config file > --preset > default. --help prints the table and
+   exits with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found,
+   its bounds, and the nearest valid spelling. The fields of the struct are, by type: OPTION_INT int64_t ·
+   OPTION_FLOAT double · OPTION_SWITCH bool · OPTION_CHOICE int, the index in `choices` OPTION_STRING const
+   char * (owned by argv or by this file, never freed). The first part of this file is the machinery, the
+   second the trainer's table and its presets. */
+#ifndef GPT_OPTIONS_H
+#define GPT_OPTIONS_H
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "check.h"
+
+typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
+
+typedef struct {
+    const char *group, *name;
+    OptionType type;
+    size_t offset;     /* of the field in the program's struct */
+    const char *value; /* the default, as it would be typed */
+    double min, max;   /* bounds of OPTION_INT and OPTION_FLOAT, both allowed */
+    const char
+        *choices; /* "standard|laser" for OPTION_CHOICE; for a string a word for --help such as "DIR" */
+    const char *help;
+    bool fixed; /* part of what a run is: resuming a checkpoint with another value is refused */
+} Option;
+
+typedef struct {
+    const char *name;
+    const char *values; /* "layers=32 heads=8": options as typed, separated by blanks */
+    const char *help;
+} OptionPreset;
+
+typedef enum { OPTION_FROM_DEFAULT, OPTION_FROM_PRESET, OPTION_FROM_FILE, OPTION_FROM_COMMAND } OptionSource;
+
+enum { OPTIONS_MAX = 96 };
+
+typedef struct {
+    const char *program, *usage; /* usage: the line after "usage: " */
+    const Option *table;
+    int count;
+    void *target; /* the program's struct */
+    const OptionPreset
+        *presets; /* NULL, or rows chosen by the option called "preset", ended by a NULL name */
+    unsigned char source[OPTIONS_MAX];
+} OptionSet;
+
+/* ------------------------------------------------------------------------------------------------ reading
+ * values */
+
+__attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(const OptionSet *set,
+                                                                                const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fflush(stdout);
+    fprintf(stderr, "error: %s%s (see ./%s --help)\n", check_hooks.prefix, text, set->program);
+    if (check_hooks.end_job) check_hooks.end_job(2);
+    exit(2);
+}
+
+/* Number of single-character edits between two names: finds the nearest valid spelling. */
+static inline int options_distance(const char *a, const char *b) {
+    int row[128], n = (int)strlen(b);
+    if (n > 126) return 127;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int replace = diagonal + (a[i - 1] != b[j - 1]), insert = row[j - 1] + 1, delete = row[j] + 1;
+            diagonal = row[j];
+            row[j] = replace < insert ? replace : insert;
+            if (delete < row[j]) row[j] = delete;
+        }
+    }
+    return row[n];
+}
+
+static inline const Option *options_find(const OptionSet *set, const char *name) {
+    for (int i = 0; i < set->count; i++)
+        if (strcmp(set->table[i].name, name) == 0) return &set->table[i];
+    return NULL;
+}
+
+__attribute__((noreturn)) static inline void options_unknown(const OptionSet *set, const char *name,
+                                                             const char *where) {
+    const Option *best = NULL;
+    int distance = 4; /* farther than three edits is no spelling mistake */
+    for (int i = 0; i < set->count; i++) {
+        int d = options_distance(name, set->table[i].name);
+        if (d < distance) distance = d, best = &set->table[i];
+    }
+    options_fail(set, "unknown option --%s%s%s%s%s", name, where, best ? "; did you mean --" : "",
+                 best ? best->name : "", best ? "?" : "");
+}
+
+/* The index of `value` in "a|b|c", or -1. */
+static inline int options_choice_index(const char *choices, const char *value) {
+    size_t length = strlen(value);
+    for (int index = 0; length; index++) {
+        size_t n = strcspn(choices, "|");
+        if (n == length && strncmp(choices, value, n) == 0) return index;
+        if (!choices[n]) break;
+        choices += n + 1;
+    }
+    return -1;
+}
+
+/* The name of choice `index` in "a|b|c", written to `name`. */
+static inline const char *options_choice_name(const char *choices, int index, char name[64]) {
+    while (index-- > 0) choices += strcspn(choices, "|") + 1;
+    snprintf(name, 64, "%.*s", (int)strcspn(choices, "|"), choices);
+    return name;
+}
+
+static inline void options_set_number(const OptionSet *set, const Option *option, const char *value,
+                                      const char *where) {
+    char *end;
+    errno = 0;
+    double number = option->type == OPTION_INT ? (double)strtoll(value, &end, 10) : strtod(value, &end);
+    if (end == value || *end || errno == ERANGE || !isfinite(number))
+        options_fail(set, "--%s=%s%s: not %s; expected %s from %.10g to %.10g", option->name, value, where,
+                     option->type == OPTION_INT ? "a whole number" : "a number",
+                     option->type == OPTION_INT ? "a whole number" : "a number", option->min, option->max);
+    if (number < option->min || number > option->max)
+        options_fail(set, "--%s=%s%s: out of bounds; expected %.10g to %.10g", option->name, value, where,
+                     option->min, option->max);
+    void *field = (char *)set->target + option->offset;
+    if (option->type == OPTION_INT)
+        *(int64_t *)field = strtoll(value, NULL, 10);
+    else
+        *(double *)field = number;
+}
+
+/* Sets one option unless a stronger source has set it already. `where` ends messages: "" or " in FILE". */
+static inline void options_set(OptionSet *set, const char *name, const char *value, OptionSource source,
+                               const char *where) {
+    const Option *option = options_find(set, name);
+    if (!option) options_unknown(set, name, where);
+    unsigned char *set_by = &set->source[option - set->table];
+    if (*set_by > source) return;
+    *set_by = (unsigned char)source;
+    void *field = (char *)set->target + option->offset;
+    int choice;
+    switch (option->type) {
+    case OPTION_INT:
+    case OPTION_FLOAT:
+        options_set_number(set, option, value, where);
+        break;
+    case OPTION_SWITCH:
+        choice = options_choice_index("no|yes|false|true|0|1", value);
+        if (choice < 0) options_fail(set, "--%s=%s%s: expected yes or no", name, value, where);
+        *(bool *)field = choice % 2 == 1;
+        break;
+    case OPTION_CHOICE:
+        choice = options_choice_index(option->choices, value);
+        if (choice < 0)
+            options_fail(set, "--%s=%s%s: expected one of %s", name, value, where, option->choices);
+        *(int *)field = choice;
+        break;
+    case OPTION_STRING:
+        *(const char **)field =
+            strcpy(check_malloc(strlen(value) + 1), value); /* lives as long as the program */
+        break;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- help, files, presets,
+ * dump */
+
+static inline void options_print_wrapped(const char *text, int column) {
+    enum { WIDTH = 96 };
+    for (int at = column; *text;) {
+        int word = (int)strcspn(text, " ");
+        if (at + 1 + word > WIDTH && at > column) printf("\n%*s", column, ""), at = column;
+        if (at > column) putchar(' '), at++;
+        printf("%.*s", word, text);
+        at += word;
+        text += word;
+        text += strspn(text, " ");
+    }
+    putchar('\n');
+}
+
+static inline void options_help(const OptionSet *set) {
+    printf("usage: %s\n", set->usage);
+    const char *group = "";
+    for (int i = 0; i < set->count; i++) {
+        const Option *o = &set->table[i];
+        if (strcmp(group, o->group) != 0) printf("\n%s\n", group = o->group);
+        const char *word = o->type == OPTION_INT      ? "N"
+                           : o->type == OPTION_FLOAT  ? "X"
+                           : o->type == OPTION_SWITCH ? "yes|no"
+                                                      : o->choices;
+        char text[1024];
+        int column = printf("  --%s=%s", o->name, word);
+        if (column > 29) putchar('\n'), column = 0;
+        printf("%*s", 30 - column, "");
+        int length = snprintf(text, sizeof text, "%s", o->help);
+        if (*o->value) snprintf(text + length, sizeof text - (size_t)length, " (default %s)", o->value);
+        options_print_wrapped(text, 30);
+    }
+    if (!set->presets) return;
+    printf("\nPresets (any option given beside one wins over it)\n");
+    for (const OptionPreset *p = set->presets; p->name; p++) {
+        printf("  %-28s", p->name);
+        options_print_wrapped(p->help, 30);
+        if (*p->values) printf("%30s", ""), options_print_wrapped(p->values, 30);
+    }
+}
+
+/* Applies "name=value name=value"; modifies nothing that a stronger source has set. */
+static inline void options_apply_preset(OptionSet *set, const char *name) {
+    char list[512] = "";
+    for (const OptionPreset *p = set->presets; p->name; p++) {
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", used ? "|" : "", p->name);
+        if (strcmp(p->name, name) != 0) continue;
+        char *copy = strcpy(check_malloc(strlen(p->values) + 1), p->values);
+        for (char *state = NULL, *word = strtok_r(copy, " ", &state); word;
+             word = strtok_r(NULL, " ", &state)) {
+            char *equals = strchr(word, '=');
+            *equals = 0;
+            options_set(set, word, equals + 1, OPTION_FROM_PRESET, " in the preset");
+        }
+        free(copy);
+        return;
+    }
+    options_fail(set, "--preset=%s: expected one of %s", name, list);
+}
+
+/* One value of a JSON object as it would be typed; NULL for what no option can be. */
+static inline const char *options_json_text(const cJSON *item, char text[64]) {
+    if (cJSON_IsString(item)) return item->valuestring;
+    if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? "yes" : "no";
+    if (!cJSON_IsNumber(item)) return NULL;
+    snprintf(text, 64,
+             item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) < 1e15 ? "%.0f"
+                                                                                             : "%.17g",
+             item->valuedouble);
+    return text;
+}
+
+static inline void options_apply_lines(OptionSet *set, char *text, const char *path) {
+    int line_number = 0;
+    for (char *line; (line = strsep(&text, "\n"));) {
+        char where[512];
+        snprintf(where, sizeof where, " in %s line %d", path, ++line_number);
+        line[strcspn(line, "#\r")] = 0;
+        line += strspn(line, " \t-");
+        char *equals = strchr(line, '=');
+        if (!*line) continue;
+        if (!equals) options_fail(set, "'%s'%s: expected name = value", line, where);
+        char *name_end = equals, *value = equals + 1 + strspn(equals + 1, " \t");
+        while (name_end > line && strchr(" \t", name_end[-1])) name_end--;
+        *name_end = 0;
+        for (char *end = value + strlen(value); end > value && strchr(" \t", end[-1]);) *--end = 0;
+        options_set(set, line, value, OPTION_FROM_FILE, where);
+    }
+}
+
+/* A file of options: lines `name = value` with # comments, or JSON: an object of options, or one that holds
+   such an object under "options" (the config.json of a run). */
+static inline void options_apply_file(OptionSet *set, const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file) options_fail(set, "--config=%s: %s", path, strerror(errno));
+    enum { LIMIT = 1 << 20 };
+    char *text = check_malloc(LIMIT + 1), where[512];
+    size_t length = fread(text, 1, LIMIT, file);
+    if (ferror(file) || length == LIMIT)
+        options_fail(set, "--config=%s: not a readable file of options", path);
+    fclose(file);
+    if (text[strspn(text, " \t\r\n")] != '{') {
+        options_apply_lines(set, text, path);
+        free(text);
+        return;
+    }
+    cJSON *json = cJSON_Parse(text);
+    if (!json) options_fail(set, "--config=%s: the JSON is damaged near '%.20s'", path, cJSON_GetErrorPtr());
+    const cJSON *options = cJSON_GetObjectItemCaseSensitive(json, "options"), *item;
+    snprintf(where, sizeof where, " in %s", path);
+    if (!options) options = json;
+    cJSON_ArrayForEach(item, options) {
+        char number[64];
+        const char *value = options_json_text(item, number);
+        if (!value)
+            options_fail(set, "option '%s'%s: expected a number, a text or true/false", item->string, where);
+        if (strcmp(item->string, "config") != 0)
+            options_set(set, item->string, value, OPTION_FROM_FILE, where);
+    }
+    cJSON_Delete(json);
+    free(text);
+}
+
+/* The value of an option as text, as it could be typed. */
+static inline const char *options_text(const OptionSet *set, const Option *option, char text[64]) {
+    const void *field = (const char *)set->target + option->offset;
+    switch (option->type) {
+    case OPTION_INT:
+        snprintf(text, 64, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case OPTION_FLOAT:
+        snprintf(text, 64, "%.10g", *(const double *)field);
+        break;
+    case OPTION_SWITCH:
+        snprintf(text, 64, "%s", *(const bool *)field ? "yes" : "no");
+        break;
+    case OPTION_CHOICE:
+        return options_choice_name(option->choices, *(const int *)field, text);
+    case OPTION_STRING:
+        return *(const char *const *)field;
+    }
+    return text;
+}
+
+/* Every option by name with its type in JSON; the caller owns the object. */
+static inline cJSON *options_to_json(const OptionSet *set) {
+    cJSON *json = cJSON_CreateObject();
+    for (int i = 0; i < set->count; i++) {
+        const Option *o = &set->table[i];
+        const void *field = (const char *)set->target + o->offset;
+        char text[64];
+        if (o->type == OPTION_INT)
+            cJSON_AddNumberToObject(json, o->name, (double)*(const int64_t *)field);
+        else if (o->type == OPTION_FLOAT)
+            cJSON_AddNumberToObject(json, o->name, *(const double *)field);
+        else if (o->type == OPTION_SWITCH)
+            cJSON_AddBoolToObject(json, o->name, *(const bool *)field);
+        else
+            cJSON_AddStringToObject(json, o->name, options_text(set, o, text));
+    }
+    return json;
+}
+
+/* ---------------------------------------------------------------------------------------------------- the
+ * two calls */
+
+static inline OptionSet options_begin(const char *program, const char *usage, const Option *table, int count,
+                                      void *target, const OptionPreset *presets) {
+    OptionSet set = {.program = program,
+                     .usage = usage,
+                     .table = table,
+                     .count = count,
+                     .target = target,
+                     .presets = presets};
+    if (count > OPTIONS_MAX)
+        die("options.h holds at most %d options, %s has %d", OPTIONS_MAX, program, count);
+    for (int i = 0; i < count; i++) options_set(&set, table[i].name, table[i].value, OPTION_FROM_DEFAULT, "");
+    return set;
+}
+
+/* Reads argv[1..]; returns how many arguments were no options, moved to argv[0..]. After "--" nothing is an
+ * option. */
+static inline int options_parse(OptionSet *set, int argc, char **argv) {
+    int others = 0;
+    bool only_others = false;
+    for (int i = 1; i < argc; i++) {
+        if (only_others || strncmp(argv[i], "--", 2) != 0) {
+            argv[others++] = argv[i];
+        } else if (!argv[i][2]) {
+            only_others = true;
+        } else {
+            char name[64], *equals = strchr(argv[i], '=');
+            snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argv[i] - 2) : 63, argv[i] + 2);
+            if (strcmp(name, "help") == 0) options_help(set), exit(0);
+            const Option *option = options_find(set, name);
+            if (!option) options_unknown(set, name, "");
+            bool next_is_value = i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0;
+            if (option->type == OPTION_SWITCH &&
+                next_is_value) /* --dry-run FILE: a switch takes only yes or no */
+                next_is_value = options_choice_index("no|yes|false|true|0|1", argv[i + 1]) >= 0;
+            const char *value = equals                          ? equals + 1
+                                : next_is_value                 ? argv[++i]
+                                : option->type == OPTION_SWITCH ? "yes"
+                                                                : NULL;
+            if (!value) options_fail(set, "--%s: a value is missing; write --%s=VALUE", name, name);
+            options_set(set, name, value, OPTION_FROM_COMMAND, "");
+        }
+    }
+    const Option *config = options_find(set, "config"), *preset = options_find(set, "preset");
+    char text[64];
+    if (config && *options_text(set, config, text)) options_apply_file(set, options_text(set, config, text));
+    if (preset && *options_text(set, preset, text))
+        options_apply_preset(set, options_text(set, preset, text));
+    return others;
+}
+
+/* ------------------------------------------------------------------------------------------- the trainer's
+ * options */
+
+enum { ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_SWIGLU };
+enum { POSITION_ROPE, POSITION_SINUSOIDAL, POSITION_LEARNED };
+enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_WSD };
+
+typedef struct {
+    const char *preset, *config;
+    /* model */
+    int attn, laser_shift, activation, position;
+    int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
+    /* data and batch */
+    const char *data;
+    int64_t batch, total_batch, steps, seed;
+    /* optimizer */
+    int schedule;
+    int64_t warmup, cooldown;
+    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip;
+    /* evaluation, checkpoints, log */
+    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep;
+    double temperature;
+    const char *prompt, *out, *resume;
+    /* the machine */
+    int64_t threads;
+    int dtype;
+    bool dry_run;
+} Options;
+
+#define ROW(group, name, type, field, value, min, max, choices, fixed, help)                                 \
+    { group, name, type, offsetof(Options, field), value, min, max, choices, help, fixed }
+
+static const Option train_options[] = {
+    ROW("Start", "preset", OPTION_STRING, preset, "", 0, 0, "NAME", false,
+        "a named set of options, listed below"),
+    ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", false,
+        "read options from a file: lines name = value, or the config.json of a run"),
+    ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", false,
+        "print configuration, parameters, memory and an estimate of the time from two timed steps, then "
+        "exit"),
+
+    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", true,
+        "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
+    ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", true,
+        "what LASER subtracts from V before exp: the maximum of the keys a row sees, or the paper's maximum "
+        "over "
+        "the whole sequence"),
+    ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", true, "transformer blocks, L"),
+    ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", true, "attention heads, H"),
+    ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", true, "size of a head, D"),
+    ROW("Model", "embd", OPTION_INT, embd, "256", 1, 65536, "", true, "width of the residual stream, C"),
+    ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", true,
+        "hidden units of the MLP, F"),
+    ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, "gelu|relu|swiglu", true,
+        "of the MLP; gelu is the tanh form"),
+    ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, "rope|sinusoidal|learned", true,
+        "how the model knows positions"),
+    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 1, 1048576, "", true, "tokens of a sequence, T"),
+    ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", true,
+        "tokens of the vocabulary, V; 0: as many as the data's tokenizer.json has"),
+
+    ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", false,
+        "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
+    ROW("Data and batch", "batch", OPTION_INT, batch, "8", 1, 65536, "", false,
+        "sequences per micro-step and rank, B; bounds the memory, does not change the result"),
+    ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", true,
+        "tokens per optimizer step; 0: one micro-step of every rank"),
+    ROW("Data and batch", "steps", OPTION_INT, steps, "320", 1, 1e9, "", true,
+        "optimizer steps of the whole run"),
+    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 9e15, "", true,
+        "decides initial weights, order of the data and samples"),
+
+    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", true, "peak learning rate"),
+    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", true,
+        "learning rate at the end as a fraction of the peak"),
+    ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
+        "cosine|linear|constant|wsd", true,
+        "course of the rate after the warmup; wsd is constant, then falls linearly over --cooldown steps"),
+    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", true,
+        "steps in which the rate rises linearly from zero"),
+    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", true,
+        "last steps of --schedule=wsd; 0: a fifth of all"),
+    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", true,
+        "decay of the mean gradient"),
+    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", true,
+        "decay of the mean squared gradient"),
+    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", true,
+        "added to the denominator"),
+    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", true,
+        "decoupled, on matrices only, times the learning rate"),
+    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", true,
+        "largest global norm of the gradient; 0: never clipped"),
+
+    ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", false,
+        "steps between validations; 0: only after the last step"),
+    ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", false,
+        "tokens of a validation, always the same ones; 0: all there are"),
+    ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", false,
+        "steps between printed samples; 0: none"),
+    ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", false,
+        "tokens of a sample"),
+    ROW("Evaluation", "temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", false,
+        "of samples; 0: the likeliest token always"),
+    ROW("Evaluation", "prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", false, "how samples begin"),
+
+    ROW("Checkpoints", "out", OPTION_STRING, out, "", 0, 0, "DIR", false,
+        "folder of the run: config.json, log.jsonl, checkpoints; none: nothing is written"),
+    ROW("Checkpoints", "save-every", OPTION_INT, save_every, "0", 0, 1e9, "", false,
+        "steps between checkpoints; 0: at the end, and when interrupted"),
+    ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", false,
+        "newest checkpoints to keep; 0: all"),
+    ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", false,
+        "go on from the newest whole checkpoint of --out if there is one (auto), from none (no), or from "
+        "DIR"),
+
+    ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", false,
+        "OpenMP threads per rank; 0: all cores"),
+    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "fp32", 0, 0, "fp32|bf16", true,
+        "of the operands of matrix products; sums, norms, softmax and weights are always float32"),
+};
+#undef ROW
+enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };
+_Static_assert((int)TRAIN_OPTION_COUNT <= (int)OPTIONS_MAX, "raise OPTIONS_MAX");
+
+/* What is known of the paper's runs (arXiv:2411.03493, C4): 32 (or 16) layers, 8 heads of 128, C = 1024,
+   ungated hidden 2048, T = 1024, tied, 1024 sequences a step, 160,000 steps, AdamW, linear warmup, cosine to
+   zero. What is assumed here: gelu, rope, V = 32000, betas 0.9/0.99, eps 1e-6 (the defaults of the authors'
+   framework for C4), and of our choosing the peak rate 1e-3, weight decay 0.1, clip 1, warmup 2,000. */
+#define PRESET_C4                                                                                            \
+    "heads=8 head-dim=128 embd=1024 mlp-hidden=2048 activation=gelu pos=rope seq-len=1024 vocab-size=32000 " \
+    "batch=8 total-batch=1048576 steps=160000 lr=1e-3 lr-min=0 schedule=cosine warmup=2000 beta1=0.9 "       \
+    "beta2=0.99 "                                                                                            \
+    "adam-eps=1e-6 weight-decay=0.1 clip=1 val-every=500 val-tokens=1048576 save-every=500"
+
+static const OptionPreset train_presets[] = {
+    {"demo", "", "the defaults: 4.5 million parameters, minutes on two cores"},
+    {"c4-301m", "layers=32 " PRESET_C4, "the LASER paper's main model, 301 million parameters"},
+    {"c4-16l", "layers=16 " PRESET_C4, "its 16-layer model"},
+    {"gpt2-124m",
+     "layers=12 heads=12 head-dim=64 embd=768 mlp-hidden=3072 activation=gelu pos=learned seq-len=1024 "
+     "vocab-size=50257 batch=4 total-batch=524288 steps=19073 lr=6e-4 lr-min=0.1 warmup=700 beta2=0.95 "
+     "weight-decay=0.1 val-every=250 val-tokens=1048576 save-every=500",
+     "the shape of GPT-2 124M (without biases), 10B tokens"},
+    {NULL, NULL, NULL},
+};
+
+#endif
