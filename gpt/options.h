@@ -190,7 +190,7 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
  * dump */
 
 static inline void options_print_wrapped(const char *text, int column) {
-    enum { WIDTH = 96 };
+    enum { WIDTH = 80 };
     for (int at = column; *text;) {
         int word = (int)strcspn(text, " ");
         if (at + 1 + word > WIDTH && at > column) printf("\n%*s", column, ""), at = column;

@@ -1,0 +1,163 @@
+/* machine.h: what the program runs on: time, cores, instruction set, memory, and the peak rate it is measured
+   against.
+
+   machine_seconds()          monotonic clock
+   machine_cores()            cores this process may run on (its affinity mask), not those the machine has
+   machine_cpu_name(buffer)   "AMD EPYC 9575F" as the kernel calls it
+   machine_isa()              the widest instruction set this binary was compiled for
+   machine_memory_available() bytes the kernel would still give out
+   machine_peak_rss()         largest resident set of this process so far, bytes
+   machine_peak_flops(bf16)   floating-point operations a second of all OpenMP threads in a loop of nothing
+   but fused multiply-adds (or bf16 dot products): the 100 % of every MFU; takes about 0.1 s. */
+#ifndef GPT_MACHINE_H
+#define GPT_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+static inline double machine_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static inline int machine_cores(void) {
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 0 ? (int)cores : 1;
+}
+
+static inline int machine_threads(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+/* The text after "key" in a file of "key : value" lines such as /proc/cpuinfo; false when it is not there. */
+static inline bool machine_proc_value(const char *path, const char *key, char *value, size_t size) {
+    FILE *file = fopen(path, "r");
+    char line[512];
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (!colon || strncmp(line, key, strlen(key)) != 0) continue;
+        colon += 1 + strspn(colon + 1, " \t");
+        colon[strcspn(colon, "\n")] = 0;
+        snprintf(value, size, "%s", colon);
+        found = true;
+    }
+    if (file) fclose(file);
+    return found;
+}
+
+static inline const char *machine_cpu_name(char name[128]) {
+    if (!machine_proc_value("/proc/cpuinfo", "model name", name, 128))
+        snprintf(name, 128, "unknown processor");
+    return name;
+}
+
+static inline const char *machine_isa(void) {
+#if defined(__AVX512BF16__)
+    return "AVX-512 + BF16";
+#elif defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__AVX2__)
+    return "AVX2";
+#elif defined(__x86_64__)
+    return "SSE2";
+#elif defined(__ARM_NEON)
+    return "NEON";
+#else
+    return "scalar";
+#endif
+}
+
+static inline int64_t machine_memory_available(void) {
+    char value[64];
+    long long kib = 0;
+    if (machine_proc_value("/proc/meminfo", "MemAvailable", value, sizeof value) &&
+        sscanf(value, "%lld", &kib) == 1)
+        return kib * 1024;
+    return INT64_MAX; /* unknown: let the allocation decide */
+}
+
+static inline int64_t machine_peak_rss(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+    return usage.ru_maxrss;
+#else
+    return (int64_t)usage.ru_maxrss * 1024;
+#endif
+}
+
+/* Enough independent sums to hide the latency of a multiply-add, few enough to stay in registers. */
+#if defined(__AVX512F__)
+enum { PEAK_LANES = 16, PEAK_SUMS = 20 };
+#elif defined(__AVX__)
+enum { PEAK_LANES = 8, PEAK_SUMS = 12 };
+#else
+enum { PEAK_LANES = 4, PEAK_SUMS = 12 };
+#endif
+typedef float PeakVector __attribute__((vector_size(PEAK_LANES * sizeof(float))));
+
+/* One thread's loop; returns the operations it did. `sink` keeps the result alive. */
+static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
+    PeakVector sum[PEAK_SUMS], factor, addend;
+    for (int lane = 0; lane < PEAK_LANES; lane++) factor[lane] = 0.999f, addend[lane] = 1e-3f;
+    for (int i = 0; i < PEAK_SUMS; i++) sum[i] = factor * (float)i;
+#ifdef __AVX512BF16__
+    if (bf16) {
+        __m512bh a = _mm512_cvtne2ps_pbh(factor, addend), b = _mm512_cvtne2ps_pbh(addend, factor);
+        for (long round = 0; round < rounds; round++) {
+#pragma GCC unroll 20
+            for (int i = 0; i < PEAK_SUMS; i++) sum[i] = _mm512_dpbf16_ps(sum[i], a, b);
+        }
+    } else
+#endif
+        for (long round = 0; round < rounds; round++) {
+#pragma GCC unroll 20
+            for (int i = 0; i < PEAK_SUMS; i++) sum[i] = sum[i] * factor + addend;
+        }
+    for (int i = 1; i < PEAK_SUMS; i++) sum[0] += sum[i];
+    *sink += sum[0][0];
+#ifdef __AVX512BF16__
+    if (bf16) return (double)rounds * PEAK_SUMS * PEAK_LANES * 4;
+#endif
+    (void)bf16;
+    return (double)rounds * PEAK_SUMS * PEAK_LANES * 2;
+}
+
+static inline double machine_peak_flops(bool bf16) {
+    double best = 0;
+    for (int repeat = 0; repeat < 5; repeat++) {
+        double operations = 0, start = machine_seconds();
+        float sink = 0;
+#pragma omp parallel reduction(+ : operations, sink)
+        operations += machine_peak_loop(bf16, 1000000, &sink);
+        double rate = operations / (machine_seconds() - start);
+        if (rate > best && sink != 0) best = rate;
+    }
+    return best;
+}
+
+#endif
