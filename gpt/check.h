@@ -1,10 +1,9 @@
 /* check.h: one way to fail, and the checked calls that use it.
 
-   Every failure is one line on stderr: what failed, what was found, what to do, where (file:line); exit
-   code 1.
+   Every failure is one line on stderr: what failed, what was found, what to do, where (file:line);
+   exit code 1.
 
-       error: cannot open 'data/val_000000.bin': No such file or directory; run `make data` first
-   (shards.h:81)
+       error: cannot open 'data/val_000000.bin': No such file; run ./prepare first (shards.h:81)
 
    die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).

@@ -1,5 +1,5 @@
-/* machine.h: what the program runs on: time, cores, instruction set, memory, and the peak rate it is measured
-   against.
+/* machine.h: what the program runs on: time, cores, instruction set, memory, and its
+   peak rate.
 
    machine_seconds()          monotonic clock
    machine_cores()            cores this process may run on (its affinity mask), not those the machine has
@@ -7,8 +7,8 @@
    machine_isa()              the widest instruction set this binary was compiled for
    machine_memory_available() bytes the kernel would still give out
    machine_peak_rss()         largest resident set of this process so far, bytes
-   machine_peak_flops(bf16)   floating-point operations a second of all OpenMP threads in a loop of nothing
-   but fused multiply-adds (or bf16 dot products): the 100 % of every MFU; takes about 0.1 s. */
+   machine_peak_flops(bf16)   floating-point operations a second of all OpenMP threads in a loop of nothing but
+                              fused multiply-adds (or bf16 dot products): the 100 % of every MFU; 0.1 s */
 #ifndef GPT_MACHINE_H
 #define GPT_MACHINE_H
 

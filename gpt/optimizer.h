@@ -6,8 +6,7 @@
    learning_rate(schedule, step)   step 0 is the first update: a warmup of W steps gives lr/W, 2lr/W, ... lr
    gradient_norm(g, n)             sqrt of the sum of squares
    adamw_update(p, g, m, v, n, settings)   one update of p and of the moments m, v (Loshchilov & Hutter,
-                                   "Decoupled weight decay regularization", 2019, algorithm 2; PyTorch's
-   AdamW) */
+                                   "Decoupled weight decay regularization", 2019, algorithm 2) */
 #ifndef GPT_OPTIMIZER_H
 #define GPT_OPTIMIZER_H
 

@@ -1,21 +1,19 @@
-/* options.h: ONE table of options; parsing, bounds, --help, presets, files and the config dump are views of
-   it.
+/* options.h: ONE table of options; parsing, bounds, --help, presets, files and the config dump are views of it.
 
    A program describes its options in an array of Option rows over a struct of its own (Option.offset), then:
 
        static Options options;                       // the values, one field per row
        OptionSet set = options_begin("train_gpt", usage, train_options, COUNT, &options, presets);
-       int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` other arguments in
-   argv[0..] cJSON *json = options_to_json(&set);          // every option by name; works as --config=FILE
-   later
+       int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` others in argv[0..]
+       cJSON *json = options_to_json(&set);          // every option by name; works as --config=FILE later
 
    Values are read as --name=value or --name value; a switch also as --name alone. Where a value comes from
-   decides, not the order: command line > --config file > --preset > default. --help prints the table and
-   exits with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found,
-   its bounds, and the nearest valid spelling. The fields of the struct are, by type: OPTION_INT int64_t ·
-   OPTION_FLOAT double · OPTION_SWITCH bool · OPTION_CHOICE int, the index in `choices` OPTION_STRING const
-   char * (owned by argv or by this file, never freed). The first part of this file is the machinery, the
-   second the trainer's table and its presets. */
+   decides, not the order: command line > --config file > --preset > default. --help prints the table and exits
+   with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found, its
+   bounds, and the nearest valid spelling. The fields of the struct are, by type:
+       OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int: the index in `choices`,
+       OPTION_STRING const char * (lives as long as the program).
+   The first part of this file is the machinery, the second the trainer's table and its presets. */
 #ifndef GPT_OPTIONS_H
 #define GPT_OPTIONS_H
 
