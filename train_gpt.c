@@ -1,0 +1,1343 @@
+/* train_gpt.c: trains a decoder-only transformer with standard or LASER attention on the CPU.
+
+   Read it from top to bottom:
+       1. layers      each an op_forward and an op_backward, outputs first, `d` for gradients
+       2. the model   tables of its parameters and activations, initial weights
+       3. forward, loss and backward through the whole model
+       4. sampling text
+       5. the trainer one step, validation, checkpoints
+       6. main        the run around the steps
+
+   The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
+   C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
+   Everything here is float32; matmul.h and laser.h round the operands of their products when --dtype=bf16 asks.
+   Every sum has a fixed order, so a run has the same bits for any number of threads.
+
+   Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <math.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LASER_IMPLEMENTATION
+#include "laser.h"
+#include "gpt/check.h"
+#include "gpt/rng.h"
+#include "gpt/machine.h"
+#include "gpt/options.h"
+#include "gpt/matmul.h"
+#include "gpt/shards.h"
+#include "gpt/tokenizer.h"
+#include "gpt/optimizer.h"
+#include "gpt/parallel.h"
+#include "gpt/checkpoint.h"
+#include "gpt/log.h"
+
+/* ============================================================================================ 1. layers ==== */
+
+/* e^x to 2 ulp for |x| <= 87, clamped beyond; without branches, so that loops over it become vector code.
+   x = n ln2 + r, |r| <= ln2/2; e^r by its Taylor polynomial; 2^n by writing the exponent's bits. */
+static inline float exp_fast(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    float n = (x * 1.44269504f + shift) - shift;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln2 in two parts, the first exact in few bits */
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    union {
+        int32_t bits;
+        float value;
+    } power = {((int32_t)n + 127) << 23};
+    return p * power.value;
+}
+
+/* out (N, C) = embed[token] (V, C), plus position (T, C) where the model has one */
+void embedding_forward(float *out, const int32_t *tokens, const float *embed, const float *position,
+                       int64_t N, int T, int C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *row = embed + (int64_t)tokens[n] * C, *place = position ? position + n % T * C : NULL;
+        for (int c = 0; c < C; c++) out[n * C + c] = place ? row[c] + place[c] : row[c];
+    }
+}
+
+/* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL.
+   A thread owns some columns and walks all tokens in order: no two threads meet, the order of the sums is fixed. */
+void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
+                        int T, int C) {
+    enum { COLUMNS = 16 }; /* one cache line of float */
+#pragma omp parallel for schedule(static)
+    for (int begin = 0; begin < C; begin += COLUMNS) {
+        int end = begin + COLUMNS < C ? begin + COLUMNS : C;
+        for (int64_t n = 0; n < N; n++) {
+            float *row = dembed + (int64_t)tokens[n] * C, *place = dposition ? dposition + n % T * C : NULL;
+            for (int c = begin; c < end; c++) row[c] += dout[n * C + c];
+            for (int c = begin; c < end && place; c++) place[c] += dout[n * C + c];
+        }
+    }
+}
+
+/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
+void rmsnorm_forward(float *out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *row = x + n * C;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int c = 0; c < C; c++) squares += row[c] * row[c];
+        float r = rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
+        for (int c = 0; c < C; c++) out[n * C + c] = row[c] * r * weight[c];
+    }
+}
+
+/* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
+void rmsnorm_again(float *out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++)
+        for (int c = 0; c < C; c++) out[n * C + c] = x[n * C + c] * rstd[n] * weight[c];
+}
+
+enum {
+    NORM_CHUNK = 32
+}; /* tokens whose weight gradients are summed together; fixed, whatever the threads do */
+
+/* dx (N, C) += ; dweight (C) += ; partial (ceil(N / NORM_CHUNK), C) is scratch.
+   forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r */
+void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
+                      const float *rstd, const float *weight, int64_t N, int C) {
+    int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
+#pragma omp parallel for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        float *dw = partial + chunk * C;
+        memset(dw, 0, (size_t)C * sizeof *dw);
+        int64_t end = (chunk + 1) * NORM_CHUNK < N ? (chunk + 1) * NORM_CHUNK : N;
+        for (int64_t n = chunk * NORM_CHUNK; n < end; n++) {
+            const float *row = x + n * C, *drow = dout + n * C, r = rstd[n];
+            float dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int c = 0; c < C; c++) dot += drow[c] * weight[c] * row[c];
+            float pull = dot * r * r * r / (float)C;
+            for (int c = 0; c < C; c++) {
+                dx[n * C + c] += drow[c] * weight[c] * r - row[c] * pull;
+                dw[c] += drow[c] * row[c] * r;
+            }
+        }
+    }
+#pragma omp parallel for schedule(static)
+    for (int c = 0; c < C; c++)
+        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
+}
+
+/* Rotary positions (Su et al. 2021), in place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each
+   head turns by the angle t * 10000^(-2d/D), given as turn (T, D/2, 2) = cos, sin.
+   direction 1 turns forward; -1 turns gradients back, which is the transpose and so rope's backward. */
+void rope_rotate(float *qkv, const float *turn, float direction, int64_t N, int T, int H, int D) {
+    const int A = H * D, half = D / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *angle = turn + n % T * D;
+        for (int head = 0; head < 2 * H; head++) { /* the heads of q, then those of k */
+            float *x = qkv + n * 3 * A + head * D;
+            for (int d = 0; d < half; d++) {
+                float cosine = angle[2 * d], sine = direction * angle[2 * d + 1], a = x[d], b = x[d + half];
+                x[d] = a * cosine - b * sine;
+                x[d + half] = b * cosine + a * sine;
+            }
+        }
+    }
+}
+
+/* gelu in its tanh form, x/2 (1 + tanh(s)) = x * sigmoid(2s) with s = sqrt(2/pi) (x + 0.044715 x^3) */
+static inline float gelu_sigmoid(float x) {
+    return 1.0f / (1.0f + exp_fast(-1.59576912f * (x + 0.044715f * x * x * x)));
+}
+static inline float gelu(float x) { return x * gelu_sigmoid(x); }
+static inline float gelu_slope(float x) {
+    float s = gelu_sigmoid(x);
+    return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
+}
+static inline float silu_sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+
+/* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
+void activation_forward(float *hidden, const float *up, int64_t N, int F, int kind) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        float *h = hidden + n * F;
+        const float *u = up + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+        if (kind == ACTIVATION_GELU)
+            for (int f = 0; f < F; f++) h[f] = gelu(u[f]);
+        else if (kind == ACTIVATION_RELU)
+            for (int f = 0; f < F; f++) h[f] = u[f] > 0 ? u[f] : 0;
+        else
+            for (int f = 0; f < F; f++) h[f] = u[f] * silu_sigmoid(u[f]) * u[F + f];
+    }
+}
+
+/* dup (N, F or 2F) = dhidden (N, F) through act at up */
+void activation_backward(float *dup, const float *dhidden, const float *up, int64_t N, int F, int kind) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *dh = dhidden + n * F;
+        const float *u = up + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+        float *du = dup + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+        if (kind == ACTIVATION_GELU)
+            for (int f = 0; f < F; f++) du[f] = dh[f] * gelu_slope(u[f]);
+        else if (kind == ACTIVATION_RELU)
+            for (int f = 0; f < F; f++) du[f] = u[f] > 0 ? dh[f] : 0;
+        else
+            for (int f = 0; f < F; f++) { /* h = g s(g) u, s the sigmoid */
+                float g = u[f], s = silu_sigmoid(g);
+                du[f] = dh[f] * u[F + f] * s * (1.0f + g * (1.0f - s));
+                du[F + f] = dh[f] * g * s;
+            }
+    }
+}
+
+/* losses (N) = -log softmax(logits)[target]; logits (N, V) become the gradient of scale * sum(losses) in place. */
+void cross_entropy_forward_backward(float *losses, float *logits, const int32_t *targets, float scale,
+                                    int64_t N, int V) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        float *row = logits + n * V, largest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : largest)
+        for (int v = 0; v < V; v++) largest = row[v] > largest ? row[v] : largest;
+        float target_logit = row[targets[n]];
+#pragma omp simd reduction(+ : sum)
+        for (int v = 0; v < V; v++) sum += row[v] = exp_fast(row[v] - largest);
+        losses[n] = logf(sum) + largest - target_logit;
+        for (int v = 0; v < V; v++) row[v] *= scale / sum;
+        row[targets[n]] -= scale;
+    }
+}
+
+/* ========================================================================================= 2. the model ==== */
+
+typedef struct {
+    int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
+    int attn, laser_shift, activation, position;                        /* as in options.h */
+    int dtype;                                                          /* 0 fp32, 1 bf16 operands */
+} ModelConfig;
+
+typedef struct {
+    float *attn_norm; /* (C) */
+    float *q, *k, *v; /* (A, C) each, adjacent: q is also the matrix (3A, C) of one product */
+    float *o;         /* (C, A) */
+    float *mlp_norm;  /* (C) */
+    float *gate, *up; /* (F, C) each, adjacent; gate NULL unless swiglu */
+    float *down;      /* (C, F) */
+} LayerWeights;
+
+typedef struct {
+    float *embed;    /* (V, C), also the output matrix */
+    float *position; /* (T, C) with --pos=learned, else NULL */
+    LayerWeights *layers;
+    float *final_norm; /* (C) */
+    float *memory;     /* all of them in one piece, `count` floats */
+    size_t count;
+} Weights;
+
+typedef struct {
+    float *input;     /* (N, C) residual stream as it enters the block */
+    float *attn_rstd; /* (N) */
+    float *qkv;       /* (N, 3A) q and k after rope */
+    float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
+    float *attn_out;  /* (N, A) */
+    float *mlp_input; /* (N, C) residual stream between attention and MLP */
+    float *mlp_rstd;  /* (N) */
+    float *up;        /* (N, F or 2F) before the activation */
+} LayerActivations;
+
+typedef struct {
+    LayerActivations *layers;
+    float *output;     /* (N, C) residual stream after the last block */
+    float *final_rstd; /* (N) */
+    float *losses;     /* (N) */
+    float *norm;       /* (N, C) the latest RMSNorm's output; done again in backward */
+    float *hidden;     /* (N, F) the latest activation's output; done again in backward */
+    float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
+    float *d_residual, *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up;
+    float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
+    float *memory;
+    size_t count;
+} Activations;
+
+/* One row of a table of tensors. The letters of a shape are the sizes above, U = F or 2F (swiglu), R = rows of a
+   slice of logits, P = ceil(N / NORM_CHUNK); '3' triples the size that follows it. */
+typedef enum { INIT_NONE, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL } Init;
+typedef enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU } Condition;
+typedef struct {
+    const char *name; /* %d stands for the layer: the tensor is one of each */
+    const char *shape;
+    size_t
+        field; /* of LayerWeights or LayerActivations when the name has %d, else of Weights or Activations */
+    Init init;
+    Condition condition;
+} TensorRow;
+
+/* Every parameter there is. Memory order, initial values, decay (matrices only), checkpoint names and all printing
+   come from here. Adjacent q, k, v and gate, up are multiplied as one matrix. */
+static const TensorRow weight_rows[] = {
+    {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
+    {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
+    {"layers.%d.attn_norm.weight", "C", offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
+    {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
+    {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
+    {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
+    {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
+    {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
+    {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+};
+
+static const TensorRow activation_rows[] = {
+    {"layers.%d.input", "NC", offsetof(LayerActivations, input), INIT_NONE, ALWAYS},
+    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), INIT_NONE, ALWAYS},
+    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), INIT_NONE, ALWAYS},
+    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), INIT_NONE, ALWAYS},
+    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), INIT_NONE, ALWAYS},
+    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), INIT_NONE, ALWAYS},
+    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), INIT_NONE, ALWAYS},
+    {"layers.%d.up", "NU", offsetof(LayerActivations, up), INIT_NONE, ALWAYS},
+    {"output", "NC", offsetof(Activations, output), INIT_NONE, ALWAYS},
+    {"final_rstd", "N", offsetof(Activations, final_rstd), INIT_NONE, ALWAYS},
+    {"losses", "N", offsetof(Activations, losses), INIT_NONE, ALWAYS},
+    {"norm", "NC", offsetof(Activations, norm), INIT_NONE, ALWAYS},
+    {"hidden", "NF", offsetof(Activations, hidden), INIT_NONE, ALWAYS},
+    {"logits", "RV", offsetof(Activations, logits), INIT_NONE, ALWAYS},
+    {"d_residual", "NC", offsetof(Activations, d_residual), INIT_NONE, ALWAYS},
+    {"d_norm", "NC", offsetof(Activations, d_norm), INIT_NONE, ALWAYS},
+    {"d_qkv", "N3A", offsetof(Activations, d_qkv), INIT_NONE, ALWAYS},
+    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), INIT_NONE, ALWAYS},
+    {"d_hidden", "NF", offsetof(Activations, d_hidden), INIT_NONE, ALWAYS},
+    {"d_up", "NU", offsetof(Activations, d_up), INIT_NONE, ALWAYS},
+    {"norm_partial", "PC", offsetof(Activations, norm_partial), INIT_NONE, ALWAYS},
+};
+enum {
+    WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows,
+    ACTIVATION_ROWS = sizeof activation_rows / sizeof *activation_rows
+};
+
+/* A row of a table for one layer of one model: its name, shape and place in the piece of memory. */
+typedef struct {
+    char name[64];
+    int rank;
+    int64_t shape[2];
+    size_t offset, count; /* in floats */
+    Init init;
+    const TensorRow *row;
+    int layer;
+} Tensor;
+
+typedef struct {
+    ModelConfig config;
+    int batch;       /* B: the most sequences that fit the activations */
+    Tensor *tensors; /* (tensor_count) the parameters, in memory order */
+    int tensor_count;
+    Weights weights, gradients;
+    Activations activations;
+    float *rope_turn;       /* (T, D/2, 2) cos, sin; with --pos=rope */
+    float *fixed_positions; /* (T, C) with --pos=sinusoidal */
+} Model;
+
+/* Rows of logits held at a time, about 32 MiB of them: enough for the products to run at full speed. */
+static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
+    int64_t rows = (int64_t)(1 << 23) / config->vocab_size / 64 * 64;
+    rows = rows < 64 ? 64 : rows;
+    return rows < N ? rows : N;
+}
+
+static int64_t tensor_size(const ModelConfig *c, int64_t N, char letter) {
+    switch (letter) {
+    case 'V':
+        return c->vocab_size;
+    case 'C':
+        return c->embd;
+    case 'A':
+        return (int64_t)c->heads * c->head_dim;
+    case 'F':
+        return c->mlp_hidden;
+    case 'U':
+        return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    case 'T':
+        return c->seq_len;
+    case 'H':
+        return c->heads;
+    case 'N':
+        return N;
+    case 'R':
+        return loss_slice_rows(c, N);
+    case 'P':
+        return (N + NORM_CHUNK - 1) / NORM_CHUNK;
+    }
+    die("no size is called '%c'", letter);
+}
+
+static bool row_applies(const TensorRow *row, const ModelConfig *config) {
+    return row->condition == ALWAYS ||
+           (row->condition == IF_LEARNED_POSITIONS && config->position == POSITION_LEARNED) ||
+           (row->condition == IF_SWIGLU && config->activation == ACTIVATION_SWIGLU);
+}
+
+/* Writes the tensors of a table for a model with N tokens in flight, rows with %d once a layer; returns how many.
+   With tensors NULL it only counts them. *floats, when not NULL, gets the memory they take. */
+static int tensors_plan(Tensor *tensors, size_t *floats, const TensorRow *rows, int row_count,
+                        const ModelConfig *config, int64_t N) {
+    int count = 0;
+    size_t offset = 0;
+    for (int first = 0, last; first < row_count;
+         first = last) { /* [first, last): a run of rows of one kind */
+        bool per_layer = strstr(rows[first].name, "%d") != NULL;
+        for (last = first; last < row_count && (strstr(rows[last].name, "%d") != NULL) == per_layer;) last++;
+        for (int layer = 0; layer < (per_layer ? config->layers : 1); layer++)
+            for (int r = first; r < last; r++) {
+                if (!row_applies(&rows[r], config)) continue;
+                Tensor t = {
+                    .row = &rows[r], .layer = layer, .init = rows[r].init, .offset = offset, .count = 1};
+                int64_t factor = 1;
+                for (const char *letter = rows[r].shape; *letter; letter++) {
+                    if (*letter == '3') {
+                        factor = 3;
+                        continue;
+                    }
+                    t.shape[t.rank] = factor * tensor_size(config, N, *letter);
+                    t.count *= (size_t)t.shape[t.rank++];
+                    factor = 1;
+                }
+                const char *number = strstr(rows[r].name, "%d");
+                if (number)
+                    snprintf(t.name, sizeof t.name, "%.*s%d%s", (int)(number - rows[r].name), rows[r].name,
+                             layer, number + 2);
+                else
+                    snprintf(t.name, sizeof t.name, "%s", rows[r].name);
+                offset += t.count;
+                if (tensors) tensors[count] = t;
+                count++;
+            }
+    }
+    if (floats) *floats = offset;
+    return count;
+}
+
+/* Points the fields that a table names into one piece of memory. */
+static void tensors_point(void *model_fields, void *layer_fields, size_t layer_size, float *memory,
+                          const Tensor *tensors, int count) {
+    for (int i = 0; i < count; i++) {
+        bool per_layer = strstr(tensors[i].row->name, "%d") != NULL;
+        char *fields =
+            per_layer ? (char *)layer_fields + (size_t)tensors[i].layer * layer_size : model_fields;
+        *(float **)(fields + tensors[i].row->field) = memory + tensors[i].offset;
+    }
+}
+
+static Weights weights_create(const Model *model) {
+    Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
+    tensors_plan(NULL, &w.count, weight_rows, WEIGHT_ROWS, &model->config, 0);
+    w.memory = check_malloc(w.count * sizeof(float));
+    tensors_point(&w, w.layers, sizeof *w.layers, w.memory, model->tensors, model->tensor_count);
+    return w;
+}
+
+static void activations_create(Model *model) {
+    Activations *a = &model->activations;
+    const int64_t N = (int64_t)model->batch * model->config.seq_len;
+    int count = tensors_plan(NULL, &a->count, activation_rows, ACTIVATION_ROWS, &model->config, N);
+    Tensor *tensors = check_malloc((size_t)count * sizeof *tensors);
+    tensors_plan(tensors, NULL, activation_rows, ACTIVATION_ROWS, &model->config, N);
+    a->memory = check_malloc(a->count * sizeof(float));
+    a->layers = check_malloc((size_t)model->config.layers * sizeof *a->layers);
+    tensors_point(a, a->layers, sizeof *a->layers, a->memory, tensors, count);
+    free(tensors);
+}
+
+/* Angles of rope, or the fixed sinusoidal positions (Vaswani et al. 2017), each in double and rounded once. */
+static void positions_create(Model *model) {
+    const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
+    if (model->config.position == POSITION_ROPE) {
+        model->rope_turn = check_malloc((size_t)T * (size_t)D * sizeof(float));
+        for (int t = 0; t < T; t++)
+            for (int d = 0; d < D / 2; d++) {
+                double angle = t * pow(10000.0, -2.0 * d / D);
+                model->rope_turn[(size_t)t * D + 2 * d] = (float)cos(angle);
+                model->rope_turn[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
+            }
+    } else if (model->config.position == POSITION_SINUSOIDAL) {
+        model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
+        for (int t = 0; t < T; t++)
+            for (int c = 0; c < C; c++) {
+                double angle = t * pow(10000.0, -(double)(c / 2 * 2) / C);
+                model->fixed_positions[(size_t)t * C + c] = (float)(c % 2 ? cos(angle) : sin(angle));
+            }
+    }
+}
+
+/* A model whose weights are all zero, with room for B sequences; model_free releases it. */
+Model model_create(const ModelConfig *config, int B) {
+    Model model = {.config = *config, .batch = B};
+    model.tensor_count = tensors_plan(NULL, NULL, weight_rows, WEIGHT_ROWS, config, 0);
+    model.tensors = check_malloc((size_t)model.tensor_count * sizeof *model.tensors);
+    tensors_plan(model.tensors, NULL, weight_rows, WEIGHT_ROWS, config, 0);
+    model.weights = weights_create(&model);
+    model.gradients = weights_create(&model);
+    activations_create(&model);
+    positions_create(&model);
+    return model;
+}
+
+void model_free(Model *model) {
+    void *pieces[] = {model->tensors,
+                      model->weights.memory,
+                      model->weights.layers,
+                      model->gradients.memory,
+                      model->gradients.layers,
+                      model->activations.memory,
+                      model->activations.layers,
+                      model->rope_turn,
+                      model->fixed_positions};
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
+}
+
+/* N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for norms. */
+void model_init(Model *model, uint64_t seed) {
+    for (int i = 0; i < model->tensor_count; i++) {
+        const Tensor *t = &model->tensors[i];
+        float *x = model->weights.memory + t->offset;
+        float deviation =
+            t->init == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
+#pragma omp parallel for schedule(static)
+        for (size_t j = 0; j < t->count; j++)
+            x[j] =
+                t->init == INIT_ONES ? 1.0f : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
+    }
+}
+
+/* Parameters that take part in a matrix product, the tied embedding once: N of the convention 6N + 12LCT. */
+int64_t model_matrix_parameters(const Model *model) {
+    int64_t sum = 0;
+    for (int i = 0; i < model->tensor_count; i++)
+        if (model->tensors[i].rank == 2 && strcmp(model->tensors[i].name, "position.weight") != 0)
+            sum += (int64_t)model->tensors[i].count;
+    return sum;
+}
+
+double model_flops_per_token(const Model *model) {
+    const ModelConfig *c = &model->config;
+    return 6.0 * (double)model_matrix_parameters(model) +
+           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
+}
+
+/* ======================================================================== 3. forward, loss and backward ==== */
+
+static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
+    const ptrdiff_t A = (ptrdiff_t)c->heads * c->head_dim;
+    return (AttentionShape){
+        .batch = B,
+        .seq_len = T,
+        .heads = c->heads,
+        .head_dim = c->head_dim,
+        .qkv_strides = {3 * A * T, 3 * A, c->head_dim},
+        .out_strides = {A * T, A, c->head_dim},
+        .kind = c->attn ? ATTENTION_LASER : ATTENTION_STANDARD,
+        .shift = c->laser_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL,
+        .precision = c->dtype ? ATTENTION_BF16 : ATTENTION_FP32,
+    };
+}
+
+/* tokens (B, T) -> activations.output (N, C), the residual stream after the last block.
+   T may be shorter than the model's, B smaller than its batch. */
+void model_forward(Model *model, const int32_t *tokens, int B, int T) {
+    const ModelConfig *c = &model->config;
+    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
+    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const int64_t N = (int64_t)B * T;
+    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
+    const AttentionShape shape = attention_shape(c, B, T);
+    const Weights *weights = &model->weights;
+    Activations *acts = &model->activations;
+
+    const float *position = weights->position ? weights->position : model->fixed_positions;
+    embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, C);
+    for (int l = 0; l < c->layers; l++) {
+        const LayerWeights *w = &weights->layers[l];
+        LayerActivations *a = &acts->layers[l];
+        float *next_input = l + 1 < c->layers ? acts->layers[l + 1].input : acts->output;
+
+        rmsnorm_forward(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
+        matmul_forward(a->qkv, NULL, acts->norm, w->q, N, C, 3 * A, precision);
+        if (model->rope_turn) rope_rotate(a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
+        attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+        matmul_forward(a->mlp_input, a->input, a->attn_out, w->o, N, A, C, precision);
+
+        rmsnorm_forward(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
+        matmul_forward(a->up, NULL, acts->norm, w->gate ? w->gate : w->up, N, C, U, precision);
+        activation_forward(acts->hidden, a->up, N, F, c->activation);
+        matmul_forward(next_input, a->mlp_input, acts->hidden, w->down, N, F, C, precision);
+    }
+    rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, C);
+}
+
+/* After model_forward: the sum of the losses of the N tokens. Logits (N, V) never exist whole: a slice of rows is
+   computed, turned into losses and into their gradients, and used up at once. With gradient_scale not 0 it leaves
+   d_norm (N, C) and adds to the gradient of embed, as the gradient of gradient_scale * sum. */
+double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
+    const ModelConfig *c = &model->config;
+    const int C = c->embd, V = c->vocab_size;
+    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
+    Activations *acts = &model->activations;
+    const int64_t slice = loss_slice_rows(c, N);
+    double sum = 0;
+    for (int64_t begin = 0; begin < N; begin += slice) {
+        int64_t rows = begin + slice < N ? slice : N - begin;
+        const float *norm = acts->norm + begin * C;
+        matmul_forward(acts->logits, NULL, norm, model->weights.embed, rows, C, V, precision);
+        cross_entropy_forward_backward(acts->losses + begin, acts->logits, targets + begin, gradient_scale,
+                                       rows, V);
+        if (gradient_scale == 0) continue;
+        matmul_backward_input(acts->d_norm + begin * C, NULL, acts->logits, model->weights.embed, rows, C, V,
+                              precision);
+        matmul_backward_weight(model->gradients.embed, acts->logits, norm, rows, C, V, precision);
+    }
+    for (int64_t n = 0; n < N; n++) sum += acts->losses[n];
+    return sum;
+}
+
+/* After model_loss: adds the gradients of all parameters to model->gradients. The lines are those of
+   model_forward in reverse, each quoted where its backward stands. */
+void model_backward(Model *model, const int32_t *tokens, int B, int T) {
+    const ModelConfig *c = &model->config;
+    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
+    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const int64_t N = (int64_t)B * T;
+    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
+    const AttentionShape shape = attention_shape(c, B, T);
+    const Weights *weights = &model->weights, *gradients = &model->gradients;
+    Activations *acts = &model->activations;
+    float *d_residual = acts->d_residual;
+
+    memset(d_residual, 0, (size_t)(N * C) * sizeof *d_residual);
+    /* norm = rmsnorm(output) * final_norm */
+    rmsnorm_backward(d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
+                     acts->final_rstd, weights->final_norm, N, C);
+    for (int l = c->layers - 1; l >= 0; l--) {
+        const LayerWeights *w = &weights->layers[l], *g = &gradients->layers[l];
+        const LayerActivations *a = &acts->layers[l];
+
+        /* next_input = mlp_input + hidden . down^T */
+        activation_forward(acts->hidden, a->up, N, F, c->activation);
+        matmul_backward_weight(g->down, d_residual, acts->hidden, N, F, C, precision);
+        matmul_backward_input(acts->d_hidden, NULL, d_residual, w->down, N, F, C, precision);
+        /* hidden = activation(up) */
+        activation_backward(acts->d_up, acts->d_hidden, a->up, N, F, c->activation);
+        /* up = norm . up^T */
+        rmsnorm_again(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
+        matmul_backward_weight(w->gate ? g->gate : g->up, acts->d_up, acts->norm, N, C, U, precision);
+        matmul_backward_input(acts->d_norm, NULL, acts->d_up, w->gate ? w->gate : w->up, N, C, U, precision);
+        /* norm = rmsnorm(mlp_input) * mlp_norm */
+        rmsnorm_backward(d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input, a->mlp_rstd,
+                         w->mlp_norm, N, C);
+
+        /* mlp_input = input + attn_out . o^T */
+        matmul_backward_weight(g->o, d_residual, a->attn_out, N, A, C, precision);
+        matmul_backward_input(acts->d_attn_out, NULL, d_residual, w->o, N, A, C, precision);
+        /* attn_out = attention(q, k, v) */
+        attention_backward(acts->d_qkv, acts->d_qkv + A, acts->d_qkv + 2 * A, acts->d_attn_out, a->qkv,
+                           a->qkv + A, a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
+        /* q, k = rope(q, k) */
+        if (model->rope_turn) rope_rotate(acts->d_qkv, model->rope_turn, -1, N, T, c->heads, c->head_dim);
+        /* qkv = norm . q^T */
+        rmsnorm_again(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
+        matmul_backward_weight(g->q, acts->d_qkv, acts->norm, N, C, 3 * A, precision);
+        matmul_backward_input(acts->d_norm, NULL, acts->d_qkv, w->q, N, C, 3 * A, precision);
+        /* norm = rmsnorm(input) * attn_norm */
+        rmsnorm_backward(d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
+                         w->attn_norm, N, C);
+    }
+    /* layers[0].input = embed[token] + position */
+    embedding_backward(gradients->embed, gradients->position, d_residual, tokens, N, T, C);
+}
+
+/* ============================================================================================ 4. sampling ==== */
+
+/* The next token after tokens (count <= T), drawn from softmax(logits / temperature); 0 takes the likeliest.
+   `draw` numbers the draws of a seed. */
+int32_t model_sample(Model *model, const int32_t *tokens, int count, double temperature, uint64_t seed,
+                     uint64_t draw) {
+    const ModelConfig *c = &model->config;
+    float *logits = model->activations.logits;
+    model_forward(model, tokens, 1, count);
+    matmul_forward(logits, NULL, model->activations.norm + (int64_t)(count - 1) * c->embd,
+                   model->weights.embed, 1, c->embd, c->vocab_size, c->dtype ? MATMUL_BF16 : MATMUL_FP32);
+    int best = 0;
+    double sum = 0, passed = 0;
+    for (int v = 1; v < c->vocab_size; v++)
+        if (logits[v] > logits[best]) best = v;
+    if (temperature == 0) return best;
+    for (int v = 0; v < c->vocab_size; v++) sum += exp((logits[v] - logits[best]) / temperature);
+    double goal = rng_uniform(seed, RNG_STREAM_SAMPLE, draw) * sum;
+    for (int v = 0; v < c->vocab_size; v++)
+        if ((passed += exp((logits[v] - logits[best]) / temperature)) > goal) return v;
+    return best;
+}
+
+/* Prints the prompt and `count` sampled tokens. Past T the oldest half of the context is forgotten. */
+void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
+                        double temperature, uint64_t seed) {
+    const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
+    int32_t *context = check_malloc((size_t)T * sizeof *context);
+    size_t prompt_count;
+    uint32_t *prompt_ids = tokenizer_encode(tokenizer, prompt, strlen(prompt), &prompt_count);
+    int used = 0;
+    if (prompt_count == 0) context[used++] = end_of_text; /* what every document follows */
+    for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
+        context[used++] = (int32_t)prompt_ids[i];
+    printf("%s", prompt);
+    for (int i = 0; i < count; i++) {
+        if (used == T) {
+            memmove(context, context + T / 2, (size_t)(T - T / 2) * sizeof *context);
+            used = T - T / 2;
+        }
+        int32_t token = model_sample(model, context, used, temperature, seed, (uint64_t)i);
+        context[used++] = token;
+        size_t length;
+        const char *bytes = tokenizer_decode_token(tokenizer, token, &length);
+        if (token == end_of_text)
+            printf("\n\n");
+        else
+            fwrite(bytes, 1, length, stdout);
+    }
+    printf("\n");
+    free(prompt_ids);
+    free(context);
+}
+
+/* ========================================================================================= 5. the trainer ==== */
+
+typedef struct {
+    Options *options;
+    OptionSet *option_set;
+    Model model;
+    float *mean, *square;                /* AdamW's moments, laid out as the weights */
+    int64_t step;                        /* optimizer steps done */
+    int64_t step_sequences, micro_steps; /* sequences of a step over all ranks; micro-steps of each rank */
+    Dataset train, val;
+    Tokenizer *tokenizer;      /* NULL when the data has none */
+    int32_t *inputs, *targets; /* (B, T) */
+    double peak_flops;         /* of this machine, measured at the start */
+    double seconds;            /* spent in training steps since the run began, over all its resumes */
+    double last_val_loss;
+    Log log;
+} Trainer;
+
+/* SIGINT and SIGTERM: 1 asks for a checkpoint and a clean end; the second exits at once. */
+static volatile sig_atomic_t stop_requested;
+static void on_stop_signal(int number) {
+    if (stop_requested++) _exit(128 + number);
+}
+
+static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
+
+/* One micro-step: adds the gradients of B sequences to model.gradients, returns the sum of their losses. */
+static double micro_step(Trainer *t, int64_t first_sample) {
+    const int B = t->model.batch, T = t->model.config.seq_len;
+    for (int b = 0; b < B; b++)
+        dataset_sample(&t->train, (uint64_t)t->options->seed, (uint64_t)(first_sample + b),
+                       t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
+    model_forward(&t->model, t->inputs, B, T);
+    double loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)tokens_per_step(t));
+    model_backward(&t->model, t->inputs, B, T);
+    return loss;
+}
+
+/* The update: decay on matrices only, so tensor by tensor. */
+static void update_weights(Trainer *t, double lr, double gradient_scale) {
+    const Options *o = t->options;
+    for (int i = 0; i < t->model.tensor_count; i++) {
+        const Tensor *tensor = &t->model.tensors[i];
+        AdamWSettings settings = {.lr = lr,
+                                  .beta1 = o->beta1,
+                                  .beta2 = o->beta2,
+                                  .eps = o->adam_eps,
+                                  .weight_decay = tensor->rank == 2 ? o->weight_decay : 0,
+                                  .gradient_scale = gradient_scale,
+                                  .step = t->step + 1};
+        size_t at = tensor->offset;
+        adamw_update(t->model.weights.memory + at, t->model.gradients.memory + at, t->mean + at,
+                     t->square + at, tensor->count, &settings);
+    }
+}
+
+/* One optimizer step: gradients of micro-steps, summed over ranks, clipped, applied. Fills the step's line of the
+   log. False when a stop was requested meanwhile: then nothing has changed, the step is as if never begun. */
+bool train_step(Trainer *t, LogTrain *line) {
+    const Options *o = t->options;
+    const double start = machine_seconds();
+    Weights *gradients = &t->model.gradients;
+    memset(gradients->memory, 0, gradients->count * sizeof(float));
+    int64_t share = t->step_sequences / parallel_ranks();
+    int64_t sample = t->step * t->step_sequences + parallel_rank() * share;
+    double loss = 0;
+    for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
+        if (stop_requested) break;
+        loss += micro_step(t, sample);
+    }
+    if (parallel_any(stop_requested)) return false;
+
+    loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
+    parallel_sum(gradients->memory, gradients->count);
+    double norm = gradient_norm(gradients->memory, gradients->count);
+    if (!isfinite(loss) || !isfinite(norm))
+        die("step %lld: loss %g, gradient norm %g: the run has diverged; lower --lr or lengthen --warmup",
+            (long long)t->step + 1, loss, norm);
+    LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
+                             .peak = o->lr,
+                             .floor_fraction = o->lr_min,
+                             .warmup = o->warmup,
+                             .steps = o->steps,
+                             .cooldown = o->cooldown};
+    double lr = learning_rate(&schedule, t->step);
+    update_weights(t, lr, o->clip > 0 && norm > o->clip ? o->clip / norm : 1);
+    t->step++;
+
+    double seconds = machine_seconds() - start, rate = (double)tokens_per_step(t) / seconds;
+    t->seconds += seconds;
+    *line = (LogTrain){.step = (long)t->step,
+                       .tokens = t->step * tokens_per_step(t),
+                       .loss = loss,
+                       .lr = lr,
+                       .grad_norm = norm,
+                       .seconds = t->seconds,
+                       .tokens_per_s = rate,
+                       .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
+    return true;
+}
+
+/* Mean loss over the first val_tokens (0: all) of the validation shards: always the same windows in file order,
+   divided over the ranks. Touches nothing that training reads. */
+double validate(Trainer *t) {
+    const int B = t->model.batch, T = t->model.config.seq_len;
+    int64_t windows = (int64_t)t->val.n_windows, wanted = (t->options->val_tokens + T - 1) / T;
+    if (t->options->val_tokens > 0 && wanted < windows) windows = wanted;
+    const int64_t begin = windows * parallel_rank() / parallel_ranks();
+    const int64_t end = windows * (parallel_rank() + 1) / parallel_ranks();
+    double sum = 0;
+    for (int64_t w = begin; w < end; w += B) {
+        int count = (int)(end - w < B ? end - w : B);
+        for (int b = 0; b < count; b++)
+            dataset_window(&t->val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
+                           t->targets + (int64_t)b * T);
+        model_forward(&t->model, t->inputs, count, T);
+        sum += model_loss(&t->model, t->targets, (int64_t)count * T, 0);
+    }
+    return parallel_sum_double(sum) / ((double)windows * T);
+}
+
+/* ---- checkpoints: a Hugging Face model folder, the optimizer's state, and what resuming must agree on ---- */
+
+/* The model's tensors under "<prefix><name>" for a safetensors file, data in `memory`; free() the result. */
+static NamedTensor *named_tensors(const Model *model, const char *prefix, float *memory, NamedTensor *tensors,
+                                  char (*names)[96]) {
+    for (int i = 0; i < model->tensor_count; i++) {
+        const Tensor *t = &model->tensors[i];
+        snprintf(names[i], sizeof names[i], "%s%s", prefix, t->name);
+        tensors[i] = (NamedTensor){.name = names[i],
+                                   .rank = t->rank,
+                                   .shape = {t->shape[0], t->shape[1]},
+                                   .data = memory + t->offset};
+    }
+    return tensors;
+}
+
+typedef bool SafetensorsCall(const char *path, NamedTensor *tensors, int count, char *error);
+static bool safetensors_put(const char *path, NamedTensor *tensors, int count, char *error) {
+    return safetensors_write(path, tensors, count, error);
+}
+
+/* Reads or writes model.safetensors, and the optimizer's file when `mean` is given. */
+static bool weights_files(const Model *model, float *mean, float *square, const char *folder,
+                          SafetensorsCall *call, char *error) {
+    const int n = model->tensor_count;
+    NamedTensor *tensors = check_malloc(2 * (size_t)n * sizeof *tensors);
+    char(*names)[96] = check_malloc(2 * (size_t)n * sizeof *names), path[CHECKPOINT_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    bool ok = call(path, named_tensors(model, "", model->weights.memory, tensors, names), n, error);
+    if (ok && mean) {
+        snprintf(path, sizeof path, "%s/optimizer-00000-of-00001.safetensors", folder);
+        named_tensors(model, "mean.", mean, tensors, names);
+        named_tensors(model, "square.", square, tensors + n, names + n);
+        ok = call(path, tensors, 2 * n, error);
+    }
+    free(names);
+    free(tensors);
+    return ok;
+}
+
+/* config.json of a checkpoint, in Hugging Face's key names; the caller owns it. */
+static cJSON *model_config_to_json(const ModelConfig *c) {
+    char text[64];
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "model_type", "laser_gpt");
+    cJSON_AddNumberToObject(json, "vocab_size", c->vocab_size);
+    cJSON_AddNumberToObject(json, "hidden_size", c->embd);
+    cJSON_AddNumberToObject(json, "num_hidden_layers", c->layers);
+    cJSON_AddNumberToObject(json, "num_attention_heads", c->heads);
+    cJSON_AddNumberToObject(json, "head_dim", c->head_dim);
+    cJSON_AddNumberToObject(json, "intermediate_size", c->mlp_hidden);
+    cJSON_AddNumberToObject(json, "max_position_embeddings", c->seq_len);
+    cJSON_AddStringToObject(json, "hidden_act",
+                            c->activation == ACTIVATION_GELU   ? "gelu_pytorch_tanh"
+                            : c->activation == ACTIVATION_RELU ? "relu"
+                                                               : "swiglu");
+    cJSON_AddNumberToObject(json, "rms_norm_eps", 1e-6);
+    cJSON_AddNumberToObject(json, "rope_theta", 10000);
+    cJSON_AddBoolToObject(json, "tie_word_embeddings", true);
+    cJSON_AddStringToObject(json, "position_embedding",
+                            options_choice_name("rope|sinusoidal|learned", c->position, text));
+    cJSON_AddStringToObject(json, "attention", options_choice_name("standard|laser", c->attn, text));
+    cJSON_AddStringToObject(json, "laser_shift",
+                            options_choice_name("causal|sequence", c->laser_shift, text));
+    cJSON_AddStringToObject(json, "torch_dtype", "float32");
+    return json;
+}
+
+static cJSON *trainer_state_to_json(const Trainer *t) {
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "step", (double)t->step);
+    cJSON_AddNumberToObject(json, "tokens", (double)(t->step * tokens_per_step(t)));
+    cJSON_AddNumberToObject(json, "seconds", t->seconds);
+    cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
+    return json;
+}
+
+/* Writes RUN/step-NNNNNNNN; a failure is a warning, training goes on and the older checkpoints stay. */
+static void save_checkpoint(Trainer *t) {
+    if (!*t->options->out || parallel_rank() != 0) return;
+    char error[CHECKPOINT_ERROR_SIZE], tokenizer_path[CHECKPOINT_PATH_SIZE];
+    Checkpoint c;
+    cJSON *config = model_config_to_json(&t->model.config), *state = trainer_state_to_json(t);
+    snprintf(tokenizer_path, sizeof tokenizer_path, "%s/tokenizer.json", t->options->data);
+    bool begun = checkpoint_begin(&c, t->options->out, (long)t->step, error);
+    bool ok = begun && weights_files(&t->model, t->mean, t->square, c.folder, safetensors_put, error) &&
+              checkpoint_write_json(&c, "config.json", config, error) &&
+              checkpoint_write_json(&c, "trainer_state.json", state, error) &&
+              (!t->tokenizer || checkpoint_copy_file(&c, "tokenizer.json", tokenizer_path, error));
+    if (begun && !ok) checkpoint_abort(&c);
+    if (ok && checkpoint_commit(&c, error)) {
+        checkpoint_prune(t->options->out, (int)t->options->keep, 0);
+        log_message(&t->log, "saved %s/step-%08ld", t->options->out, (long)t->step);
+    } else
+        warn("no checkpoint of step %ld: %s", (long)t->step, error);
+    cJSON_Delete(config);
+    cJSON_Delete(state);
+}
+
+static cJSON *read_json(const char *folder, const char *name) {
+    char path[CHECKPOINT_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = check_fopen(path, "rb", "a checkpoint folder is expected here");
+    enum { LIMIT = 1 << 20 };
+    char *text = check_malloc(LIMIT + 1);
+    size_t length = fread(text, 1, LIMIT, file);
+    fclose(file);
+    cJSON *json = cJSON_ParseWithLength(text, length);
+    if (!json)
+        die("'%s' is not JSON: damaged near '%.20s'; take another checkpoint", path, cJSON_GetErrorPtr());
+    free(text);
+    return json;
+}
+
+/* Continues from a checkpoint folder. Options that make the run what it is must be as they were. */
+static void load_checkpoint(Trainer *t, const char *folder) {
+    char error[CHECKPOINT_ERROR_SIZE], now[64], number[64];
+    cJSON *state = read_json(folder, "trainer_state.json");
+    const cJSON *options = cJSON_GetObjectItemCaseSensitive(state, "options");
+    for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
+        const Option *option = &train_options[i];
+        const cJSON *saved = cJSON_GetObjectItemCaseSensitive(options, option->name);
+        const char *was = saved ? options_json_text(saved, number) : NULL;
+        if (!option->fixed || !was || strcmp(was, options_text(t->option_set, option, now)) == 0) continue;
+        if (option->type == OPTION_FLOAT &&
+            saved->valuedouble == *(double *)((char *)t->options + option->offset))
+            continue; /* the same number, spelled otherwise */
+        die("--%s is %s, but %s was trained with %s; give the same value, or start anew in another --out",
+            option->name, options_text(t->option_set, option, now), folder, was);
+    }
+    const cJSON *step = cJSON_GetObjectItemCaseSensitive(state, "step");
+    const cJSON *seconds = cJSON_GetObjectItemCaseSensitive(state, "seconds");
+    if (!cJSON_IsNumber(step) || step->valuedouble < 0) die("%s/trainer_state.json has no step", folder);
+    t->step = (int64_t)step->valuedouble;
+    t->seconds = cJSON_IsNumber(seconds) ? seconds->valuedouble : 0;
+    cJSON_Delete(state);
+    if (!weights_files(&t->model, t->mean, t->square, folder, safetensors_read, error))
+        die("cannot resume: %s", error);
+}
+
+/* ============================================================================================== 6. main ==== */
+
+#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the model */
+
+static const char *millions(double x, char text[32]) {
+    const char *unit = x >= 1e9 ? "B" : x >= 1e6 ? "M" : x >= 1e3 ? "k" : "";
+    snprintf(text, 32, x >= 1e3 ? "%.1f%s" : "%.0f%s",
+             x >= 1e9   ? x / 1e9
+             : x >= 1e6 ? x / 1e6
+             : x >= 1e3 ? x / 1e3
+                        : x,
+             unit);
+    return text;
+}
+
+static const char *duration(double seconds, char text[32]) {
+    if (seconds < 120)
+        snprintf(text, 32, "%.1f s", seconds);
+    else if (seconds < 7200)
+        snprintf(text, 32, "%.1f min", seconds / 60);
+    else if (seconds < 172800)
+        snprintf(text, 32, "%.1f hours", seconds / 3600);
+    else
+        snprintf(text, 32, "%.1f days", seconds / 86400);
+    return text;
+}
+
+/* Checks what no single option's bounds can; resolves the options that default to "what fits". */
+static ModelConfig resolve_options(Options *o, OptionSet *set) {
+    if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
+    if (o->position == POSITION_ROPE && o->head_dim % 2)
+        options_fail(set, "--head-dim=%d: rope turns pairs; give an even size or another --pos",
+                     (int)o->head_dim);
+    if (o->warmup > o->steps)
+        options_fail(set, "--warmup=%lld exceeds --steps=%lld", (long long)o->warmup, (long long)o->steps);
+    int64_t micro = o->batch * o->seq_len * parallel_ranks();
+    if (o->total_batch == 0) o->total_batch = micro;
+    if (o->total_batch % micro)
+        options_fail(
+            set, "--total-batch=%lld is no multiple of --batch x --seq-len x ranks = %lld x %lld x %d = %lld",
+            (long long)o->total_batch, (long long)o->batch, (long long)o->seq_len, parallel_ranks(),
+            (long long)micro);
+    if (o->vocab_size == 0 && !*o->data)
+        options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
+    if (o->vocab_size == 0) {
+        char path[CHECKPOINT_PATH_SIZE];
+        snprintf(path, sizeof path, "%s/tokenizer.json", o->data);
+        if (access(path, R_OK) != 0)
+            options_fail(set, "--vocab-size is missing: %s cannot be read to tell it (%s)", path,
+                         strerror(errno));
+        Tokenizer *tokenizer = tokenizer_load(path);
+        o->vocab_size = tokenizer_vocab_size(tokenizer);
+        tokenizer_free(tokenizer);
+    }
+    return (ModelConfig){.layers = (int)o->layers,
+                         .heads = (int)o->heads,
+                         .head_dim = (int)o->head_dim,
+                         .embd = (int)o->embd,
+                         .mlp_hidden = (int)o->mlp_hidden,
+                         .seq_len = (int)o->seq_len,
+                         .vocab_size = (int)o->vocab_size,
+                         .attn = o->attn,
+                         .laser_shift = o->laser_shift,
+                         .activation = o->activation,
+                         .position = o->position,
+                         .dtype = o->dtype};
+}
+
+/* What runs, before anything is allocated. */
+static void print_configuration(const Trainer *t) {
+    const Options *o = t->options;
+    char cpu[128], a[32], b[32], c[64];
+    double matrices = 0, norms = 0;
+    for (int i = 0; i < t->model.tensor_count; i++)
+        *(t->model.tensors[i].rank == 2 ? &matrices : &norms) += (double)t->model.tensors[i].count;
+    printf("machine    %s, %d of %d cores in use, %s%s", machine_cpu_name(cpu), machine_threads(),
+           machine_cores(), machine_isa(), parallel_ranks() > 1 ? "" : "\n");
+    if (parallel_ranks() > 1) printf(", %d ranks\n", parallel_ranks());
+    printf("model      %s attention%s%s, %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V "
+           "%lld\n",
+           o->attn ? "LASER" : "standard", o->attn ? ", shift " : "",
+           o->attn ? options_choice_name("causal|sequence", o->laser_shift, c) : "", (long long)o->layers,
+           (long long)o->heads, (long long)o->head_dim, (long long)o->embd, (long long)o->mlp_hidden,
+           (long long)o->seq_len, (long long)o->vocab_size);
+    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n", millions(matrices, a),
+           o->weight_decay, millions(norms, b));
+    printf("batch      %lld tokens a step = %d ranks x %lld micro-steps x %lld sequences x %lld tokens\n",
+           (long long)tokens_per_step(t), parallel_ranks(), (long long)t->micro_steps, (long long)o->batch,
+           (long long)o->seq_len);
+    printf("run        %lld steps, %s tokens, lr %g %s after %lld warmup, seed %lld, %s\n",
+           (long long)o->steps, millions((double)(o->steps * tokens_per_step(t)), a), o->lr,
+           options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup,
+           (long long)o->seed, o->dtype ? "bf16 operands" : "float32");
+    if (machine_threads() > machine_cores())
+        warn("%d threads share %d cores; give --threads=%d, or let the launcher bind more cores to a rank "
+             "(mpirun --bind-to none)",
+             machine_threads(), machine_cores(), machine_cores());
+}
+
+static void print_parameters(const Model *model) {
+    printf("\n%-30s %-16s %6s %14s\n", "tensor", "shape", "number", "parameters");
+    int64_t total = 0;
+    for (int i = 0; i < model->tensor_count; i++) {
+        const Tensor *t = &model->tensors[i];
+        bool per_layer = strstr(t->row->name, "%d") != NULL;
+        if (t->layer > 0) continue;
+        int number = per_layer ? model->config.layers : 1;
+        char shape[64], name[64];
+        snprintf(shape, sizeof shape, t->rank == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
+                 (long long)t->shape[1]);
+        const char *digit = per_layer ? strchr(t->name, '0') : NULL;
+        snprintf(name, sizeof name, "%.*s%s%s", digit ? (int)(digit - t->name) : 63, t->name,
+                 digit ? "*" : "", digit ? digit + 1 : "");
+        printf("%-30s %-16s %6d %14lld\n", name, shape, number, (long long)t->count * number);
+        total += (int64_t)t->count * number;
+    }
+    printf("%-30s %-16s %6s %14lld\n", "all", "", "", (long long)total);
+    int64_t matrix = model_matrix_parameters(model);
+    printf("in matrix products: %lld (%.1fM); %.3g floating-point operations a token\n", (long long)matrix,
+           (double)matrix / 1e6, model_flops_per_token(model));
+}
+
+/* Bytes the run will take, by category; printed when asked. Allocation follows the same tables. */
+static int64_t memory_plan(const Trainer *t, bool print) {
+    const ModelConfig *c = &t->model.config;
+    const int64_t N = (int64_t)t->model.batch * c->seq_len;
+    size_t weights, all;
+    tensors_plan(NULL, &weights, weight_rows, WEIGHT_ROWS, c, 0);
+    int count = tensors_plan(NULL, &all, activation_rows, ACTIVATION_ROWS, c, N);
+    Tensor *tensors = check_malloc((size_t)count * sizeof *tensors);
+    tensors_plan(tensors, NULL, activation_rows, ACTIVATION_ROWS, c, N);
+    size_t kept = 0;
+    for (int i = 0; i < count; i++)
+        if (strstr(tensors[i].row->name, "%d")) kept += tensors[i].count;
+    free(tensors);
+    const struct {
+        const char *what;
+        double floats;
+    } categories[] = {{"parameters", (double)weights},
+                      {"gradients", (double)weights},
+                      {"AdamW's two moments", 2 * (double)weights},
+                      {"activations kept for backward", (double)kept},
+                      {"activations and gradients in work", (double)(all - kept)}};
+    double total = 0;
+    if (print) printf("\n%-36s %10s\n", "memory", "MiB");
+    for (size_t i = 0; i < sizeof categories / sizeof *categories; i++) {
+        total += categories[i].floats * 4;
+        if (print) printf("%-36s %10.1f\n", categories[i].what, categories[i].floats * 4 / 1048576);
+    }
+    if (print) printf("%-36s %10.1f\n", "all", total / 1048576);
+    return (int64_t)total;
+}
+
+static void allocate(Trainer *t) {
+    int64_t need = memory_plan(t, false), have = machine_memory_available();
+    if (need > have)
+        die("the run needs %.1f GiB, this machine has %.1f GiB free; lower --batch (or the model's size)",
+            (double)need / 0x1p30, (double)have / 0x1p30);
+    Model *planned = &t->model;
+    Model model = model_create(&planned->config, planned->batch);
+    free(planned->tensors);
+    t->model = model;
+    const size_t floats = t->model.weights.count * sizeof(float);
+    t->mean = check_malloc(floats);
+    t->square = check_malloc(floats);
+    const size_t tokens = (size_t)t->model.batch * (size_t)t->model.config.seq_len * sizeof *t->inputs;
+    t->inputs = check_malloc(tokens);
+    t->targets = check_malloc(tokens);
+}
+
+/* Prints what a run would be and what it would take; times two micro-steps and an update on random tokens. */
+static void dry_run(Trainer *t) {
+    print_parameters(&t->model);
+    int64_t need = memory_plan(t, true);
+    if (need > machine_memory_available()) {
+        printf("\nThis machine has %.1f GiB free, too little: no step was timed.\n",
+               (double)machine_memory_available() / 0x1p30);
+        return;
+    }
+    printf("\ntiming two micro-steps and an update...\n");
+    fflush(stdout);
+    allocate(t);
+    const int T = t->model.config.seq_len, B = t->model.batch;
+    model_init(&t->model, (uint64_t)t->options->seed);
+    for (int64_t i = 0; i < (int64_t)B * T; i++)
+        t->inputs[i] = t->targets[i] =
+            (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->model.config.vocab_size);
+    double micro = INFINITY, start, loss = 0;
+    for (int repeat = 0; repeat < 2; repeat++) {
+        start = machine_seconds();
+        model_forward(&t->model, t->inputs, B, T);
+        loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T)) / ((double)B * T);
+        model_backward(&t->model, t->inputs, B, T);
+        micro = fmin(micro, machine_seconds() - start);
+    }
+    start = machine_seconds();
+    update_weights(t, t->options->lr, 1);
+    double update = machine_seconds() - start, step = micro * (double)t->micro_steps + update;
+    double rate = (double)tokens_per_step(t) / step;
+    char a[32], b[32];
+    printf("first loss %.3f (ln V = %.3f)\n", loss, log(t->model.config.vocab_size));
+    printf("%.1f tokens/s, %.1f %% of the measured peak of %.0f GFLOP/s; a step %s, the run %s\n", rate,
+           100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
+           t->peak_flops / 1e9, duration(step, a), duration(step * (double)t->options->steps, b));
+    printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
+}
+
+static void open_data(Trainer *t) {
+    const Options *o = t->options;
+    char path[CHECKPOINT_PATH_SIZE];
+    dataset_check_manifest(o->data, (int)o->vocab_size);
+    dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
+    dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
+    snprintf(path, sizeof path, "%s/tokenizer.json", o->data);
+    if (access(path, R_OK) == 0)
+        t->tokenizer = tokenizer_load(path);
+    else if (o->sample_every)
+        warn("no samples: %s cannot be read (%s)", path, strerror(errno));
+    char a[32], b[32];
+    if (parallel_rank() == 0)
+        printf("data       %s: %s training and %s validation tokens, %.2f epochs\n", o->data,
+               millions((double)t->train.n_tokens, a), millions((double)t->val.n_tokens, b),
+               (double)(o->steps * tokens_per_step(t)) / (double)t->train.n_tokens);
+}
+
+/* The folder of the run: made, its config.json written, the checkpoint to go on from found. */
+static void open_run(Trainer *t) {
+    const Options *o = t->options;
+    char folder[CHECKPOINT_PATH_SIZE] = "", path[CHECKPOINT_PATH_SIZE], cpu[128];
+    long step;
+    bool found = *o->out && checkpoint_latest(o->out, -1, folder, sizeof folder, &step);
+    if (strcmp(o->resume, "no") == 0 && found)
+        die("%s holds a run already (%s); --resume=auto goes on with it, or choose another --out", o->out,
+            folder);
+    if (strcmp(o->resume, "no") != 0 && strcmp(o->resume, "auto") != 0)
+        snprintf(folder, sizeof folder, "%s", o->resume), found = true;
+    if (found) {
+        load_checkpoint(t, folder);
+        if (parallel_rank() == 0) printf("resumed    %s\n", folder);
+    } else
+        model_init(&t->model, (uint64_t)o->seed);
+    if (parallel_rank() != 0) return;
+    if (*o->out) {
+        if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
+            die("cannot create the run folder '%s': %s; create its parent, or choose another --out", o->out,
+                strerror(errno));
+        cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
+        cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
+        cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
+        cJSON_AddStringToObject(machine, "instruction_set", machine_isa());
+        cJSON_AddNumberToObject(machine, "threads", machine_threads());
+        cJSON_AddNumberToObject(machine, "ranks", parallel_ranks());
+        cJSON_AddNumberToObject(machine, "peak_flops", t->peak_flops);
+        cJSON_AddStringToObject(json, "compiler", __VERSION__);
+        cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
+        snprintf(path, sizeof path, "%s/config.json", o->out);
+        write_json(path, json);
+        cJSON_Delete(json);
+    }
+    log_open(&t->log, o->out, (long)t->step, (long)o->steps);
+}
+
+/* Validates, samples and saves when their steps have come; `last` forces validation and a checkpoint. */
+static void between_steps(Trainer *t, bool last) {
+    const Options *o = t->options;
+    if (last || (o->val_every && t->step % o->val_every == 0)) {
+        t->last_val_loss = validate(t);
+        if (parallel_rank() == 0) log_validation(&t->log, (long)t->step, t->last_val_loss);
+    }
+    if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && parallel_rank() == 0) {
+        log_message(&t->log, "sample after %lld steps:", (long long)t->step);
+        model_print_sample(&t->model, t->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
+                           (uint64_t)(o->seed + t->step));
+    }
+    if (last || (o->save_every && t->step % o->save_every == 0)) save_checkpoint(t);
+}
+
+/* RUN/summary.json: what a table of results needs. */
+static void write_summary(const Trainer *t) {
+    if (!*t->options->out || parallel_rank() != 0) return;
+    char path[CHECKPOINT_PATH_SIZE];
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "final_train_loss", t->log.smoothed_loss);
+    cJSON_AddNumberToObject(json, "final_val_loss", t->last_val_loss);
+    cJSON_AddNumberToObject(json, "seconds", t->seconds);
+    cJSON_AddNumberToObject(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
+    cJSON_AddNumberToObject(json, "peak_memory_bytes", (double)machine_peak_rss());
+    cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
+    snprintf(path, sizeof path, "%s/summary.json", t->options->out);
+    write_json(path, json);
+    cJSON_Delete(json);
+}
+
+static void train(Trainer *t) {
+    const Options *o = t->options;
+    if (t->step >= o->steps && parallel_rank() == 0)
+        printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
+    if (t->step >= o->steps) return;
+    if (t->step == 0) between_steps(t, false); /* the loss before any training: ln V */
+    LogTrain line;
+    while (t->step < o->steps) {
+        if (!train_step(t, &line)) break;
+        if (parallel_rank() == 0) log_train(&t->log, &line);
+        if (t->step < o->steps) between_steps(t, false);
+    }
+    if (t->step < o->steps) { /* interrupted */
+        save_checkpoint(t);
+        log_message(&t->log, "stopped after %lld of %lld steps%s", (long long)t->step, (long long)o->steps,
+                    *o->out ? "; the same command with --resume=auto goes on" : "");
+        return;
+    }
+    between_steps(t, true);
+    write_summary(t);
+}
+
+int main(int argc, char **argv) {
+    parallel_start(&argc, &argv);
+    static Options options;
+    OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
+                                  train_options, TRAIN_OPTION_COUNT, &options, train_presets);
+    if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
+#ifdef _OPENMP
+    if (options.threads > 0) omp_set_num_threads((int)options.threads);
+#endif
+    Trainer trainer = {.options = &options, .option_set = &set, .last_val_loss = NAN};
+    trainer.model.config = resolve_options(&options, &set);
+    trainer.model.batch = (int)options.batch;
+    trainer.model.tensor_count = tensors_plan(NULL, NULL, weight_rows, WEIGHT_ROWS, &trainer.model.config, 0);
+    trainer.model.tensors = check_malloc((size_t)trainer.model.tensor_count * sizeof *trainer.model.tensors);
+    tensors_plan(trainer.model.tensors, NULL, weight_rows, WEIGHT_ROWS, &trainer.model.config, 0);
+    trainer.step_sequences = options.total_batch / options.seq_len;
+    trainer.micro_steps = trainer.step_sequences / (options.batch * parallel_ranks());
+    if (parallel_rank() == 0) print_configuration(&trainer);
+    trainer.peak_flops = machine_peak_flops(options.dtype != 0);
+    if (options.dry_run) {
+        if (parallel_rank() == 0) dry_run(&trainer);
+    } else {
+        open_data(&trainer);
+        allocate(&trainer);
+        open_run(&trainer);
+        struct sigaction action = {.sa_handler = on_stop_signal};
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+        train(&trainer);
+        if (parallel_rank() == 0) log_close(&trainer.log);
+        dataset_close(&trainer.train);
+        dataset_close(&trainer.val);
+        if (trainer.tokenizer) tokenizer_free(trainer.tokenizer);
+    }
+    model_free(&trainer.model);
+    free(trainer.mean), free(trainer.square), free(trainer.inputs), free(trainer.targets);
+    parallel_finish();
+    return 0;
+}
+#endif
