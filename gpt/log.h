@@ -1,0 +1,607 @@
+/* log.h: what a run says while it trains: log.jsonl for programs, a progress line for people.
+
+   ONE table, log_fields, has a row for each number of a training step: its key in log.jsonl, the heading of
+   its column, where it lies in LogRow, and how it is written. The line of log.jsonl, the progress line and the
+   columns of tools/report are made from it; a new number is a member of LogTrain and a row here.
+
+   Writing
+     log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: no screen.
+         resume_step > 0 keeps the lines of RUN/log.jsonl up to that step and drops the later ones and what a
+         crash tore, so that the curve has no doubles; otherwise the file starts empty. Dies when the file
+         cannot be opened or another process is writing it.
+     log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
+     log_validation(&log, step, val_loss)
+     log_message(&log, fmt, ...)   a line above the progress line
+     log_sync(&log)                the file reaches the disk: before a checkpoint that a resumed run builds on
+     log_close(&log)               the screen is left at the start of a line
+   A line that cannot be written (a full disk) is a warning and leaves no half line; training goes on.
+
+   Reading
+     log_read(path, &data, error)  false with a sentence naming path:line (char[LOG_ERROR_SIZE]) when a line is
+         not one of ours; a torn last line and lines of other kinds are skipped. log_free(&data) when done.
+     log_number(field, &train)     a field's value as double, NaN for what was not finite
+     log_cell(text, field, row, total_steps)   the text of a cell, as in the progress line
+     log_smooth(&s, x)             the next value of the smoothed curve, as the progress line shows it
+
+   The progress line is rewritten in place on a terminal, at most ten times a second of training; piped, it
+   is about thirty plain lines a run (at least one in ten minutes), the first and the last among them. */
+#ifndef GPT_LOG_H
+#define GPT_LOG_H
+
+#include <cjson/cJSON.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "check.h"
+
+enum { LOG_ERROR_SIZE = 1024, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
+#define LOG_SMOOTHING 0.95      /* share of the past in the smoothed loss */
+#define LOG_REDRAW_SECONDS 0.1  /* between two drawings on a terminal */
+#define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
+
+typedef struct {
+    long step;      /* optimizer steps done, this one included */
+    int64_t tokens; /* seen since the beginning of the run */
+    double loss, lr, grad_norm;
+    double seconds; /* since the beginning of the training */
+    double tokens_per_s;
+    double mfu; /* 0 to 1; NaN: not known */
+} LogTrain;
+
+typedef struct {
+    long step;
+    double val_loss;
+} LogValidation;
+
+typedef struct { /* a training step with what follows from the steps before it */
+    LogTrain train;
+    double smoothed; /* loss */
+    double left;     /* seconds; NaN: not known yet */
+} LogRow;
+
+typedef enum { LOG_LONG, LOG_INT64, LOG_DOUBLE } LogType;
+typedef enum {
+    LOG_STYLE_STEP,     /* 500/2000 */
+    LOG_STYLE_FIXED,    /* 3.1234 */
+    LOG_STYLE_EXPONENT, /* 6.0e-04 */
+    LOG_STYLE_UNITS,    /* 12.3k */
+    LOG_STYLE_PERCENT,  /* 45.2% of 0.452 */
+    LOG_STYLE_DURATION  /* 1:02:03 */
+} LogStyle;
+
+typedef struct {
+    const char *key;     /* in log.jsonl; NULL: not stored, it follows from the others */
+    const char *heading; /* of its column */
+    LogType type;
+    size_t offset; /* in LogRow, hence in LogTrain for those that are stored */
+    int digits;    /* in log.jsonl, at most: 17 gives every bit of a double back, 9 of a float */
+    LogStyle style;
+    int decimals; /* shown when they fit */
+    int width;    /* in the progress line; 0: not shown there */
+} LogField;
+
+static const LogField log_fields[] = {
+    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4},
+    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0},
+    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6},
+    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6},
+    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7},
+    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6},
+    {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6},
+    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5},
+    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7},
+    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7},
+};
+enum { LOG_FIELDS = sizeof log_fields / sizeof *log_fields };
+
+typedef struct {
+    double sum, weight;
+} LogSmooth;
+
+typedef struct {
+    LogTrain *train;
+    LogValidation *validation;
+    size_t n_train, n_validation;
+} LogData;
+
+typedef struct {
+    char path[4096]; /* of log.jsonl */
+    int file;        /* -1: none */
+    FILE *screen;    /* NULL: quiet */
+    bool terminal;   /* rewrite the line in place */
+    int columns;     /* of the terminal; 0: ask it */
+    long total_steps, next_plain, plain_every;
+    LogSmooth smooth;
+    LogValidation best;         /* step -1: none yet */
+    bool begun, pending, drawn; /* a row came; the last one is not on screen; the line is not ended */
+    double first_seconds, drawn_seconds;
+    long first_step, lost_lines;
+    int lines_since_heading;
+    char line[LOG_TEXT_SIZE]; /* the progress line */
+} Log;
+
+/* ---- values and their texts ---- */
+
+/* The bias correction is the division by the weight: the first value is itself, not a twentieth of it. */
+static inline double log_smooth(LogSmooth *s, double x) {
+    if (isfinite(x)) {
+        s->sum = LOG_SMOOTHING * s->sum + (1 - LOG_SMOOTHING) * x;
+        s->weight = LOG_SMOOTHING * s->weight + (1 - LOG_SMOOTHING);
+    }
+    return s->weight > 0 ? s->sum / s->weight : NAN;
+}
+
+static inline double log_row_number(const LogField *field, const LogRow *row) {
+    const char *at = (const char *)row + field->offset;
+    switch (field->type) {
+    case LOG_LONG:
+        return (double)*(const long *)(const void *)at;
+    case LOG_INT64:
+        return (double)*(const int64_t *)(const void *)at;
+    case LOG_DOUBLE:
+        return *(const double *)(const void *)at;
+    }
+    return NAN;
+}
+
+static inline double log_number(const LogField *field, const LogTrain *train) {
+    LogRow row = {.train = *train, .smoothed = NAN, .left = NAN};
+    return log_row_number(field, &row);
+}
+
+/* As many decimals as fit the width, or an exponent. */
+static inline void log_fixed(char text[LOG_CELL_SIZE], double x, int decimals, int width, const char *unit) {
+    int room = width > 0 ? width : LOG_CELL_SIZE - 1;
+    for (; decimals >= 0; decimals--)
+        if (snprintf(text, LOG_CELL_SIZE, "%.*f%s", decimals, x, unit) <= room) return;
+    snprintf(text, LOG_CELL_SIZE, "%.0e%s", x, unit);
+}
+
+static inline void log_units(char text[LOG_CELL_SIZE], double x, int decimals, int width) {
+    static const char *const units[] = {"", "k", "M", "G", "T", "P"};
+    size_t unit = 0;
+    while (fabs(x) >= 999.95 && unit + 1 < sizeof units / sizeof *units) x /= 1000, unit++;
+    log_fixed(text, x, unit > 0 || fabs(x) < 10 ? decimals : 0, width, units[unit]);
+}
+
+static inline void log_duration(char text[LOG_CELL_SIZE], double seconds) {
+    long s = seconds < 1e9 ? (long)(seconds + 0.5) : 1000000000;
+    if (s < 3600)
+        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld", s / 60, s % 60);
+    else if (s < 100 * 3600)
+        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(text, LOG_CELL_SIZE, "%ldd%02ldh", s / 86400, s / 3600 % 24);
+}
+
+static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, const LogRow *row,
+                            long total_steps) {
+    double x = log_row_number(field, row);
+    if (!isfinite(x)) {
+        snprintf(text, LOG_CELL_SIZE, "%s",
+                 field->style == LOG_STYLE_FIXED ? (isnan(x) ? "nan" : "inf") : "-");
+        return;
+    }
+    switch (field->style) {
+    case LOG_STYLE_STEP:
+        if (total_steps > 0)
+            snprintf(text, LOG_CELL_SIZE, "%ld/%ld", row->train.step, total_steps);
+        else
+            snprintf(text, LOG_CELL_SIZE, "%ld", row->train.step);
+        break;
+    case LOG_STYLE_FIXED:
+        log_fixed(text, x, field->decimals, field->width, "");
+        break;
+    case LOG_STYLE_EXPONENT:
+        snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x);
+        break;
+    case LOG_STYLE_UNITS:
+        log_units(text, x, field->decimals, field->width);
+        break;
+    case LOG_STYLE_PERCENT:
+        log_fixed(text, 100 * x, field->decimals, field->width, "%");
+        break;
+    case LOG_STYLE_DURATION:
+        log_duration(text, x > 0 ? x : 0);
+        break;
+    }
+}
+
+/* The width of a column and of the gap before it: two spaces where 79 columns allow it. */
+static inline int log_width(const LogField *field, long total_steps) {
+    if (field->style != LOG_STYLE_STEP) return field->width;
+    int width = total_steps > 0 ? snprintf(NULL, 0, "%ld/%ld", total_steps, total_steps) : 8;
+    return width > field->width ? width : field->width;
+}
+
+static inline const char *log_gap(long total_steps) {
+    int width = 0;
+    for (int i = 0; i < LOG_FIELDS; i++)
+        if (log_fields[i].width > 0) width += log_width(&log_fields[i], total_steps) + (i > 0 ? 2 : 0);
+    return width <= 79 ? "  " : " ";
+}
+
+/* The progress line; its headings when row is NULL. */
+static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long total_steps) {
+    char cell[LOG_CELL_SIZE];
+    size_t used = 0;
+    text[0] = 0;
+    for (int i = 0; i < LOG_FIELDS; i++) {
+        const LogField *field = &log_fields[i];
+        if (field->width == 0) continue;
+        if (row)
+            log_cell(cell, field, row, total_steps);
+        else
+            snprintf(cell, sizeof cell, "%s", field->heading);
+        used += (size_t)snprintf(text + used, LOG_TEXT_SIZE - used, "%s%*s", used ? log_gap(total_steps) : "",
+                                 log_width(field, total_steps), cell);
+    }
+}
+
+/* ---- log.jsonl: a line made, a line read ---- */
+
+/* The shortest of 9 to `digits` digits that reads back as the same number; JSON has no NaN and no infinity. */
+static inline int log_json_number(char *text, size_t size, double x, int digits) {
+    if (!isfinite(x)) return snprintf(text, size, "null");
+    int length = 0;
+    for (int d = 9; d <= digits; d += 4) {
+        length = snprintf(text, size, "%.*g", d, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    return length;
+}
+
+static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train) {
+    LogRow row = {.train = *train};
+    int used = 0;
+    for (int i = 0; i < LOG_FIELDS; i++) {
+        const LogField *field = &log_fields[i];
+        if (!field->key) continue;
+        used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%s\"%s\": ", used ? ", " : "{",
+                         field->key);
+        double x = log_row_number(field, &row);
+        if (field->type == LOG_DOUBLE)
+            used += log_json_number(text + used, (size_t)(LOG_TEXT_SIZE - used), x, field->digits);
+        else
+            used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%.0f", x);
+    }
+    return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
+}
+
+static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidation *v) {
+    int used = snprintf(text, LOG_TEXT_SIZE, "{\"step\": %ld, \"val_loss\": ", v->step);
+    used += log_json_number(text + used, (size_t)(LOG_TEXT_SIZE - used), v->val_loss, 17);
+    return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
+}
+
+typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER } LogLine;
+
+/* A member as a number: null and a missing one are NaN; false when it is something else. */
+static inline bool log_member(const cJSON *json, const char *key, double *x) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+    *x = cJSON_IsNumber(item) ? item->valuedouble : NAN;
+    return !item || cJSON_IsNumber(item) || cJSON_IsNull(item);
+}
+
+static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
+    LogRow row = {.smoothed = NAN};
+    for (int i = 0; i < LOG_FIELDS; i++) {
+        double x;
+        char *at = (char *)&row + log_fields[i].offset;
+        if (!log_fields[i].key) continue;
+        if (!log_member(json, log_fields[i].key, &x)) return false;
+        if (log_fields[i].type == LOG_DOUBLE)
+            *(double *)(void *)at = x;
+        else if (!(x >= 0 && x <= 0x1p53)) {
+            if (!isnan(x)) return false; /* a number missing is 0 */
+        } else if (log_fields[i].type == LOG_LONG)
+            *(long *)(void *)at = (long)x;
+        else
+            *(int64_t *)(void *)at = (int64_t)x;
+    }
+    *train = row.train;
+    return true;
+}
+
+/* text[length] is a newline or the ending 0 of the file. */
+static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *train, LogValidation *v) {
+    const char *end = text;
+    cJSON *json = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
+    double step;
+    LogLine kind = LOG_LINE_BAD;
+    if (cJSON_IsObject(json) && (size_t)(end - text) + strspn(end, " \t\r") >= length &&
+        log_member(json, "step", &step)) {
+        v->step = step >= 0 && step <= 0x1p53 ? (long)step : -1;
+        if (v->step < 0)
+            kind = LOG_LINE_OTHER;
+        else if (cJSON_HasObjectItem(json, "val_loss"))
+            kind = log_member(json, "val_loss", &v->val_loss) ? LOG_LINE_VALIDATION : LOG_LINE_BAD;
+        else if (cJSON_HasObjectItem(json, "loss"))
+            kind = log_parse_train(json, train) ? LOG_LINE_TRAIN : LOG_LINE_BAD;
+        else
+            kind = LOG_LINE_OTHER;
+    }
+    cJSON_Delete(json);
+    return kind;
+}
+
+/* The whole file with an ending 0, free() it; NULL with errno set. */
+static inline char *log_slurp(int file, size_t *size) {
+    struct stat about;
+    if (fstat(file, &about) != 0) return NULL;
+    char *text = check_malloc((size_t)about.st_size + 1);
+    for (*size = 0; *size < (size_t)about.st_size;) {
+        ssize_t n = pread(file, text + *size, (size_t)about.st_size - *size, (off_t)*size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return free(text), NULL;
+        if (n == 0) break;
+        *size += (size_t)n;
+    }
+    text[*size] = 0;
+    return text;
+}
+
+static inline void log_free(LogData *data) {
+    free(data->train);
+    free(data->validation);
+    *data = (LogData){0};
+}
+
+static inline bool log_read(const char *path, LogData *data, char *error) {
+    *data = (LogData){0};
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    size_t size = 0, lines = 1, number = 0;
+    char *text = file < 0 ? NULL : log_slurp(file, &size);
+    if (!text) snprintf(error, LOG_ERROR_SIZE, "cannot read '%s': %s", path, strerror(errno));
+    if (file >= 0) close(file);
+    if (!text) return false;
+    for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
+    data->train = check_malloc(lines * sizeof *data->train);
+    data->validation = check_malloc(lines * sizeof *data->validation);
+    bool ok = true;
+    for (char *line = text, *end; ok && line < text + size; line = end + 1) {
+        end = memchr(line, '\n', (size_t)(text + size - line));
+        bool last = !end;
+        if (last) end = text + size;
+        number++;
+        LogLine kind = log_parse_line(line, (size_t)(end - line), &data->train[data->n_train],
+                                      &data->validation[data->n_validation]);
+        data->n_train += kind == LOG_LINE_TRAIN;
+        data->n_validation += kind == LOG_LINE_VALIDATION;
+        ok = kind != LOG_LINE_BAD || last;
+    }
+    free(text);
+    if (ok) return true;
+    log_free(data);
+    snprintf(error, LOG_ERROR_SIZE, "%s:%zu is not a line of a training log; remove the line or the file",
+             path, number);
+    return false;
+}
+
+/* ---- the file while training ---- */
+
+static inline bool log_write_all(int file, const char *text, size_t size) {
+    while (size > 0) {
+        ssize_t n = write(file, text, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        text += n, size -= (size_t)n;
+    }
+    return true;
+}
+
+/* One line, whole or not at all. */
+static inline void log_append(Log *log, const char *text, int length) {
+    struct stat before;
+    if (log->file < 0) return;
+    bool known = fstat(log->file, &before) == 0;
+    if (log_write_all(log->file, text, (size_t)length)) return;
+    int cause = errno;
+    if (known && S_ISREG(before.st_mode) && ftruncate(log->file, before.st_size) != 0) cause = errno;
+    if (log->drawn) fprintf(log->screen, "\n"), log->drawn = false;
+    if (log->lost_lines++ % 100 == 0) /* a disk stays full for many steps */
+        warn("cannot write '%s': %s; %ld line(s) of the log are lost so far, training goes on; free some "
+             "space",
+             log->path, strerror(cause), log->lost_lines);
+}
+
+/* What the screen derives from earlier lines, so that a resumed run shows what an unbroken one would. */
+static inline void log_track_validation(Log *log, const LogValidation *v) {
+    if (log->best.step < 0 || v->val_loss < log->best.val_loss) log->best = *v;
+}
+
+/* The lines up to resume_step, each ending with a newline, moved to the front of text; returns their size. */
+static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
+    size_t kept = 0, number = 0;
+    for (char *line = text, *end; line < text + size; line = end + 1) {
+        LogTrain train = {0};
+        LogValidation v = {0};
+        end = memchr(line, '\n', (size_t)(text + size - line));
+        bool last = !end;
+        if (last) end = text + size;
+        size_t length = (size_t)(end - line);
+        LogLine kind = log_parse_line(line, length, &train, &v);
+        number++;
+        if (kind == LOG_LINE_BAD && !last)
+            warn("%s:%zu is not a line of a training log and is dropped", log->path, number);
+        if (kind == LOG_LINE_BAD || v.step > resume_step) continue;
+        if (kind == LOG_LINE_TRAIN) log_smooth(&log->smooth, train.loss);
+        if (kind == LOG_LINE_VALIDATION) log_track_validation(log, &v);
+        memmove(text + kept, line, length);
+        text[kept + length] = '\n'; /* the last line's goes where the file's ending 0 was */
+        kept += length + 1;
+    }
+    return kept;
+}
+
+static inline void log_lock(Log *log) {
+    if (flock(log->file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        die("another process is training into '%s'; stop it or choose another --out folder", log->path);
+}
+
+/* Rewrites the file to text through a second one, so that a crash here loses nothing. */
+static inline void log_replace(Log *log, const char *text, size_t size) {
+    char path[sizeof log->path + 8];
+    snprintf(path, sizeof path, "%s.tmp", log->path);
+    int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666), old = log->file;
+    if (file < 0 || !log_write_all(file, text, size) || fsync(file) != 0) {
+        int cause = errno;
+        unlink(path);
+        die("cannot write '%s': %s; free some space or choose another --out folder", path, strerror(cause));
+    }
+    log->file = file;
+    log_lock(log);
+    if (rename(path, log->path) != 0) die("cannot rename '%s' to '%s': %s", path, log->path, strerror(errno));
+    close(old);
+}
+
+static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
+    if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
+        die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
+    log->file = open(log->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (log->file < 0) die("cannot open '%s': %s; choose another --out folder", log->path, strerror(errno));
+    log_lock(log);
+    size_t size = 0, kept = 0;
+    char *text = log_slurp(log->file, &size);
+    if (!text) die("cannot read '%s': %s", log->path, strerror(errno));
+    if (resume_step > 0) kept = log_keep(log, text, size, resume_step);
+    if (kept != size) log_replace(log, text, kept);
+    free(text);
+}
+
+/* ---- the screen ---- */
+
+/* 1, 2, 5, 10, 20, 50, ...: the most of them that give at least LOG_PLAIN_LINES lines. */
+static inline long log_plain_every(long steps) {
+    static const int ladder[] = {1, 2, 5};
+    long every = 1, decade = 1;
+    for (int i = 0; decade <= steps && ladder[i] * decade * LOG_PLAIN_LINES <= steps; i = (i + 1) % 3) {
+        every = ladder[i] * decade;
+        if (i == 2) decade *= 10;
+    }
+    return every;
+}
+
+static inline void log_open(Log *log, const char *run_folder, long resume_step, long total_steps,
+                            bool quiet) {
+    const char *kind = getenv("TERM");
+    *log = (Log){.file = -1, .total_steps = total_steps, .best.step = -1, .screen = quiet ? NULL : stdout};
+    log->terminal = isatty(STDOUT_FILENO) && !(kind && strcmp(kind, "dumb") == 0);
+    log->plain_every = log_plain_every(total_steps - (resume_step > 0 ? resume_step : 0));
+    if (run_folder) log_open_file(log, run_folder, resume_step);
+}
+
+/* Takes the progress line off a terminal, so that a lasting line can take its place. */
+static inline void log_clear(Log *log) {
+    if (log->drawn) fprintf(log->screen, "\r\033[K");
+    log->drawn = false;
+}
+
+static inline void log_draw(Log *log) {
+    struct winsize window = {0};
+    int columns = log->columns;
+    if (columns <= 0 && ioctl(fileno(log->screen), TIOCGWINSZ, &window) == 0) columns = window.ws_col;
+    if (columns <= 1) columns = 80;
+    /* A line that fills the last column wraps, and a wrapped line cannot be rewritten in place. */
+    fprintf(log->screen, "\r%.*s\033[K", columns - 1, log->line);
+    log->drawn = true, log->pending = false;
+}
+
+static inline void log_heading(Log *log) {
+    char text[LOG_TEXT_SIZE];
+    log_line(text, NULL, log->total_steps);
+    fprintf(log->screen, "%s\n", text);
+    log->lines_since_heading = 0;
+}
+
+static inline void log_show(Log *log, const LogRow *row) {
+    bool first = !log->begun, last = log->total_steps > 0 && row->train.step >= log->total_steps;
+    double since = row->train.seconds - log->drawn_seconds;
+    bool due = log->terminal ? !(since >= 0 && since < LOG_REDRAW_SECONDS)
+                             : row->train.step >= log->next_plain || since >= LOG_PLAIN_SECONDS;
+    log_line(log->line, row, log->total_steps);
+    log->pending = true;
+    if (!first && !last && !due) return;
+    if (first || (log->terminal && log->lines_since_heading >= 20)) log_clear(log), log_heading(log);
+    if (log->terminal)
+        log_draw(log);
+    else
+        fprintf(log->screen, "%s\n", log->line), log->pending = false;
+    log->drawn_seconds = row->train.seconds;
+    log->next_plain = (row->train.step / log->plain_every + 1) * log->plain_every;
+    fflush(log->screen);
+}
+
+static inline void log_train(Log *log, const LogTrain *train) {
+    char text[LOG_TEXT_SIZE];
+    LogRow row = {.train = *train, .smoothed = log_smooth(&log->smooth, train->loss), .left = NAN};
+    if (!log->begun) log->first_step = train->step, log->first_seconds = train->seconds;
+    if (train->step > log->first_step && log->total_steps > 0)
+        row.left = (train->seconds - log->first_seconds) / (double)(train->step - log->first_step) *
+                   (double)(log->total_steps - train->step);
+    log_append(log, text, log_json_train(text, train));
+    if (log->screen) log_show(log, &row);
+    log->begun = true;
+}
+
+/* A lasting line above the progress line. */
+__attribute__((format(printf, 2, 0))) static inline void log_print(Log *log, const char *format,
+                                                                   va_list arguments) {
+    if (!log->screen) return;
+    bool redraw = log->drawn;
+    log_clear(log);
+    vfprintf(log->screen, format, arguments);
+    fputc('\n', log->screen);
+    log->lines_since_heading++;
+    if (redraw) log_draw(log);
+    fflush(log->screen);
+}
+
+__attribute__((format(printf, 2, 3))) static inline void log_message(Log *log, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    log_print(log, format, arguments);
+    va_end(arguments);
+}
+
+static inline void log_validation(Log *log, long step, double val_loss) {
+    char text[LOG_TEXT_SIZE], cell[LOG_CELL_SIZE];
+    LogValidation v = {.step = step, .val_loss = val_loss}, best = log->best;
+    LogRow row = {.train.step = step};
+    log_append(log, text, log_json_validation(text, &v));
+    log_track_validation(log, &v);
+    log_cell(cell, &log_fields[0], &row, log->total_steps);
+    int width = log_width(&log_fields[0], log->total_steps);
+    if (best.step >= 0 && !(val_loss < best.val_loss))
+        log_message(log, "%*s  validation loss %.4f (best: %.4f at step %ld)", width, cell, val_loss,
+                    best.val_loss, best.step);
+    else
+        log_message(log, "%*s  validation loss %.4f", width, cell, val_loss);
+}
+
+static inline void log_sync(Log *log) {
+    if (log->file >= 0 && fsync(log->file) != 0)
+        warn("cannot write '%s': %s; free some space", log->path, strerror(errno));
+}
+
+static inline void log_close(Log *log) {
+    if (log->screen && log->pending) {
+        if (log->terminal)
+            log_draw(log);
+        else
+            fprintf(log->screen, "%s\n", log->line);
+    }
+    if (log->screen && log->drawn) fprintf(log->screen, "\n");
+    if (log->screen) fflush(log->screen);
+    if (log->file >= 0 && close(log->file) != 0)
+        warn("cannot write '%s': %s; free some space", log->path, strerror(errno));
+    log->file = -1, log->drawn = false, log->pending = false;
+}
+
+#endif
