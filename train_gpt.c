@@ -33,6 +33,7 @@
 #include "gpt/rng.h"
 #include "gpt/machine.h"
 #include "gpt/options.h"
+#include "gpt/tensors.h"
 #include "gpt/matmul.h"
 #include "gpt/shards.h"
 #include "gpt/tokenizer.h"
@@ -275,20 +276,11 @@ typedef struct {
     size_t count;
 } Activations;
 
-/* One row of a table of tensors. The letters of a shape are the sizes above, U = F or 2F (swiglu), R = rows of a
-   slice of logits, P = ceil(N / NORM_CHUNK); '3' triples the size that follows it. */
-typedef enum { INIT_NONE, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL } Init;
-typedef enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU } Condition;
-typedef struct {
-    const char *name; /* %d stands for the layer: the tensor is one of each */
-    const char *shape;
-    size_t
-        field; /* of LayerWeights or LayerActivations when the name has %d, else of Weights or Activations */
-    Init init;
-    Condition condition;
-} TensorRow;
+/* How a parameter starts, and which models have it. */
+enum { INIT_NONE, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
 
-/* Every parameter there is. Memory order, initial values, decay (matrices only), checkpoint names and all printing
+/* Every parameter there is; the letters of a shape are the sizes at the top of this file (see tensor_size). Memory order, initial values, decay (matrices only), checkpoint names and all printing
    come from here. Adjacent q, k, v and gate, up are multiplied as one matrix. */
 static const TensorRow weight_rows[] = {
     {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
@@ -333,22 +325,10 @@ enum {
     ACTIVATION_ROWS = sizeof activation_rows / sizeof *activation_rows
 };
 
-/* A row of a table for one layer of one model: its name, shape and place in the piece of memory. */
-typedef struct {
-    char name[64];
-    int rank;
-    int64_t shape[2];
-    size_t offset, count; /* in floats */
-    Init init;
-    const TensorRow *row;
-    int layer;
-} Tensor;
-
 typedef struct {
     ModelConfig config;
-    int batch;       /* B: the most sequences that fit the activations */
-    Tensor *tensors; /* (tensor_count) the parameters, in memory order */
-    int tensor_count;
+    int batch;              /* B: the most sequences that fit the activations */
+    TensorTable parameters; /* what weights, gradients and the optimizer's moments hold, in memory order */
     Weights weights, gradients;
     Activations activations;
     float *rope_turn;       /* (T, D/2, 2) cos, sin; with --pos=rope */
@@ -362,8 +342,16 @@ static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
     return rows < N ? rows : N;
 }
 
-static int64_t tensor_size(const ModelConfig *c, int64_t N, char letter) {
+/* The TensorSize of both tables; the context is a Model with its config and batch. */
+static int64_t tensor_size(const void *context, const TensorRow *row, char letter) {
+    const Model *model = context;
+    const ModelConfig *c = &model->config;
+    const int64_t N = (int64_t)model->batch * c->seq_len;
     switch (letter) {
+    case 0:
+        return row->only_if == ALWAYS ||
+               (row->only_if == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
+               (row->only_if == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
     case 'V':
         return c->vocab_size;
     case 'C':
@@ -381,88 +369,32 @@ static int64_t tensor_size(const ModelConfig *c, int64_t N, char letter) {
     case 'N':
         return N;
     case 'R':
-        return loss_slice_rows(c, N);
+        return loss_slice_rows(c, N); /* rows of a slice of logits */
     case 'P':
-        return (N + NORM_CHUNK - 1) / NORM_CHUNK;
+        return (N + NORM_CHUNK - 1) / NORM_CHUNK; /* partial sums of norm gradients */
     }
     die("no size is called '%c'", letter);
 }
 
-static bool row_applies(const TensorRow *row, const ModelConfig *config) {
-    return row->condition == ALWAYS ||
-           (row->condition == IF_LEARNED_POSITIONS && config->position == POSITION_LEARNED) ||
-           (row->condition == IF_SWIGLU && config->activation == ACTIVATION_SWIGLU);
-}
-
-/* Writes the tensors of a table for a model with N tokens in flight, rows with %d once a layer; returns how many.
-   With tensors NULL it only counts them. *floats, when not NULL, gets the memory they take. */
-static int tensors_plan(Tensor *tensors, size_t *floats, const TensorRow *rows, int row_count,
-                        const ModelConfig *config, int64_t N) {
-    int count = 0;
-    size_t offset = 0;
-    for (int first = 0, last; first < row_count;
-         first = last) { /* [first, last): a run of rows of one kind */
-        bool per_layer = strstr(rows[first].name, "%d") != NULL;
-        for (last = first; last < row_count && (strstr(rows[last].name, "%d") != NULL) == per_layer;) last++;
-        for (int layer = 0; layer < (per_layer ? config->layers : 1); layer++)
-            for (int r = first; r < last; r++) {
-                if (!row_applies(&rows[r], config)) continue;
-                Tensor t = {
-                    .row = &rows[r], .layer = layer, .init = rows[r].init, .offset = offset, .count = 1};
-                int64_t factor = 1;
-                for (const char *letter = rows[r].shape; *letter; letter++) {
-                    if (*letter == '3') {
-                        factor = 3;
-                        continue;
-                    }
-                    t.shape[t.rank] = factor * tensor_size(config, N, *letter);
-                    t.count *= (size_t)t.shape[t.rank++];
-                    factor = 1;
-                }
-                const char *number = strstr(rows[r].name, "%d");
-                if (number)
-                    snprintf(t.name, sizeof t.name, "%.*s%d%s", (int)(number - rows[r].name), rows[r].name,
-                             layer, number + 2);
-                else
-                    snprintf(t.name, sizeof t.name, "%s", rows[r].name);
-                offset += t.count;
-                if (tensors) tensors[count] = t;
-                count++;
-            }
-    }
-    if (floats) *floats = offset;
-    return count;
-}
-
-/* Points the fields that a table names into one piece of memory. */
-static void tensors_point(void *model_fields, void *layer_fields, size_t layer_size, float *memory,
-                          const Tensor *tensors, int count) {
-    for (int i = 0; i < count; i++) {
-        bool per_layer = strstr(tensors[i].row->name, "%d") != NULL;
-        char *fields =
-            per_layer ? (char *)layer_fields + (size_t)tensors[i].layer * layer_size : model_fields;
-        *(float **)(fields + tensors[i].row->field) = memory + tensors[i].offset;
-    }
+static TensorTable activations_plan(const Model *model) {
+    return tensors_plan(activation_rows, ACTIVATION_ROWS, model->config.layers, tensor_size, model);
 }
 
 static Weights weights_create(const Model *model) {
     Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
-    tensors_plan(NULL, &w.count, weight_rows, WEIGHT_ROWS, &model->config, 0);
+    w.count = model->parameters.floats;
     w.memory = check_malloc(w.count * sizeof(float));
-    tensors_point(&w, w.layers, sizeof *w.layers, w.memory, model->tensors, model->tensor_count);
+    tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
     return w;
 }
 
-static void activations_create(Model *model) {
-    Activations *a = &model->activations;
-    const int64_t N = (int64_t)model->batch * model->config.seq_len;
-    int count = tensors_plan(NULL, &a->count, activation_rows, ACTIVATION_ROWS, &model->config, N);
-    Tensor *tensors = check_malloc((size_t)count * sizeof *tensors);
-    tensors_plan(tensors, NULL, activation_rows, ACTIVATION_ROWS, &model->config, N);
-    a->memory = check_malloc(a->count * sizeof(float));
-    a->layers = check_malloc((size_t)model->config.layers * sizeof *a->layers);
-    tensors_point(a, a->layers, sizeof *a->layers, a->memory, tensors, count);
-    free(tensors);
+static Activations activations_create(const Model *model) {
+    Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
+    TensorTable table = activations_plan(model);
+    a.memory = check_malloc(table.floats * sizeof(float));
+    tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
+    tensors_free(&table);
+    return a;
 }
 
 /* Angles of rope, or the fixed sinusoidal positions (Vaswani et al. 2017), each in double and rounded once. */
@@ -486,52 +418,50 @@ static void positions_create(Model *model) {
     }
 }
 
-/* A model whose weights are all zero, with room for B sequences; model_free releases it. */
-Model model_create(const ModelConfig *config, int B) {
+/* A model with room for B sequences: model_plan describes it, model_allocate gives it memory (all weights zero),
+   model_free releases both. */
+Model model_plan(const ModelConfig *config, int B) {
     Model model = {.config = *config, .batch = B};
-    model.tensor_count = tensors_plan(NULL, NULL, weight_rows, WEIGHT_ROWS, config, 0);
-    model.tensors = check_malloc((size_t)model.tensor_count * sizeof *model.tensors);
-    tensors_plan(model.tensors, NULL, weight_rows, WEIGHT_ROWS, config, 0);
-    model.weights = weights_create(&model);
-    model.gradients = weights_create(&model);
-    activations_create(&model);
-    positions_create(&model);
+    model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, config->layers, tensor_size, &model);
     return model;
 }
 
+void model_allocate(Model *model) {
+    model->weights = weights_create(model);
+    model->gradients = weights_create(model);
+    model->activations = activations_create(model);
+    positions_create(model);
+}
+
 void model_free(Model *model) {
-    void *pieces[] = {model->tensors,
-                      model->weights.memory,
-                      model->weights.layers,
-                      model->gradients.memory,
-                      model->gradients.layers,
-                      model->activations.memory,
-                      model->activations.layers,
-                      model->rope_turn,
-                      model->fixed_positions};
+    void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
+                      model->gradients.layers, model->activations.memory, model->activations.layers,
+                      model->rope_turn,        model->fixed_positions};
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
+    tensors_free(&model->parameters);
 }
 
 /* N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for norms. */
 void model_init(Model *model, uint64_t seed) {
-    for (int i = 0; i < model->tensor_count; i++) {
-        const Tensor *t = &model->tensors[i];
+    for (int i = 0; i < model->parameters.count; i++) {
+        const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
         float deviation =
-            t->init == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
+            t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
 #pragma omp parallel for schedule(static)
         for (size_t j = 0; j < t->count; j++)
-            x[j] =
-                t->init == INIT_ONES ? 1.0f : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
+            x[j] = t->row->kind == INIT_ONES ? 1.0f
+                                             : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
     }
 }
 
 /* Parameters that take part in a matrix product, the tied embedding once: N of the convention 6N + 12LCT. */
 int64_t model_matrix_parameters(const Model *model) {
     int64_t sum = 0;
-    for (int i = 0; i < model->tensor_count; i++)
-        if (model->tensors[i].rank == 2 && strcmp(model->tensors[i].name, "position.weight") != 0)
-            sum += (int64_t)model->tensors[i].count;
+    for (int i = 0; i < model->parameters.count; i++)
+        if (model->parameters.tensors[i].rank == 2 &&
+            strcmp(model->parameters.tensors[i].name, "position.weight") != 0)
+            sum += (int64_t)model->parameters.tensors[i].count;
     return sum;
 }
 
@@ -699,12 +629,15 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
                         double temperature, uint64_t seed) {
     const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
     int32_t *context = check_malloc((size_t)T * sizeof *context);
-    size_t prompt_count;
-    uint32_t *prompt_ids = tokenizer_encode(tokenizer, prompt, strlen(prompt), &prompt_count);
+    size_t prompt_size = strlen(prompt);
+    uint16_t *ids = check_malloc(prompt_size * sizeof *ids); /* a token is at least a byte */
+    size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
     int used = 0;
-    if (prompt_count == 0) context[used++] = end_of_text; /* what every document follows */
+    if (prompt_count == 0 && end_of_text >= 0)
+        context[used++] = end_of_text; /* what every document follows */
     for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
-        context[used++] = (int32_t)prompt_ids[i];
+        context[used++] = ids[i];
+    if (used == 0) context[used++] = 0;
     printf("%s", prompt);
     for (int i = 0; i < count; i++) {
         if (used == T) {
@@ -721,7 +654,7 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
             fwrite(bytes, 1, length, stdout);
     }
     printf("\n");
-    free(prompt_ids);
+    free(ids);
     free(context);
 }
 
@@ -766,8 +699,8 @@ static double micro_step(Trainer *t, int64_t first_sample) {
 /* The update: decay on matrices only, so tensor by tensor. */
 static void update_weights(Trainer *t, double lr, double gradient_scale) {
     const Options *o = t->options;
-    for (int i = 0; i < t->model.tensor_count; i++) {
-        const Tensor *tensor = &t->model.tensors[i];
+    for (int i = 0; i < t->model.parameters.count; i++) {
+        const Tensor *tensor = &t->model.parameters.tensors[i];
         AdamWSettings settings = {.lr = lr,
                                   .beta1 = o->beta1,
                                   .beta2 = o->beta2,
@@ -851,8 +784,8 @@ double validate(Trainer *t) {
 /* The model's tensors under "<prefix><name>" for a safetensors file, data in `memory`; free() the result. */
 static NamedTensor *named_tensors(const Model *model, const char *prefix, float *memory, NamedTensor *tensors,
                                   char (*names)[96]) {
-    for (int i = 0; i < model->tensor_count; i++) {
-        const Tensor *t = &model->tensors[i];
+    for (int i = 0; i < model->parameters.count; i++) {
+        const Tensor *t = &model->parameters.tensors[i];
         snprintf(names[i], sizeof names[i], "%s%s", prefix, t->name);
         tensors[i] = (NamedTensor){.name = names[i],
                                    .rank = t->rank,
@@ -870,7 +803,7 @@ static bool safetensors_put(const char *path, NamedTensor *tensors, int count, c
 /* Reads or writes model.safetensors, and the optimizer's file when `mean` is given. */
 static bool weights_files(const Model *model, float *mean, float *square, const char *folder,
                           SafetensorsCall *call, char *error) {
-    const int n = model->tensor_count;
+    const int n = model->parameters.count;
     NamedTensor *tensors = check_malloc(2 * (size_t)n * sizeof *tensors);
     char(*names)[96] = check_malloc(2 * (size_t)n * sizeof *names), path[CHECKPOINT_PATH_SIZE];
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
@@ -926,6 +859,7 @@ static cJSON *trainer_state_to_json(const Trainer *t) {
 /* Writes RUN/step-NNNNNNNN; a failure is a warning, training goes on and the older checkpoints stay. */
 static void save_checkpoint(Trainer *t) {
     if (!*t->options->out || parallel_rank() != 0) return;
+    log_sync(&t->log);
     char error[CHECKPOINT_ERROR_SIZE], tokenizer_path[CHECKPOINT_PATH_SIZE];
     Checkpoint c;
     cJSON *config = model_config_to_json(&t->model.config), *state = trainer_state_to_json(t);
@@ -990,27 +924,19 @@ static void load_checkpoint(Trainer *t, const char *folder) {
 
 #ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the model */
 
-static const char *millions(double x, char text[32]) {
-    const char *unit = x >= 1e9 ? "B" : x >= 1e6 ? "M" : x >= 1e3 ? "k" : "";
-    snprintf(text, 32, x >= 1e3 ? "%.1f%s" : "%.0f%s",
-             x >= 1e9   ? x / 1e9
-             : x >= 1e6 ? x / 1e6
-             : x >= 1e3 ? x / 1e3
-                        : x,
-             unit);
+/* 12.3M for 12300000 */
+static const char *units(double x, char text[LOG_CELL_SIZE]) {
+    log_units(text, x, 1, 0);
     return text;
 }
 
-static const char *duration(double seconds, char text[32]) {
-    if (seconds < 120)
-        snprintf(text, 32, "%.1f s", seconds);
-    else if (seconds < 7200)
-        snprintf(text, 32, "%.1f min", seconds / 60);
-    else if (seconds < 172800)
-        snprintf(text, 32, "%.1f hours", seconds / 3600);
-    else
-        snprintf(text, 32, "%.1f days", seconds / 86400);
-    return text;
+/* Writes a small JSON file into the folder of the run and frees `json`. */
+static void write_run_json(const Trainer *t, const char *name, cJSON *json) {
+    char error[CHECKPOINT_ERROR_SIZE];
+    Checkpoint run = {.step = -1};
+    snprintf(run.folder, sizeof run.folder, "%s", t->options->out);
+    if (!checkpoint_write_json(&run, name, json, error)) die("%s", error);
+    cJSON_Delete(json);
 }
 
 /* Checks what no single option's bounds can; resolves the options that default to "what fits". */
@@ -1057,10 +983,11 @@ static ModelConfig resolve_options(Options *o, OptionSet *set) {
 /* What runs, before anything is allocated. */
 static void print_configuration(const Trainer *t) {
     const Options *o = t->options;
-    char cpu[128], a[32], b[32], c[64];
+    char cpu[128], a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], c[64];
     double matrices = 0, norms = 0;
-    for (int i = 0; i < t->model.tensor_count; i++)
-        *(t->model.tensors[i].rank == 2 ? &matrices : &norms) += (double)t->model.tensors[i].count;
+    for (int i = 0; i < t->model.parameters.count; i++)
+        *(t->model.parameters.tensors[i].rank == 2 ? &matrices : &norms) +=
+            (double)t->model.parameters.tensors[i].count;
     printf("machine    %s, %d of %d cores in use, %s%s", machine_cpu_name(cpu), machine_threads(),
            machine_cores(), machine_isa(), parallel_ranks() > 1 ? "" : "\n");
     if (parallel_ranks() > 1) printf(", %d ranks\n", parallel_ranks());
@@ -1070,13 +997,13 @@ static void print_configuration(const Trainer *t) {
            o->attn ? options_choice_name("causal|sequence", o->laser_shift, c) : "", (long long)o->layers,
            (long long)o->heads, (long long)o->head_dim, (long long)o->embd, (long long)o->mlp_hidden,
            (long long)o->seq_len, (long long)o->vocab_size);
-    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n", millions(matrices, a),
-           o->weight_decay, millions(norms, b));
+    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n", units(matrices, a),
+           o->weight_decay, units(norms, b));
     printf("batch      %lld tokens a step = %d ranks x %lld micro-steps x %lld sequences x %lld tokens\n",
            (long long)tokens_per_step(t), parallel_ranks(), (long long)t->micro_steps, (long long)o->batch,
            (long long)o->seq_len);
     printf("run        %lld steps, %s tokens, lr %g %s after %lld warmup, seed %lld, %s\n",
-           (long long)o->steps, millions((double)(o->steps * tokens_per_step(t)), a), o->lr,
+           (long long)o->steps, units((double)(o->steps * tokens_per_step(t)), a), o->lr,
            options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup,
            (long long)o->seed, o->dtype ? "bf16 operands" : "float32");
     if (machine_threads() > machine_cores())
@@ -1085,69 +1012,34 @@ static void print_configuration(const Trainer *t) {
              machine_threads(), machine_cores(), machine_cores());
 }
 
-static void print_parameters(const Model *model) {
-    printf("\n%-30s %-16s %6s %14s\n", "tensor", "shape", "number", "parameters");
-    int64_t total = 0;
-    for (int i = 0; i < model->tensor_count; i++) {
-        const Tensor *t = &model->tensors[i];
-        bool per_layer = strstr(t->row->name, "%d") != NULL;
-        if (t->layer > 0) continue;
-        int number = per_layer ? model->config.layers : 1;
-        char shape[64], name[64];
-        snprintf(shape, sizeof shape, t->rank == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
-                 (long long)t->shape[1]);
-        const char *digit = per_layer ? strchr(t->name, '0') : NULL;
-        snprintf(name, sizeof name, "%.*s%s%s", digit ? (int)(digit - t->name) : 63, t->name,
-                 digit ? "*" : "", digit ? digit + 1 : "");
-        printf("%-30s %-16s %6d %14lld\n", name, shape, number, (long long)t->count * number);
-        total += (int64_t)t->count * number;
-    }
-    printf("%-30s %-16s %6s %14lld\n", "all", "", "", (long long)total);
-    int64_t matrix = model_matrix_parameters(model);
-    printf("in matrix products: %lld (%.1fM); %.3g floating-point operations a token\n", (long long)matrix,
-           (double)matrix / 1e6, model_flops_per_token(model));
-}
-
-/* Bytes the run will take, by category; printed when asked. Allocation follows the same tables. */
-static int64_t memory_plan(const Trainer *t, bool print) {
-    const ModelConfig *c = &t->model.config;
-    const int64_t N = (int64_t)t->model.batch * c->seq_len;
-    size_t weights, all;
-    tensors_plan(NULL, &weights, weight_rows, WEIGHT_ROWS, c, 0);
-    int count = tensors_plan(NULL, &all, activation_rows, ACTIVATION_ROWS, c, N);
-    Tensor *tensors = check_malloc((size_t)count * sizeof *tensors);
-    tensors_plan(tensors, NULL, activation_rows, ACTIVATION_ROWS, c, N);
-    size_t kept = 0;
-    for (int i = 0; i < count; i++)
-        if (strstr(tensors[i].row->name, "%d")) kept += tensors[i].count;
-    free(tensors);
+/* Bytes the run will take, by category, printed when asked; allocation follows the same tables. */
+static int64_t memory_plan(const Model *model, bool print) {
+    TensorTable table = activations_plan(model);
+    size_t weights = model->parameters.floats, kept = 0;
+    for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
     const struct {
         const char *what;
-        double floats;
-    } categories[] = {{"parameters", (double)weights},
-                      {"gradients", (double)weights},
-                      {"AdamW's two moments", 2 * (double)weights},
-                      {"activations kept for backward", (double)kept},
-                      {"activations and gradients in work", (double)(all - kept)}};
-    double total = 0;
-    if (print) printf("\n%-36s %10s\n", "memory", "MiB");
-    for (size_t i = 0; i < sizeof categories / sizeof *categories; i++) {
-        total += categories[i].floats * 4;
-        if (print) printf("%-36s %10.1f\n", categories[i].what, categories[i].floats * 4 / 1048576);
-    }
-    if (print) printf("%-36s %10.1f\n", "all", total / 1048576);
-    return (int64_t)total;
+        size_t floats;
+    } categories[] = {{"parameters", weights},
+                      {"gradients", weights},
+                      {"AdamW's two moments", 2 * weights},
+                      {"activations kept for backward", kept},
+                      {"activations and gradients in work", table.floats - kept},
+                      {"all", 4 * weights + table.floats}};
+    const int count = sizeof categories / sizeof *categories;
+    for (int i = 0; i < count && print; i++)
+        printf("%s%-54s %10.1f MiB\n", i ? "" : "\nmemory\n", categories[i].what,
+               categories[i].floats * 4 / 1048576.0);
+    tensors_free(&table);
+    return (int64_t)categories[count - 1].floats * 4;
 }
 
 static void allocate(Trainer *t) {
-    int64_t need = memory_plan(t, false), have = machine_memory_available();
+    int64_t need = memory_plan(&t->model, false), have = machine_memory_available();
     if (need > have)
         die("the run needs %.1f GiB, this machine has %.1f GiB free; lower --batch (or the model's size)",
             (double)need / 0x1p30, (double)have / 0x1p30);
-    Model *planned = &t->model;
-    Model model = model_create(&planned->config, planned->batch);
-    free(planned->tensors);
-    t->model = model;
+    model_allocate(&t->model);
     const size_t floats = t->model.weights.count * sizeof(float);
     t->mean = check_malloc(floats);
     t->square = check_malloc(floats);
@@ -1158,8 +1050,12 @@ static void allocate(Trainer *t) {
 
 /* Prints what a run would be and what it would take; times two micro-steps and an update on random tokens. */
 static void dry_run(Trainer *t) {
-    print_parameters(&t->model);
-    int64_t need = memory_plan(t, true);
+    int64_t matrix = model_matrix_parameters(&t->model);
+    printf("\n");
+    tensors_print(&t->model.parameters, t->model.config.layers);
+    printf("matrix parameters %lld (%.1fM), %.4g floating-point operations a token\n", (long long)matrix,
+           (double)matrix / 1e6, model_flops_per_token(&t->model));
+    int64_t need = memory_plan(&t->model, true);
     if (need > machine_memory_available()) {
         printf("\nThis machine has %.1f GiB free, too little: no step was timed.\n",
                (double)machine_memory_available() / 0x1p30);
@@ -1185,11 +1081,14 @@ static void dry_run(Trainer *t) {
     update_weights(t, t->options->lr, 1);
     double update = machine_seconds() - start, step = micro * (double)t->micro_steps + update;
     double rate = (double)tokens_per_step(t) / step;
-    char a[32], b[32];
+    char step_text[LOG_CELL_SIZE], run_text[LOG_CELL_SIZE];
+    log_duration(step_text, step);
+    log_duration(run_text, step * (double)t->options->steps);
     printf("first loss %.3f (ln V = %.3f)\n", loss, log(t->model.config.vocab_size));
-    printf("%.1f tokens/s, %.1f %% of the measured peak of %.0f GFLOP/s; a step %s, the run %s\n", rate,
-           100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
-           t->peak_flops / 1e9, duration(step, a), duration(step * (double)t->options->steps, b));
+    printf(
+        "%.1f tokens/s, %.1f %% of the measured peak of %.0f GFLOP/s; a step takes %s (%.2f s), the run %s\n",
+        rate, 100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
+        t->peak_flops / 1e9, step_text, step, run_text);
     printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
 }
 
@@ -1204,17 +1103,17 @@ static void open_data(Trainer *t) {
         t->tokenizer = tokenizer_load(path);
     else if (o->sample_every)
         warn("no samples: %s cannot be read (%s)", path, strerror(errno));
-    char a[32], b[32];
+    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE];
     if (parallel_rank() == 0)
         printf("data       %s: %s training and %s validation tokens, %.2f epochs\n", o->data,
-               millions((double)t->train.n_tokens, a), millions((double)t->val.n_tokens, b),
+               units((double)t->train.n_tokens, a), units((double)t->val.n_tokens, b),
                (double)(o->steps * tokens_per_step(t)) / (double)t->train.n_tokens);
 }
 
 /* The folder of the run: made, its config.json written, the checkpoint to go on from found. */
 static void open_run(Trainer *t) {
     const Options *o = t->options;
-    char folder[CHECKPOINT_PATH_SIZE] = "", path[CHECKPOINT_PATH_SIZE], cpu[128];
+    char folder[CHECKPOINT_PATH_SIZE] = "", cpu[128];
     long step;
     bool found = *o->out && checkpoint_latest(o->out, -1, folder, sizeof folder, &step);
     if (strcmp(o->resume, "no") == 0 && found)
@@ -1241,11 +1140,9 @@ static void open_run(Trainer *t) {
         cJSON_AddNumberToObject(machine, "peak_flops", t->peak_flops);
         cJSON_AddStringToObject(json, "compiler", __VERSION__);
         cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
-        snprintf(path, sizeof path, "%s/config.json", o->out);
-        write_json(path, json);
-        cJSON_Delete(json);
+        write_run_json(t, "config.json", json);
     }
-    log_open(&t->log, o->out, (long)t->step, (long)o->steps);
+    log_open(&t->log, *o->out ? o->out : NULL, (long)t->step, (long)o->steps, false);
 }
 
 /* Validates, samples and saves when their steps have come; `last` forces validation and a checkpoint. */
@@ -1266,17 +1163,15 @@ static void between_steps(Trainer *t, bool last) {
 /* RUN/summary.json: what a table of results needs. */
 static void write_summary(const Trainer *t) {
     if (!*t->options->out || parallel_rank() != 0) return;
-    char path[CHECKPOINT_PATH_SIZE];
+    LogSmooth smooth = t->log.smooth;
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "final_train_loss", t->log.smoothed_loss);
+    cJSON_AddNumberToObject(json, "final_train_loss", log_smooth(&smooth, NAN));
     cJSON_AddNumberToObject(json, "final_val_loss", t->last_val_loss);
     cJSON_AddNumberToObject(json, "seconds", t->seconds);
     cJSON_AddNumberToObject(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
     cJSON_AddNumberToObject(json, "peak_memory_bytes", (double)machine_peak_rss());
     cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
-    snprintf(path, sizeof path, "%s/summary.json", t->options->out);
-    write_json(path, json);
-    cJSON_Delete(json);
+    write_run_json(t, "summary.json", json);
 }
 
 static void train(Trainer *t) {
@@ -1311,11 +1206,8 @@ int main(int argc, char **argv) {
     if (options.threads > 0) omp_set_num_threads((int)options.threads);
 #endif
     Trainer trainer = {.options = &options, .option_set = &set, .last_val_loss = NAN};
-    trainer.model.config = resolve_options(&options, &set);
-    trainer.model.batch = (int)options.batch;
-    trainer.model.tensor_count = tensors_plan(NULL, NULL, weight_rows, WEIGHT_ROWS, &trainer.model.config, 0);
-    trainer.model.tensors = check_malloc((size_t)trainer.model.tensor_count * sizeof *trainer.model.tensors);
-    tensors_plan(trainer.model.tensors, NULL, weight_rows, WEIGHT_ROWS, &trainer.model.config, 0);
+    ModelConfig config = resolve_options(&options, &set);
+    trainer.model = model_plan(&config, (int)options.batch);
     trainer.step_sequences = options.total_batch / options.seq_len;
     trainer.micro_steps = trainer.step_sequences / (options.batch * parallel_ranks());
     if (parallel_rank() == 0) print_configuration(&trainer);
