@@ -208,14 +208,25 @@ void activation_backward(float *dup, const float *dhidden, const float *up, int6
     }
 }
 
+/* In lanes, because compilers may not reorder comparisons with a possible NaN by themselves. */
+static inline float row_max(const float *x, int n) {
+    enum { LANES = 16 };
+    float lane[LANES], largest = x[0];
+    for (int j = 0; j < LANES; j++) lane[j] = x[0];
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+    for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
+    return largest;
+}
+
 /* losses (N) = -log softmax(logits)[target]; logits (N, V) become the gradient of scale * sum(losses) in place. */
 void cross_entropy_forward_backward(float *losses, float *logits, const int32_t *targets, float scale,
                                     int64_t N, int V) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
-        float *row = logits + n * V, largest = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : largest)
-        for (int v = 0; v < V; v++) largest = row[v] > largest ? row[v] : largest;
+        float *row = logits + n * V, largest = row_max(row, V), sum = 0;
         float target_logit = row[targets[n]];
 #pragma omp simd reduction(+ : sum)
         for (int v = 0; v < V; v++) sum += row[v] = exp_fast(row[v] - largest);
@@ -676,11 +687,8 @@ typedef struct {
     Log log;
 } Trainer;
 
-/* SIGINT and SIGTERM: 1 asks for a checkpoint and a clean end; the second exits at once. */
+/* How often SIGINT or SIGTERM has come: the first asks for a checkpoint and a clean end. */
 static volatile sig_atomic_t stop_requested;
-static void on_stop_signal(int number) {
-    if (stop_requested++) _exit(128 + number);
-}
 
 static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
 
@@ -819,32 +827,81 @@ static bool weights_files(const Model *model, float *mean, float *square, const 
     return ok;
 }
 
-/* config.json of a checkpoint, in Hugging Face's key names; the caller owns it. */
-static cJSON *model_config_to_json(const ModelConfig *c) {
+static cJSON *read_json(const char *folder, const char *name) {
+    char path[CHECKPOINT_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = check_fopen(path, "rb", "a checkpoint folder is expected here");
+    enum { LIMIT = 1 << 20 };
+    char *text = check_malloc(LIMIT + 1);
+    size_t length = fread(text, 1, LIMIT, file);
+    fclose(file);
+    cJSON *json = cJSON_ParseWithLength(text, length);
+    if (!json)
+        die("'%s' is not JSON: damaged near '%.20s'; take another checkpoint", path, cJSON_GetErrorPtr());
+    free(text);
+    return json;
+}
+
+/* config.json of a checkpoint in Hugging Face's key names: the fields of ModelConfig, all int. */
+static const struct {
+    const char *key;
+    size_t field;
+    const char *choices; /* NULL: a number */
+} config_keys[] = {
+    {"vocab_size", offsetof(ModelConfig, vocab_size), NULL},
+    {"hidden_size", offsetof(ModelConfig, embd), NULL},
+    {"num_hidden_layers", offsetof(ModelConfig, layers), NULL},
+    {"num_attention_heads", offsetof(ModelConfig, heads), NULL},
+    {"head_dim", offsetof(ModelConfig, head_dim), NULL},
+    {"intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
+    {"max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
+    {"hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|swiglu"},
+    {"position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
+    {"attention", offsetof(ModelConfig, attn), "standard|laser"},
+    {"laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
+};
+enum { CONFIG_KEYS = sizeof config_keys / sizeof *config_keys };
+
+static cJSON *model_config_to_json(const ModelConfig *config) {
     char text[64];
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "model_type", "laser_gpt");
-    cJSON_AddNumberToObject(json, "vocab_size", c->vocab_size);
-    cJSON_AddNumberToObject(json, "hidden_size", c->embd);
-    cJSON_AddNumberToObject(json, "num_hidden_layers", c->layers);
-    cJSON_AddNumberToObject(json, "num_attention_heads", c->heads);
-    cJSON_AddNumberToObject(json, "head_dim", c->head_dim);
-    cJSON_AddNumberToObject(json, "intermediate_size", c->mlp_hidden);
-    cJSON_AddNumberToObject(json, "max_position_embeddings", c->seq_len);
-    cJSON_AddStringToObject(json, "hidden_act",
-                            c->activation == ACTIVATION_GELU   ? "gelu_pytorch_tanh"
-                            : c->activation == ACTIVATION_RELU ? "relu"
-                                                               : "swiglu");
+    for (int i = 0; i < CONFIG_KEYS; i++) {
+        int value = *(const int *)((const char *)config + config_keys[i].field);
+        if (!config_keys[i].choices)
+            cJSON_AddNumberToObject(json, config_keys[i].key, value);
+        else
+            cJSON_AddStringToObject(json, config_keys[i].key,
+                                    options_choice_name(config_keys[i].choices, value, text));
+    }
     cJSON_AddNumberToObject(json, "rms_norm_eps", 1e-6);
     cJSON_AddNumberToObject(json, "rope_theta", 10000);
     cJSON_AddBoolToObject(json, "tie_word_embeddings", true);
-    cJSON_AddStringToObject(json, "position_embedding",
-                            options_choice_name("rope|sinusoidal|learned", c->position, text));
-    cJSON_AddStringToObject(json, "attention", options_choice_name("standard|laser", c->attn, text));
-    cJSON_AddStringToObject(json, "laser_shift",
-                            options_choice_name("causal|sequence", c->laser_shift, text));
     cJSON_AddStringToObject(json, "torch_dtype", "float32");
     return json;
+}
+
+/* A model with the weights of a checkpoint folder and room for B sequences; dies with what is wrong. */
+Model model_load(const char *folder, int B) {
+    ModelConfig config = {0};
+    char error[CHECKPOINT_ERROR_SIZE];
+    cJSON *json = read_json(folder, "config.json");
+    for (int i = 0; i < CONFIG_KEYS; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, config_keys[i].key);
+        const char *choices = config_keys[i].choices;
+        int value = choices && cJSON_IsString(item)    ? options_choice_index(choices, item->valuestring)
+                    : !choices && cJSON_IsNumber(item) ? item->valueint
+                                                       : -1;
+        if (value < (choices ? 0 : 1))
+            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, config_keys[i].key,
+                choices ? choices : "a number above 0");
+        *(int *)((char *)&config + config_keys[i].field) = value;
+    }
+    cJSON_Delete(json);
+    Model model = model_plan(&config, B);
+    model_allocate(&model);
+    if (!weights_files(&model, NULL, NULL, folder, safetensors_read, error)) die("%s", error);
+    return model;
 }
 
 static cJSON *trainer_state_to_json(const Trainer *t) {
@@ -857,7 +914,7 @@ static cJSON *trainer_state_to_json(const Trainer *t) {
 }
 
 /* Writes RUN/step-NNNNNNNN; a failure is a warning, training goes on and the older checkpoints stay. */
-static void save_checkpoint(Trainer *t) {
+void save_checkpoint(Trainer *t) {
     if (!*t->options->out || parallel_rank() != 0) return;
     log_sync(&t->log);
     char error[CHECKPOINT_ERROR_SIZE], tokenizer_path[CHECKPOINT_PATH_SIZE];
@@ -879,23 +936,8 @@ static void save_checkpoint(Trainer *t) {
     cJSON_Delete(state);
 }
 
-static cJSON *read_json(const char *folder, const char *name) {
-    char path[CHECKPOINT_PATH_SIZE];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = check_fopen(path, "rb", "a checkpoint folder is expected here");
-    enum { LIMIT = 1 << 20 };
-    char *text = check_malloc(LIMIT + 1);
-    size_t length = fread(text, 1, LIMIT, file);
-    fclose(file);
-    cJSON *json = cJSON_ParseWithLength(text, length);
-    if (!json)
-        die("'%s' is not JSON: damaged near '%.20s'; take another checkpoint", path, cJSON_GetErrorPtr());
-    free(text);
-    return json;
-}
-
 /* Continues from a checkpoint folder. Options that make the run what it is must be as they were. */
-static void load_checkpoint(Trainer *t, const char *folder) {
+void load_checkpoint(Trainer *t, const char *folder) {
     char error[CHECKPOINT_ERROR_SIZE], now[64], number[64];
     cJSON *state = read_json(folder, "trainer_state.json");
     const cJSON *options = cJSON_GetObjectItemCaseSensitive(state, "options");
@@ -1194,6 +1236,11 @@ static void train(Trainer *t) {
     }
     between_steps(t, true);
     write_summary(t);
+}
+
+/* The second signal ends the program at once. */
+static void on_stop_signal(int number) {
+    if (stop_requested++) _exit(128 + number);
 }
 
 int main(int argc, char **argv) {

@@ -26,6 +26,13 @@ static void parallel_end_job(int code) {
 }
 
 static inline void parallel_start(int *argc, char ***argv) {
+    /* Without a launcher there is one rank, and MPI's own start-up, a good part of a second, is not needed. */
+    static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
+                                            "MPI_LOCALNRANKS"};
+    bool launched = false;
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
+        launched |= getenv(launchers[i]) != NULL;
+    if (!launched) return;
     int provided;
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &parallel_rank_);
@@ -38,8 +45,15 @@ static inline void parallel_start(int *argc, char ***argv) {
     check_hooks.end_job = parallel_end_job;
 }
 
-static inline void parallel_finish(void) { MPI_Finalize(); }
-static inline void parallel_barrier(void) { MPI_Barrier(MPI_COMM_WORLD); }
+static inline void parallel_finish(void) {
+    int initialized;
+    MPI_Initialized(&initialized);
+    if (initialized) MPI_Finalize();
+}
+
+static inline void parallel_barrier(void) {
+    if (parallel_ranks_ > 1) MPI_Barrier(MPI_COMM_WORLD);
+}
 
 static inline void parallel_sum(float *x, size_t n) {
     const size_t most = 1 << 24; /* MPI counts are int */
@@ -49,7 +63,7 @@ static inline void parallel_sum(float *x, size_t n) {
 }
 
 static inline double parallel_sum_double(double x) {
-    MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    if (parallel_ranks_ > 1) MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
     return x;
 }
 

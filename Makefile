@@ -1,0 +1,93 @@
+# make            the trainer and its tools, beside this file
+# make demo       text -> two models that differ only in --attn -> table, curves, report.html, loss.png, samples
+# make test       every test; SAN=1: under the address and undefined-behaviour sanitizers
+# make bench      speed against the machine's limits (BLAS libraries beside it where they are installed)
+# make lint       formatting, static analysis, shell scripts
+# make clean
+#
+# Found by itself: OpenMP, MPI (mpicc; MPI=no builds without). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
+
+CC     ?= cc
+ARCH   ?= native
+CFLAGS ?= -O3 -g
+# Not -ffast-math: infinities and NaNs keep their meaning. These two only let sqrt and comparisons become vector code.
+FLOAT  := -fno-math-errno -fno-trapping-math
+WARN   := -Wall -Wextra -Wpedantic -Werror
+
+# try(flags, program): the flags when this compiler accepts them and the program links, else nothing
+try = $(shell printf '%b' '$(2)' > /dev/null; d=$$(mktemp -d); printf '%b' '$(2)' > $$d/t.c; \
+        $(CC) $$d/t.c -o $$d/t $(1) > /dev/null 2>&1 && echo '$(1)'; rm -rf $$d)
+
+ifeq ($(filter clean lint,$(MAKECMDGOALS)),)
+ifeq ($(shell command -v $(CC) 2> /dev/null),)
+$(error no C compiler called '$(CC)'; run scripts/deps.sh, which installs what is missing, or give CC=gcc)
+endif
+ifeq ($(call try,-lcjson,#include <cjson/cJSON.h>\nint main(void){return !cJSON_CreateObject();}\n),)
+$(error the cJSON library is missing (Debian: libcjson-dev); run scripts/deps.sh, which installs what is missing)
+endif
+endif
+
+MARCH  := $(call try,-march=$(ARCH),int main(void){return 0;}\n)
+OPENMP := $(call try,-fopenmp,#include <omp.h>\nint main(void){return omp_get_max_threads() < 1;}\n)
+ifneq ($(MPI),no)
+MPI_FLAGS := $(shell command -v mpicc > /dev/null && { mpicc --showme:compile && mpicc --showme:link || mpicc -show | cut -d' ' -f2-; } 2> /dev/null)
+MPI_FLAGS := $(if $(MPI_FLAGS),$(call try,-DHAVE_MPI $(filter-out -pthread,$(MPI_FLAGS)),#include <mpi.h>\nint main(int c,char**v){return MPI_Init(&c,&v);}\n))
+endif
+OPENBLAS := $(call try,-DHAVE_CBLAS -I/usr/include/x86_64-linux-gnu -lopenblas,#include <cblas.h>\nint main(void){return 0;}\n)
+ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,#include <oneapi/dnnl/dnnl.h>\nint main(void){return 0;}\n)
+
+# Programs land beside this file, those of `make SAN=1` in build/san/.
+P :=
+ifdef SAN
+P      := build/san/
+CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN)
+
+HEADERS  := laser.h $(wildcard gpt/*.h)
+PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
+
+all: $(PROGRAMS)
+ifeq ($(OPENMP),)
+	@echo "note: $(CC) has no OpenMP, so everything runs on one core (Debian: gcc has it; clang needs libomp-dev)"
+endif
+
+# What the compiler is told, so that another CC, ARCH or CFLAGS builds everything anew.
+$(P)build/flags: FORCE
+	@mkdir -p $(dir $@)
+	@echo '$(COMPILE) $(MPI_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(MPI_FLAGS)' > $@
+
+$(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ $(MPI_FLAGS) -lcjson -lm
+$(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lm
+$(P)prepare: data/prepare.c $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lz -lm
+$(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lm
+$(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lm
+$(P)bench: tools/bench.c train_gpt.c $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ $(OPENBLAS) $(ONEDNN) -lcjson -lm
+$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lz -lm
+
+demo: all
+	@scripts/demo.sh
+
+test: $(P)test_gpt $(PROGRAMS)
+	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
+
+bench: $(P)bench
+	./bench
+
+SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h)
+lint:
+	clang-format --dry-run --Werror $(SOURCES)
+	shellcheck scripts/*.sh .ci/run
+
+clean:
+	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar bench test_gpt
+
+.PHONY: all demo test bench lint clean FORCE
+FORCE:

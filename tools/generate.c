@@ -1,0 +1,47 @@
+/* generate.c: continues a text with a trained model: ./generate [--prompt=TEXT] [--tokens=N] CHECKPOINT
+
+   CHECKPOINT is a folder step-00000500 that ./train_gpt wrote, or a run's folder, whose newest one is taken. */
+#define TRAIN_GPT_NO_MAIN
+#include "../train_gpt.c"
+
+typedef struct {
+    const char *prompt;
+    int64_t tokens, samples, seed, threads;
+    double temperature;
+} GenerateOptions;
+
+#define ROW(name, type, field, value, min, max, word, help)                                                  \
+    { "Options", name, type, offsetof(GenerateOptions, field), value, min, max, word, help, false }
+static const Option generate_options[] = {
+    ROW("prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", "how the text begins; none: as a document does"),
+    ROW("tokens", OPTION_INT, tokens, "128", 1, 1e6, "", "tokens to add"),
+    ROW("samples", OPTION_INT, samples, "1", 1, 1e6, "", "texts to write, each with its own seed"),
+    ROW("temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", "0: the likeliest token always"),
+    ROW("seed", OPTION_INT, seed, "1", 0, 9e15, "", "the same seed gives the same text"),
+    ROW("threads", OPTION_INT, threads, "0", 0, 4096, "", "OpenMP threads; 0: all cores"),
+};
+#undef ROW
+
+int main(int argc, char **argv) {
+    static GenerateOptions options;
+    const int count = sizeof generate_options / sizeof *generate_options;
+    OptionSet set =
+        options_begin("generate", "./generate [options] CHECKPOINT", generate_options, count, &options, NULL);
+    if (options_parse(&set, argc, argv) != 1)
+        options_fail(&set, "give one checkpoint: a folder step-NNNNNNNN, or the folder of a run");
+#ifdef _OPENMP
+    if (options.threads > 0) omp_set_num_threads((int)options.threads);
+#endif
+    char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
+    if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, NULL))
+        snprintf(folder, sizeof folder, "%s", argv[0]);
+    Model model = model_load(folder, 1);
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    Tokenizer *tokenizer = tokenizer_load(path);
+    for (int64_t i = 0; i < options.samples; i++)
+        model_print_sample(&model, tokenizer, options.prompt, (int)options.tokens, options.temperature,
+                           (uint64_t)(options.seed + i));
+    tokenizer_free(tokenizer);
+    model_free(&model);
+    return 0;
+}
