@@ -751,7 +751,7 @@ static inline bool checkpoint_latest(const char *run_folder, long before_step, c
 static inline bool checkpoint_verify_line(const char *folder, const char *line, char *error) {
     char path[CHECKPOINT_PATH_SIZE], again[CHECKPOINT_PATH_SIZE];
     const char *name = strlen(line) > 18 ? line + 18 : "/";
-    uint64_t want = strtoull(line, NULL, 16), found;
+    uint64_t want = strtoull(line, NULL, 16), found = 0;
     snprintf(again, sizeof again, "%016" PRIx64 "  %s", want, name);
     if (strcmp(line, again) != 0 || strchr(name, '/'))
         return checkpoint_fail(error, "'%s/DONE' is damaged: it has a line that is not 'sum  name'; %s",
