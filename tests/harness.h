@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include "../gpt/check.h"
 #include "../gpt/rng.h"
@@ -138,6 +139,53 @@ static inline int test_death(void (*function)(void *), void *argument, char *out
     int status;
     waitpid(child, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Where the programs under test are. */
+static inline const char *test_binaries(void) {
+    const char *folder = getenv("TEST_BINARY_DIR");
+    return folder && *folder ? folder : ".";
+}
+
+/* gradient (n) of loss(context) with respect to x (n), by central differences; x must be what loss reads. */
+static inline void test_finite_differences(double *gradient, double *x, size_t n, double (*loss)(void *),
+                                           void *context) {
+    for (size_t i = 0; i < n; i++) {
+        const double was = x[i], h = 1e-5 * fmax(1, fabs(was));
+        x[i] = was + h;
+        double above = loss(context);
+        x[i] = was - h;
+        gradient[i] = (above - loss(context)) / (2 * h);
+        x[i] = was;
+    }
+}
+
+static inline double test_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static inline void test_begin(void) {
+    const char *parent = getenv("TMPDIR");
+    snprintf(test_state.root, sizeof test_state.root, "%s/gpt-test-XXXXXX",
+             parent && *parent ? parent : "/tmp");
+    if (!mkdtemp(test_state.root)) die("cannot create a temporary folder: %s", strerror(errno));
+}
+
+static inline void test_end(void) {
+    char output[256];
+    if (test_command(output, sizeof output, "rm -rf '%s'", test_state.root) != 0) printf("%s", output);
+}
+
+/* Runs one test and prints its line; true when it passed. */
+static inline bool test_run(const char *name, void (*function)(void)) {
+    test_state.name = name;
+    test_state.failures = 0;
+    double start = test_now();
+    function();
+    printf("%s %s (%.2f s)\n", test_state.failures ? "FAIL" : "  ok", name, test_now() - start);
+    return test_state.failures == 0;
 }
 
 #endif

@@ -1,0 +1,69 @@
+/* test_gpt.c: every test of the trainer, in one table.
+
+   ./test_gpt                  all of them; `make test` builds and runs this, `make test SAN=1` under sanitizers
+   ./test_gpt --filter=laser   those whose name contains "laser"
+   ./test_gpt --list           their names
+
+   A failure prints a line with the values; the last line is `N passed, N failed`; exit code 1 on failure.
+   The tests of each part are in tests/test_PART.h; tests/harness.h says how one is written. Tests that run
+   programs find them in $TEST_BINARY_DIR (default: this folder). */
+#define TRAIN_GPT_NO_MAIN
+#include "train_gpt.c"
+
+#include "tests/harness.h"
+#include "tests/test_options.h"
+#include "tests/test_optimizer.h"
+#include "tests/test_layers.h"
+#include "tests/test_matmul.h"
+#include "tests/test_laser.h"
+#include "tests/test_model.h"
+#include "tests/test_shards.h"
+#include "tests/test_tokenizer.h"
+#include "tests/test_checkpoint.h"
+#include "tests/test_log.h"
+#include "tests/test_prepare.h"
+#include "tests/test_grammar.h"
+#include "tests/test_report.h"
+#include "tests/test_train.h"
+
+typedef struct {
+    const char *name;
+    void (*function)(void);
+} Test;
+
+#define ROW(name) {#name, test_##name},
+static const Test tests[] = {OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
+                                 LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW)
+                                     CHECKPOINT_TESTS(ROW) LOG_TESTS(ROW) PREPARE_TESTS(ROW)
+                                         GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW) TRAIN_TESTS(ROW)};
+#undef ROW
+
+int main(int argc, char **argv) {
+    const char *filter = "";
+    bool list = false;
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--filter=", 9) == 0)
+            filter = argv[i] + 9;
+        else if (strcmp(argv[i], "--list") == 0)
+            list = true;
+        else {
+            fprintf(stderr, "error: unknown option '%s'; expected --filter=TEXT or --list\n", argv[i]);
+            return 2;
+        }
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    test_begin();
+    int passed = 0, failed = 0;
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        if (!strstr(tests[i].name, filter)) continue;
+        if (list)
+            puts(tests[i].name);
+        else
+            *(test_run(tests[i].name, tests[i].function) ? &passed : &failed) += 1;
+    }
+    test_end();
+    if (list) return 0;
+    if (passed + failed == 0) printf("no test's name contains '%s'\n", filter);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed > 0 || passed == 0;
+}

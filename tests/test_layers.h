@@ -1,0 +1,227 @@
+/* Tests of the layers in train_gpt.c: each forward against a naive float64 twin, each backward against the finite
+   differences of that twin, at sizes that divide nothing. */
+#ifndef TESTS_TEST_LAYERS_H
+#define TESTS_TEST_LAYERS_H
+
+#include "harness.h"
+
+enum { LAYER_N = 10, LAYER_T = 5, LAYER_C = 19, LAYER_V = 37, LAYER_H = 3, LAYER_D = 6 };
+
+/* What a twin reads and writes: up to two inputs, an output of n, and the weights of the loss sum(out * dout). */
+typedef struct {
+    double *a, *b, *out, *dout;
+    size_t n;
+    const int32_t *tokens;
+    int kind;
+    void (*forward)(void *);
+} Twin;
+
+static double twin_loss(void *context) {
+    Twin *t = context;
+    double sum = 0;
+    t->forward(t);
+    for (size_t i = 0; i < t->n; i++) sum += t->out[i] * t->dout[i];
+    return sum;
+}
+
+static void check_gradient(const char *what, const float *got, double *x, size_t n, Twin *twin) {
+    double *want = check_malloc(n * sizeof *want);
+    test_finite_differences(want, x, n, twin_loss, twin);
+    CHECK_NMSE(got, want, n, 1e-11, what);
+    free(want);
+}
+
+static void test_exp_fast_is_exact_to_3_ulp(void) {
+    double worst = 0, at = 0;
+    for (int i = -870000; i <= 880000; i++) {
+        float x = (float)i * 1e-4f;
+        double want = exp((double)x), ulp = fabs(exp_fast(x) - want) / (want * 0x1p-23);
+        if (ulp > worst) worst = ulp, at = x;
+    }
+    CHECK(worst < 3, "%.2f ulp at %g", worst, at);
+    CHECK(exp_fast(0) == 1.0f, "exp(0) = %.9g", exp_fast(0));
+    CHECK(isfinite(exp_fast(1e30f)) && exp_fast(-1e30f) < 1e-37f, "clamped: %g %g", exp_fast(1e30f),
+          exp_fast(-1e30f));
+}
+
+static const int32_t layer_tokens[LAYER_N] = {3, 0, 36, 3, 3, 7, 36, 1, 0, 12};
+
+static void embedding_twin(void *context) {
+    Twin *t = context;
+    for (int n = 0; n < LAYER_N; n++)
+        for (int c = 0; c < LAYER_C; c++)
+            t->out[n * LAYER_C + c] = t->a[t->tokens[n] * LAYER_C + c] + t->b[n % LAYER_T * LAYER_C + c];
+}
+
+static void test_embedding_matches_float64(void) {
+    enum { SIZE = LAYER_N * LAYER_C };
+    float *embed = test_normal(LAYER_V * LAYER_C, 1, 1), *position = test_normal(LAYER_T * LAYER_C, 1, 2);
+    float *dout = test_normal(SIZE, 1, 3), out[SIZE], dembed[LAYER_V * LAYER_C] = {0},
+          dposition[LAYER_T * LAYER_C] = {0};
+    double want[SIZE];
+    Twin twin = {test_to_double(embed, LAYER_V * LAYER_C),
+                 test_to_double(position, LAYER_T * LAYER_C),
+                 want,
+                 test_to_double(dout, SIZE),
+                 SIZE,
+                 layer_tokens,
+                 0,
+                 embedding_twin};
+    embedding_forward(out, layer_tokens, embed, position, LAYER_N, LAYER_T, LAYER_C);
+    embedding_twin(&twin);
+    CHECK_NMSE(out, want, SIZE, 1e-13, "out");
+    embedding_backward(dembed, dposition, dout, layer_tokens, LAYER_N, LAYER_T, LAYER_C);
+    check_gradient("dembed", dembed, twin.a, LAYER_V * LAYER_C, &twin);
+    check_gradient("dposition", dposition, twin.b, LAYER_T * LAYER_C, &twin);
+    embedding_backward(dembed, dposition, dout, layer_tokens, LAYER_N, LAYER_T, LAYER_C); /* += */
+    for (int i = 0; i < LAYER_V * LAYER_C; i++) dembed[i] /= 2;
+    check_gradient("dembed added twice", dembed, twin.a, LAYER_V * LAYER_C, &twin);
+    free(embed), free(position), free(dout), free(twin.a), free(twin.b), free(twin.dout);
+}
+
+static void rmsnorm_twin(void *context) {
+    Twin *t = context;
+    for (size_t n = 0; n < t->n / LAYER_C; n++) {
+        double squares = 0;
+        for (int c = 0; c < LAYER_C; c++) squares += t->a[n * LAYER_C + c] * t->a[n * LAYER_C + c];
+        for (int c = 0; c < LAYER_C; c++)
+            t->out[n * LAYER_C + c] = t->a[n * LAYER_C + c] / sqrt(squares / LAYER_C + 1e-6) * t->b[c];
+    }
+}
+
+static void test_rmsnorm_matches_float64(void) {
+    enum { N = 2 * NORM_CHUNK + 3, SIZE = N * LAYER_C };
+    float *x = test_normal(SIZE, 2, 1), *weight = test_normal(LAYER_C, 1, 2), *dout = test_normal(SIZE, 1, 3);
+    float out[SIZE], again[SIZE], rstd[N], dx[SIZE], dweight[LAYER_C], partial[3 * LAYER_C];
+    double want[SIZE];
+    Twin twin = {test_to_double(x, SIZE),
+                 test_to_double(weight, LAYER_C),
+                 want,
+                 test_to_double(dout, SIZE),
+                 SIZE,
+                 NULL,
+                 0,
+                 rmsnorm_twin};
+    rmsnorm_forward(out, rstd, x, weight, N, LAYER_C);
+    rmsnorm_twin(&twin);
+    CHECK_NMSE(out, want, SIZE, 1e-13, "out");
+    rmsnorm_again(again, rstd, x, weight, N, LAYER_C);
+    CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
+    for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients are added to what is there */
+    for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
+    rmsnorm_backward(dx, dweight, partial, dout, x, rstd, weight, N, LAYER_C);
+    for (int i = 0; i < SIZE; i++) dx[i] -= 1;
+    for (int c = 0; c < LAYER_C; c++) dweight[c] -= 1;
+    check_gradient("dx", dx, twin.a, SIZE, &twin);
+    check_gradient("dweight", dweight, twin.b, LAYER_C, &twin);
+    free(x), free(weight), free(dout), free(twin.a), free(twin.b), free(twin.dout);
+}
+
+static void rope_twin(void *context) { /* Hugging Face's form: x cos + rotate_half(x) sin */
+    Twin *t = context;
+    const int A = LAYER_H * LAYER_D;
+    memcpy(t->out, t->a, t->n * sizeof *t->out);
+    for (int n = 0; n < LAYER_N; n++)
+        for (int head = 0; head < 2 * LAYER_H; head++)
+            for (int d = 0; d < LAYER_D; d++) {
+                const double *x = t->a + n * 3 * A + head * LAYER_D;
+                double angle = n % LAYER_T * pow(10000, -2.0 * (d % (LAYER_D / 2)) / LAYER_D);
+                double rotated = d < LAYER_D / 2 ? -x[d + LAYER_D / 2] : x[d - LAYER_D / 2];
+                t->out[n * 3 * A + head * LAYER_D + d] = x[d] * cos(angle) + rotated * sin(angle);
+            }
+}
+
+static void test_rope_matches_float64(void) {
+    enum { SIZE = LAYER_N * 3 * LAYER_H * LAYER_D };
+    ModelConfig config = {.layers = 1,
+                          .heads = LAYER_H,
+                          .head_dim = LAYER_D,
+                          .embd = 4,
+                          .mlp_hidden = 4,
+                          .seq_len = LAYER_T,
+                          .vocab_size = 4,
+                          .position = POSITION_ROPE};
+    Model model = model_plan(&config, 1);
+    model_allocate(&model);
+    float *x = test_normal(SIZE, 1, 1), *dout = test_normal(SIZE, 1, 2);
+    double want[SIZE];
+    Twin twin = {test_to_double(x, SIZE), NULL, want, test_to_double(dout, SIZE), SIZE, NULL, 0, rope_twin};
+    rope_twin(&twin);
+    rope_rotate(x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    CHECK_NMSE(x, want, SIZE, 1e-13, "out");
+    rope_rotate(dout, model.rope_turn, -1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    check_gradient("dx", dout, twin.a, SIZE, &twin);
+    free(x), free(dout), free(twin.a), free(twin.dout);
+    model_free(&model);
+}
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static void activation_twin(void *context) {
+    Twin *t = context;
+    for (size_t i = 0; i < t->n; i++) {
+        size_t n = i / LAYER_C, f = i % LAYER_C;
+        double x = t->a[i], gate = t->a[n * 2 * LAYER_C + f];
+        t->out[i] = t->kind == ACTIVATION_GELU
+                        ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+                    : t->kind == ACTIVATION_RELU ? fmax(x, 0)
+                                                 : gate * sigmoid(gate) * t->a[n * 2 * LAYER_C + LAYER_C + f];
+    }
+}
+
+static void test_activations_match_float64(void) {
+    enum { SIZE = LAYER_N * LAYER_C };
+    static const char *const names[] = {"gelu", "relu", "swiglu"};
+    for (int kind = ACTIVATION_GELU; kind <= ACTIVATION_SWIGLU; kind++) {
+        const int inputs = kind == ACTIVATION_SWIGLU ? 2 * SIZE : SIZE;
+        float *x = test_normal(2 * SIZE, 3, 1), *dout = test_normal(SIZE, 1, 2), out[SIZE], dx[2 * SIZE];
+        double want[SIZE];
+        x[0] = 40, x[1] = -40; /* far out, where a careless tanh breaks */
+        Twin twin = {test_to_double(x, 2 * SIZE),
+                     NULL,
+                     want,
+                     test_to_double(dout, SIZE),
+                     SIZE,
+                     NULL,
+                     kind,
+                     activation_twin};
+        activation_forward(out, x, LAYER_N, LAYER_C, kind);
+        activation_twin(&twin);
+        CHECK_NMSE(out, want, SIZE, 1e-12, names[kind]);
+        activation_backward(dx, dout, x, LAYER_N, LAYER_C, kind);
+        check_gradient(names[kind], dx, twin.a, (size_t)inputs, &twin);
+        free(x), free(dout), free(twin.a), free(twin.dout);
+    }
+}
+
+static void cross_entropy_twin(void *context) {
+    Twin *t = context;
+    for (size_t n = 0; n < t->n; n++) {
+        const double *row = t->a + n * LAYER_V;
+        double largest = row[0], sum = 0;
+        for (int v = 0; v < LAYER_V; v++) largest = fmax(largest, row[v]);
+        for (int v = 0; v < LAYER_V; v++) sum += exp(row[v] - largest);
+        t->out[n] = log(sum) + largest - row[t->tokens[n]];
+    }
+}
+
+static void test_cross_entropy_matches_float64(void) {
+    enum { SIZE = LAYER_N * LAYER_V };
+    float *logits = test_normal(SIZE, 3, 1), losses[LAYER_N];
+    double want[LAYER_N], scale[LAYER_N];
+    for (int n = 0; n < LAYER_N; n++) scale[n] = 0.25;
+    logits[5] = 900, logits[LAYER_V + 5] = -900; /* exp of a logit must not be needed */
+    Twin twin = {
+        test_to_double(logits, SIZE), NULL, want, scale, LAYER_N, layer_tokens, 0, cross_entropy_twin};
+    cross_entropy_forward_backward(losses, logits, layer_tokens, 0.25f, LAYER_N, LAYER_V);
+    cross_entropy_twin(&twin);
+    CHECK_NMSE(losses, want, LAYER_N, 1e-12, "losses");
+    check_gradient("dlogits", logits, twin.a, SIZE, &twin);
+    free(logits), free(twin.a);
+}
+
+#define LAYERS_TESTS(TEST)                                                                                   \
+    TEST(exp_fast_is_exact_to_3_ulp)                                                                         \
+    TEST(embedding_matches_float64) TEST(rmsnorm_matches_float64) TEST(rope_matches_float64)                 \
+        TEST(activations_match_float64) TEST(cross_entropy_matches_float64)
+
+#endif

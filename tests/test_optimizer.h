@@ -1,0 +1,101 @@
+/* Tests of gpt/optimizer.h: schedules by their corners, the norm, AdamW against float64, and gpt/rng.h. */
+#ifndef TESTS_TEST_OPTIMIZER_H
+#define TESTS_TEST_OPTIMIZER_H
+
+#include "harness.h"
+#include "../gpt/optimizer.h"
+
+static void test_schedules_have_their_corners(void) {
+    const struct {
+        LearningRateKind kind;
+        int64_t step;
+        double expected; /* of a peak of 2, floor 0.1, 10 steps of warmup, 110 in all, cooldown 20 */
+    } cases[] = {
+        {LR_COSINE, 0, 0.2},   {LR_COSINE, 9, 2},     {LR_COSINE, 10, 2},    {LR_COSINE, 60, 1.1},
+        {LR_COSINE, 110, 0.2}, {LR_COSINE, 500, 0.2}, {LR_LINEAR, 60, 1.1},  {LR_LINEAR, 85, 0.65},
+        {LR_LINEAR, 110, 0.2}, {LR_CONSTANT, 4, 1},   {LR_CONSTANT, 109, 2}, {LR_WSD, 50, 2},
+        {LR_WSD, 90, 2},       {LR_WSD, 100, 1.1},    {LR_WSD, 110, 0.2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        LearningRate schedule = {cases[i].kind, 2, 0.1, 10, 110, 20};
+        double lr = learning_rate(&schedule, cases[i].step);
+        CHECK(fabs(lr - cases[i].expected) < 1e-12, "kind %d step %ld: %g, expected %g", (int)cases[i].kind,
+              (long)cases[i].step, lr, cases[i].expected);
+    }
+    LearningRate no_warmup = {LR_COSINE, 1, 0, 0, 4, 0};
+    CHECK(learning_rate(&no_warmup, 0) == 1, "without warmup the first rate is %g",
+          learning_rate(&no_warmup, 0));
+}
+
+static void test_gradient_norm_is_the_norm(void) {
+    const size_t n = 3 * OPTIMIZER_CHUNK + 17;
+    float *g = test_normal(n, 3, 1);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)g[i] * g[i];
+    CHECK(fabs(gradient_norm(g, n) / sqrt(sum) - 1) < 1e-12, "%g, expected %g", gradient_norm(g, n),
+          sqrt(sum));
+    g[5] = INFINITY;
+    CHECK(isinf(gradient_norm(g, n)), "an infinite gradient must show: %g", gradient_norm(g, n));
+    free(g);
+}
+
+static void test_adamw_matches_float64(void) {
+    enum { N = 1001, STEPS = 20 };
+    const AdamWSettings base = {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, 0};
+    float *p = test_normal(N, 1, 2), *m = check_malloc(N * sizeof *m), *v = check_malloc(N * sizeof *v);
+    double *wp = test_to_double(p, N), wm[N] = {0}, wv[N] = {0};
+    for (int step = 1; step <= STEPS; step++) {
+        float *g = test_normal(N, 1, (uint64_t)(2 + step));
+        AdamWSettings s = base;
+        s.step = step;
+        adamw_update(p, g, m, v, N, &s);
+        for (int i = 0; i < N; i++) { /* the algorithm as PyTorch documents it */
+            double gradient = s.gradient_scale * g[i];
+            wp[i] -= s.lr * s.weight_decay * wp[i];
+            wm[i] = s.beta1 * wm[i] + (1 - s.beta1) * gradient;
+            wv[i] = s.beta2 * wv[i] + (1 - s.beta2) * gradient * gradient;
+            wp[i] -=
+                s.lr * (wm[i] / (1 - pow(s.beta1, step))) / (sqrt(wv[i] / (1 - pow(s.beta2, step))) + s.eps);
+        }
+        free(g);
+    }
+    CHECK_NMSE(p, wp, N, 1e-12, "parameters");
+    CHECK_NMSE(m, wm, N, 1e-12, "mean");
+    CHECK_NMSE(v, wv, N, 1e-12, "square");
+    free(p), free(m), free(v), free(wp);
+}
+
+static void test_random_permutation_is_one(void) {
+    const uint64_t sizes[] = {1, 2, 3, 7, 64, 65, 1000, 4097};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        char *seen = check_malloc(sizes[s]);
+        uint64_t fixed_points = 0;
+        for (uint64_t i = 0; i < sizes[s]; i++) {
+            uint64_t to = rng_permute(9, RNG_STREAM_TEST, i, sizes[s]);
+            REQUIRE(to < sizes[s] && !seen[to], "%lu of %lu goes to %lu a second time", (unsigned long)i,
+                    (unsigned long)sizes[s], (unsigned long)to);
+            seen[to] = 1;
+            fixed_points += to == i;
+        }
+        CHECK(sizes[s] < 64 || fixed_points < 12, "%lu of %lu stay where they are",
+              (unsigned long)fixed_points, (unsigned long)sizes[s]);
+        free(seen);
+    }
+}
+
+static void test_random_normal_has_its_moments(void) {
+    enum { N = 200000 };
+    double moments[5] = {0};
+    for (int i = 0; i < N; i++)
+        for (int k = 1; k <= 4; k++) moments[k] += pow(rng_normal(3, RNG_STREAM_TEST, (uint64_t)i), k) / N;
+    CHECK(fabs(moments[1]) < 0.01 && fabs(moments[2] - 1) < 0.02 && fabs(moments[3]) < 0.05 &&
+              fabs(moments[4] - 3) < 0.15,
+          "moments %g %g %g %g, expected 0 1 0 3", moments[1], moments[2], moments[3], moments[4]);
+}
+
+#define OPTIMIZER_TESTS(TEST)                                                                                \
+    TEST(schedules_have_their_corners)                                                                       \
+    TEST(gradient_norm_is_the_norm) TEST(adamw_matches_float64) TEST(random_permutation_is_one)              \
+        TEST(random_normal_has_its_moments)
+
+#endif
