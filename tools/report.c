@@ -1,0 +1,73 @@
+/* report.c: what runs did: a table, loss curves in the terminal, one HTML file, a PNG.
+
+   cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
+   ./report [--out=report.html] [--png=loss.png] [--floor=NATS] RUN...
+
+   A RUN is a folder that ./train_gpt --out=DIR wrote: log.jsonl must be there, finished or not; config.json and
+   summary.json add what they know. Runs are drawn over one another, in the order given; the first is the one
+   others are measured against. --floor draws a line no model can go below, for text whose entropy is known
+   (data/grammar.c).
+
+   The parts: report_runs.h reads runs, report_plot.h has axes and ticks, report_terminal.h, report_html.h and
+   report_png.h are three views of the same plots. */
+#include "report_html.h"
+#include "report_png.h"
+#include "report_terminal.h"
+#include "../gpt/options.h"
+
+typedef struct {
+    const char *out, *png;
+    double floor;
+} ReportOptions;
+
+static const Option report_options[] = {
+    {"Report", "out", OPTION_STRING, offsetof(ReportOptions, out), "report.html", 0, 0, "FILE",
+     "the HTML file, self-contained; --out= writes none", false},
+    {"Report", "png", OPTION_STRING, offsetof(ReportOptions, png), "", 0, 0, "FILE",
+     "a picture of the validation loss, 1200 x 700; none when not given", false},
+    {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
+     "entropy of the text in nats per token, drawn as a line; 0: not known", false},
+};
+
+/* The curves of one kind in the terminal, when there are any to see. */
+static void show_curves(const Terminal *t, PlotKind kind, const Run *runs, int count, double floor) {
+    Plot plot;
+    Series *curves = plot_curves(kind, runs, count);
+    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
+    if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
+    plot_curves_free(curves, count);
+}
+
+static void show_verdict(const Run *runs, int count) {
+    if (count != 2 || runs_need_tokens(runs, count)) return;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    double last = d.count ? d.y[d.count - 1] : NAN;
+    if (isfinite(last))
+        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
+               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
+    series_free(&d);
+}
+
+int main(int argc, char **argv) {
+    static ReportOptions options;
+    static Run runs[PLOT_RUNS_MAX];
+    OptionSet set = options_begin("report", "./report [options] RUN...", report_options,
+                                  sizeof report_options / sizeof *report_options, &options, NULL);
+    int count = options_parse(&set, argc, argv);
+    if (count == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
+    if (count > PLOT_RUNS_MAX) options_fail(&set, "%d runs; at most %d", count, PLOT_RUNS_MAX);
+    double floor = options.floor > 0 ? options.floor : NAN;
+    for (int r = 0; r < count; r++) run_load(&runs[r], argv[r]);
+    runs_name(runs, count);
+
+    Terminal terminal = terminal_of(stdout);
+    terminal_table(&terminal, runs, count);
+    show_curves(&terminal, PLOT_VALIDATION, runs, count, floor);
+    show_curves(&terminal, PLOT_TRAINING, runs, count, floor);
+    show_verdict(runs, count);
+    if (*options.out || *options.png) printf("\n");
+    if (*options.out) html_write(options.out, runs, count, floor), printf("  %s\n", options.out);
+    if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);
+    for (int r = 0; r < count; r++) run_free(&runs[r]);
+    return 0;
+}

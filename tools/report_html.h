@@ -1,0 +1,660 @@
+/* report_html.h: one HTML file with everything in it: style, drawings (inline SVG), the script that shows
+   values under the pointer. It loads nothing, so it can be mailed, and opened without a network.
+
+   Each curve is drawn into an SVG of 10000 x 10000 units that stretches to its panel while its lines keep
+   their width; ticks and labels are HTML beside it, so text has its size on a telephone too. The numbers for
+   the pointer stand in one JSON object: per panel and run the steps, the values and, where the curve is
+   smoothed, the raw values. All text that came from files goes through html_text or html_json_text. */
+#ifndef TOOLS_REPORT_HTML_H
+#define TOOLS_REPORT_HTML_H
+
+#include "report_plot.h"
+
+enum { HTML_UNITS = 10000, HTML_POINTS = 1000, HTML_ALL_POINTS = 6000, HTML_DOTS = 64, HTML_COLORS = 8 };
+
+static const char *const html_style[] = {
+    ":root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1d1f24;--soft:#6a6f7b;--line:#e7e7e2;",
+    "--edge:#c9cac6;--mark:#fff6d6;--c0:#2563eb;--c1:#e0590b;--c2:#0f9d6b;--c3:#8b3fd9;--c4:#d12f83;",
+    "--c5:#0a8fb0;--c6:#a97f00;--c7:#64707f}",
+    "@media(prefers-color-scheme:dark){:root{--page:#101216;--card:#181b21;--ink:#e7e8eb;--soft:#969ca8;",
+    "--line:#292d35;--edge:#464b55;--mark:#3a3320;--c0:#6aa2ff;--c1:#ff9a4d;--c2:#3fd39b;--c3:#c18cff;",
+    "--c4:#ff7fbd;--c5:#45cdea;--c6:#e6c04a;--c7:#a2adba}}",
+    "*{box-sizing:border-box}",
+    "body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',",
+    "Roboto,Helvetica,Arial,sans-serif;font-variant-numeric:tabular-nums}",
+    "main{max-width:1180px;margin:0 auto;padding:36px 24px 64px}",
+    ".eyebrow{color:var(--soft);font-size:13px;margin-bottom:4px}",
+    "h1{font-size:27px;line-height:1.2;letter-spacing:-.015em;margin:0 0 6px;font-weight:680}",
+    "h2{font-size:15px;margin:0;font-weight:640}p{margin:0}",
+    ".facts,.note{color:var(--soft)}.note{font-size:13px}",
+    ".verdict{font-size:18px;margin:22px 0 0;max-width:62em}.verdict b{font-weight:680}",
+    ".card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px;",
+    "margin-top:20px;min-width:0}",
+    ".scroll{overflow-x:auto}",
+    ".panels{display:grid;grid-template-columns:1fr 1fr;gap:20px;margin-top:20px}",
+    ".panels .card{margin:0}.wide,.panels .card:last-child:nth-child(even){grid-column:1/-1}",
+    "table{border-collapse:collapse;width:100%}",
+    "th,td{text-align:right;padding:7px 14px;white-space:nowrap;border-top:1px solid var(--line)}",
+    "th{color:var(--soft);font-weight:500;font-size:13px;border-top:0;padding-top:0}",
+    "th:first-child,td:first-child{text-align:left;padding-left:0}th:last-child,td:last-child{padding-right:"
+    "0}",
+    ".best{font-weight:680}",
+    ".options td,.options th{text-align:left;white-space:normal;overflow-wrap:anywhere;font-size:13.5px;",
+    "padding:5px 14px 5px 0}",
+    ".options td:first-child{color:var(--soft);white-space:nowrap}.differs td{background:var(--mark)}",
+    ".differs td:first-child{box-shadow:-8px 0 0 var(--mark)}",
+    ".key{display:inline-block;width:14px;height:4px;border-radius:2px;margin-right:8px;vertical-align:"
+    "middle;",
+    "background:var(--c)}",
+    ".head{display:flex;flex-wrap:wrap;gap:2px 18px;align-items:baseline}.head .note{margin-left:auto}",
+    ".legend{color:var(--soft);font-size:13px}.legend>span{margin-right:14px;white-space:nowrap}",
+    ".plot{position:relative;height:268px;margin:10px 0 0;padding:6px 12px 22px 46px;outline-offset:6px}",
+    ".wide .plot{height:380px}.labelled{padding-right:128px}",
+    ".area{position:relative;height:100%;cursor:crosshair;touch-action:pan-y}",
+    ".area svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible;display:block;",
+    "clip-path:inset(0 -6px -6px -6px)}",
+    ".area path{fill:none;stroke-width:2;stroke:var(--c);stroke-linejoin:round;stroke-linecap:round;",
+    "vector-effect:non-scaling-stroke}",
+    ".area .grid{stroke:var(--line);stroke-width:1;stroke-linecap:butt}",
+    ".area .base{stroke:var(--edge);stroke-width:1}",
+    ".area .floor{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:2 5}",
+    ".area .thin{stroke-width:1.2;opacity:.85}.area .faint{stroke-width:1;opacity:.28}.area "
+    ".band{fill:var(--c);stroke:none;opacity:.17}",
+    ".area .dots{stroke-width:6.5}.area .under{stroke-width:5;opacity:.45}.area .over{stroke-dasharray:7 7}",
+    ".area i{position:absolute;font-style:normal;font-size:12px;line-height:1;color:var(--soft);",
+    "white-space:nowrap}",
+    ".area .y{right:100%;margin-right:9px;transform:translateY(-50%)}",
+    ".area .x{top:100%;margin-top:9px;transform:translateX(-50%)}",
+    ".area .end{left:100%;margin-left:11px;transform:translateY(-50%);color:var(--c);font-size:13px;",
+    "font-weight:600;max-width:112px;overflow:hidden;text-overflow:ellipsis;line-height:1.15}",
+    ".area .end span{font-weight:400}.area .soft{--c:var(--soft)}",
+    ".cross{position:absolute;top:0;bottom:0;width:1px;background:var(--soft);opacity:.6;pointer-events:"
+    "none}",
+    ".spot{position:absolute;width:9px;height:9px;margin:-4.5px;border-radius:50%;background:var(--c);",
+    "border:2px solid var(--card);pointer-events:none}",
+    ".tip{position:absolute;top:8px;z-index:2;background:var(--card);border:1px solid var(--edge);",
+    "border-radius:8px;padding:7px 11px;font-size:13px;line-height:1.45;pointer-events:none;",
+    "box-shadow:0 4px 16px #0002}",
+    ".tip b{font-weight:600}.tip div{white-space:nowrap;display:flex;align-items:center;gap:8px}",
+    ".tip div b{margin-left:auto;padding-left:10px}.tip .raw{color:var(--soft)}",
+    "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
+    "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
+    "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
+    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}}",
+    "@media print{.card{break-inside:avoid}}",
+};
+
+/* The pointer (or the arrow keys) picks the nearest step; every panel marks it, the panel under the pointer
+   shows the values of all runs there. */
+static const char *const html_script[] = {
+    "'use strict';",
+    "const data = JSON.parse(document.getElementById('data').textContent);",
+    "const panels = [...document.querySelectorAll('.plot')].map(plot => {",
+    "  const area = plot.querySelector('.area'), own = data.plots[plot.dataset.plot];",
+    "  const make = (kind, run) => {",
+    "    const e = area.appendChild(document.createElement('div'));",
+    "    e.className = kind; e.hidden = true;",
+    "    if (run >= 0) e.style.setProperty('--c', 'var(--c' + run % 8 + ')');",
+    "    return e;",
+    "  };",
+    "  const cross = make('cross', -1), spots = own.runs.map((_, r) => make('spot', r));",
+    "  return { plot, area, own, cross, spots, tip: make('tip', -1) };",
+    "});",
+    "function nearest(list, x) {",
+    "  let low = 0, high = list.length - 1;",
+    "  while (high - low > 1) { const m = low + high >> 1; if (list[m] < x) low = m; else high = m; }",
+    "  return high < 0 ? -1 : Math.abs(list[low] - x) <= Math.abs(list[high] - x) ? low : high;",
+    "}",
+    "function nearestX(own, x) {",
+    "  let best = NaN;",
+    "  for (const run of own.runs) {",
+    "    const i = nearest(run.x, x);",
+    "    if (i >= 0 && !(Math.abs(best - x) <= Math.abs(run.x[i] - x))) best = run.x[i];",
+    "  }",
+    "  return best;",
+    "}",
+    "const place = (own, y) => own.log ? Math.log(y / own.low) / Math.log(own.high / own.low)",
+    "                                  : (y - own.low) / (own.high - own.low);",
+    "const write = (own, y) => y === null ? 'not a number' : own.digits ? y.toFixed(own.digits)",
+    "  : Number(y.toPrecision(4)).toString();",
+    "function line(tip, run, text, raw) {",
+    "  const row = tip.appendChild(document.createElement('div'));",
+    "  const key = row.appendChild(document.createElement('span'));",
+    "  if (raw) row.className = 'raw';",
+    "  key.className = 'key';",
+    "  key.style.margin = 0;",
+    "  key.style.setProperty('--c', raw ? 'none' : 'var(--c' + run % 8 + ')');",
+    "  row.append(raw ? 'raw' : data.names[run]);",
+    "  row.appendChild(document.createElement('b')).textContent = text;",
+    "}",
+    "function mark(p, x, withTip) {",
+    "  const own = p.own, at = nearestX(own, x), left = at / own.xhigh;",
+    "  p.cross.hidden = p.tip.hidden = !(left >= 0);",
+    "  p.cross.style.left = 100 * left + '%';",
+    "  p.tip.replaceChildren();",
+    "  const head = p.tip.appendChild(document.createElement('b'));",
+    "  head.textContent = data.x + ' ' + (at || 0).toLocaleString('en-US');",
+    "  own.runs.forEach((run, r) => {",
+    "    const i = nearest(run.x, at), y = i < 0 ? null : run.y[i];",
+    "    const far = i < 0 || Math.abs(run.x[i] - at) > own.xhigh / 40;",
+    "    const height = y === null ? NaN : place(own, y);",
+    "    p.spots[r].hidden = far || !(height >= 0 && height <= 1);",
+    "    p.spots[r].style.left = 100 * (far ? 0 : run.x[i]) / own.xhigh + '%';",
+    "    p.spots[r].style.top = 100 * (1 - height) + '%';",
+    "    if (far) return;",
+    "    line(p.tip, r, write(own, y), false);",
+    "    if (run.raw) line(p.tip, -1, write(own, run.raw[i]), true);",
+    "  });",
+    "  if (!withTip) p.tip.hidden = true;",
+    "  const right = left > .55;",
+    "  p.tip.style.left = right ? '' : 'calc(' + 100 * left + '% + 14px)';",
+    "  p.tip.style.right = right ? 'calc(' + 100 * (1 - left) + '% + 14px)' : '';",
+    "}",
+    "let now = 0;",
+    "function show(p, x) { now = nearestX(p.own, x); panels.forEach(q => mark(q, now, q === p)); }",
+    "function hide() {",
+    "  for (const p of panels) for (const e of [p.cross, p.tip, ...p.spots]) e.hidden = true;",
+    "}",
+    "for (const p of panels) {",
+    "  const follow = event => {",
+    "    const box = p.area.getBoundingClientRect();",
+    "    show(p, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * p.own.xhigh);",
+    "  };",
+    "  p.area.addEventListener('pointermove', follow);",
+    "  p.area.addEventListener('pointerdown', follow);",
+    "  p.area.addEventListener('pointerleave', hide);",
+    "  p.plot.addEventListener('blur', hide);",
+    "  p.plot.addEventListener('keydown', event => {",
+    "    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];",
+    "    if (!way) return;",
+    "    event.preventDefault();",
+    "    const steps = [...new Set(p.own.runs.flatMap(run => run.x))].sort((a, b) => a - b);",
+    "    const i = Math.min(steps.length - 1, Math.max(0, nearest(steps, now) + way));",
+    "    show(p, steps[i]);",
+    "  });",
+    "}",
+};
+
+static inline void html_lines(FILE *f, const char *const *lines, size_t count) {
+    for (size_t i = 0; i < count; i++) fprintf(f, "%s\n", lines[i]);
+}
+
+/* ---------------------------------------------------------------------------------------------------- text */
+
+static inline void html_text(FILE *f, const char *text) {
+    for (; *text; text++) switch (*text) {
+        case '&':
+            fputs("&amp;", f);
+            break;
+        case '<':
+            fputs("&lt;", f);
+            break;
+        case '>':
+            fputs("&gt;", f);
+            break;
+        case '"':
+            fputs("&quot;", f);
+            break;
+        case '\'':
+            fputs("&#39;", f);
+            break;
+        default:
+            fputc(*text, f);
+        }
+}
+
+/* A JSON string inside a script element: no character in it may end the element. */
+static inline void html_json_text(FILE *f, const char *text) {
+    fputc('"', f);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 32 || strchr("\"\\<>&'", c))
+            fprintf(f, "\\u%04x", c);
+        else
+            fputc(c, f);
+    }
+    fputc('"', f);
+}
+
+static inline void html_json_numbers(FILE *f, const char *key, const double *values, int64_t count,
+                                     double scale) {
+    fprintf(f, "\"%s\":[", key);
+    for (int64_t i = 0; i < count; i++) {
+        if (i) fputc(',', f);
+        if (isfinite(values[i]))
+            fprintf(f, scale == 1 ? "%.6g" : "%.10g", values[i] * scale);
+        else
+            fputs("null", f);
+    }
+    fputc(']', f);
+}
+
+/* --------------------------------------------------------------------------------------------------- curves */
+
+static inline int html_x(const Plot *p, int run, double x) {
+    return (int)lrint(axis_place(&p->x, x * p->x_scale[run]) * HTML_UNITS);
+}
+
+static inline int html_y(const Plot *p, double y) {
+    double place = axis_place(&p->y, y);
+    return (int)lrint((1 - fmax(-2, fmin(3, place))) * HTML_UNITS); /* far outside is outside enough */
+}
+
+static inline bool html_drawable(const Plot *p, double y) {
+    return isfinite(y) && (!p->y.logarithmic || y > 0);
+}
+
+static inline void html_path_start(FILE *f, const char *kind, int run) {
+    fprintf(f, "<path class=\"%s\" style=\"--c:var(--c%d)\" d=\"", kind, run % HTML_COLORS);
+}
+
+static inline void html_curve(FILE *f, const Plot *p, int run, const Series *s, const char *kind) {
+    bool open = false;
+    html_path_start(f, kind, run);
+    for (int64_t i = 0; i < s->count; i++) {
+        bool drawn = html_drawable(p, s->y[i]);
+        if (drawn) fprintf(f, "%c%d %d", open ? 'L' : 'M', html_x(p, run, s->x[i]), html_y(p, s->y[i]));
+        if (drawn && !open && (i + 1 == s->count || !html_drawable(p, s->y[i + 1])))
+            fputs("h0", f); /* a point alone is a dot */
+        open = drawn;
+    }
+    fputs("\"/>\n", f);
+}
+
+static inline void html_dots(FILE *f, const Plot *p, int run, const Series *s) {
+    html_path_start(f, "dots", run);
+    for (int64_t i = 0; i < s->count; i++)
+        if (html_drawable(p, s->y[i])) fprintf(f, "M%d %dh0", html_x(p, run, s->x[i]), html_y(p, s->y[i]));
+    fputs("\"/>\n", f);
+}
+
+/* Between the lowest and the highest value of each bin; bins without numbers are skipped. */
+static inline void html_band(FILE *f, const Plot *p, int run, const Series *low, const Series *high) {
+    bool open = false;
+    html_path_start(f, "band", run);
+    for (int64_t i = 0; i < high->count; i++)
+        if (html_drawable(p, high->y[i]))
+            fprintf(f, "%c%d %d", open ? 'L' : 'M', html_x(p, run, high->x[i]), html_y(p, high->y[i])),
+                open = true;
+    for (int64_t i = low->count; i-- > 0;)
+        if (html_drawable(p, low->y[i]))
+            fprintf(f, "L%d %d", html_x(p, run, low->x[i]), html_y(p, low->y[i]));
+    fputs(open ? "Z\"/>\n" : "\"/>\n", f);
+}
+
+/* The training loss as it was measured: a faint line, or the band it filled when there are too many steps. */
+static inline void html_raw(FILE *f, const Plot *p, int run, int64_t points) {
+    const Series *raw = &p->runs[run].curves[CURVE_TRAINING];
+    if (raw->count <= points) {
+        html_curve(f, p, run, raw, "faint");
+        return;
+    }
+    Series low = series_bin(raw, points, BIN_LOWEST), high = series_bin(raw, points, BIN_HIGHEST);
+    html_band(f, p, run, &low, &high);
+    series_free(&low), series_free(&high);
+}
+
+/* ---------------------------------------------------------------------------------------------------- panels */
+
+static inline void html_grid(FILE *f, const Plot *p) {
+    fputs("<path class=\"grid\" d=\"", f);
+    for (int i = 0; i < p->y.tick_count; i++)
+        fprintf(f, "M0 %dH%d", (int)lrint((1 - axis_place(&p->y, p->y.ticks[i])) * HTML_UNITS), HTML_UNITS);
+    fputs("\"/>\n", f);
+    if (p->kind == PLOT_DIFFERENCE)
+        fprintf(f, "<path class=\"base\" d=\"M0 %dH%d\"/>\n", html_y(p, 0), HTML_UNITS);
+    fprintf(f, "<path class=\"base\" d=\"M0 %dH%d\"/>\n", HTML_UNITS, HTML_UNITS);
+    if (isfinite(p->floor))
+        fprintf(f, "<path class=\"floor\" d=\"M0 %dH%d\"/>\n", html_y(p, p->floor), HTML_UNITS);
+}
+
+static inline void html_ticks(FILE *f, const Plot *p) {
+    char text[32];
+    for (int i = 0; i < p->y.tick_count; i++)
+        fprintf(f, "<i class=\"y\" style=\"top:%.2f%%\">%s</i>", 100 * (1 - axis_place(&p->y, p->y.ticks[i])),
+                axis_label(&p->y, p->y.ticks[i], text));
+    for (int i = 0; i < p->x.tick_count; i++)
+        fprintf(f, "<i class=\"x\" style=\"left:%.2f%%\">%s</i>", 100 * axis_place(&p->x, p->x.ticks[i]),
+                axis_label(&p->x, p->x.ticks[i], text));
+    fputc('\n', f);
+}
+
+/* The last value and the name of each run, at the right end of its curve. */
+static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
+    char text[32];
+    double places[PLOT_RUNS_MAX + 1];
+    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
+    for (int i = 0; i < n; i++) {
+        int r = who[i];
+        fprintf(f, "<i class=\"end%s\" style=\"top:%.2f%%", r == p->count ? " soft" : "",
+                100 * (1 - places[i]));
+        if (r < p->count) fprintf(f, ";--c:var(--c%d)", r % HTML_COLORS);
+        if (r == p->count)
+            fprintf(f, "\">%.3f <span>entropy", p->floor);
+        else
+            fprintf(f, "\">%s <span>", plot_end_text(p, r, text)), html_text(f, p->runs[r].name);
+        fputs("</span></i>\n", f);
+    }
+}
+
+static inline void html_note(FILE *f, const Plot *p) {
+    fputs("<p class=\"note\">", f);
+    if (p->kind == PLOT_TRAINING)
+        fputs(p->runs[0].curves[CURVE_TRAINING].count > 60 ? "smoothed; faint: each step" : "each step", f);
+    if (p->kind == PLOT_NORM) fputs("before clipping, logarithmic", f);
+    if (p->kind == PLOT_DIFFERENCE) {
+        if (p->count == 2) html_text(f, p->runs[1].name);
+        fputs(p->count == 2 ? " minus " : "minus ", f);
+        html_text(f, p->runs[0].name);
+        fputs("; below zero is better", f);
+    }
+    if (p->kind == PLOT_VALIDATION && isfinite(p->floor)) fputs("dotted: exact entropy of the text", f);
+    if (isfinite(p->above) && p->kind <= PLOT_TRAINING)
+        fprintf(f, "%s from %.2f, above the frame",
+                p->kind == PLOT_TRAINING || isfinite(p->floor) ? ";" : "falls", p->above);
+    fputs("</p>", f);
+}
+
+static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points) {
+    bool wide = p->kind == PLOT_VALIDATION, labelled = wide || p->kind == PLOT_TRAINING;
+    fprintf(f, "<section class=\"card%s\"><div class=\"head\"><h2>%s</h2><div class=\"legend\">",
+            wide ? " wide" : "", p->title);
+    for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
+        fprintf(f, "<span><span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
+        html_text(f, p->runs[r].name);
+        fputs("</span>", f);
+    }
+    fputs("</div>", f);
+    html_note(f, p);
+    fputs("</div>\n", f);
+    if (!plot_has_numbers(p)) {
+        fputs("<p class=\"note\">no values in the log</p></section>\n", f);
+        return;
+    }
+    fprintf(f,
+            "<div class=\"plot%s\" data-plot=\"%d\" tabindex=\"0\"><div class=\"area\">\n"
+            "<svg viewBox=\"0 0 %d %d\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"%s\">\n",
+            labelled ? " labelled" : "", number, HTML_UNITS, HTML_UNITS, p->title);
+    html_grid(f, p);
+    if (p->kind == PLOT_TRAINING)
+        for (int r = 0; r < p->count; r++) html_raw(f, p, r, points);
+    for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
+        Series s = series_bin(&p->curves[r], points, BIN_MEAN);
+        /* the rates of two runs are often the same: the first shines through the dashes of the next */
+        bool stacked = p->kind == PLOT_RATE && p->count > 1;
+        bool noisy = p->kind == PLOT_NORM && s.count > HTML_DOTS;
+        html_curve(f, p, r, &s, noisy ? "thin" : !stacked ? "curve" : r == 0 ? "under" : "over");
+        bool measured = p->kind == PLOT_VALIDATION || p->kind == PLOT_DIFFERENCE;
+        if (s.count == 1 || (measured && s.count <= HTML_DOTS)) html_dots(f, p, r, &s);
+        series_free(&s);
+    }
+    fputs("</svg>\n", f);
+    html_ticks(f, p);
+    if (labelled) html_end_labels(f, p, wide ? 0.055 : 0.08);
+    fputs("</div></div></section>\n", f);
+}
+
+/* What the script needs of a panel. */
+static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
+    fprintf(f, "{\"low\":%.10g,\"high\":%.10g,\"xhigh\":%.10g,\"log\":%s,\"digits\":%d,\"runs\":[", p->y.low,
+            p->y.high, p->x.high, p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE ? 4 : 0);
+    for (int r = 0; r < p->count; r++) {
+        Series s = series_bin(&p->curves[r], points, BIN_MEAN);
+        fprintf(f, "%s{", r ? ",\n" : "");
+        html_json_numbers(f, "x", s.x, s.count, p->x_scale[r]);
+        fputc(',', f);
+        html_json_numbers(f, "y", s.y, s.count, 1);
+        if (p->kind == PLOT_TRAINING && s.count > 60) {
+            Series raw = series_bin(&p->runs[r].curves[CURVE_TRAINING], points, BIN_MEAN);
+            fputc(',', f);
+            html_json_numbers(f, "raw", raw.y, raw.count, 1);
+            series_free(&raw);
+        }
+        fputc('}', f);
+        series_free(&s);
+    }
+    fputs("]}", f);
+}
+
+/* --------------------------------------------------------------------------------------------------- options */
+
+typedef struct {
+    char *key;
+    char *values[PLOT_RUNS_MAX]; /* NULL: this run has no such option */
+} HtmlOption;
+
+typedef struct {
+    HtmlOption *rows;
+    int count, capacity;
+} HtmlOptions;
+
+static inline char *html_copy(const char *text) { return strcpy(check_malloc(strlen(text) + 1), text); }
+
+static inline void html_option_set(HtmlOptions *o, const char *key, int run, const char *value) {
+    int i = 0;
+    while (i < o->count && strcmp(o->rows[i].key, key) != 0) i++;
+    if (i == o->count) {
+        if (o->count == o->capacity) {
+            o->capacity = o->capacity ? 2 * o->capacity : 64;
+            o->rows = realloc(o->rows, (size_t)o->capacity * sizeof *o->rows);
+            if (!o->rows) die("cannot hold %d options", o->capacity);
+        }
+        o->rows[o->count++] = (HtmlOption){.key = html_copy(key)};
+    }
+    if (!o->rows[i].values[run]) o->rows[i].values[run] = html_copy(value);
+}
+
+/* Objects inside objects become names with dots; the options themselves go without a prefix. */
+static inline void html_options_of(HtmlOptions *o, const cJSON *object, const char *prefix, int run,
+                                   int depth) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, object) {
+        char key[256], number[64];
+        snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", item->string ? item->string : "");
+        if (cJSON_IsObject(item) && depth < 4) {
+            html_options_of(o, item, strcmp(key, "options") == 0 ? "" : key, run, depth + 1);
+        } else if (cJSON_IsString(item)) {
+            html_option_set(o, key, run, item->valuestring);
+        } else if (cJSON_IsNumber(item)) {
+            snprintf(number, sizeof number, "%.10g", item->valuedouble);
+            html_option_set(o, key, run, number);
+        } else if (cJSON_IsBool(item)) {
+            html_option_set(o, key, run, cJSON_IsTrue(item) ? "yes" : "no");
+        } else {
+            char *text = cJSON_PrintUnformatted(item);
+            html_option_set(o, key, run, text ? text : "");
+            cJSON_free(text);
+        }
+    }
+}
+
+static inline bool html_option_differs(const HtmlOption *row, int count) {
+    for (int r = 1; r < count; r++) {
+        const char *a = row->values[0], *b = row->values[r];
+        if (!a != !b || (a && strcmp(a, b) != 0)) return true;
+    }
+    return false;
+}
+
+static inline int html_option_rows(FILE *f, const HtmlOptions *o, const Run *runs, int count,
+                                   bool differing) {
+    int shown = 0;
+    fputs("<div class=\"scroll\"><table class=\"options\"><tr><th></th>", f);
+    for (int r = 0; r < count; r++) {
+        fprintf(f, "<th><span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
+        html_text(f, runs[r].name);
+        fputs("</th>", f);
+    }
+    fputs("</tr>\n", f);
+    for (int i = 0; i < o->count; i++) {
+        bool differs = html_option_differs(&o->rows[i], count);
+        if (differing && !differs) continue;
+        fprintf(f, "<tr%s><td>", differs && !differing ? " class=\"differs\"" : "");
+        html_text(f, o->rows[i].key);
+        for (int r = 0; r < count; r++) {
+            const char *value = o->rows[i].values[r];
+            fputs("</td><td>", f);
+            html_text(f, value ? *value ? value : "(empty)" : "-");
+        }
+        fputs("</td></tr>\n", f);
+        shown++;
+    }
+    fputs("</table></div>\n", f);
+    return shown;
+}
+
+static inline void html_options(FILE *f, const Run *runs, int count) {
+    HtmlOptions o = {0};
+    int differing = 0;
+    for (int r = 0; r < count; r++) html_options_of(&o, runs[r].config, "", r, 0);
+    for (int i = 0; i < o.count; i++) differing += html_option_differs(&o.rows[i], count);
+    if (count > 1) {
+        fputs("<section class=\"card\"><h2>What differs</h2>", f);
+        if (differing)
+            html_option_rows(f, &o, runs, count, true);
+        else
+            fputs("<p class=\"note\">the runs have the same configuration</p>", f);
+        fputs("</section>\n", f);
+    }
+    if (o.count) {
+        fprintf(f, "<details class=\"card\"><summary>Whole configuration</summary>");
+        html_option_rows(f, &o, runs, count, false);
+        fputs("</details>\n", f);
+    }
+    for (int i = 0; i < o.count; i++) {
+        for (int r = 0; r < count; r++) free(o.rows[i].values[r]);
+        free(o.rows[i].key);
+    }
+    free(o.rows);
+}
+
+/* ------------------------------------------------------------------------------------------------- the page */
+
+/* The lowest loss of a column is set bold when there are runs to compare. */
+static inline bool html_is_best(const Run *runs, int count, int run, Figure figure) {
+    if (count < 2 || (figure != FIGURE_TRAIN_LOSS && figure != FIGURE_VAL_LOSS)) return false;
+    double best = NAN, own = NAN;
+    for (int r = 0; r < count; r++) {
+        double value = figure == FIGURE_TRAIN_LOSS ? runs[r].train_loss : runs[r].val_loss;
+        best = fmin(best, value); /* fmin takes the number when the other is NaN */
+        if (r == run) own = value;
+    }
+    return own == best;
+}
+
+static inline void html_table(FILE *f, const Run *runs, int count) {
+    char text[96];
+    fputs("<section class=\"card\"><div class=\"scroll\"><table><tr>", f);
+    for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
+    fputs("</tr>\n", f);
+    for (int r = 0; r < count; r++) {
+        fputs("<tr>", f);
+        for (int i = 0; i < FIGURE_COUNT; i++) {
+            fprintf(f, html_is_best(runs, count, r, (Figure)i) ? "<td class=\"best\">" : "<td>");
+            if (i == FIGURE_NAME)
+                fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
+            html_text(f, figure_text(&runs[r], (Figure)i, text));
+            fputs("</td>", f);
+        }
+        fputs("</tr>\n", f);
+    }
+    fputs("</table></div></section>\n", f);
+}
+
+/* What all runs share, in a line. */
+static inline void html_facts(FILE *f, const Run *runs, int count) {
+    static const struct {
+        const char *key, *before, *after;
+    } facts[] = {{"layers", "", " layers"}, {"embd", "width ", ""}, {"seq-len", "context ", ""},
+                 {"steps", "", " steps"},   {"seed", "seed ", ""},  {"dtype", "", ""},
+                 {"data", "data ", ""}};
+    int shown = 0;
+    fputs("<p class=\"facts\">", f);
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+        char a[64], b[64];
+        const char *value = run_option(&runs[0], facts[i].key, a);
+        bool same = *value != 0;
+        for (int r = 1; r < count; r++)
+            same = same && strcmp(value, run_option(&runs[r], facts[i].key, b)) == 0;
+        if (!same) continue;
+        fprintf(f, "%s%s", shown++ ? " · " : "", facts[i].before);
+        html_text(f, value);
+        int after = (int)strlen(facts[i].after); /* 1 step, 2 steps */
+        fprintf(f, "%.*s", after - (after && strcmp(value, "1") == 0), facts[i].after);
+    }
+    fputs("</p>\n", f);
+}
+
+/* Two runs: who ends lower, at the last step both were measured at. */
+static inline void html_verdict(FILE *f, const Run *runs, int count) {
+    if (count != 2 || runs_need_tokens(runs, count)) return;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    double last = d.count ? d.y[d.count - 1] : NAN;
+    if (isfinite(last)) {
+        char step[32];
+        int lower = last < 0;
+        fputs("<p class=\"verdict\"><b>", f);
+        html_text(f, runs[lower].name);
+        fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
+        html_text(f, runs[!lower].name);
+        fprintf(f, "</b> in validation loss at step %s.</p>\n", text_grouped(d.x[d.count - 1], step));
+        fputs(
+            "<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
+            "believing a small one.</p>\n",
+            f);
+    }
+    series_free(&d);
+}
+
+static inline void html_heading(FILE *f, const Run *runs, int count) {
+    if (count > 4) fprintf(f, "%d runs", count);
+    for (int r = 0; r < count && count <= 4; r++) {
+        fputs(r == 0 ? "" : r + 1 < count ? ", " : " and ", f);
+        html_text(f, runs[r].name);
+    }
+}
+
+static inline void html_write(const char *path, const Run *runs, int count, double floor) {
+    FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
+    int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
+    fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
+          f);
+    html_heading(f, runs, count);
+    fputs(": training report</title>\n<style>\n", f);
+    html_lines(f, html_style, sizeof html_style / sizeof *html_style);
+    fputs("</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">Training report</p>\n<h1>", f);
+    html_heading(f, runs, count);
+    fputs("</h1>\n", f);
+    html_facts(f, runs, count);
+    html_verdict(f, runs, count);
+    html_table(f, runs, count);
+    fputs("<div class=\"panels\">\n", f);
+    Plot plots[PLOT_COUNT];
+    Series *curves[PLOT_COUNT];
+    for (int k = 0; k < PLOT_COUNT; k++) {
+        curves[k] = plot_curves((PlotKind)k, runs, count);
+        plot_begin(&plots[k], (PlotKind)k, runs, curves[k], count, floor, k == PLOT_VALIDATION ? 10 : 5, 6);
+        if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
+    }
+    fputs("</div>\n", f);
+    html_options(f, runs, count);
+    fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[",
+            plots[0].x_is_tokens ? "tokens" : "step");
+    for (int r = 0; r < count; r++) {
+        if (r) fputc(',', f);
+        html_json_text(f, runs[r].name);
+    }
+    fputs("],\"plots\":[\n", f);
+    for (int k = 0; k < PLOT_COUNT; k++) {
+        html_panel_data(f, &plots[k], points);
+        fputs(k + 1 < PLOT_COUNT ? ",\n" : "\n", f);
+        plot_curves_free(curves[k], count);
+    }
+    fputs("]}\n</script>\n<script>\n", f);
+    html_lines(f, html_script, sizeof html_script / sizeof *html_script);
+    fputs("</script>\n</body>\n</html>\n", f);
+    check_fclose(f, path);
+}
+
+#endif

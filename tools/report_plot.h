@@ -1,0 +1,247 @@
+/* report_plot.h: what every drawing of curves needs: which curves, axes with readable ticks, labels that do
+   not overlap. The terminal, the HTML and the PNG are three views of a Plot.
+
+   plot_begin(plot, kind, runs, count, ...)   gathers the curves of one kind and fits the axes to them
+   axis_place(axis, value)          where a value lies on an axis: 0 at its low end, 1 at its high end
+   axis_label(axis, value, text)    a tick's number, with as many digits as the ticks need
+   labels_spread(...)               moves labels apart */
+#ifndef TOOLS_REPORT_PLOT_H
+#define TOOLS_REPORT_PLOT_H
+
+#include "report_runs.h"
+
+enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64 };
+
+typedef struct {
+    double low, high;
+    bool logarithmic;
+    double ticks[TICKS_MAX];
+    int tick_count;
+    int decimals; /* of the ticks; < 0: they are powers, written shortest */
+} Axis;
+
+typedef enum { PLOT_VALIDATION, PLOT_TRAINING, PLOT_DIFFERENCE, PLOT_NORM, PLOT_RATE, PLOT_COUNT } PlotKind;
+
+typedef struct {
+    PlotKind kind;
+    const char *title;
+    int count;                     /* of runs */
+    const Run *runs;               /* [count] */
+    const Series *curves;          /* [count]; the training loss smoothed; the difference to the first run */
+    double x_scale[PLOT_RUNS_MAX]; /* from steps to what x counts */
+    bool x_is_tokens;
+    Axis x, y;
+    double floor; /* NaN: none */
+    double above; /* the highest value of a curve's beginning that is cut off at the top; NaN: none */
+} Plot;
+
+/* ---------------------------------------------------------------------------------------------------- axes */
+
+static inline double axis_place(const Axis *a, double value) {
+    if (!a->logarithmic) return (value - a->low) / (a->high - a->low);
+    return value > 0 ? (log(value) - log(a->low)) / (log(a->high) - log(a->low)) : NAN;
+}
+
+static inline void axis_tick(Axis *a, double value) {
+    double slack = 1e-9 * (a->high - a->low);
+    if (a->tick_count < TICKS_MAX && value >= a->low - slack && value <= a->high + slack)
+        a->ticks[a->tick_count++] = fabs(value) < slack ? 0 : value;
+}
+
+/* About `wanted` ticks at multiples of 1, 2, 2.5 or 5 times a power of ten, not closer than `smallest`. */
+static inline void axis_ticks_linear(Axis *a, int wanted, double smallest) {
+    double rough = (a->high - a->low) / wanted, power = pow(10, floor(log10(rough))), step = 10 * power;
+    const double nice[] = {1, 2, 2.5, 5};
+    for (int i = 3; i >= 0; i--)
+        if (nice[i] * power >= rough * 0.999) step = nice[i] * power;
+    step = fmax(step, smallest);
+    a->tick_count = 0, a->decimals = 0;
+    while (a->decimals < 12 &&
+           fabs(step - rint(step * pow(10, a->decimals)) / pow(10, a->decimals)) > 1e-6 * step)
+        a->decimals++;
+    for (double k = ceil(a->low / step - 1e-9); k * step <= a->high + 1e-9 * step; k++)
+        axis_tick(a, k * step);
+}
+
+/* 1, 2, 5, 10...; powers of ten alone when the axis is long; linear ticks when it is short. */
+static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
+    double decades = log10(a->high / a->low);
+    a->tick_count = 0, a->decimals = -1;
+    if (decades < 0.9) {
+        axis_ticks_linear(a, wanted, 0);
+        return;
+    }
+    int every = decades > wanted ? (int)ceil(decades / wanted) : 1;
+    for (int e = (int)floor(log10(a->low)); e <= ceil(log10(a->high)); e += every) {
+        axis_tick(a, pow(10, e));
+        if (decades < 0.6 * wanted) axis_tick(a, 2 * pow(10, e)), axis_tick(a, 5 * pow(10, e));
+    }
+}
+
+static inline const char *axis_label(const Axis *a, double value, char text[32]) {
+    if (value == 0 && a->decimals > 4) return strcpy(text, "0");
+    if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
+        snprintf(text, 32, "%.3g", value);
+        char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
+        if (e && e[2] == '0') memmove(e + 2, e + 3, strlen(e + 3) + 1);
+    } else if (fabs(a->high) >= 1e5) {
+        double unit = a->high >= 2e9 ? 1e9 : a->high >= 2e6 ? 1e6 : 1e3, scaled = value / unit;
+        snprintf(text, 32, "%.4g%s", scaled, value == 0 ? "" : unit == 1e9 ? "B" : unit == 1e6 ? "M" : "k");
+    } else if (a->decimals == 0) {
+        text_grouped(value, text);
+    } else {
+        snprintf(text, 32, "%.*f", a->decimals, value);
+    }
+    return text;
+}
+
+/* Moves places[n] (0 to 1 along an axis, in any order) apart until each is `gap` from the next, all inside
+   0 to 1 where there is room. */
+static inline void labels_spread(double *places, int n, double gap) {
+    int order[PLOT_RUNS_MAX + 1];
+    for (int i = 0; i < n; i++) { /* sorted by place; equal ones keep their order, the first on top */
+        int j = i;
+        for (; j > 0 && places[order[j - 1]] >= places[i]; j--) order[j] = order[j - 1];
+        order[j] = i;
+    }
+    for (int round = 0; round < 100; round++) {
+        bool moved = false;
+        for (int i = 0; i + 1 < n; i++) {
+            double overlap = gap - (places[order[i + 1]] - places[order[i]]);
+            if (overlap <= 1e-9) continue;
+            places[order[i]] -= overlap / 2, places[order[i + 1]] += overlap / 2;
+            moved = true;
+        }
+        if (n > 0 && places[order[0]] < 0) places[order[0]] = 0;
+        if (n > 0 && places[order[n - 1]] > 1) places[order[n - 1]] = 1;
+        if (!moved) break;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- plots */
+
+/* The range of y. The first twentieth of a loss curve falls from ln V and would press all that matters into a
+   corner: there it counts only when nothing else is to be seen. */
+static inline void plot_range(Plot *p, double *low, double *high) {
+    bool loss = p->kind == PLOT_VALIDATION || p->kind == PLOT_TRAINING || p->kind == PLOT_DIFFERENCE;
+    *low = INFINITY, *high = -INFINITY;
+    double all_high = -INFINITY, all_low = INFINITY;
+    int64_t seen = 0;
+    for (int r = 0; r < p->count; r++) {
+        const Series *c = &p->curves[r];
+        for (int64_t i = 0; i < c->count; i++) {
+            double y = c->y[i];
+            if (!isfinite(y) || (p->y.logarithmic && y <= 0)) continue;
+            all_low = fmin(all_low, y), all_high = fmax(all_high, y);
+            if (c->x[i] * p->x_scale[r] < 0.05 * p->x.high) continue;
+            *low = fmin(*low, y), *high = fmax(*high, y), seen++;
+        }
+    }
+    if (!loss || seen < 3 * p->count) *low = all_low, *high = all_high;
+    if (isfinite(p->floor)) *low = fmin(*low, p->floor), *high = fmax(*high, p->floor);
+    if (p->kind == PLOT_DIFFERENCE) *low = fmin(*low, 0), *high = fmax(*high, 0);
+    if (p->kind == PLOT_RATE) *low = fmin(*low, 0);
+    p->above = all_high > *high + 0.25 * (*high - *low) ? all_high : NAN;
+    if (!isfinite(*low) || (*low == 0 && *high == 0)) *low = 0, *high = 1; /* no number anywhere, or zeros */
+}
+
+static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
+    p->x = (Axis){.low = INFINITY, .high = 0};
+    for (int r = 0; r < p->count; r++) {
+        if (p->curves[r].count == 0) continue;
+        p->x.high = fmax(p->x.high, p->curves[r].x[p->curves[r].count - 1] * p->x_scale[r]);
+    }
+    p->x.low = 0;
+    if (p->x.high <= 0) p->x.high = 1;
+    p->y = (Axis){.logarithmic = p->kind == PLOT_NORM};
+    double low, high;
+    plot_range(p, &low, &high);
+    if (p->y.logarithmic) {
+        if (low <= 0) low = 0.1, high = 10;
+        double room = high / low < 1.2 ? 1.2 : pow(high / low, 0.04);
+        p->y.low = low / room, p->y.high = high * room;
+    } else {
+        double room = high > low ? 0.05 * (high - low) : fmax(0.05 * fabs(high), 1e-6);
+        p->y.low = p->kind == PLOT_RATE ? low : low - room, p->y.high = high + room;
+    }
+    axis_ticks_linear(&p->x, x_ticks, 1); /* there is no half step */
+    if (p->y.logarithmic)
+        axis_ticks_logarithmic(&p->y, y_ticks);
+    else
+        axis_ticks_linear(&p->y, y_ticks, 0);
+}
+
+/* Steps are a fair x only when a step is as many tokens in every run. */
+static inline bool runs_need_tokens(const Run *runs, int count) {
+    double low = INFINITY, high = 0;
+    for (int r = 0; r < count; r++) {
+        if (!(runs[r].tokens_per_step > 0)) return false;
+        low = fmin(low, runs[r].tokens_per_step), high = fmax(high, runs[r].tokens_per_step);
+    }
+    return high > 1.01 * low;
+}
+
+/* curves: [count], of the kind, and living as long as the plot. */
+static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Series *curves, int count,
+                              double floor, int x_ticks, int y_ticks) {
+    static const char *const titles[] = {"Validation loss", "Training loss", "Difference of validation loss",
+                                         "Gradient norm", "Learning rate"};
+    *p = (Plot){.kind = kind, .title = titles[kind], .count = count, .runs = runs, .curves = curves};
+    p->floor = kind == PLOT_VALIDATION || kind == PLOT_TRAINING ? floor : NAN;
+    p->x_is_tokens = runs_need_tokens(runs, count);
+    for (int r = 0; r < count; r++) p->x_scale[r] = p->x_is_tokens ? runs[r].tokens_per_step : 1;
+    plot_fit(p, x_ticks, y_ticks);
+}
+
+/* The curves of a kind, [count], empty for the difference of the first run to itself; each to be freed with series_free; the array with free. */
+static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
+    static const CurveKind kinds[] = {CURVE_VALIDATION, CURVE_TRAINING, CURVE_VALIDATION, CURVE_NORM,
+                                      CURVE_RATE};
+    Series *curves = check_malloc((size_t)count * sizeof *curves);
+    for (int r = 0; r < count; r++) {
+        const Series *whole = kind == PLOT_TRAINING ? &runs[r].smooth : &runs[r].curves[kinds[kind]];
+        if (kind != PLOT_DIFFERENCE)
+            curves[r] = series_bin(whole, whole->count, BIN_MEAN);
+        else if (r > 0 && !runs_need_tokens(runs, count)) /* steps of different size are not compared */
+            curves[r] = series_difference(&runs[0].curves[CURVE_VALIDATION], whole);
+    }
+    return curves;
+}
+
+static inline void plot_curves_free(Series *curves, int count) {
+    for (int r = 0; r < count; r++) series_free(&curves[r]);
+    free(curves);
+}
+
+/* The value at the end of a run's curve, as the table shows it, and as text: "nan" when the run diverged. */
+static inline const char *plot_end_text(const Plot *p, int run, char text[32]) {
+    double value = p->kind == PLOT_TRAINING ? p->runs[run].train_loss : series_end(&p->curves[run]);
+    if (!isfinite(value))
+        snprintf(text, 32, "nan");
+    else
+        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
+    return text;
+}
+
+/* The ends of the curves, and of the floor, as places along y that are `gap` apart for labels; who[i] is the
+   run of place i, p->count for the floor. Returns how many. */
+static inline int plot_end_places(const Plot *p, double gap, double places[PLOT_RUNS_MAX + 1],
+                                  int who[PLOT_RUNS_MAX + 1]) {
+    int n = 0;
+    for (int r = 0; r < p->count; r++) {
+        double last = series_last(&p->curves[r]);
+        if (isfinite(last)) places[n] = fmax(0, fmin(1, axis_place(&p->y, last))), who[n++] = r;
+    }
+    if (isfinite(p->floor)) places[n] = axis_place(&p->y, p->floor), who[n++] = p->count;
+    labels_spread(places, n, gap);
+    return n;
+}
+
+static inline bool plot_has_numbers(const Plot *p) {
+    for (int r = 0; r < p->count; r++)
+        for (int64_t i = 0; i < p->curves[r].count; i++)
+            if (isfinite(p->curves[r].y[i])) return true;
+    return false;
+}
+
+#endif

@@ -1,0 +1,409 @@
+/* report_png.h: the validation loss as a picture of 1200 x 700, for a README.
+
+   png_write(path, runs, count, floor)    with two or more runs and room for it, a strip below shows the
+                                          difference to the first run
+   Lines are drawn here, by distance: each pixel is covered as far as it lies inside the line. Letters come
+   from the first usual sans-serif font of the system through stb_truetype, else from stb_easy_font; the file
+   is written by stb_image_write (all of libstb-dev). Without stb the function says what to install. */
+#ifndef TOOLS_REPORT_PNG_H
+#define TOOLS_REPORT_PNG_H
+
+#include "report_plot.h"
+
+#if defined(__has_include)
+#if __has_include(<stb/stb_image_write.h>) && __has_include(<stb/stb_truetype.h>)
+#define REPORT_HAS_STB 1
+#endif
+#endif
+
+#ifndef REPORT_HAS_STB
+
+static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+    (void)runs, (void)count, (void)floor;
+    die("cannot write '%s': this program was built without stb; install libstb-dev (scripts/deps.sh does) "
+        "and "
+        "build it again",
+        path);
+}
+
+#else
+
+/* stb's headers are not written for our warnings */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wunused-but-set-variable"
+#pragma GCC diagnostic ignored "-Wcast-qual"
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#define STB_IMAGE_WRITE_STATIC
+#include <stb/stb_image_write.h>
+#define STB_TRUETYPE_IMPLEMENTATION
+#define STBTT_STATIC
+#include <stb/stb_truetype.h>
+#include <stb/stb_easy_font.h>
+#pragma GCC diagnostic pop
+
+enum { PNG_WIDTH = 1200, PNG_HEIGHT = 700, PNG_POINTS = 1000 };
+
+typedef struct {
+    float r, g, b;
+} Color;
+
+#define PNG_COLOR(hex)                                                                                       \
+    ((Color){((hex) >> 16 & 255) / 255.0f, ((hex) >> 8 & 255) / 255.0f, ((hex)&255) / 255.0f})
+
+static const unsigned png_colors[] = {0x2563eb, 0xe0590b, 0x0f9d6b, 0x8b3fd9,
+                                      0xd12f83, 0x0a8fb0, 0xa97f00, 0x64707f};
+enum { PNG_COLORS = sizeof png_colors / sizeof *png_colors };
+#define PNG_INK PNG_COLOR(0x1d1f24u)
+#define PNG_SOFT PNG_COLOR(0x6a6f7bu)
+#define PNG_LINE PNG_COLOR(0xe7e7e2u)
+#define PNG_EDGE PNG_COLOR(0xb9bab6u)
+
+typedef struct {
+    stbtt_fontinfo info;
+    unsigned char *data; /* NULL: no font found, stb_easy_font instead */
+} Font;
+
+typedef struct {
+    Color *pixels;   /* (PNG_HEIGHT, PNG_WIDTH) */
+    float *coverage; /* (PNG_HEIGHT, PNG_WIDTH): of the line being drawn */
+    Font regular, bold;
+} Picture;
+
+typedef struct {
+    double left, top, right, bottom;
+} Box;
+
+/* --------------------------------------------------------------------------------------------------- shapes */
+
+static inline void picture_blend(Picture *g, int x, int y, Color c, double alpha) {
+    if (x < 0 || y < 0 || x >= PNG_WIDTH || y >= PNG_HEIGHT || !(alpha > 0)) return;
+    Color *p = &g->pixels[y * PNG_WIDTH + x];
+    float a = alpha < 1 ? (float)alpha : 1;
+    *p = (Color){p->r + a * (c.r - p->r), p->g + a * (c.g - p->g), p->b + a * (c.b - p->b)};
+}
+
+/* A rectangle with edges anywhere; a pixel is covered by the part of it that lies inside. */
+static inline void picture_box(Picture *g, Box b, Color c) {
+    for (int y = (int)b.top; y < b.bottom; y++)
+        for (int x = (int)b.left; x < b.right; x++) {
+            double w = fmin(x + 1, b.right) - fmax(x, b.left), h = fmin(y + 1, b.bottom) - fmax(y, b.top);
+            picture_blend(g, x, y, c, w * h);
+        }
+}
+
+/* Adds a piece of a line with round ends to the coverage: joints are not covered twice. */
+static inline void picture_segment(Picture *g, double x0, double y0, double x1, double y1, double width) {
+    double radius = width / 2, dx = x1 - x0, dy = y1 - y0, length2 = dx * dx + dy * dy;
+    int top = (int)fmax(0, fmin(y0, y1) - radius - 1), left = (int)fmax(0, fmin(x0, x1) - radius - 1);
+    int bottom = (int)fmin(PNG_HEIGHT - 1, fmax(y0, y1) + radius + 1);
+    int right = (int)fmin(PNG_WIDTH - 1, fmax(x0, x1) + radius + 1);
+    for (int y = top; y <= bottom; y++)
+        for (int x = left; x <= right; x++) {
+            double px = x + 0.5 - x0, py = y + 0.5 - y0;
+            double along = length2 > 0 ? fmax(0, fmin(1, (px * dx + py * dy) / length2)) : 0;
+            double distance = hypot(px - along * dx, py - along * dy);
+            float covered = (float)fmax(0, fmin(1, radius + 0.5 - distance));
+            float *at = &g->coverage[y * PNG_WIDTH + x];
+            if (covered > *at) *at = covered;
+        }
+}
+
+/* Paints what was covered, inside the box alone, and forgets it. */
+static inline void picture_ink(Picture *g, Box clip, Color c) {
+    for (int y = (int)clip.top; y < (int)clip.bottom; y++)
+        for (int x = (int)clip.left; x < (int)clip.right; x++)
+            picture_blend(g, x, y, c, g->coverage[y * PNG_WIDTH + x]);
+    memset(g->coverage, 0, sizeof *g->coverage * PNG_WIDTH * PNG_HEIGHT);
+}
+
+/* ----------------------------------------------------------------------------------------------------- text */
+
+static inline bool font_load(Font *font, const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file) return false;
+    enum { LIMIT = 16 << 20 };
+    unsigned char *data = check_malloc(LIMIT);
+    size_t size = fread(data, 1, LIMIT, file);
+    fclose(file);
+    if (size > 1024 && size < LIMIT &&
+        stbtt_InitFont(&font->info, data, stbtt_GetFontOffsetForIndex(data, 0)))
+        font->data = data;
+    else
+        free(data);
+    return font->data != NULL;
+}
+
+static inline void font_find(Font *font, bool bold) {
+    static const char *const folders[] = {"/usr/share/fonts/truetype/liberation",
+                                          "/usr/share/fonts/truetype/noto",
+                                          "/usr/share/fonts/truetype/dejavu",
+                                          "/usr/share/fonts/liberation-sans",
+                                          "/usr/share/fonts/dejavu-sans-fonts",
+                                          "/usr/share/fonts/liberation",
+                                          "/usr/share/fonts/dejavu",
+                                          "/usr/share/fonts/TTF",
+                                          "/usr/share/fonts/noto",
+                                          "/usr/local/share/fonts",
+                                          "/System/Library/Fonts/Supplemental"};
+    static const char *const names[][2] = {{"LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf"},
+                                           {"NotoSans-Regular.ttf", "NotoSans-Bold.ttf"},
+                                           {"DejaVuSans.ttf", "DejaVuSans-Bold.ttf"},
+                                           {"Arial.ttf", "Arial Bold.ttf"}};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        for (size_t j = 0; j < sizeof names / sizeof *names; j++) {
+            char path[256];
+            snprintf(path, sizeof path, "%s/%s", folders[i], names[j][bold]);
+            if (font_load(font, path)) return;
+        }
+}
+
+/* The next character of UTF-8 text; damaged bytes count as '?'. */
+static inline int text_next(const char **text) {
+    unsigned char first = (unsigned char)*(*text)++;
+    int extra = first < 0x80 ? 0 : first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0xC0 ? 1 : -1;
+    if (extra < 0) return '?';
+    int code = extra == 0 ? first : first & (0x3F >> extra);
+    for (; extra > 0; extra--) {
+        if ((**text & 0xC0) != 0x80) return '?';
+        code = code << 6 | (*(*text)++ & 0x3F);
+    }
+    return code;
+}
+
+/* One letter of a font, blended with its left end at x on the baseline y. */
+static inline void picture_glyph(Picture *g, const Font *font, int glyph, double x, double y, float scale,
+                                 Color c) {
+    int width, height, left, top;
+    float shift = (float)(x - floor(x));
+    unsigned char *bitmap = stbtt_GetGlyphBitmapSubpixel(&font->info, scale, scale, shift, 0, glyph, &width,
+                                                         &height, &left, &top);
+    for (int j = 0; bitmap && j < height; j++)
+        for (int i = 0; i < width; i++)
+            picture_blend(g, (int)floor(x) + left + i, (int)lrint(y) + top + j, c,
+                          bitmap[j * width + i] / 255.0);
+    stbtt_FreeBitmap(bitmap, NULL);
+}
+
+/* Text of a real font, or only its width when g is NULL. */
+static inline double font_text(Picture *g, const Font *font, double x, double y, double size, Color c,
+                               const char *text) {
+    float scale = stbtt_ScaleForMappingEmToPixels(&font->info, (float)size);
+    double start = x;
+    int before = 0;
+    while (*text) {
+        int glyph = stbtt_FindGlyphIndex(&font->info, text_next(&text)), advance, bearing;
+        if (before) x += scale * (float)stbtt_GetGlyphKernAdvance(&font->info, before, glyph);
+        if (g) picture_glyph(g, font, glyph, x, y, scale, c);
+        stbtt_GetGlyphHMetrics(&font->info, glyph, &advance, &bearing);
+        x += scale * (float)advance;
+        before = glyph;
+    }
+    return x - start;
+}
+
+/* The same with the little pixel font, for machines without fonts. */
+static inline double easy_text(Picture *g, double x, double y, double size, Color c, const char *text) {
+    static struct {
+        float x, y, z;
+        unsigned char color[4];
+    } corners[4 * 4096];
+    char plain[128];
+    size_t n = 0;
+    while (*text && n + 1 < sizeof plain) {
+        int code = text_next(&text);
+        plain[n++] = code == 0x2212 ? '-' : code >= 32 && code < 127 ? (char)code : '?';
+    }
+    plain[n] = 0;
+    double scale = size / 10.0;
+    if (g) {
+        int quads = stb_easy_font_print(0, 0, plain, NULL, corners, sizeof corners);
+        for (int q = 0; q < quads; q++)
+            picture_box(g,
+                        (Box){x + scale * corners[4 * q].x, y + scale * (corners[4 * q].y - 7),
+                              x + scale * corners[4 * q + 2].x, y + scale * (corners[4 * q + 2].y - 7)},
+                        c);
+    }
+    return scale * stb_easy_font_width(plain);
+}
+
+static inline double text_draw(Picture *g, const Font *font, double x, double y, double size, Color c,
+                               const char *text) {
+    return font->data ? font_text(g, font, x, y, size, c, text) : easy_text(g, x, y, size, c, text);
+}
+
+/* anchor: 0 x is the left end, 0.5 the middle, 1 the right end; y the baseline. Returns the width. */
+static inline double picture_text(Picture *g, bool bold, double x, double y, double size, double anchor,
+                                  Color c, const char *text) {
+    const Font *font = bold ? &g->bold : &g->regular;
+    double width = text_draw(NULL, font, 0, 0, size, c, text);
+    text_draw(g, font, x - anchor * width, y, size, c, text);
+    return width;
+}
+
+/* --------------------------------------------------------------------------------------------------- the plot */
+
+static inline double box_x(const Plot *p, Box b, double place_step, int run) {
+    return b.left + axis_place(&p->x, place_step * p->x_scale[run]) * (b.right - b.left);
+}
+
+static inline double box_y(const Plot *p, Box b, double y) {
+    return b.bottom - fmax(-1, fmin(2, axis_place(&p->y, y))) * (b.bottom - b.top);
+}
+
+static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
+    char text[32];
+    for (int i = 0; i < p->y.tick_count; i++) {
+        double y = floor(box_y(p, b, p->y.ticks[i]));
+        bool zero = p->kind == PLOT_DIFFERENCE && p->y.ticks[i] == 0;
+        picture_box(g, (Box){b.left, y, b.right, y + 1}, zero ? PNG_EDGE : PNG_LINE);
+        picture_text(g, false, b.left - 12, y + 5.5, 16, 1, PNG_SOFT, axis_label(&p->y, p->y.ticks[i], text));
+    }
+    picture_box(g, (Box){b.left, b.bottom, b.right, b.bottom + 1}, PNG_EDGE);
+    for (int i = 0; i < p->x.tick_count; i++) {
+        double x = floor(b.left + axis_place(&p->x, p->x.ticks[i]) * (b.right - b.left));
+        picture_box(g, (Box){x, b.bottom, x + 1, b.bottom + 6}, PNG_EDGE);
+        if (x_labels)
+            picture_text(g, false, x, b.bottom + 25, 16, 0.5, PNG_SOFT,
+                         axis_label(&p->x, p->x.ticks[i], text));
+    }
+    if (x_labels)
+        picture_text(g, false, b.right + 14, b.bottom + 25, 16, 0, PNG_SOFT,
+                     p->x_is_tokens ? "tokens" : "steps");
+}
+
+static inline void png_curve(Picture *g, const Plot *p, Box b, int run) {
+    Series s = series_bin(&p->curves[run], PNG_POINTS, BIN_MEAN);
+    for (int64_t i = 0; i < s.count; i++) {
+        if (!isfinite(s.y[i])) continue;
+        double x = box_x(p, b, s.x[i], run), y = box_y(p, b, s.y[i]);
+        if (i > 0 && isfinite(s.y[i - 1]))
+            picture_segment(g, box_x(p, b, s.x[i - 1], run), box_y(p, b, s.y[i - 1]), x, y, 3);
+        if (s.count <= 64) picture_segment(g, x, y, x, y, 9);
+    }
+    Box clip = {b.left - 6, b.top, b.right + 6, b.bottom + 6};
+    picture_ink(g, clip, PNG_COLOR(png_colors[run % PNG_COLORS]));
+    series_free(&s);
+}
+
+static inline void png_floor(Picture *g, const Plot *p, Box b) {
+    double y = box_y(p, b, p->floor);
+    for (double x = b.left; x < b.right; x += 9) picture_segment(g, x, y, x + 2, y, 2);
+    picture_ink(g, b, PNG_SOFT);
+}
+
+/* At the right end of each curve its last value and name. */
+static inline void png_labels(Picture *g, const Plot *p, Box b) {
+    double places[PLOT_RUNS_MAX + 1];
+    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 23 / (b.bottom - b.top), places, who);
+    for (int i = 0; i < n; i++) {
+        char text[32];
+        int r = who[i];
+        Color c = r == p->count ? PNG_SOFT : PNG_COLOR(png_colors[r % PNG_COLORS]);
+        double y = b.bottom - places[i] * (b.bottom - b.top) + 6;
+        if (r == p->count)
+            snprintf(text, sizeof text, "%.3f", p->floor);
+        else
+            plot_end_text(p, r, text);
+        double width = picture_text(g, true, b.right + 16, y, 17, 0, c, text);
+        picture_text(g, false, b.right + 16 + width + 8, y, 17, 0, c,
+                     r == p->count ? "entropy" : p->runs[r].name);
+    }
+}
+
+static inline void png_heading(Picture *g, const Plot *p, double left) {
+    double x = left;
+    picture_text(g, true, left, 46, 25, 0, PNG_INK, p->title);
+    for (int r = 0; r < p->count && x < PNG_WIDTH - 160; r++) {
+        char attention[64];
+        const char *kind = run_option(&p->runs[r], "attn", attention);
+        picture_segment(g, x + 2, 72, x + 26, 72, 4);
+        picture_ink(g, (Box){0, 0, PNG_WIDTH, PNG_HEIGHT}, PNG_COLOR(png_colors[r % PNG_COLORS]));
+        x += 36 + picture_text(g, false, x + 36, 78, 17, 0, PNG_INK, p->runs[r].name);
+        if (*kind && !strstr(p->runs[r].name, kind))
+            x += 7 + picture_text(g, false, x + 7, 78, 17, 0, PNG_SOFT, kind);
+        x += 28;
+    }
+}
+
+static inline void png_facts(Picture *g, const Plot *p, double right) {
+    char text[160], number[32], step[32];
+    double last = 0;
+    int n = 0;
+    for (int r = 0; r < p->count; r++)
+        if (p->curves[r].count) last = fmax(last, p->curves[r].x[p->curves[r].count - 1]);
+    text[0] = 0;
+    if (isfinite(p->runs[0].parameters))
+        n = snprintf(text, sizeof text, "%s parameters, ", text_short(p->runs[0].parameters, number));
+    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", text_grouped(last, step), last == 1 ? "" : "s");
+    picture_text(g, false, right, 46, 17, 1, PNG_SOFT, text);
+}
+
+static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
+    png_axes(g, p, b, x_labels);
+    if (isfinite(p->floor)) png_floor(g, p, b);
+    for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
+}
+
+static inline void png_difference(Picture *g, const Run *runs, int count, Box b) {
+    char text[256];
+    Plot plot;
+    Series *curves = plot_curves(PLOT_DIFFERENCE, runs, count);
+    plot_begin(&plot, PLOT_DIFFERENCE, runs, curves, count, NAN, 8, 3);
+    snprintf(text, sizeof text, "%s%sminus %s", count == 2 ? runs[1].name : "", count == 2 ? " " : "",
+             runs[0].name);
+    picture_text(g, false, b.left, b.top - 10, 16, 0, PNG_SOFT, text);
+    png_draw(g, &plot, b, true);
+    if (count <= 5) png_labels(g, &plot, b); /* the strip has room for four */
+    plot_curves_free(curves, count);
+}
+
+static inline void png_to_file(void *context, void *data, int size) {
+    check_fwrite(data, 1, (size_t)size, (FILE *)context, "the picture");
+}
+
+static inline void png_save(const Picture *g, const char *path) {
+    unsigned char *bytes = check_malloc(3 * PNG_WIDTH * PNG_HEIGHT);
+    for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) {
+        const Color c = g->pixels[i];
+        const float parts[3] = {c.r, c.g, c.b};
+        for (int k = 0; k < 3; k++) bytes[3 * i + (size_t)k] = (unsigned char)lrintf(255 * parts[k]);
+    }
+    FILE *file = check_fopen(path, "wb", "name a file in a folder that exists: --png=FILE");
+    if (!stbi_write_png_to_func(png_to_file, file, PNG_WIDTH, PNG_HEIGHT, 3, bytes, 3 * PNG_WIDTH))
+        die("cannot make the picture '%s'", path);
+    check_fclose(file, path);
+    free(bytes);
+}
+
+static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+    Picture g = {.pixels = check_malloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
+                 .coverage = check_malloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
+    for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) g.pixels[i] = (Color){1, 1, 1};
+    font_find(&g.regular, false), font_find(&g.bold, true);
+    Plot plot;
+    Series *curves = plot_curves(PLOT_VALIDATION, runs, count);
+    plot_begin(&plot, PLOT_VALIDATION, runs, curves, count, floor, 8, 6);
+    bool strip = false; /* a difference needs steps that two runs share */
+    Series *differences = plot_curves(PLOT_DIFFERENCE, runs, count);
+    for (int r = 1; r < count; r++) strip = strip || differences[r].count > 1;
+    plot_curves_free(differences, count);
+    Box box = {84, 108, PNG_WIDTH - 190, strip ? 480 : PNG_HEIGHT - 56};
+    png_heading(&g, &plot, box.left);
+    png_facts(&g, &plot, PNG_WIDTH - 28);
+    png_draw(&g, &plot, box, !strip);
+    png_labels(&g, &plot, box);
+    if (!plot_has_numbers(&plot))
+        picture_text(&g, false, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 20, 0.5, PNG_SOFT,
+                     "no validation loss in the logs");
+    if (strip) png_difference(&g, runs, count, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
+    png_save(&g, path);
+    plot_curves_free(curves, count);
+    free(g.pixels), free(g.coverage), free(g.regular.data), free(g.bold.data);
+}
+
+#endif
+#endif

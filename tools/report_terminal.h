@@ -1,0 +1,256 @@
+/* report_terminal.h: the table and the loss curves in 80 columns.
+
+   Braille dots where the locale is UTF-8, ASCII elsewhere. Each run has a mark of its own along its curve and
+   at its label, so runs are told apart without colour; colour is added on a terminal (NO_COLOR turns it off). */
+#ifndef TOOLS_REPORT_TERMINAL_H
+#define TOOLS_REPORT_TERMINAL_H
+
+#include <strings.h>
+#include <unistd.h>
+#include "report_plot.h"
+
+enum { TERM_WIDTH = 80, TERM_LEFT = 8, TERM_COLUMNS = 52, TERM_ROWS = 15 };
+
+typedef struct {
+    bool utf8, color;
+} Terminal;
+
+static inline Terminal terminal_of(FILE *file) {
+    const char *names[] = {"LC_ALL", "LC_CTYPE", "LANG"}, *locale = NULL;
+    for (int i = 0; i < 3 && !locale; i++) {
+        locale = getenv(names[i]);
+        if (locale && !*locale) locale = NULL;
+    }
+    const char *charset = locale ? strchr(locale, '.') : NULL, *no_color = getenv("NO_COLOR");
+    const char *kind = getenv("TERM");
+    return (Terminal){
+        .utf8 = charset && (strncasecmp(charset, ".utf-8", 6) == 0 || strncasecmp(charset, ".utf8", 5) == 0),
+        .color = isatty(fileno(file)) && !(no_color && *no_color) && kind && strcmp(kind, "dumb") != 0};
+}
+
+/* Blue and orange first: far apart for every kind of colour vision. */
+static const int terminal_colors[] = {39, 208, 35, 134, 205, 44, 178, 245};
+static const char *const terminal_marks_utf8[] = {"●", "○", "■", "□", "▲", "△", "◆", "◇"};
+static const char terminal_marks_ascii[] = "*o#+x%@&";
+enum { TERM_STYLES = 8 };
+
+static inline const char *terminal_mark(const Terminal *t, int run) {
+    static char ascii[2];
+    ascii[0] = terminal_marks_ascii[run % TERM_STYLES];
+    return t->utf8 ? terminal_marks_utf8[run % TERM_STYLES] : ascii;
+}
+
+static inline void terminal_paint(const Terminal *t, int run, bool on) {
+    if (!t->color) return;
+    if (on)
+        printf("\033[38;5;%dm", terminal_colors[run % TERM_STYLES]);
+    else
+        printf("\033[0m");
+}
+
+/* ------------------------------------------------------------------------------------------------- the table */
+
+/* Display columns of UTF-8 text, one for each character. */
+static inline int text_columns(const char *text) {
+    int n = 0;
+    for (; *text; text++) n += (*text & 0xC0) != 0x80;
+    return n;
+}
+
+/* Prints text in exactly `width` columns; what does not fit is cut, its end kept: the end tells runs apart. */
+static inline void print_fitted(const char *text, int width, bool right) {
+    int columns = text_columns(text);
+    for (; columns > width; columns--) {
+        text++;
+        while ((*text & 0xC0) == 0x80) text++;
+    }
+    printf("%*s%s%*s", right ? width - columns : 0, "", text, right ? 0 : width - columns, "");
+}
+
+static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
+    int width[FIGURE_COUNT], total = 2;
+    char text[96];
+    for (int f = 0; f < FIGURE_COUNT; f++) {
+        width[f] = text_columns(figures[f].title);
+        for (int r = 0; r < count; r++) {
+            int columns = text_columns(figure_text(&runs[r], f, text));
+            if (columns > width[f]) width[f] = columns;
+        }
+        total += width[f] + (f ? 2 : 0);
+    }
+    if (total > TERM_WIDTH) { /* the name gives way */
+        width[FIGURE_NAME] -= total - TERM_WIDTH;
+        if (width[FIGURE_NAME] < 8) width[FIGURE_NAME] = 8;
+    }
+    printf("  ");
+    for (int f = 0; f < FIGURE_COUNT; f++) {
+        printf("%s", f ? "  " : "");
+        print_fitted(figures[f].title, width[f], f >= FIGURE_PARAMETERS);
+    }
+    printf("\n");
+    for (int r = 0; r < count; r++) {
+        terminal_paint(t, r, true);
+        printf("%s ", terminal_mark(t, r));
+        terminal_paint(t, r, false);
+        for (int f = 0; f < FIGURE_COUNT; f++) {
+            printf("%s", f ? "  " : "");
+            print_fitted(figure_text(&runs[r], f, text), width[f], f >= FIGURE_PARAMETERS);
+        }
+        printf("\n");
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ the curves */
+
+/* A grid of character cells: dots of the lines, who drew there last, and marks over them. */
+typedef struct {
+    unsigned char dots[TERM_ROWS][TERM_COLUMNS]; /* braille: 2 x 4 dots in a cell */
+    signed char owner[TERM_ROWS][TERM_COLUMNS];  /* -1: nobody, -2: the floor line */
+    bool mark[TERM_ROWS][TERM_COLUMNS];
+} Canvas;
+
+static inline void canvas_dot(Canvas *c, int x, int y, int run) {
+    static const unsigned char bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
+    if (x < 0 || y < 0 || x >= 2 * TERM_COLUMNS || y >= 4 * TERM_ROWS) return;
+    c->dots[y / 4][x / 2] |= bits[y % 4][x % 2];
+    if (!c->mark[y / 4][x / 2]) c->owner[y / 4][x / 2] = (signed char)run;
+}
+
+static inline int canvas_x(const Plot *p, int run, double x) {
+    return (int)lrint(axis_place(&p->x, x * p->x_scale[run]) * (2 * TERM_COLUMNS - 1));
+}
+
+static inline int canvas_y(const Plot *p, double y) {
+    double place = fmax(-1, fmin(2, axis_place(&p->y, y))); /* the curve may leave the frame */
+    return (int)lrint((1 - place) * (4 * TERM_ROWS - 1));
+}
+
+static inline void canvas_line(Canvas *c, int x0, int y0, int x1, int y1, int run) {
+    int steps = abs(x1 - x0) > abs(y1 - y0) ? abs(x1 - x0) : abs(y1 - y0);
+    for (int i = 0; i <= steps; i++) {
+        double part = steps ? (double)i / steps : 0;
+        canvas_dot(c, (int)lrint(x0 + part * (x1 - x0)), (int)lrint(y0 + part * (y1 - y0)), run);
+    }
+}
+
+/* Where the curve of a run runs at a column of cells; -1: nowhere. */
+static inline int canvas_row_at(const Plot *p, int run, int column) {
+    const Series *s = &p->curves[run];
+    double x = (2 * column + 0.5) / (2 * TERM_COLUMNS - 1) * p->x.high / p->x_scale[run];
+    for (int64_t i = 1; i < s->count; i++) {
+        if (s->x[i] < x || s->x[i - 1] > x || !isfinite(s->y[i]) || !isfinite(s->y[i - 1])) continue;
+        double part = (x - s->x[i - 1]) / (s->x[i] - s->x[i - 1]);
+        int y = canvas_y(p, s->y[i - 1] + part * (s->y[i] - s->y[i - 1]));
+        return y < 0 || y >= 4 * TERM_ROWS ? -1 : y / 4;
+    }
+    return -1;
+}
+
+static inline void canvas_draw(Canvas *c, const Plot *p) {
+    memset(c, 0, sizeof *c);
+    memset(c->owner, -1, sizeof c->owner);
+    if (isfinite(p->floor))
+        for (int x = 0; x < 2 * TERM_COLUMNS; x += 3) canvas_dot(c, x, canvas_y(p, p->floor), -2);
+    for (int r = 0; r < p->count; r++) {
+        const Series *s = &p->curves[r];
+        for (int64_t i = 0; i < s->count; i++) {
+            if (!isfinite(s->y[i])) continue;
+            int64_t from = i > 0 && isfinite(s->y[i - 1]) ? i - 1 : i;
+            canvas_line(c, canvas_x(p, r, s->x[from]), canvas_y(p, s->y[from]), canvas_x(p, r, s->x[i]),
+                        canvas_y(p, s->y[i]), r);
+        }
+    }
+    /* marks: each run at columns of its own, so that curves which lie on one another both show */
+    int period = p->count > 3 ? 3 * p->count : 10;
+    for (int r = 0; r < p->count; r++)
+        for (int column = 2 + r * period / p->count; column < TERM_COLUMNS; column += period) {
+            int row = canvas_row_at(p, r, column);
+            if (row >= 0) c->mark[row][column] = true, c->owner[row][column] = (signed char)r;
+        }
+}
+
+static inline void canvas_print_cell(const Terminal *t, const Canvas *c, int row, int column) {
+    int owner = c->owner[row][column], dots = c->dots[row][column];
+    if (owner == -1) {
+        putchar(' ');
+        return;
+    }
+    if (owner >= 0) terminal_paint(t, owner, true);
+    if (c->mark[row][column])
+        printf("%s", terminal_mark(t, owner));
+    else if (t->utf8)
+        printf("%c%c%c", 0xE2, 0xA0 | dots >> 6, 0x80 | (dots & 0x3F)); /* U+2800 + dots */
+    else
+        putchar(owner == -2 ? '-' : '.');
+    if (owner >= 0) terminal_paint(t, owner, false);
+}
+
+/* Which label stands in which row at the right; -1: none. The floor's label is number p->count. */
+static inline void terminal_labels(const Plot *p, int rows[TERM_ROWS]) {
+    double places[PLOT_RUNS_MAX + 1];
+    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 1.0 / (TERM_ROWS - 1), places, who);
+    for (int row = 0; row < TERM_ROWS; row++) rows[row] = -1;
+    for (int i = 0; i < n; i++) {
+        int row = (int)lrint((1 - places[i]) * (TERM_ROWS - 1));
+        row = row < 0 ? 0 : row >= TERM_ROWS ? TERM_ROWS - 1 : row;
+        while (row < TERM_ROWS - 1 && rows[row] >= 0) row++;
+        if (rows[row] < 0) rows[row] = who[i];
+    }
+}
+
+static inline void terminal_print_label(const Terminal *t, const Plot *p, int label) {
+    char text[160], value[32];
+    if (label == p->count) {
+        printf(" %-.3f floor", p->floor);
+        return;
+    }
+    snprintf(text, sizeof text, "%s %s", plot_end_text(p, label, value), p->runs[label].name);
+    int room = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4, cut = room;
+    while (cut > 0 && (text[cut] & 0xC0) == 0x80) cut--; /* never inside a character */
+    if ((int)strlen(text) > room) text[cut] = 0;
+    terminal_paint(t, label, true);
+    printf(" %s %s", terminal_mark(t, label), text);
+    terminal_paint(t, label, false);
+}
+
+static inline void terminal_plot(const Terminal *t, const Plot *p) {
+    static Canvas canvas;
+    int labels[TERM_ROWS];
+    char text[32];
+    canvas_draw(&canvas, p);
+    terminal_labels(p, labels);
+    printf("\n  %s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "");
+    for (int row = 0; row < TERM_ROWS; row++) {
+        const char *label = "";
+        for (int i = 0; i < p->y.tick_count; i++)
+            if ((int)lrint((1 - axis_place(&p->y, p->y.ticks[i])) * (4 * TERM_ROWS - 1)) / 4 == row)
+                label = axis_label(&p->y, p->y.ticks[i], text);
+        printf("%*s %s", TERM_LEFT - 2, label, t->utf8 ? (*label ? "┤" : "│") : *label ? "+" : "|");
+        int end = TERM_COLUMNS;
+        if (labels[row] < 0)
+            while (end > 0 && canvas.owner[row][end - 1] == -1) end--; /* no blanks at the end of a line */
+        for (int column = 0; column < end; column++) canvas_print_cell(t, &canvas, row, column);
+        if (labels[row] >= 0) terminal_print_label(t, p, labels[row]);
+        printf("\n");
+    }
+    char axis[TERM_COLUMNS + 32], *line = axis;
+    memset(axis, ' ', sizeof axis);
+    bool tick_at[TERM_COLUMNS] = {false};
+    int free_from = 0;
+    for (int i = 0; i < p->x.tick_count; i++) {
+        int column = (int)lrint(axis_place(&p->x, p->x.ticks[i]) * (TERM_COLUMNS - 1));
+        tick_at[column] = true;
+        int n = (int)strlen(axis_label(&p->x, p->x.ticks[i], text)), start = column - n / 2;
+        if (start < free_from) start = free_from;
+        if (start > column || start + n > TERM_COLUMNS + 8) continue;
+        memcpy(line + start, text, (size_t)n);
+        free_from = start + n + 1;
+    }
+    line[free_from] = 0;
+    printf("%*s%s", TERM_LEFT - 1, "", t->utf8 ? "└" : "+");
+    for (int column = 0; column < TERM_COLUMNS; column++)
+        printf("%s", t->utf8 ? (tick_at[column] ? "┴" : "─") : tick_at[column] ? "+" : "-");
+    printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
+}
+
+#endif
