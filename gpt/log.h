@@ -176,8 +176,10 @@ static inline void log_duration(char text[LOG_CELL_SIZE], double seconds) {
         snprintf(text, LOG_CELL_SIZE, "%ld:%02ld", s / 60, s % 60);
     else if (s < 100 * 3600)
         snprintf(text, LOG_CELL_SIZE, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
+    else if (s < 1000 * 86400)
         snprintf(text, LOG_CELL_SIZE, "%ldd%02ldh", s / 86400, s / 3600 % 24);
+    else
+        snprintf(text, LOG_CELL_SIZE, "%ldd", s / 86400);
 }
 
 static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, const LogRow *row,
@@ -503,20 +505,25 @@ static inline void log_clear(Log *log) {
     log->drawn = false;
 }
 
-static inline void log_draw(Log *log) {
+/* What fits: a text that reaches the last column wraps, and a wrapped line cannot be rewritten in place. */
+static inline int log_columns(const Log *log) {
     struct winsize window = {0};
-    int columns = log->columns;
-    if (columns <= 0 && ioctl(fileno(log->screen), TIOCGWINSZ, &window) == 0) columns = window.ws_col;
-    if (columns <= 1) columns = 80;
-    /* A line that fills the last column wraps, and a wrapped line cannot be rewritten in place. */
-    fprintf(log->screen, "\r%.*s\033[K", columns - 1, log->line);
+    if (!log->terminal) return LOG_TEXT_SIZE;
+    if (log->columns > 0) return log->columns - 1;
+    bool known = ioctl(fileno(log->screen), TIOCGWINSZ, &window) == 0 && window.ws_col > 1;
+    return (known ? window.ws_col : 80) - 1;
+}
+
+/* The cursor goes back to the first column: a ^C or an error message then does not trail the line. */
+static inline void log_draw(Log *log) {
+    fprintf(log->screen, "\r%.*s\033[K\r", log_columns(log), log->line);
     log->drawn = true, log->pending = false;
 }
 
 static inline void log_heading(Log *log) {
     char text[LOG_TEXT_SIZE];
     log_line(text, NULL, log->total_steps);
-    fprintf(log->screen, "%s\n", text);
+    fprintf(log->screen, "%.*s\n", log_columns(log), text);
     log->lines_since_heading = 0;
 }
 
