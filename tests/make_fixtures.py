@@ -4,7 +4,7 @@
     python3 tests/make_fixtures.py            writes tests/fixtures/NAME/, one folder a case
     python3 tests/make_fixtures.py --check    says how far the same models are from these numbers in float32
 
-Needs PyTorch (1.13 and 2.x give the same numbers) and nothing else. The model is that of train_gpt.c, written
+Needs PyTorch (1.13 and 2.15 gave the same bytes) and nothing else. The model is that of train_gpt.c, written
 with PyTorch's own operations in float64 and differentiated by autograd, so that nothing is shared with the C
 code. A folder holds
 
