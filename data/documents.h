@@ -343,9 +343,7 @@ static bool reader_read(Reader *r, Block *b) {
         ((head[0] == 0xFF && head[1] == 0xFE) || (head[0] == 0xFE && head[1] == 0xFF)))
         die("'%s' is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
             r->inputs->sources[r->place.source].path);
-    int mark = r->read == 0 && got >= 3 && memcmp(head, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* no text */
-    if (mark) memmove(b->bytes + b->n, b->bytes + b->n + mark, (size_t)(got - mark));
-    b->n += (size_t)(got - mark), r->read += got;
+    b->n += (size_t)got, r->read += got;
     return got < want || want < READ_BYTES;
 }
 
