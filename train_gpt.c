@@ -855,7 +855,7 @@ static const struct {
     {"head_dim", offsetof(ModelConfig, head_dim), NULL},
     {"intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
     {"max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
-    {"hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|swiglu"},
+    {"hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
     {"position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
     {"attention", offsetof(ModelConfig, attn), "standard|laser"},
     {"laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
@@ -964,8 +964,6 @@ void load_checkpoint(Trainer *t, const char *folder) {
 
 /* ============================================================================================== 6. main ==== */
 
-#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the model */
-
 /* 12.3M for 12300000 */
 static const char *units(double x, char text[LOG_CELL_SIZE]) {
     log_units(text, x, 1, 0);
@@ -982,7 +980,7 @@ static void write_run_json(const Trainer *t, const char *name, cJSON *json) {
 }
 
 /* Checks what no single option's bounds can; resolves the options that default to "what fits". */
-static ModelConfig resolve_options(Options *o, OptionSet *set) {
+ModelConfig resolve_options(Options *o, OptionSet *set) {
     if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
     if (o->position == POSITION_ROPE && o->head_dim % 2)
         options_fail(set, "--head-dim=%d: rope turns pairs; give an even size or another --pos",
@@ -1022,8 +1020,25 @@ static ModelConfig resolve_options(Options *o, OptionSet *set) {
                          .dtype = o->dtype};
 }
 
+/* The trainer that the options describe: open_data, trainer_allocate and open_run make it ready to run. */
+Trainer trainer_plan(Options *options, OptionSet *set) {
+    ModelConfig config = resolve_options(options, set);
+    Trainer t = {.options = options, .option_set = set, .last_val_loss = NAN};
+    t.model = model_plan(&config, (int)options->batch);
+    t.step_sequences = options->total_batch / options->seq_len;
+    t.micro_steps = t.step_sequences / (options->batch * parallel_ranks());
+    return t;
+}
+
+void trainer_free(Trainer *t) {
+    model_free(&t->model);
+    free(t->mean), free(t->square), free(t->inputs), free(t->targets);
+    if (t->train.n_parts) dataset_close(&t->train), dataset_close(&t->val);
+    if (t->tokenizer) tokenizer_free(t->tokenizer);
+}
+
 /* What runs, before anything is allocated. */
-static void print_configuration(const Trainer *t) {
+void print_configuration(const Trainer *t) {
     const Options *o = t->options;
     char cpu[128], a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], c[64];
     double matrices = 0, norms = 0;
@@ -1055,7 +1070,7 @@ static void print_configuration(const Trainer *t) {
 }
 
 /* Bytes the run will take, by category, printed when asked; allocation follows the same tables. */
-static int64_t memory_plan(const Model *model, bool print) {
+int64_t memory_plan(const Model *model, bool print) {
     TensorTable table = activations_plan(model);
     size_t weights = model->parameters.floats, kept = 0;
     for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
@@ -1076,7 +1091,7 @@ static int64_t memory_plan(const Model *model, bool print) {
     return (int64_t)categories[count - 1].floats * 4;
 }
 
-static void allocate(Trainer *t) {
+void trainer_allocate(Trainer *t) {
     int64_t need = memory_plan(&t->model, false), have = machine_memory_available();
     if (need > have)
         die("the run needs %.1f GiB, this machine has %.1f GiB free; lower --batch (or the model's size)",
@@ -1091,7 +1106,7 @@ static void allocate(Trainer *t) {
 }
 
 /* Prints what a run would be and what it would take; times two micro-steps and an update on random tokens. */
-static void dry_run(Trainer *t) {
+void dry_run(Trainer *t) {
     int64_t matrix = model_matrix_parameters(&t->model);
     printf("\n");
     tensors_print(&t->model.parameters, t->model.config.layers);
@@ -1105,7 +1120,7 @@ static void dry_run(Trainer *t) {
     }
     printf("\ntiming two micro-steps and an update...\n");
     fflush(stdout);
-    allocate(t);
+    trainer_allocate(t);
     const int T = t->model.config.seq_len, B = t->model.batch;
     model_init(&t->model, (uint64_t)t->options->seed);
     for (int64_t i = 0; i < (int64_t)B * T; i++)
@@ -1134,12 +1149,12 @@ static void dry_run(Trainer *t) {
     printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
 }
 
-static void open_data(Trainer *t) {
+void open_data(Trainer *t) {
     const Options *o = t->options;
     char path[CHECKPOINT_PATH_SIZE];
-    dataset_check_manifest(o->data, (int)o->vocab_size);
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
+    dataset_check_manifest(o->data, (int)o->vocab_size);
     snprintf(path, sizeof path, "%s/tokenizer.json", o->data);
     if (access(path, R_OK) == 0)
         t->tokenizer = tokenizer_load(path);
@@ -1153,7 +1168,7 @@ static void open_data(Trainer *t) {
 }
 
 /* The folder of the run: made, its config.json written, the checkpoint to go on from found. */
-static void open_run(Trainer *t) {
+void open_run(Trainer *t) {
     const Options *o = t->options;
     char folder[CHECKPOINT_PATH_SIZE] = "", cpu[128];
     long step;
@@ -1188,7 +1203,7 @@ static void open_run(Trainer *t) {
 }
 
 /* Validates, samples and saves when their steps have come; `last` forces validation and a checkpoint. */
-static void between_steps(Trainer *t, bool last) {
+void between_steps(Trainer *t, bool last) {
     const Options *o = t->options;
     if (last || (o->val_every && t->step % o->val_every == 0)) {
         t->last_val_loss = validate(t);
@@ -1203,7 +1218,7 @@ static void between_steps(Trainer *t, bool last) {
 }
 
 /* RUN/summary.json: what a table of results needs. */
-static void write_summary(const Trainer *t) {
+void write_summary(const Trainer *t) {
     if (!*t->options->out || parallel_rank() != 0) return;
     LogSmooth smooth = t->log.smooth;
     cJSON *json = cJSON_CreateObject();
@@ -1216,7 +1231,7 @@ static void write_summary(const Trainer *t) {
     write_run_json(t, "summary.json", json);
 }
 
-static void train(Trainer *t) {
+void train(Trainer *t) {
     const Options *o = t->options;
     if (t->step >= o->steps && parallel_rank() == 0)
         printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
@@ -1238,6 +1253,8 @@ static void train(Trainer *t) {
     write_summary(t);
 }
 
+#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
+
 /* The second signal ends the program at once. */
 static void on_stop_signal(int number) {
     if (stop_requested++) _exit(128 + number);
@@ -1252,30 +1269,22 @@ int main(int argc, char **argv) {
 #ifdef _OPENMP
     if (options.threads > 0) omp_set_num_threads((int)options.threads);
 #endif
-    Trainer trainer = {.options = &options, .option_set = &set, .last_val_loss = NAN};
-    ModelConfig config = resolve_options(&options, &set);
-    trainer.model = model_plan(&config, (int)options.batch);
-    trainer.step_sequences = options.total_batch / options.seq_len;
-    trainer.micro_steps = trainer.step_sequences / (options.batch * parallel_ranks());
+    Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);
     trainer.peak_flops = machine_peak_flops(options.dtype != 0);
     if (options.dry_run) {
         if (parallel_rank() == 0) dry_run(&trainer);
     } else {
         open_data(&trainer);
-        allocate(&trainer);
+        trainer_allocate(&trainer);
         open_run(&trainer);
         struct sigaction action = {.sa_handler = on_stop_signal};
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
         train(&trainer);
         if (parallel_rank() == 0) log_close(&trainer.log);
-        dataset_close(&trainer.train);
-        dataset_close(&trainer.val);
-        if (trainer.tokenizer) tokenizer_free(trainer.tokenizer);
     }
-    model_free(&trainer.model);
-    free(trainer.mean), free(trainer.square), free(trainer.inputs), free(trainer.targets);
+    trainer_free(&trainer);
     parallel_finish();
     return 0;
 }

@@ -473,7 +473,7 @@ static const Option train_options[] = {
         "tokens per optimizer step; 0: one micro-step of every rank"),
     ROW("Data and batch", "steps", OPTION_INT, steps, "320", 1, 1e9, "", true,
         "optimizer steps of the whole run"),
-    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 9e15, "", true,
+    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", true,
         "decides initial weights, order of the data and samples"),
 
     ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", true, "peak learning rate"),

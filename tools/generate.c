@@ -17,7 +17,7 @@ static const Option generate_options[] = {
     ROW("tokens", OPTION_INT, tokens, "128", 1, 1e6, "", "tokens to add"),
     ROW("samples", OPTION_INT, samples, "1", 1, 1e6, "", "texts to write, each with its own seed"),
     ROW("temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", "0: the likeliest token always"),
-    ROW("seed", OPTION_INT, seed, "1", 0, 9e15, "", "the same seed gives the same text"),
+    ROW("seed", OPTION_INT, seed, "1", 0, 1e14, "", "the same seed gives the same text"),
     ROW("threads", OPTION_INT, threads, "0", 0, 4096, "", "OpenMP threads; 0: all cores"),
 };
 #undef ROW

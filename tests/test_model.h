@@ -1,0 +1,370 @@
+/* Tests of the whole model and of the training step: PyTorch's numbers (tests/fixtures, made by make_fixtures.py),
+   the bugs that trainers people trusted have had, and the same bits for any number of threads. */
+#ifndef TESTS_TEST_MODEL_H
+#define TESTS_TEST_MODEL_H
+
+#include "harness.h"
+#include "test_options.h"
+
+/* ---- PyTorch's numbers ---- */
+
+static const char *const fixture_names[] = {"standard", "laser", "swiglu", "relu", "learned", "sinusoidal"};
+
+typedef struct {
+    Model model;
+    NamedTensor *expected;
+    int expected_count, B, T;
+} Fixture;
+
+static Fixture fixture_open(const char *name) {
+    char folder[256], path[300], error[CHECKPOINT_ERROR_SIZE];
+    snprintf(folder, sizeof folder, "tests/fixtures/%s", name);
+    snprintf(path, sizeof path, "%s/expected.safetensors", folder);
+    Fixture f = {.T = 0};
+    if (!safetensors_load(path, &f.expected, &f.expected_count, error)) die("%s", error);
+    const NamedTensor *inputs = safetensors_find(f.expected, f.expected_count, "inputs");
+    f.B = (int)inputs->shape[0], f.T = (int)inputs->shape[1];
+    f.model = model_load(folder, f.B);
+    return f;
+}
+
+static void fixture_close(Fixture *f) {
+    model_free(&f->model);
+    safetensors_free(f->expected, f->expected_count);
+}
+
+static const float *fixture_numbers(const Fixture *f, const char *prefix, const char *name, size_t *count) {
+    char full[128];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    const NamedTensor *t = safetensors_find(f->expected, f->expected_count, full);
+    if (!t) die("the fixture has no '%s'", full);
+    *count = 1;
+    for (int i = 0; i < t->rank; i++) *count *= (size_t)t->shape[i];
+    return t->data;
+}
+
+/* Tokens are stored as numbers of float32, which holds them exactly. */
+static void fixture_tokens(const Fixture *f, const char *name, int batch, int32_t *tokens) {
+    size_t count, n = (size_t)f->B * (size_t)f->T;
+    const float *numbers = fixture_numbers(f, "", name, &count) + (size_t)batch * n;
+    for (size_t i = 0; i < n; i++) tokens[i] = (int32_t)numbers[i];
+}
+
+static void check_fixture_tensors(const Fixture *f, const char *fixture, const char *prefix,
+                                  const float *memory, double bound) {
+    for (int i = 0; i < f->model.parameters.count; i++) {
+        const Tensor *t = &f->model.parameters.tensors[i];
+        size_t count;
+        const float *numbers = fixture_numbers(f, prefix, t->name, &count);
+        REQUIRE(count == t->count, "%s %s%s: %zu numbers, expected %zu", fixture, prefix, t->name, count,
+                t->count);
+        double *want = test_to_double(numbers, count);
+        char what[160];
+        snprintf(what, sizeof what, "%s %s%s", fixture, prefix, t->name);
+        CHECK_NMSE(memory + t->offset, want, count, bound, what);
+        free(want);
+    }
+}
+
+static void test_model_matches_pytorch(void) {
+    for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
+        Fixture f = fixture_open(fixture_names[i]);
+        const ModelConfig *c = &f.model.config;
+        const size_t N = (size_t)f.B * (size_t)f.T, V = (size_t)c->vocab_size;
+        int32_t inputs[64], targets[64];
+        fixture_tokens(&f, "inputs", 0, inputs), fixture_tokens(&f, "targets", 0, targets);
+        model_forward(&f.model, inputs, f.B, f.T);
+        float *logits = check_malloc(N * V * sizeof *logits);
+        matmul_forward(logits, NULL, f.model.activations.norm, f.model.weights.embed, (int64_t)N, c->embd,
+                       c->vocab_size, MATMUL_FP32);
+        size_t count;
+        double *want = test_to_double(fixture_numbers(&f, "", "logits", &count), N * V);
+        CHECK_NMSE(logits, want, N * V, 1e-11, fixture_names[i]);
+        double loss = model_loss(&f.model, targets, (int64_t)N, 1.0f / (float)N) / (double)N;
+        double want_loss = fixture_numbers(&f, "", "loss", &count)[0];
+        CHECK(fabs(loss - want_loss) < 1e-6 * want_loss, "%s: loss %.8f, PyTorch's %.8f", fixture_names[i],
+              loss, want_loss);
+        model_backward(&f.model, inputs, f.B, f.T);
+        check_fixture_tensors(&f, fixture_names[i], "grad.", f.model.gradients.memory, 1e-10);
+        free(logits), free(want);
+        fixture_close(&f);
+    }
+}
+
+static void test_ten_steps_match_pytorch(void) {
+    for (int i = 0; i < 2; i++) { /* standard, laser */
+        Fixture f = fixture_open(fixture_names[i]);
+        Options o;
+        OptionSet set;
+        parse_options(&o, &set, "--beta1=0.9 --beta2=0.95 --adam-eps=1e-8 --weight-decay=0.1 --clip=1");
+        Trainer t = {.options = &o, .option_set = &set, .model = f.model};
+        const int64_t N = (int64_t)f.B * f.T;
+        t.mean = check_malloc(f.model.parameters.floats * sizeof(float));
+        t.square = check_malloc(f.model.parameters.floats * sizeof(float));
+        for (int step = 0; step < 10; step++, t.step++) {
+            int32_t inputs[64], targets[64];
+            size_t count;
+            fixture_tokens(&f, "steps.inputs", step, inputs),
+                fixture_tokens(&f, "steps.targets", step, targets);
+            memset(f.model.gradients.memory, 0, f.model.gradients.count * sizeof(float));
+            model_forward(&f.model, inputs, f.B, f.T);
+            double loss = model_loss(&f.model, targets, N, 1.0f / (float)N) / (double)N;
+            model_backward(&f.model, inputs, f.B, f.T);
+            double norm = gradient_norm(f.model.gradients.memory, f.model.gradients.count);
+            update_weights(&t, fixture_numbers(&f, "steps.", "lr", &count)[step], norm > 1 ? 1 / norm : 1);
+            double want_loss = fixture_numbers(&f, "steps.", "loss", &count)[step];
+            double want_norm = fixture_numbers(&f, "steps.", "norm", &count)[step];
+            CHECK(fabs(loss / want_loss - 1) < 1e-5, "%s step %d: loss %.8f, PyTorch's %.8f",
+                  fixture_names[i], step, loss, want_loss);
+            CHECK(fabs(norm / want_norm - 1) < 1e-4, "%s step %d: norm %.8f, PyTorch's %.8f",
+                  fixture_names[i], step, norm, want_norm);
+        }
+        check_fixture_tensors(&f, fixture_names[i], "after.", f.model.weights.memory, 1e-8);
+        free(t.mean), free(t.square);
+        fixture_close(&f);
+    }
+}
+
+/* ---- a trainer on random tokens ---- */
+
+enum { TEST_VOCAB = 61 };
+
+/* A folder with one training and one validation shard of tokens below TEST_VOCAB that follow a pattern with noise. */
+static const char *write_test_data(size_t train_tokens) {
+    const char *folder = test_folder();
+    for (int validation = 0; validation < 2; validation++) {
+        size_t n = validation ? 2000 : train_tokens;
+        uint16_t *tokens = check_malloc(n * sizeof *tokens);
+        for (size_t i = 0; i < n; i++) {
+            uint64_t bits = rng_bits(5 + (uint64_t)validation, RNG_STREAM_TEST, i);
+            tokens[i] = (uint16_t)(bits % 4 ? (i ? (tokens[i - 1] * 7 + 3) % TEST_VOCAB : 0)
+                                            : (bits >> 8) % TEST_VOCAB);
+        }
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s_000000.bin", folder, validation ? "val" : "train");
+        shard_write(path, tokens, n);
+        free(tokens);
+    }
+    char path[256];
+    snprintf(path, sizeof path, "%s/shards.json", folder);
+    FILE *file = check_fopen(path, "w", "");
+    fprintf(file, "{\"tokenizer\": {\"vocab_size\": %d, \"crc32\": \"00000000\"}}\n", TEST_VOCAB);
+    check_fclose(file, path);
+    return folder;
+}
+
+#define TINY_MODEL "--layers=2 --heads=3 --head-dim=6 --embd=20 --mlp-hidden=27 --seq-len=13 --vocab-size=61 "
+
+typedef struct {
+    Options options;
+    OptionSet set;
+    Trainer trainer;
+} TestRun;
+
+static TestRun *test_run_open(const char *data, const char *arguments) {
+    TestRun *run = check_malloc(sizeof *run);
+    char line[1024];
+    snprintf(line, sizeof line, TINY_MODEL "--data=%s %s", data, arguments);
+    parse_options(&run->options, &run->set, line);
+    run->trainer = trainer_plan(&run->options, &run->set);
+    run->trainer.peak_flops = 1;
+    fflush(stdout);
+    dataset_open(&run->trainer.train, data, "train_", run->trainer.model.config.seq_len, TEST_VOCAB);
+    dataset_open(&run->trainer.val, data, "val_", run->trainer.model.config.seq_len, TEST_VOCAB);
+    trainer_allocate(&run->trainer);
+    model_init(&run->trainer.model, (uint64_t)run->options.seed);
+    return run;
+}
+
+static void test_run_close(TestRun *run) {
+    trainer_free(&run->trainer);
+    free(run);
+}
+
+static double weights_distance(const TestRun *a, const TestRun *b) {
+    const Weights *x = &a->trainer.model.weights, *y = &b->trainer.model.weights;
+    double *want = test_to_double(y->memory, y->count), distance = test_nmse(x->memory, want, x->count);
+    free(want);
+    return distance;
+}
+
+static bool same_weights(const TestRun *a, const TestRun *b) {
+    const Weights *x = &a->trainer.model.weights, *y = &b->trainer.model.weights;
+    return memcmp(x->memory, y->memory, x->count * sizeof(float)) == 0;
+}
+
+/* The slope of the loss along the gradient, by differences of the whole model's float32 loss: no PyTorch in it. */
+static void test_model_gradient_is_the_slope(void) {
+    const char *kinds[] = {"--attn=standard", "--attn=laser",
+                           "--attn=laser --laser-shift=sequence --activation=swiglu",
+                           "--attn=laser --pos=learned --activation=relu"};
+    const char *data = write_test_data(3000);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        TestRun *run = test_run_open(data, kinds[k]);
+        Trainer *t = &run->trainer;
+        Weights *w = &t->model.weights, *g = &t->model.gradients;
+        const int B = t->model.batch, T = t->model.config.seq_len;
+        for (size_t i = 0; i < w->count; i++) w->memory[i] *= 8; /* far from the flat start */
+        for (int b = 0; b < B; b++)
+            dataset_sample(&t->train, 1, (uint64_t)b, t->inputs + b * T, t->targets + b * T);
+        model_forward(&t->model, t->inputs, B, T);
+        model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T));
+        model_backward(&t->model, t->inputs, B, T);
+        double norm = gradient_norm(g->memory, g->count), losses[2], h = 2e-3;
+        for (int side = 0; side < 2; side++) {
+            for (size_t i = 0; i < w->count; i++)
+                w->memory[i] += (float)((side ? -2 : 1) * h / norm) * g->memory[i];
+            model_forward(&t->model, t->inputs, B, T);
+            losses[side] = model_loss(&t->model, t->targets, (int64_t)B * T, 0) / (B * T);
+        }
+        double slope = (losses[0] - losses[1]) / (2 * h);
+        CHECK(fabs(slope / norm - 1) < 5e-3, "%s: slope %.6g, gradient %.6g", kinds[k], slope, norm);
+        test_run_close(run);
+    }
+}
+
+static void test_model_first_loss_is_ln_vocabulary(void) {
+    const char *data = write_test_data(3000);
+    for (int attn = 0; attn < 2; attn++) {
+        TestRun *run = test_run_open(data, attn ? "--attn=laser --batch=16" : "--attn=standard --batch=16");
+        double loss = validate(&run->trainer);
+        CHECK(fabs(loss / log(TEST_VOCAB) - 1) < 0.02, "first loss %.4f, ln V is %.4f", loss,
+              log(TEST_VOCAB));
+        test_run_close(run);
+    }
+}
+
+/* Tokens after t must not move the loss at t; T may be shorter than the model's. */
+static void test_model_is_causal(void) {
+    const char *data = write_test_data(3000);
+    for (int kind = 0; kind < 2; kind++) {
+        TestRun *run = test_run_open(data, kind ? "--attn=laser --batch=1" : "--attn=standard --batch=1");
+        Model *model = &run->trainer.model;
+        const int T = model->config.seq_len, C = model->config.embd;
+        int32_t tokens[13];
+        for (int t = 0; t < T; t++) tokens[t] = t * 5 % TEST_VOCAB;
+        for (size_t i = 0; i < model->weights.count; i++) model->weights.memory[i] *= 8;
+        model_forward(model, tokens, 1, T);
+        double *before = test_to_double(model->activations.norm, (size_t)(T * C));
+        tokens[T - 1] = 60;
+        model_forward(model, tokens, 1, T);
+        CHECK_NMSE(model->activations.norm, before, (size_t)((T - 1) * C), 1e-11,
+                   "rows before the changed token");
+        double changed = test_nmse(model->activations.norm + (T - 1) * C, before + (T - 1) * C, (size_t)C);
+        CHECK(changed > 1e-4, "the row of the changed token moved by %g only", changed);
+        model_forward(model, tokens, 1, 5);
+        CHECK_NMSE(model->activations.norm, before, (size_t)(5 * C), 1e-11, "a sequence cut to 5 tokens");
+        free(before);
+        test_run_close(run);
+    }
+}
+
+/* 8 sequences at once, or 2 in each of 4 micro-steps: the same loss, norm before clipping and update. */
+static void test_accumulation_equals_large_batch(void) {
+    const char *data = write_test_data(3000);
+    TestRun *large =
+        test_run_open(data, "--batch=8 --total-batch=104 --clip=0.3 --warmup=2 --steps=50 --lr=1e-2");
+    TestRun *small =
+        test_run_open(data, "--batch=2 --total-batch=104 --clip=0.3 --warmup=2 --steps=50 --lr=1e-2");
+    CHECK(small->trainer.micro_steps == 4, "%ld micro-steps", (long)small->trainer.micro_steps);
+    for (int step = 0; step < 20; step++) {
+        LogTrain a, b;
+        train_step(&large->trainer, &a), train_step(&small->trainer, &b);
+        CHECK(fabs(a.loss / b.loss - 1) < 1e-5 && fabs(a.grad_norm / b.grad_norm - 1) < 1e-4,
+              "step %d: loss %.7f and %.7f, norm %.7f and %.7f", step, a.loss, b.loss, a.grad_norm,
+              b.grad_norm);
+        CHECK(a.grad_norm > 0.3, "the norm %g was not clipped, so this tests nothing", a.grad_norm);
+    }
+    double distance = weights_distance(large, small);
+    CHECK(distance < 1e-8, "weights differ by %g", distance);
+    test_run_close(large), test_run_close(small);
+}
+
+static void test_validation_does_not_disturb_training(void) {
+    const char *data = write_test_data(3000);
+    TestRun *plain = test_run_open(data, "--warmup=2 --steps=50"),
+            *looked = test_run_open(data, "--warmup=2 --steps=50");
+    for (int step = 0; step < 5; step++) {
+        LogTrain a, b;
+        double first = validate(&looked->trainer), second = validate(&looked->trainer);
+        CHECK(first == second, "two validations of the same weights: %.9g and %.9g", first, second);
+        model_sample(&looked->trainer.model, (int32_t[]){1, 2, 3}, 3, 1, 1, (uint64_t)step);
+        train_step(&plain->trainer, &a), train_step(&looked->trainer, &b);
+        CHECK(a.loss == b.loss, "step %d: loss %.9g and, with validation, %.9g", step, a.loss, b.loss);
+    }
+    CHECK(same_weights(plain, looked), "weights differ");
+    test_run_close(plain), test_run_close(looked);
+}
+
+/* The mean over all windows does not depend on how many are looked at together, the last ragged batch included. */
+static void test_validation_is_independent_of_batch(void) {
+    const char *data = write_test_data(3000);
+    TestRun *one = test_run_open(data, "--batch=1 --val-tokens=0"),
+            *many = test_run_open(data, "--batch=16 --val-tokens=0");
+    double a = validate(&one->trainer), b = validate(&many->trainer);
+    CHECK(fabs(a / b - 1) < 1e-6, "%.9g with --batch=1, %.9g with --batch=16", a, b);
+    test_run_close(one), test_run_close(many);
+}
+
+static void test_same_bits_for_any_threads(void) {
+#ifdef _OPENMP
+    const char *data = write_test_data(3000);
+    const int threads = omp_get_max_threads();
+    for (int attn = 0; attn < 2; attn++) {
+        TestRun *runs[3];
+        for (int i = 0; i < 3; i++) {
+            omp_set_num_threads(i + 1);
+            runs[i] =
+                test_run_open(data, attn ? "--attn=laser --warmup=2 --steps=9" : "--warmup=2 --steps=9");
+            LogTrain line;
+            for (int step = 0; step < 3; step++) train_step(&runs[i]->trainer, &line);
+            CHECK(same_weights(runs[0], runs[i]), "1 and %d threads: weights differ by %g", i + 1,
+                  weights_distance(runs[0], runs[i]));
+        }
+        for (int i = 0; i < 3; i++) test_run_close(runs[i]);
+    }
+    omp_set_num_threads(threads);
+#endif
+}
+
+static void test_decay_spares_the_norms(void) {
+    TestRun *run = test_run_open(write_test_data(3000), "--weight-decay=0.5 --lr=0.1 --warmup=0");
+    Trainer *t = &run->trainer;
+    float *before = check_malloc(t->model.weights.count * sizeof(float));
+    memcpy(before, t->model.weights.memory, t->model.weights.count * sizeof(float));
+    update_weights(t, 0.1, 1); /* gradients are zero, so decay is all that happens */
+    for (int i = 0; i < t->model.parameters.count; i++) {
+        const Tensor *p = &t->model.parameters.tensors[i];
+        float was = before[p->offset], is = t->model.weights.memory[p->offset],
+              keep = p->rank == 2 ? 0.95f : 1.0f;
+        CHECK(fabsf(is - keep * was) <= 1e-7f, "%s went from %g to %g, expected a factor %g", p->name, was,
+              is, keep);
+    }
+    free(before);
+    test_run_close(run);
+}
+
+static void test_training_learns_the_pattern(void) {
+    const char *data = write_test_data(60000);
+    for (int attn = 0; attn < 2; attn++) {
+        TestRun *run =
+            test_run_open(data, attn ? "--attn=laser --batch=16 --steps=150 --warmup=10 --lr=1e-2"
+                                     : "--attn=standard --batch=16 --steps=150 --warmup=10 --lr=1e-2");
+        LogTrain line;
+        for (int step = 0; step < 150; step++) train_step(&run->trainer, &line);
+        double loss = validate(&run->trainer);
+        /* three quarters of the tokens follow from the one before: 1/4 ln 61 + entropy of the choice = 1.6 nats */
+        CHECK(loss < 2.2, "validation loss %.3f after 150 steps; the source has 1.6, no learning 4.1", loss);
+        test_run_close(run);
+    }
+}
+
+#define MODEL_TESTS(TEST)                                                                                    \
+    TEST(model_matches_pytorch)                                                                              \
+    TEST(ten_steps_match_pytorch) TEST(model_gradient_is_the_slope) TEST(model_first_loss_is_ln_vocabulary)  \
+        TEST(model_is_causal) TEST(accumulation_equals_large_batch)                                          \
+            TEST(validation_does_not_disturb_training) TEST(validation_is_independent_of_batch)              \
+                TEST(same_bits_for_any_threads) TEST(decay_spares_the_norms)                                 \
+                    TEST(training_learns_the_pattern)
+
+#endif

@@ -1,0 +1,196 @@
+/* Tests of the program train_gpt as its user meets it: runs, resumes, signals, wrong options and bad data. */
+#ifndef TESTS_TEST_TRAIN_H
+#define TESTS_TEST_TRAIN_H
+
+#include <signal.h>
+#include "harness.h"
+#include "test_model.h"
+
+#define TINY_RUN TINY_MODEL "--batch=4 --steps=12 --warmup=3 --val-every=4 --val-tokens=200 --threads=2 "
+
+/* One small run into DATA/NAME; returns the exit code. */
+static int train_tiny(const char *data, const char *name, const char *arguments, char *output, size_t size) {
+    return test_command(output, size, "%s/train_gpt " TINY_RUN "--data=%s --out=%s/%s %s", test_binaries(),
+                        data, data, name, arguments);
+}
+
+/* Whether two runs under DATA ended with the same weights, optimizer state and logged losses, bit for bit. */
+static void check_same_run(const char *data, const char *a, const char *b) {
+    char output[2048];
+    const char *files[] = {"step-00000012/model.safetensors",
+                           "step-00000012/optimizer-00000-of-00001.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        int code = test_command(output, sizeof output, "cmp %s/%s/%s %s/%s/%s", data, a, files[i], data, b,
+                                files[i]);
+        CHECK(code == 0, "%s", output);
+    }
+    int code = test_command(
+        output, sizeof output,
+        "cd %s && for r in %s %s; do sed 's/,\"seconds.*//; s/,\"tokens_per_s.*//' $r/log.jsonl > "
+        "$r.curve; done; diff %s.curve %s.curve",
+        data, a, b, a, b);
+    CHECK(code == 0, "the logs differ: %s", output);
+}
+
+static void test_resume_is_bit_for_bit(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600)); /* 46 windows: step 12 is in the second epoch */
+    int code = train_tiny(data, "whole", "--attn=laser", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    code = train_tiny(data, "parts", "--attn=laser --save-every=7", output, sizeof output);
+    test_command(output, sizeof output, "rm -r %s/parts/step-00000012", data);
+    code = train_tiny(data, "parts", "--attn=laser --resume=auto", output, sizeof output);
+    CHECK(code == 0 && strstr(output, "step-00000007"), "exit %d, resumed elsewhere: %s", code, output);
+    check_same_run(data, "whole", "parts");
+}
+
+/* Starts a run in the background that saves after every step, waits until `step` is saved, sends the signal. */
+static void interrupt_tiny(const char *data, const char *name, int step, int number, char *output,
+                           size_t size) {
+    test_command(
+        output, size,
+        "%s/train_gpt " TINY_RUN "--data=%s --out=%s/%s --attn=laser --save-every=1 --keep=0 --resume=auto & "
+        "pid=$!; for i in $(seq 3000); do [ -e %s/%s/step-%08d/DONE ] && break; "
+        "kill -0 $pid 2> /dev/null || break; sleep 0.003; done; kill -%d $pid; wait $pid; echo exit $?",
+        test_binaries(), data, data, name, data, name, step, number);
+}
+
+static void test_killed_run_continues_to_the_same_end(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = train_tiny(data, "whole", "--attn=laser", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    for (int step = 1; step < 9; step += 3)
+        interrupt_tiny(data, "killed", step, SIGKILL, output, sizeof output);
+    code = train_tiny(data, "killed", "--attn=laser --resume=auto", output, sizeof output);
+    CHECK(code == 0, "exit %d: %s", code, output);
+    check_same_run(data, "whole", "killed");
+}
+
+static void test_signal_saves_and_ends_cleanly(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    const int signals[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "stopped%d", i);
+        /* --steps is large: the run cannot end by itself before the signal */
+        test_command(output, sizeof output,
+                     "%s/train_gpt " TINY_MODEL
+                     "--batch=4 --warmup=3 --val-tokens=200 --steps=1000000 --data=%s "
+                     "--out=%s/%s & pid=$!; sleep 0.7; kill -%d $pid; wait $pid; echo exit $?; ls %s/%s",
+                     test_binaries(), data, data, name, signals[i], data, name);
+        CHECK(strstr(output, "exit 0") && strstr(output, "--resume=auto goes on") &&
+                  strstr(output, "\nstep-0"),
+              "signal %d: %s", signals[i], output);
+    }
+}
+
+static void test_existing_run_is_not_overwritten(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    train_tiny(data, "run", "", output, sizeof output);
+    int code = train_tiny(data, "run", "", output, sizeof output);
+    CHECK(code == 1 && strstr(output, "holds a run already"), "exit %d: %s", code, output);
+    code = train_tiny(data, "run", "--resume=auto", output, sizeof output);
+    CHECK(code == 0 && strstr(output, "has done all of its 12 steps"), "exit %d: %s", code, output);
+    code = train_tiny(data, "run", "--resume=auto --lr=5e-3", output, sizeof output);
+    CHECK(code == 1 && strstr(output, "--lr is 0.005, but") && strstr(output, "was trained with 0.003"),
+          "exit %d: %s", code, output);
+    code = train_tiny(data, "run", "--resume=/does/not/exist", output, sizeof output);
+    CHECK(code == 1 && strstr(output, "/does/not/exist"), "exit %d: %s", code, output);
+}
+
+static void test_checkpoint_is_a_model_folder(void) {
+    char output[8192], data[256], folder[512], path[600];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    train_tiny(data, "run", "--attn=laser --activation=swiglu --pos=learned", output, sizeof output);
+    snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
+    Model model = model_load(folder, 1);
+    CHECK(model.config.attn == 1 && model.config.activation == ACTIVATION_SWIGLU &&
+              model.config.position == POSITION_LEARNED && model.config.layers == 2 &&
+              model.config.head_dim == 6,
+          "config.json was read back as attn %d activation %d position %d layers %d head_dim %d",
+          model.config.attn, model.config.activation, model.config.position, model.config.layers,
+          model.config.head_dim);
+    model_free(&model);
+    const char *files[] = {"config.json", "model.safetensors", "trainer_state.json", "DONE",
+                           "optimizer-00000-of-00001.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        CHECK(access(path, R_OK) == 0, "%s is missing", files[i]);
+    }
+}
+
+static void test_train_refuses_what_is_wrong(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    const struct {
+        const char *arguments;
+        int code;
+        const char *says;
+    } cases[] = {
+        {"", 2, "--data=DIR is missing"},
+        {"--data=/does/not/exist --vocab-size=61", 1, "/does/not/exist"},
+        {"--data=DATA", 2, "--vocab-size is missing"},
+        {"--data=DATA --vocab-size=61 --head-dim=7", 2, "rope turns pairs"},
+        {"--data=DATA --vocab-size=61 --warmup=20 --steps=10", 2, "--warmup=20 exceeds --steps=10"},
+        {"--data=DATA --vocab-size=61 --batch=3 --total-batch=1000", 2, "is no multiple of"},
+        {"--data=DATA --vocab-size=61 --seq-len=5000", 1, "train_000000.bin"},
+        {"--data=DATA --vocab-size=40 --seq-len=13 --steps=50 --warmup=1", 1, "vocabulary"},
+        {"--data=DATA --vocab-size=61 --batch=65536 --seq-len=13 --embd=65536 --layers=1024", 1, "GiB"},
+        {"--data=DATA --vocab-size=61 --seq-len=13 --out=/does/not/exist", 1, "cannot create the run folder"},
+        {"--data=DATA --vocab-size=61 oops", 2, "'oops' is not an option"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char arguments[1024] = "";
+        const char *mark = strstr(cases[i].arguments, "DATA");
+        if (mark)
+            snprintf(arguments, sizeof arguments, "--data=%s%s", data, mark + 4);
+        else
+            snprintf(arguments, sizeof arguments, "%s", cases[i].arguments);
+        int code = test_command(output, sizeof output, "%s/train_gpt %s", test_binaries(), arguments);
+        CHECK(code == cases[i].code && strstr(output, cases[i].says), "%s: exit %d, expected %d and '%s': %s",
+              cases[i].arguments, code, cases[i].code, cases[i].says, output);
+    }
+}
+
+static void test_presets_have_their_size(void) {
+    const struct {
+        const char *arguments;
+        int64_t matrix;
+    } cases[] = {{"--preset=c4-301m --dry-run", 301203456},
+                 {"--preset=c4-16l --dry-run", 16 * (4 * 1024 * 1024 + 2 * 1024 * 2048) + 32000 * 1024},
+                 {"--preset=gpt2-124m --dry-run", 12 * (4 * 768 * 768 + 8 * 768 * 768) + 50257 * 768}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Options o;
+        OptionSet set;
+        parse_options(&o, &set, cases[i].arguments);
+        Trainer t = trainer_plan(&o, &set);
+        CHECK(model_matrix_parameters(&t.model) == cases[i].matrix, "%s: %ld matrix parameters, expected %ld",
+              cases[i].arguments, (long)model_matrix_parameters(&t.model), (long)cases[i].matrix);
+        trainer_free(&t);
+    }
+}
+
+static void test_dry_run_tells_its_plan(void) {
+    char output[16384];
+    int code = test_command(output, sizeof output,
+                            "%s/train_gpt --dry-run " TINY_MODEL "--attn=laser --threads=1", test_binaries());
+    const char *says[] = {"LASER attention",   "layers.*.attn.q.weight",
+                          "matrix parameters", "AdamW's two moments",
+                          "tokens/s",          "ln V = 4.111"};
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        CHECK(code == 0 && strstr(output, says[i]), "exit %d, '%s' is not said in: %s", code, says[i],
+              output);
+    for (char *line = strtok(output, "\n"); line; line = strtok(NULL, "\n"))
+        CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
+}
+
+#define TRAIN_TESTS(TEST)                                                                                    \
+    TEST(resume_is_bit_for_bit)                                                                              \
+    TEST(killed_run_continues_to_the_same_end) TEST(signal_saves_and_ends_cleanly)                           \
+        TEST(existing_run_is_not_overwritten) TEST(checkpoint_is_a_model_folder)                             \
+            TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)
+
+#endif
