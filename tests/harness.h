@@ -29,12 +29,12 @@ static struct {
 __attribute__((format(printf, 4, 5))) static inline void
 test_fail(const char *file, int line, const char *condition, const char *format, ...) {
     if (test_state.failures++ >= 8) return; /* eight lines say enough about one test */
+    char text[1000]; /* what a program printed may be long; its beginning says enough */
     va_list arguments;
     va_start(arguments, format);
-    printf("    %s:%d: expected %s: ", check_basename(file), line, condition);
-    vprintf(format, arguments);
-    printf("\n");
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    printf("    %s:%d: expected %s: %s\n", check_basename(file), line, condition, text);
 }
 
 /* CHECK(n == 3, "n is %d", n): the message carries the values found. */

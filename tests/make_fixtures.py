@@ -209,7 +209,7 @@ def config(c):
         "max_position_embeddings": c["seq_len"], "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "tie_word_embeddings": True,
         "hidden_act": {"gelu": "gelu_pytorch_tanh", "relu": "relu", "swiglu": "silu"}[c["mlp"]],
-        "mlp": c["mlp"], "position_embedding": c["pos"], "attention": c["attention"], "batch_size": c["batch"],
+        "mlp": c["mlp"], "position_embedding": c["pos"], "attention": c["attention"], "laser_shift": "causal", "batch_size": c["batch"],
     }
 
 

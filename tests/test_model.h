@@ -137,8 +137,8 @@ static const char *write_test_data(size_t train_tokens) {
         uint16_t *tokens = check_malloc(n * sizeof *tokens);
         for (size_t i = 0; i < n; i++) {
             uint64_t bits = rng_bits(5 + (uint64_t)validation, RNG_STREAM_TEST, i);
-            tokens[i] = (uint16_t)(bits % 4 ? (i ? (tokens[i - 1] * 7 + 3) % TEST_VOCAB : 0)
-                                            : (bits >> 8) % TEST_VOCAB);
+            uint64_t next = i ? (tokens[i - 1] * 7u + 3) % TEST_VOCAB : 0;
+            tokens[i] = (uint16_t)(bits % 4 ? next : (bits >> 8) % TEST_VOCAB);
         }
         char path[256];
         snprintf(path, sizeof path, "%s/%s_000000.bin", folder, validation ? "val" : "train");
