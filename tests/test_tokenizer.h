@@ -1,0 +1,598 @@
+/* test_tokenizer.h: the splitting rule against a naive matcher and against Perl's regular expressions, training and
+   encoding against naive twins, round trips of any bytes, tokenizer.json in and out, damaged files. */
+#ifndef TESTS_TEST_TOKENIZER_H
+#define TESTS_TEST_TOKENIZER_H
+
+#include "harness.h"
+#include "../gpt/tokenizer.h"
+
+static const char tokenizer_sample[] =
+    "The cat sat on the mat, and the dog didn't. They're what we've got; I'll say it's 1999, or 2024!\n\n"
+    "\tThe other cat wasn't there: the weather, the feather and the leather were. \n"
+    "Zażółć gęślą jaźń \xF0\x9F\x98\x80\xF0\x9F\x98\x80 — naïve café, Привет мир, 今日は世界. aaaaaaaaaa "
+    "aaaaaaaaaaaaaa  \n   \n"
+    "the the the cat cat sat sat on on on a a a mat mat the cat the dog the weather the leather";
+
+static inline uint64_t tokenizer_random(uint64_t *state, uint64_t n) {
+    *state += 1;
+    return rng_bits(1, RNG_STREAM_TEST, *state) % n;
+}
+
+/* Text made to be awkward: letters, numbers, spaces of many kinds, apostrophes, whole planes, and (when `bytes`)
+   broken UTF-8. Returns its length, at most size. */
+static inline size_t tokenizer_fuzz(char *text, size_t size, uint64_t *state, bool bytes) {
+    static const char *const parts[] = {" ",
+                                        " ",
+                                        "  ",
+                                        "\n",
+                                        "\r\n",
+                                        "\t",
+                                        "'",
+                                        "'s",
+                                        "'ll",
+                                        "'re",
+                                        "'ve",
+                                        "'t",
+                                        "'x",
+                                        "the",
+                                        "a",
+                                        "Z",
+                                        "1",
+                                        "42",
+                                        "é",
+                                        "ß",
+                                        "Ж",
+                                        "中文",
+                                        "٣",
+                                        "½",
+                                        "\xC2\xA0",
+                                        "\xE3\x80\x80",
+                                        "\xC2\x85",
+                                        "\xE2\x80\xA8",
+                                        "\xE1\xA0\x8E",
+                                        "\xE2\x80\x8B",
+                                        "\xF0\x9F\x98\x80",
+                                        "e\xCC\x81",
+                                        "...",
+                                        "-",
+                                        "_",
+                                        "aaaaaaaaaaaaaaaaaaaaaaaaa",
+                                        "<|endoftext|>",
+                                        "ing",
+                                        " the",
+                                        "\x1C"};
+    size_t n = 0, wanted = tokenizer_random(state, size - 32);
+    while (n < wanted) {
+        uint64_t kind = tokenizer_random(state, bytes ? 8 : 6);
+        if (kind < 4) {
+            const char *part = parts[tokenizer_random(state, sizeof parts / sizeof *parts)];
+            memcpy(text + n, part, strlen(part)), n += strlen(part);
+        } else if (kind < 6) { /* a code point */
+            uint32_t c = (uint32_t)tokenizer_random(state, kind == 4 ? 0x3000 : 0x110000);
+            if (c >= 0xD800 && c < 0xE000) continue;
+            if (c < 0x80)
+                text[n++] = (char)c;
+            else if (c < 0x800)
+                text[n++] = (char)(0xC0 | c >> 6), text[n++] = (char)(0x80 | (c & 63));
+            else if (c < 0x10000)
+                text[n++] = (char)(0xE0 | c >> 12), text[n++] = (char)(0x80 | (c >> 6 & 63)),
+                text[n++] = (char)(0x80 | (c & 63));
+            else
+                text[n++] = (char)(0xF0 | c >> 18), text[n++] = (char)(0x80 | (c >> 12 & 63)),
+                text[n++] = (char)(0x80 | (c >> 6 & 63)), text[n++] = (char)(0x80 | (c & 63));
+        } else
+            text[n++] = (char)tokenizer_random(state, 256);
+    }
+    return n;
+}
+
+static inline Tokenizer *tokenizer_trained(const char *text, size_t n, int vocab_size) {
+    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+    tokenizer_trainer_add(trainer, 0, text, n);
+    return tokenizer_trainer_finish(trainer, vocab_size);
+}
+
+/* Learned on the sample and some awkward text: at most 440 tokens or so occur twice. */
+static inline Tokenizer *tokenizer_of_sample(int vocab_size) {
+    static char text[8000];
+    uint64_t state = 99;
+    size_t n = sizeof tokenizer_sample - 1;
+    memcpy(text, tokenizer_sample, n);
+    while (n < 6000) n += tokenizer_fuzz(text + n, 400, &state, false);
+    return tokenizer_trained(text, n, vocab_size);
+}
+
+static void test_tokenizer_unicode_classes(void) {
+    unsigned char *classes = tokenizer_classes();
+    size_t counts[4] = {0};
+    for (int c = 0; c < TOKENIZER_CODE_POINTS; c++) counts[classes[c]]++;
+    CHECK(counts[TOKENIZER_LETTER] == 141028, "%zu letters", counts[TOKENIZER_LETTER]); /* Unicode 16 */
+    CHECK(counts[TOKENIZER_NUMBER] == 1911, "%zu numbers", counts[TOKENIZER_NUMBER]);
+    CHECK(counts[TOKENIZER_SPACE] == 25, "%zu white spaces", counts[TOKENIZER_SPACE]);
+    static const struct {
+        int code, kind;
+    } known[] = {{'a', TOKENIZER_LETTER},     {'_', TOKENIZER_OTHER},     {'9', TOKENIZER_NUMBER},
+                 {'\v', TOKENIZER_SPACE},     {0x1C, TOKENIZER_OTHER},    {0x85, TOKENIZER_SPACE},
+                 {0xA0, TOKENIZER_SPACE},     {0xAA, TOKENIZER_LETTER},   {0xB2, TOKENIZER_NUMBER},
+                 {0x301, TOKENIZER_OTHER},    {0x180E, TOKENIZER_OTHER},  {0x200B, TOKENIZER_OTHER},
+                 {0x2028, TOKENIZER_SPACE},   {0x3000, TOKENIZER_SPACE},  {0x4E2D, TOKENIZER_LETTER},
+                 {0x1D7D8, TOKENIZER_NUMBER}, {0x1F600, TOKENIZER_OTHER}, {0x323AF, TOKENIZER_LETTER}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        CHECK(classes[known[i].code] == known[i].kind, "U+%04X is of class %d", (unsigned)known[i].code,
+              classes[known[i].code]);
+    free(classes);
+}
+
+/* The regular expression as it is written, alternative by alternative, on an array of classes. */
+static inline size_t tokenizer_naive_match(const unsigned char *kind, const char *ascii, size_t n) {
+    static const char *const contractions[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
+    for (int c = 0; c < 7; c++)
+        if (n >= strlen(contractions[c]) && memcmp(ascii, contractions[c], strlen(contractions[c])) == 0)
+            return strlen(contractions[c]);
+    static const int runs[] = {TOKENIZER_LETTER, TOKENIZER_NUMBER, TOKENIZER_OTHER};
+    for (int r = 0; r < 3; r++)
+        for (size_t space = ascii[0] == ' '; space <= 1; space--) { /* the optional space: with it first */
+            size_t i = space;
+            while (i < n && kind[i] == runs[r]) i++;
+            if (i > space) return i;
+        }
+    size_t white = 0;
+    while (white < n && kind[white] == TOKENIZER_SPACE) white++;
+    for (size_t i = white; i > 0; i--) /* \s+(?!\S), giving back one character at a time */
+        if (i == n || kind[i] == TOKENIZER_SPACE) return i;
+    return white;
+}
+
+static void test_tokenizer_split_matches_naive(void) {
+    enum { SIZE = 400 };
+    Tokenizer *t = tokenizer_of_sample(300);
+    char text[SIZE], ascii[SIZE];
+    unsigned char kind[SIZE];
+    size_t at[SIZE + 1], pieces = 0;
+    uint64_t state = 1;
+    for (int round = 0; round < 3000; round++) {
+        size_t n = tokenizer_fuzz(text, SIZE, &state, round % 2 == 1), characters = 0;
+        const unsigned char *p = (const unsigned char *)text, *end = p + n;
+        for (int length; p < end; p += length, characters++) {
+            at[characters] = (size_t)(p - (const unsigned char *)text);
+            kind[characters] = (unsigned char)tokenizer_class(t->classes, p, end, &length);
+            ascii[characters] = *p < 0x80 ? (char)*p : 0;
+        }
+        at[characters] = n;
+        for (size_t c = 0; c < characters; pieces++) {
+            size_t want = tokenizer_naive_match(kind + c, ascii + c, characters - c);
+            size_t got = tokenizer_split(t, text + at[c], n - at[c]);
+            REQUIRE(got == at[c + want] - at[c], "piece of %zu bytes instead of %zu in text %d at %zu", got,
+                    at[c + want] - at[c], round, at[c]);
+            c += want;
+        }
+    }
+    CHECK(pieces > 50000, "only %zu pieces were compared", pieces);
+    tokenizer_free(t);
+}
+
+/* Perl has the same regular expressions and its own Unicode tables: it makes texts of code points it knows, cuts
+   them, and prints both. */
+static void test_tokenizer_split_matches_perl(void) {
+    static const char script[] =
+        "use strict; use warnings; srand(5); my @parts = (' ', '  ', \"\\n\", \"\\t\", \"'\", \"'s\", "
+        "\"'ll\", \"'ve\", 'the', 'A',\n"
+        "  '1', chr(0xE9), chr(0x416), chr(0x661), chr(0xBD), chr(0xA0), chr(0x3000), chr(0x85), "
+        "chr(0x2028), chr(0x180E), '...');\n"
+        "binmode(STDOUT, ':raw');\n"
+        "for my $round (1 .. 400) {\n"
+        "  my $text = '';\n"
+        "  for (1 .. 1 + int(rand(60))) {\n"
+        "    if (rand() < 0.7) { $text .= $parts[int(rand(@parts))]; next; }\n"
+        "    my $c = int(rand(rand() < 0.5 ? 0x3000 : 0x32000));\n"
+        "    next if $c >= 0xD800 && $c < 0xE000;\n"
+        "    $text .= chr($c) if chr($c) =~ /\\p{Assigned}/;\n"
+        "  }\n"
+        "  while ($text =~ /'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
+        "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+/gu) {\n"
+        "    my $piece = $&; utf8::encode($piece); print pack('V', length($piece)), $piece;\n"
+        "  }\n"
+        "  print pack('V', 0);\n" /* the end of a text */
+        "}\n";
+    char output[256], name[256];
+    if (test_command(output, sizeof output, "perl -v >/dev/null") != 0)
+        return; /* no Perl: the naive matcher must do */
+    snprintf(name, sizeof name, "%s", test_folder());
+    char *path = check_malloc(sizeof name + 16);
+    snprintf(path, sizeof name + 16, "%s/split.pl", name);
+    FILE *file = check_fopen(path, "wb", "");
+    check_fwrite(script, 1, sizeof script - 1, file, path);
+    check_fclose(file, path);
+    int code = test_command(output, sizeof output, "perl %s > %s/pieces", path, name);
+    REQUIRE(code == 0, "perl ended with %d: %s", code, output);
+    snprintf(path, sizeof name + 16, "%s/pieces", name);
+    size_t n, pieces = 0, texts = 0, lengths[256], count = 0, length = 0;
+    char *bytes = tokenizer_read(path, &n), text[8192];
+    Tokenizer *t = tokenizer_of_sample(300);
+    for (size_t i = 0; i + 4 <= n;) {
+        const unsigned char *p = (const unsigned char *)bytes + i;
+        size_t piece = p[0] | (size_t)p[1] << 8;
+        i += 4;
+        if (piece) { /* gather the text and where Perl cut it */
+            memcpy(text + length, bytes + i, piece);
+            length += piece, i += piece, lengths[count++] = piece;
+            continue;
+        }
+        size_t at = 0;
+        for (size_t k = 0; k < count; at += lengths[k++], pieces++) {
+            size_t got = tokenizer_split(t, text + at, length - at);
+            CHECK(got == lengths[k], "text %zu, piece at %zu: %zu bytes, Perl %zu", texts, at, got,
+                  lengths[k]);
+        }
+        count = length = 0, texts++;
+    }
+    CHECK(texts == 400 && pieces > 5000, "%zu texts, %zu pieces", texts, pieces);
+    tokenizer_free(t);
+    free(bytes), free(path);
+}
+
+/* Learns merges by counting every pair of the whole text again each time. */
+static inline int tokenizer_naive_train(const char *text, size_t n, const Tokenizer *t, uint32_t *merges,
+                                        int most) {
+    uint16_t *ids = check_malloc(n * sizeof *ids);
+    unsigned char *ends = check_malloc(n), *begins = check_malloc(n); /* a symbol at the end of a piece */
+    uint32_t *counts = check_malloc((size_t)512 * 512 * sizeof *counts);
+    size_t piece = 0;
+    int learned = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i == piece) piece += tokenizer_split(t, text + i, n - i);
+        ids[i] = t->byte_id[(unsigned char)text[i]], ends[i] = i + 1 == piece;
+    }
+    for (; learned < most; learned++) {
+        uint32_t best = 0;
+        memset(counts, 0, (size_t)512 * 512 * sizeof *counts);
+        for (size_t i = 0; i + 1 < n; i++)
+            if (!ends[i]) counts[(uint32_t)ids[i] << 9 | ids[i + 1]]++;
+        for (uint32_t pair = 1; pair < 512 * 512; pair++)
+            if (counts[pair] > counts[best]) best = pair;
+        if (counts[best] < 2) break;
+        uint32_t left = best >> 9, right = best & 511;
+        merges[learned] = left << 16 | right;
+        size_t to = 0;
+        for (size_t i = 0; i < n; i++, to++) {
+            bool join = i + 1 < n && !ends[i] && ids[i] == left && ids[i + 1] == right;
+            ids[to] = join ? (uint16_t)(256 + learned) : ids[i];
+            ends[to] = ends[i + join];
+            i += join;
+        }
+        n = to;
+    }
+    free(ids), free(ends), free(begins), free(counts);
+    return learned;
+}
+
+static void test_tokenizer_training_matches_naive(void) {
+    char text[6000];
+    uint64_t state = 77;
+    for (int round = 0; round < 6; round++) {
+        size_t n = 0;
+        if (round == 0) memcpy(text, tokenizer_sample, n = sizeof tokenizer_sample - 1);
+        while (round && n < 3000) n += tokenizer_fuzz(text + n, 300, &state, true);
+        Tokenizer *t = tokenizer_trained(text, n, round == 0 ? 440 : 500);
+        uint32_t merges[256];
+        int learned = tokenizer_naive_train(text, n, t, merges, round == 0 ? 440 - 257 : 500 - 257);
+        CHECK(learned == t->n_merges, "%d merges, naively %d", t->n_merges, learned);
+        for (int i = 0; i < learned && i < t->n_merges; i++)
+            CHECK(merges[i] == t->merges[i], "merge %d is %u %u, naively %u %u", i, t->merges[i] >> 16,
+                  t->merges[i] & 0xFFFF, merges[i] >> 16, merges[i] & 0xFFFF);
+        tokenizer_free(t);
+    }
+}
+
+static void test_tokenizer_training_is_independent_of_threads(void) {
+    Tokenizer *one = tokenizer_trained(tokenizer_sample, sizeof tokenizer_sample - 1, 400);
+    TokenizerTrainer *trainer =
+        tokenizer_trainer_new(3); /* the same pieces, dealt to three counters backwards */
+    size_t ends[1024], count = 0;
+    for (size_t i = 0; i < sizeof tokenizer_sample - 1;)
+        ends[count++] = i += tokenizer_split(one, tokenizer_sample + i, sizeof tokenizer_sample - 1 - i);
+    for (size_t k = count; k-- > 0;) {
+        size_t begin = k ? ends[k - 1] : 0;
+        tokenizer_word(&trainer->words[k % 3], tokenizer_sample + begin, ends[k] - begin)->count++;
+    }
+    Tokenizer *three = tokenizer_trainer_finish(trainer, 400);
+    CHECK(one->n_merges == three->n_merges &&
+              memcmp(one->merges, three->merges, (size_t)one->n_merges * sizeof *one->merges) == 0,
+          "%d and %d merges differ", one->n_merges, three->n_merges);
+    tokenizer_free(one), tokenizer_free(three);
+}
+
+/* Encodes a piece by looking at all merges in order each time. */
+static inline size_t tokenizer_naive_piece(const Tokenizer *t, const char *p, size_t n, uint16_t *ids) {
+    for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[(unsigned char)p[i]];
+    for (;;) {
+        size_t best = n;
+        int best_rank = t->n_merges;
+        for (size_t i = 0; i + 1 < n; i++)
+            for (int rank = 0; rank < best_rank; rank++)
+                if (t->merges[rank] == ((uint32_t)ids[i] << 16 | ids[i + 1])) best = i, best_rank = rank;
+        if (best == n) return n;
+        ids[best] = (uint16_t)(256 + best_rank);
+        memmove(ids + best + 1, ids + best + 2, (n - best - 2) * sizeof *ids);
+        n--;
+    }
+}
+
+static inline bool tokenizer_decodes_to(const Tokenizer *t, const uint16_t *ids, size_t count,
+                                        const char *text, size_t n) {
+    size_t at = 0, length;
+    for (size_t i = 0; i < count; i++) {
+        const char *bytes = tokenizer_decode_token(t, ids[i], &length);
+        if (length > n - at || memcmp(text + at, bytes, length) != 0) return false;
+        at += length;
+    }
+    return at == n;
+}
+
+static void test_tokenizer_encoding_matches_naive(void) {
+    enum { SIZE = 600 };
+    Tokenizer *t = tokenizer_of_sample(420);
+    TokenizerCache *cache = tokenizer_cache_new();
+    char text[SIZE];
+    uint16_t ids[SIZE], plain[SIZE], naive[SIZE];
+    uint64_t state = 2;
+    for (int round = 0; round < 400; round++) {
+        size_t n = tokenizer_fuzz(text, SIZE, &state, true), count = tokenizer_encode(t, cache, text, n, ids),
+               k = 0;
+        CHECK(tokenizer_encode(t, NULL, text, n, plain) == count &&
+                  memcmp(ids, plain, count * sizeof *ids) == 0,
+              "text %d: the cache changes the tokens", round);
+        for (size_t i = 0; i < n;) {
+            size_t length = tokenizer_split(t, text + i, n - i),
+                   m = tokenizer_naive_piece(t, text + i, length, naive);
+            REQUIRE(k + m <= count && memcmp(ids + k, naive, m * sizeof *ids) == 0,
+                    "text %d, piece at %zu differs", round, i);
+            k += m, i += length;
+        }
+        CHECK(k == count, "text %d: %zu tokens, naively %zu", round, count, k);
+        CHECK(tokenizer_decodes_to(t, ids, count, text, n), "text %d does not come back", round);
+    }
+    tokenizer_free(t), free(cache);
+}
+
+static void test_tokenizer_long_pieces(void) {
+    enum { SIZE = 100000 };
+    Tokenizer *t = tokenizer_of_sample(420);
+    char *text = check_malloc(SIZE);
+    uint16_t *ids = check_malloc(SIZE * sizeof *ids), naive[TOKENIZER_SHORT];
+    uint64_t state = 3;
+    for (int round = 0; round < 500; round++) { /* both ways of merging agree where both can */
+        size_t n = 1 + tokenizer_random(&state, TOKENIZER_SHORT);
+        for (size_t i = 0; i < n; i++) text[i] = "the atca"[tokenizer_random(&state, round % 2 ? 8 : 3)];
+        size_t count = tokenizer_merge_long(t, (unsigned char *)text, n, ids);
+        size_t want = tokenizer_merge_short(t, (unsigned char *)text, n, naive);
+        CHECK(count == want && memcmp(ids, naive, count * sizeof *ids) == 0,
+              "piece %d of %zu bytes: %zu and %zu tokens", round, n, count, want);
+    }
+    memset(text, 'a', SIZE); /* one piece; quadratic time would show */
+    size_t count = tokenizer_encode(t, NULL, text, SIZE, ids);
+    CHECK(tokenizer_decodes_to(t, ids, count, text, SIZE) && count < SIZE / 4, "%zu tokens", count);
+    tokenizer_free(t), free(text), free(ids);
+}
+
+static void test_tokenizer_edge_cases(void) {
+    Tokenizer *t = tokenizer_of_sample(300);
+    uint16_t ids[64];
+    size_t length;
+    CHECK(tokenizer_encode(t, NULL, "", 0, ids) == 0, "an empty text has tokens");
+    CHECK(tokenizer_encode(t, NULL, "\0", 1, ids) == 1 && ids[0] == t->byte_id[0], "a zero byte: %d", ids[0]);
+    for (int byte = 0; byte < 256; byte++) {
+        char text = (char)byte;
+        CHECK(tokenizer_encode(t, NULL, &text, 1, ids) == 1 && tokenizer_decodes_to(t, ids, 1, &text, 1),
+              "byte %d", byte);
+    }
+    CHECK(tokenizer_vocab_size(t) == 300 && tokenizer_end_of_text(t) == 299, "%d tokens, end %d",
+          tokenizer_vocab_size(t), tokenizer_end_of_text(t));
+    CHECK(strcmp(tokenizer_decode_token(t, 299, &length), "<|endoftext|>") == 0 && length == 13,
+          "end of text");
+    CHECK(*tokenizer_decode_token(t, -1, &length) == 0 && length == 0, "id -1");
+    CHECK(*tokenizer_decode_token(t, 300, &length) == 0 && length == 0, "id 300");
+    static const char text[] = "a<|endoftext|>b";
+    size_t count = tokenizer_encode(t, NULL, text, sizeof text - 1, ids);
+    for (size_t i = 0; i < count; i++) CHECK(ids[i] != 299, "a text cannot make the end-of-text token");
+    CHECK(tokenizer_decodes_to(t, ids, count, text, sizeof text - 1), "it comes back");
+    count = tokenizer_encode_special(t, NULL, text, sizeof text - 1, ids);
+    CHECK(count == 3 && ids[1] == 299, "%zu tokens, the second is %d", count, ids[1]);
+    tokenizer_free(t);
+    t = tokenizer_trained("ab ab", 5, 1000); /* three pairs occur twice at most */
+    CHECK(tokenizer_vocab_size(t) == 258, "%d tokens", tokenizer_vocab_size(t));
+    tokenizer_free(t);
+    t = tokenizer_trained("", 0, 257);
+    CHECK(tokenizer_vocab_size(t) == 257, "%d tokens", tokenizer_vocab_size(t));
+    tokenizer_free(t);
+}
+
+static inline bool tokenizer_same(const Tokenizer *a, const Tokenizer *b) {
+    if (a->vocab_size != b->vocab_size || a->n_merges != b->n_merges || a->end_of_text != b->end_of_text)
+        return false;
+    for (int id = 0; id < a->vocab_size; id++)
+        if (a->tokens[id].length != b->tokens[id].length || a->tokens[id].special != b->tokens[id].special ||
+            memcmp(a->tokens[id].bytes, b->tokens[id].bytes, a->tokens[id].length) != 0)
+            return false;
+    return memcmp(a->merges, b->merges, (size_t)a->n_merges * sizeof *a->merges) == 0;
+}
+
+static inline char *tokenizer_test_file(const char *folder, const char *name, const char *text, size_t n) {
+    size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = check_malloc(size);
+    snprintf(path, size, "%s/%s", folder, name);
+    FILE *file = check_fopen(path, "wb", "");
+    check_fwrite(text, 1, n, file, path);
+    check_fclose(file, path);
+    return path;
+}
+
+static void test_tokenizer_json_round_trip(void) {
+    char folder[128], *path;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    Tokenizer *t = tokenizer_of_sample(420);
+    path = tokenizer_test_file(folder, "tokenizer.json", "", 0);
+    tokenizer_save(t, path);
+    Tokenizer *loaded = tokenizer_load(path), *of_folder = tokenizer_load(folder);
+    CHECK(tokenizer_same(t, loaded), "tokenizer.json changes the tokenizer");
+    CHECK(tokenizer_same(t, of_folder), "the folder's tokenizer.json is another");
+    size_t n;
+    char *text = tokenizer_read(path, &n);
+    cJSON *json = cJSON_ParseWithLength(text, n), *model = cJSON_GetObjectItem(json, "model"), *pair;
+    REQUIRE(model && cJSON_GetArraySize(cJSON_GetObjectItem(model, "vocab")) == 420 &&
+                t->n_merges == 420 - 257,
+            "the file: %.200s", text);
+    int i = 0; /* merges as pairs, as newer files of Hugging Face have them */
+    cJSON *pairs = cJSON_CreateArray(), *merges = cJSON_DetachItemFromObject(model, "merges");
+    cJSON_ArrayForEach(pair, merges) {
+        char *space = strchr(pair->valuestring, ' ');
+        *space = 0;
+        const char *both[2] = {pair->valuestring, space + 1};
+        cJSON_AddItemToArray(pairs, cJSON_CreateStringArray(both, 2));
+        i++;
+    }
+    CHECK(i == t->n_merges, "%d merges", i);
+    cJSON_AddItemToObject(model, "merges", pairs);
+    char *printed = cJSON_PrintUnformatted(json);
+    Tokenizer *of_pairs = tokenizer_parse("pairs", printed, strlen(printed), NULL);
+    CHECK(tokenizer_same(t, of_pairs), "merges as pairs change the tokenizer");
+    cJSON_Delete(json), cJSON_Delete(merges), cJSON_free(printed), free(text), free(path);
+    tokenizer_free(t), tokenizer_free(loaded), tokenizer_free(of_folder), tokenizer_free(of_pairs);
+}
+
+/* GPT-2's own files: vocab.json and merges.txt in one folder. */
+static void test_tokenizer_gpt2_files(void) {
+    char folder[128];
+    size_t n;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    Tokenizer *t = tokenizer_of_sample(420);
+    char *path = tokenizer_test_file(folder, "all.json", "", 0);
+    tokenizer_save(t, path);
+    char *text = tokenizer_read(path, &n);
+    cJSON *json = cJSON_ParseWithLength(text, n), *model = cJSON_GetObjectItem(json, "model"), *merge;
+    char *vocab = cJSON_PrintUnformatted(cJSON_GetObjectItem(model, "vocab"));
+    char *merges = check_malloc(n);
+    size_t used = (size_t)sprintf(merges, "#version: 0.2\n");
+    cJSON_ArrayForEach(merge, cJSON_GetObjectItem(model, "merges")) used +=
+        (size_t)sprintf(merges + used, "%s\n", merge->valuestring);
+    char *vocab_path = tokenizer_test_file(folder, "vocab.json", vocab, strlen(vocab));
+    char *merges_path = tokenizer_test_file(folder, "merges.txt", merges, used);
+    Tokenizer *of_folder = tokenizer_load(folder), *of_file = tokenizer_load(vocab_path);
+    CHECK(tokenizer_same(t, of_folder), "the folder holds another tokenizer");
+    CHECK(tokenizer_same(t, of_file), "vocab.json and merges.txt are another tokenizer");
+    cJSON_Delete(json), cJSON_free(vocab), free(merges), free(text), free(path), free(vocab_path),
+        free(merges_path);
+    tokenizer_free(t), tokenizer_free(of_folder), tokenizer_free(of_file);
+}
+
+static void test_tokenizer_sentencepiece_decodes(void) {
+    static const char json[] = "{\"added_tokens\":[{\"id\":1,\"content\":\"</"
+                               "s>\",\"special\":true}],\"decoder\":{\"type\":\"Metaspace\"},"
+                               "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"</"
+                               "s>\",0],[\"\xE2\x96\x81the\",-1.5],"
+                               "[\"<0x0A>\",-2],[\"\xE2\x96\x81\xE2\x96\x81\",-3]]}}";
+    Tokenizer *t = tokenizer_parse("unigram", json, sizeof json - 1, NULL);
+    size_t n;
+    CHECK(strcmp(tokenizer_decode_token(t, 2, &n), " the") == 0 && n == 4, "'%s'",
+          tokenizer_decode_token(t, 2, &n));
+    CHECK(strcmp(tokenizer_decode_token(t, 3, &n), "\n") == 0 && n == 1, "'%s'",
+          tokenizer_decode_token(t, 3, &n));
+    CHECK(strcmp(tokenizer_decode_token(t, 4, &n), "  ") == 0 && n == 2, "'%s'",
+          tokenizer_decode_token(t, 4, &n));
+    CHECK(tokenizer_end_of_text(t) == 1 && tokenizer_vocab_size(t) == 5, "end %d of %d",
+          tokenizer_end_of_text(t), tokenizer_vocab_size(t));
+    CHECK(*t->why_not, "it claims to encode");
+    tokenizer_free(t);
+}
+
+typedef struct {
+    const char *json, *merges;
+} TokenizerDamage;
+
+static void tokenizer_parse_and_encode(void *argument) {
+    const TokenizerDamage *d = argument;
+    uint16_t ids[8];
+    Tokenizer *t = tokenizer_parse("damaged.json", d->json, strlen(d->json), d->merges);
+    tokenizer_encode(t, NULL, "text", 4, ids);
+    tokenizer_free(t);
+}
+
+static void tokenizer_load_path(void *path) { tokenizer_free(tokenizer_load(path)); }
+
+static void test_tokenizer_damaged_files(void) {
+    static const struct {
+        TokenizerDamage damage;
+        const char *word;
+    } cases[] = {
+        {{"", NULL}, "not valid JSON"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\"", NULL}, "not valid JSON"},
+        {{"{}", NULL}, "no model"},
+        {{"{\"model\": {\"type\": \"WordPiece\"}}", NULL}, "'WordPiece'"},
+        {{"{\"model\": {\"type\": \"BPE\"}}", NULL}, "no vocabulary"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {}}}", NULL}, "empty vocabulary"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 65536}}}", NULL}, "65535"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}", NULL}, "'a'"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0.5}}}", NULL}, "0.5"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": \"0\"}}}", NULL}, "'a'"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}}}", NULL}, "'a' and 'b'"},
+        {{"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"a\": 1}}}", NULL}, "two ids"},
+        {{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": "
+          "0, \"b\": 1}, \"merges\": [\"a b\"]}}",
+          NULL},
+         "'ab'"},
+        {{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": "
+          "0, \"b\": 1}, \"merges\": [3]}}",
+          NULL},
+         "merge 0"},
+        {{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
+          "{\"type\": \"BPE\", \"vocab\": {\"\\u4e2d\": 0}}}",
+          NULL},
+         "byte alphabet"},
+        {{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
+          "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}",
+          NULL},
+         "byte 0x00"},
+        {{"{\"pre_tokenizer\": {\"type\": \"Sequence\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
+          "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}",
+          NULL},
+         "'Sequence'"},
+        {{"{\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"decoder\": "
+          "{\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}",
+          NULL},
+         "normalizer"},
+        {{"{\"added_tokens\": [{\"id\": 0}], \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", NULL},
+         "added token"},
+        {{"{\"a\": 0}", "#version: 0.2\nab\n"}, "merge 0, 'ab'"},
+        {{"{\"a\": 0}", "#version: 0.2\na a\n"}, "'aa'"},
+    };
+    char output[1024];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        TokenizerDamage damage = cases[i].damage;
+        int code = test_death(tokenizer_parse_and_encode, &damage, output, sizeof output);
+        CHECK(code == 1 && strstr(output, cases[i].word), "case %zu, no '%s': code %d, '%s'", i,
+              cases[i].word, code, output);
+    }
+    int code =
+        test_death(tokenizer_load_path, (char *)(uintptr_t) "/nowhere/tokenizer.json", output, sizeof output);
+    CHECK(code == 1 && strstr(output, "/nowhere/tokenizer.json"), "code %d: '%s'", code, output);
+    char folder[128];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    code = test_death(tokenizer_load_path, folder, output, sizeof output);
+    CHECK(code == 1 && strstr(output, "vocab.json"), "code %d: '%s'", code, output);
+}
+
+#define TOKENIZER_TESTS(TEST)                                                                                \
+    TEST(tokenizer_unicode_classes)                                                                          \
+    TEST(tokenizer_split_matches_naive)                                                                      \
+    TEST(tokenizer_split_matches_perl)                                                                       \
+    TEST(tokenizer_training_matches_naive)                                                                   \
+    TEST(tokenizer_training_is_independent_of_threads)                                                       \
+    TEST(tokenizer_encoding_matches_naive)                                                                   \
+    TEST(tokenizer_long_pieces)                                                                              \
+    TEST(tokenizer_edge_cases)                                                                               \
+    TEST(tokenizer_json_round_trip)                                                                          \
+    TEST(tokenizer_gpt2_files)                                                                               \
+    TEST(tokenizer_sentencepiece_decodes)                                                                    \
+    TEST(tokenizer_damaged_files)
+
+#endif
