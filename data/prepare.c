@@ -677,6 +677,113 @@ static bool begin_output(Run *run, const char *manifest, const char *state, cons
     return false;
 }
 
+/* ------------------------------------------------------------------------------------------------------------
+   --verify: every problem is a line; nothing is changed */
+
+static int verify_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int verify_problem(const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "problem: %s\n", text);
+    return 1;
+}
+
+/* One shard against its line of the manifest: size, header, checksum, tokens inside the vocabulary. */
+static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) {
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "file"));
+    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
+    double tokens = json_number(shard, "tokens");
+    if (!name || !crc || tokens < 0 || strchr(name, '/'))
+        return verify_problem("the manifest describes a shard badly");
+    char *path = shard_join(folder, name), found[16];
+    struct stat status;
+    int file = open(path, O_RDONLY | O_CLOEXEC), problems = 0;
+    int64_t want = SHARD_HEADER_BYTES + 2 * (int64_t)tokens;
+    if (file < 0)
+        problems = verify_problem("'%s': %s", path, strerror(errno));
+    else if (fstat(file, &status) != 0 || status.st_size != want)
+        problems = verify_problem("'%s' has %lld bytes, expected %lld", path, (long long)status.st_size,
+                                  (long long)want);
+    unsigned char *map = problems ? MAP_FAILED : mmap(NULL, (size_t)want, PROT_READ, MAP_PRIVATE, file, 0);
+    if (!problems && map == MAP_FAILED)
+        problems = verify_problem("'%s' cannot be read: %s", path, strerror(errno));
+    if (!problems) {
+        snprintf(found, sizeof found, "%08x", (unsigned)crc32_z(0, map, (size_t)want));
+        if (shard_u32(map) != SHARD_MAGIC || shard_u32(map + 4) != SHARD_VERSION ||
+            shard_u32(map + 8) != (uint32_t)tokens)
+            problems += verify_problem("'%s' has a wrong header: %u, %u, %u", path, shard_u32(map),
+                                       shard_u32(map + 4), shard_u32(map + 8));
+        if (strcmp(found, crc) != 0)
+            problems += verify_problem("'%s' has the CRC-32 %s, expected %s", path, found, crc);
+        for (int64_t i = SHARD_HEADER_BYTES; i < want; i += 2)
+            if ((map[i] | map[i + 1] << 8) >= vocab_size) {
+                problems += verify_problem("'%s': token %lld is %d, the vocabulary has %d", path,
+                                           (long long)(i - SHARD_HEADER_BYTES) / 2, map[i] | map[i + 1] << 8,
+                                           vocab_size);
+                break;
+            }
+        munmap(map, (size_t)want);
+    }
+    if (file >= 0) close(file);
+    free(path);
+    return problems;
+}
+
+/* A split: its shards, and shards on the disk that the manifest does not know. */
+static int verify_split(const PrepareOptions *o, const cJSON *json, const char *prefix, int vocab_size) {
+    const cJSON *split = cJSON_GetObjectItemCaseSensitive(json, prefix),
+                *shards = cJSON_GetObjectItemCaseSensitive(split, "shards");
+    int n = cJSON_GetArraySize(shards), problems = 0, on_disk = 0;
+    const cJSON **list = check_malloc((size_t)(n + 1) * sizeof *list), *item;
+    double tokens = 0;
+    if (!split || !shards) return verify_problem("the manifest has no '%s'", prefix);
+    n = 0;
+    cJSON_ArrayForEach(item, shards) list[n++] = item, tokens += json_number(item, "tokens");
+    if (tokens != json_number(split, "tokens"))
+        problems += verify_problem("the %s shards add up to %.0f tokens, the manifest says %.0f", prefix,
+                                   tokens, json_number(split, "tokens"));
+#pragma omp parallel for schedule(dynamic) reduction(+ : problems)
+    for (int i = 0; i < n; i++) problems += verify_shard(o->out, list[i], vocab_size);
+    char match[32];
+    snprintf(match, sizeof match, "%s_", prefix);
+    DIR *folder = opendir(o->out);
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        on_disk += shard_name_matches(entry->d_name, match);
+    if (folder) closedir(folder);
+    if (on_disk != n)
+        problems +=
+            verify_problem("'%s' holds %d %s shards, the manifest has %d", o->out, on_disk, prefix, n);
+    printf("%-9s  %d shards, %.0f tokens\n", prefix, n, tokens);
+    free(list);
+    return problems;
+}
+
+static int verify(const PrepareOptions *o) {
+    size_t n;
+    char *path = shard_join(o->out, "shards.json"), *text = shard_slurp(path, &n), found[16];
+    char *tokenizer = shard_join(o->out, "tokenizer.json");
+    if (!text) die("there is no manifest '%s': the folder was not made by ./prepare, or not finished", path);
+    cJSON *json = cJSON_ParseWithLength(text, n);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "tokenizer");
+    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "crc32"));
+    int vocab_size = (int)json_number(item, "vocab_size"), problems = 0;
+    if (!crc || vocab_size < 1) die("the manifest '%s' is damaged; prepare the text again", path);
+    snprintf(found, sizeof found, "%08x", (unsigned)file_crc(tokenizer));
+    if (strcmp(found, crc) != 0)
+        problems += verify_problem("'%s' has the CRC-32 %s, expected %s", tokenizer, found, crc);
+    problems += verify_split(o, json, "train", vocab_size);
+    problems += verify_split(o, json, "val", vocab_size);
+    if (problems)
+        die("'%s' has %d problems; copy the files again, or prepare the text again", o->out, problems);
+    printf("%s is as it was made\n", o->out);
+    cJSON_Delete(json);
+    free(path), free(text), free(tokenizer);
+    return 0;
+}
+
 static int prepare(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
     char *manifest = shard_join(o->out, "shards.json"), *state = shard_join(o->out, "prepare.state.json");
@@ -732,6 +839,5 @@ int main(int argc, char **argv) {
                                            .prefix = split ? "val" : "train",
                                            .shard_tokens = (uint64_t)options.shard_tokens,
                                            .file = -1};
-    int code = prepare(&run, count, argv);
-    return code;
+    return options.verify ? verify(&options) : prepare(&run, count, argv);
 }
