@@ -15,15 +15,17 @@ FLOAT  := -fno-math-errno -fno-trapping-math
 WARN   := -Wall -Wextra -Wpedantic -Werror
 
 # try(flags, program): the flags when this compiler accepts them and the program links, else nothing
-try = $(shell printf '%b' '$(2)' > /dev/null; d=$$(mktemp -d); printf '%b' '$(2)' > $$d/t.c; \
+try = $(shell d=$$(mktemp -d); printf '%b' '$(2)' > $$d/t.c; \
         $(CC) $$d/t.c -o $$d/t $(1) > /dev/null 2>&1 && echo '$(1)'; rm -rf $$d)
 
-ifeq ($(filter clean lint,$(MAKECMDGOALS)),)
-ifeq ($(shell command -v $(CC) 2> /dev/null),)
-$(error no C compiler called '$(CC)'; run scripts/deps.sh, which installs what is missing, or give CC=gcc)
+# `make demo` and `make test` see to what is missing themselves (scripts/deps.sh says what it installs); the others ask.
+GOALS := $(or $(MAKECMDGOALS),all)
+ifneq ($(filter test,$(GOALS)),)
+$(shell scripts/deps.sh >&2)
 endif
+ifneq ($(filter-out clean lint demo,$(GOALS)),)
 ifeq ($(call try,-lcjson,#include <cjson/cJSON.h>\nint main(void){return !cJSON_CreateObject();}\n),)
-$(error the cJSON library is missing (Debian: libcjson-dev); run scripts/deps.sh, which installs what is missing)
+$(error a C compiler called '$(CC)' or the cJSON library is missing; scripts/deps.sh tells which and installs it)
 endif
 endif
 
@@ -61,25 +63,25 @@ $(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ $(MPI_FLAGS) -lcjson -lm
 $(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
-$(P)prepare: data/prepare.c $(HEADERS) $(P)build/flags
+$(P)prepare: data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 $(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
 $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
-$(P)bench: tools/bench.c train_gpt.c $(HEADERS) $(P)build/flags
+$(P)build/bench: tools/bench.c train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ $(OPENBLAS) $(ONEDNN) -lcjson -lm
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
-demo: all
+demo:
 	@scripts/demo.sh
 
 test: $(P)test_gpt $(PROGRAMS)
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 
-bench: $(P)bench
-	./bench
+bench: $(P)build/bench
+	./$(P)build/bench
 
 SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h)
 lint:
@@ -87,7 +89,7 @@ lint:
 	shellcheck scripts/*.sh .ci/run
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar bench test_gpt
+	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt
 
 .PHONY: all demo test bench lint clean FORCE
 FORCE:
