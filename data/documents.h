@@ -24,11 +24,9 @@ typedef enum { FORMAT_AUTO, FORMAT_TEXT, FORMAT_JSONL } Format;
 typedef enum { DOCUMENTS_AUTO, DOCUMENTS_FILE, DOCUMENTS_CUT } DocumentRule;
 
 enum {
-    JOB_BYTES = 1 << 20,    /* small files are read together up to this size */
-    READ_BYTES = 1 << 18,   /* asked of zlib at a time */
-    ROUND_BYTES = 16 << 20, /* of text, read from all open jobs together before the next round */
-    SLOTS = 16,             /* jobs open at once; part of the format of the output: the order depends on it */
-    FEW_FILES = 64          /* DOCUMENTS_AUTO cuts plain text when there are fewer files */
+    READ_BYTES = 1 << 18, /* asked of zlib at a time */
+    SLOTS = 16,           /* jobs open at once; part of the format of the output: the order depends on it */
+    FEW_FILES = 64        /* DOCUMENTS_AUTO cuts plain text when there are fewer files */
 };
 
 typedef struct {
@@ -47,7 +45,8 @@ typedef struct {
     Job *jobs;
     int n_jobs;
     int64_t bytes;      /* on disk, together */
-    size_t block_bytes; /* of text a reader reads at a time */
+    size_t round_bytes; /* of text, read from all open jobs together before the next round */
+    size_t block_bytes; /* of text one reader reads for a round */
     bool has_validation;
     /* how plain text becomes documents */
     DocumentRule rule;
@@ -80,10 +79,10 @@ typedef struct {
     const Inputs *inputs;
     Place place;
     gzFile file;  /* NULL between two files */
+    bool ended;   /* all of the file was read */
     int64_t read; /* bytes of text read of this file */
     char *rest;   /* read, but not yet a whole document */
     size_t n_rest, rest_room;
-    int64_t packed;  /* bytes on disk consumed of the files before this one, for the progress line */
     double fraction; /* of each file to read, in bytes of text per byte on disk; 0: all of it */
 } Reader;
 
@@ -199,19 +198,20 @@ static void add_path(Inputs *in, const char *path, Format format, bool validatio
         die("no *.txt, *.md, *.json, *.jsonl (or these with .gz) in the folder '%s'; name the files", path);
 }
 
-/* Groups small files into jobs and fixes how much is read at a time; depends on the inputs only. */
+/* Groups small files into jobs (up to what is always read at once) and fixes how much is read at a time; depends
+   on the inputs and round_bytes only. */
 static void make_jobs(Inputs *in) {
     in->jobs = check_malloc((size_t)in->n_sources * sizeof *in->jobs);
     for (int s = 0; s < in->n_sources;) {
         Job *job = &in->jobs[in->n_jobs++];
         int64_t bytes = in->sources[s].bytes;
         job->first = s++;
-        while (s < in->n_sources && bytes + in->sources[s].bytes <= JOB_BYTES)
+        while (s < in->n_sources && bytes + in->sources[s].bytes <= (int64_t)(in->round_bytes / SLOTS))
             bytes += in->sources[s++].bytes;
         job->end = s;
     }
     int open = in->n_jobs < SLOTS ? in->n_jobs : SLOTS;
-    in->block_bytes = open ? (size_t)(ROUND_BYTES / open) : ROUND_BYTES;
+    in->block_bytes = in->round_bytes / (size_t)(open ? open : 1);
 }
 
 /* ------------------------------------------------------------------------------------------------------------
@@ -275,9 +275,9 @@ static void add_document(Block *b, size_t start, size_t length, int source, int6
     b->documents[b->n_documents++] = (RawDocument){start, length, line, source};
 }
 
-/* Lines from `cut` on; returns how far whole lines reach. */
+/* Whole lines from `cut` on, until the block is full; returns how far they reach. */
 static size_t cut_lines(Reader *r, Block *b, size_t cut, bool end_of_file) {
-    while (cut < b->n) {
+    while (cut < b->n && cut < r->inputs->block_bytes) {
         size_t end = find_byte(b->bytes, cut, b->n, '\n'), length = end - cut;
         if (end == b->n && !end_of_file) break;
         if (end == b->n && r->fraction > 0 && !gzeof(r->file))
@@ -290,11 +290,11 @@ static size_t cut_lines(Reader *r, Block *b, size_t cut, bool end_of_file) {
     return cut;
 }
 
-/* Documents of the text from `cut` on; returns how far whole ones reach. */
+/* The same for the documents of any text. */
 static size_t cut_documents(Reader *r, Block *b, size_t cut, bool end_of_file) {
     const Inputs *in = r->inputs;
     if (in->sources[r->place.source].jsonl) return cut_lines(r, b, cut, end_of_file);
-    while (cut < b->n) {
+    while (cut < b->n && cut < in->block_bytes) {
         const char *text = b->bytes + cut;
         size_t left = b->n - cut, length = end_of_file ? left : 0, next = length;
         if (*in->separator)
@@ -347,16 +347,22 @@ static bool reader_read(Reader *r, Block *b) {
     return got < want || want < READ_BYTES;
 }
 
+/* The file is done: on to the next of the job. */
 static void reader_close(Reader *r) {
-    if (r->file && gzclose(r->file) == Z_BUF_ERROR && r->fraction == 0)
+    if (gzclose(r->file) == Z_BUF_ERROR && r->fraction == 0)
         reader_fail(r, "ends in the middle of its gzip data");
     r->file = NULL;
+    r->ended = false;
+    r->read = 0;
+    r->place = (Place){.job = r->place.job, .source = r->place.source + 1};
 }
 
-/* Fills the block with the job's next documents; afterwards the reader is idle (job -1) at the job's end. */
+/* Fills the block with the job's next documents, up to the first that reaches block_bytes: which ones depends on
+   the text alone, not on how it was read, so a run that goes on from a kept place makes the same blocks.
+   Afterwards the reader is idle (job -1) at the job's end. */
 static void reader_next(Reader *r, Block *b) {
     size_t cut = 0;
-    b->n = b->n_documents = 0;
+    b->n_documents = 0;
     b->bytes = grow(b->bytes, &b->room, r->n_rest + 1, 1);
     if (r->n_rest) memcpy(b->bytes, r->rest, r->n_rest);
     b->n = r->n_rest;
@@ -365,18 +371,18 @@ static void reader_next(Reader *r, Block *b) {
             r->place = (Place){.job = -1};
             break;
         }
-        bool end_of_file = reader_read(r, b);
-        cut = cut_documents(r, b, cut, end_of_file);
-        if (!end_of_file) continue;
-        reader_close(r);
-        r->packed += r->inputs->sources[r->place.source].bytes;
-        r->place.source++, r->place.line = 0, r->read = 0;
+        cut = cut_documents(r, b, cut, r->ended);
+        if (cut >= r->inputs->block_bytes) break;
+        if (r->ended)
+            reader_close(r);
+        else
+            r->ended = reader_read(r, b);
     }
     r->n_rest = b->n - cut;
     r->rest = grow(r->rest, &r->rest_room, r->n_rest + 1, 1);
     memcpy(r->rest, b->bytes + cut, r->n_rest);
     b->n = cut;
-    r->place.offset = r->read - (int64_t)r->n_rest;
+    if (r->place.job >= 0) r->place.offset = r->read - (int64_t)r->n_rest;
 }
 
 #endif

@@ -31,7 +31,7 @@
 typedef struct {
     const char *out, *val, *field, *separator, *tokenizer;
     int format, documents;
-    int64_t document_bytes, vocab, tokenizer_text, shard_tokens, threads, save_every;
+    int64_t document_bytes, vocab, tokenizer_text, shard_tokens, threads, save_every, round_bytes;
     double val_fraction, max_bad;
     bool overwrite, verify, quiet;
 } PrepareOptions;
@@ -73,6 +73,8 @@ static const Option prepare_options[] = {
     ROW_OF("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", "0: one per core"),
     ROW_OF("Machine", "save-every", OPTION_INT, save_every, "10", 0, 86400, "",
            "seconds between the points an interrupted run can go on from"),
+    ROW_OF("Machine", "round-bytes", OPTION_INT, round_bytes, "16777216", 4096, 1 << 30, "",
+           "text under way at once; large inputs are taken in turns of a part of it"),
     ROW_OF("Machine", "quiet", OPTION_SWITCH, quiet, "no", 0, 0, "", "no progress line"),
 };
 enum { N_OPTIONS = sizeof prepare_options / sizeof *prepare_options };
@@ -475,7 +477,7 @@ static void learn_tokenizer(Run *run, const char *path) {
     run->totals = (Totals){0};
     for (int s = 0; s < SLOTS; s++) {
         Reader *r = &run->readers[s];
-        r->fraction = 0, r->packed = 0, r->n_rest = 0, r->read = 0;
+        r->fraction = 0;
     }
 }
 
@@ -627,6 +629,7 @@ static void gather_inputs(Run *run, int count, char **names) {
         printf("documents  plain text is cut at blank lines into documents of %lld bytes or more "
                "(--documents=file: whole files)\n",
                (long long)o->document_bytes);
+    in->round_bytes = (size_t)o->round_bytes;
     make_jobs(in);
     double below = o->val_fraction * 18446744073709551616.0;
     run->val_below = (uint64_t)below;

@@ -207,6 +207,10 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
 /* ---------------------------------------------------------------------------------------------------------
    Packing. */
 
+static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /* Where an operand lies: element (k, i), i counting rows of A or columns of B, is data[k + i * stride] when k is
    contiguous, data[k * stride + i] when not. */
 typedef struct {
@@ -260,71 +264,74 @@ MATMUL_INLINE void matmul_transpose(MatmulLanes *x) {
 #endif
 }
 
-/* Packs MATMUL_LANES units in k of `width` rows (columns) of x from (k, i) on into a panel of that width; what
-   lies beyond `depth` more elements in k or beyond the first `count` rows is 0. The last group of lanes may
-   reach over the panel's width into the next unit; that is why groups go from last to first, k upward, and a panel
-   has MATMUL_LANES spare floats at its end. */
-MATMUL_INLINE void matmul_pack_piece(const MatmulOperand *x, const bool k_contiguous, const bool is_bf16,
-                                     const MatmulUnit unit, const int width, float *to, int64_t k, int64_t i,
-                                     int64_t depth, int64_t count) {
-    MATMUL_UNROLL
-    for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES) {
-        MatmulLanes lanes[MATMUL_LANES];
-        MATMUL_UNROLL
-        for (int l = 0; l < MATMUL_LANES; l++) {
-            if (k_contiguous && (group + l >= count || group + l >= width)) {
-                lanes[l] = matmul_splat(0);
-            } else if (k_contiguous) {
-                int64_t at = k + (i + group + l) * x->stride;
-                if (unit == MATMUL_UNIT_PAIR && is_bf16 && depth >= 2 * MATMUL_LANES)
-                    lanes[l] = *(const MatmulAnyLanes *)((const uint16_t *)x->data + at);
-                else if (unit == MATMUL_UNIT_PAIR)
-                    lanes[l] = matmul_pairs_in_a_row(
-                        matmul_load(x->data, is_bf16, at, depth),
-                        matmul_load(x->data, is_bf16, at + MATMUL_LANES, depth - MATMUL_LANES));
-                else
-                    lanes[l] = matmul_load(x->data, is_bf16, at, depth);
-            } else if (unit == MATMUL_UNIT_PAIR) {
-                int64_t at = (k + 2 * l) * x->stride + i + group;
-                lanes[l] = matmul_pairs_of_two_rows(
-                    matmul_load(x->data, is_bf16, at, 2 * l < depth ? count - group : 0),
-                    matmul_load(x->data, is_bf16, at + x->stride, 2 * l + 1 < depth ? count - group : 0));
-            } else {
-                lanes[l] = matmul_load(x->data, is_bf16, (k + l) * x->stride + i + group,
-                                       l < depth ? count - group : 0);
+/* Two ways to pack `count` rows (of A; columns of B) of x from i on, `depth` elements in k from k on, into panels
+   of `width`, `panel` floats apart; what lies beyond is 0. A vector of units may reach over the panel's width
+   into the next unit, which is why units are written upward, and why a panel has MATMUL_LANES spare floats at
+   its end. The arguments from is_bf16 to width are constants where these are called. */
+
+/* k is contiguous: a vector holds units of one row; transpose as many rows as it has lanes. */
+MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
+                                       const int width, float *to, int64_t panel, int64_t k, int64_t i,
+                                       int64_t depth, int64_t count) {
+    const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
+    for (; count > 0; count -= width, i += width, to += panel)
+        for (int64_t d = 0; d < depth; d += per_unit * MATMUL_LANES)
+            for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES) {
+                MatmulLanes lanes[MATMUL_LANES];
+                const int64_t left = depth - d, rows = matmul_min(count, width) - group;
+                MATMUL_UNROLL
+                for (int l = 0; l < MATMUL_LANES; l++) {
+                    const int64_t at = k + d + (i + group + l) * x->stride;
+                    if (l >= rows)
+                        lanes[l] = matmul_splat(0);
+                    else if (unit == MATMUL_UNIT_PAIR && is_bf16 && left >= 2 * MATMUL_LANES)
+                        lanes[l] = *(const MatmulAnyLanes *)((const uint16_t *)x->data + at);
+                    else if (unit == MATMUL_UNIT_PAIR)
+                        lanes[l] = matmul_pairs_in_a_row(
+                            matmul_load(x->data, is_bf16, at, left),
+                            matmul_load(x->data, is_bf16, at + MATMUL_LANES, left - MATMUL_LANES));
+                    else
+                        lanes[l] = matmul_load(x->data, is_bf16, at, left);
+                    if (unit == MATMUL_UNIT_ROUNDED) lanes[l] = (MatmulLanes)matmul_round_lanes(lanes[l]);
+                }
+                matmul_transpose(lanes);
+                float *from = to + d / per_unit * width + group;
+                MATMUL_UNROLL
+                for (int l = 0; l < MATMUL_LANES; l++) *(MatmulAnyLanes *)(from + l * width) = lanes[l];
             }
-            if (unit == MATMUL_UNIT_ROUNDED) lanes[l] = (MatmulLanes)matmul_round_lanes(lanes[l]);
-        }
-        if (k_contiguous) matmul_transpose(lanes);
-        MATMUL_UNROLL
-        for (int l = 0; l < MATMUL_LANES; l++) *(MatmulAnyLanes *)(to + l * width + group) = lanes[l];
+}
+
+/* k is not contiguous: a vector holds the same unit of neighbouring rows, as the panel does. */
+MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
+                                        const int width, float *to, int64_t panel, int64_t k, int64_t i,
+                                        int64_t depth, int64_t count) {
+    const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
+    for (int64_t d = 0; d < depth; d += per_unit, to += width) {
+        const int64_t start = (k + d) * x->stride + i;
+        float *unit_to = to;
+        for (int64_t done = 0; done < count; done += width, unit_to += panel)
+            for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES) {
+                const int64_t at = start + done + group, left = count - done - group;
+                MatmulLanes lanes = matmul_load(x->data, is_bf16, at, left);
+                if (unit == MATMUL_UNIT_PAIR)
+                    lanes = matmul_pairs_of_two_rows(
+                        lanes, matmul_load(x->data, is_bf16, at + x->stride, d + 1 < depth ? left : 0));
+                if (unit == MATMUL_UNIT_ROUNDED) lanes = (MatmulLanes)matmul_round_lanes(lanes);
+                *(MatmulAnyLanes *)(unit_to + group) = lanes;
+            }
     }
 }
 
-/* Packs `count` rows of x from i on, `depth` elements in k from k on, into panels `panel` floats apart. Along k
-   first when k is contiguous, across panels first when not: memory is read in long runs either way. */
-MATMUL_INLINE void matmul_pack_as(const MatmulOperand *x, const bool k_contiguous, const bool is_bf16,
-                                  const MatmulUnit unit, const int width, float *to, int64_t panel, int64_t k,
-                                  int64_t i, int64_t depth, int64_t count) {
-    const int64_t step = (unit == MATMUL_UNIT_PAIR ? 2 : 1) * MATMUL_LANES;
-    const int64_t steps = (depth + step - 1) / step, panels = (count + width - 1) / width;
-    for (int64_t piece = 0; piece < steps * panels; piece++) {
-        int64_t s = k_contiguous ? piece % steps : piece / panels;
-        int64_t p = k_contiguous ? piece / steps : piece % panels;
-        matmul_pack_piece(x, k_contiguous, is_bf16, unit, width, to + p * panel + s * MATMUL_LANES * width,
-                          k + s * step, i + p * width, depth - s * step, count - p * width);
-    }
-}
-
-static inline void matmul_pack(const MatmulOperand *x, MatmulUnit unit, bool is_b, float *to, int64_t panel,
-                               int64_t k, int64_t i, int64_t depth, int64_t count) {
+MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const int width, float *to,
+                               int64_t panel, int64_t k, int64_t i, int64_t depth, int64_t count) {
     if (unit == MATMUL_UNIT_ROUNDED && x->is_bf16) unit = MATMUL_UNIT_FLOAT;
+/* (k contiguous, bf16 source, unit) */
 #define MATMUL_PACK_CASE(c, h, u)                                                                            \
     if (x->k_contiguous == (c) && x->is_bf16 == (h) && unit == (u)) {                                        \
-        if (is_b)                                                                                            \
-            matmul_pack_as(x, c, h, u, MATMUL_NR, to, panel, k, i, depth, count);                            \
+        if (c)                                                                                               \
+            matmul_pack_along_k(x, h, u, width, to, panel, k, i, depth, count);                              \
         else                                                                                                 \
-            matmul_pack_as(x, c, h, u, MATMUL_MR, to, panel, k, i, depth, count);                            \
+            matmul_pack_across_k(x, h, u, width, to, panel, k, i, depth, count);                             \
     }
     MATMUL_PACK_CASE(true, false, MATMUL_UNIT_FLOAT)
     MATMUL_PACK_CASE(false, false, MATMUL_UNIT_FLOAT)
@@ -341,13 +348,24 @@ static inline void matmul_pack(const MatmulOperand *x, MatmulUnit unit, bool is_
 #endif
 }
 
+static inline void matmul_pack_a(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
+                                 int64_t i, int64_t depth, int64_t count) {
+    matmul_pack(x, unit, MATMUL_MR, to, panel, k, i, depth, count);
+}
+
+static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
+                                 int64_t i, int64_t depth, int64_t count) {
+    matmul_pack(x, unit, MATMUL_NR, to, panel, k, i, depth, count);
+}
+
 /* ---------------------------------------------------------------------------------------------------------
    Loops and threads. */
 
 enum {
-    MATMUL_UNITS = 512,       /* depth of a k-block in units: a panel of B is at most 64 KiB */
+    MATMUL_UNITS = 1024,      /* depth of a k-block in units */
     MATMUL_BLOCK_PANELS = 10, /* rows of a block in panels of A: packed they fit the second-level cache */
     MATMUL_FEW_PANELS = 4,    /* up to so many, each thread packs its own B just before use */
+    MATMUL_PACK_PANELS = 8,   /* of B, packed by one thread at a time */
     MATMUL_SHARED = 4 << 20   /* floats of packed B shared by the threads */
 };
 
@@ -362,10 +380,6 @@ typedef struct {
     int64_t k_blocks;         /* depend on K only */
     int64_t a_panel, b_panel; /* floats from one panel to the next */
 } MatmulJob;
-
-static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* One memory block is kept between calls, since page faults on fresh memory cost as much as a small product.
    Who takes it owns it; a second caller at the same time finds none and allocates. */
@@ -439,8 +453,8 @@ static inline void matmul_block(const MatmulJob *job, const MatmulGroup *group, 
     for (int64_t block = group->first_block; block < group->last_block; block++) {
         const int64_t k = block * job->depth, depth = matmul_min(job->depth, job->K - k);
         const int64_t i = row * MATMUL_MR;
-        matmul_pack(&job->a, job->unit, false, own_a, job->a_panel, k, i, depth,
-                    matmul_min(row_end * MATMUL_MR, job->M) - i);
+        matmul_pack_a(&job->a, job->unit, own_a, job->a_panel, k, i, depth,
+                      matmul_min(row_end * MATMUL_MR, job->M) - i);
         for (int64_t p = column; p < column_end; p++) {
             const float *b = own_b;
             const int64_t j = p * MATMUL_NR;
@@ -449,8 +463,8 @@ static inline void matmul_block(const MatmulJob *job, const MatmulGroup *group, 
                                      p - group->first_panel) *
                                         job->b_panel;
             else
-                matmul_pack(&job->b, job->unit, true, own_b, job->b_panel, k, j, depth,
-                            matmul_min(MATMUL_NR, job->N - j));
+                matmul_pack_b(&job->b, job->unit, own_b, job->b_panel, k, j, depth,
+                              matmul_min(MATMUL_NR, job->N - j));
             for (int64_t r = row; r < row_end; r++)
                 matmul_tile(job, matmul_ceil(depth, per_unit), own_a + (r - row) * job->a_panel, b,
                             r * MATMUL_MR, j, block ? job->out : job->add);
@@ -516,14 +530,14 @@ static inline void matmul_run(MatmulJob *job, MatmulPrecision precision) {
                                      matmul_min(job->k_blocks, block + group_blocks), share ? packed : NULL};
                 const int64_t width = group.last_panel - p;
                 if (share) {
-#pragma omp for collapse(2) schedule(dynamic, 4)
+#pragma omp for collapse(2) schedule(dynamic, 1)
                     for (int64_t b = block; b < group.last_block; b++)
-                        for (int64_t j = p; j < group.last_panel; j++)
-                            matmul_pack(&job->b, job->unit, true,
-                                        packed + ((b - block) * width + j - p) * job->b_panel, job->b_panel,
-                                        b * job->depth, j * MATMUL_NR,
-                                        matmul_min(job->depth, job->K - b * job->depth),
-                                        matmul_min(MATMUL_NR, job->N - j * MATMUL_NR));
+                        for (int64_t j = p; j < group.last_panel; j += MATMUL_PACK_PANELS)
+                            matmul_pack_b(&job->b, job->unit,
+                                          packed + ((b - block) * width + j - p) * job->b_panel, job->b_panel,
+                                          b * job->depth, j * MATMUL_NR,
+                                          matmul_min(job->depth, job->K - b * job->depth),
+                                          matmul_min(MATMUL_PACK_PANELS * MATMUL_NR, job->N - j * MATMUL_NR));
                 }
 #pragma omp for collapse(2) schedule(dynamic, 1)
                 for (int64_t c = 0; c < column_blocks; c++)
