@@ -210,7 +210,7 @@ static void test_model_gradient_is_the_slope(void) {
         model_forward(&t->model, t->inputs, B, T);
         model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T));
         model_backward(&t->model, t->inputs, B, T);
-        double norm = gradient_norm(g->memory, g->count), losses[2], h = 2e-3 / norm;
+        double norm = gradient_norm(g->memory, g->count), losses[2], h = 1e-3 / norm;
         for (int side = 0; side < 2; side++) {
             for (size_t i = 0; i < w->count; i++)
                 w->memory[i] += (float)((side ? -2 : 1) * h / norm) * g->memory[i];
