@@ -1,0 +1,337 @@
+/* test_report.h: what ./report shows is what the runs' files hold. Logs are written here, small and exact. */
+#ifndef TESTS_TEST_REPORT_H
+#define TESTS_TEST_REPORT_H
+
+#include <cjson/cJSON.h>
+#include <zlib.h>
+#include "harness.h"
+
+typedef struct {
+    const char *name, *attention;
+    int steps, validate_every;
+    double loss;       /* at the end; it falls from there + 4 */
+    bool summary;      /* whether summary.json is written */
+    int diverge_after; /* step from which losses are null; 0: never */
+} ReportRun;
+
+static double report_loss(const ReportRun *r, int step) {
+    return r->loss + 4.0 * (r->steps - step) * (r->steps - step) / ((double)r->steps * r->steps);
+}
+
+static FILE *report_file(const char *folder, const char *run, const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/%s", folder, run, name);
+    return check_fopen(path, "w", "");
+}
+
+static void report_write_run(const char *folder, const ReportRun *r) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, r->name);
+    if (mkdir(path, 0777) != 0) die("cannot create '%s': %s", path, strerror(errno));
+    FILE *log = report_file(folder, r->name, "log.jsonl");
+    for (int step = 1; step <= r->steps; step++) {
+        bool null = r->diverge_after && step >= r->diverge_after;
+        char loss[32];
+        snprintf(loss, sizeof loss, null ? "null" : "%.6f", report_loss(r, step));
+        fprintf(log,
+                "{\"step\": %d, \"tokens\": %d, \"loss\": %s, \"lr\": %.6g, \"grad_norm\": 0.5, "
+                "\"tokens_per_s\": %d, \"seconds\": %g}\n",
+                step, step * 1000, loss, 1e-3 * step / r->steps, 1200 + step % 3, 0.5 * step);
+        if (step % r->validate_every == 0) fprintf(log, "{\"step\": %d, \"val_loss\": %s}\n", step, loss);
+    }
+    fclose(log);
+    FILE *config = report_file(folder, r->name, "config.json");
+    fprintf(config,
+            "{\"options\": {\"attn\": \"%s\", \"layers\": 6, \"prompt\": \"</script><b>&'\\\"\"}, "
+            "\"parameters\": "
+            "4457728}",
+            r->attention);
+    fclose(config);
+    if (!r->summary) return;
+    FILE *summary = report_file(folder, r->name, "summary.json");
+    fprintf(
+        summary,
+        "{\"final_train_loss\": %.4f, \"final_val_loss\": %.4f, \"seconds\": 725, \"tokens_per_s\": 4711.6, "
+        "\"peak_memory_bytes\": 432013312, \"parameters\": 4457728}",
+        r->loss + 0.01, r->loss);
+    fclose(summary);
+}
+
+/* The whole file with an ending 0; free() it. */
+static char *report_read(const char *folder, const char *name, size_t *size) {
+    char path[512];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = check_fopen(path, "rb", "");
+    fstat(fileno(file), &status);
+    char *data = check_malloc((size_t)status.st_size + 1);
+    *size = fread(data, 1, (size_t)status.st_size, file);
+    fclose(file);
+    return data;
+}
+
+/* ./report in `folder` with arguments; returns its exit code. */
+static int report_run(char *output, size_t size, const char *folder, const char *environment,
+                      const char *arguments) {
+    char binaries[2048];
+    if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
+    return test_command(output, size, "cd '%s' && env %s '%s/report' %s", folder, environment, binaries,
+                        arguments);
+}
+
+static const ReportRun report_standard = {"standard", "standard", 200, 20, 3.5, true, 0};
+static const ReportRun report_laser = {"laser", "laser", 200, 20, 3.25, false, 0};
+
+static void test_report_table_has_the_numbers(void) {
+    char folder[128], output[16384];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard laser");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    const char *standard = strstr(output, "\n* standard"), *laser = strstr(output, "\no laser");
+    REQUIRE(standard && laser, "no rows in %s", output);
+    const char *of_summary[] = {"4.46M", "3.5100", "3.5000", "12 min 05 s", "4,712", "412 MiB"};
+    for (int i = 0; i < 6; i++) {
+        const char *at = strstr(standard, of_summary[i]);
+        CHECK(at && at < laser, "'%s' is not in the row of standard: %.90s", of_summary[i], standard + 1);
+    }
+    /* without a summary: the last validation, the time of the last step, the median speed, no memory */
+    const char *of_log[] = {"4.46M", "3.2500", "1 min 40 s", "1,201", "-"};
+    const char *end = strchr(laser + 1, '\n');
+    for (int i = 0; i < 5; i++) {
+        const char *at = strstr(laser, of_log[i]);
+        CHECK(at && at < end, "'%s' is not in the row of laser: %.90s", of_log[i], laser + 1);
+    }
+    CHECK(strstr(output, "laser ends 0.2500 nats below standard"), "%s", output);
+}
+
+/* Display columns of a line of UTF-8. */
+static int report_columns(const char *line, size_t n) {
+    int columns = 0;
+    for (size_t i = 0; i < n; i++) columns += (line[i] & 0xC0) != 0x80;
+    return columns;
+}
+
+static void test_report_fits_the_terminal(void) {
+    char folder[128], output[32768];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    ReportRun longer = report_laser;
+    longer.name = "a-name-that-is-much-longer-than-any-column-of-the-table-and-goes-on-and-on-and-on";
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &longer);
+    const char *locales[] = {"LC_ALL=C", "LC_ALL=en_US.UTF-8"};
+    for (int utf8 = 0; utf8 < 2; utf8++) {
+        int code = report_run(output, sizeof output, folder, locales[utf8], "--out= --floor=3 standard a-*");
+        REQUIRE(code == 0, "code %d: %s", code, output);
+        bool ascii = true;
+        for (const char *line = output, *end; *line; line = end + (*end == '\n')) {
+            end = line + strcspn(line, "\n");
+            int columns = report_columns(line, (size_t)(end - line));
+            bool sentence = strstr(line, "nats below") != NULL && strstr(line, "nats below") < end;
+            CHECK(columns <= 80 || sentence, "%d columns: %.*s", columns, (int)(end - line), line);
+            for (const char *c = line; c < end; c++) ascii = ascii && *c >= ' ' && *c < 127;
+        }
+        CHECK(ascii == !utf8, "%s: ascii is %d", locales[utf8], ascii);
+        CHECK(!strchr(output, '\033'), "colours in what is no terminal");
+        CHECK(strstr(output, "floor") && strstr(output, "Validation loss") && strstr(output, "Training loss"),
+              "%s", output);
+    }
+}
+
+static void test_report_html_is_self_contained(void) {
+    char folder[128], output[8192];
+    size_t size;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    ReportRun odd = report_laser;
+    odd.name = "<i>&'odd";
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &odd);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html standard '<i>&'\\''odd'");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    char *html = report_read(folder, "r.html", &size);
+    const char *forbidden[] = {"http:",   "https:", "//",   "src=", "href=",       "url(",
+                               "@import", "<link",  "<img", "<i>&", "</script><b>"};
+    for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
+        CHECK(!strstr(html, forbidden[i]), "'%s' at: %.60s", forbidden[i], strstr(html, forbidden[i]));
+    CHECK(strstr(html, "&lt;i&gt;&amp;&#39;odd"), "the name is not there, escaped");
+    CHECK(strstr(html, "&lt;/script&gt;&lt;b&gt;&amp;&#39;&quot;"), "the option is not there, escaped");
+    CHECK(strstr(html, "prefers-color-scheme:dark"), "no dark colours");
+    const char *panels[] = {"Validation loss", "Training loss", "Gradient norm", "Learning rate"};
+    for (int i = 0; i < 4; i++) CHECK(strstr(html, panels[i]), "no panel '%s'", panels[i]);
+    free(html);
+}
+
+/* The numbers under the pointer are those of the log. */
+static void test_report_html_holds_the_curves(void) {
+    char folder[128], output[8192];
+    size_t size;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html standard laser");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    char *html = report_read(folder, "r.html", &size), *start = strstr(html, "id=\"data\">");
+    cJSON *data = start ? cJSON_Parse(start + strlen("id=\"data\">")) : NULL;
+    const cJSON *plots = cJSON_GetObjectItem(data, "plots"), *plot = cJSON_GetArrayItem(plots, 0);
+    const cJSON *run = cJSON_GetArrayItem(cJSON_GetObjectItem(plot, "runs"), 1);
+    const cJSON *x = cJSON_GetObjectItem(run, "x"), *y = cJSON_GetObjectItem(run, "y");
+    CHECK(cJSON_GetArraySize(x) == 10 && cJSON_GetArraySize(y) == 10, "%d and %d points",
+          cJSON_GetArraySize(x), cJSON_GetArraySize(y));
+    for (int i = 0; i < cJSON_GetArraySize(x) && i < cJSON_GetArraySize(y); i++) {
+        int step = 20 * (i + 1);
+        double got = cJSON_GetArrayItem(y, i)->valuedouble, want = report_loss(&report_laser, step);
+        CHECK(cJSON_GetArrayItem(x, i)->valuedouble == step, "point %d at %g", i,
+              cJSON_GetArrayItem(x, i)->valuedouble);
+        CHECK(fabs(got - want) < 1e-5 * want, "step %d: %g, in the log %g", step, got, want);
+    }
+    run = cJSON_GetArrayItem(cJSON_GetObjectItem(cJSON_GetArrayItem(plots, 1), "runs"), 0);
+    const cJSON *raw = cJSON_GetArrayItem(cJSON_GetObjectItem(run, "raw"), 99);
+    double want = report_loss(&report_standard, 100);
+    CHECK(raw && fabs(raw->valuedouble - want) < 1e-5 * want,
+          "raw training loss of step 100: %g, in the log %g", raw ? raw->valuedouble : NAN, want);
+    cJSON_Delete(data);
+    free(html);
+}
+
+static uint32_t report_big_endian(const unsigned char *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* The pixels of a PNG of 8-bit RGB, or NULL; free() them. An independent decoder: chunks, checksums, filters. */
+static unsigned char *report_decode(const unsigned char *png, size_t size, int *width, int *height) {
+    if (size < 57 || memcmp(png, "\x89PNG\r\n\x1a\n", 8) != 0) return NULL;
+    *width = (int)report_big_endian(png + 16), *height = (int)report_big_endian(png + 20);
+    if (png[24] != 8 || png[25] != 2 || png[28] != 0) return NULL;
+    size_t stride = 3 * (size_t)*width, packed_size = 0, row = stride + 1;
+    unsigned char *packed = check_malloc(size), *rows = check_malloc(row * (size_t)*height);
+    unsigned char *pixels = check_malloc(stride * (size_t)*height);
+    bool ok = true;
+    for (size_t at = 8; ok && at + 12 <= size;) {
+        size_t n = report_big_endian(png + at);
+        ok = at + 12 + n <= size &&
+             crc32(0, png + at + 4, (uInt)(n + 4)) == report_big_endian(png + at + 8 + n);
+        if (ok && memcmp(png + at + 4, "IDAT", 4) == 0)
+            memcpy(packed + packed_size, png + at + 8, n), packed_size += n;
+        at += 12 + n;
+    }
+    uLongf length = (uLongf)(row * (size_t)*height);
+    ok = ok && uncompress(rows, &length, packed, (uLong)packed_size) == Z_OK &&
+         length == row * (size_t)*height;
+    for (int y = 0; ok && y < *height; y++)
+        for (size_t i = 0; i < stride; i++) {
+            unsigned char *out = pixels + (size_t)y * stride + i, filter = rows[(size_t)y * row];
+            int a = i >= 3 ? out[-3] : 0, b = y ? out[-(ptrdiff_t)stride] : 0;
+            int c = i >= 3 && y ? out[-(ptrdiff_t)stride - 3] : 0, p = a + b - c;
+            int pa = abs(p - a), pb = abs(p - b), pc = abs(p - c);
+            int paeth = pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+            const int predicted[] = {0, a, b, (a + b) / 2, paeth};
+            ok = ok && filter <= 4;
+            *out = (unsigned char)(rows[(size_t)y * row + 1 + i] + (ok ? predicted[filter] : 0));
+        }
+    free(packed), free(rows);
+    if (ok) return pixels;
+    free(pixels);
+    return NULL;
+}
+
+static void test_report_png_decodes(void) {
+    char folder[128], output[8192];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=l.png standard laser");
+    if (strstr(output, "built without stb")) return; /* no libstb-dev here: the message is all there is */
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    size_t size;
+    int width = 0, height = 0;
+    char *png = report_read(folder, "l.png", &size);
+    unsigned char *pixels = report_decode((unsigned char *)png, size, &width, &height);
+    free(png);
+    REQUIRE(pixels, "%zu bytes are no PNG", size);
+    CHECK(width == 1200 && height == 700, "%d x %d", width, height);
+    const unsigned char colors[][3] = {{255, 255, 255}, {0x25, 0x63, 0xeb}, {0xe0, 0x59, 0x0b}};
+    int counts[3] = {0};
+    for (int i = 0; i < width * height; i++)
+        for (int c = 0; c < 3; c++) counts[c] += memcmp(pixels + 3 * i, colors[c], 3) == 0;
+    CHECK(counts[0] > width * height / 2, "%d white pixels", counts[0]);
+    CHECK(counts[1] > 1000 && counts[2] > 1000, "%d blue and %d orange pixels: a curve is missing", counts[1],
+          counts[2]);
+    free(pixels);
+}
+
+static void test_report_survives_odd_logs(void) {
+    static const ReportRun odd[] = {{"one", "laser", 1, 1, 7, true, 0},
+                                    {"diverged", "laser", 100, 10, 3, false, 60},
+                                    {"never", "laser", 20, 50, 3, false, 0},
+                                    {"nothing", "laser", 20, 5, 3, false, 1}};
+    char folder[128], output[32768];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    for (int i = 0; i < 4; i++) {
+        report_write_run(folder, &odd[i]);
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "--png=l.png --out=r.html %s", odd[i].name);
+        int code = report_run(output, sizeof output, folder, "LC_ALL=C", arguments);
+        CHECK(code == 0 || strstr(output, "built without stb"), "%s: code %d: %s", odd[i].name, code, output);
+        CHECK((strstr(output, " nan ") != NULL) == (odd[i].diverge_after > 0), "%s: %.300s", odd[i].name,
+              output);
+    }
+    test_command(output, sizeof output,
+                 "cd '%s' && rm one/config.json one/summary.json && printf '{\"step' >> "
+                 "one/log.jsonl",
+                 folder); /* killed while writing a line */
+    int code =
+        report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html one/ diverged never nothing");
+    CHECK(code == 0, "all together: code %d: %s", code, output);
+    CHECK(strstr(output, "config.json"), "nothing is said of the missing config.json: %.300s", output);
+}
+
+static void test_report_refuses_clearly(void) {
+    static const struct {
+        const char *arguments;
+        int code;
+        const char *said;
+    } cases[] = {{"", 2, "name at least one run"},          {"nowhere", 1, "nowhere"},
+                 {"file", 1, "'file' is no folder"},        {"empty", 1, "empty/log.jsonl"},
+                 {"silent", 1, "has no loss yet"},          {"junk", 1, "junk/log.jsonl:2"},
+                 {"--flor=3 x", 2, "did you mean --floor"}, {"--out=no/r.html good", 1, "no/r.html"}};
+    char folder[128], output[8192];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    const ReportRun good = {"good", "laser", 10, 5, 3, true, 0};
+    report_write_run(folder, &good);
+    test_command(
+        output, sizeof output,
+        "cd '%s' && touch file && mkdir empty silent junk && touch silent/log.jsonl && "
+        "printf '{\"step\": 1, \"loss\": 2}\\nwhat?\\n{\"step\": 2, \"loss\": 2}\\n' > junk/log.jsonl",
+        folder);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int code = report_run(output, sizeof output, folder, "LC_ALL=C", cases[i].arguments);
+        CHECK(code == cases[i].code && strstr(output, cases[i].said), "'%s': code %d: %s", cases[i].arguments,
+              code, output);
+    }
+}
+
+/* The length of the paper's runs: the page stays small enough to open and to send. */
+static void test_report_takes_long_logs(void) {
+    char folder[128], output[16384];
+    size_t size;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    const ReportRun run = {"long", "laser", 160000, 500, 2.6, true, 0};
+    report_write_run(folder, &run);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html long long long long");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    free(report_read(folder, "r.html", &size));
+    CHECK(size > 50000 && size < 1000000, "%zu bytes of HTML", size);
+}
+
+#define REPORT_TESTS(TEST)                                                                                   \
+    TEST(report_table_has_the_numbers)                                                                       \
+    TEST(report_fits_the_terminal)                                                                           \
+    TEST(report_html_is_self_contained)                                                                      \
+    TEST(report_html_holds_the_curves)                                                                       \
+    TEST(report_png_decodes)                                                                                 \
+    TEST(report_survives_odd_logs)                                                                           \
+    TEST(report_refuses_clearly)                                                                             \
+    TEST(report_takes_long_logs)
+
+#endif
