@@ -519,13 +519,19 @@ static uint32_t file_crc(const char *path) {
 
 static OptionSet option_set;
 
-/* What decides the output: options, inputs, tokenizer. A state or a finished folder with another one is no use. */
-static void make_fingerprint(Run *run, const char *tokenizer) {
+/* The options that decide the output; the others (threads, folder, ...) would only make equal folders differ. */
+static cJSON *deciding_options(void) {
     static const char *const without[] = {"out",       "threads", "save-every", "quiet",
                                           "overwrite", "verify",  "max-bad"};
     cJSON *json = options_to_json(&option_set);
     for (size_t i = 0; i < sizeof without / sizeof *without; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(json, without[i]);
+    return json;
+}
+
+/* Options, inputs and tokenizer: a state or a finished folder with another fingerprint is no use. */
+static void make_fingerprint(Run *run, const char *tokenizer) {
+    cJSON *json = deciding_options();
     for (int s = 0; s < run->in.n_sources; s++)
         cJSON_AddNumberToObject(json, run->in.sources[s].path, (double)run->in.sources[s].bytes);
     cJSON_AddNumberToObject(json, "stdin", run->stdin_crc);
@@ -558,7 +564,7 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
         cJSON_AddStringToObject(item, "path", run->in.sources[s].path);
         cJSON_AddNumberToObject(item, "bytes", (double)run->in.sources[s].bytes);
     }
-    cJSON_AddItemToObject(json, "options", options_to_json(&option_set));
+    cJSON_AddItemToObject(json, "options", deciding_options());
     char *text = cJSON_Print(json);
     write_file(path, text);
     cJSON_free(text);

@@ -1,0 +1,480 @@
+/* test_prepare.h: ./prepare end to end on text these tests write: what goes in comes out, from every kind of input,
+   with any number of threads, after any number of kills. */
+#ifndef TESTS_TEST_PREPARE_H
+#define TESTS_TEST_PREPARE_H
+
+#include <time.h>
+#include <zlib.h>
+#include "harness.h"
+#include "../gpt/shards.h"
+#include "../gpt/tokenizer.h"
+
+/* n documents of a few words to a few hundred, with line breaks, quotes, and characters beyond ASCII; no blank
+   lines. free() each and the list. */
+static inline char **prepare_documents(int n, uint64_t seed) {
+    static const char *const words[] = {"the",     "lamp",   "river",   "carries", "old",    "\"stones\"",
+                                        "to",      "a",      "field",   "where",   "nobody", "café",
+                                        "sings",   "\\",     "Привет",  "and",     "42",     "don't",
+                                        "wait",    "日本語", "softly,", "then",    "it",     "was",
+                                        "gone.\n", "Over",   "again;",  "\t",      "why?",   "because"};
+    char **documents = check_malloc((size_t)n * sizeof *documents);
+    for (int d = 0; d < n; d++) {
+        uint64_t count = 5 + rng_bits(seed, RNG_STREAM_TEST, (uint64_t)d) % 200;
+        char *at = documents[d] = check_malloc(count * 16 + 64);
+        at += sprintf(at, "Document %d", d);
+        for (uint64_t w = 0; w < count; w++)
+            at += sprintf(at, " %s",
+                          words[rng_bits(seed + 1, RNG_STREAM_TEST, (uint64_t)d << 16 | w) %
+                                (sizeof words / sizeof *words)]);
+    }
+    return documents;
+}
+
+static inline void prepare_free(char **documents, int n) {
+    for (int d = 0; d < n; d++) free(documents[d]);
+    free(documents);
+}
+
+static inline void prepare_write(const char *folder, const char *name, const void *bytes, size_t n) {
+    char *path = shard_join(folder, name);
+    FILE *file = check_fopen(path, "wb", "");
+    check_fwrite(bytes, 1, n, file, path);
+    check_fclose(file, path);
+    free(path);
+}
+
+/* Documents [first, end) as JSON lines, gzipped when the name says so. */
+static inline void prepare_write_lines(const char *folder, const char *name, char **documents, int first,
+                                       int end) {
+    char *path = shard_join(folder, name);
+    gzFile file = gzopen(path, strstr(name, ".gz") ? "wb1" : "wbT");
+    if (!file) die("cannot write '%s'", path);
+    for (int d = first; d < end; d++) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddStringToObject(json, "url", "https://example.org/");
+        cJSON_AddStringToObject(json, "text", documents[d]);
+        char *text = cJSON_PrintUnformatted(json);
+        gzputs(file, text), gzputs(file, "\n");
+        cJSON_free(text), cJSON_Delete(json);
+    }
+    gzclose(file);
+    free(path);
+}
+
+/* The tokens of all shards of a split, one after the other, and how many. */
+static inline uint16_t *prepare_tokens(const char *folder, const char *prefix, size_t *n) {
+    Dataset d;
+    dataset_open(&d, folder, prefix, 1, 65536);
+    uint16_t *tokens = check_malloc((d.n_tokens + 1) * sizeof *tokens);
+    *n = 0;
+    for (int s = 0; s < d.parts[0].n_shards; s++) {
+        const Shard *shard = &d.parts[0].shards[s];
+        for (uint64_t i = 0; i < shard->n_tokens; i++) {
+            const unsigned char *p = shard->map + SHARD_HEADER_BYTES + 2 * i;
+            tokens[(*n)++] = (uint16_t)(p[0] | p[1] << 8);
+        }
+    }
+    dataset_close(&d);
+    return tokens;
+}
+
+/* The text of a split, every document after a byte 1. */
+static inline char *prepare_text(const char *folder, const char *prefix, size_t *n) {
+    Tokenizer *t = tokenizer_load(folder);
+    size_t count, length;
+    uint16_t *tokens = prepare_tokens(folder, prefix, &count);
+    char *text = check_malloc(count * 64 + 1), *at = text;
+    for (size_t i = 0; i < count; i++) {
+        const char *bytes = tokenizer_decode_token(t, tokens[i], &length);
+        if (tokens[i] == tokenizer_end_of_text(t)) bytes = "\1", length = 1;
+        if (length > 64) die("a token of %zu bytes", length);
+        memcpy(at, bytes, length), at += length;
+    }
+    *n = (size_t)(at - text);
+    tokenizer_free(t), free(tokens);
+    return text;
+}
+
+static inline bool prepare_same_file(const char *one, const char *two, const char *name) {
+    char output[256];
+    return test_command(output, sizeof output, "cmp '%s/%s' '%s/%s'", one, name, two, name) == 0;
+}
+
+#define PREPARE(output, ...) test_command(output, sizeof output, __VA_ARGS__)
+
+/* Every document comes out once, in training or in validation, as it went in. */
+static void test_prepare_keeps_every_document(void) {
+    enum { N = 300 };
+    char folder[128], out[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(out, sizeof out, "%s/out", folder);
+    char **documents = prepare_documents(N, 1);
+    prepare_write_lines(folder, "a.jsonl.gz", documents, 0, N);
+    int code = PREPARE(output, "%s/prepare --out=%s --vocab=600 --val-fraction=0.1 %s/a.jsonl.gz",
+                       test_binaries(), out, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    size_t n[2];
+    char *text[2] = {prepare_text(out, "train_", &n[0]), prepare_text(out, "val_", &n[1])},
+         *at[2] = {text[0], text[1]};
+    int count[2] = {0, 0};
+    for (int d = 0; d < N; d++) {
+        size_t length = strlen(documents[d]);
+        int split = at[1] + 1 + length <= text[1] + n[1] && memcmp(at[1] + 1, documents[d], length) == 0;
+        REQUIRE(at[split] + 1 + length <= text[split] + n[split] && at[split][0] == 1 &&
+                    memcmp(at[split] + 1, documents[d], length) == 0,
+                "document %d is missing", d);
+        at[split] += 1 + length, count[split]++;
+    }
+    CHECK(at[0] == text[0] + n[0] && at[1] == text[1] + n[1], "there is more than the documents");
+    CHECK(count[1] >= 10 && count[1] <= 60, "%d of %d documents went to validation at 10 %%", count[1], N);
+    code = PREPARE(output, "%s/prepare --out=%s --verify", test_binaries(), out);
+    CHECK(code == 0, "verify: code %d: %s", code, output);
+    free(text[0]), free(text[1]), prepare_free(documents, N);
+}
+
+static void test_prepare_inputs_are_equal(void) {
+    enum { N = 90 };
+    char folder[128], output[4096], name[64];
+    const char *run = test_binaries();
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    char **documents = prepare_documents(N, 2);
+    CHECK(PREPARE(output, "mkdir %s/txt %s/parts", folder, folder) == 0, "%s", output);
+    prepare_write_lines(folder, "a.jsonl.gz", documents, 0, N);
+    prepare_write_lines(folder, "a.jsonl", documents, 0, N);
+    prepare_write_lines(folder, "parts/1.json", documents, 0, 33);
+    prepare_write_lines(folder, "parts/2.ndjson.gz", documents, 33, N);
+    for (int d = 0; d < N; d++) {
+        snprintf(name, sizeof name, "txt/%04d.txt", d);
+        prepare_write(folder, name, documents[d], strlen(documents[d]));
+    }
+    int code = PREPARE(output, "%s/prepare --out=%s/o0 --vocab=500 %s/a.jsonl.gz", run, folder, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    static const char *const inputs[] = {
+        "%1$s/a.jsonl",         "%1$s/txt",         "%1$s/parts/1.json %1$s/parts/2.ndjson.gz",
+        "- < %1$s/a.jsonl.gz",  "- < %1$s/a.jsonl", "--threads=1 %1$s/a.jsonl",
+        "--threads=4 %1$s/txt", "%1$s/parts"};
+    for (int i = 0; i < (int)(sizeof inputs / sizeof *inputs); i++) {
+        char input[512], out[2][192];
+        for (char *to = input, *from = (char *)(uintptr_t)inputs[i];
+             ;) { /* %1$s, which not every printf knows */
+            if (strncmp(from, "%1$s", 4) == 0)
+                to += sprintf(to, "%s", folder), from += 4;
+            else if (!(*to++ = *from++))
+                break;
+        }
+        snprintf(out[0], sizeof out[0], "%s/o0", folder),
+            snprintf(out[1], sizeof out[1], "%s/o%d", folder, i + 1);
+        code = PREPARE(output, "%s/prepare --out=%s --vocab=500 %s", run, out[1], input);
+        CHECK(code == 0, "%s: code %d: %s", inputs[i], code, output);
+        CHECK(prepare_same_file(out[0], out[1], "tokenizer.json"), "%s: another tokenizer", inputs[i]);
+        CHECK(prepare_same_file(out[0], out[1], "train_000000.bin"), "%s: other tokens", inputs[i]);
+        CHECK(prepare_same_file(out[0], out[1], "val_000000.bin"), "%s: other validation tokens", inputs[i]);
+    }
+    prepare_free(documents, N);
+}
+
+/* One large text is cut at blank lines; the pieces joined are the text. */
+static void test_prepare_cuts_large_texts(void) {
+    enum { N = 60 };
+    char folder[128], out[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(out, sizeof out, "%s/out", folder);
+    char **documents = prepare_documents(N, 3);
+    size_t used = 0, n[2];
+    char *book = check_malloc(N * 4096);
+    for (int d = 0; d < N; d++)
+        used += (size_t)sprintf(book + used, "%s\n%s", documents[d], d % 3 ? " \r\n\n" : "\n");
+    prepare_write(folder, "book.txt", book, used);
+    int code = PREPARE(output,
+                       "%s/prepare --out=%s --vocab=400 --document-bytes=2000 --val-fraction=0.2 %s/book.txt",
+                       test_binaries(), out, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    char *text[2] = {prepare_text(out, "train_", &n[0]), prepare_text(out, "val_", &n[1])},
+         *at[2] = {text[0], text[1]};
+    int pieces = 0;
+    for (size_t done = 0; done < used; pieces++) { /* each piece is the next of one of the two splits */
+        size_t length[2], split = 2;
+        for (size_t s = 0; s < 2; s++) {
+            char *end = memchr(at[s] + 1, 1, (size_t)(text[s] + n[s] - at[s] - (at[s] < text[s] + n[s])));
+            length[s] = (size_t)((end ? end : text[s] + n[s]) - at[s]);
+            if (length[s] > 1 && length[s] - 1 <= used - done &&
+                memcmp(at[s] + 1, book + done, length[s] - 1) == 0)
+                split = s;
+        }
+        REQUIRE(split < 2, "no document begins at byte %zu of %zu", done, used);
+        done += length[split] - 1, at[split] += length[split];
+        CHECK(done == used || (length[split] > 2000 && book[done - 1] == '\n' && book[done] == 'D'),
+              "a piece ends at byte %zu", done);
+    }
+    CHECK(at[0] == text[0] + n[0] && at[1] == text[1] + n[1], "there is more than the text");
+    CHECK(pieces >= 10, "%d pieces", pieces);
+    free(text[0]), free(text[1]);
+    code = PREPARE(output, "%s/prepare --out=%s/line --vocab=400 --separator='***' --val-fraction=0 %s/s.txt",
+                   test_binaries(), folder, folder);
+    CHECK(code == 1, "an input that is not there: code %d: %s", code, output);
+    static const char separated[] = "one\n***\ntwo *** two\n\nmore\n***\r\n***\nthree";
+    prepare_write(folder, "s.txt", separated, sizeof separated - 1);
+    code = PREPARE(output, "%s/prepare --out=%s/line --vocab=257 --separator='***' --val-fraction=0 %s/s.txt",
+                   test_binaries(), folder, folder);
+    CHECK(code == 0, "code %d: %s", code, output);
+    snprintf(out, sizeof out, "%s/line", folder);
+    text[0] = prepare_text(out, "train_", &n[0]);
+    text[0][n[0]] = 0;
+    CHECK(strcmp(text[0], "\1one\n\1two *** two\n\nmore\n\1three") == 0, "'%s'", text[0]);
+    free(text[0]), free(book), prepare_free(documents, N);
+}
+
+static void test_prepare_shards_are_cut_exactly(void) {
+    enum { N = 120 };
+    char folder[128], one[160], many[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(one, sizeof one, "%s/one", folder), snprintf(many, sizeof many, "%s/many", folder);
+    char **documents = prepare_documents(N, 4);
+    prepare_write_lines(folder, "a.jsonl", documents, 0, N);
+    int code = PREPARE(output,
+                       "%s/prepare --out=%s --vocab=300 %s/a.jsonl && %s/prepare --out=%s --vocab=300 "
+                       "--shard-tokens=1000 %s/a.jsonl",
+                       test_binaries(), one, folder, test_binaries(), many, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    size_t n[2];
+    uint16_t *tokens[2] = {prepare_tokens(one, "train_", &n[0]), prepare_tokens(many, "train_", &n[1])};
+    CHECK(n[0] == n[1] && memcmp(tokens[0], tokens[1], n[0] * sizeof **tokens) == 0,
+          "%zu and %zu tokens differ", n[0], n[1]);
+    Dataset d;
+    dataset_open(&d, many, "train_", 1, 300);
+    REQUIRE(d.parts[0].n_shards > 10, "%d shards", d.parts[0].n_shards);
+    for (int s = 0; s + 1 < d.parts[0].n_shards; s++)
+        CHECK(d.parts[0].shards[s].n_tokens == 1000, "shard %d has %d tokens", s,
+              (int)d.parts[0].shards[s].n_tokens);
+    dataset_close(&d);
+    code = PREPARE(output, "%s/prepare --out=%s --verify", test_binaries(), many);
+    CHECK(code == 0, "verify: code %d: %s", code, output);
+    free(tokens[0]), free(tokens[1]), prepare_free(documents, N);
+}
+
+static void test_prepare_bad_lines(void) {
+    char folder[128], out[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(out, sizeof out, "%s/out", folder);
+    static const char lines[] = "{\"text\": \"first\"}\n"
+                                "{\"text\": \"cut sho\n"
+                                "\n"
+                                "{\"text\": 5}\n"
+                                "{\"other\": \"x\"}\n"
+                                "{\"text\": \"trailing\"} x\n"
+                                "[1, 2]\n"
+                                "{\"text\": \"\"}\n"
+                                "{\"text\": \"zero \\u0000 \\\\u0000 byte\", \"n\": \"\\ufdd0\"} \r\n"
+                                "{\"text\": \"\\ud83d\\ude00\\u00e9\"}\n"
+                                "{\"text\": \"last, no newline\"}";
+    prepare_write(folder, "bad.jsonl", lines, sizeof lines - 1);
+    int code = PREPARE(output, "%s/prepare --out=%s --vocab=257 --val-fraction=0 %s/bad.jsonl",
+                       test_binaries(), out, folder);
+    CHECK(code == 1 && strstr(output, "5 of 10 lines are malformed, 50 %"), "code %d: %s", code, output);
+    code = PREPARE(output,
+                   "%s/prepare --out=%s --vocab=257 --val-fraction=0 --overwrite --max-bad=60 %s/bad.jsonl",
+                   test_binaries(), out, folder);
+    CHECK(code == 0, "code %d: %s", code, output);
+    static const char *const said[] = {"bad.jsonl' line 2 is not valid JSON", "line 4 holds something else",
+                                       "line 5 has no such field 'text'",
+                                       "5 malformed lines of 10 were left out"};
+    for (int i = 0; i < 4; i++) CHECK(strstr(output, said[i]), "no '%s' in: %s", said[i], output);
+    size_t n;
+    char *text = prepare_text(out, "train_", &n);
+    static const char want[] = "\1first\1zero \0 \\u0000 byte\1\xF0\x9F\x98\x80é\1last, no newline";
+    CHECK(n == sizeof want - 1 && memcmp(text, want, n) == 0, "%zu bytes: '%s'", n, text);
+    free(text);
+}
+
+static void test_prepare_errors(void) {
+    char folder[128], output[4096];
+    const char *run = test_binaries();
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    char **documents = prepare_documents(50, 5);
+    prepare_write_lines(folder, "a.jsonl.gz", documents, 0, 50);
+    prepare_write_lines(folder, "b.jsonl", documents, 0, 50);
+    prepare_write(folder, "utf16.txt", "\xFF\xFEh\0i\0", 6);
+    prepare_write(folder, "tokenizer.json", "{}", 2);
+    CHECK(PREPARE(output,
+                  "mkdir %s/empty && head -c 900 %s/a.jsonl.gz > %s/cut.jsonl.gz && touch %s/x.parquet",
+                  folder, folder, folder, folder) == 0,
+          "%s", output);
+    static const struct {
+        const char *arguments; /* each @ is the folder */
+        int code;
+        const char *words;
+    } cases[] = {{"", 2, "--out is missing"},
+                 {"--out=@/o", 2, "no input"},
+                 {"--out=@/o --vocab=100 @/b.jsonl", 2, "--vocab=100"},
+                 {"--out=@/o --vocab=70000 @/b.jsonl", 2, "65536"},
+                 {"--out=@/o --val-fractoin=0.1 @/b.jsonl", 2, "did you mean --val-fraction?"},
+                 {"--out=@/o --format=xml @/b.jsonl", 2, "auto|text|jsonl"},
+                 {"--out=@/o @/nowhere.txt", 1, "nowhere.txt': No such file"},
+                 {"--out=@/o @/empty", 1, "in the folder"},
+                 {"--out=@/o @/x.parquet", 1, "x.parquet' is neither text nor JSON lines"},
+                 {"--out=@/o1 @/cut.jsonl.gz", 1, "cut.jsonl.gz' ends in the middle of its gzip data"},
+                 {"--out=@/o2 @/utf16.txt", 1, "UTF-16"},
+                 {"--out=@/o3 --tokenizer=@/tokenizer.json @/b.jsonl", 1, "no model"},
+                 {"--out=@/o3 --tokenizer=@/nowhere @/b.jsonl", 1, "nowhere"},
+                 {"--out=@/nowhere/deep @/b.jsonl", 1, "cannot make the folder"},
+                 {"--out=@/empty --verify", 1, "no manifest"},
+                 {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "train"},
+                 {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "already prepared"},
+                 {"--out=@/o4 --vocab=301 @/b.jsonl", 1, "other inputs or options"},
+                 {"--out=@/o4 --vocab=301 --overwrite @/b.jsonl", 0, "train"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[2048], *to = command + sprintf(command, "%s/prepare ", run);
+        for (const char *from = cases[i].arguments; *from; from++)
+            if (*from == '@')
+                to += sprintf(to, "%s", folder);
+            else
+                *to++ = *from;
+        *to = 0;
+        int code = PREPARE(output, "%s", command);
+        CHECK(code == cases[i].code && strstr(output, cases[i].words), "prepare %s: code %d, no '%s' in: %s",
+              cases[i].arguments, code, cases[i].words, output);
+    }
+    CHECK(PREPARE(output, "mkdir %s/foreign && cp %s/o4/train_000000.bin %s/foreign/fineweb_train_000001.bin",
+                  folder, folder, folder) == 0,
+          "%s", output);
+    int code = PREPARE(output, "%s/prepare --out=%s/foreign %s/b.jsonl", run, folder, folder);
+    CHECK(code == 1 && strstr(output, "fineweb_train_000001.bin"), "shards of somebody else: code %d: %s",
+          code, output);
+    prepare_free(documents, 50);
+}
+
+/* --verify finds each kind of damage, and nothing in a copy that is whole. */
+static void test_prepare_verify_finds_damage(void) {
+    char folder[128], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    char **documents = prepare_documents(120, 6);
+    prepare_write_lines(folder, "a.jsonl", documents, 0, 120);
+    prepare_free(documents, 120);
+    int code = PREPARE(output, "%s/prepare --out=%s/o --vocab=300 --shard-tokens=2000 %s/a.jsonl",
+                       test_binaries(), folder, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    static const struct {
+        const char *damage, *words;
+    } cases[] = {{"true", "is as it was made"},
+                 {"printf 'a\\001b' | dd of=o/train_000001.bin bs=1 seek=2000 conv=notrunc 2>/dev/null",
+                  "train_000001.bin' has the CRC-32"},
+                 {"printf '\\001\\002' | dd of=o/val_000000.bin bs=1 seek=1024 conv=notrunc 2>/dev/null",
+                  "token 0 is 513, the vocabulary has 300"},
+                 {"truncate -s -2 o/train_000000.bin", "has 5022 bytes, expected 5024"},
+                 {"rm o/train_000002.bin", "train_000002.bin': No such file"},
+                 {"cp o/train_000000.bin o/train_000099.bin", "train shards, the manifest has"},
+                 {"echo >> o/tokenizer.json", "tokenizer.json' has the CRC-32"},
+                 {"printf '{' > o/shards.json", "damaged"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        code = PREPARE(output,
+                       "cd %s && rm -rf copy && cp -r o copy && mv o keep && mv copy o && { %s; }; cd - "
+                       ">/dev/null; %s/prepare --out=%s/o --verify; "
+                       "code=$?; rm -rf %s/o && mv %s/keep %s/o; exit $code",
+                       folder, cases[i].damage, test_binaries(), folder, folder, folder, folder);
+        CHECK(code == (i > 0) && strstr(output, cases[i].words), "%s: code %d, no '%s' in: %s",
+              cases[i].damage, code, cases[i].words, output);
+    }
+}
+
+static void test_prepare_validation_files(void) {
+    char folder[128], out[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(out, sizeof out, "%s/out", folder);
+    char **documents = prepare_documents(60, 7);
+    prepare_write_lines(folder, "c4-train.00000-of-00002.json.gz", documents, 0, 20);
+    prepare_write_lines(folder, "c4-train.00001-of-00002.json.gz", documents, 20, 40);
+    prepare_write_lines(folder, "c4-validation.00000-of-00001.json.gz", documents, 40, 60);
+    int code = PREPARE(output, "%s/prepare --out=%s --vocab=400 %s", test_binaries(), out, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    size_t n, at = 0;
+    char *text = prepare_text(out, "val_", &n);
+    for (int d = 40; d < 60; d++) {
+        size_t length = strlen(documents[d]);
+        REQUIRE(at + 1 + length <= n && memcmp(text + at + 1, documents[d], length) == 0,
+                "validation lacks document %d", d);
+        at += 1 + length;
+    }
+    CHECK(at == n, "validation has %zu bytes, not %zu", n, at);
+    free(text);
+    code = PREPARE(output,
+                   "mv %s/c4-validation* %s/v.jsonl.gz && %s/prepare --out=%s --overwrite --vocab=400 "
+                   "--val=%s/v.jsonl.gz %s/c4-train*",
+                   folder, folder, test_binaries(), out, folder, folder);
+    CHECK(code == 0 && strstr(output, "in 20 documents"), "code %d: %s", code, output);
+    prepare_free(documents, 60);
+}
+
+/* Few documents: the hash may choose none for validation, then the smallest does. */
+static void test_prepare_small_texts_have_validation(void) {
+    char folder[128], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    char **documents = prepare_documents(3, 8);
+    prepare_write_lines(folder, "a.jsonl", documents, 0, 3);
+    int code = PREPARE(output, "%s/prepare --out=%s/o --vocab=260 --val-fraction=0.001 %s/a.jsonl",
+                       test_binaries(), folder, folder);
+    CHECK(code == 0 && strstr(output, "in 1 documents"), "code %d: %s", code, output);
+    prepare_write_lines(folder, "b.jsonl", documents, 0, 1);
+    code = PREPARE(output, "%s/prepare --out=%s/p --vocab=260 %s/b.jsonl", test_binaries(), folder, folder);
+    CHECK(code == 1 && strstr(output, "--val-fraction"), "code %d: %s", code, output);
+    prepare_free(documents, 3);
+}
+
+static inline double prepare_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Killed at random moments and started again, with other numbers of threads, until it ends: the same files as
+   without. Several inputs in turns, small rounds, a state after each. */
+static void test_prepare_survives_kills(void) {
+    enum { N = 1500, KILLS = 20 };
+    char folder[128], output[4096], name[64], whole[160], killed[160], command[1024];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(whole, sizeof whole, "%s/whole", folder), snprintf(killed, sizeof killed, "%s/killed", folder);
+    char **documents = prepare_documents(N, 9);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "%d.jsonl%s", i, i % 2 ? ".gz" : "");
+        prepare_write_lines(folder, name, documents, i * N / 5, (i + 1) * N / 5);
+    }
+    prepare_free(documents, N);
+    int length = snprintf(
+        command, sizeof command,
+        "%s/prepare --vocab=400 --shard-tokens=30000 --round-bytes=20000 --save-every=0 %s/?.json* --out=",
+        test_binaries(), folder);
+    double began = prepare_seconds();
+    int code = PREPARE(output, "%s%s", command, whole), kills = 0, finishes = 0;
+    double took = prepare_seconds() - began;
+    REQUIRE(code == 0 && length < (int)sizeof command, "code %d: %s", code, output);
+    for (int attempt = 0; attempt < 200 && kills < KILLS; attempt++) {
+        double after = took * 0.8 * rng_uniform(9, RNG_STREAM_TEST, (uint64_t)attempt);
+        code = PREPARE(output, "timeout -s KILL %.3f %s%s --threads=%d", after + 0.001, command, killed,
+                       1 + attempt % 4);
+        REQUIRE(code == 137 || code == 0, "code %d: %s", code, output);
+        kills += code == 137, finishes += code == 0;
+        if (code == 0) { /* too late: compare, then from the beginning */
+            CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "finished after %d kills: %s", kills,
+                  output);
+            CHECK(PREPARE(output, "rm -r %s", killed) == 0, "%s", output);
+        }
+    }
+    CHECK(kills == KILLS, "only %d kills", kills);
+    code = PREPARE(output, "%s%s", command, killed);
+    CHECK(code == 0, "code %d: %s", code, output);
+    CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after %d kills and %d finishes: %s", kills,
+          finishes, output);
+}
+
+#define PREPARE_TESTS(TEST)                                                                                  \
+    TEST(prepare_keeps_every_document)                                                                       \
+    TEST(prepare_inputs_are_equal)                                                                           \
+    TEST(prepare_cuts_large_texts)                                                                           \
+    TEST(prepare_shards_are_cut_exactly)                                                                     \
+    TEST(prepare_bad_lines)                                                                                  \
+    TEST(prepare_errors)                                                                                     \
+    TEST(prepare_verify_finds_damage)                                                                        \
+    TEST(prepare_validation_files)                                                                           \
+    TEST(prepare_small_texts_have_validation)                                                                \
+    TEST(prepare_survives_kills)
+
+#endif
