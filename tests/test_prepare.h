@@ -428,7 +428,7 @@ static inline double prepare_seconds(void) {
 /* Killed at random moments and started again, with other numbers of threads, until it ends: the same files as
    without. Several inputs in turns, small rounds, a state after each. */
 static void test_prepare_survives_kills(void) {
-    enum { N = 1500, KILLS = 20 };
+    enum { N = 600, KILLS = 20 };
     char folder[128], output[4096], name[64], whole[160], killed[160], command[1024];
     snprintf(folder, sizeof folder, "%s", test_folder());
     snprintf(whole, sizeof whole, "%s/whole", folder), snprintf(killed, sizeof killed, "%s/killed", folder);
@@ -438,12 +438,16 @@ static void test_prepare_survives_kills(void) {
         prepare_write_lines(folder, name, documents, i * N / 5, (i + 1) * N / 5);
     }
     prepare_free(documents, N);
-    int length = snprintf(
-        command, sizeof command,
-        "%s/prepare --vocab=400 --shard-tokens=30000 --round-bytes=20000 --save-every=0 %s/?.json* --out=",
-        test_binaries(), folder);
+    int code =
+        PREPARE(output, "%s/prepare --vocab=400 %s/?.json* --out=%s/first", test_binaries(), folder, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    int length = snprintf(command, sizeof command,
+                          "%s/prepare --tokenizer=%s/first --shard-tokens=12000 --round-bytes=16000 "
+                          "--save-every=0 %s/?.json* --out=",
+                          test_binaries(), folder, folder);
     double began = prepare_seconds();
-    int code = PREPARE(output, "%s%s", command, whole), kills = 0, finishes = 0;
+    int kills = 0, finishes = 0;
+    code = PREPARE(output, "%s%s", command, whole);
     double took = prepare_seconds() - began;
     REQUIRE(code == 0 && length < (int)sizeof command, "code %d: %s", code, output);
     for (int attempt = 0; attempt < 200 && kills < KILLS; attempt++) {
