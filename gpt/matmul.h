@@ -52,6 +52,10 @@ static inline void matmul_backward_input(float *dinp, const float *addend, const
 static inline void matmul_backward_weight(float *dweight, const float *dout, const float *inp, int64_t N,
                                           int64_t C, int64_t OC, MatmulPrecision precision);
 
+static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /* ---------------------------------------------------------------------------------------------------------
    The machine: vector width, tile shape, multiply-add. Nothing below this section knows an ISA. */
 
@@ -176,19 +180,24 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
         MATMUL_UNROLL
         for (int j = 0; j < MATMUL_NV; j++) acc[i][j] = matmul_splat(0);
     }
-    for (int64_t u = 0; u < units; u++, a += MATMUL_MR, b += MATMUL_NR) {
-        MatmulLanes column[MATMUL_NV];
-        MATMUL_UNROLL
-        for (int j = 0; j < MATMUL_NV; j++) column[j] = *(const MatmulLanes *)(b + j * MATMUL_LANES);
-        MATMUL_UNROLL
-        for (int i = 0; i < rows; i++) {
-            MatmulLanes row = matmul_splat(a[i]);
+    for (int64_t unit = 0, end = 0; unit < units;) {
+        const int64_t turn = end / 16; /* a row of `add` is fetched every 16 units, in time for the end */
+        if (add && turn < valid)
+            for (int j = 0; j < MATMUL_NR; j += 16) __builtin_prefetch(add + turn * add_stride + j, 1);
+        for (end = matmul_min(end + 16, units); unit < end; unit++, a += MATMUL_MR, b += MATMUL_NR) {
+            MatmulLanes column[MATMUL_NV];
             MATMUL_UNROLL
-            for (int j = 0; j < MATMUL_NV; j++) {
-                if (pairs)
-                    acc[i][j] = matmul_dot_pairs(acc[i][j], row, column[j]);
-                else
-                    acc[i][j] += row * column[j];
+            for (int j = 0; j < MATMUL_NV; j++) column[j] = *(const MatmulLanes *)(b + j * MATMUL_LANES);
+            MATMUL_UNROLL
+            for (int i = 0; i < rows; i++) {
+                MatmulLanes row = matmul_splat(a[i]);
+                MATMUL_UNROLL
+                for (int j = 0; j < MATMUL_NV; j++) {
+                    if (pairs)
+                        acc[i][j] = matmul_dot_pairs(acc[i][j], row, column[j]);
+                    else
+                        acc[i][j] += row * column[j];
+                }
             }
         }
     }
@@ -206,10 +215,6 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
 
 /* ---------------------------------------------------------------------------------------------------------
    Packing. */
-
-static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Where an operand lies: element (k, i), i counting rows of A or columns of B, is data[k + i * stride] when k is
    contiguous, data[k * stride + i] when not. */
@@ -273,15 +278,18 @@ MATMUL_INLINE void matmul_transpose(MatmulLanes *x) {
 MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
                                        const int width, float *to, int64_t panel, int64_t k, int64_t i,
                                        int64_t depth, int64_t count) {
-    const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
+    const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1, size = is_bf16 ? 2 : 4;
     for (; count > 0; count -= width, i += width, to += panel)
-        for (int64_t d = 0; d < depth; d += per_unit * MATMUL_LANES)
-            for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES) {
+        for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES)
+            for (int64_t d = 0; d < depth; d += per_unit * MATMUL_LANES) {
                 MatmulLanes lanes[MATMUL_LANES];
                 const int64_t left = depth - d, rows = matmul_min(count, width) - group;
                 MATMUL_UNROLL
                 for (int l = 0; l < MATMUL_LANES; l++) {
                     const int64_t at = k + d + (i + group + l) * x->stride;
+                    if (l < rows)
+                        for (int line = 0; line < (is_bf16 ? 1 : per_unit); line++)
+                            __builtin_prefetch((const char *)x->data + at * size + 256 + line * 64);
                     if (l >= rows)
                         lanes[l] = matmul_splat(0);
                     else if (unit == MATMUL_UNIT_PAIR && is_bf16 && left >= 2 * MATMUL_LANES)
@@ -306,19 +314,30 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf
                                         const int width, float *to, int64_t panel, int64_t k, int64_t i,
                                         int64_t depth, int64_t count) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
-    for (int64_t d = 0; d < depth; d += per_unit, to += width) {
-        const int64_t start = (k + d) * x->stride + i;
-        float *unit_to = to;
-        for (int64_t done = 0; done < count; done += width, unit_to += panel)
-            for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES) {
-                const int64_t at = start + done + group, left = count - done - group;
-                MatmulLanes lanes = matmul_load(x->data, is_bf16, at, left);
-                if (unit == MATMUL_UNIT_PAIR)
-                    lanes = matmul_pairs_of_two_rows(
-                        lanes, matmul_load(x->data, is_bf16, at + x->stride, d + 1 < depth ? left : 0));
-                if (unit == MATMUL_UNIT_ROUNDED) lanes = (MatmulLanes)matmul_round_lanes(lanes);
-                *(MatmulAnyLanes *)(unit_to + group) = lanes;
-            }
+    enum {
+        UNITS = 2,
+        AHEAD = 16
+    }; /* rows lie on pages of their own, where the hardware does not fetch ahead */
+    const int64_t size = is_bf16 ? 2 : 4;
+    for (int64_t d = 0; d < depth; d += UNITS * per_unit, to += UNITS * width) {
+        const int64_t row = k + d, left_k = matmul_min(UNITS * per_unit, depth - d);
+        for (int64_t e = AHEAD; e < matmul_min(AHEAD + UNITS * per_unit, depth - d); e++) {
+            const char *from = (const char *)x->data + ((row + e) * x->stride + i) * size;
+            for (int64_t at = 0; at < count * size; at += 64) __builtin_prefetch(from + at);
+        }
+        float *panel_to = to;
+        for (int64_t done = 0; done < count; done += width, panel_to += panel)
+            for (int64_t e = 0; e < left_k; e += per_unit)
+                for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0;
+                     group -= MATMUL_LANES) {
+                    const int64_t at = (row + e) * x->stride + i + done + group, left = count - done - group;
+                    MatmulLanes lanes = matmul_load(x->data, is_bf16, at, left);
+                    if (unit == MATMUL_UNIT_PAIR)
+                        lanes = matmul_pairs_of_two_rows(
+                            lanes, matmul_load(x->data, is_bf16, at + x->stride, e + 1 < left_k ? left : 0));
+                    if (unit == MATMUL_UNIT_ROUNDED) lanes = (MatmulLanes)matmul_round_lanes(lanes);
+                    *(MatmulAnyLanes *)(panel_to + e / per_unit * width + group) = lanes;
+                }
     }
 }
 
@@ -362,11 +381,9 @@ static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float 
    Loops and threads. */
 
 enum {
-    MATMUL_UNITS = 1024,      /* depth of a k-block in units */
-    MATMUL_BLOCK_PANELS = 10, /* rows of a block in panels of A: packed they fit the second-level cache */
-    MATMUL_FEW_PANELS = 4,    /* up to so many, each thread packs its own B just before use */
-    MATMUL_PACK_PANELS = 8,   /* of B, packed by one thread at a time */
-    MATMUL_SHARED = 4 << 20   /* floats of packed B shared by the threads */
+    MATMUL_UNITS = 1024,    /* depth of a k-block in units */
+    MATMUL_OWN = 160 << 10, /* floats packed by a thread for itself: they stay in the second-level cache */
+    MATMUL_SHARED = 4 << 20 /* floats packed for all threads */
 };
 
 /* out (M, N) = add (M, N; NULL: 0) + A (M, K) . B (K, N) */
@@ -439,36 +456,42 @@ static inline void matmul_tile(const MatmulJob *job, int64_t units, const float 
             out[i * job->N + j] = (add ? add[i * job->N + j] : 0) + edge[i * MATMUL_NR + j];
 }
 
-/* A part of the output and the packed B for it: columns and k-blocks [first, last) of the group in work. */
+/* Threads share one packed operand and pack the other themselves, a block at a time, just before use. */
 typedef struct {
-    int64_t first_panel, last_panel; /* of B */
-    int64_t first_block, last_block; /* of k */
-    const float *packed;             /* NULL: pack each panel just before use */
-} MatmulGroup;
+    bool share_a;
+    int64_t first, last; /* panels of the shared operand that are packed, for k-blocks from `block` on */
+    int64_t block, last_block;
+    const float *packed;
+} MatmulShared;
 
-/* Panels [row, row_end) of A times panels [column, column_end) of B, over the group's k-blocks. */
-static inline void matmul_block(const MatmulJob *job, const MatmulGroup *group, int64_t row, int64_t row_end,
-                                int64_t column, int64_t column_end, float *own_a, float *own_b) {
+/* The tiles of own panels [own, own_end) and shared panels [from, to), over the shared k-blocks. */
+static inline void matmul_block(const MatmulJob *job, const MatmulShared *shared, int64_t own,
+                                int64_t own_end, int64_t from, int64_t to, float *packed) {
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1;
-    for (int64_t block = group->first_block; block < group->last_block; block++) {
+    const int64_t own_panel = shared->share_a ? job->b_panel : job->a_panel;
+    const int64_t shared_panel = shared->share_a ? job->a_panel : job->b_panel;
+    const float *common = shared->packed;
+    for (int64_t block = shared->block; block < shared->last_block; block++) {
         const int64_t k = block * job->depth, depth = matmul_min(job->depth, job->K - k);
-        const int64_t i = row * MATMUL_MR;
-        matmul_pack_a(&job->a, job->unit, own_a, job->a_panel, k, i, depth,
-                      matmul_min(row_end * MATMUL_MR, job->M) - i);
-        for (int64_t p = column; p < column_end; p++) {
-            const float *b = own_b;
-            const int64_t j = p * MATMUL_NR;
-            if (group->packed)
-                b = group->packed + ((block - group->first_block) * (group->last_panel - group->first_panel) +
-                                     p - group->first_panel) *
-                                        job->b_panel;
-            else
-                matmul_pack_b(&job->b, job->unit, own_b, job->b_panel, k, j, depth,
-                              matmul_min(MATMUL_NR, job->N - j));
-            for (int64_t r = row; r < row_end; r++)
-                matmul_tile(job, matmul_ceil(depth, per_unit), own_a + (r - row) * job->a_panel, b,
-                            r * MATMUL_MR, j, block ? job->out : job->add);
+        const int64_t units = matmul_ceil(depth, per_unit);
+        const float *add = block ? job->out : job->add;
+        if (shared->share_a) {
+            matmul_pack_b(&job->b, job->unit, packed, own_panel, k, own * MATMUL_NR, depth,
+                          matmul_min(own_end * MATMUL_NR, job->N) - own * MATMUL_NR);
+            for (int64_t r = from; r < to; r++)
+                for (int64_t c = own; c < own_end; c++)
+                    matmul_tile(job, units, common + (r - shared->first) * shared_panel,
+                                packed + (c - own) * own_panel, r * MATMUL_MR, c * MATMUL_NR, add);
+        } else {
+            matmul_pack_a(&job->a, job->unit, packed, own_panel, k, own * MATMUL_MR, depth,
+                          matmul_min(own_end * MATMUL_MR, job->M) - own * MATMUL_MR);
+            for (int64_t c = from; c < to; c++)
+                for (int64_t r = own; r < own_end; r++)
+                    matmul_tile(job, units, packed + (r - own) * own_panel,
+                                common + (c - shared->first) * shared_panel, r * MATMUL_MR, c * MATMUL_NR,
+                                add);
         }
+        common += (shared->last - shared->first) * shared_panel;
     }
 }
 
@@ -501,52 +524,44 @@ static inline void matmul_run(MatmulJob *job, MatmulPrecision precision) {
     job->a_panel = job->depth / per_unit * MATMUL_MR + MATMUL_LANES;
     job->b_panel = job->depth / per_unit * MATMUL_NR + MATMUL_LANES;
 
+    /* The smaller operand is shared, in groups that stay in the last-level cache. */
     const int threads = matmul_threads(2.0 * (double)job->M * (double)job->N * (double)job->K);
-    const int64_t row_panels = matmul_ceil(job->M, MATMUL_MR), panels = matmul_ceil(job->N, MATMUL_NR);
-    const bool share = row_panels > MATMUL_FEW_PANELS;
-    const int64_t group_panels =
-        share ? matmul_min(panels, matmul_max(1, MATMUL_SHARED / 4 / job->b_panel) * 4) : panels;
-    const int64_t group_blocks =
-        share ? matmul_min(job->k_blocks, matmul_max(1, MATMUL_SHARED / (group_panels * job->b_panel)))
-              : job->k_blocks;
-    /* Blocks of output, of even size: rows first, then columns when there are too few rows. */
-    int64_t row_blocks = matmul_ceil(row_panels, MATMUL_BLOCK_PANELS);
-    if (share) row_blocks = matmul_min(row_panels, matmul_ceil(row_blocks, threads) * threads);
-    int64_t column_blocks = matmul_min(matmul_ceil(panels, 4), matmul_ceil(2 * threads, row_blocks));
-
-    const int64_t block_panels = matmul_ceil(row_panels, row_blocks);
-    const int64_t shared = share ? group_panels * group_blocks * job->b_panel : 0;
-    const int64_t own = block_panels * job->a_panel + job->b_panel,
-                  own_stride = matmul_ceil(own, 1024) * 1024;
-    MatmulWorkspace *workspace = matmul_workspace_take(shared + threads * own_stride + 1024);
-    float *packed = workspace->data, *owns = packed + matmul_ceil(shared, 16) * 16;
+    const bool share_a = job->M < job->N;
+    const int64_t a_panels = matmul_ceil(job->M, MATMUL_MR), b_panels = matmul_ceil(job->N, MATMUL_NR);
+    const int64_t panels = share_a ? a_panels : b_panels, own_panels = share_a ? b_panels : a_panels;
+    const int64_t panel = share_a ? job->a_panel : job->b_panel,
+                  own_panel = share_a ? job->b_panel : job->a_panel;
+    const int64_t width = share_a ? MATMUL_MR : MATMUL_NR, rows = share_a ? job->M : job->N;
+    const int64_t group = matmul_min(panels, matmul_max(1, MATMUL_SHARED / panel));
+    const int64_t chunk = 256 / width; /* panels packed by one thread at a time */
+    /* The own side is cut into blocks of even size; the shared side too when the threads need more. */
+    int64_t blocks = matmul_ceil(own_panels, matmul_max(1, MATMUL_OWN / own_panel));
+    blocks = matmul_min(own_panels, matmul_ceil(blocks, threads) * threads);
+    const int64_t splits = matmul_min(group, blocks < threads ? matmul_ceil(2 * threads, blocks) : 1);
+    const int64_t own_floats = matmul_ceil(matmul_ceil(own_panels, blocks) * own_panel, 1024) * 1024;
+    MatmulWorkspace *workspace = matmul_workspace_take(group * panel + threads * own_floats + 1024);
+    float *packed = workspace->data, *own_packed = packed + matmul_ceil(group * panel, 1024) * 1024;
 
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        float *own_b = owns + matmul_thread() * own_stride, *own_a = own_b + job->b_panel;
-        for (int64_t p = 0; p < panels; p += group_panels)
-            for (int64_t block = 0; block < job->k_blocks; block += group_blocks) {
-                MatmulGroup group = {p, matmul_min(panels, p + group_panels), block,
-                                     matmul_min(job->k_blocks, block + group_blocks), share ? packed : NULL};
-                const int64_t width = group.last_panel - p;
-                if (share) {
+    for (int64_t k = 0; k < job->k_blocks; k++)
+        for (int64_t first = 0; first < panels; first += group) {
+            const int64_t last = matmul_min(panels, first + group),
+                          depth = matmul_min(job->depth, job->K - k * job->depth);
+            const MatmulShared shared = {share_a, first, last, k, k + 1, packed};
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t p = first; p < last; p += chunk)
+                (share_a ? matmul_pack_a : matmul_pack_b)(
+                    share_a ? &job->a : &job->b, job->unit, packed + (p - first) * panel, panel,
+                    k * job->depth, p * width, depth,
+                    matmul_min(matmul_min(p + chunk, last) * width, rows) - p * width);
 #pragma omp for collapse(2) schedule(dynamic, 1)
-                    for (int64_t b = block; b < group.last_block; b++)
-                        for (int64_t j = p; j < group.last_panel; j += MATMUL_PACK_PANELS)
-                            matmul_pack_b(&job->b, job->unit,
-                                          packed + ((b - block) * width + j - p) * job->b_panel, job->b_panel,
-                                          b * job->depth, j * MATMUL_NR,
-                                          matmul_min(job->depth, job->K - b * job->depth),
-                                          matmul_min(MATMUL_PACK_PANELS * MATMUL_NR, job->N - j * MATMUL_NR));
-                }
-#pragma omp for collapse(2) schedule(dynamic, 1)
-                for (int64_t c = 0; c < column_blocks; c++)
-                    for (int64_t r = 0; r < row_blocks; r++)
-                        matmul_block(job, &group, r * row_panels / row_blocks,
-                                     (r + 1) * row_panels / row_blocks, p + c * width / column_blocks,
-                                     p + (c + 1) * width / column_blocks, own_a, own_b);
-            }
-    }
+            for (int64_t o = 0; o < blocks; o++)
+                for (int64_t s = 0; s < splits; s++)
+                    matmul_block(job, &shared, o * own_panels / blocks, (o + 1) * own_panels / blocks,
+                                 first + s * (last - first) / splits,
+                                 first + (s + 1) * (last - first) / splits,
+                                 own_packed + matmul_thread() * own_floats);
+        }
     matmul_workspace_give(workspace);
 }
 
