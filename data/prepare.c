@@ -27,11 +27,12 @@
 #include "../gpt/tokenizer.h"
 #include "documents.h"
 #include "output.h"
+#include "sentencepiece.h"
 
 typedef struct {
     const char *out, *val, *field, *separator, *tokenizer;
     int format, documents;
-    int64_t document_bytes, vocab, tokenizer_text, shard_tokens, threads, save_every, round_bytes;
+    int64_t document_bytes, extra_ids, vocab, tokenizer_text, shard_tokens, threads, save_every, round_bytes;
     double val_fraction, max_bad;
     bool overwrite, verify, quiet;
 } PrepareOptions;
@@ -56,8 +57,10 @@ static const Option prepare_options[] = {
     ROW_OF("Tokenizer", "vocab", OPTION_INT, vocab, "0", 0, TOKENIZER_MAX_VOCAB, "",
            "size of the vocabulary to learn, 257 to 65536; 0: by the amount of text"),
     ROW_OF("Tokenizer", "tokenizer", OPTION_STRING, tokenizer, "", 0, 0, "FILE",
-           "use this one instead: a tokenizer.json, or GPT-2's vocab.json with merges.txt beside it, or "
-           "their folder"),
+           "use this one instead: a tokenizer.json, GPT-2's vocab.json with merges.txt beside it, their "
+           "folder, or a SentencePiece *.model (needs spm_encode)"),
+    ROW_OF("Tokenizer", "extra-ids", OPTION_INT, extra_ids, "0", 0, 1000, "",
+           "sentinels <extra_id_N> added to a SentencePiece vocabulary; T5 has 100"),
     ROW_OF("Tokenizer", "tokenizer-text", OPTION_INT, tokenizer_text, "256", 1, 1 << 20, "",
            "MiB of text to learn the vocabulary from, taken from all inputs"),
     ROW_OF("Output", "out", OPTION_STRING, out, "", 0, 0, "DIR", "folder for the shards; made when missing"),
@@ -80,7 +83,7 @@ static const Option prepare_options[] = {
 enum { N_OPTIONS = sizeof prepare_options / sizeof *prepare_options };
 
 enum { TRAIN, VAL };
-enum { CHUNK_BYTES = 1 << 16, CHUNK_BAD = 3, EARLY_LINES = 100000 };
+enum { CHUNK_BYTES = 1 << 16, SPM_CHUNK_BYTES = 1 << 20, CHUNK_BAD = 3, EARLY_LINES = 100000 };
 
 typedef struct {
     int source;
@@ -98,6 +101,9 @@ typedef struct {
     Totals totals;
     BadLine bad[CHUNK_BAD]; /* the first few */
     uint64_t least_hash;
+    char *lines; /* SentencePiece: the documents, a line each, and the split of each */
+    unsigned char *splits;
+    size_t n_lines, lines_room, n_splits, splits_room;
 } Chunk;
 
 typedef struct {
@@ -113,6 +119,7 @@ typedef struct {
     const PrepareOptions *options;
     Inputs in;
     Tokenizer *tokenizer;
+    SpmModel *spm;             /* not NULL: spm_encode does the encoding */
     TokenizerTrainer *trainer; /* not NULL: pieces are counted, nothing is written */
     TokenizerCache **caches;   /* (threads) */
     int threads, next_job, rounds_read;
@@ -211,6 +218,35 @@ static bool is_utf8(const char *text, size_t n) {
     return true;
 }
 
+/* SentencePiece: a document becomes a line. */
+static void chunk_line(Chunk *chunk, const char *text, size_t n, int split) {
+    chunk->lines = grow(chunk->lines, &chunk->lines_room, chunk->n_lines + n + 1, 1);
+    chunk->splits = grow(chunk->splits, &chunk->splits_room, chunk->n_splits + 1, 1);
+    for (size_t i = 0; i < n; i++) chunk->lines[chunk->n_lines++] = text[i] == '\n' ? ' ' : text[i];
+    chunk->lines[chunk->n_lines++] = '\n';
+    chunk->splits[chunk->n_splits++] = (unsigned char)split;
+}
+
+/* Encodes the lines and deals out the lines of ids that come back. */
+static void chunk_spm(Run *run, Chunk *chunk) {
+    if (!chunk->n_splits) return;
+    char *ids = spm_encode(run->spm, chunk->lines, chunk->n_lines), *at = ids;
+    for (size_t d = 0; d < chunk->n_splits; d++) {
+        int split = chunk->splits[d];
+        size_t length = strcspn(at, "\n"), *used = &chunk->n_tokens[split];
+        if (!at[length]) die("spm_encode returned %zu lines for %zu documents", d, chunk->n_splits);
+        chunk->tokens[split] =
+            grow(chunk->tokens[split], &chunk->room[split], *used + length / 2 + 2, sizeof(uint16_t));
+        chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
+        for (char *line_end = at + length; at < line_end;) {
+            chunk->tokens[split][(*used)++] = (uint16_t)strtoul(at, &at, 10);
+            while (*at == ' ') at++;
+        }
+        at++;
+    }
+    free(ids);
+}
+
 static void chunk_document(Run *run, Chunk *chunk, const Source *source, const char *text, size_t n) {
     uint64_t hash = rng_mix(tokenizer_hash_bytes(text, n));
     int split = source->validation || (!run->in.has_validation && hash < run->val_below) ? VAL : TRAIN,
@@ -223,6 +259,10 @@ static void chunk_document(Run *run, Chunk *chunk, const Source *source, const c
         if (split == TRAIN) tokenizer_trainer_add(run->trainer, thread, text, n);
         return;
     }
+    if (run->spm) {
+        chunk_line(chunk, text, n, split);
+        return;
+    }
     size_t *used = &chunk->n_tokens[split];
     chunk->tokens[split] = grow(chunk->tokens[split], &chunk->room[split], *used + n + 1, sizeof(uint16_t));
     chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
@@ -233,6 +273,7 @@ static void chunk_encode(Run *run, Chunk *chunk) {
     memset(chunk->n_tokens, 0, sizeof chunk->n_tokens);
     memset(chunk->documents, 0, sizeof chunk->documents);
     chunk->totals = (Totals){0};
+    chunk->n_lines = chunk->n_splits = 0;
     chunk->least_hash = UINT64_MAX;
     for (size_t d = chunk->first; d < chunk->end; d++) {
         const RawDocument *raw = &chunk->block->documents[d];
@@ -254,6 +295,7 @@ static void chunk_encode(Run *run, Chunk *chunk) {
         }
         cJSON_Delete(json);
     }
+    if (run->spm && !run->trainer) chunk_spm(run, chunk);
 }
 
 /* ------------------------------------------------------------------------------------------------------------
@@ -279,12 +321,13 @@ static void round_cut(Run *run, Round *round) {
     round->next_job = run->next_job;
     round->n_chunks = 0;
     run->rounds_read++;
+    const size_t limit = run->spm ? SPM_CHUNK_BYTES : CHUNK_BYTES; /* a process needs a while to start */
     for (int s = 0; s < SLOTS; s++) {
         const Block *block = &round->blocks[s];
         round->places[s] = run->readers[s].place;
         for (size_t first = 0, end; first < block->n_documents; first = end) {
             size_t bytes = 0;
-            for (end = first; end < block->n_documents && bytes < CHUNK_BYTES; end++)
+            for (end = first; end < block->n_documents && bytes < limit; end++)
                 bytes += block->documents[end].length;
             round->chunks = grow(round->chunks, &round->room, round->n_chunks + 1, sizeof *round->chunks);
             Chunk *chunk = &round->chunks[round->n_chunks++];
@@ -481,9 +524,22 @@ static void learn_tokenizer(Run *run, const char *path) {
     }
 }
 
+/* A SentencePiece model is written as a tokenizer.json, from which generation decodes. */
+static void convert_spm(Run *run, const char *path) {
+    spm_write(run->spm, path, (int)run->options->extra_ids);
+    run->tokenizer = tokenizer_load(path);
+    if (tokenizer_end_of_text(run->tokenizer) < 0)
+        die("the model '%s' has no piece </s> to put between documents", run->spm->path);
+    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), run->spm->path);
+}
+
 /* A given tokenizer.json is kept as it is; another form is written as one. */
 static void copy_tokenizer(Run *run, const char *path) {
     struct stat status;
+    if (run->spm) {
+        convert_spm(run, path);
+        return;
+    }
     char *inside = shard_join(run->options->tokenizer, "tokenizer.json");
     const char *from = stat(inside, &status) == 0 ? inside : run->options->tokenizer;
     run->tokenizer = tokenizer_load(from);
@@ -801,6 +857,7 @@ static int prepare(Run *run, int count, char **names) {
     if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
         die("cannot make the folder '%s': %s", o->out, strerror(errno));
     gather_inputs(run, count, names);
+    if (ends_with(o->tokenizer, strlen(o->tokenizer), ".model")) run->spm = spm_load(o->tokenizer);
     if (!begin_output(run, manifest, state, tokenizer)) {
         if (run->tokenizer)
             printf("continuing  %s tokens are done\n",
@@ -818,6 +875,7 @@ static int prepare(Run *run, int count, char **names) {
         finish(run, manifest, state, tokenizer);
     }
     unlink(run->standard_input);
+    if (run->spm) spm_free(run->spm);
     free(manifest), free(state), free(tokenizer), free(run->standard_input);
     return 0;
 }
