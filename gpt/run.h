@@ -351,9 +351,12 @@ void dry_run(Trainer *t) {
     trainer_allocate(t);
     const int T = t->model.config.seq_len, B = t->model.batch;
     model_init(&t->model, (uint64_t)t->options->seed);
-    for (int64_t i = 0; i < (int64_t)B * T; i++)
-        t->inputs[i] = t->targets[i] =
-            (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->model.config.vocab_size);
+    for (int64_t i = 0; i < (int64_t)B * T; i++) {
+        t->inputs[i] =
+            (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
+        t->targets[i] =
+            (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
+    }
     double micro = INFINITY, start, loss = 0;
     for (int repeat = 0; repeat < 2; repeat++) {
         start = machine_seconds();
