@@ -449,8 +449,11 @@ static inline void html_options_of(HtmlOptions *o, const cJSON *object, const ch
                                    int depth) {
     const cJSON *item;
     cJSON_ArrayForEach(item, object) {
-        char key[256], number[64];
-        snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", item->string ? item->string : "");
+        char number[64];
+        const char *name = item->string ? item->string : "";
+        size_t size = strlen(prefix) + strlen(name) + 2;
+        char *key = check_malloc(size);
+        snprintf(key, size, "%s%s%s", prefix, *prefix ? "." : "", name);
         if (cJSON_IsObject(item) && depth < 4) {
             html_options_of(o, item, strcmp(key, "options") == 0 ? "" : key, run, depth + 1);
         } else if (cJSON_IsString(item)) {
@@ -465,6 +468,7 @@ static inline void html_options_of(HtmlOptions *o, const cJSON *object, const ch
             html_option_set(o, key, run, text ? text : "");
             cJSON_free(text);
         }
+        free(key);
     }
 }
 
