@@ -6,6 +6,7 @@
 #include <time.h>
 #include <zlib.h>
 #include "harness.h"
+#include "test_fetch.h"
 #include "../gpt/shards.h"
 #include "../gpt/tokenizer.h"
 
@@ -479,6 +480,7 @@ static void test_prepare_survives_kills(void) {
     TEST(prepare_verify_finds_damage)                                                                        \
     TEST(prepare_validation_files)                                                                           \
     TEST(prepare_small_texts_have_validation)                                                                \
-    TEST(prepare_survives_kills)
+    TEST(prepare_survives_kills)                                                                             \
+    FETCH_TESTS(TEST)
 
 #endif
