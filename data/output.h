@@ -69,8 +69,9 @@ static void rename_file(const char *from, const char *to) {
 
 /* Writes a small file whole or not at all, and to the disk. */
 static void write_file(const char *path, const char *text) {
-    char *part = check_malloc(strlen(path) + 2);
-    sprintf(part, "%s~", path);
+    size_t size = strlen(path) + 2;
+    char *part = check_malloc(size);
+    snprintf(part, size, "%s~", path);
     int file = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file < 0) die("cannot write '%s': %s", part, strerror(errno));
     write_all(file, text, strlen(text), part);

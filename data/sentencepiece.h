@@ -111,15 +111,11 @@ static void spm_load_normalizer(SpmModel *m, SpmBytes message) {
     }
 }
 
-static SpmModel *spm_load(const char *path) {
-    size_t n;
+/* Takes the bytes over. */
+static SpmModel *spm_parse(const char *path, char *data, size_t n) {
     SpmModel *m = check_malloc(sizeof *m);
-    *m = (SpmModel){.path = path,
-                    .bytes = tokenizer_read(path, &n),
-                    .unknown = -1,
-                    .dummy_prefix = true,
-                    .squeeze = true};
-    SpmBytes message = {(unsigned char *)m->bytes, (unsigned char *)m->bytes + n}, bytes;
+    *m = (SpmModel){.path = path, .bytes = data, .unknown = -1, .dummy_prefix = true, .squeeze = true};
+    SpmBytes message = {(unsigned char *)data, (unsigned char *)data + n}, bytes;
     uint64_t value;
     for (int number; spm_field(m, &message, &number, &value, &bytes);) {
         if (number == 1) spm_load_piece(m, bytes);
@@ -127,6 +123,12 @@ static SpmModel *spm_load(const char *path) {
     }
     if (!m->n_pieces || m->unknown < 0) spm_damaged(m);
     return m;
+}
+
+static SpmModel *spm_load(const char *path) {
+    size_t n;
+    char *data = tokenizer_read(path, &n);
+    return spm_parse(path, data, n);
 }
 
 static void spm_free(SpmModel *m) { free(m->bytes), free(m->pieces), free(m); }

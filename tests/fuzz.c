@@ -1,0 +1,257 @@
+/* fuzz.c: what reads files that others made, against any bytes at all, under sanitizers.
+
+   Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON lines and the
+   cutting of plain text), safetensors (headers), sentencepiece (models). A target may end in die(), which is its error
+   for the user; it may not crash, hang, or give back other text than it was given.
+
+       clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer -lcjson -lz -lm
+       ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer      (make fuzz does this)
+
+   Without -DFUZZ_TARGET it is a program of its own, for any compiler: ./fuzz TARGET ROUNDS SEED-FILE... mutates the
+   seeds that many times and prints how often each end was reached; `make test` runs it briefly. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Memory is kept in a list, so that what die() leaves behind can be freed: aligned_alloc and free of everything
+   included below are these. */
+typedef struct Memory {
+    struct Memory *next, *previous;
+    char rest[48];
+} Memory;
+_Static_assert(sizeof(Memory) == 64, "what follows stays aligned to 64 bytes");
+static Memory memory_list = {&memory_list, &memory_list, {0}};
+
+static void *memory_get(size_t alignment, size_t bytes) {
+    (void)alignment;
+    if (bytes > (size_t)1 << 31) return NULL;
+    Memory *m = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    if (!m) return NULL;
+    m->next = memory_list.next, m->previous = &memory_list;
+    m->next->previous = memory_list.next = m;
+    return m + 1;
+}
+static void *memory_get_any(size_t bytes) { return memory_get(64, bytes); }
+static void memory_give_back(void *p) {
+    if (!p) return;
+    Memory *m = (Memory *)p - 1;
+    m->next->previous = m->previous, m->previous->next = m->next;
+    free(m);
+}
+#define aligned_alloc memory_get
+#define free memory_give_back
+#define main prepare_main
+#include "../data/prepare.c"
+#include "../gpt/checkpoint.h"
+#undef main
+
+static jmp_buf after_death;
+static void die_here(int code) { longjmp(after_death, code + 1); }
+
+/* Not an assertion for user input: a wrong result, which no bytes may cause. */
+#define MUST(condition)                                                                                      \
+    do {                                                                                                     \
+        if (!(condition)) abort();                                                                           \
+    } while (0)
+
+static void round_trip(const Tokenizer *t, const char *text, size_t n) {
+    uint16_t *ids = check_malloc((n + 1) * sizeof *ids);
+    size_t count = tokenizer_encode(t, NULL, text, n, ids), at = 0, length;
+    for (size_t i = 0; i < count; i++) {
+        const char *bytes = tokenizer_decode_token(t, ids[i], &length);
+        MUST(length <= n - at && memcmp(text + at, bytes, length) == 0);
+        at += length;
+    }
+    MUST(at == n);
+    free(ids);
+}
+
+/* A byte 0xFF, which JSON never has, splits vocab.json from merges.txt; what is read encodes its own text. */
+static void fuzz_tokenizer(char *data, size_t n) {
+    char *merges = memchr(data, 0xFF, n);
+    size_t json = merges ? (size_t)(merges - data) : n;
+    Tokenizer *t = tokenizer_parse("fuzz", data, json, merges ? merges + 1 : NULL);
+    bool plain = !t->has_plain_added;
+    for (int id = 0; id < t->vocab_size; id++)
+        plain &= t->tokens[id].bytes == NULL || t->tokens[id].length > 0;
+    if (!*t->why_not && plain) round_trip(t, data, n < 2000 ? n : 2000);
+    tokenizer_free(t);
+}
+
+static void fuzz_shards(char *data, size_t n) {
+    Shard shard = {.path = (char *)"fuzz", .map = (unsigned char *)data, .bytes = n};
+    if (n < SHARD_HEADER_BYTES) return;
+    shard_check_header(&shard);
+    shard.n_tokens = shard_u32(shard.map + 8);
+    int T = 1 + shard.map[12] % 7;
+    DatasetPart part = {.folder = (char *)"fuzz",
+                        .shards = &shard,
+                        .n_shards = 1,
+                        .n_tokens = shard.n_tokens,
+                        .n_windows = shard.n_tokens ? (shard.n_tokens - 1) / (uint64_t)T : 0};
+    Dataset d = {.parts = &part,
+                 .n_parts = 1,
+                 .seq_len = T,
+                 .vocab_size = 1000,
+                 .n_tokens = part.n_tokens,
+                 .n_windows = part.n_windows};
+    int32_t inputs[8], targets[8];
+    for (uint64_t w = 0; w < d.n_windows; w++) {
+        dataset_window(&d, w, inputs, targets);
+        dataset_sample(&d, 1, w, inputs, targets);
+        for (int t = 0; t < T; t++) MUST(inputs[t] < 1000 && targets[t] < 1000);
+    }
+}
+
+static void fuzz_lines(char *data, size_t n) {
+    char *copy = check_malloc(n + 1);
+    memcpy(copy, data, n);
+    for (size_t at = 0, end; at < n; at = end + 1) { /* each line as JSON */
+        cJSON *json;
+        size_t length;
+        const char *why;
+        end = find_byte(copy, at, n, '\n');
+        char *text = json_text(copy + at, end - at, "text", &json, &length, &why);
+        MUST((text == NULL) == (why != NULL));
+        if (text) is_utf8(text, length);
+        cJSON_Delete(json);
+    }
+    for (size_t at = 0, length, next; at < n; at += next) { /* the text cut, two ways */
+        length = cut_length(data + at, n - at, 16, true);
+        MUST(length > 0 && length <= n - at);
+        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false);
+        MUST(early == 0 || early == length); /* reading less at a time does not change the cut */
+        next = length;
+    }
+    for (size_t at = 0, next; at < n; at += next) {
+        size_t length = separated_length(data + at, n - at, "---", true, &next);
+        MUST(next > 0 && length <= next && next <= n - at);
+    }
+    free(copy);
+}
+
+static void fuzz_safetensors(char *data, size_t n) {
+    char path[64], error[CHECKPOINT_ERROR_SIZE];
+    NamedTensor *tensors;
+    int count, file = memfd_create("fuzz", MFD_CLOEXEC);
+    MUST(file >= 0 && write(file, data, n) == (ssize_t)n);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    if (safetensors_load(path, &tensors, &count, error)) safetensors_free(tensors, count);
+    close(file);
+}
+
+static void fuzz_sentencepiece(char *data, size_t n) {
+    char *copy = check_malloc(n + 1);
+    memcpy(copy, data, n);
+    SpmModel *m = spm_parse("fuzz", copy, n);
+    FILE *file = tmpfile();
+    spm_write_added(file, m, 3);
+    spm_write_base64(file, m->charsmap);
+    for (size_t i = 0; i < m->n_pieces; i++) spm_write_string(file, m->pieces[i].text);
+    fclose(file);
+    spm_free(m);
+}
+
+static const struct {
+    const char *name;
+    void (*function)(char *data, size_t n);
+} targets[] = {{"tokenizer", fuzz_tokenizer},
+               {"shards", fuzz_shards},
+               {"lines", fuzz_lines},
+               {"safetensors", fuzz_safetensors},
+               {"sentencepiece", fuzz_sentencepiece}};
+
+/* True when the target came to its end, false when it died as it may. */
+static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *bytes, size_t n) {
+    static bool ready;
+    if (!ready) cJSON_InitHooks(&(cJSON_Hooks){memory_get_any, memory_give_back});
+    ready = true;
+    check_hooks.end_job = die_here;
+    bool lived = false;
+    char *data = check_malloc(n + 1); /* ended by a zero, as a file that is read is */
+    memcpy(data, bytes, n);
+    if (setjmp(after_death) == 0) {
+        function(data, n);
+        lived = true;
+        free(data);
+        MUST(memory_list.next == &memory_list); /* nothing leaks */
+    }
+    while (memory_list.next != &memory_list) memory_give_back(memory_list.next + 1);
+    return lived;
+}
+
+#ifdef FUZZ_TARGET
+#define FUZZ_JOIN(name) fuzz_##name
+#define FUZZ_FUNCTION(name) FUZZ_JOIN(name)
+int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n);
+int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n) {
+    (void)targets;
+    fuzz_one(FUZZ_FUNCTION(FUZZ_TARGET), bytes, n);
+    return 0;
+}
+#else
+/* Some bytes changed, removed, doubled, or moved; returns the new length, at most `room`. */
+static size_t mutate(unsigned char *bytes, size_t n, size_t room, uint64_t seed) {
+    static const char *const words[] = {"\"",      "{",    "}",  "[",     "]",     ":",    ",",    "\\u0000",
+                                        "\\ud800", "null", "-1", "1e999", "65536", "\xFF", "\n\n", " "};
+    uint64_t count = 1 + rng_bits(seed, 0, 0) % 4;
+    for (uint64_t i = 1; i <= count && n > 0; i++) {
+        size_t at = rng_bits(seed, i, 0) % n, from = rng_bits(seed, i, 1) % n,
+               length = 1 + rng_bits(seed, i, 2) % 16;
+        const char *word = words[rng_bits(seed, i, 3) % (sizeof words / sizeof *words)];
+        if (length > n - at) length = n - at;
+        switch (rng_bits(seed, i, 4) % 6) {
+        case 0:
+            bytes[at] = (unsigned char)rng_bits(seed, i, 5);
+            break;
+        case 1:
+            bytes[at] ^= (unsigned char)(1u << rng_bits(seed, i, 5) % 8);
+            break;
+        case 2:
+            memmove(bytes + at, bytes + at + length, n - at - length), n -= length;
+            break;
+        case 3:
+            if (length <= n - from) memmove(bytes + at, bytes + from, length);
+            break;
+        case 4:
+            if (n + strlen(word) > room) break;
+            memmove(bytes + at + strlen(word), bytes + at, n - at);
+            memcpy(bytes + at, word, strlen(word)), n += strlen(word);
+            break;
+        default:
+            if (rng_bits(seed, i, 5) % 8 == 0) n = at;
+        }
+    }
+    return n;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4) return fprintf(stderr, "usage: fuzz TARGET ROUNDS SEED-FILE...\n"), 2;
+    int target = 0, n_targets = (int)(sizeof targets / sizeof *targets), rounds = atoi(argv[2]), lived = 0,
+        died = 0;
+    while (target < n_targets && strcmp(targets[target].name, argv[1]) != 0) target++;
+    if (target == n_targets) return fprintf(stderr, "unknown target '%s'\n", argv[1]), 2;
+    if (!freopen("/dev/null", "w", stderr)) return 2; /* every death says why */
+    enum { ROOM = 1 << 20 };
+    static unsigned char seed[ROOM], bytes[ROOM];
+    for (int i = 3; i < argc; i++) {
+        FILE *file = check_fopen(argv[i], "rb", "");
+        size_t n = fread(seed, 1, ROOM / 2, file);
+        fclose(file);
+        for (int round = 0; round <= rounds; round++) { /* the first as it is */
+            memcpy(bytes, seed, n);
+            size_t now = round ? mutate(bytes, n, ROOM, (uint64_t)round << 8 | (unsigned)i) : n;
+            if (fuzz_one(targets[target].function, bytes, now))
+                lived++;
+            else
+                died++;
+        }
+    }
+    printf("%s: %d came to the end, %d died as they may\n", argv[1], lived, died);
+    return 0;
+}
+#endif
