@@ -56,6 +56,62 @@ static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/* An operand: floats, or bf16 values in uint16_t. */
+typedef struct {
+    const void *data;
+    bool is_bf16;
+} MatmulInput;
+static inline MatmulInput matmul_floats(const float *data) { return (MatmulInput){data, false}; }
+static inline MatmulInput matmul_halves(const uint16_t *data) { return (MatmulInput){data, true}; }
+
+/* A part of the output whose sums are complete: element (i, j) of it, values[i * stride + j], is element
+   (row + i, column + j) of the output. */
+typedef struct {
+    float *values;
+    int64_t stride, row, column;
+    int rows, columns;
+} MatmulTile;
+typedef void MatmulFinish(void *context, const MatmulTile *tile);
+
+typedef struct {
+    float *out;           /* NULL: only finish sees the sums */
+    const float *addend;  /* NULL: 0 */
+    MatmulFinish *finish; /* NULL: nothing; called once for each tile, from several threads at once */
+    void *context;
+} MatmulOutput;
+
+typedef struct MatmulWorkspace MatmulWorkspace;
+typedef struct {
+    int64_t C, OC;
+    MatmulPrecision precision;
+    float *forward, *backward; /* packed for each product */
+    MatmulWorkspace *memory;
+} MatmulWeight;
+
+static inline void matmul_pack_weight(MatmulWeight *w, const float *weight, int64_t C, int64_t OC,
+                                      MatmulPrecision precision);
+static inline void matmul_free_weight(MatmulWeight *w);
+static inline void matmul_forward_packed(MatmulOutput to, MatmulInput inp, const MatmulWeight *w, int64_t N);
+static inline void matmul_backward_input_packed(MatmulOutput to, MatmulInput dout, const MatmulWeight *w,
+                                                int64_t N);
+static inline void matmul_backward_weight_from(float *dweight, MatmulInput dout, MatmulInput inp, int64_t N,
+                                               int64_t C, int64_t OC, MatmulPrecision precision);
+
+/* x rounded to the nearest bf16, ties to even; infinities stay, a NaN stays a NaN. */
+static inline uint16_t matmul_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
+}
+static inline float matmul_from_bf16(uint16_t x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline void matmul_to_bf16(uint16_t *to, const float *from, int64_t n);
+
 /* ---------------------------------------------------------------------------------------------------------
    The machine: vector width, tile shape, multiply-add. Nothing below this section knows an ISA. */
 
@@ -172,8 +228,7 @@ MATMUL_INLINE MatmulLanes matmul_pairs_in_a_row(MatmulLanes x, MatmulLanes next)
 /* The micro-kernel: `rows` <= MR rows of one tile, out = add (NULL: 0) + panel of A . panel of B. The first
    `valid` rows are written. `rows` and `pairs` are constants where it is called. */
 MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units, const float *a,
-                                 const float *b, int valid, float *out, int64_t out_stride, const float *add,
-                                 int64_t add_stride) {
+                                 const float *b, int valid, float *out, int64_t stride, const float *add) {
     MatmulLanes acc[MATMUL_MR][MATMUL_NV];
     MATMUL_UNROLL
     for (int i = 0; i < rows; i++) {
@@ -183,7 +238,7 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
     for (int64_t unit = 0, end = 0; unit < units;) {
         const int64_t turn = end / 16; /* a row of `add` is fetched every 16 units, in time for the end */
         if (add && turn < valid)
-            for (int j = 0; j < MATMUL_NR; j += 16) __builtin_prefetch(add + turn * add_stride + j, 1);
+            for (int j = 0; j < MATMUL_NR; j += 16) __builtin_prefetch(add + turn * stride + j, 1);
         for (end = matmul_min(end + 16, units); unit < end; unit++, a += MATMUL_MR, b += MATMUL_NR) {
             MatmulLanes column[MATMUL_NV];
             MATMUL_UNROLL
@@ -206,11 +261,31 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
         if (i < valid) {
             MATMUL_UNROLL
             for (int j = 0; j < MATMUL_NV; j++) {
-                if (add) acc[i][j] += *(const MatmulAnyLanes *)(add + i * add_stride + j * MATMUL_LANES);
-                *(MatmulAnyLanes *)(out + i * out_stride + j * MATMUL_LANES) = acc[i][j];
+                if (add) acc[i][j] += *(const MatmulAnyLanes *)(add + i * stride + j * MATMUL_LANES);
+                *(MatmulAnyLanes *)(out + i * stride + j * MATMUL_LANES) = acc[i][j];
             }
         }
     }
+}
+
+/* The kernel for so many rows, or the next larger one. */
+static inline void matmul_kernel_for(int rows, bool pairs, int64_t units, const float *a, const float *b,
+                                     float *out, int64_t stride, const float *add) {
+#define MATMUL_KERNEL_UP_TO(n)                                                                               \
+    if (rows <= (n)) {                                                                                       \
+        if (pairs)                                                                                           \
+            matmul_kernel(n, true, units, a, b, rows, out, stride, add);                                     \
+        else                                                                                                 \
+            matmul_kernel(n, false, units, a, b, rows, out, stride, add);                                    \
+        return;                                                                                              \
+    }
+    MATMUL_KERNEL_UP_TO(1)
+    MATMUL_KERNEL_UP_TO(2)
+    MATMUL_KERNEL_UP_TO(4)
+#if MATMUL_MR > 8
+    MATMUL_KERNEL_UP_TO(8)
+#endif
+    MATMUL_KERNEL_UP_TO(MATMUL_MR)
 }
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -381,40 +456,46 @@ static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float 
    Loops and threads. */
 
 enum {
-    MATMUL_UNITS = 1024,    /* depth of a k-block in units */
-    MATMUL_OWN = 160 << 10, /* floats packed by a thread for itself: they stay in the second-level cache */
-    MATMUL_SHARED = 4 << 20 /* floats packed for all threads */
+    MATMUL_UNITS = 512,     /* depth of a k-block in units */
+    MATMUL_OWN = 100 << 10, /* floats packed by a thread for itself: they stay in the second-level cache */
+    MATMUL_SHARED = 2 << 20 /* floats packed for all threads */
 };
+
+/* One operand as the loops see it. */
+typedef struct {
+    MatmulOperand operand;
+    int width;             /* of a panel: MR rows of A or NR columns of B */
+    int64_t count, panels; /* rows of A or columns of B; panels that hold them */
+    int64_t panel;         /* floats from one panel to the next */
+} MatmulSide;
 
 /* out (M, N) = add (M, N; NULL: 0) + A (M, K) . B (K, N) */
 typedef struct {
-    int64_t M, N, K;
-    MatmulOperand a, b;
-    float *out;
-    const float *add;
+    int64_t K;
+    MatmulSide a, b;
+    const float *packed_b; /* all of B, [k-block][panel], or NULL */
+    MatmulOutput to;
     MatmulUnit unit;
-    int64_t depth;            /* of a k-block in elements; the last may be less deep */
-    int64_t k_blocks;         /* depend on K only */
-    int64_t a_panel, b_panel; /* floats from one panel to the next */
+    int64_t depth, k_blocks; /* elements of a k-block (the last may be less deep): depend on K only */
 } MatmulJob;
 
 /* One memory block is kept between calls, since page faults on fresh memory cost as much as a small product.
    Who takes it owns it; a second caller at the same time finds none and allocates. */
-typedef struct {
+struct MatmulWorkspace {
     size_t bytes;
     char pad[64 - sizeof(size_t)];
     float data[];
-} MatmulWorkspace;
+};
 static _Atomic(MatmulWorkspace *) matmul_spare;
 
-static inline MatmulWorkspace *matmul_workspace_take(int64_t floats) {
-    size_t bytes = sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
-    MatmulWorkspace *workspace = atomic_exchange(&matmul_spare, NULL);
-    if (workspace && workspace->bytes >= bytes) return workspace;
-    free(workspace);
+static inline size_t matmul_workspace_bytes(int64_t floats) {
+    return sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
+}
+
+static inline MatmulWorkspace *matmul_workspace_new(int64_t floats) {
     const size_t huge = (size_t)2 << 20;
-    bytes = (bytes + huge - 1) / huge * huge;
-    workspace = aligned_alloc(huge, bytes);
+    const size_t bytes = (matmul_workspace_bytes(floats) + huge - 1) / huge * huge;
+    MatmulWorkspace *workspace = aligned_alloc(huge, bytes);
     if (!workspace) die("cannot allocate %.1f MiB of work memory for a matrix product", bytes / 1048576.0);
 #if defined __linux__ && defined MADV_HUGEPAGE
     madvise(workspace, bytes, MADV_HUGEPAGE);
@@ -423,76 +504,81 @@ static inline MatmulWorkspace *matmul_workspace_take(int64_t floats) {
     return workspace;
 }
 
+static inline MatmulWorkspace *matmul_workspace_take(int64_t floats) {
+    MatmulWorkspace *workspace = atomic_exchange(&matmul_spare, NULL);
+    if (workspace && workspace->bytes >= matmul_workspace_bytes(floats)) return workspace;
+    free(workspace);
+    return matmul_workspace_new(floats);
+}
+
 static inline void matmul_workspace_give(MatmulWorkspace *workspace) {
     free(atomic_exchange(&matmul_spare, workspace));
 }
 
-/* One tile at (row, column) of out, whole or cut off by its edge. */
-static inline void matmul_tile(const MatmulJob *job, int64_t units, const float *a, const float *b,
-                               int64_t row, int64_t column, const float *add) {
-    const int rows = (int)matmul_min(MATMUL_MR, job->M - row);
-    const int columns = (int)matmul_min(MATMUL_NR, job->N - column);
-    const bool pairs = job->unit == MATMUL_UNIT_PAIR;
-    float edge[MATMUL_MR * MATMUL_NR];
-    float *out = job->out + row * job->N + column, *to = columns == MATMUL_NR ? out : edge;
-    const int64_t to_stride = columns == MATMUL_NR ? job->N : MATMUL_NR;
-    if (add) add += row * job->N + column;
-    const float *kernel_add = columns == MATMUL_NR ? add : NULL;
-#define MATMUL_KERNEL_CASE(r)                                                                                \
-    else if (rows <= (r) && pairs)                                                                           \
-        matmul_kernel(r, true, units, a, b, rows, to, to_stride, kernel_add, job->N);                        \
-    else if (rows <= (r)) matmul_kernel(r, false, units, a, b, rows, to, to_stride, kernel_add, job->N);
-    if (rows <= 0) return;
-    MATMUL_KERNEL_CASE(1)
-    MATMUL_KERNEL_CASE(2)
-    MATMUL_KERNEL_CASE(4)
-#if MATMUL_MR > 8
-    MATMUL_KERNEL_CASE(8)
-#endif
-    MATMUL_KERNEL_CASE(MATMUL_MR)
-    if (columns == MATMUL_NR) return;
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++)
-            out[i * job->N + j] = (add ? add[i * job->N + j] : 0) + edge[i * MATMUL_NR + j];
+/* Packs panels [first, last) of one side for one k-block. */
+static inline void matmul_pack_panels(const MatmulJob *job, bool b, float *to, int64_t block, int64_t first,
+                                      int64_t last) {
+    const MatmulSide *side = b ? &job->b : &job->a;
+    const int64_t k = block * job->depth, i = first * side->width;
+    const int64_t depth = matmul_min(job->depth, job->K - k);
+    const int64_t count = matmul_min(last * side->width, side->count) - i;
+    (b ? matmul_pack_b : matmul_pack_a)(&side->operand, job->unit, to, side->panel, k, i, depth, count);
 }
 
-/* Threads share one packed operand and pack the other themselves, a block at a time, just before use. */
+/* What the threads share: packed panels [first, last) of one side for k-blocks [block, last_block). */
 typedef struct {
-    bool share_a;
-    int64_t first, last; /* panels of the shared operand that are packed, for k-blocks from `block` on */
-    int64_t block, last_block;
-    const float *packed;
+    bool is_a;
+    int64_t first, last, block, last_block;
+    const float *packed; /* [k-block][panel] */
 } MatmulShared;
 
-/* The tiles of own panels [own, own_end) and shared panels [from, to), over the shared k-blocks. */
+/* The tile of panels r of A and c of B over the shared k-blocks; a and b are their first panels, and the next
+   k-block's lie a_step and b_step floats on. At the edges, or when nobody wants the floats in memory, the tile is
+   summed in `scratch`. */
+static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared, int64_t r, int64_t c,
+                               const float *a, int64_t a_step, const float *b, int64_t b_step) {
+    const int64_t row = r * MATMUL_MR, column = c * MATMUL_NR, stride = job->b.count;
+    const int rows = (int)matmul_min(MATMUL_MR, job->a.count - row);
+    const int columns = (int)matmul_min(MATMUL_NR, stride - column);
+    const bool pairs = job->unit == MATMUL_UNIT_PAIR, direct = job->to.out && columns == MATMUL_NR;
+    float scratch[MATMUL_MR * MATMUL_NR] __attribute__((aligned(64)));
+    float *out = job->to.out ? job->to.out + row * stride + column : NULL, *to = direct ? out : scratch;
+    const float *add = shared->block ? out : job->to.addend ? job->to.addend + row * stride + column : NULL;
+    const int64_t to_stride = direct ? stride : MATMUL_NR;
+    if (!direct && add) {
+        for (int i = 0; i < rows; i++) memcpy(scratch + i * MATMUL_NR, add + i * stride, (size_t)columns * 4);
+        add = scratch;
+    }
+    for (int64_t block = shared->block; block < shared->last_block; block++) {
+        const int64_t depth = matmul_min(job->depth, job->K - block * job->depth);
+        const int64_t units = pairs ? (depth + 1) / 2 : depth;
+        matmul_kernel_for(rows, pairs, units, a, b, to, to_stride, add);
+        add = to, a += a_step, b += b_step;
+    }
+    if (!direct && out)
+        for (int i = 0; i < rows; i++) memcpy(out + i * stride, scratch + i * MATMUL_NR, (size_t)columns * 4);
+    if (job->to.finish && shared->last_block == job->k_blocks)
+        job->to.finish(job->to.context, &(MatmulTile){to, to_stride, row, column, rows, columns});
+}
+
+/* All tiles of own panels [own, own_end), which are packed here into `packed`, and shared panels [from, to). */
 static inline void matmul_block(const MatmulJob *job, const MatmulShared *shared, int64_t own,
                                 int64_t own_end, int64_t from, int64_t to, float *packed) {
-    const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1;
-    const int64_t own_panel = shared->share_a ? job->b_panel : job->a_panel;
-    const int64_t shared_panel = shared->share_a ? job->a_panel : job->b_panel;
-    const float *common = shared->packed;
-    for (int64_t block = shared->block; block < shared->last_block; block++) {
-        const int64_t k = block * job->depth, depth = matmul_min(job->depth, job->K - k);
-        const int64_t units = matmul_ceil(depth, per_unit);
-        const float *add = block ? job->out : job->add;
-        if (shared->share_a) {
-            matmul_pack_b(&job->b, job->unit, packed, own_panel, k, own * MATMUL_NR, depth,
-                          matmul_min(own_end * MATMUL_NR, job->N) - own * MATMUL_NR);
-            for (int64_t r = from; r < to; r++)
-                for (int64_t c = own; c < own_end; c++)
-                    matmul_tile(job, units, common + (r - shared->first) * shared_panel,
-                                packed + (c - own) * own_panel, r * MATMUL_MR, c * MATMUL_NR, add);
-        } else {
-            matmul_pack_a(&job->a, job->unit, packed, own_panel, k, own * MATMUL_MR, depth,
-                          matmul_min(own_end * MATMUL_MR, job->M) - own * MATMUL_MR);
-            for (int64_t c = from; c < to; c++)
-                for (int64_t r = own; r < own_end; r++)
-                    matmul_tile(job, units, packed + (r - own) * own_panel,
-                                common + (c - shared->first) * shared_panel, r * MATMUL_MR, c * MATMUL_NR,
-                                add);
+    const int64_t own_panel = (shared->is_a ? &job->b : &job->a)->panel;
+    const int64_t panel = (shared->is_a ? &job->a : &job->b)->panel;
+    const int64_t own_step = (own_end - own) * own_panel, step = (shared->last - shared->first) * panel;
+    for (int64_t block = shared->block; block < shared->last_block; block++)
+        matmul_pack_panels(job, shared->is_a, packed + (block - shared->block) * own_step, block, own,
+                           own_end);
+    for (int64_t s = from; s < to; s++)
+        for (int64_t o = own; o < own_end; o++) {
+            const float *own_at = packed + (o - own) * own_panel;
+            const float *at = shared->packed + (s - shared->first) * panel;
+            if (shared->is_a)
+                matmul_tile(job, shared, s, o, at, step, own_at, own_step);
+            else
+                matmul_tile(job, shared, o, s, own_at, own_step, at, step);
         }
-        common += (shared->last - shared->first) * shared_panel;
-    }
 }
 
 static inline int matmul_threads(double flops) {
@@ -508,89 +594,166 @@ static inline int matmul_threads(double flops) {
 
 static inline int matmul_thread(void) {
 #ifdef _OPENMP
-    return omp_in_parallel() && omp_get_level() == 1 ? omp_get_thread_num() : 0;
+    return omp_get_thread_num();
 #else
     return 0;
 #endif
 }
 
-static inline void matmul_run(MatmulJob *job, MatmulPrecision precision) {
+static inline void matmul_plan_side(MatmulSide *side, const MatmulJob *job, int width, int64_t count) {
+    side->width = width;
+    side->count = count;
+    side->panels = matmul_ceil(count, width);
+    side->panel = (job->unit == MATMUL_UNIT_PAIR ? job->depth / 2 : job->depth) * width + MATMUL_LANES;
+}
+
+static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, MatmulPrecision precision) {
     job->unit = precision == MATMUL_FP32 ? MATMUL_UNIT_FLOAT
                 : MATMUL_PAIRS           ? MATMUL_UNIT_PAIR
                                          : MATMUL_UNIT_ROUNDED;
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1, step = per_unit * MATMUL_LANES;
-    job->k_blocks = matmul_max(1, matmul_ceil(job->K, MATMUL_UNITS * per_unit));
-    job->depth = matmul_ceil(matmul_ceil(job->K, job->k_blocks), step) * step;
-    job->a_panel = job->depth / per_unit * MATMUL_MR + MATMUL_LANES;
-    job->b_panel = job->depth / per_unit * MATMUL_NR + MATMUL_LANES;
+    job->K = K;
+    job->k_blocks = matmul_max(1, matmul_ceil(K, MATMUL_UNITS * per_unit));
+    job->depth = matmul_ceil(matmul_ceil(K, job->k_blocks), step) * step;
+    job->k_blocks = matmul_max(1, matmul_ceil(K, job->depth));
+    matmul_plan_side(&job->a, job, MATMUL_MR, M);
+    matmul_plan_side(&job->b, job, MATMUL_NR, N);
+}
 
-    /* The smaller operand is shared, in groups that stay in the last-level cache. */
-    const int threads = matmul_threads(2.0 * (double)job->M * (double)job->N * (double)job->K);
-    const bool share_a = job->M < job->N;
-    const int64_t a_panels = matmul_ceil(job->M, MATMUL_MR), b_panels = matmul_ceil(job->N, MATMUL_NR);
-    const int64_t panels = share_a ? a_panels : b_panels, own_panels = share_a ? b_panels : a_panels;
-    const int64_t panel = share_a ? job->a_panel : job->b_panel,
-                  own_panel = share_a ? job->b_panel : job->a_panel;
-    const int64_t width = share_a ? MATMUL_MR : MATMUL_NR, rows = share_a ? job->M : job->N;
-    const int64_t group = matmul_min(panels, matmul_max(1, MATMUL_SHARED / panel));
-    const int64_t chunk = 256 / width; /* panels packed by one thread at a time */
-    /* The own side is cut into blocks of even size; the shared side too when the threads need more. */
-    int64_t blocks = matmul_ceil(own_panels, matmul_max(1, MATMUL_OWN / own_panel));
-    blocks = matmul_min(own_panels, matmul_ceil(blocks, threads) * threads);
+/* Packs groups of the shared side (unless it came packed), and deals blocks of the own side to the threads. */
+static inline void matmul_run(const MatmulJob *job) {
+    const int64_t M = job->a.count, N = job->b.count;
+    const int threads = matmul_threads(2.0 * (double)M * (double)N * (double)job->K);
+    const bool share_a = !job->packed_b && M < N; /* the smaller side */
+    const MatmulSide *side = share_a ? &job->a : &job->b, *own = share_a ? &job->b : &job->a;
+    /* In groups of panels that stay in the last-level cache, one k-block after the other; the sums wait in out. */
+    const int64_t group =
+        job->packed_b ? side->panels : matmul_min(side->panels, matmul_max(1, MATMUL_SHARED / side->panel));
+    const int64_t group_blocks = job->to.out ? 1 : job->k_blocks;
+    const int64_t shared_floats =
+        job->packed_b ? 0 : matmul_ceil(group * group_blocks * side->panel, 1024) * 1024;
+    /* Blocks of the own side, of even size; the other side is split too when the threads need more. */
+    int64_t blocks = matmul_ceil(own->panels, matmul_max(1, MATMUL_OWN / (own->panel * group_blocks)));
+    blocks = matmul_min(own->panels, matmul_ceil(blocks, threads) * threads);
     const int64_t splits = matmul_min(group, blocks < threads ? matmul_ceil(2 * threads, blocks) : 1);
-    const int64_t own_floats = matmul_ceil(matmul_ceil(own_panels, blocks) * own_panel, 1024) * 1024;
-    MatmulWorkspace *workspace = matmul_workspace_take(group * panel + threads * own_floats + 1024);
-    float *packed = workspace->data, *own_packed = packed + matmul_ceil(group * panel, 1024) * 1024;
+    const int64_t own_floats =
+        matmul_ceil(matmul_ceil(own->panels, blocks) * group_blocks * own->panel, 1024) * 1024;
+    const int64_t chunk = 256 / side->width; /* panels that one thread packs at a time */
+    MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
 
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    for (int64_t k = 0; k < job->k_blocks; k++)
-        for (int64_t first = 0; first < panels; first += group) {
-            const int64_t last = matmul_min(panels, first + group),
-                          depth = matmul_min(job->depth, job->K - k * job->depth);
-            const MatmulShared shared = {share_a, first, last, k, k + 1, packed};
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t p = first; p < last; p += chunk)
-                (share_a ? matmul_pack_a : matmul_pack_b)(
-                    share_a ? &job->a : &job->b, job->unit, packed + (p - first) * panel, panel,
-                    k * job->depth, p * width, depth,
-                    matmul_min(matmul_min(p + chunk, last) * width, rows) - p * width);
+    for (int64_t block = 0; block < job->k_blocks; block += group_blocks)
+        for (int64_t first = 0; first < side->panels; first += group) {
+            const int64_t last = matmul_min(side->panels, first + group), width = last - first;
+            MatmulShared shared = {
+                share_a,        first, last, block, matmul_min(job->k_blocks, block + group_blocks),
+                workspace->data};
+            if (job->packed_b) {
+                shared.packed = job->packed_b + block * side->panels * side->panel;
+            } else {
+#pragma omp for collapse(2) schedule(dynamic, 1)
+                for (int64_t b = block; b < shared.last_block; b++)
+                    for (int64_t p = first; p < last; p += chunk)
+                        matmul_pack_panels(job, !share_a,
+                                           workspace->data + ((b - block) * width + p - first) * side->panel,
+                                           b, p, matmul_min(p + chunk, last));
+            }
 #pragma omp for collapse(2) schedule(dynamic, 1)
             for (int64_t o = 0; o < blocks; o++)
                 for (int64_t s = 0; s < splits; s++)
-                    matmul_block(job, &shared, o * own_panels / blocks, (o + 1) * own_panels / blocks,
-                                 first + s * (last - first) / splits,
-                                 first + (s + 1) * (last - first) / splits,
-                                 own_packed + matmul_thread() * own_floats);
+                    matmul_block(job, &shared, o * own->panels / blocks, (o + 1) * own->panels / blocks,
+                                 first + s * width / splits, first + (s + 1) * width / splits,
+                                 workspace->data + shared_floats + matmul_thread() * own_floats);
         }
     matmul_workspace_give(workspace);
 }
 
 /* ---------------------------------------------------------------------------------------------------------
-   The three products. */
+   The products. */
+
+static inline void matmul_to_bf16(uint16_t *to, const float *from, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > 65536)
+    for (int64_t i = 0; i < n; i++) to[i] = matmul_bf16(from[i]);
+}
+
+static inline void matmul_pack_weight(MatmulWeight *w, const float *weight, int64_t C, int64_t OC,
+                                      MatmulPrecision precision) {
+    MatmulJob forward = {.b.operand = {weight, C, true, false}},
+              backward = {.b.operand = {weight, C, false, false}};
+    matmul_plan(&forward, 1, OC, C, precision);
+    matmul_plan(&backward, 1, C, OC, precision);
+    const int64_t forward_floats =
+        matmul_ceil(forward.k_blocks * forward.b.panels * forward.b.panel, 16) * 16;
+    const int64_t backward_floats = backward.k_blocks * backward.b.panels * backward.b.panel;
+    if (w->memory && (w->C != C || w->OC != OC || w->precision != precision)) matmul_free_weight(w);
+    if (!w->memory) {
+        *w = (MatmulWeight){C, OC, precision, NULL, NULL, NULL};
+        w->memory = matmul_workspace_new(forward_floats + backward_floats);
+        w->forward = w->memory->data;
+        w->backward = w->forward + forward_floats;
+    }
+    const int threads = matmul_threads(16.0 * (double)C * (double)OC), chunk = 8;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    for (int direction = 0; direction < 2; direction++) {
+        const MatmulJob *job = direction ? &backward : &forward;
+        float *to = direction ? w->backward : w->forward;
+#pragma omp for collapse(2) schedule(dynamic, 1) nowait
+        for (int64_t block = 0; block < job->k_blocks; block++)
+            for (int64_t p = 0; p < job->b.panels; p += chunk)
+                matmul_pack_panels(job, true, to + (block * job->b.panels + p) * job->b.panel, block, p,
+                                   matmul_min(p + chunk, job->b.panels));
+    }
+}
+
+static inline void matmul_free_weight(MatmulWeight *w) {
+    free(w->memory);
+    *w = (MatmulWeight){0};
+}
+
+static inline void matmul_forward_packed(MatmulOutput to, MatmulInput inp, const MatmulWeight *w, int64_t N) {
+    MatmulJob job = {.to = to, .packed_b = w->forward, .a.operand = {inp.data, w->C, true, inp.is_bf16}};
+    matmul_plan(&job, N, w->OC, w->C, w->precision);
+    matmul_run(&job);
+}
+
+static inline void matmul_backward_input_packed(MatmulOutput to, MatmulInput dout, const MatmulWeight *w,
+                                                int64_t N) {
+    MatmulJob job = {.to = to, .packed_b = w->backward, .a.operand = {dout.data, w->OC, true, dout.is_bf16}};
+    matmul_plan(&job, N, w->C, w->OC, w->precision);
+    matmul_run(&job);
+}
+
+static inline void matmul_backward_weight_from(float *dweight, MatmulInput dout, MatmulInput inp, int64_t N,
+                                               int64_t C, int64_t OC, MatmulPrecision precision) {
+    MatmulJob job = {.to = {dweight, dweight, NULL, NULL},
+                     .a.operand = {dout.data, OC, false, dout.is_bf16},
+                     .b.operand = {inp.data, C, false, inp.is_bf16}};
+    matmul_plan(&job, OC, C, N, precision);
+    matmul_run(&job);
+}
 
 static inline void matmul_forward(float *out, const float *addend, const float *inp, const float *weight,
                                   int64_t N, int64_t C, int64_t OC, MatmulPrecision precision) {
-    MatmulJob job = {.M = N, .N = OC, .K = C, .out = out, .add = addend};
-    job.a = (MatmulOperand){inp, C, true, false};
-    job.b = (MatmulOperand){weight, C, true, false};
-    matmul_run(&job, precision);
+    MatmulJob job = {.to = {out, addend, NULL, NULL},
+                     .a.operand = {inp, C, true, false},
+                     .b.operand = {weight, C, true, false}};
+    matmul_plan(&job, N, OC, C, precision);
+    matmul_run(&job);
 }
 
 static inline void matmul_backward_input(float *dinp, const float *addend, const float *dout,
                                          const float *weight, int64_t N, int64_t C, int64_t OC,
                                          MatmulPrecision precision) {
-    MatmulJob job = {.M = N, .N = C, .K = OC, .out = dinp, .add = addend};
-    job.a = (MatmulOperand){dout, OC, true, false};
-    job.b = (MatmulOperand){weight, C, false, false};
-    matmul_run(&job, precision);
+    MatmulJob job = {.to = {dinp, addend, NULL, NULL},
+                     .a.operand = {dout, OC, true, false},
+                     .b.operand = {weight, C, false, false}};
+    matmul_plan(&job, N, C, OC, precision);
+    matmul_run(&job);
 }
 
 static inline void matmul_backward_weight(float *dweight, const float *dout, const float *inp, int64_t N,
                                           int64_t C, int64_t OC, MatmulPrecision precision) {
-    MatmulJob job = {.M = OC, .N = C, .K = N, .out = dweight, .add = dweight};
-    job.a = (MatmulOperand){dout, OC, false, false};
-    job.b = (MatmulOperand){inp, C, false, false};
-    matmul_run(&job, precision);
+    matmul_backward_weight_from(dweight, matmul_floats(dout), matmul_floats(inp), N, C, OC, precision);
 }
 
 #ifdef __clang__
