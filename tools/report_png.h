@@ -177,7 +177,7 @@ static inline int text_next(const char **text) {
 /* One letter of a font, blended with its left end at x on the baseline y. */
 static inline void picture_glyph(Picture *g, const Font *font, int glyph, double x, double y, float scale,
                                  Color c) {
-    int width, height, left, top;
+    int width = 0, height = 0, left = 0, top = 0;
     float shift = (float)(x - floor(x));
     unsigned char *bitmap = stbtt_GetGlyphBitmapSubpixel(&font->info, scale, scale, shift, 0, glyph, &width,
                                                          &height, &left, &top);
