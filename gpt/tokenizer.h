@@ -587,7 +587,7 @@ static inline TokenizerWord *tokenizer_word(TokenizerWords *w, const char *bytes
             return word;
     }
     w->words = tokenizer_grow(w->words, &w->words_room, w->n_words + 1, sizeof *w->words);
-    w->bytes = tokenizer_grow(w->bytes, &w->bytes_room, w->n_bytes + length, 1);
+    w->bytes = tokenizer_grow(w->bytes, &w->bytes_room, w->n_bytes + length + 1, 1); /* never NULL */
     memcpy(w->bytes + w->n_bytes, bytes, length);
     w->words[w->n_words] = (TokenizerWord){w->n_bytes, hash, (uint32_t)length, 0};
     w->n_bytes += length;
