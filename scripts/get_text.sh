@@ -7,7 +7,7 @@
 #   4. ./grammar           stories from a grammar of known entropy (needs nothing)
 #
 # OUTFOLDER gets one or more .txt files (a folder `mine` with links for 1.) and SOURCE, a line about where they
-# come from. SOURCES="2 4" tries only those of this list; GUTENBERG=address uses a mirror. POSIX sh; no root;
+# come from. TEXT_SOURCES="2 4" tries only those of this list; GUTENBERG=address uses a mirror. POSIX sh; no root;
 # nothing is installed.
 set -eu
 
@@ -178,7 +178,7 @@ from_grammar() {
     source="stories of the generated kind (./grammar): no other text was to be had"
 }
 
-if [ -n "${TEXT:-}" ]; then sources=1; else sources=${SOURCES:-2 3 4}; fi
+if [ -n "${TEXT:-}" ]; then sources=1; else sources=${TEXT_SOURCES:-2 3 4}; fi
 for number in $sources; do
     rm -rf "$work/new"
     mkdir "$work/new"
@@ -187,7 +187,7 @@ for number in $sources; do
         2) from_gutenberg || continue ;;
         3) from_packages || continue ;;
         4) from_grammar || continue ;;
-        *) fail "SOURCES=$sources: '$number' is none of 1 2 3 4" ;;
+        *) fail "TEXT_SOURCES=$sources: '$number' is none of 1 2 3 4" ;;
     esac
     rm -rf "$out"/*.txt "$out"/*.json "$out/mine" "$out/SOURCE"
     mv "$work"/new/* "$out"/
