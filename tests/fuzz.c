@@ -168,6 +168,7 @@ static const struct {
 /* True when the target came to its end, false when it died as it may. */
 static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *bytes, size_t n) {
     static bool ready;
+    if (n > (size_t)1 << 30) return false;
     if (!ready) cJSON_InitHooks(&(cJSON_Hooks){memory_get_any, memory_give_back});
     ready = true;
     check_hooks.end_job = die_here;

@@ -7,6 +7,7 @@
 #include <zlib.h>
 #include "harness.h"
 #include "test_fetch.h"
+#include "test_fuzz.h"
 #include "../gpt/shards.h"
 #include "../gpt/tokenizer.h"
 
@@ -470,6 +471,61 @@ static void test_prepare_survives_kills(void) {
           finishes, output);
 }
 
+/* A model trained on the documents by spm_train: the ids are those of spm_encode, and decoding gives the text back. */
+static void test_prepare_sentencepiece(void) {
+    enum { N = 200 };
+    char folder[128], out[160], output[4096];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(out, sizeof out, "%s/out", folder);
+    if (PREPARE(output, "command -v spm_train spm_encode >/dev/null") != 0)
+        return; /* optional: the package sentencepiece */
+    char **documents = prepare_documents(N, 11);
+    prepare_write_lines(folder, "a.jsonl", documents, 0, N);
+    char *lines = check_malloc(N * 4096), *at = lines;
+    for (int d = 0; d < N; d++) {
+        for (const char *c = documents[d]; *c; c++) *at++ = *c == '\n' ? ' ' : *c;
+        *at++ = '\n';
+    }
+    prepare_write(folder, "lines", lines, (size_t)(at - lines));
+    int code = PREPARE(output,
+                       "cd %s && spm_train --input=lines --model_prefix=m --vocab_size=150 "
+                       "--hard_vocab_limit=false --pad_id=0 "
+                       "--eos_id=1 --unk_id=2 --bos_id=-1 >/dev/null 2>&1 && spm_encode --model=m.model "
+                       "--output_format=id < lines > ids",
+                       folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    code = PREPARE(output,
+                   "%s/prepare --out=%s --tokenizer=%s/m.model --val-fraction=0 --extra-ids=100 %s/a.jsonl",
+                   test_binaries(), out, folder, folder);
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    size_t n, i = 0, length;
+    uint16_t *tokens = prepare_tokens(out, "train_", &n);
+    char *path = shard_join(folder, "ids"), *ids = tokenizer_read(path, &length), *p = ids;
+    Tokenizer *t = tokenizer_load(out);
+    CHECK(tokenizer_end_of_text(t) == 1, "end of text is %d", tokenizer_end_of_text(t));
+    CHECK(strcmp(tokenizer_decode_token(t, tokenizer_vocab_size(t) - 1, &length), "<extra_id_0>") == 0,
+          "'%s'", tokenizer_decode_token(t, tokenizer_vocab_size(t) - 1, &length));
+    for (int d = 0; d < N; d++, p++) {
+        char decoded[8192] = "";
+        REQUIRE(i < n && tokens[i++] == 1, "document %d does not begin with </s>", d);
+        for (; *p != '\n'; i++) {
+            long id = strtol(p, &p, 10);
+            REQUIRE(i < n && tokens[i] == id, "document %d, token %zu is %d, spm_encode says %ld", d, i,
+                    tokens[i], id);
+            strcat(decoded, tokenizer_decode_token(t, (int)id, &length));
+        }
+        CHECK(strncmp(decoded + 1, documents[d], strcspn(documents[d], " ")) == 0,
+              "document %d decodes to '%.40s'", d, decoded);
+    }
+    CHECK(i == n, "%zu tokens, expected %zu", n, i);
+    code = PREPARE(output,
+                   "%s/prepare --out=%s --verify && PATH=/nowhere %s/prepare --out=%s2 "
+                   "--tokenizer=%s/m.model %s/a.jsonl",
+                   test_binaries(), out, test_binaries(), out, folder, folder);
+    CHECK(code == 1 && strstr(output, "cannot run spm_encode"), "code %d: %s", code, output);
+    free(tokens), free(path), free(ids), free(lines), tokenizer_free(t), prepare_free(documents, N);
+}
+
 #define PREPARE_TESTS(TEST)                                                                                  \
     TEST(prepare_keeps_every_document)                                                                       \
     TEST(prepare_inputs_are_equal)                                                                           \
@@ -481,6 +537,8 @@ static void test_prepare_survives_kills(void) {
     TEST(prepare_validation_files)                                                                           \
     TEST(prepare_small_texts_have_validation)                                                                \
     TEST(prepare_survives_kills)                                                                             \
-    FETCH_TESTS(TEST)
+    TEST(prepare_sentencepiece)                                                                              \
+    FETCH_TESTS(TEST)                                                                                        \
+    FUZZ_TESTS(TEST)
 
 #endif
