@@ -2,6 +2,7 @@
 # make demo       text -> two models that differ only in --attn -> table, curves, report.html, loss.png, samples
 # make test       every test; SAN=1: under the address and undefined-behaviour sanitizers
 # make bench      speed against the machine's limits (BLAS libraries beside it where they are installed)
+# make fuzz       the parsers of files against any bytes, ten minutes each
 # make lint       formatting, static analysis, shell scripts
 # make clean
 #
@@ -83,6 +84,15 @@ test: $(P)test_gpt $(PROGRAMS)
 bench: $(P)build/bench
 	./$(P)build/bench
 
+# Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.
+FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece
+FUZZ_SECONDS ?= 600
+fuzz: $(FUZZ_TARGETS:%=fuzz-%)
+fuzz-%:
+	@mkdir -p build/fuzz/$*
+	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
+	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
+
 SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h)
 lint:
 	clang-format --dry-run --Werror $(SOURCES)
@@ -91,5 +101,5 @@ lint:
 clean:
 	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt
 
-.PHONY: all demo test bench lint clean FORCE
+.PHONY: all demo test bench fuzz lint clean FORCE
 FORCE:

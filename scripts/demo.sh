@@ -6,11 +6,13 @@
 #
 # The text and the tokens are kept in data/ and used again; training starts anew each time, or goes on where it was
 # interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_SEED=N; TEXT=path trains on a text of yours;
-# DEPS=skip installs nothing. POSIX sh.
+# DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
+# they are. POSIX sh.
 set -eu
 cd "$(dirname "$0")/.."
 
-text=data/text data=data/demo runs=runs/demo seed=${DEMO_SEED:-1}
+home=${DEMO_HOME:-.} programs=${DEMO_PROGRAMS:-.}
+text=$home/data/text data=$home/data/demo runs=$home/runs/demo seed=${DEMO_SEED:-1}
 began=$(date +%s)
 
 say() { printf '\n== %s\n' "$*"; }
@@ -21,36 +23,36 @@ stop() {
 trap 'echo; echo "demo: interrupted; make demo goes on from there" >&2; exit 130' INT TERM
 
 get_text() {
-    if [ -s $text/SOURCE ] && { [ -z "${TEXT:-}" ] || [ "$(cat $text/SOURCE)" = "your text, $TEXT" ]; }; then
-        say "Text: $(cat $text/SOURCE), fetched before (remove $text to choose again)"
+    if [ -s "$text/SOURCE" ] && { [ -z "${TEXT:-}" ] || [ "$(cat "$text/SOURCE")" = "your text, $TEXT" ]; }; then
+        say "Text: $(cat "$text/SOURCE"), fetched before (remove $text to choose again)"
         return
     fi
     say "Text: looking for some megabytes of English"
-    scripts/get_text.sh $text || stop "no text"
+    scripts/get_text.sh "$text" || stop "no text"
 }
 
 prepare() {
-    if [ -s $data/shards.json ] && [ -z "$(find $text/SOURCE -newer $data/shards.json)" ]; then
+    if [ -s "$data/shards.json" ] && [ -z "$(find "$text/SOURCE" -newer "$data/shards.json")" ]; then
         say "Tokens: prepared before, in $data"
         return
     fi
     say "Tokens: learning a vocabulary of 2,048 from the text, then writing it as numbers to $data"
     # stories are divided by lines of their own; other text is cut at blank lines
-    if [ -s $text/stories.txt ]; then
-        ./prepare --out=$data --overwrite --vocab=2048 --separator='<|endoftext|>' $text/*.txt
-    elif [ -e $text/mine ]; then
-        ./prepare --out=$data --overwrite --vocab=2048 $text/mine
+    if [ -s "$text/stories.txt" ]; then
+        "$programs/prepare" --out="$data" --overwrite --vocab=2048 --separator='<|endoftext|>' "$text"/*.txt
+    elif [ -e "$text/mine" ]; then
+        "$programs/prepare" --out="$data" --overwrite --vocab=2048 "$text/mine"
     else
-        ./prepare --out=$data --overwrite --vocab=2048 $text/*.txt
+        "$programs/prepare" --out="$data" --overwrite --vocab=2048 "$text"/*.txt
     fi || stop "the text could not be prepared; the reason stands above"
 }
 
 # The entropy of the validation stories in nats per token, when the text has a known entropy; else nothing.
 entropy() {
-    [ -s $text/stories-validation.json ] || return 0
-    nats=$(sed -n 's/.*"nats": *\([0-9.]*\).*/\1/p' $text/stories-validation.json)
+    [ -s "$text/stories-validation.json" ] || return 0
+    nats=$(sed -n 's/.*"nats": *\([0-9.]*\).*/\1/p' "$text/stories-validation.json")
     awk -v nats="$nats" '/"val"/ { inside = 1 }
-        inside && /"tokens"/ { gsub(/[^0-9]/, ""); printf "--floor=%.6f", nats / $0; exit }' $data/shards.json
+        inside && /"tokens"/ { gsub(/[^0-9]/, ""); printf "--floor=%.6f", nats / $0; exit }' "$data/shards.json"
 }
 
 train() { # ATTENTION
@@ -59,37 +61,40 @@ train() { # ATTENTION
     if [ -n "${DEMO_STEPS:-}" ]; then
         part=$((DEMO_STEPS / 8 > 0 ? DEMO_STEPS / 8 : 1))
         options="$options --steps=$DEMO_STEPS --warmup=$part --val-every=$part"
+        if [ "$DEMO_STEPS" -lt 100 ]; then options="$options --val-tokens=8192"; fi # or validating takes longer than training
     fi
-    settings="$options, data $(cksum < $data/shards.json)"
+    settings="$options, data $(cksum < "$data/shards.json")"
     # a run that is finished, or was begun with other settings or data, makes room for a new one
     if [ -e "$out/summary.json" ] || [ "$(cat "$out.settings" 2> /dev/null)" != "$settings" ]; then rm -rf "$out"; fi
-    mkdir -p $runs
+    mkdir -p "$runs"
     printf '%s\n' "$settings" > "$out.settings"
     say "Training with $1 attention: ./train_gpt $options --out=$out"
     # shellcheck disable=SC2086 # options are words
-    ./train_gpt $options --out="$out" --resume=auto || stop "training with $1 attention failed; the reason stands above"
+    "$programs/train_gpt" $options --out="$out" --resume=auto || stop "training with $1 attention failed; the reason stands above"
     [ -e "$out/summary.json" ] || stop "training was interrupted; make demo goes on from there"
 }
 
 report() {
     say "What came out"
-    rm -f $runs/report.html
+    rm -f "$runs/report.html"
     # shellcheck disable=SC2046 # nothing or one word
-    ./report --out=$runs/report.html --png=$runs/loss.png $(entropy) $runs/standard $runs/laser ||
-        [ -s $runs/report.html ] || stop "no report; the reason stands above"
+    "$programs/report" --out="$runs/report.html" --png="$runs/loss.png" $(entropy) "$runs/standard" "$runs/laser" ||
+        [ -s "$runs/report.html" ] || stop "no report; the reason stands above"
 }
 
 # ---- how the models are made to write: ten lines from each ----
 sample() { # ATTENTION
-    if [ -s $text/stories.txt ]; then prompt='In the town of'; elif [ -e $text/mine ]; then prompt=''; else prompt='It was'; fi
+    if [ -s "$text/stories.txt" ]; then prompt='In the town of'; elif [ -e "$text/mine" ]; then prompt=''; else prompt='It was'; fi
     say "Ten lines by the model with $1 attention"
-    ./generate --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" $runs/"$1" > $runs/"$1".txt ||
+    "$programs/generate" --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; the reason stands above"
-    grep -v '^[[:space:]]*$' $runs/"$1".txt | fold -s -w 76 | head -n 10 | sed 's/^/  /'
+    grep -v '^[[:space:]]*$' "$runs/$1.txt" | fold -s -w 76 | head -n 10 | sed 's/^/  /'
 }
 
-scripts/deps.sh || stop "something the build needs is missing"
-make -s all || stop "the programs could not be built"
+if [ -z "${DEMO_PROGRAMS:-}" ]; then
+    scripts/deps.sh || stop "something the build needs is missing"
+    make -s all || stop "the programs could not be built"
+fi
 get_text
 prepare
 train standard

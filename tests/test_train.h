@@ -186,11 +186,33 @@ static void test_dry_run_tells_its_plan(void) {
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
 }
 
+/* The whole of `make demo`, offline and short: generated stories, both attentions, table, report, picture, samples. */
+static void test_demo_runs_from_text_to_samples(void) {
+    static char output[1 << 16];
+    char home[256], path[300];
+    snprintf(home, sizeof home, "%s", test_folder());
+    int code =
+        test_command(output, sizeof output,
+                     "DEMO_STEPS=5 DEMO_HOME=%s DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
+                     "scripts/demo.sh",
+                     home, test_binaries(), test_binaries());
+    CHECK(code == 0, "exit %d: %s", code, strlen(output) > 900 ? output + strlen(output) - 900 : output);
+    const char *says[] = {"attention", "LASER", "Ten lines by the model with laser attention", "Done in"};
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        CHECK(strstr(output, says[i]), "'%s' is not said", says[i]);
+    const char *files[] = {"report.html", "loss.png", "standard/summary.json", "laser/step-00000005/DONE"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/runs/demo/%s", home, files[i]);
+        CHECK(access(path, R_OK) == 0, "%s is missing", path);
+    }
+}
+
 #define TRAIN_TESTS(TEST)                                                                                    \
     TEST(resume_is_bit_for_bit)                                                                              \
     TEST(killed_run_continues_to_the_same_end)                                                               \
-    TEST(signal_saves_and_ends_cleanly) TEST(existing_run_is_not_overwritten)                                \
-        TEST(checkpoint_is_a_model_folder) TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size)   \
-            TEST(dry_run_tells_its_plan)
+    TEST(signal_saves_and_ends_cleanly)                                                                      \
+    TEST(existing_run_is_not_overwritten) TEST(checkpoint_is_a_model_folder)                                 \
+        TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)         \
+            TEST(demo_runs_from_text_to_samples)
 
 #endif
