@@ -401,9 +401,11 @@ static inline char *shard_slurp(const char *path, size_t *length) {
     return text;
 }
 
-static inline void dataset_check_manifest_part(const char *folder, int vocab_size) {
+/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a manifest. */
+static inline void dataset_check_manifest_part(const char *folder, int vocab_size, char tokenizer[16]) {
     size_t length = 0;
     char *path = shard_join(folder, "shards.json"), *text = shard_slurp(path, &length);
+    *tokenizer = 0;
     if (!text) {
         warn("no manifest '%s': cannot tell whether the shards fit the tokenizer (shards of ./prepare have "
              "one)",
@@ -412,9 +414,9 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
         return;
     }
     cJSON *manifest = cJSON_ParseWithLength(text, length);
-    const cJSON *tokenizer = cJSON_GetObjectItemCaseSensitive(manifest, "tokenizer");
-    const cJSON *size = cJSON_GetObjectItemCaseSensitive(tokenizer, "vocab_size");
-    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(tokenizer, "crc32");
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(manifest, "tokenizer");
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(item, "vocab_size");
+    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(item, "crc32");
     if (!cJSON_IsNumber(size) || !cJSON_IsString(crc))
         die("the manifest '%s' is damaged: no vocabulary size or checksum in it; run ./prepare again", path);
     if (size->valueint > vocab_size)
@@ -422,14 +424,15 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
             "tokenizer.json of that folder, or prepare the text again",
             folder, size->valueint, vocab_size);
     free(text);
+    snprintf(tokenizer, 16, "%s", crc->valuestring);
     char *beside = shard_join(folder, "tokenizer.json"), found[16];
     if ((text = shard_slurp(beside, &length))) {
         snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
-        if (strcmp(found, crc->valuestring) != 0)
+        if (strcmp(found, tokenizer) != 0)
             die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the "
-                "manifest says "
-                "%s; put the right one back or prepare the text again",
-                beside, found, crc->valuestring);
+                "manifest "
+                "says %s; put the right one back or prepare the text again",
+                beside, found, tokenizer);
     }
     free(beside), free(text), free(path);
     cJSON_Delete(manifest);
@@ -437,9 +440,27 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
 
 static inline void dataset_check_manifest(const char *folder, int vocab_size) {
     Dataset d = {0};
+    char first[16] = "", tokenizer[16];
     dataset_parse(&d, folder);
-    for (int p = 0; p < d.n_parts; p++) dataset_check_manifest_part(d.parts[p].folder, vocab_size);
+    for (int p = 0; p < d.n_parts; p++) {
+        dataset_check_manifest_part(d.parts[p].folder, vocab_size, tokenizer);
+        if (*first && *tokenizer && strcmp(first, tokenizer) != 0)
+            die("the shards in '%s' and '%s' were made with different tokenizers; prepare one again with "
+                "--tokenizer=%s/tokenizer.json",
+                d.parts[0].folder, d.parts[p].folder, d.parts[0].folder);
+        if (!*first) memcpy(first, tokenizer, sizeof first);
+    }
     dataset_close(&d);
+}
+
+/* The first folder of "c4:0.9,books:0.1", where the tokenizer.json is taken from; free() it. */
+static inline char *dataset_first_folder(const char *folder) {
+    Dataset d = {0};
+    dataset_parse(&d, folder);
+    char *first = shard_join(d.parts[0].folder, "");
+    first[strlen(first) - 1] = 0; /* the slash */
+    dataset_close(&d);
+    return first;
 }
 
 #endif

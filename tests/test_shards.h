@@ -310,6 +310,23 @@ static void test_shards_manifest(void) {
     shards_write_text(folder, "tokenizer.json", "12345678");
     code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 1 && strstr(output, "9ae0daaf") && strstr(output, "cbf43926"), "code %d: %s", code, output);
+    char other[128], spec[512], *first;
+    shards_write_text(folder, "tokenizer.json", "123456789");
+    snprintf(spec, sizeof spec, "%s", folder);
+    folder = spec; /* test_folder() writes over the one before */
+    snprintf(other, sizeof other, "%s", test_folder());
+    shards_write_text(other, "shards.json",
+                      "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"00000000\"}}");
+    char both[1024];
+    snprintf(both, sizeof both, "%.200s:0.5,%s:0.5", spec, other);
+    m.folder = both;
+    code = test_death(shards_check_manifest, &m, output, sizeof output);
+    CHECK(code == 1 && strstr(output, "different tokenizers"), "code %d: %s", code, output);
+    CHECK(strcmp(first = dataset_first_folder(both), spec) == 0, "the first folder is '%s'", first);
+    free(first);
+    CHECK(strcmp(first = dataset_first_folder(spec), spec) == 0, "the first folder is '%s'", first);
+    free(first);
+    m.folder = spec;
     shards_write_text(folder, "shards.json", "{\"tokenizer\": ");
     code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 1 && strstr(output, "damaged"), "code %d: %s", code, output);
