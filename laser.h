@@ -136,6 +136,9 @@ LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, cons
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -276,8 +279,8 @@ LASER_DEFINE void attention_backward_naive(double *dq, double *dk, double *dv, c
 
 /* ---- Vectors, exponentials, logarithms ---- */
 
-/* The register block: ROWS x VECS vectors of W floats; LANES queries side by side are the unit of everything
-   below. A kernel keeps ROWS * VECS sums in registers. */
+/* The register block: a kernel keeps ROWS x VECS vectors of W floats of sums. LANES queries side by side, a
+   "panel", are the unit of everything below. */
 #if defined(__AVX512F__)
 enum { LASER_W = 16, LASER_ROWS = 8, LASER_VECS = 2 };
 #elif defined(__AVX__)
@@ -289,10 +292,10 @@ enum { LASER_W = 4, LASER_ROWS = 6, LASER_VECS = 2 };
 #endif
 enum {
     LASER_LANES = LASER_W * LASER_VECS,
-    LASER_KEYS = 8 * LASER_ROWS /* a tile of keys */,
-    LASER_QUERIES = 64
+    LASER_KEYS = 8 * LASER_ROWS, /* a tile of keys */
+    LASER_QUERIES = 128,         /* a block of queries in backward */
 };
-_Static_assert(LASER_QUERIES % LASER_LANES == 0, "a block of queries is whole panels of LANES");
+_Static_assert(LASER_KEYS % LASER_LANES == 0 && LASER_QUERIES % LASER_LANES == 0, "tiles are whole panels");
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
 typedef int32_t LaserInt __attribute__((vector_size(4 * LASER_W)));
@@ -300,11 +303,69 @@ typedef float LaserLoose __attribute__((vector_size(4 * LASER_W), aligned(4), ma
 
 LASER_INLINE LaserVec laser_load(const float *x) { return *(const LaserLoose *)x; }
 LASER_INLINE void laser_store(float *x, LaserVec a) { *(LaserLoose *)x = a; }
-LASER_INLINE LaserVec laser_set(float x) { return (LaserVec){0} + x; }
+LASER_INLINE LaserVec laser_set(float x) { /* through integers: x may hold a pair of bfloat16 */
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (LaserVec)((LaserInt){0} + bits);
+}
 LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
     return (LaserVec)((mask & (LaserInt)a) | (~mask & (LaserInt)b));
 }
+
+/* What an instruction set does better than vector extensions say it. LASER_PAIR: two bfloat16 to a lane. */
+#if defined(__AVX512F__)
+LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
+    return (LaserVec)_mm512_max_ps((__m512)a, (__m512)b);
+}
+#define LASER_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define LASER_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX__)
+LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
+    return (LaserVec)_mm256_max_ps((__m256)a, (__m256)b);
+}
+#define LASER_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define LASER_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return laser_select(a > b, a, b); }
+#define LASER_LOW 0, 4, 1, 5
+#define LASER_HIGH 2, 6, 3, 7
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+enum { LASER_PAIR = 2 };
+LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
+    return (LaserVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+/* One row as pairs along it: LASER_W / 2 floats hold W numbers. */
+LASER_INLINE void laser_store_along(float *to, LaserVec x) {
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+}
+/* Two rows as pairs across them. */
+LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
+                                           7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i a = _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh((__m512)x));
+    return (LaserVec)_mm512_permutex2var_epi16(
+        a, order, _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh((__m512)y)));
+}
+#else
+enum { LASER_PAIR = 1 };
+LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
+LASER_INLINE void laser_store_along(float *to, LaserVec x) { laser_store(to, x); }
+LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) { return x + y; }
+#endif
+
+/* The lanes of a and b in turn: the first half of them, and the second. */
+#if defined(__clang__) || __GNUC__ >= 12
+LASER_INLINE LaserVec laser_low(LaserVec a, LaserVec b) { return __builtin_shufflevector(a, b, LASER_LOW); }
+LASER_INLINE LaserVec laser_high(LaserVec a, LaserVec b) { return __builtin_shufflevector(a, b, LASER_HIGH); }
+#else
+LASER_INLINE LaserVec laser_low(LaserVec a, LaserVec b) {
+    return __builtin_shuffle(a, b, (LaserInt){LASER_LOW});
+}
+LASER_INLINE LaserVec laser_high(LaserVec a, LaserVec b) {
+    return __builtin_shuffle(a, b, (LaserInt){LASER_HIGH});
+}
+#endif
 
 #define LASER_LOG2E 1.44269504f
 #define LASER_LN2_HIGH 0.693359375f /* nine bits: its product with an integer below 2^15 is exact */
@@ -319,45 +380,57 @@ LASER_INLINE LaserVec laser_pow2(LaserVec k) {
     return (LaserVec)((LaserInt)y << 23);
 }
 
-/* 2^x = result * 2^k, k an integer, result in [0.7, 1.42]; |x| < 2^22. */
-LASER_INLINE LaserVec laser_exp2_split(LaserVec x, LaserVec *k) {
-    *k = (x + LASER_ROUND) - LASER_ROUND;
-    const LaserVec r = x - *k;
-    LaserVec p = laser_set(1.535336188e-4f);
-    p = p * r + 1.339887440e-3f;
-    p = p * r + 9.618437357e-3f;
-    p = p * r + 5.550332548e-2f;
-    p = p * r + 2.402264791e-1f;
-    p = p * r + 6.931472028e-1f;
-    return p * r + 1.0f;
+/* 2^r - 1 for |r| <= 1/2, relative error 3e-9 before rounding (minimax, by the Remez exchange). */
+LASER_INLINE LaserVec laser_exp2m1_poly(LaserVec r) {
+    LaserVec p = laser_set(1.559467818e-4f);
+    p = p * r + 1.340664390e-3f;
+    p = p * r + 9.617692973e-3f;
+    p = p * r + 5.550310551e-2f;
+    p = p * r + 2.402265278e-1f;
+    p = p * r + 6.931472150e-1f;
+    return p * r;
 }
 
 /* 2^x for x <= 127; 0 where x < -126.5. */
 LASER_INLINE LaserVec laser_exp2(LaserVec x) {
-    LaserVec k;
-    const LaserVec p = laser_exp2_split(laser_max(x, laser_set(-127)), &k);
-    return p * laser_pow2(k);
+    x = laser_max(x, laser_set(-127));
+    const LaserVec y = x + (LASER_ROUND + 127); /* its low bits: the integer part + 127 */
+    const LaserVec r = x - (y - (LASER_ROUND + 127));
+    return (laser_exp2m1_poly(r) + 1) * (LaserVec)((LaserInt)y << 23);
 }
 
-/* exp(x) = result * 2^k; |x| is cut to 2e6. */
+/* 2^x = result * 2^k, k an integer, result in [0.7, 1.42]; |x| < 2^22. */
+LASER_INLINE LaserVec laser_exp2_split(LaserVec x, LaserVec *k) {
+    *k = (x + LASER_ROUND) - LASER_ROUND;
+    return laser_exp2m1_poly(x - *k) + 1;
+}
+
+/* exp(x) = (1 + result) * 2^k, k an integer; |x| is cut to 2e6. */
 LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
     x = laser_max(laser_select(x < 2e6f, x, laser_set(2e6f)), laser_set(-2e6f));
     *k = (x * LASER_LOG2E + LASER_ROUND) - LASER_ROUND;
     const LaserVec r = (x - *k * LASER_LN2_HIGH) - *k * LASER_LN2_LOW;
-    LaserVec none;
-    const LaserVec p = laser_exp2_split(r * LASER_LOG2E, &none);
-    return p * laser_pow2(none);
+    return laser_exp2m1_poly(r * LASER_LOG2E);
 }
 
-/* exp(x) * 2^-n, n an integer; the power of two it is scaled by is cut to 2^-127 (0) .. 2^127. */
-LASER_INLINE LaserVec laser_exp_shifted(LaserVec x, LaserVec n) {
+/* exp(x) * 2^-n, n an integer; the power of two it is scaled by is cut to 0 below 2^-126, 2^127 above. */
+LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n) {
     LaserVec k;
-    const LaserVec p = laser_exp_split(x, &k), shifted = k - n;
-    return p * laser_pow2(laser_select(shifted < 127, shifted, laser_set(127)));
+    const LaserVec p = laser_exp_split(x, &k) + 1;
+    k -= n;
+    return p * laser_pow2(laser_select(k < 127, k, laser_set(127)));
+}
+
+/* exp(x) and exp(x) - 1 for x <= 88, both with all their digits. */
+LASER_INLINE LaserVec laser_exp_expm1(LaserVec x, LaserVec *expm1) {
+    LaserVec k;
+    const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_select(k < 127, k, laser_set(127)));
+    *expm1 = p * power + (power - 1);
+    return p * power + power;
 }
 
 /* log(x * 2^n) for a normal x > 0 and an integer n; something finite for x = 0. */
-LASER_INLINE LaserVec laser_log_shifted(LaserVec x, LaserVec n) {
+LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
     const LaserInt bits = (LaserInt)x,
                    e = (bits - 0x3F3504F3) >> 23; /* x = 2^e m, m in [sqrt(1/2), sqrt(2)) */
     const LaserVec m = (LaserVec)(bits - (e << 23)), f = m - 1, s = f / (f + 2), z = s * s;
@@ -366,7 +439,7 @@ LASER_INLINE LaserVec laser_log_shifted(LaserVec x, LaserVec n) {
     t = t * z + 0.28571429f;
     t = t * z + 0.4f;
     t = t * z + 0.66666667f;
-    /* 2s = f - s f, with f exact: one rounding less than 2s */
+    /* 2 s = f - s f, and f is exact */
     return n * LASER_LN2_HIGH + (f + (n * LASER_LN2_LOW + s * (z * t - f)));
 }
 
@@ -378,67 +451,88 @@ LASER_INLINE LaserVec laser_round_bf16(LaserVec x) {
 
 /* ---- The product kernel ---- */
 
-/* C (ROWS, vecs * W) (+)= A B over `depth`; A(r, p) = a[r * a_row + p * a_depth], B's row p starts at b + p * ldb. */
-LASER_INLINE void laser_kernel(float *c, size_t ldc, const float *a, size_t a_row, size_t a_depth,
-                               const float *b, size_t ldb, int vecs, int depth, int accumulate) {
-    LaserVec sum[LASER_ROWS][LASER_VECS] = {0};
-    for (int p = 0; p < depth; p++, a += a_depth, b += ldb) {
+#define LASER_UNROLL _Pragma("GCC unroll 16")
+
+/* C (ROWS, vecs * W) = [C +] [center weights^T +] A B, a sum over `depth`: A(r, p) = a[r * a_row + p * a_depth], B's row p
+   starts at b + p * ldb. pair: each of A's and B's floats holds two bfloat16, both of one and the same sum. */
+LASER_INLINE void laser_kernel(int pair, int vecs, float *c, size_t ldc, int accumulate, const float *center,
+                               const float *weights, const float *a, size_t a_row, size_t a_depth,
+                               const float *b, size_t ldb, int depth) {
+    LaserVec sum[LASER_ROWS][LASER_VECS];
+    LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
+        accumulate ? laser_load(c + (size_t)r * ldc + v * LASER_W) : laser_set(0);
+    if (center)
+        LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
+            sum[r][v] += center[r] * laser_load(weights + v * LASER_W);
+    _Pragma("GCC unroll 2") for (int p = 0; p < depth; p++, a += a_depth, b += ldb) {
         LaserVec x[LASER_VECS];
-        for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
-        for (int r = 0; r < LASER_ROWS; r++)
-            for (int v = 0; v < vecs; v++) sum[r][v] += a[(size_t)r * a_row] * x[v];
-    }
-    for (int r = 0; r < LASER_ROWS; r++)
-        for (int v = 0; v < vecs; v++) {
-            float *to = c + (size_t)r * ldc + v * LASER_W;
-            laser_store(to, accumulate ? laser_load(to) + sum[r][v] : sum[r][v]);
+        LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
+        LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) {
+            const LaserVec y = laser_set(a[(size_t)r * a_row]);
+            LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
+                pair == 2 ? laser_dot(sum[r][v], y, x[v]) : sum[r][v] + y * x[v];
         }
+    }
+    LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
+        laser_store(c + (size_t)r * ldc + v * LASER_W, sum[r][v]);
 }
 
 /* ---- A call: sizes and memory ---- */
 
-/* What one call works with. A "head" is a (b, h) pair; heads are taken `flight` at a time, and slot
-   head % flight is where a head's packed operands lie. Left operands are packed ROWS by ROWS, right
-   operands LANES by LANES, in the order in which the kernel reads them; "dots" are summed over d. */
+/* What one call works with. A "head" is a (b, h) pair; heads are taken `flight` at a time, slot = head % flight
+   says where a head's packed operands lie. With pair == 2 each of their floats holds two bfloat16, neighbours in
+   the dimension that is summed over: "along" a row of D, `units` floats a row, or "across" two rows,
+   `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
 typedef struct {
     const AttentionShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
-    int T, D, heads, threads, flight, parts;
+    int T, D, heads, threads, flight, parts, pair;
     int tiles, panels, blocks; /* of KEYS keys, LANES queries, QUERIES queries */
-    int rows, width,
-        stride; /* D rounded up to ROWS and to W; floats from row to row of a tile being packed */
+    int stride, units;         /* D rounded up for ROWS and W, and what that is in pairs */
     float scale, scale_log2e;
     int laser, causal, bf16;
-    float *shift;           /* (flight, width) n_d */
-    float *wild;            /* (flight, D + 1) columns summed elementwise: how many, which */
-    float *k_dots, *v_dots; /* (flight, tiles, KEYS / ROWS, D, ROWS) left operands over d */
-    float *k_rows, *v_rows; /* (flight, tiles, KEYS, rows) left operands over keys */
-    float *q_dots, *g_dots; /* (flight, panels, D, LANES) right operands over d; g is dO' / sum of a row */
-    float *q_rows, *g_rows; /* (flight, blocks, QUERIES, width) right operands over queries */
-    float *row_shift, *row_term; /* (flight, blocks * QUERIES) K_i, and what is subtracted from dP */
-    float *wild_g,
-        *wild_shift; /* (flight, D, blocks * QUERIES) of wild columns: do / sum, and -its exponent */
-    float *dq_parts; /* (flight, parts, panels, rows, LANES) */
-    float *work;     /* (threads, work_size) */
+    float *shift;      /* (flight, stride) n_d; backward: the center m_d */
+    float *floor;      /* (flight, stride) backward, paper's shift: the least o a column has */
+    float *wild;       /* (flight, D + 1) backward: how many columns are wild, which */
+    float *wild_tiles; /* (flight, tiles, stride) forward: 1 where a tile's values do not fit 2^-n_d */
+    float *wild_from;  /* (flight, stride + 1) the first such tile of a column; and of all */
+    float *center;     /* (flight, tiles, stride) forward, bf16 LASER: what V' lies around */
+    float *k_along, *k_across; /* (flight, tiles, KEYS, units), (flight, tiles, KEYS / pair, stride) */
+    float *v_along, *v_across; /* V or V' - center: backward; forward */
+    float *v_exact;            /* (flight, tiles, KEYS, stride) V' in float32 */
+    float *q_panels,
+        *g_panels; /* (flight, panels, units, LANES) along, transposed; g is dO' / sum of a row */
+    float *q_across, *g_across;    /* (flight, blocks, QUERIES / pair, stride) */
+    float *row_shift, *row_term;   /* (flight, blocks * QUERIES) K_i, and what is subtracted from dP */
+    float *wild_g, *wild_exponent; /* (flight, D, blocks * QUERIES) do / sum of a wild column */
+    float *dq_parts;               /* (flight, parts, panels, stride, LANES) */
+    float *work;                   /* (threads, work_size) */
     size_t work_size;
 } LaserCall;
 
-/* One thread's buffers, each a tile. */
+/* One thread's buffers. */
 typedef struct {
-    float *tile, *other;         /* (max(KEYS, QUERIES), stride) rows being packed */
-    float *query;                /* (D, LANES) */
-    float *score, *slope;        /* (KEYS, QUERIES) s, then a; dP, then dS. Forward: (KEYS, LANES) of it */
-    float *sum;                  /* (rows, LANES) o before it is normalised */
+    float *tile, *other;         /* (max(KEYS, LANES), stride) rows being packed */
+    float *query;                /* (units, LANES) */
+    float *score, *slope;        /* (KEYS, LANES) scores; dP */
+    float *weight;               /* (KEYS, LANES) a, as the right operand over keys */
+    float *sum;                  /* (stride, LANES) o before it is normalised; dq */
     float *power, *exponent;     /* (KEYS, LANES) a = power * 2^exponent, for the wild columns */
     float *wide, *wide_exponent; /* (D, LANES) sums of the wild columns: wide * 2^wide_exponent */
-    float *dk, *dv;              /* (KEYS, width) */
-    float *row_shift, *row_sum, *row_weight; /* (LANES) K_i; sum of a; the same of a as rounded */
+    float *wild;                 /* (D + 1) how many columns are wild here, and which */
+    float *a_along, *ds_along;   /* (KEYS, QUERIES / pair) left operands over queries */
+    float *ds_across;            /* (KEYS / pair, LANES) right operand over keys */
+    float *dk, *dv;              /* (KEYS, stride) */
+    float *row_shift;            /* (LANES) K_i */
+    float *row_sum, *row_weight; /* (LANES) sum of a; the same of a as rounded */
+    float *tile_weight;          /* (LANES) row_weight of one tile */
 } LaserWork;
 
 static size_t laser_round_up(size_t x, size_t unit) { return (x + unit - 1) / unit * unit; }
+static int laser_min(int a, int b) { return a < b ? a : b; }
 
-/* Points each pointer of the table at its part of one allocation; returns what to free. */
+/* Points each pointer of the table at its part of one allocation; returns the floats used. */
 typedef struct {
     float **to;
     size_t count;
@@ -461,72 +555,91 @@ static void *laser_allocate(size_t floats) {
     return memory;
 }
 
-static size_t laser_work(const LaserCall *c, LaserWork *w, float *memory) {
-    const size_t D = (size_t)c->D, rows = LASER_KEYS > LASER_QUERIES ? LASER_KEYS : LASER_QUERIES;
-    const LaserPart parts[] = {{&w->tile, rows * (size_t)c->stride},
-                               {&w->other, rows * (size_t)c->stride},
-                               {&w->query, D * LASER_LANES},
-                               {&w->score, LASER_KEYS * LASER_QUERIES},
-                               {&w->slope, LASER_KEYS * LASER_QUERIES},
-                               {&w->sum, (size_t)c->rows * LASER_LANES},
-                               {&w->power, LASER_KEYS * LASER_LANES},
-                               {&w->exponent, LASER_KEYS * LASER_LANES},
+static size_t laser_carve_work(const LaserCall *c, LaserWork *w, float *memory) {
+    const size_t D = (size_t)c->D, stride = (size_t)c->stride, tile = LASER_KEYS * LASER_LANES;
+    const size_t rows = LASER_KEYS > LASER_LANES ? LASER_KEYS : LASER_LANES;
+    const LaserPart parts[] = {{&w->tile, rows * stride},
+                               {&w->other, rows * stride},
+                               {&w->query, (size_t)c->units * LASER_LANES},
+                               {&w->score, tile},
+                               {&w->slope, tile},
+                               {&w->weight, tile},
+                               {&w->sum, stride * LASER_LANES},
+                               {&w->power, tile},
+                               {&w->exponent, tile},
                                {&w->wide, D * LASER_LANES},
                                {&w->wide_exponent, D * LASER_LANES},
-                               {&w->dk, LASER_KEYS * (size_t)c->width},
-                               {&w->dv, LASER_KEYS * (size_t)c->width},
+                               {&w->wild, D + 1},
+                               {&w->a_along, LASER_KEYS * LASER_QUERIES},
+                               {&w->ds_along, LASER_KEYS * LASER_QUERIES},
+                               {&w->ds_across, tile},
+                               {&w->dk, LASER_KEYS * stride},
+                               {&w->dv, LASER_KEYS * stride},
                                {&w->row_shift, LASER_LANES},
                                {&w->row_sum, LASER_LANES},
-                               {&w->row_weight, LASER_LANES}};
+                               {&w->row_weight, LASER_LANES},
+                               {&w->tile_weight, LASER_LANES}};
     return laser_carve(parts, sizeof parts / sizeof *parts, memory);
 }
 
-static void *laser_begin(LaserCall *c, int backward) {
+static void laser_sizes(LaserCall *c) {
     const AttentionShape *s = c->shape;
     if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
         LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
     c->T = s->seq_len, c->D = s->head_dim, c->heads = s->batch * s->heads;
+    c->laser = s->kind == ATTENTION_LASER, c->causal = s->shift == LASER_SHIFT_CAUSAL;
+    c->bf16 = s->precision == ATTENTION_BF16, c->pair = c->bf16 ? LASER_PAIR : 1;
+    c->scale = (float)laser_scale(s), c->scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
     c->tiles = (c->T + LASER_KEYS - 1) / LASER_KEYS;
     c->blocks = (c->T + LASER_QUERIES - 1) / LASER_QUERIES;
     c->panels = c->blocks * (LASER_QUERIES / LASER_LANES);
-    c->rows = (int)laser_round_up((size_t)c->D, LASER_ROWS);
-    c->width = (int)laser_round_up((size_t)c->D, LASER_W);
-    c->stride = c->rows > c->width ? (int)laser_round_up((size_t)c->rows, LASER_W) : c->width;
-    c->scale = (float)laser_scale(s), c->scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
-    c->laser = s->kind == ATTENTION_LASER, c->causal = s->shift == LASER_SHIFT_CAUSAL;
-    c->bf16 = s->precision == ATTENTION_BF16;
+    c->stride = (int)laser_round_up(laser_round_up((size_t)c->D, LASER_ROWS), LASER_W);
+    c->units = (int)laser_round_up((size_t)(c->stride / c->pair), LASER_W);
 #ifdef _OPENMP
     c->threads = omp_get_max_threads();
 #else
     c->threads = 1;
 #endif
     /* Few heads: their keys are cut into parts, a number that follows from the shape alone. */
-    c->parts = 32 / c->heads < c->T / 256 ? 32 / c->heads : c->T / 256;
+    c->parts = laser_min(32 / c->heads, c->T / 256);
     if (c->parts < 1) c->parts = 1;
     c->flight = c->heads % c->threads == 0 || c->parts > 1 ? c->threads : 4 * c->threads;
-    if (c->flight > c->heads) c->flight = c->heads;
+    c->flight = laser_min(c->flight, c->heads);
+}
 
+static void *laser_begin(LaserCall *c, int backward) {
+    laser_sizes(c);
     LaserWork none;
-    c->work_size = laser_work(c, &none, NULL);
-    const size_t D = (size_t)c->D, F = (size_t)c->flight, B = backward ? F : 0;
-    const size_t keys = (size_t)c->tiles * LASER_KEYS, queries = (size_t)c->blocks * LASER_QUERIES;
-    const LaserPart parts[] = {{&c->shift, F * (size_t)c->width},
-                               {&c->wild, F * (D + 1)},
-                               {&c->k_dots, F * keys * D},
-                               {&c->v_rows, (F - B) * keys * (size_t)c->rows},
-                               {&c->v_dots, B * keys * D},
-                               {&c->k_rows, B * keys * (size_t)c->rows},
-                               {&c->q_dots, B * queries * D},
-                               {&c->g_dots, B * queries * D},
-                               {&c->q_rows, B * queries * (size_t)c->width},
-                               {&c->g_rows, B * queries * (size_t)c->width},
+    c->work_size = laser_carve_work(c, &none, NULL);
+    const size_t F = (size_t)c->flight, stride = (size_t)c->stride, units = (size_t)c->units,
+                 pair = (size_t)c->pair;
+    const size_t B = backward ? F : 0, exact = c->laser && c->bf16 && !backward ? F : 0;
+    const size_t tiles = (size_t)c->tiles, keys = tiles * LASER_KEYS,
+                 queries = (size_t)c->blocks * LASER_QUERIES;
+    const LaserPart parts[] = {{&c->shift, F * stride},
+                               {&c->floor, B * stride},
+                               {&c->wild, F * ((size_t)c->D + 1)},
+                               {&c->wild_tiles, (F - B) * tiles * stride},
+                               {&c->wild_from, (F - B) * (stride + 1)},
+                               {&c->center, (F - B) * tiles * stride},
+                               {&c->k_along, F * keys * units},
+                               {&c->k_across, pair == 1 ? 0 : B * keys / pair * stride},
+                               {&c->v_across, (F - B) * keys / pair * stride},
+                               {&c->v_exact, exact * keys * stride},
+                               {&c->v_along, B * keys * units},
+                               {&c->q_panels, B * queries * units},
+                               {&c->g_panels, B * queries * units},
+                               {&c->q_across, B * queries / pair * stride},
+                               {&c->g_across, B * queries / pair * stride},
                                {&c->row_shift, B * queries},
                                {&c->row_term, B * queries},
-                               {&c->dq_parts, B * (size_t)c->parts * queries * (size_t)c->rows},
+                               {&c->dq_parts, B * (size_t)c->parts * queries * stride},
                                {&c->work, (size_t)c->threads * c->work_size}};
     const size_t count = sizeof parts / sizeof *parts;
     void *memory = laser_allocate(laser_carve(parts, count, NULL));
     laser_carve(parts, count, laser_aligned(memory));
+    if (c->pair == 1) c->k_across = c->k_along;
+    if (backward) c->v_across = c->center = NULL;
     return memory;
 }
 
@@ -536,132 +649,137 @@ static ptrdiff_t laser_at(const LaserCall *c, const ptrdiff_t *strides, int head
 
 /* ---- Packing ---- */
 
-/* Copies rows first .. first + count - 1 of a head into a tile, zeros around them. */
+/* Copies rows first .. first + count - 1 of a head into a tile, times `scale`, zeros around them. */
 static void laser_tile(const LaserCall *c, float *tile, const float *x, const ptrdiff_t *strides, int head,
-                       int first, int count) {
+                       int first, int count, float scale) {
     for (int r = 0; r < count; r++, tile += c->stride) {
         const int inside = first + r < c->T ? c->D : 0;
-        if (inside) memcpy(tile, x + laser_at(c, strides, head, first + r), (size_t)c->D * sizeof *tile);
-        memset(tile + inside, 0, (size_t)(c->stride - inside) * sizeof *tile);
+        const float *from = x + (inside ? laser_at(c, strides, head, first + r) : 0);
+        for (int d = 0; d < inside; d++) tile[d] = from[d] * scale;
+        for (int d = inside; d < c->stride; d++) tile[d] = 0;
     }
 }
 
-static void laser_tile_scale(const LaserCall *c, float *tile, int count, float scale) {
-    for (int i = 0; i < count * c->stride; i += LASER_W) {
-        LaserVec x = laser_load(tile + i) * scale;
-        laser_store(tile + i, c->bf16 ? laser_round_bf16(x) : x);
+/* Rounds rows to bfloat16 when asked for: needed where they are packed as float32. */
+static void laser_tile_round(const LaserCall *c, float *tile, int count) {
+    if (!c->bf16 || c->pair == 2) return;
+    for (int i = 0; i < count * c->stride; i += LASER_W)
+        laser_store(tile + i, laser_round_bf16(laser_load(tile + i)));
+}
+
+static void laser_pack_along(const LaserCall *c, float *to, const float *tile, int count) {
+    for (int r = 0; r < count; r++, to += c->units, tile += c->stride) {
+        int d = 0, u = 0;
+        for (; d < c->stride; d += LASER_W, u += LASER_W / c->pair)
+            if (c->pair == 2)
+                laser_store_along(to + u, laser_load(tile + d));
+            else
+                laser_store(to + u, laser_load(tile + d));
+        for (; u < c->units; u++) to[u] = 0;
     }
 }
 
-/* V' = exp(v) * 2^-n, 0 in wild columns. */
-static void laser_tile_exp(const LaserCall *c, float *tile, int slot) {
-    const float *shift = c->shift + (size_t)slot * (size_t)c->width;
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    for (int d = 0; d < c->width; d += LASER_W) {
-        const LaserVec n = laser_load(shift + d);
-        for (int r = 0; r < LASER_KEYS; r++)
-            laser_store(tile + r * c->stride + d, laser_exp_shifted(laser_load(tile + r * c->stride + d), n));
-    }
-    for (int i = 1; i <= (int)wild[0]; i++)
-        for (int r = 0; r < LASER_KEYS; r++) tile[r * c->stride + (int)wild[i]] = 0;
+static void laser_pack_across(const LaserCall *c, float *to, const float *tile, int count) {
+    for (int r = 0; r < count; r += c->pair, to += c->stride, tile += c->pair * c->stride)
+        for (int d = 0; d < c->stride; d += LASER_W)
+            laser_store(to + d, c->pair == 2
+                                    ? laser_across(laser_load(tile + d), laser_load(tile + c->stride + d))
+                                    : laser_load(tile + d));
 }
 
-static void laser_pack_dots(const LaserCall *c, float *to, const float *tile, int count, int group) {
-    for (int first = 0; first < count; first += group)
-        for (int d = 0; d < c->D; d++)
-            for (int r = 0; r < group; r++) *to++ = tile[(first + r) * c->stride + d];
-}
-
-static void laser_pack_rows(const LaserCall *c, float *to, const float *tile, int count, int width) {
-    for (int r = 0; r < count; r++) memcpy(to + r * width, tile + r * c->stride, (size_t)width * sizeof *to);
-}
-
-/* The columns of a head: the shift of each, and which are wild. */
-static void laser_scan_columns(const LaserCall *c, int slot, int head, LaserWork *w) {
-    float *shift = c->shift + (size_t)slot * (size_t)c->width,
-          *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    float *low = w->tile, *high = w->other;
-    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, 0);
-    for (int d = 0; d < c->D; d++) low[d] = high[d] = v[d];
-    for (int t = 1; t < c->T; t++) {
-        v += c->shape->qkv_strides[1];
-        for (int d = 0; d < c->D; d++) {
-            low[d] = v[d] < low[d] ? v[d] : low[d];
-            high[d] = v[d] > high[d] ? v[d] : high[d];
+/* to (columns, to_stride) = from (rows, from_stride) transposed; rows and columns multiples of W. */
+static void laser_transpose(float *to, int to_stride, const float *from, int from_stride, int rows,
+                            int columns) {
+    for (int i = 0; i < rows; i += LASER_W)
+        for (int j = 0; j < columns; j += LASER_W) {
+            LaserVec x[LASER_W], y[LASER_W];
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] =
+                laser_load(from + (i + r) * from_stride + j);
+            LASER_UNROLL for (int round = 1; round < LASER_W;
+                              round *= 2) { /* each deals the rows out once more */
+                LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
+                    y[2 * r] = laser_low(x[r], x[r + LASER_W / 2]);
+                    y[2 * r + 1] = laser_high(x[r], x[r + LASER_W / 2]);
+                }
+                LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = y[r];
+            }
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (j + r) * to_stride + i, x[r]);
         }
-    }
-    memset(shift, 0, (size_t)c->width * sizeof *shift);
-    wild[0] = 0;
-    for (int d = 0; d < c->D; d++) {
-        const float middle = 0.5f * low[d] + 0.5f * high[d];
-        if (!c->causal)
-            shift[d] = (float)ceil((double)high[d] * 1.4426950408889634);
-        else if (high[d] - low[d] <= 64 && fabsf(middle) <= 96)
-            shift[d] = rintf(middle * LASER_LOG2E);
-        else
-            wild[1 + (int)wild[0]++] = (float)d;
-    }
 }
 
-static void laser_pack_keys(const LaserCall *c, int slot, int head, int tile, LaserWork *w, int backward) {
-    const size_t at = (size_t)slot * (size_t)c->tiles + (size_t)tile;
-    const size_t dots = at * LASER_KEYS * (size_t)c->D, rows = at * LASER_KEYS * (size_t)c->rows;
-    laser_tile(c, w->tile, c->k, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS);
-    laser_tile_scale(c, w->tile, LASER_KEYS, 1);
-    laser_pack_dots(c, c->k_dots + dots, w->tile, LASER_KEYS, LASER_ROWS);
-    if (backward) laser_pack_rows(c, c->k_rows + rows, w->tile, LASER_KEYS, c->rows);
-    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS);
-    if (c->laser) laser_tile_exp(c, w->tile, slot);
-    laser_tile_scale(c, w->tile, LASER_KEYS, 1);
-    if (backward)
-        laser_pack_dots(c, c->v_dots + dots, w->tile, LASER_KEYS, LASER_ROWS);
-    else
-        laser_pack_rows(c, c->v_rows + rows, w->tile, LASER_KEYS, c->rows);
+/* A panel of queries along d, transposed; spoils `spare`. */
+static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float *spare) {
+    if (c->pair == 1) {
+        laser_transpose(to, LASER_LANES, tile, c->stride, LASER_LANES, c->stride);
+        return;
+    }
+    laser_pack_along(c, spare, tile, LASER_LANES);
+    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units);
 }
 
 /* ---- Products of tiles ---- */
 
-/* C (rows, LANES) (+)= A B; A packed ROWS by ROWS: (rows / ROWS, depth, ROWS); B (depth, LANES). */
-static void laser_product_dots(float *C, size_t ldc, const float *A, const float *B, int rows, int depth) {
-    for (int r = 0; r < rows; r += LASER_ROWS)
-        laser_kernel(C + (size_t)r * ldc, ldc, A + (size_t)r * (size_t)depth, 1, LASER_ROWS, B, LASER_LANES,
-                     LASER_VECS, depth, 0);
+static int laser_depth(const LaserCall *c, int count) { return c->pair == 2 ? (count + 1) / 2 : count; }
+
+/* C (rows, LANES) = A B over d; A (rows, units) along, B (units, LANES). */
+static void laser_product_d(const LaserCall *c, float *C, const float *A, const float *B, int rows) {
+    const int depth = laser_depth(c, c->D);
+    const size_t units = (size_t)c->units;
+    for (int r = 0; r < rows; r += LASER_ROWS) {
+        const float *a = A + (size_t)r * units;
+        if (c->pair == 2)
+            laser_kernel(2, LASER_VECS, C + r * LASER_LANES, LASER_LANES, 0, NULL, NULL, a, units, 1, B,
+                         LASER_LANES, depth);
+        else
+            laser_kernel(1, LASER_VECS, C + r * LASER_LANES, LASER_LANES, 0, NULL, NULL, a, units, 1, B,
+                         LASER_LANES, depth);
+    }
 }
 
-/* C (rows, LANES) (+)= A^T B; A (depth, rows), B (depth, ldb). */
-static void laser_product_keys(float *C, const float *A, const float *B, size_t ldb, int rows, int depth,
-                               int accumulate) {
-    for (int r = 0; r < rows; r += LASER_ROWS)
-        laser_kernel(C + (size_t)r * LASER_LANES, LASER_LANES, A + r, 1, (size_t)rows, B, ldb, LASER_VECS,
-                     depth, accumulate);
+/* C (stride, LANES) = [C +] [center weights^T +] A^T B over keys; A (keys, stride) across, B (keys, ldb) across. */
+static void laser_product_keys(const LaserCall *c, int pair, float *C, int accumulate, const float *center,
+                               const float *weights, const float *A, const float *B, size_t ldb, int keys) {
+    const int depth = pair == 2 ? (keys + 1) / 2 : keys;
+    for (int d = 0; d < c->D; d += LASER_ROWS) {
+        const float *middle = center ? center + d : NULL;
+        if (pair == 2)
+            laser_kernel(2, LASER_VECS, C + d * LASER_LANES, LASER_LANES, accumulate, middle, weights, A + d,
+                         1, (size_t)c->stride, B, ldb, depth);
+        else
+            laser_kernel(1, LASER_VECS, C + d * LASER_LANES, LASER_LANES, accumulate, middle, weights, A + d,
+                         1, (size_t)c->stride, B, ldb, depth);
+    }
 }
 
-/* C (rows, width) += A B; A (rows, QUERIES), B (QUERIES, width). A(r, p) is 0 for p < r + zeros. */
-static void laser_product_queries(float *C, const float *A, const float *B, int rows, int width, int zeros) {
-    for (int v = 0; v < width; v += LASER_LANES)
+/* C (rows, stride) += A B over queries; A (rows, QUERIES) along, B (QUERIES, stride) across; A is 0 left of
+   its r-th row's element r + zeros, and right of `queries`. */
+static void laser_product_queries(const LaserCall *c, float *C, const float *A, const float *B, int rows,
+                                  int zeros, int queries) {
+    const size_t stride = (size_t)c->stride, lda = (size_t)(LASER_QUERIES / c->pair);
+    for (int d = 0; d < c->D; d += LASER_LANES)
         for (int r = 0; r < rows; r += LASER_ROWS) {
-            const int first = r + zeros > 0 ? r + zeros : 0;
-            if (first >= LASER_QUERIES) break;
-            float *c = C + (size_t)r * (size_t)width + v;
-            const float *a = A + r * LASER_QUERIES + first, *b = B + (size_t)first * (size_t)width + v;
-            if (width - v >= LASER_LANES)
-                laser_kernel(c, (size_t)width, a, LASER_QUERIES, 1, b, (size_t)width, LASER_VECS,
-                             LASER_QUERIES - first, 1);
+            const int first = r + zeros > 0 ? (r + zeros) / c->pair : 0,
+                      depth = laser_depth(c, queries) - first;
+            float *to = C + (size_t)r * stride + d;
+            const float *a = A + (size_t)r * lda + first, *b = B + (size_t)first * stride + d;
+            if (c->D - d > LASER_W && c->pair == 2)
+                laser_kernel(2, LASER_VECS, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
+            else if (c->D - d > LASER_W)
+                laser_kernel(1, LASER_VECS, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
+            else if (c->pair == 2)
+                laser_kernel(2, 1, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
             else
-                for (int x = 0; x < width - v; x += LASER_W)
-                    laser_kernel(c + x, (size_t)width, a, LASER_QUERIES, 1, b + x, (size_t)width, 1,
-                                 LASER_QUERIES - first, 1);
+                laser_kernel(1, 1, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
         }
 }
 
 /* ---- Wild columns: sums of numbers with an exponent of their own ---- */
 
-/* Splits the weights of a tile into power * 2^exponent. */
-static void laser_wide_weights(LaserWork *w, const float *score, size_t ldc, const float *row_shift,
-                               int keys) {
+/* Weights 2^(score - K) of a tile as power * 2^exponent. */
+static void laser_wide_weights(LaserWork *w, const float *row_shift, int keys) {
     for (int j = 0; j < keys; j++)
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            const LaserVec s = laser_load(score + (size_t)j * ldc + x), K = laser_load(row_shift + x);
+            const LaserVec s = laser_load(w->score + j * LASER_LANES + x), K = laser_load(row_shift + x);
             const LaserInt seen = s > LASER_MASKED;
             LaserVec k, p = laser_exp2_split(laser_max(s - K, laser_set(-4e6f)), &k);
             laser_store(w->power + j * LASER_LANES + x, laser_select(seen, p, laser_set(0)));
@@ -669,148 +787,287 @@ static void laser_wide_weights(LaserWork *w, const float *score, size_t ldc, con
         }
 }
 
-/* exp(v) of one column of a tile of keys as power * 2^exponent. */
-static void laser_wide_values(const LaserCall *c, float *power, float *exponent, int head, int first,
-                              int keys, int d) {
-    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, first) + d;
+/* exp(v) of one column of a tile as power * 2^exponent. */
+static void laser_wide_values(const LaserCall *c, float *power, float *exponent, int head, int key, int keys,
+                              int d) {
+    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, key) + d;
     for (int j = 0; j < LASER_KEYS; j++) power[j] = j < keys ? v[j * c->shape->qkv_strides[1]] : 0;
     for (int j = 0; j < LASER_KEYS; j += LASER_W) {
-        LaserVec k, p = laser_exp_split(laser_load(power + j), &k);
-        laser_store(power + j, c->bf16 ? laser_round_bf16(p) : p);
+        LaserVec k, p = laser_exp_split(laser_load(power + j), &k) + 1;
+        laser_store(power + j, p);
         laser_store(exponent + j, k);
     }
 }
 
-/* (sum, e) += (x, f), all * 2^their exponents; the same bits as sum += x where float32 could hold it. */
-LASER_INLINE void laser_wide_add(LaserVec *sum, LaserVec *e, LaserVec x, LaserVec f, LaserVec factor) {
+/* The same of a column that is packed, as the products see it. */
+static void laser_packed_values(const LaserCall *c, float *power, float *exponent, const float *v_across,
+                                int d, float shift) {
+    for (int j = 0; j < LASER_KEYS; j++) {
+        const float unit = v_across[j / c->pair * c->stride + d];
+        uint32_t bits;
+        memcpy(&bits, &unit, sizeof bits);
+        if (c->pair == 2) bits = j % 2 ? bits & 0xFFFF0000 : bits << 16;
+        memcpy(&power[j], &bits, sizeof bits);
+        exponent[j] = shift;
+    }
+}
+
+/* (sum, e) += x * factor * 2^f: the same bits as sum += x * factor wherever float32 could hold it. */
+LASER_INLINE void laser_wide_add(LaserVec *sum, LaserVec *e, LaserVec x, float factor, LaserVec f) {
     const LaserVec larger = laser_max(*e, f), scaled = x * laser_pow2(f - larger);
     *sum = laser_select(*e < larger, *sum * laser_pow2(*e - larger), *sum) + scaled * factor;
     *e = larger;
 }
 
-/* Adds a tile of keys to the sums of the wild columns. */
-static void laser_wide_sum(const LaserCall *c, LaserWork *w, int slot, int head, int first, int keys) {
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    for (int i = 0; i < (int)wild[0]; i++) {
+/* Adds a tile of keys to the sums of the wild columns. packed: to the tile before the columns' first wild one,
+   apply the values that the products use, so that nothing changes for the rows that see only those. */
+static void laser_wide_sum(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys,
+                           int diagonal) {
+    const int tile = key / LASER_KEYS;
+    const size_t at = (size_t)slot * (size_t)c->tiles + (size_t)tile, stride = (size_t)c->stride;
+    for (int i = 0; i < (int)w->wild[0]; i++) {
+        const int d = (int)w->wild[1 + i];
+        const int packed = c->v_across && tile < (int)c->wild_from[(size_t)slot * (stride + 1) + (size_t)d];
+        const float shift = packed ? c->shift[(size_t)slot * stride + (size_t)d] : 0;
+        const float center = packed && c->bf16 ? c->center[at * stride + (size_t)d] : 0;
         float power[LASER_KEYS], exponent[LASER_KEYS];
-        laser_wide_values(c, power, exponent, head, first, keys, (int)wild[1 + i]);
-        for (int x = i * LASER_LANES, lane = 0; lane < LASER_LANES; x += LASER_W, lane += LASER_W) {
-            LaserVec sum = laser_set(0), e = laser_set(LASER_NONE);
+        if (packed)
+            laser_packed_values(c, power, exponent,
+                                c->v_across + at * (LASER_KEYS / (size_t)c->pair) * stride, d, shift);
+        else
+            laser_wide_values(c, power, exponent, head, key, keys, d);
+        for (int x = 0; x < LASER_LANES; x += LASER_W) {
+            LaserVec sum = laser_load(w->wide + i * LASER_LANES + x),
+                     e = laser_load(w->wide_exponent + i * LASER_LANES + x);
+            if (center != 0)
+                laser_wide_add(&sum, &e, laser_load(w->tile_weight + x), center,
+                               laser_load(w->row_shift + x) + shift);
             for (int j = 0; j < keys; j++) {
-                LaserVec a = laser_load(w->power + j * LASER_LANES + lane);
-                if (c->bf16) a = laser_round_bf16(a);
-                laser_wide_add(&sum, &e, a, laser_load(w->exponent + j * LASER_LANES + lane) + exponent[j],
-                               laser_set(power[j]));
+                const LaserVec a = laser_load(w->power + j * LASER_LANES + x);
+                laser_wide_add(&sum, &e, c->v_across && c->bf16 && !diagonal ? laser_round_bf16(a) : a,
+                               power[j], laser_load(w->exponent + j * LASER_LANES + x) + exponent[j]);
             }
-            LaserVec total = laser_load(w->wide + x), E = laser_load(w->wide_exponent + x);
-            laser_wide_add(&total, &E, sum, e, laser_set(1));
-            laser_store(w->wide + x, total);
-            laser_store(w->wide_exponent + x, E);
+            laser_store(w->wide + i * LASER_LANES + x, sum);
+            laser_store(w->wide_exponent + i * LASER_LANES + x, e);
         }
     }
 }
 
 /* ---- Forward ---- */
 
-/* Scores of keys that a query does not see. */
-static void laser_mask(float *score, size_t ldc, int keys, int key, int query) {
-    for (int j = 0; j < keys; j++)
-        for (int i = 0; i < LASER_LANES && query + i < key + j; i++)
-            score[(size_t)j * ldc + i] = LASER_MASKED;
-}
-
-/* One online-softmax step over a tile of scores: moves the row shifts, turns the scores into weights. */
-static void laser_softmax(const LaserCall *c, LaserWork *w, int keys, int rescale) {
-    for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        LaserVec top = laser_load(w->score + x);
-        for (int j = 1; j < keys; j++) top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
-        /* beyond 2^22 a float has no fraction worth rounding */
-        const LaserInt small = (top < 4e6f) & (top > -4e6f);
-        const LaserVec old = laser_load(w->row_shift + x);
-        const LaserVec K = laser_max(old, laser_select(small, (top + LASER_ROUND) - LASER_ROUND, top));
-        const LaserVec move = laser_pow2(old - K);
-        LaserVec sum = laser_load(w->row_sum + x) * move, weight = laser_load(w->row_weight + x) * move;
-        if (rescale)
-            for (int d = 0; d < c->rows; d++)
-                laser_store(w->sum + d * LASER_LANES + x, laser_load(w->sum + d * LASER_LANES + x) * move);
-        laser_store(w->row_shift + x, K);
-        for (int j = 0; j < keys; j++) {
-            float *s = w->score + j * LASER_LANES + x;
-            LaserVec a = laser_exp2(laser_load(s) - K);
-            sum += a;
-            if (c->bf16) a = laser_round_bf16(a);
-            weight += a;
-            laser_store(s, a);
+/* The columns of a head: which power of two scales exp(v). */
+static void laser_shift_columns(const LaserCall *c, int slot, int head) {
+    float *shift = c->shift + (size_t)slot * (size_t)c->stride;
+    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, 0);
+    memset(shift, 0, (size_t)c->stride * sizeof *shift);
+    memcpy(shift, v, (size_t)c->D * sizeof *shift);
+    for (int t = 1; !c->causal && t < c->T; t++)
+        for (int d = 0; d < c->D; d++) {
+            const float x = v[t * c->shape->qkv_strides[1] + d];
+            shift[d] = x > shift[d] ? x : shift[d];
         }
-        laser_store(w->row_sum + x, sum);
-        laser_store(w->row_weight + x, weight);
+    for (int d = 0; d < c->D; d++) {
+        const double n = fmax(-2e6, fmin(2e6, shift[d])) * 1.4426950408889634;
+        shift[d] = (float)(c->causal ? rint(n) : ceil(n));
     }
 }
 
-/* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the wild columns' sums, and
-   with_values the sums of a V. q: the panel, packed. */
+/* V' = exp(v) 2^-n of a tile, its center, and where it is wild. */
+static void laser_exp_tile(const LaserCall *c, LaserWork *w, int slot, int tile, int keys) {
+    const size_t stride = (size_t)c->stride, at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * stride;
+    for (int d = 0; d < c->stride; d += LASER_W) {
+        const LaserVec n = laser_load(c->shift + (size_t)slot * stride + d);
+        LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(0);
+        for (int j = 0; j < LASER_KEYS; j++) {
+            const LaserVec x = laser_load(w->tile + j * c->stride + d), y = x * LASER_LOG2E - n,
+                           e = laser_exp(x, n);
+            laser_store(w->tile + j * c->stride + d, e);
+            if (j >= keys) continue;
+            low = laser_select(e < low, e, low), high = laser_max(high, e);
+            wild = laser_select((y > 58) | (y < -58), laser_set(1), wild); /* 40 log 2 */
+        }
+        const LaserVec middle = (low + high) * 0.5f, top = low * 2.7f;
+        laser_store(c->center + at + d, laser_select(middle < top, middle, top));
+        laser_store(c->wild_tiles + at + d, c->causal ? wild : laser_set(0));
+    }
+}
+
+static void laser_pack_keys(const LaserCall *c, LaserWork *w, int slot, int head, int tile) {
+    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS, pair = (size_t)c->pair;
+    const size_t stride = (size_t)c->stride;
+    const int key = tile * LASER_KEYS;
+    laser_tile(c, w->tile, c->k, c->shape->qkv_strides, head, key, LASER_KEYS, 1);
+    laser_tile_round(c, w->tile, LASER_KEYS);
+    laser_pack_along(c, c->k_along + at * (size_t)c->units, w->tile, LASER_KEYS);
+    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, key, LASER_KEYS, 1);
+    if (c->laser) laser_exp_tile(c, w, slot, tile, laser_min(LASER_KEYS, c->T - key));
+    if (c->laser && c->bf16) {
+        const float *center = c->center + at / LASER_KEYS * stride;
+        memcpy(c->v_exact + at * stride, w->tile, LASER_KEYS * stride * sizeof(float));
+        for (int i = 0; i < LASER_KEYS; i++)
+            for (int d = 0; d < c->stride; d++) w->tile[i * c->stride + d] -= center[d];
+    }
+    laser_tile_round(c, w->tile, LASER_KEYS);
+    laser_pack_across(c, c->v_across + at / pair * stride, w->tile, LASER_KEYS);
+}
+
+/* From which tile on each column of a head is wild, and whether any is. */
+static void laser_find_wild(const LaserCall *c, int slot) {
+    float *from = c->wild_from + (size_t)slot * (size_t)(c->stride + 1);
+    for (int d = 0; d < c->stride; d++) from[d] = (float)c->tiles;
+    for (int t = c->tiles - 1; t >= 0; t--) {
+        const float *wild = c->wild_tiles + ((size_t)slot * (size_t)c->tiles + (size_t)t) * (size_t)c->stride;
+        for (int d = 0; d < c->stride; d++) from[d] = wild[d] > 0 ? (float)t : from[d];
+    }
+    from[c->stride] = (float)c->tiles;
+    for (int d = 0; d < c->D; d++) from[c->stride] = from[d] < from[c->stride] ? from[d] : from[c->stride];
+}
+
+/* The columns that are wild among the keys up to a tile. */
+static void laser_list_wild(const LaserCall *c, LaserWork *w, int slot, int tile) {
+    const float *from = c->wild_from + (size_t)slot * (size_t)(c->stride + 1);
+    w->wild[0] = 0;
+    if (!c->laser || from[c->stride] > (float)tile) return;
+    for (int d = 0; d < c->D; d++)
+        if (from[d] <= (float)tile) w->wild[1 + (int)w->wild[0]++] = (float)d;
+}
+
+/* Scores of keys that a query does not see. */
+static void laser_mask(float *score, int keys, int key, int query) {
+    for (int j = query > key ? query - key : 0; j < keys; j++)
+        for (int i = 0; i < LASER_LANES && query + i < key + j; i++)
+            score[j * LASER_LANES + i] = LASER_MASKED;
+}
+
+/* One step of the online softmax: moves the row shifts to a tile of scores, rescaling the sums. */
+static void laser_move_shift(const LaserCall *c, LaserWork *w, int keys, int rescale) {
+    LaserVec top[LASER_VECS];
+    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] = laser_load(w->score + x * LASER_W);
+    for (int j = 1; j < keys; j++)
+        LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] =
+            laser_max(top[x], laser_load(w->score + j * LASER_LANES + x * LASER_W));
+    for (int x = 0; x < LASER_VECS; x++) {
+        const int at = x * LASER_W;
+        const LaserVec old = laser_load(w->row_shift + at), big = (LaserVec)((LaserInt)top[x] & 0x7FFFFFFF);
+        /* beyond 2^22 a float has no fraction worth rounding */
+        const LaserVec K =
+            laser_max(old, laser_select(big < 4e6f, (top[x] + LASER_ROUND) - LASER_ROUND, top[x]));
+        const LaserInt moved = K > old;
+        int any = 0;
+        LASER_UNROLL for (int i = 0; i < LASER_W; i++) any |= moved[i];
+        if (!any) continue;
+        const LaserVec scale = laser_pow2(old - K);
+        laser_store(w->row_shift + at, K);
+        laser_store(w->row_sum + at, laser_load(w->row_sum + at) * scale);
+        laser_store(w->row_weight + at, laser_load(w->row_weight + at) * scale);
+        for (int d = 0; rescale && d < c->D; d++)
+            laser_store(w->sum + d * LASER_LANES + at, laser_load(w->sum + d * LASER_LANES + at) * scale);
+    }
+}
+
+/* Scores of a tile into weights, as the right operand of the product with V; their sums. */
+static void laser_weigh(const LaserCall *c, LaserWork *w, int keys, int exact) {
+    const int pair = exact ? 1 : c->pair, round = c->bf16 && !exact;
+    LaserVec sum[LASER_VECS], weight[LASER_VECS], K[LASER_VECS];
+    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
+        sum[x] = weight[x] = laser_set(0);
+        K[x] = laser_load(w->row_shift + x * LASER_W);
+    }
+    if (keys % 2) /* an odd key's neighbour */
+        for (int i = 0; i < LASER_LANES; i++) w->score[keys * LASER_LANES + i] = LASER_MASKED;
+    for (int j = 0; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
+            const float *s = w->score + j * LASER_LANES + x * LASER_W;
+            LaserVec a = laser_exp2(laser_load(s) - K[x]), b = laser_exp2(laser_load(s + LASER_LANES) - K[x]);
+            sum[x] += a + b;
+            if (round) a = laser_round_bf16(a), b = laser_round_bf16(b);
+            weight[x] += a + b;
+            float *to = w->weight + j / pair * LASER_LANES + x * LASER_W;
+            if (pair == 2)
+                laser_store(to, laser_across(a, b));
+            else
+                laser_store(to, a), laser_store(to + LASER_LANES, b);
+        }
+    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
+        const int at = x * LASER_W;
+        laser_store(w->tile_weight + at, weight[x]);
+        laser_store(w->row_sum + at, laser_load(w->row_sum + at) + sum[x]);
+        laser_store(w->row_weight + at, laser_load(w->row_weight + at) + weight[x]);
+    }
+}
+
+/* Goes over the keys of a panel of queries q: leaves K_i, the sums of the weights, the sums of the columns that
+   w->wild lists, and with_values the sums of a V. */
 static void laser_rows(const LaserCall *c, LaserWork *w, const float *q, int slot, int head, int panel,
                        int with_values) {
-    const int query = panel * LASER_LANES, end = query + LASER_LANES < c->T ? query + LASER_LANES : c->T;
-    const int wild = c->laser && c->wild[(size_t)slot * (size_t)(c->D + 1)] > 0;
-    memset(w->row_sum, 0, LASER_LANES * sizeof(float));
-    memset(w->row_weight, 0, LASER_LANES * sizeof(float));
-    for (int i = 0; i < LASER_LANES; i++) w->row_shift[i] = LASER_MASKED;
-    for (int i = 0; wild && i < c->D * LASER_LANES; i++) w->wide[i] = 0, w->wide_exponent[i] = LASER_NONE;
+    const int query = panel * LASER_LANES, end = laser_min(query + LASER_LANES, c->T), wild = w->wild[0] > 0;
+    const size_t stride = (size_t)c->stride;
+    for (int i = 0; i < LASER_LANES; i++)
+        w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
+    for (int i = 0; i < (int)w->wild[0] * LASER_LANES; i++) w->wide[i] = 0, w->wide_exponent[i] = LASER_NONE;
     for (int key = 0; key < end; key += LASER_KEYS) {
-        const int keys = end - key < LASER_KEYS ? end - key : LASER_KEYS;
-        const size_t at = ((size_t)slot * (size_t)c->tiles) * LASER_KEYS + (size_t)key;
-        laser_product_dots(w->score, LASER_LANES, c->k_dots + at * (size_t)c->D, q, keys, c->D);
-        if (key + keys - 1 > query) laser_mask(w->score, LASER_LANES, keys, key, query);
-        if (wild) memcpy(w->slope, w->score, LASER_KEYS * LASER_LANES * sizeof(float));
-        laser_softmax(c, w, keys, with_values && key > 0);
-        if (wild) {
-            laser_wide_weights(w, w->slope, LASER_LANES, w->row_shift, keys);
-            laser_wide_sum(c, w, slot, head, key, keys);
-        }
-        if (with_values)
-            laser_product_keys(w->sum, c->v_rows + at * (size_t)c->rows, w->score, LASER_LANES, c->rows, keys,
-                               key > 0);
+        const int keys = laser_min(LASER_KEYS, end - key), diagonal = key + LASER_KEYS > query + 1;
+        /* LASER in bf16: what hangs on a tile's values, as their center does, may not reach rows that do not see
+           all of the tile: the last tile is summed in float32. */
+        const int exact = c->laser && c->bf16 && with_values && diagonal;
+        const size_t at = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key;
+        laser_product_d(c, w->score, c->k_along + at * (size_t)c->units, q, keys);
+        if (diagonal) laser_mask(w->score, keys, key, query);
+        laser_move_shift(c, w, keys, with_values && key > 0);
+        if (wild) laser_wide_weights(w, w->row_shift, keys);
+        laser_weigh(c, w, keys, exact);
+        if (wild) laser_wide_sum(c, w, slot, head, key, keys, diagonal);
+        if (exact)
+            laser_product_keys(c, 1, w->sum, key > 0, NULL, NULL, c->v_exact + at * stride, w->weight,
+                               LASER_LANES, keys);
+        else if (with_values)
+            laser_product_keys(c, c->pair, w->sum, key > 0,
+                               c->laser && c->bf16 ? c->center + at / LASER_KEYS * stride : NULL,
+                               w->tile_weight, c->v_across + at / (size_t)c->pair * stride, w->weight,
+                               LASER_LANES, keys);
     }
 }
 
 /* o of a panel from its sums, in place: divided by the weights; LASER: the logarithm. */
 static void laser_normalise(const LaserCall *c, LaserWork *w, int slot) {
-    const float *shift = c->shift + (size_t)slot * (size_t)c->width;
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+    const float *shift = c->shift + (size_t)slot * (size_t)c->stride;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec inverse = 1 / laser_load(w->row_weight + x), K = laser_load(w->row_shift + x);
         for (int d = 0; d < c->D; d++) {
             float *o = w->sum + d * LASER_LANES + x;
             LaserVec value = laser_load(o) * inverse;
-            if (c->laser) {
-                if (!c->causal) value = laser_max(value, laser_set(0x1p-100f));
-                value = laser_log_shifted(value, laser_set(shift[d]));
-            }
-            laser_store(o, value);
+            if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
+            laser_store(o, c->laser ? laser_log(value, laser_set(shift[d])) : value);
         }
-        for (int i = 0; c->laser && i < (int)wild[0]; i++)
-            laser_store(w->sum + (int)wild[1 + i] * LASER_LANES + x,
-                        laser_log_shifted(laser_load(w->wide + i * LASER_LANES + x) * inverse,
-                                          laser_load(w->wide_exponent + i * LASER_LANES + x) - K));
+        for (int i = 0; i < (int)w->wild[0]; i++)
+            laser_store(w->sum + (int)w->wild[1 + i] * LASER_LANES + x,
+                        laser_log(laser_load(w->wide + i * LASER_LANES + x) * inverse,
+                                  laser_load(w->wide_exponent + i * LASER_LANES + x) - K));
+    }
+}
+
+/* Rows of a head from their transpose in w->sum, times `scale`; spoils w->tile. */
+static void laser_write_rows(const LaserCall *c, LaserWork *w, float *out, const ptrdiff_t *strides, int head,
+                             int first, float scale) {
+    laser_transpose(w->tile, c->stride, w->sum, LASER_LANES, (int)laser_round_up((size_t)c->D, LASER_W),
+                    LASER_LANES);
+    for (int i = 0; i < LASER_LANES && first + i < c->T; i++) {
+        float *to = out + laser_at(c, strides, head, first + i);
+        for (int d = 0; d < c->D; d++) to[d] = w->tile[i * c->stride + d] * scale;
     }
 }
 
 static void laser_forward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const int query = panel * LASER_LANES;
-    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES);
-    laser_tile_scale(c, w->tile, LASER_LANES, c->scale_log2e);
-    laser_pack_dots(c, w->query, w->tile, LASER_LANES, LASER_LANES);
+    const int query = panel * LASER_LANES, last = laser_min(query + LASER_LANES, c->T) - 1;
+    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, c->scale_log2e);
+    laser_tile_round(c, w->tile, LASER_LANES);
+    laser_pack_panel(c, w->query, w->tile, w->other);
+    laser_list_wild(c, w, slot, last / LASER_KEYS);
     laser_rows(c, w, w->query, slot, head, panel, 1);
     laser_normalise(c, w, slot);
-    for (int i = 0; i < LASER_LANES && query + i < c->T; i++) {
-        float *o = c->new_out + laser_at(c, c->shape->out_strides, head, query + i);
-        for (int d = 0; d < c->D; d++) o[d] = w->sum[d * LASER_LANES + i];
-    }
+    laser_write_rows(c, w, c->new_out, c->shape->out_strides, head, query, 1);
     for (int x = 0; x < LASER_LANES; x += LASER_W)
-        laser_store(w->row_sum + x,
-                    laser_log_shifted(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
-    for (int i = 0; c->new_lse && i < LASER_LANES && query + i < c->T; i++)
+        laser_store(w->row_sum + x, laser_log(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
+    for (int i = 0; c->new_lse && i <= last - query; i++)
         c->new_lse[(size_t)head * (size_t)c->T + (size_t)(query + i)] = w->row_sum[i];
 }
 
@@ -822,28 +1079,29 @@ LASER_INLINE int laser_thread(void) {
 #endif
 }
 
-static int laser_min(int a, int b) { return a < b ? a : b; }
-
 LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                                     const AttentionShape *shape) {
-    LaserCall call = {.shape = shape, .q = q, .k = k, .v = v, .new_out = out, .new_lse = lse};
-    LaserCall *c = &call;
+    LaserCall call = {.shape = shape, .q = q, .k = k, .v = v, .new_out = out, .new_lse = lse}, *c = &call;
     void *memory = laser_begin(c, 0);
+    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES;
 #pragma omp parallel num_threads(c->threads)
     {
         LaserWork w;
-        laser_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
+        laser_carve_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
         for (int head = 0; head < c->heads; head += c->flight) {
             const int n = laser_min(c->flight, c->heads - head);
 #pragma omp for schedule(static)
             for (int s = 0; s < n; s++)
-                if (c->laser) laser_scan_columns(c, s, head + s, &w);
+                if (c->laser) laser_shift_columns(c, s, head + s);
 #pragma omp for schedule(static)
             for (int i = 0; i < n * c->tiles; i++)
-                laser_pack_keys(c, i / c->tiles, head + i / c->tiles, i % c->tiles, &w, 0);
+                laser_pack_keys(c, &w, i / c->tiles, head + i / c->tiles, i % c->tiles);
+#pragma omp for schedule(static)
+            for (int s = 0; s < n; s++)
+                if (c->laser) laser_find_wild(c, s);
 #pragma omp for schedule(dynamic)
-            for (int i = 0; i < n * c->panels; i++) /* the longest rows first */
-                laser_forward_panel(c, &w, i % n, head + i % n, c->panels - 1 - i / n);
+            for (int i = 0; i < n * panels; i++) /* the longest rows first */
+                laser_forward_panel(c, &w, i % n, head + i % n, panels - 1 - i / n);
         }
     }
     LASER_FREE(memory);
@@ -851,9 +1109,59 @@ LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, cons
 
 /* ---- Backward ---- */
 
-/* Where lse and out in float32 have too few digits left for the weights, the sums are computed again. */
-static int laser_needs_rows(const LaserCall *c, int slot, int head, int query) {
-    if (c->laser && c->wild[(size_t)slot * (size_t)(c->D + 1)] > 0) return 1;
+/* The columns of a head: the center m_d of exp(v), and which are wild. */
+static void laser_scan_columns(const LaserCall *c, LaserWork *w, int slot, int head) {
+    float *center = c->shift + (size_t)slot * (size_t)c->stride,
+          *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+    float *low = w->tile, *high = w->other;
+    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, 0);
+    memset(center, 0, (size_t)c->stride * sizeof *center);
+    wild[0] = 0;
+    if (!c->laser) return;
+    for (int d = 0; d < c->D; d++) low[d] = high[d] = v[d];
+    for (int t = 1; t < c->T; t++) {
+        v += c->shape->qkv_strides[1];
+        for (int d = 0; d < c->D; d++) {
+            low[d] = v[d] < low[d] ? v[d] : low[d];
+            high[d] = v[d] > high[d] ? v[d] : high[d];
+        }
+    }
+    for (int d = 0; d < c->D; d++) {
+        center[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
+        if (!c->causal) {
+            const LaserVec n = laser_set((float)ceil(high[d] * 1.4426950408889634));
+            c->floor[(size_t)slot * (size_t)c->stride + (size_t)d] = laser_log(laser_set(0x1p-100f), n)[0];
+            center[d] = fmaxf(center[d], high[d] - 69);
+        } else if (!(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128))
+            wild[1 + (int)wild[0]++] = (float)d;
+    }
+}
+
+static void laser_pack_keys_backward(const LaserCall *c, LaserWork *w, int slot, int head, int tile) {
+    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS;
+    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
+    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+    laser_tile(c, w->tile, c->k, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS, 1);
+    laser_tile_round(c, w->tile, LASER_KEYS);
+    laser_pack_along(c, c->k_along + at * (size_t)c->units, w->tile, LASER_KEYS);
+    if (c->pair == 2) laser_pack_across(c, c->k_across + at / 2 * (size_t)c->stride, w->tile, LASER_KEYS);
+    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS, 1);
+    for (int i = 0; c->laser && i < LASER_KEYS; i++)
+        for (int d = 0; d < c->stride; d += LASER_W) {
+            float *v = w->tile + i * c->stride + d;
+            LaserVec expm1;
+            laser_exp_expm1(laser_load(v) - laser_load(center + d), &expm1);
+            laser_store(v, expm1);
+        }
+    for (int n = 1; n <= (int)wild[0]; n++)
+        for (int i = 0; i < LASER_KEYS; i++) w->tile[i * c->stride + (int)wild[n]] = 0;
+    laser_tile_round(c, w->tile, LASER_KEYS);
+    laser_pack_along(c, c->v_along + at * (size_t)c->units, w->tile, LASER_KEYS);
+}
+
+/* Where lse in float32 has too few digits left for the weights, or a column is wild, sums are computed again. */
+static int laser_needs_rows(const LaserCall *c, LaserWork *w, int head, int query) {
+    if (w->wild[0] > 0) return 1;
     for (int i = query; i < query + LASER_LANES && i < c->T; i++)
         if (fabsf(c->lse[(size_t)head * (size_t)c->T + (size_t)i]) > 64) return 1;
     return 0;
@@ -862,7 +1170,8 @@ static int laser_needs_rows(const LaserCall *c, int slot, int head, int query) {
 /* K_i and 1 / (sum of row i), into w->row_shift and w->row_sum. q: the panel, packed. */
 static void laser_row_sums(const LaserCall *c, LaserWork *w, const float *q, int slot, int head, int panel) {
     const int query = panel * LASER_LANES;
-    if (laser_needs_rows(c, slot, head, query)) {
+    memcpy(w->wild, c->wild + (size_t)slot * (size_t)(c->D + 1), (size_t)(c->D + 1) * sizeof *w->wild);
+    if (laser_needs_rows(c, w, head, query)) {
         laser_rows(c, w, q, slot, head, panel, 0);
         for (int x = 0; x < LASER_LANES; x += LASER_W)
             laser_store(w->row_sum + x, 1 / laser_load(w->row_sum + x));
@@ -871,107 +1180,128 @@ static void laser_row_sums(const LaserCall *c, LaserWork *w, const float *q, int
     for (int i = 0; i < LASER_LANES; i++)
         w->row_sum[i] = query + i < c->T ? -c->lse[(size_t)head * (size_t)c->T + (size_t)(query + i)] : 0;
     for (int x = 0; x < LASER_LANES; x += LASER_W) { /* exp(-lse) = 1 / sum * 2^-K */
-        LaserVec k, inverse = laser_exp_split(laser_load(w->row_sum + x), &k);
+        LaserVec k, inverse = laser_exp_split(laser_load(w->row_sum + x), &k) + 1;
         laser_store(w->row_sum + x, inverse);
         laser_store(w->row_shift + x, -k);
     }
 }
 
-/* What the wild columns' part of dS needs of a panel: do / sum as power * 2^exponent; they leave dO. */
-static void laser_wild_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *dout) {
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    const size_t queries = (size_t)c->blocks * LASER_QUERIES;
-    for (int n = 0; n < (int)wild[0]; n++) {
-        const size_t at = ((size_t)slot * (size_t)c->D + (size_t)n) * queries + (size_t)query;
+/* Takes the wild columns out of dO: leaves do / sum for them, and adds do to the row terms. */
+static void laser_wild_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *term) {
+    for (int n = 0; n < (int)w->wild[0]; n++) {
+        const size_t at =
+            ((size_t)slot * (size_t)c->D + (size_t)n) * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
         for (int i = 0; i < LASER_LANES; i++) {
-            float *g = dout + i * c->stride + (int)wild[1 + n];
+            float *g = w->other + i * c->stride + (int)w->wild[1 + n];
             c->wild_g[at + (size_t)i] = *g / w->wide[n * LASER_LANES + i];
-            c->wild_shift[at + (size_t)i] = w->wide_exponent[n * LASER_LANES + i];
+            c->wild_exponent[at + (size_t)i] = w->wide_exponent[n * LASER_LANES + i];
+            term[i] += *g;
             *g = 0;
         }
     }
 }
 
-/* The row terms sum_d do_id (standard: do_id o_id) / sum_i, and dO' / sum_i in place of dO. */
+/* dO' / sum of a panel in place of dO in w->other, w->tile holding O; and the row terms, over the sum:
+   standard sum_d do o; LASER, V' being packed without its center: sum_d do (1 - exp(m - o)). */
 static void laser_panel_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *term) {
-    const float *shift = c->shift + (size_t)slot * (size_t)c->width;
-    float *dout = w->other, *out = w->tile;
+    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
+    for (int i = 0; i < LASER_LANES; i++) term[i] = 0;
+    laser_wild_gradient(c, w, slot, query, term);
     for (int i = 0; i < LASER_LANES; i++) {
+        const float inverse = w->row_sum[i];
         LaserVec row = laser_set(0);
-        for (int d = 0; d < c->width; d += LASER_W) {
-            LaserVec g = laser_load(dout + i * c->stride + d), o = laser_load(out + i * c->stride + d);
-            if (c->laser && !c->causal) /* where o stays at its floor there is no gradient */
-                g = laser_select(o > laser_log_shifted(laser_set(0x1p-100f), laser_load(shift + d)), g,
-                                 laser_set(0));
-            laser_store(dout + i * c->stride + d, g);
-            row += c->laser ? g : g * o;
+        for (int d = 0; d < c->stride; d += LASER_W) {
+            LaserVec g = laser_load(w->other + i * c->stride + d),
+                     o = laser_load(w->tile + i * c->stride + d), expm1;
+            if (!c->laser) {
+                row += g * o;
+            } else {
+                const LaserVec m = laser_load(center + d);
+                if (!c->causal) /* where o stays at its floor there is no gradient */
+                    g = laser_select(o > laser_load(c->floor + (size_t)slot * (size_t)c->stride + d), g,
+                                     laser_set(0));
+                const LaserVec exp = laser_exp_expm1(m - o, &expm1);
+                row -= g * expm1;
+                g *= exp;
+            }
+            laser_store(w->other + i * c->stride + d, g * inverse);
         }
         float total = 0;
         for (int x = 0; x < LASER_W; x++) total += row[x];
-        term[i] = total * w->row_sum[i];
+        term[i] = (term[i] + total) * inverse;
     }
-    if (c->laser) laser_wild_gradient(c, w, slot, query, dout);
-    for (int i = 0; i < LASER_LANES; i++)
-        for (int d = 0; d < c->width; d += LASER_W) {
-            LaserVec g = laser_load(dout + i * c->stride + d) * w->row_sum[i];
-            if (c->laser)
-                g *= laser_exp_shifted(-laser_load(out + i * c->stride + d), -laser_load(shift + d));
-            laser_store(dout + i * c->stride + d, c->bf16 ? laser_round_bf16(g) : g);
-        }
 }
 
-/* Packs a panel of queries and gradients for the tiles of keys below it. */
+/* Packs a panel of queries and of gradients. */
 static void laser_pack_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
     const int query = panel * LASER_LANES;
     const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-    const size_t dots = at * (size_t)c->D, rows = at * (size_t)c->width;
-    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES);
-    laser_tile_scale(c, w->tile, LASER_LANES, c->scale_log2e);
-    laser_pack_dots(c, c->q_dots + dots, w->tile, LASER_LANES, LASER_LANES);
-    laser_pack_rows(c, c->q_rows + rows, w->tile, LASER_LANES, c->width);
-    laser_row_sums(c, w, c->q_dots + dots, slot, head, panel);
+    const size_t along = at * (size_t)c->units, across = at / (size_t)c->pair * (size_t)c->stride;
+    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, c->scale_log2e);
+    laser_tile_round(c, w->tile, LASER_LANES);
+    laser_pack_panel(c, c->q_panels + along, w->tile, w->other);
+    laser_pack_across(c, c->q_across + across, w->tile, LASER_LANES);
+    laser_row_sums(c, w, c->q_panels + along, slot, head, panel);
     memcpy(c->row_shift + at, w->row_shift, LASER_LANES * sizeof(float));
-    laser_tile(c, w->tile, c->out, c->shape->out_strides, head, query, LASER_LANES);
-    laser_tile(c, w->other, c->dout, c->shape->out_strides, head, query, LASER_LANES);
+    laser_tile(c, w->tile, c->out, c->shape->out_strides, head, query, LASER_LANES, 1);
+    laser_tile(c, w->other, c->dout, c->shape->out_strides, head, query, LASER_LANES, 1);
     laser_panel_gradient(c, w, slot, query, c->row_term + at);
-    laser_pack_dots(c, c->g_dots + dots, w->other, LASER_LANES, LASER_LANES);
-    laser_pack_rows(c, c->g_rows + rows, w->other, LASER_LANES, c->width);
+    laser_tile_round(c, w->other, LASER_LANES);
+    laser_pack_panel(c, c->g_panels + along, w->other, w->tile);
+    laser_pack_across(c, c->g_across + across, w->other, LASER_LANES);
 }
 
-/* The wild columns' do_id p_ijd of a tile: added to dS and, summed over the queries, to dv. */
-static void laser_wide_gradient(const LaserCall *c, LaserWork *w, float *slope, int slot, int head, int key,
-                                int keys, int query) {
+/* do_id p_ijd of the wild columns of a tile: summed over them into w->weight, for dS; over the queries into dv. */
+static void laser_wide_gradient(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys,
+                                int query) {
     const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+    memset(w->weight, 0, LASER_KEYS * LASER_LANES * sizeof(float));
     for (int n = 0; n < (int)wild[0]; n++) {
         const size_t at =
             ((size_t)slot * (size_t)c->D + (size_t)n) * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
+        const int d = (int)wild[1 + n];
         float power[LASER_KEYS], exponent[LASER_KEYS];
-        laser_wide_values(c, power, exponent, head, key, keys, (int)wild[1 + n]);
+        laser_wide_values(c, power, exponent, head, key, keys, d);
         for (int j = 0; j < keys; j++) {
             LaserVec sum = laser_set(0);
-            for (int x = 0; x < LASER_LANES; x += LASER_W) {
-                const LaserVec k = laser_load(w->exponent + j * LASER_LANES + x) + exponent[j] -
-                                   laser_load(c->wild_shift + at + x);
-                const LaserVec g = laser_load(c->wild_g + at + x) *
-                                   (laser_load(w->power + j * LASER_LANES + x) * power[j]) *
+            for (int x = j * LASER_LANES, i = 0; i < LASER_LANES; x += LASER_W, i += LASER_W) {
+                const LaserVec k =
+                    laser_load(w->exponent + x) + exponent[j] - laser_load(c->wild_exponent + at + i);
+                const LaserVec g = laser_load(c->wild_g + at + i) * (laser_load(w->power + x) * power[j]) *
                                    laser_pow2(laser_select(k < 64, k, laser_set(64)));
                 sum += g;
-                laser_store(slope + j * LASER_QUERIES + x, laser_load(slope + j * LASER_QUERIES + x) + g);
+                laser_store(w->weight + x, laser_load(w->weight + x) + g);
             }
-            for (int x = 0; x < LASER_W; x++) w->dv[j * c->width + (int)wild[1 + n]] += sum[x];
+            for (int i = 0; i < LASER_W; i++) w->dv[j * c->stride + d] += sum[i];
         }
     }
 }
 
-/* Scores into weights, dP into dS. */
-static void laser_slopes(const LaserCall *c, float *score, float *slope, int keys, size_t at) {
+/* Scores and dP of a panel into weights a and slopes dS = a (dP - term) [+ more], packed for the products that follow;
+   `offset` is the panel's place in its block. */
+static void laser_slopes(const LaserCall *c, LaserWork *w, size_t at, int keys, int offset,
+                         const float *more) {
+    const int pair = c->pair, round = c->bf16 && pair == 1, lda = LASER_QUERIES / pair;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(c->row_shift + at + x), term = laser_load(c->row_term + at + x);
-        for (int j = 0; j < keys; j++) {
-            const LaserVec a = laser_exp2(laser_load(score + j * LASER_QUERIES + x) - K);
-            laser_store(score + j * LASER_QUERIES + x, a);
-            laser_store(slope + j * LASER_QUERIES + x,
-                        a * (laser_load(slope + j * LASER_QUERIES + x) - term));
+        for (int j = 0; j < keys; j += 2) {
+            LaserVec a[2], ds[2];
+            LASER_UNROLL for (int n = 0; n < 2; n++) {
+                const int from = (j + n) * LASER_LANES + x, to = (j + n) * lda + (offset + x) / pair;
+                a[n] = laser_exp2(laser_load(w->score + from) - K);
+                ds[n] = a[n] * (laser_load(w->slope + from) - term);
+                if (more) ds[n] += laser_load(more + from);
+                if (round) a[n] = laser_round_bf16(a[n]), ds[n] = laser_round_bf16(ds[n]);
+                if (pair == 2) {
+                    laser_store_along(w->a_along + to, a[n]);
+                    laser_store_along(w->ds_along + to, ds[n]);
+                } else {
+                    laser_store(w->a_along + to, a[n]);
+                    laser_store(w->ds_along + to, ds[n]);
+                    laser_store(w->ds_across + from, ds[n]);
+                }
+            }
+            if (pair == 2) laser_store(w->ds_across + j / 2 * LASER_LANES + x, laser_across(ds[0], ds[1]));
         }
     }
 }
@@ -979,105 +1309,108 @@ static void laser_slopes(const LaserCall *c, float *score, float *slope, int key
 /* One panel of queries against one tile of keys: its columns of the weights and of dS, and its dq. */
 static void laser_backward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int part, int key,
                                  int panel, int accumulate) {
-    const int query = panel * LASER_LANES, offset = query % LASER_QUERIES;
-    const int keys = laser_min(laser_min(LASER_KEYS, c->T - key), query + LASER_LANES - key);
-    float *score = w->score + offset, *slope = w->slope + offset;
-    for (int j = keys > 0 ? keys : 0; j < LASER_KEYS; j++) { /* keys that no query of the panel sees */
-        memset(score + j * LASER_QUERIES, 0, LASER_LANES * sizeof(float));
-        memset(slope + j * LASER_QUERIES, 0, LASER_LANES * sizeof(float));
+    const int query = panel * LASER_LANES, offset = query % LASER_QUERIES, lda = LASER_QUERIES / c->pair;
+    int keys = laser_min(laser_min(LASER_KEYS, c->T - key), query + LASER_LANES - key);
+    if (keys < 0) keys = 0;
+    const int even = keys + keys % 2, diagonal = key + LASER_KEYS > query + 1;
+    for (int j = keys; j < LASER_KEYS; j++) { /* keys that no query of the panel sees */
+        memset(w->a_along + j * lda + offset / c->pair, 0, LASER_LANES / (size_t)c->pair * sizeof(float));
+        memset(w->ds_along + j * lda + offset / c->pair, 0, LASER_LANES / (size_t)c->pair * sizeof(float));
     }
-    if (keys <= 0) return;
+    if (keys == 0) return;
     const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-    const size_t tile = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key;
-    const int padded = (int)laser_round_up((size_t)keys, LASER_ROWS);
-    (void)padded;
-    laser_product_dots(score, LASER_QUERIES, c->k_dots + tile * (size_t)c->D, c->q_dots + at * (size_t)c->D,
-                       keys, c->D);
-    laser_product_dots(slope, LASER_QUERIES, c->v_dots + tile * (size_t)c->D, c->g_dots + at * (size_t)c->D,
-                       keys, c->D);
-    if (key + keys - 1 > query) laser_mask(score, LASER_QUERIES, keys, key, query);
-    const int wild = c->laser && c->wild[(size_t)slot * (size_t)(c->D + 1)] > 0;
-    if (wild) laser_wide_weights(w, score, LASER_QUERIES, c->row_shift + at, keys);
-    laser_slopes(c, score, slope, keys, at);
-    if (wild) laser_wide_gradient(c, w, slope, slot, head, key, keys, query);
-    for (int j = 0; j < LASER_KEYS; j++)
-        for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            float *a = score + j * LASER_QUERIES + x, *b = slope + j * LASER_QUERIES + x;
-            if (j >= keys) laser_store(a, laser_set(0)), laser_store(b, laser_set(0));
-            if (c->bf16)
-                laser_store(a, laser_round_bf16(laser_load(a))),
-                    laser_store(b, laser_round_bf16(laser_load(b)));
+    const size_t tile = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key, units = (size_t)c->units;
+    laser_product_d(c, w->score, c->k_along + tile * units, c->q_panels + at * units, keys);
+    laser_product_d(c, w->slope, c->v_along + tile * units, c->g_panels + at * units, keys);
+    if (even > keys) /* an odd key's neighbour */
+        for (int i = keys * LASER_LANES; i < even * LASER_LANES; i++)
+            w->score[i] = LASER_MASKED, w->slope[i] = 0;
+    if (diagonal) laser_mask(w->score, keys, key, query);
+    const int wild = c->wild[(size_t)slot * (size_t)(c->D + 1)] > 0;
+    if (wild) {
+        laser_wide_weights(w, c->row_shift + at, keys);
+        laser_wide_gradient(c, w, slot, head, key, keys, query);
+    }
+    if (query == 0 && key == 0) w->slope[0] = c->row_term[at], w->weight[0] = 0; /* row 0: one key, dS = 0 */
+    laser_slopes(c, w, at, keys, offset, wild ? w->weight : NULL);
+    const size_t to = ((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel;
+    laser_product_keys(c, c->pair, c->dq_parts + to * (size_t)c->stride * LASER_LANES, accumulate, NULL, NULL,
+                       c->k_across + tile / (size_t)c->pair * (size_t)c->stride, w->ds_across, LASER_LANES,
+                       keys);
+}
+
+/* dk and dv of a tile of keys from their sums. */
+static void laser_write_keys(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys) {
+    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
+    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, key, keys, 1);
+    for (int i = 0; c->laser && i < keys; i++)
+        for (int d = 0; d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
+            float *v = w->tile + i * c->stride + d;
+            LaserVec expm1;
+            laser_store(v, laser_exp_expm1(laser_load(v) - laser_load(center + d), &expm1));
         }
-    const size_t panels = (size_t)c->panels,
-                 to = ((size_t)slot * (size_t)c->parts + (size_t)part) * panels + (size_t)panel;
-    laser_product_keys(c->dq_parts + to * (size_t)c->rows * LASER_LANES, c->k_rows + tile * (size_t)c->rows,
-                       slope, LASER_QUERIES, c->rows, keys, accumulate);
+    for (int n = 1; n <= (int)wild[0]; n++)
+        for (int i = 0; i < keys; i++) w->tile[i * c->stride + (int)wild[n]] = 1;
+    for (int i = 0; i < keys; i++) {
+        const ptrdiff_t at = laser_at(c, c->shape->qkv_strides, head, key + i);
+        for (int d = 0; d < c->D; d++) {
+            c->dk[at + d] = w->dk[i * c->stride + d] * 0.693147181f; /* q is packed times log2(e) */
+            c->dv[at + d] = w->dv[i * c->stride + d] * (c->laser ? w->tile[i * c->stride + d] : 1);
+        }
+    }
 }
 
 /* dk and dv of one tile of keys, and its part of dq. */
 static void laser_backward_keys(const LaserCall *c, LaserWork *w, int slot, int head, int part, int tile,
                                 int accumulate) {
-    const int key = tile * LASER_KEYS, keys = laser_min(LASER_KEYS, c->T - key),
-              in_block = LASER_QUERIES / LASER_LANES;
-    memset(w->dk, 0, LASER_KEYS * (size_t)c->width * sizeof(float));
-    memset(w->dv, 0, LASER_KEYS * (size_t)c->width * sizeof(float));
-    for (int block = key / LASER_QUERIES; block < c->blocks; block++) {
-        for (int p = 0; p < in_block; p++)
-            laser_backward_panel(c, w, slot, head, part, key, block * in_block + p, accumulate);
-        const int zeros = key - block * LASER_QUERIES;
-        const size_t rows =
-            ((size_t)slot * (size_t)c->blocks + (size_t)block) * LASER_QUERIES * (size_t)c->width;
-        laser_product_queries(w->dv, w->score, c->g_rows + rows, keys, c->width, zeros);
-        laser_product_queries(w->dk, w->slope, c->q_rows + rows, keys, c->width, zeros);
+    const int key = tile * LASER_KEYS, keys = laser_min(LASER_KEYS, c->T - key);
+    const size_t size = LASER_KEYS * (size_t)c->stride;
+    memset(w->dk, 0, size * sizeof(float));
+    memset(w->dv, 0, size * sizeof(float));
+    for (int first = key / LASER_QUERIES * LASER_QUERIES; first < c->T; first += LASER_QUERIES) {
+        int queries = 0;
+        for (; queries < LASER_QUERIES && first + queries < c->T; queries += LASER_LANES)
+            laser_backward_panel(c, w, slot, head, part, key, (first + queries) / LASER_LANES, accumulate);
+        const size_t at =
+            ((size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)first) / (size_t)c->pair;
+        laser_product_queries(c, w->dv, w->a_along, c->g_across + at * (size_t)c->stride, keys, key - first,
+                              queries);
+        laser_product_queries(c, w->dk, w->ds_along, c->q_across + at * (size_t)c->stride, keys, key - first,
+                              queries);
     }
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    if (c->laser) {
-        laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, key, LASER_KEYS);
-        laser_tile_exp(c, w->tile, slot);
-        for (int i = 1; i <= (int)wild[0]; i++)
-            for (int r = 0; r < keys; r++) w->tile[r * c->stride + (int)wild[i]] = 1;
-    }
-    for (int r = 0; r < keys; r++) {
-        const ptrdiff_t at = laser_at(c, c->shape->qkv_strides, head, key + r);
-        for (int d = 0; d < c->D; d++) {
-            c->dk[at + d] = w->dk[r * c->width + d] * 0.693147181f; /* q is packed times log2(e) */
-            c->dv[at + d] = w->dv[r * c->width + d] * (c->laser ? w->tile[r * c->stride + d] : 1);
-        }
-    }
+    laser_write_keys(c, w, slot, head, key, keys);
 }
 
-/* The first tile of a part: equal areas under the diagonal. */
+/* The first tile of a part: parts are equal areas under the diagonal. */
 static int laser_part_begin(const LaserCall *c, int part) {
     return (int)(c->tiles * (1 - sqrt(1 - (double)part / c->parts)) + 0.5);
 }
 
 /* dq of a panel: its parts, summed in order. */
-static void laser_backward_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const size_t size = (size_t)c->rows * LASER_LANES;
+static void laser_write_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
+    const size_t size = (size_t)c->stride * LASER_LANES;
     const int query = panel * LASER_LANES;
     memset(w->sum, 0, size * sizeof(float));
     for (int part = 0; part < c->parts; part++) {
         const int first = laser_part_begin(c, part), last = laser_part_begin(c, part + 1);
         if (first == last || first * LASER_KEYS >= query + LASER_LANES) continue;
-        const float *from =
-            c->dq_parts +
-            (((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel) * size;
-        for (size_t i = 0; i < size; i++) w->sum[i] += from[i];
+        const size_t from =
+            ((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel;
+        for (size_t i = 0; i < (size_t)c->D * LASER_LANES; i += LASER_W)
+            laser_store(w->sum + i, laser_load(w->sum + i) + laser_load(c->dq_parts + from * size + i));
     }
-    for (int i = 0; i < LASER_LANES && query + i < c->T; i++) {
-        float *dq = c->dq + laser_at(c, c->shape->qkv_strides, head, query + i);
-        for (int d = 0; d < c->D; d++) dq[d] = c->scale * w->sum[d * LASER_LANES + i];
-    }
+    laser_write_rows(c, w, c->dq, c->shape->qkv_strides, head, query, c->scale);
 }
 
 /* Room for the wild columns of the heads in flight, should there be any. */
 static void laser_make_wild(LaserCall *c, void **memory, int n) {
     const size_t size = (size_t)c->flight * (size_t)c->D * (size_t)c->blocks * LASER_QUERIES;
     int any = 0;
-    for (int s = 0; c->laser && s < n; s++) any |= c->wild[s * (c->D + 1)] > 0;
+    for (int s = 0; s < n; s++) any |= c->wild[s * (c->D + 1)] > 0;
     if (!any || *memory) return;
     *memory = laser_allocate(2 * size);
-    c->wild_g = laser_aligned(*memory), c->wild_shift = c->wild_g + size;
+    c->wild_g = laser_aligned(*memory), c->wild_exponent = c->wild_g + size;
 }
 
 LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
@@ -1092,25 +1425,25 @@ LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const floa
                       .dout = dout,
                       .dq = dq,
                       .dk = dk,
-                      .dv = dv};
-    LaserCall *c = &call;
+                      .dv = dv},
+              *c = &call;
     void *memory = laser_begin(c, 1), *wild = NULL;
+    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES;
 #pragma omp parallel num_threads(c->threads)
     {
         LaserWork w;
-        laser_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
+        laser_carve_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
         for (int head = 0; head < c->heads; head += c->flight) {
             const int n = laser_min(c->flight, c->heads - head);
 #pragma omp for schedule(static)
-            for (int s = 0; s < n; s++)
-                if (c->laser) laser_scan_columns(c, s, head + s, &w);
+            for (int s = 0; s < n; s++) laser_scan_columns(c, &w, s, head + s);
 #pragma omp single
             laser_make_wild(c, &wild, n);
 #pragma omp for schedule(static)
             for (int i = 0; i < n * c->tiles; i++)
-                laser_pack_keys(c, i / c->tiles, head + i / c->tiles, i % c->tiles, &w, 1);
+                laser_pack_keys_backward(c, &w, i / c->tiles, head + i / c->tiles, i % c->tiles);
 #pragma omp for schedule(dynamic)
-            for (int i = 0; i < n * c->panels; i++) laser_pack_queries(c, &w, i % n, head + i % n, i / n);
+            for (int i = 0; i < n * panels; i++) laser_pack_queries(c, &w, i % n, head + i % n, i / n);
 #pragma omp for schedule(dynamic)
             for (int i = 0; i < n * c->parts; i++) {
                 const int part = i / n, first = laser_part_begin(c, part),
@@ -1119,7 +1452,7 @@ LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const floa
                     laser_backward_keys(c, &w, i % n, head + i % n, part, tile, tile > first);
             }
 #pragma omp for schedule(static)
-            for (int i = 0; i < n * c->panels; i++) laser_backward_queries(c, &w, i % n, head + i % n, i / n);
+            for (int i = 0; i < n * panels; i++) laser_write_queries(c, &w, i % n, head + i % n, i / n);
         }
     }
     LASER_FREE(memory);
