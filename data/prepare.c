@@ -507,7 +507,10 @@ static void learn_tokenizer(Run *run, const char *path) {
     run_rounds(run);
     int64_t bytes = run->totals.text_bytes, vocab = run->options->vocab;
     if (!vocab) vocab = bytes >= 100000000 ? 32000 : bytes >= 10000000 ? 8192 : bytes >= 500000 ? 2048 : 512;
+    bool terminal = isatty(STDERR_FILENO) && !run->options->quiet;
+    if (terminal) fprintf(stderr, "learning the vocabulary\r");
     run->tokenizer = tokenizer_trainer_finish(run->trainer, (int)vocab);
+    if (terminal) fprintf(stderr, "\033[K");
     run->trainer = NULL;
     tokenizer_save(run->tokenizer, path);
     int size = tokenizer_vocab_size(run->tokenizer);
