@@ -136,7 +136,7 @@ static inline void matmul_to_bf16(uint16_t *to, const float *from, int64_t n);
 
 typedef float MatmulLanes __attribute__((vector_size(4 * MATMUL_LANES), may_alias));
 typedef uint32_t MatmulBits __attribute__((vector_size(4 * MATMUL_LANES), may_alias));
-typedef float MatmulAnyLanes __attribute__((vector_size(4 * MATMUL_LANES), may_alias, aligned(4)));
+typedef float MatmulAnyLanes __attribute__((vector_size(4 * MATMUL_LANES), may_alias, aligned(2)));
 
 #if defined __clang__ || __GNUC__ >= 12
 #define MATMUL_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -555,10 +555,10 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
         matmul_kernel_for(rows, pairs, units, a, b, to, to_stride, add);
         add = to, a += a_step, b += b_step;
     }
-    if (!direct && out)
-        for (int i = 0; i < rows; i++) memcpy(out + i * stride, scratch + i * MATMUL_NR, (size_t)columns * 4);
     if (job->to.finish && shared->last_block == job->k_blocks)
         job->to.finish(job->to.context, &(MatmulTile){to, to_stride, row, column, rows, columns});
+    if (!direct && out)
+        for (int i = 0; i < rows; i++) memcpy(out + i * stride, scratch + i * MATMUL_NR, (size_t)columns * 4);
 }
 
 /* All tiles of own panels [own, own_end), which are packed here into `packed`, and shared panels [from, to). */
@@ -692,8 +692,8 @@ static inline void matmul_pack_weight(MatmulWeight *w, const float *weight, int6
         w->forward = w->memory->data;
         w->backward = w->forward + forward_floats;
     }
-    const int threads = matmul_threads(16.0 * (double)C * (double)OC), chunk = 8;
-#pragma omp parallel num_threads(threads) if (threads > 1)
+    const int chunk = 8;
+#pragma omp parallel if (C * OC > 100000)
     for (int direction = 0; direction < 2; direction++) {
         const MatmulJob *job = direction ? &backward : &forward;
         float *to = direction ? w->backward : w->forward;

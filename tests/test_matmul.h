@@ -1,0 +1,402 @@
+/* test_matmul.h: the three products against float64, at every kind of edge, in both precisions; the bits for any
+   number of threads; bf16 rounding; packed weights, bf16 inputs and finished tiles. */
+#ifndef TESTS_TEST_MATMUL_H
+#define TESTS_TEST_MATMUL_H
+
+#include <sys/mman.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include "harness.h"
+#include "../gpt/matmul.h"
+
+static inline float matmul_test_rounded(float x, MatmulPrecision precision) {
+    return precision == MATMUL_BF16 ? matmul_from_bf16(matmul_bf16(x)) : x;
+}
+
+/* want (M, N) = addend + a . b in float64, where a's element (i, k) is a[i * ai + k * ak], b's (k, j) b[k * bk + j * bj]. */
+static inline double *matmul_test_naive(const float *addend, const float *a, int64_t ai, int64_t ak,
+                                        const float *b, int64_t bk, int64_t bj, int64_t M, int64_t N,
+                                        int64_t K, MatmulPrecision precision) {
+    double *want = check_malloc((size_t)(M * N) * sizeof *want);
+    double *column = check_malloc((size_t)K * sizeof *column);
+    for (int64_t j = 0; j < N; j++) {
+        for (int64_t k = 0; k < K; k++) column[k] = matmul_test_rounded(b[k * bk + j * bj], precision);
+        for (int64_t i = 0; i < M; i++) {
+            double sum = addend ? addend[i * N + j] : 0;
+            for (int64_t k = 0; k < K; k++)
+                sum += matmul_test_rounded(a[i * ai + k * ak], precision) * column[k];
+            want[i * N + j] = sum;
+        }
+    }
+    free(column);
+    return want;
+}
+
+enum { MATMUL_GUARD = 64 };
+
+/* Room for n floats with marked floats before and after, which matmul_test_free checks. */
+static inline float *matmul_test_output(int64_t n, const float *start) {
+    float *room = check_malloc((size_t)(n + 2 * MATMUL_GUARD) * sizeof *room);
+    for (int64_t i = 0; i < n + 2 * MATMUL_GUARD; i++) room[i] = 12345;
+    if (start) memcpy(room + MATMUL_GUARD, start, (size_t)n * sizeof *room);
+    return room + MATMUL_GUARD;
+}
+
+static inline void matmul_test_free(float *output, int64_t n) {
+    for (int64_t i = 1; i <= MATMUL_GUARD; i++)
+        CHECK(output[-i] == 12345 && output[n + i - 1] == 12345, "written %d floats outside of the output",
+              (int)i);
+    free(output - MATMUL_GUARD);
+}
+
+/* The three products of one shape, each with the addends it may have. The bound: products of operands that
+   are rounded alike are exact, what differs from float64 is the order and rounding of float32 sums. */
+static inline void matmul_test_shape(int64_t N, int64_t C, int64_t OC, MatmulPrecision precision) {
+    char what[128];
+    const double bound = 1e-10;
+    float *inp = test_normal((size_t)(N * C), 1, 1), *weight = test_normal((size_t)(OC * C), 1, 2);
+    float *dout = test_normal((size_t)(N * OC), 1, 3);
+    for (int addend = 0; addend < 3; addend++) { /* none, another matrix, the output itself */
+        float *out = matmul_test_output(N * OC, dout);
+        double *want = matmul_test_naive(addend ? dout : NULL, inp, C, 1, weight, 1, C, N, OC, C, precision);
+        matmul_forward(out, addend == 2 ? out : addend ? dout : NULL, inp, weight, N, C, OC, precision);
+        snprintf(what, sizeof what, "forward N %d C %d OC %d precision %d addend %d", (int)N, (int)C, (int)OC,
+                 precision, addend);
+        CHECK_NMSE(out, want, (size_t)(N * OC), bound, what);
+        matmul_test_free(out, N * OC);
+        free(want);
+
+        float *dinp = matmul_test_output(N * C, inp);
+        want = matmul_test_naive(addend ? inp : NULL, dout, OC, 1, weight, C, 1, N, C, OC, precision);
+        matmul_backward_input(dinp,
+                              addend == 2 ? dinp
+                              : addend    ? inp
+                                          : NULL,
+                              dout, weight, N, C, OC, precision);
+        memcpy(what, "backward", 8);
+        CHECK_NMSE(dinp, want, (size_t)(N * C), bound, what);
+        matmul_test_free(dinp, N * C);
+        free(want);
+    }
+    float *dweight = matmul_test_output(OC * C, weight);
+    double *want = matmul_test_naive(weight, dout, 1, OC, inp, C, 1, OC, C, N, precision);
+    matmul_backward_weight(dweight, dout, inp, N, C, OC, precision);
+    snprintf(what, sizeof what, "weight gradient N %d C %d OC %d precision %d", (int)N, (int)C, (int)OC,
+             precision);
+    CHECK_NMSE(dweight, want, (size_t)(OC * C), bound, what);
+    matmul_test_free(dweight, OC * C);
+    free(want), free(inp), free(weight), free(dout);
+}
+
+static void test_matmul_matches_float64(void) {
+    static const int shapes[][3] = {{1, 1, 1},    {1, 1, 40},    {3, 5, 7},      {1, 100, 33},
+                                    {65, 33, 17}, {57, 70, 129}, {130, 256, 70}, {15, 31, 1},
+                                    {2, 1100, 3}, {14, 64, 32},  {28, 1, 97},    {1030, 8, 5},
+                                    {7, 2, 1100}, {9, 2100, 40}, {200, 64, 300}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], MATMUL_FP32);
+        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], MATMUL_BF16);
+    }
+}
+
+/* Every height and width of the last tile, with K around pairs and vectors. */
+static void test_matmul_every_edge(void) {
+    static const int depths[] = {1, 2, 3, MATMUL_LANES + 1, 2 * MATMUL_LANES + 3};
+    for (int M = 1; M <= 2 * MATMUL_MR + 1; M++)
+        for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
+            int N = (M * 7) % (2 * MATMUL_NR) + 1;
+            matmul_test_shape(M, depths[d], N, d % 2 ? MATMUL_FP32 : MATMUL_BF16);
+            matmul_test_shape(M, N, depths[d], d % 2 ? MATMUL_BF16 : MATMUL_FP32);
+        }
+}
+
+/* More panels than one shared group holds, and several k-blocks: compared at scattered elements. */
+static void test_matmul_large(void) {
+    static const int64_t shapes[][3] = {{4500, 3, 4600}, {300, 2500, 290}, {40, 5, 9000}};
+    for (int s = 0; s < 3; s++)
+        for (int p = 0; p < 2; p++) {
+            const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
+            const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+            float *inp = test_normal((size_t)(N * C), 1, 4), *weight = test_normal((size_t)(OC * C), 1, 5);
+            float *out = check_malloc((size_t)(N * OC) * sizeof *out);
+            matmul_forward(out, NULL, inp, weight, N, C, OC, precision);
+            float got[500];
+            double want[500];
+            for (int e = 0; e < 500; e++) {
+                int64_t i = (int64_t)rng_permute(6, RNG_STREAM_TEST, (uint64_t)e, (uint64_t)(N * OC));
+                got[e] = out[i];
+                want[e] = 0;
+                for (int64_t k = 0; k < C; k++)
+                    want[e] += (double)matmul_test_rounded(inp[i / OC * C + k], precision) *
+                               matmul_test_rounded(weight[i % OC * C + k], precision);
+            }
+            CHECK_NMSE(got, want, 500, 1e-12, "scattered elements of a large product");
+            free(inp), free(weight), free(out);
+        }
+}
+
+/* Rows 2^30 floats apart: offsets far beyond 32 bits, on memory that is only reserved. */
+static void test_matmul_far_rows(void) {
+    enum { ROWS = 5, K = 3 };
+    const int64_t far = (int64_t)1 << 30;
+    const size_t bytes = (size_t)(ROWS * far) * sizeof(float);
+    float *a = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a == MAP_FAILED) {
+        printf("    (no address space for a test of 20 GiB of reserved memory)\n");
+        return;
+    }
+    float b[K * 2] = {1, 2, 3, 4, 5, 6}, out[ROWS * 2] = {0};
+    double want[ROWS * 2] = {0};
+    for (int i = 0; i < ROWS; i++)
+        for (int k = 0; k < K; k++) {
+            a[i * far + k] = (float)(i + 2 * k);
+            for (int j = 0; j < 2; j++) want[i * 2 + j] += (i + 2 * k) * b[k * 2 + j];
+        }
+    MatmulJob job = {.to.out = out, .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
+    matmul_plan(&job, ROWS, 2, K, MATMUL_FP32);
+    matmul_run(&job);
+    CHECK_NMSE(out, want, ROWS * 2, 0, "rows 4 GiB apart");
+
+    float rows[K * ROWS]; /* the other way: k far apart */
+    for (int i = 0; i < ROWS; i++)
+        for (int k = 0; k < K; k++) rows[k * ROWS + i] = a[k * far + i] = (float)(3 * i - k);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < 2; j++) {
+            want[i * 2 + j] = 0;
+            for (int k = 0; k < K; k++) want[i * 2 + j] += rows[k * ROWS + i] * b[k * 2 + j];
+        }
+    job.a.operand = (MatmulOperand){a, far, false, false};
+    matmul_run(&job);
+    CHECK_NMSE(out, want, ROWS * 2, 0, "k 4 GiB apart");
+    munmap(a, bytes);
+}
+
+static void test_matmul_accumulates(void) {
+    enum { N = 37, C = 45, OC = 50 };
+    float *inp = test_normal(N * C, 1, 7), *dout = test_normal(N * OC, 1, 8), dweight[OC * C] = {0},
+          whole[OC * C] = {0};
+    matmul_backward_weight(whole, dout, inp, N, C, OC, MATMUL_FP32);
+    matmul_backward_weight(dweight, dout, inp, 20, C, OC, MATMUL_FP32);
+    matmul_backward_weight(dweight, dout + 20 * OC, inp + 20 * C, N - 20, C, OC, MATMUL_FP32);
+    double *want = test_to_double(whole, OC * C);
+    CHECK_NMSE(dweight, want, OC * C, 1e-12, "two micro-batches");
+    free(want), free(inp), free(dout);
+}
+
+/* Rounding: the scalar function against the nearer neighbour in float64, and both directions of packing against it,
+   over every upper half and the lower halves around a tie. */
+static void test_matmul_rounds_to_nearest_even(void) {
+    static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    enum { COUNT = 6 * 65536 };
+    float *x = check_malloc(COUNT * sizeof *x), *out = check_malloc(COUNT * sizeof *out), one = 1;
+    float *dweight = check_malloc(COUNT * sizeof *dweight);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint32_t bits = (i / 6) << 16 | lows[i % 6], down = bits & 0xffff0000, up = down + 0x10000;
+        memcpy(&x[i], &bits, 4);
+        float got = matmul_from_bf16(matmul_bf16(x[i])), below, above;
+        memcpy(&below, &down, 4), memcpy(&above, &up, 4);
+        if (isnan(x[i])) {
+            CHECK(isnan(got), "NaN %08x became %g", bits, (double)got);
+        } else if (isinf(x[i])) {
+            CHECK(got == x[i], "infinity became %g", (double)got);
+        } else { /* beyond the largest bf16 its neighbour is 2^128, which rounds to infinity */
+            double high = isinf(above) ? copysign(0x1p128, above) : above;
+            double to_low = fabs((double)x[i] - below), to_high = fabs(high - (double)x[i]);
+            float want = to_low < to_high || (to_low == to_high && !(down >> 16 & 1)) ? below : above;
+            CHECK(got == want && signbit(got) == signbit(x[i]), "%a rounds to %a, not %a", (double)x[i],
+                  (double)want, (double)got);
+        }
+    }
+    matmul_forward(out, NULL, x, &one, COUNT, 1, 1, MATMUL_BF16);
+    matmul_backward_weight(dweight, x, &one, 1, 1, COUNT, MATMUL_BF16);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        float want = matmul_from_bf16(matmul_bf16(x[i]));
+        for (int way = 0; way < 2; way++) {
+            float got = way ? dweight[i] : out[i];
+            bool tiny = fabsf(x[i]) < 0x1p-126f; /* native products may take numbers below this as 0 */
+            CHECK(got == want || (isnan(got) && isnan(want)) || (tiny && got == 0),
+                  "%a packed as %a instead of %a", (double)x[i], (double)got, (double)want);
+        }
+    }
+    free(x), free(out), free(dweight);
+}
+
+/* An infinity or NaN reaches the elements it is a factor of and no other, in spite of padding. */
+static void test_matmul_keeps_infinities_apart(void) {
+    enum { N = 17, C = 5, OC = 35 };
+    for (int p = 0; p < 2; p++) {
+        float *inp = test_normal(N * C, 1, 9), *weight = test_normal(OC * C, 1, 10), out[N * OC];
+        inp[3 * C + 4] = INFINITY;
+        weight[34 * C + 4] = NAN;
+        matmul_forward(out, NULL, inp, weight, N, C, OC, p ? MATMUL_BF16 : MATMUL_FP32);
+        for (int i = 0; i < N; i++)
+            for (int j = 0; j < OC; j++) {
+                float got = out[i * OC + j];
+                CHECK(j == 34  ? isnan(got)
+                      : i == 3 ? isinf(got)
+                               : isfinite(got),
+                      "out[%d][%d] is %g", i, j, (double)got);
+            }
+        free(inp), free(weight);
+    }
+}
+
+static inline void matmul_test_all(float *out, float *dinp, float *dweight, const float *inp,
+                                   const float *weight, const float *dout, int64_t N, int64_t C, int64_t OC,
+                                   MatmulPrecision precision) {
+    memset(dweight, 0, (size_t)(OC * C) * sizeof *dweight);
+    matmul_forward(out, dout, inp, weight, N, C, OC, precision);
+    matmul_backward_input(dinp, NULL, dout, weight, N, C, OC, precision);
+    matmul_backward_weight(dweight, dout, inp, N, C, OC, precision);
+}
+
+static void test_matmul_same_bits_for_any_threads(void) {
+    static const int64_t shapes[][3] = {{150, 700, 190}, {5, 600, 400}, {1100, 40, 33}};
+    for (int s = 0; s < 3; s++)
+        for (int p = 0; p < 2; p++) {
+            const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
+            const size_t size = (size_t)(N * OC + N * C + OC * C);
+            float *inp = test_normal((size_t)(N * C), 1, 11), *weight = test_normal((size_t)(OC * C), 1, 12);
+            float *dout = test_normal((size_t)(N * OC), 1, 13);
+            float *got = check_malloc(size * sizeof *got), *first = check_malloc(size * sizeof *first);
+            for (int threads = 1; threads <= 5; threads++) {
+#ifdef _OPENMP
+                int before = omp_get_max_threads();
+                omp_set_num_threads(threads);
+#endif
+                memset(got, 0, size * sizeof *got);
+                matmul_test_all(got, got + N * OC, got + N * OC + N * C, inp, weight, dout, N, C, OC,
+                                p ? MATMUL_BF16 : MATMUL_FP32);
+#ifdef _OPENMP
+                omp_set_num_threads(before);
+#endif
+                if (threads == 1) memcpy(first, got, size * sizeof *got);
+                CHECK(memcmp(first, got, size * sizeof *got) == 0,
+                      "%d threads give other bits than 1 (shape %d)", threads, s);
+            }
+            free(inp), free(weight), free(dout), free(got), free(first);
+        }
+}
+
+/* Several threads each calling products of their own, which share the spare work memory. */
+static void test_matmul_from_several_threads(void) {
+    enum { N = 40, C = 50, OC = 60, CALLS = 24 };
+    float *inp = test_normal(N * C, 1, 14), *weight = test_normal(OC * C, 1, 15), want[N * OC];
+    float *out = check_malloc(CALLS * N * OC * sizeof *out);
+    matmul_forward(want, NULL, inp, weight, N, C, OC, MATMUL_FP32);
+#pragma omp parallel for num_threads(4) schedule(dynamic, 1)
+    for (int i = 0; i < CALLS; i++)
+        matmul_forward(out + i * N * OC, NULL, inp, weight, N, C, OC, MATMUL_FP32);
+    for (int i = 0; i < CALLS; i++)
+        CHECK(memcmp(out + i * N * OC, want, sizeof want) == 0, "call %d differs", i);
+    free(inp), free(weight), free(out);
+}
+
+/* A finish function that copies what it sees, counts how often, and writes into the tile. */
+typedef struct {
+    float *copy;
+    int *seen;
+    int64_t columns;
+} MatmulTestCopy;
+
+static void matmul_test_copy(void *context, const MatmulTile *tile) {
+    MatmulTestCopy *copy = context;
+    for (int i = 0; i < tile->rows; i++)
+        for (int j = 0; j < tile->columns; j++) {
+            const int64_t at = (tile->row + i) * copy->columns + tile->column + j;
+            copy->copy[at] = tile->values[i * tile->stride + j];
+            copy->seen[at]++;
+            tile->values[i * tile->stride + j] *= 2;
+        }
+}
+
+/* Packed weights give the bits of the plain products; tiles are finished once; what finish writes stays. */
+static void test_matmul_packed_weights(void) {
+    static const int64_t shapes[][3] = {{30, 40, 50}, {15, 2100, 33}, {1, 7, 3}, {100, 65, 1200}};
+    MatmulWeight packed = {0};
+    for (int s = 0; s < 4; s++)
+        for (int p = 0; p < 2; p++) {
+            const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
+            const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+            float *inp = test_normal((size_t)(N * C), 1, 16), *weight = test_normal((size_t)(OC * C), 1, 17);
+            float *dout = test_normal((size_t)(N * OC), 1, 18);
+            matmul_pack_weight(&packed, weight, C, OC, precision);
+            for (int backward = 0; backward < 2; backward++) {
+                const int64_t columns = backward ? C : OC, n = N * columns;
+                float *want = check_malloc((size_t)n * sizeof *want), *got = matmul_test_output(n, NULL);
+                MatmulTestCopy copy = {check_malloc((size_t)n * sizeof(float)),
+                                       check_malloc((size_t)n * sizeof(int)), columns};
+                for (int way = 0; way < 3; way++) { /* into memory; finish only; both */
+                    const float *addend = way == 1 ? NULL : backward ? inp : dout;
+                    const MatmulOutput to = {way == 1 ? NULL : got, addend, way ? matmul_test_copy : NULL,
+                                             &copy};
+                    if (backward) {
+                        matmul_backward_input(want, addend, dout, weight, N, C, OC, precision);
+                        matmul_backward_input_packed(to, matmul_floats(dout), &packed, N);
+                    } else {
+                        matmul_forward(want, addend, inp, weight, N, C, OC, precision);
+                        matmul_forward_packed(to, matmul_floats(inp), &packed, N);
+                    }
+                    for (int64_t i = 0; i < n; i++) {
+                        CHECK(way == 1 || got[i] == want[i] * (way == 2 ? 2 : 1),
+                              "way %d: element %d is %g, not %g", way, (int)i, (double)got[i],
+                              (double)want[i]);
+                        CHECK(way == 0 || (copy.copy[i] == want[i] && copy.seen[i] == way),
+                              "way %d: finish saw element %d %d times as %g, not %g", way, (int)i,
+                              copy.seen[i], (double)copy.copy[i], (double)want[i]);
+                    }
+                }
+                free(want), free(copy.copy), free(copy.seen);
+                matmul_test_free(got, n);
+            }
+            free(inp), free(weight), free(dout);
+        }
+    matmul_free_weight(&packed);
+    CHECK(!packed.memory, "memory of a freed weight is %p", (void *)packed.memory);
+}
+
+/* Operands stored as bf16 give the bits of float operands that hold the same values, in every product. */
+static void test_matmul_bf16_inputs(void) {
+    enum { N = 70, C = 45, OC = 99 };
+    for (int p = 0; p < 2; p++) {
+        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+        float *inp = test_normal(N * C, 1, 19), *weight = test_normal(OC * C, 1, 20),
+              *dout = test_normal(N * OC, 1, 21);
+        uint16_t inp_halves[N * C], dout_halves[N * OC];
+        matmul_to_bf16(inp_halves, inp, N * C);
+        matmul_to_bf16(dout_halves, dout, N * OC);
+        for (int i = 0; i < N * C; i++) inp[i] = matmul_from_bf16(inp_halves[i]);
+        for (int i = 0; i < N * OC; i++) dout[i] = matmul_from_bf16(dout_halves[i]);
+        static float want[N * OC + N * C + OC * C], got[N * OC + N * C + OC * C];
+        matmul_test_all(want, want + N * OC, want + N * OC + N * C, inp, weight, dout, N, C, OC, precision);
+        MatmulWeight packed = {0};
+        matmul_pack_weight(&packed, weight, C, OC, precision);
+        memset(got, 0, sizeof got);
+        matmul_forward_packed((MatmulOutput){got, dout, NULL, NULL}, matmul_halves(inp_halves), &packed, N);
+        matmul_backward_input_packed((MatmulOutput){got + N * OC, NULL, NULL, NULL},
+                                     matmul_halves(dout_halves), &packed, N);
+        matmul_backward_weight_from(got + N * OC + N * C, matmul_halves(dout_halves),
+                                    matmul_halves(inp_halves), N, C, OC, precision);
+        for (int i = 0; i < N * OC + N * C + OC * C; i++)
+            CHECK(got[i] == want[i], "precision %d, element %d is %g, not %g", p, i, (double)got[i],
+                  (double)want[i]);
+        matmul_free_weight(&packed);
+        free(inp), free(weight), free(dout);
+    }
+}
+
+#define MATMUL_TESTS(TEST)                                                                                   \
+    TEST(matmul_matches_float64)                                                                             \
+    TEST(matmul_every_edge)                                                                                  \
+    TEST(matmul_large)                                                                                       \
+    TEST(matmul_far_rows)                                                                                    \
+    TEST(matmul_accumulates)                                                                                 \
+    TEST(matmul_rounds_to_nearest_even)                                                                      \
+    TEST(matmul_keeps_infinities_apart)                                                                      \
+    TEST(matmul_same_bits_for_any_threads)                                                                   \
+    TEST(matmul_from_several_threads)                                                                        \
+    TEST(matmul_packed_weights)                                                                              \
+    TEST(matmul_bf16_inputs)
+
+#endif
