@@ -129,6 +129,14 @@ static Format format_of_content(const char *path) {
     return i < n && head[i] == '{' ? FORMAT_JSONL : FORMAT_TEXT;
 }
 
+/* c4-validation.00000-of-00008.json.gz, validation.jsonl, my_validation_2.txt; not cross-validation-notes.txt. */
+static bool names_validation(const char *name) {
+    const char *at = strstr(name, "validation");
+    if (!at || (at > name && !strchr("-_.", at[-1]))) return false;
+    at += strlen("validation");
+    return *at == '.' || ((*at == '-' || *at == '_') && at[1] >= '0' && at[1] <= '9');
+}
+
 static void add_source(Inputs *in, const char *path, int64_t bytes, Format format, bool validation) {
     static const char *const foreign[] = {".zst", ".xz",  ".bz2", ".zip",   ".parquet",
                                           ".pdf", ".bin", ".tar", ".tar.gz"};
@@ -145,7 +153,7 @@ static void add_source(Inputs *in, const char *path, int64_t bytes, Format forma
     source->path = strcpy(check_malloc(strlen(path) + 1), path);
     source->bytes = bytes;
     source->jsonl = format == FORMAT_JSONL;
-    source->validation = validation || strstr(check_basename(path), "validation") != NULL;
+    source->validation = validation || names_validation(check_basename(path));
     in->has_validation |= source->validation;
     in->bytes += bytes;
 }

@@ -245,6 +245,9 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
         cJSON_AddBoolToObject(item, "growing", writers[split].file >= 0);
         cJSON_AddItemToObject(json, writers[split].prefix, item);
     }
+    int folder =
+        open(writers->folder, O_RDONLY | O_CLOEXEC); /* new and renamed shards must be found again, too */
+    if (folder >= 0) fsync(folder), close(folder);
     char *text = cJSON_PrintUnformatted(json), *path = output_path(writers->folder, "prepare.state.json");
     if (!text) die("out of memory");
     write_file(path, text);

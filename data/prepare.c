@@ -69,7 +69,7 @@ static const Option prepare_options[] = {
     ROW_OF("Output", "val-fraction", OPTION_FLOAT, val_fraction, "0.05", 0, 0.9, "",
            "share of the documents for validation; unused when there are files for it"),
     ROW_OF("Output", "val", OPTION_STRING, val, "", 0, 0, "PATH",
-           "a file or folder for validation; input files with \"validation\" in their names are, too"),
+           "a file or folder for validation; inputs named like c4-validation.00000.json.gz are, too"),
     ROW_OF("Output", "overwrite", OPTION_SWITCH, overwrite, "no", 0, 0, "", "replace what the folder holds"),
     ROW_OF("Output", "verify", OPTION_SWITCH, verify, "no", 0, 0, "",
            "check the folder --out against its manifest, write nothing"),
@@ -350,8 +350,8 @@ static void check_bad(const Run *run, int64_t lines) {
     double percent = 100.0 * (double)run->totals.bad_lines / (double)(lines ? lines : 1);
     if (percent > run->options->max_bad)
         die("%lld of %lld lines are malformed, %.3g %%, more than --max-bad=%g allows; look at the lines "
-            "above, or raise it "
-            "and run the same command again",
+            "above, "
+            "or raise it and run the same command again",
             (long long)run->totals.bad_lines, (long long)lines, percent, run->options->max_bad);
 }
 
@@ -375,6 +375,15 @@ static void round_choose_validation(Run *run, Round *round) {
     for (size_t c = 0; c < round->n_chunks; c++) chunk_encode(run, &round->chunks[c]);
 }
 
+/* Keeps the state: everything written so far, and where the readers stood when they had read that much. */
+static void run_save(Run *run, const Place places[SLOTS], int next_job) {
+    Progress progress = {.next_job = next_job};
+    memcpy(progress.places, places, sizeof progress.places);
+    memcpy(progress.fingerprint, run->fingerprint, sizeof progress.fingerprint);
+    state_save(run->writers, &run->totals, &progress);
+    run->saved = seconds_now();
+}
+
 static void round_write(Run *run, Round *round) {
     if (!run->trainer) round_choose_validation(run, round);
     for (size_t c = 0; c < round->n_chunks; c++) {
@@ -390,11 +399,7 @@ static void round_write(Run *run, Round *round) {
     if (run->trainer) return;
     check_bad(run, run->totals.lines > EARLY_LINES ? run->totals.lines : EARLY_LINES);
     if (seconds_now() - run->saved < (double)run->options->save_every) return;
-    Progress progress = {.next_job = round->next_job};
-    memcpy(progress.places, round->places, sizeof progress.places);
-    memcpy(progress.fingerprint, run->fingerprint, sizeof progress.fingerprint);
-    state_save(run->writers, &run->totals, &progress);
-    run->saved = seconds_now();
+    run_save(run, round->places, round->next_job);
 }
 
 /* ------------------------------------------------------------------------------------------------------------
@@ -418,6 +423,18 @@ static const char *duration(double seconds, char text[32]) {
         snprintf(text, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
     else
         snprintf(text, 32, "%ld:%02ld", s / 60, s % 60);
+    return text;
+}
+
+/* 1234567 as 1,234,567. */
+static const char *grouped(uint64_t n, char text[32]) {
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n), to = 0;
+    for (int i = 0; i < length; i++) {
+        if (i && (length - i) % 3 == 0) text[to++] = ',';
+        text[to++] = digits[i];
+    }
+    text[to] = 0;
     return text;
 }
 
@@ -642,11 +659,13 @@ static void finish(Run *run, const char *manifest, const char *state, const char
             (unsigned long long)run->writers[TRAIN].documents);
     write_manifest(run, manifest, tokenizer);
     unlink(state);
+    char *unfinished = output_path(run->options->out, "prepare.state.json~"); /* of a save that was killed */
+    unlink(unfinished);
+    free(unfinished);
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
-        printf("%-9s  %s in %llu documents, %zu shard%s\n", w->prefix,
-               amount((double)w->tokens, "tokens", text[0]), (unsigned long long)w->documents, w->n_shards,
-               w->n_shards == 1 ? "" : "s");
+        printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
+               grouped(w->documents, text[1]), w->n_shards, w->n_shards == 1 ? "" : "s");
     }
     if (run->totals.bad_lines)
         warn("%lld malformed lines of %lld were left out", (long long)run->totals.bad_lines,
@@ -694,6 +713,10 @@ static void gather_inputs(Run *run, int count, char **names) {
         printf("documents  plain text is cut at blank lines into documents of %lld bytes or more "
                "(--documents=file: whole files)\n",
                (long long)o->document_bytes);
+    int val_files = 0;
+    for (int s = 0; s < in->n_sources; s++) val_files += in->sources[s].validation;
+    if (val_files)
+        printf("validation  %d file%s of %d, by name\n", val_files, val_files == 1 ? "" : "s", in->n_sources);
     in->round_bytes = (size_t)o->round_bytes;
     make_jobs(in);
     double below = o->val_fraction * 18446744073709551616.0;
@@ -862,14 +885,19 @@ static int prepare(Run *run, int count, char **names) {
     gather_inputs(run, count, names);
     if (ends_with(o->tokenizer, strlen(o->tokenizer), ".model")) run->spm = spm_load(o->tokenizer);
     if (!begin_output(run, manifest, state, tokenizer)) {
-        if (run->tokenizer)
-            printf("continuing  %s tokens are done\n",
-                   amount((double)run->writers[TRAIN].tokens, "", (char[32]){0}));
+        bool continued = run->tokenizer != NULL;
+        if (continued)
+            printf("continuing after %s tokens\n", grouped(run->writers[TRAIN].tokens, (char[32]){0}));
         else if (*o->tokenizer)
             copy_tokenizer(run, tokenizer);
         else
             learn_tokenizer(run, tokenizer);
         make_fingerprint(run, tokenizer);
+        if (!continued) { /* from now on the folder is known as this run's */
+            Place idle[SLOTS];
+            for (int i = 0; i < SLOTS; i++) idle[i] = (Place){.job = -1};
+            run_save(run, idle, 0);
+        }
         int files;
         run->began_bytes = input_position(run, &files);
         run->began_text = run->totals.text_bytes;
