@@ -191,7 +191,7 @@ static inline void terminal_labels(const Plot *p, int rows[TERM_ROWS]) {
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 1.0 / (TERM_ROWS - 1), places, who);
     for (int row = 0; row < TERM_ROWS; row++) rows[row] = -1;
     for (int i = 0; i < n; i++) {
-        int row = (int)lrint((1 - places[i]) * (TERM_ROWS - 1));
+        int row = (int)lrint((1 - places[i]) * (4 * TERM_ROWS - 1)) / 4; /* as canvas_y places dots */
         row = row < 0 ? 0 : row >= TERM_ROWS ? TERM_ROWS - 1 : row;
         while (row < TERM_ROWS - 1 && rows[row] >= 0) row++;
         if (rows[row] < 0) rows[row] = who[i];
