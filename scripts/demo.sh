@@ -88,7 +88,8 @@ sample() { # ATTENTION
     say "Ten lines by the model with $1 attention"
     "$programs/generate" --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; the reason stands above"
-    grep -v '^[[:space:]]*$' "$runs/$1.txt" | fold -s -w 76 | head -n 10 | sed 's/^/  /'
+    # a young model writes odd bytes: none of them may command the terminal
+    LC_ALL=C tr -d '\000-\010\013-\037\177' < "$runs/$1.txt" | awk 'NF' | fold -s -w 76 | head -n 10 | sed 's/^/  /'
 }
 
 if [ -z "${DEMO_PROGRAMS:-}" ]; then
