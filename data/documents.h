@@ -3,11 +3,11 @@
    Inputs   what to read: files in the order given, folders as the sorted files below them, "-" for standard
             input; each is plain text or JSON lines, as it is or gzipped (told by content, not by name).
    Job      a large file, or a run of small ones: what one reader works through.
-   Reader   reads one job, a block at a time; its place can be kept (offset in the text, line) and found again.
+   Reader   reads one job, a block at a time; its place (offset in the text, line) can be kept and found again
    Block    some text and the documents in it, as they lie in the file: a JSON line is not parsed yet.
 
-   Documents of a plain text: the whole file, or pieces cut at blank lines (DOCUMENTS_CUT), or the text between
-   lines equal to a separator. Cut pieces joined give the file again, byte for byte. */
+   Documents of a plain text: the whole file, or pieces cut at blank lines (DOCUMENTS_CUT), or the text
+   between lines equal to a separator. Cut pieces joined give the file again, byte for byte. */
 #ifndef DATA_DOCUMENTS_H
 #define DATA_DOCUMENTS_H
 
@@ -97,7 +97,7 @@ static void *grow(void *items, size_t *room, size_t need, size_t item_size) {
     return fresh;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The list of inputs */
 
 static bool ends_with(const char *name, size_t length, const char *ending) {
@@ -129,7 +129,8 @@ static Format format_of_content(const char *path) {
     return i < n && head[i] == '{' ? FORMAT_JSONL : FORMAT_TEXT;
 }
 
-/* c4-validation.00000-of-00008.json.gz, validation.jsonl, my_validation_2.txt; not cross-validation-notes.txt. */
+/* c4-validation.00000-of-00008.json.gz, validation.jsonl, my_validation_2.txt; not
+   cross-validation-notes.txt. */
 static bool names_validation(const char *name) {
     const char *at = strstr(name, "validation");
     if (!at || (at > name && !strchr("-_.", at[-1]))) return false;
@@ -206,8 +207,8 @@ static void add_path(Inputs *in, const char *path, Format format, bool validatio
         die("no *.txt, *.md, *.json, *.jsonl (or these with .gz) in the folder '%s'; name the files", path);
 }
 
-/* Groups small files into jobs (up to what is always read at once) and fixes how much is read at a time; depends
-   on the inputs and round_bytes only. */
+/* Groups small files into jobs (up to what is always read at once) and fixes how much is read at a time;
+   depends on the inputs and round_bytes only. */
 static void make_jobs(Inputs *in) {
     in->jobs = check_malloc((size_t)in->n_sources * sizeof *in->jobs);
     for (int s = 0; s < in->n_sources;) {
@@ -222,7 +223,7 @@ static void make_jobs(Inputs *in) {
     in->block_bytes = in->round_bytes / (size_t)(open ? open : 1);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Cutting plain text */
 
 static size_t find_byte(const char *text, size_t from, size_t to, char byte) {
@@ -238,8 +239,9 @@ static size_t blank_lines(const char *text, size_t n, size_t at) {
     return end;
 }
 
-/* The length of the first document of a text: at least `bytes`, up to the next blank line; without one for long,
-   to the next newline, then to a space, then to a whole character. 0: that cannot be told before more is read. */
+/* The length of the first document of a text: at least `bytes`, up to the next blank line; without one for
+   long, to the next newline, then to a space, then to a whole character. 0: that cannot be told before more
+   is read. */
 static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_file) {
     if (!end_of_file && n < 33 * bytes) return 0;
     if (n <= bytes) return n;
@@ -259,7 +261,7 @@ static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_f
     return at;
 }
 
-/* The same between lines equal to the separator, which is left out: *next is where the next document begins. */
+/* The same between lines equal to the separator, which is left out: *next is where the next one begins. */
 static size_t separated_length(const char *text, size_t n, const char *separator, bool end_of_file,
                                size_t *next) {
     size_t length = strlen(separator);
@@ -275,7 +277,7 @@ static size_t separated_length(const char *text, size_t n, const char *separator
     return *next = end_of_file ? n : 0, end_of_file ? n : 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Reading */
 
 static void add_document(Block *b, size_t start, size_t length, int source, int64_t line) {
@@ -365,8 +367,8 @@ static void reader_close(Reader *r) {
     r->place = (Place){.job = r->place.job, .source = r->place.source + 1};
 }
 
-/* Fills the block with the job's next documents, up to the first that reaches block_bytes: which ones depends on
-   the text alone, not on how it was read, so a run that goes on from a kept place makes the same blocks.
+/* Fills the block with the job's next documents, up to the first that reaches block_bytes: which ones depends
+   on the text alone, not on how it was read, so a run that goes on from a kept place makes the same blocks.
    Afterwards the reader is idle (job -1) at the job's end. */
 static void reader_next(Reader *r, Block *b) {
     size_t cut = 0;

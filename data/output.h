@@ -1,9 +1,9 @@
-/* output.h: what prepare.c writes: shards, the manifest shards.json, and the state an interrupted run goes on from.
+/* output.h: what prepare.c writes: shards, the manifest, and the state an interrupted run goes on from.
 
    ShardWriter   a split ("train" or "val"): tokens into PREFIX_000000.bin.part, renamed to .bin when full
    Totals        what was read and written, for the manifest and the progress line
-   state_save    writes prepare.state.json: everything before it is on disk, so killed at any moment the run goes on
-                 from the last one: shards are cut back to it, readers go to their places
+   state_save    writes prepare.state.json: everything before it is on disk, so killed at any moment the run
+                 goes on from the last one: shards are cut back to it, readers go to their places
    A folder is finished when shards.json is there; prepare.state.json is gone then. */
 #ifndef DATA_OUTPUT_H
 #define DATA_OUTPUT_H
@@ -80,7 +80,7 @@ static void write_file(const char *path, const char *text) {
     free(part);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Shards */
 
 static void shard_open(ShardWriter *w, bool fresh) {
@@ -172,7 +172,7 @@ static bool shard_resume(ShardWriter *w, bool growing) {
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The state of a run that is not finished, and the manifest of one that is */
 
 static cJSON *split_to_json(const ShardWriter *w) {
@@ -255,7 +255,8 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
     cJSON_Delete(json);
 }
 
-/* True when the folder holds a state with this fingerprint and its files fit it; the writers then stand there. */
+/* True when the folder holds a state with this fingerprint and its files fit it; the writers then stand
+   there. */
 static bool state_load(ShardWriter writers[2], Totals *totals, Progress *progress) {
     size_t n;
     char *path = output_path(writers->folder, "prepare.state.json"), *text = shard_slurp(path, &n);

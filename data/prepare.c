@@ -2,16 +2,18 @@
 
        ./prepare --out=DIR [--vocab=N | --tokenizer=FILE] INPUT...
 
-   INPUT is a file of plain text, of JSON lines (field "text"), either of them gzipped, a folder of such files, or
-   - for standard input. DIR gets tokenizer.json, train_000000.bin, ..., val_000000.bin, ... and the manifest
-   shards.json. `--verify` checks such a folder. data/README.md has the formats and the commands for C4.
+   INPUT is a file of plain text, of JSON lines (field "text"), either of them gzipped, a folder of such
+   files, or - for standard input. DIR gets tokenizer.json, train_000000.bin, ..., val_000000.bin, ... and the
+   manifest shards.json. `--verify` checks such a folder. data/README.md has the formats and the commands for
+   C4.
 
-   How it works: rounds. In a round, up to 16 open inputs each give a block of documents (documents.h), documents
-   are encoded in parallel, and the tokens are written in the order of inputs and documents (output.h). Three
-   rounds are under way at once: one being read, one being encoded, one being written. What comes out depends on
-   the inputs and options alone, not on threads; a state is kept on disk, so a run that was killed goes on where it
-   was. Every document is preceded by the end-of-text token. A document goes to validation when the hash of its
-   text says so (the same text always goes to the same side), or when its file is named as validation.
+   How it works: rounds. In a round, up to 16 open inputs each give a block of documents (documents.h),
+   documents are encoded in parallel, and the tokens are written in the order of inputs and documents
+   (output.h). Three rounds are under way at once: one being read, one being encoded, one being written. What
+   comes out depends on the inputs and options alone, not on threads; a state is kept on disk, so a run that
+   was killed goes on where it was. Every document is preceded by the end-of-text token. A document goes to
+   validation when the hash of its text says so (the same text always goes to the same side), or when its file
+   is named as validation.
 
    Build: cc -O3 -march=native -fopenmp data/prepare.c -o prepare -lcjson -lz -lm */
 #ifndef _GNU_SOURCE
@@ -151,12 +153,12 @@ static int thread_number(void) {
 #endif
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    One document */
 
-/* cJSON ends a string at an escaped zero character; here each one becomes a code point that no text should hold
-   (U+FDD0..U+FDEF), one the line does not have. Returns the last byte of that code point's UTF-8, 0 when there is
-   nothing to do. */
+/* cJSON ends a string at an escaped zero character; here each one becomes a code point that no text should
+   hold (U+FDD0..U+FDEF), one the line does not have. Returns the last byte of that code point's UTF-8, 0 when
+   there is nothing to do. */
 static unsigned char hide_zeros(char *line, size_t n) {
     if (!memmem(line, n, "\\u0000", 6)) return 0;
     int code = 0xFDD0;
@@ -298,7 +300,7 @@ static void chunk_encode(Run *run, Chunk *chunk) {
     if (run->spm && !run->trainer) chunk_spm(run, chunk);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Rounds */
 
 /* Gives idle slots the next jobs; false when there is nothing left to read. */
@@ -402,7 +404,7 @@ static void round_write(Run *run, Round *round) {
     run_save(run, round->places, round->next_job);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The progress line */
 
 static const char *amount(double x, const char *unit, char text[32]) {
@@ -512,7 +514,7 @@ static void run_rounds(Run *run) {
     show_progress(run, true);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The tokenizer */
 
 static void learn_tokenizer(Run *run, const char *path) {
@@ -590,12 +592,13 @@ static uint32_t file_crc(const char *path) {
     return crc;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Beginning and end */
 
 static OptionSet option_set;
 
-/* The options that decide the output; the others (threads, folder, ...) would only make equal folders differ. */
+/* The options that decide the output; the others (threads, folder, ...) would make equal folders
+   differ. */
 static cJSON *deciding_options(void) {
     static const char *const without[] = {"out",       "threads", "save-every", "quiet",
                                           "overwrite", "verify",  "max-bad"};
@@ -768,7 +771,7 @@ static bool begin_output(Run *run, const char *manifest, const char *state, cons
     return false;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    --verify: every problem is a line; nothing is changed */
 
 static int verify_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -1,12 +1,13 @@
 /* sentencepiece.h: SentencePiece models (T5's spiece.model) for prepare.c, through the program spm_encode.
 
-   spm_load(path)                 reads the pieces and what a tokenizer.json needs out of the model file (a protocol
-                                  buffer; the fields are those of sentencepiece_model.proto)
-   spm_write(model, path, extra)  the model as a Unigram tokenizer.json, with `extra` sentinels <extra_id_N> after it
-   spm_encode(model, text, n)     one document a line in, a line of ids each out, by a process of its own; free() it
+   spm_load(path)                 reads the pieces and what a tokenizer.json needs out of the model file (a
+                                  protocol buffer; the fields are those of sentencepiece_model.proto)
+   spm_write(model, path, extra)  the model as a Unigram tokenizer.json, `extra` sentinels <extra_id_N> after it
+   spm_encode(model, text, n)     one document a line in, a line of ids each out, by a process of its own;
+                                  free() it
 
-   A line cannot hold a line break, so line breaks inside a document are written as spaces: what the normaliser of
-   T5's model (nmt_nfkc) makes of them anyway. */
+   A line cannot hold a line break, so line breaks inside a document are written as spaces: what the
+   normaliser of T5's model (nmt_nfkc) makes of them anyway. */
 #ifndef DATA_SENTENCEPIECE_H
 #define DATA_SENTENCEPIECE_H
 
@@ -133,7 +134,7 @@ static SpmModel *spm_load(const char *path) {
 
 static void spm_free(SpmModel *m) { free(m->bytes), free(m->pieces), free(m); }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    tokenizer.json */
 
 static void spm_write_string(FILE *file, SpmBytes text) {
@@ -213,7 +214,7 @@ static void spm_write(const SpmModel *m, const char *path, int extra) {
     check_fclose(file, path);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Encoding by spm_encode */
 
 static pid_t spm_start(const SpmModel *m, int input, int output[2]) {

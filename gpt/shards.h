@@ -110,7 +110,7 @@ static inline void shard_write(const char *path, const uint16_t *tokens, uint64_
     check_fclose(file, path);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Opening: every shard is checked by magic, version and exact size before training starts. */
 
 /* train_000000.bin with "train_"; llm.c's fineweb_train_000001.bin and tiny_shakespeare_train.bin as well. */
@@ -304,7 +304,7 @@ static inline void dataset_close(Dataset *d) {
     memset(d, 0, sizeof *d);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Reading */
 
 /* The shard that holds window w of a part; its number inside the shard replaces w. */
@@ -384,7 +384,7 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
     madvise((void *)(uintptr_t)(shard->map + first), last - first, MADV_WILLNEED);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
 /* The whole file, ended by a zero; NULL when it is not there. free() it. */
@@ -401,7 +401,8 @@ static inline char *shard_slurp(const char *path, size_t *length) {
     return text;
 }
 
-/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a manifest. */
+/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
+   manifest. */
 static inline void dataset_check_manifest_part(const char *folder, int vocab_size, char tokenizer[16]) {
     size_t length = 0;
     char *path = shard_join(folder, "shards.json"), *text = shard_slurp(path, &length);

@@ -1,4 +1,4 @@
-/* tokenizer.h: byte-level BPE (GPT-2's): training, encoding, decoding; Hugging Face's tokenizer.json in and out.
+/* tokenizer.h: byte-level BPE (GPT-2's): training, encoding, decoding; Hugging Face's tokenizer.json.
 
    A text is cut into pieces by GPT-2's rule
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -7,9 +7,9 @@
    UTF-8 counts as a character that is neither letter, number nor white space. Special tokens (<|endoftext|>)
    never match inside a text unless asked. A vocabulary has at most 65,536 tokens, so an id is a uint16_t.
 
-   Tokenizer *t = tokenizer_load(path)    tokenizer.json, or vocab.json (merges.txt beside it), or a folder with
-                                          either; dies with what is wrong. A vocabulary of another kind (a
-                                          SentencePiece one) loads for decoding; encoding with it dies and says so
+   Tokenizer *t = tokenizer_load(path)    tokenizer.json, or vocab.json (merges.txt beside it), or a folder
+                                          with either; dies with what is wrong. A vocabulary of another kind
+                                          (SentencePiece's) loads for decoding; encoding dies: t->why_not
    tokenizer_save(t, path)                as tokenizer.json, which Hugging Face's `tokenizers` reads
    tokenizer_free(t)
    tokenizer_vocab_size(t)                largest id + 1
@@ -21,16 +21,17 @@
    tokenizer_cache_new()                  remembers pieces; one per thread, free() it; NULL works, more slowly
 
    TokenizerTrainer *r = tokenizer_trainer_new(threads)
-   tokenizer_trainer_add(r, thread, text, n)    counts the pieces of one document; threads may call at once, each
-                                                with its own number
-   t = tokenizer_trainer_finish(r, vocab_size)  learns the merges and frees r: ids are the 256 bytes in GPT-2's
-                                                order, the merges, <|endoftext|> last. The most frequent pair
-                                                first, the smaller (left id, right id) on a tie: the result does
-                                                not depend on threads or the order of documents. Fewer tokens
-                                                than asked when no pair is left that occurs twice.
-   Pair counts are kept up to date as words change, with a heap to find the largest, so training takes seconds
-   per merge-free pass over the distinct words, not over the text (the algorithm of Hugging Face's trainer, same
-   merges). */
+   tokenizer_trainer_add(r, thread, text, n)    counts the pieces of one document; threads may call at once,
+                                                each with its own number
+   t = tokenizer_trainer_finish(r, vocab_size)  learns the merges and frees r: ids are the 256 bytes in
+                                                GPT-2's order, the merges, <|endoftext|> last. The most
+                                                frequent pair first, the smaller (left id, right id) on a tie:
+                                                the result does not depend on threads or the order of
+                                                documents. Fewer tokens than asked when no pair is left that
+                                                occurs twice.
+   Learning works on the distinct pieces, not on the text: each merge visits only the pieces its pair is in,
+   pair counts are kept up to date, and a heap finds the largest. Hugging Face's trainer learns the same
+   merges. 300 MB of text, 32,000 tokens: seconds. */
 #ifndef GPT_TOKENIZER_H
 #define GPT_TOKENIZER_H
 
@@ -39,7 +40,7 @@
 #include <cjson/cJSON.h>
 #include "check.h"
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Unicode classes. Runs of code points: length in base 36, then + letter, # number, _ white space, . other;
    Unicode 16, printed by data/unicode_classes.py. */
 
@@ -134,8 +135,8 @@ static inline const unsigned char *tokenizer_run(const unsigned char *classes, c
     return p;
 }
 
-/* A run of white space: all of it at the end of the text, else all but its last character, which goes with what
-   follows; a single one stands alone. */
+/* A run of white space: all of it at the end of the text, else all but its last character, which goes with
+   what follows; a single one stands alone. */
 static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
                                                    const unsigned char *end) {
     const unsigned char *last = p, *q = p;
@@ -161,7 +162,7 @@ static inline const unsigned char *tokenizer_piece(const unsigned char *classes,
     return tokenizer_run(classes, p + length, end, kind);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    The tokenizer and its tables */
 
 typedef struct {
@@ -255,7 +256,7 @@ static inline size_t tokenizer_split(const Tokenizer *t, const char *text, size_
     return n ? (size_t)(tokenizer_piece(t->classes, p, p + n) - p) : 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Encoding */
 
 enum {
@@ -449,7 +450,7 @@ static inline size_t tokenizer_encode_special(const Tokenizer *t, TokenizerCache
     return tokenizer_encode_added(t, cache, text, n, true, ids);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Building: from tokens and merges to the tables that encoding reads */
 
 static inline void tokenizer_free(Tokenizer *t) {
@@ -529,7 +530,7 @@ static inline void tokenizer_build(Tokenizer *t, const uint32_t *results) {
     if (!*t->why_not) tokenizer_build_whole(t);
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Training. First the pieces are counted: a table of distinct pieces ("words") and how often each occurs. */
 
 typedef struct {
@@ -619,8 +620,8 @@ static inline void tokenizer_trainer_add(TokenizerTrainer *trainer, int thread, 
     }
 }
 
-/* Then merges are learned on the words. A pair keeps its count and the words it was seen in (some of which it may
-   have left since). */
+/* Then merges are learned on the words. A pair keeps its count and the words it was seen in (some of which it
+   may have left since). */
 typedef struct {
     uint32_t pair; /* left << 16 | right */
     int64_t count;
@@ -812,7 +813,7 @@ static inline Tokenizer *tokenizer_trainer_finish(TokenizerTrainer *trainer, int
     return t;
 }
 
-/* ------------------------------------------------------------------------------------------------------------
+/* -----------------------------------------------------------------------------------------------------------
    Files */
 
 /* The token as JSON spells it, without the quotation marks. */

@@ -1,14 +1,15 @@
 /* fuzz.c: what reads files that others made, against any bytes at all, under sanitizers.
 
-   Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON lines and the
-   cutting of plain text), safetensors (headers), sentencepiece (models). A target may end in die(), which is its error
-   for the user; it may not crash, hang, or give back other text than it was given.
+   Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
+   lines and the cutting of plain text), safetensors (headers), sentencepiece (models). A target may end in
+   die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
 
-       clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer -lcjson -lz -lm
-       ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer      (make fuzz does this)
+       clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
+       -lcjson -lz -lm ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer
+            (make fuzz does this)
 
-   Without -DFUZZ_TARGET it is a program of its own, for any compiler: ./fuzz TARGET ROUNDS SEED-FILE... mutates the
-   seeds that many times and prints how often each end was reached; `make test` runs it briefly. */
+   Without -DFUZZ_TARGET it is a program of its own, for any compiler: ./fuzz TARGET ROUNDS SEED-FILE...
+   mutates the seeds that many times and prints how often each end was reached; `make test` runs it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -17,8 +18,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Memory is kept in a list, so that what die() leaves behind can be freed: aligned_alloc and free of everything
-   included below are these. */
+/* Memory is kept in a list, so that what die() leaves behind can be freed: aligned_alloc and free of
+   everything included below are these. */
 typedef struct Memory {
     struct Memory *next, *previous;
     char rest[48];

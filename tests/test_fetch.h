@@ -1,4 +1,5 @@
-/* test_fetch.h: scripts/fetch_c4.sh against a web server of this test's own, on 127.0.0.1, which breaks transfers. */
+/* test_fetch.h: scripts/fetch_c4.sh against a web server of this test's own, on 127.0.0.1, which breaks
+   transfers. */
 #ifndef TESTS_TEST_FETCH_H
 #define TESTS_TEST_FETCH_H
 

@@ -1,5 +1,5 @@
-/* test_fuzz.h: a short run of tests/fuzz.c on its committed seeds, under sanitizers where the compiler has them.
-   `make fuzz` is the long one. */
+/* test_fuzz.h: a short run of tests/fuzz.c on its committed seeds, under sanitizers where the compiler has
+   them. `make fuzz` is the long one. */
 #ifndef TESTS_TEST_FUZZ_H
 #define TESTS_TEST_FUZZ_H
 

@@ -1,5 +1,5 @@
-/* test_prepare.h: ./prepare end to end on text these tests write: what goes in comes out, from every kind of input,
-   with any number of threads, after any number of kills. */
+/* test_prepare.h: ./prepare end to end on text these tests write: what goes in comes out, from every kind of
+   input, with any number of threads, after any number of kills. */
 #ifndef TESTS_TEST_PREPARE_H
 #define TESTS_TEST_PREPARE_H
 
@@ -11,8 +11,8 @@
 #include "../gpt/shards.h"
 #include "../gpt/tokenizer.h"
 
-/* n documents of a few words to a few hundred, with line breaks, quotes, and characters beyond ASCII; no blank
-   lines. free() each and the list. */
+/* n documents of a few words to a few hundred, with line breaks, quotes, and characters beyond ASCII; no
+   blank lines. free() each and the list. */
 static inline char **prepare_documents(int n, uint64_t seed) {
     static const char *const words[] = {"the",     "lamp",   "river",   "carries", "old",    "\"stones\"",
                                         "to",      "a",      "field",   "where",   "nobody", "café",
@@ -472,7 +472,8 @@ static void test_prepare_survives_kills(void) {
           finishes, output);
 }
 
-/* A model trained on the documents by spm_train: the ids are those of spm_encode, and decoding gives the text back. */
+/* A model trained on the documents by spm_train: the ids are those of spm_encode, and decoding gives the text
+   back. */
 static void test_prepare_sentencepiece(void) {
     enum { N = 200 };
     char folder[128], out[160], output[4096];

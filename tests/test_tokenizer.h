@@ -1,5 +1,6 @@
-/* test_tokenizer.h: the splitting rule against a naive matcher and against Perl's regular expressions, training and
-   encoding against naive twins, round trips of any bytes, tokenizer.json in and out, damaged files. */
+/* test_tokenizer.h: the splitting rule against a naive matcher and against Perl's regular expressions,
+   training and encoding against naive twins, round trips of any bytes, tokenizer.json in and out, damaged
+   files. */
 #ifndef TESTS_TEST_TOKENIZER_H
 #define TESTS_TEST_TOKENIZER_H
 
@@ -18,8 +19,8 @@ static inline uint64_t tokenizer_random(uint64_t *state, uint64_t n) {
     return rng_bits(1, RNG_STREAM_TEST, *state) % n;
 }
 
-/* Text made to be awkward: letters, numbers, spaces of many kinds, apostrophes, whole planes, and (when `bytes`)
-   broken UTF-8. Returns its length, at most size. */
+/* Text made to be awkward: letters, numbers, spaces of many kinds, apostrophes, whole planes, and (when
+   `bytes`) broken UTF-8. Returns its length, at most size. */
 static inline size_t tokenizer_fuzz(char *text, size_t size, uint64_t *state, bool bytes) {
     static const char *const parts[] = {" ",
                                         " ",
@@ -171,8 +172,8 @@ static void test_tokenizer_split_matches_naive(void) {
     tokenizer_free(t);
 }
 
-/* Perl has the same regular expressions and its own Unicode tables: it makes texts of code points it knows, cuts
-   them, and prints both. */
+/* Perl has the same regular expressions and its own Unicode tables: it makes texts of code points it knows,
+   cuts them, and prints both. */
 static void test_tokenizer_split_matches_perl(void) {
     static const char script[] =
         "use strict; use warnings; srand(5); my @parts = (' ', '  ', \"\\n\", \"\\t\", \"'\", \"'s\", "

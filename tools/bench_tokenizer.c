@@ -2,8 +2,9 @@
 
        ./bench_tokenizer TOKENIZER DOCUMENTS [VOCAB]
 
-   DOCUMENTS holds each document after its length in bytes (4 bytes, little endian). Prints the best of several passes:
-   bytes of text, tokens, seconds to encode all documents, and (with VOCAB) seconds to learn that vocabulary.
+   DOCUMENTS holds each document after its length in bytes (4 bytes, little endian). Prints the best of
+   several passes: bytes of text, tokens, seconds to encode all documents, and (with VOCAB) seconds to learn
+   that vocabulary.
 
    Build: cc -O3 -march=native tools/bench_tokenizer.c -o bench_tokenizer -lcjson -lm */
 #include <time.h>
