@@ -266,6 +266,31 @@ static void test_shards_beyond_2_gib(void) {
     unlink(path);
 }
 
+/* Every window of many shards of different sizes is found. */
+static void test_shards_by_the_hundred(void) {
+    enum { N = 800 };
+    const char *folder = test_folder();
+    char name[64];
+    Dataset d;
+    int32_t inputs[4], targets[4];
+    uint64_t w = 0;
+    for (int s = 0; s < N; s++) {
+        snprintf(name, sizeof name, "train_%06d.bin", s);
+        shards_count_up(folder, name, s, s % 14);
+    }
+    dataset_open(&d, folder, "train_", 4, 65536);
+    for (int s = 0; s < N; s++)
+        for (int first = 0; first + 4 < s % 14; first += 4, w++) {
+            REQUIRE(w < d.n_windows, "only %llu windows", (unsigned long long)d.n_windows);
+            dataset_window(&d, w, inputs, targets);
+            CHECK(inputs[0] == s + first, "window %d begins with %d, not with %d", (int)w, inputs[0],
+                  s + first);
+        }
+    CHECK(w == d.n_windows, "%llu windows, expected %llu", (unsigned long long)d.n_windows,
+          (unsigned long long)w);
+    dataset_close(&d);
+}
+
 static void test_shards_crc32(void) {
     CHECK(shard_crc32(0, "123456789", 9) == 0xCBF43926u, "%08x", shard_crc32(0, "123456789", 9));
     CHECK(shard_crc32(shard_crc32(0, "1234", 4), "56789", 5) == 0xCBF43926u, "in two parts");
@@ -342,6 +367,7 @@ static void test_shards_manifest(void) {
     TEST(shards_weights)                                                                                     \
     TEST(shards_names)                                                                                       \
     TEST(shards_beyond_2_gib)                                                                                \
+    TEST(shards_by_the_hundred)                                                                              \
     TEST(shards_crc32)                                                                                       \
     TEST(shards_manifest)
 

@@ -356,6 +356,58 @@ static void test_tokenizer_encoding_matches_naive(void) {
     tokenizer_free(t), free(cache);
 }
 
+/* Checks one case of the fixture; zeros are U+FDD0 in `in`, as cJSON would end the text at them. */
+static inline void tokenizer_check_case(const Tokenizer *t, int number, char *in, const cJSON *ids) {
+    size_t length = strlen(in), n = 0;
+    for (size_t i = 0; i < length; n++) {
+        bool zero = strncmp(in + i, "\xEF\xB7\x90", 3) == 0;
+        in[n] = zero ? 0 : in[i];
+        i += zero ? 3 : 1;
+    }
+    uint16_t *got = check_malloc((n + 1) * sizeof *got);
+    const cJSON *id = ids->child;
+    size_t count = tokenizer_encode(t, NULL, in, n, got);
+    CHECK((int)count == cJSON_GetArraySize(ids), "case %d: %zu tokens, theirs %d", number, count,
+          cJSON_GetArraySize(ids));
+    for (size_t i = 0; i < count && id; i++, id = id->next)
+        CHECK(got[i] == id->valueint, "case %d, token %zu: %d, theirs %d", number, i, got[i], id->valueint);
+    free(got);
+}
+
+/* Hugging Face's and tiktoken's own results (tests/make_tokenizer_fixture.py): the same vocabulary is learned from
+   the same text, and the same ids come out. */
+static void test_tokenizer_matches_reference(void) {
+    size_t n;
+    char *file = tokenizer_read("tests/fixtures/tokenizer.json", &n), spelled[512];
+    for (char *zero = file; (zero = strstr(zero, "\\u0000"));) memcpy(zero, "\\ufdd0", 6);
+    cJSON *json = cJSON_ParseWithLength(file, n), *item;
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(json, "text"));
+    REQUIRE(text, "the fixture is damaged");
+    Tokenizer *t = tokenizer_trained(text, strlen(text), cJSON_GetObjectItem(json, "vocab_size")->valueint);
+    int merge = 0, cases = 0, character[256], order[256];
+    tokenizer_byte_characters(character, order);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "merges")) {
+        REQUIRE(merge < t->n_merges, "only %d merges", t->n_merges);
+        memset(spelled, 0, sizeof spelled);
+        FILE *to = fmemopen(spelled, sizeof spelled, "w");
+        tokenizer_write_text(to, &t->tokens[t->merges[merge] >> 16], character);
+        fputc(' ', to);
+        tokenizer_write_text(to, &t->tokens[t->merges[merge] & 0xFFFF], character);
+        fclose(to);
+        for (char *c = spelled; *c; c++) /* what JSON needs escaped */
+            if (*c == '\\') memmove(c, c + 1, strlen(c));
+        CHECK(strcmp(spelled, item->valuestring) == 0, "merge %d is '%s', theirs '%s'", merge, spelled,
+              item->valuestring);
+        merge++;
+    }
+    CHECK(merge == t->n_merges && merge > 150, "%d merges, theirs %d", t->n_merges, merge);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "cases"))
+        tokenizer_check_case(t, cases++, cJSON_GetStringValue(cJSON_GetObjectItem(item, "text")),
+                             cJSON_GetObjectItem(item, "ids"));
+    CHECK(cases == 130, "%d cases", cases);
+    cJSON_Delete(json), free(file), tokenizer_free(t);
+}
+
 static void test_tokenizer_long_pieces(void) {
     enum { SIZE = 100000 };
     Tokenizer *t = tokenizer_of_sample(420);
@@ -589,6 +641,7 @@ static void test_tokenizer_damaged_files(void) {
     TEST(tokenizer_training_matches_naive)                                                                   \
     TEST(tokenizer_training_is_independent_of_threads)                                                       \
     TEST(tokenizer_encoding_matches_naive)                                                                   \
+    TEST(tokenizer_matches_reference)                                                                        \
     TEST(tokenizer_long_pieces)                                                                              \
     TEST(tokenizer_edge_cases)                                                                               \
     TEST(tokenizer_json_round_trip)                                                                          \
