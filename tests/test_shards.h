@@ -268,7 +268,7 @@ static void test_shards_beyond_2_gib(void) {
 
 /* Every window of many shards of different sizes is found. */
 static void test_shards_by_the_hundred(void) {
-    enum { N = 800 };
+    enum { N = 300 };
     const char *folder = test_folder();
     char name[64];
     Dataset d;
