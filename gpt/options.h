@@ -151,6 +151,18 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
+/* A copy of a text that lives as long as the program. */
+static inline const char *options_keep(const char *value) {
+    static struct OptionText {
+        struct OptionText *next;
+        char text[];
+    } * texts;
+    struct OptionText *copy = check_malloc(sizeof *copy + strlen(value) + 1);
+    copy->next = texts;
+    texts = copy;
+    return strcpy(copy->text, value);
+}
+
 /* Sets one option unless a stronger source has set it already. `where` ends messages: "" or " in FILE". */
 static inline void options_set(OptionSet *set, const char *name, const char *value, OptionSource source,
                                const char *where) {
