@@ -836,6 +836,7 @@ static void on_stop_signal(int number) {
 }
 
 int main(int argc, char **argv) {
+    machine_wait_asleep(argv);
     parallel_start(&argc, &argv);
     static Options options;
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",

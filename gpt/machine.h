@@ -2,6 +2,7 @@
    peak rate.
 
    machine_seconds()          monotonic clock
+   machine_wait_asleep(argv)  first of all in main: waiting threads sleep
    machine_cores()            cores this process may run on (its affinity mask), not those the machine has
    machine_cpu_name(buffer)   "AMD EPYC 9575F" as the kernel calls it
    machine_isa()              the widest instruction set this binary was compiled for
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -49,6 +51,24 @@ static inline int machine_threads(void) {
     return omp_get_max_threads();
 #else
     return 1;
+#endif
+}
+
+/* Makes OpenMP threads that wait for others sleep instead of spin, unless the user has decided that: on a machine
+   that other programs use as well, spinning takes the core from the very thread that is waited for, and a run gets
+   ten to a hundred times slower; on a quiet one sleeping costs microseconds a loop. The runtime reads its settings
+   before main, so the program starts itself once more. Call it first; argv is main's. */
+static inline void machine_wait_asleep(char **argv) {
+#if defined(_OPENMP) && defined(__linux__)
+    char self[4096];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0 || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME"))
+        return;
+    self[length] = 0;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv(self, argv); /* returns only when it could not: then waiting spins */
+#else
+    (void)argv;
 #endif
 }
 
