@@ -141,6 +141,9 @@ LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, cons
 #endif
 #ifdef _OPENMP
 #include <omp.h>
+#define LASER_OMP(directive) _Pragma(#directive)
+#else
+#define LASER_OMP(directive)
 #endif
 
 #ifndef LASER_MALLOC
@@ -293,7 +296,9 @@ enum { LASER_W = 4, LASER_ROWS = 6, LASER_VECS = 2 };
 enum {
     LASER_LANES = LASER_W * LASER_VECS,
     LASER_KEYS = 8 * LASER_ROWS, /* a tile of keys */
+    LASER_SPAN = 2 * LASER_KEYS, /* the keys that backward takes at a time */
     LASER_QUERIES = 128,         /* a block of queries in backward */
+    LASER_AHEAD = 12,            /* rows of the caller's that are fetched ahead */
 };
 _Static_assert(LASER_KEYS % LASER_LANES == 0 && LASER_QUERIES % LASER_LANES == 0, "tiles are whole panels");
 
@@ -317,16 +322,23 @@ LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
     return (LaserVec)_mm512_max_ps((__m512)a, (__m512)b);
 }
+LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) {
+    return (LaserVec)_mm512_min_ps((__m512)a, (__m512)b);
+}
 #define LASER_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define LASER_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX__)
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
     return (LaserVec)_mm256_max_ps((__m256)a, (__m256)b);
 }
+LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) {
+    return (LaserVec)_mm256_min_ps((__m256)a, (__m256)b);
+}
 #define LASER_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define LASER_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #else
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return laser_select(a > b, a, b); }
+LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a < b, a, b); }
 #define LASER_LOW 0, 4, 1, 5
 #define LASER_HIGH 2, 6, 3, 7
 #endif
@@ -347,11 +359,16 @@ LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) {
     return (LaserVec)_mm512_permutex2var_epi16(
         a, order, _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh((__m512)y)));
 }
+/* The two rows back, as rounded. */
+LASER_INLINE void laser_apart(LaserVec pairs, LaserVec *x, LaserVec *y) {
+    *x = (LaserVec)((LaserInt)pairs << 16), *y = (LaserVec)((LaserInt)pairs & (int32_t)0xFFFF0000);
+}
 #else
 enum { LASER_PAIR = 1 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
 LASER_INLINE void laser_store_along(float *to, LaserVec x) { laser_store(to, x); }
 LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) { return x + y; }
+LASER_INLINE void laser_apart(LaserVec pairs, LaserVec *x, LaserVec *y) { *x = *y = pairs; }
 #endif
 
 /* The lanes of a and b in turn: the first half of them, and the second. */
@@ -367,12 +384,28 @@ LASER_INLINE LaserVec laser_high(LaserVec a, LaserVec b) {
 }
 #endif
 
+#ifdef __clang__
+#define LASER_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LASER_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+LASER_INLINE int laser_any(LaserInt mask) {
+    uint64_t words[sizeof mask / 8], any = 0;
+    memcpy(words, &mask, sizeof mask);
+    LASER_UNROLL for (size_t i = 0; i < sizeof mask / 8; i++) any |= words[i];
+    return any != 0;
+}
+
 #define LASER_LOG2E 1.44269504f
 #define LASER_LN2_HIGH 0.693359375f /* nine bits: its product with an integer below 2^15 is exact */
 #define LASER_LN2_LOW (-2.12194440e-4f)
 #define LASER_ROUND 12582912.0f /* 1.5 * 2^23: adding and subtracting it rounds |x| < 2^22 to an integer */
 #define LASER_NONE (-1e9f)      /* the exponent of zero */
 #define LASER_MASKED (-3e38f)   /* the score of a key that a row does not see */
+
+/* 0, 1, 2, ... */
+static const int32_t laser_lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /* 2^k for an integer k <= 127; 0 where k < -126. */
 LASER_INLINE LaserVec laser_pow2(LaserVec k) {
@@ -407,7 +440,7 @@ LASER_INLINE LaserVec laser_exp2_split(LaserVec x, LaserVec *k) {
 
 /* exp(x) = (1 + result) * 2^k, k an integer; |x| is cut to 2e6. */
 LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
-    x = laser_max(laser_select(x < 2e6f, x, laser_set(2e6f)), laser_set(-2e6f));
+    x = laser_max(laser_min(x, laser_set(2e6f)), laser_set(-2e6f));
     *k = (x * LASER_LOG2E + LASER_ROUND) - LASER_ROUND;
     const LaserVec r = (x - *k * LASER_LN2_HIGH) - *k * LASER_LN2_LOW;
     return laser_exp2m1_poly(r * LASER_LOG2E);
@@ -418,13 +451,13 @@ LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n) {
     LaserVec k;
     const LaserVec p = laser_exp_split(x, &k) + 1;
     k -= n;
-    return p * laser_pow2(laser_select(k < 127, k, laser_set(127)));
+    return p * laser_pow2(laser_min(k, laser_set(127)));
 }
 
 /* exp(x) and exp(x) - 1 for x <= 88, both with all their digits. */
 LASER_INLINE LaserVec laser_exp_expm1(LaserVec x, LaserVec *expm1) {
     LaserVec k;
-    const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_select(k < 127, k, laser_set(127)));
+    const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_min(k, laser_set(127)));
     *expm1 = p * power + (power - 1);
     return p * power + power;
 }
@@ -450,8 +483,6 @@ LASER_INLINE LaserVec laser_round_bf16(LaserVec x) {
 }
 
 /* ---- The product kernel ---- */
-
-#define LASER_UNROLL _Pragma("GCC unroll 16")
 
 /* C (ROWS, vecs * W) = [C +] [center weights^T +] A B, a sum over `depth`: A(r, p) = a[r * a_row + p * a_depth], B's row p
    starts at b + p * ldb. pair: each of A's and B's floats holds two bfloat16, both of one and the same sum. */
@@ -479,8 +510,8 @@ LASER_INLINE void laser_kernel(int pair, int vecs, float *c, size_t ldc, int acc
 
 /* ---- A call: sizes and memory ---- */
 
-/* What one call works with. A "head" is a (b, h) pair; heads are taken `flight` at a time, slot = head % flight
-   says where a head's packed operands lie. With pair == 2 each of their floats holds two bfloat16, neighbours in
+/* What one call works with. A "head" is a (b, h) pair; `flight` of them are worked on at a time, and the slot that
+   one has meanwhile says where its packed operands lie. With pair == 2 each of their floats holds two bfloat16, neighbours in
    the dimension that is summed over: "along" a row of D, `units` floats a row, or "across" two rows,
    `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
 typedef struct {
@@ -513,24 +544,24 @@ typedef struct {
 
 /* One thread's buffers. */
 typedef struct {
-    float *tile, *other;         /* (max(KEYS, LANES), stride) rows being packed */
+    float *tile, *other;         /* (max(SPAN, LANES), stride) rows being packed */
     float *query;                /* (units, LANES) */
-    float *score, *slope;        /* (KEYS, LANES) scores; dP */
-    float *weight;               /* (KEYS, LANES) a, as the right operand over keys */
+    float *score, *slope;        /* (SPAN, LANES) scores; dP */
+    float *weight;               /* (SPAN, LANES) a, as the right operand over keys */
     float *sum;                  /* (stride, LANES) o before it is normalised; dq */
-    float *power, *exponent;     /* (KEYS, LANES) a = power * 2^exponent, for the wild columns */
+    float *power, *exponent;     /* (SPAN, LANES) a = power * 2^exponent, for the wild columns */
     float *wide, *wide_exponent; /* (D, LANES) sums of the wild columns: wide * 2^wide_exponent */
     float *wild;                 /* (D + 1) how many columns are wild here, and which */
-    float *a_along, *ds_along;   /* (KEYS, QUERIES / pair) left operands over queries */
-    float *ds_across;            /* (KEYS / pair, LANES) right operand over keys */
-    float *dk, *dv;              /* (KEYS, stride) */
+    float *a_along, *ds_along;   /* (SPAN, QUERIES / pair) left operands over queries */
+    float *ds_across;            /* (SPAN / pair, LANES) right operand over keys */
+    float *dk, *dv;              /* (SPAN, stride) */
     float *row_shift;            /* (LANES) K_i */
     float *row_sum, *row_weight; /* (LANES) sum of a; the same of a as rounded */
     float *tile_weight;          /* (LANES) row_weight of one tile */
 } LaserWork;
 
 static size_t laser_round_up(size_t x, size_t unit) { return (x + unit - 1) / unit * unit; }
-static int laser_min(int a, int b) { return a < b ? a : b; }
+static int laser_least(int a, int b) { return a < b ? a : b; }
 
 /* Points each pointer of the table at its part of one allocation; returns the floats used. */
 typedef struct {
@@ -556,8 +587,8 @@ static void *laser_allocate(size_t floats) {
 }
 
 static size_t laser_carve_work(const LaserCall *c, LaserWork *w, float *memory) {
-    const size_t D = (size_t)c->D, stride = (size_t)c->stride, tile = LASER_KEYS * LASER_LANES;
-    const size_t rows = LASER_KEYS > LASER_LANES ? LASER_KEYS : LASER_LANES;
+    const size_t D = (size_t)c->D, stride = (size_t)c->stride, tile = LASER_SPAN * LASER_LANES;
+    const size_t rows = LASER_SPAN > LASER_LANES ? LASER_SPAN : LASER_LANES;
     const LaserPart parts[] = {{&w->tile, rows * stride},
                                {&w->other, rows * stride},
                                {&w->query, (size_t)c->units * LASER_LANES},
@@ -570,11 +601,11 @@ static size_t laser_carve_work(const LaserCall *c, LaserWork *w, float *memory) 
                                {&w->wide, D * LASER_LANES},
                                {&w->wide_exponent, D * LASER_LANES},
                                {&w->wild, D + 1},
-                               {&w->a_along, LASER_KEYS * LASER_QUERIES},
-                               {&w->ds_along, LASER_KEYS * LASER_QUERIES},
+                               {&w->a_along, LASER_SPAN * LASER_QUERIES},
+                               {&w->ds_along, LASER_SPAN * LASER_QUERIES},
                                {&w->ds_across, tile},
-                               {&w->dk, LASER_KEYS * stride},
-                               {&w->dv, LASER_KEYS * stride},
+                               {&w->dk, LASER_SPAN * stride},
+                               {&w->dv, LASER_SPAN * stride},
                                {&w->row_shift, LASER_LANES},
                                {&w->row_sum, LASER_LANES},
                                {&w->row_weight, LASER_LANES},
@@ -601,10 +632,9 @@ static void laser_sizes(LaserCall *c) {
     c->threads = 1;
 #endif
     /* Few heads: their keys are cut into parts, a number that follows from the shape alone. */
-    c->parts = laser_min(32 / c->heads, c->T / 256);
+    c->parts = laser_least(32 / c->heads, c->T / 256);
     if (c->parts < 1) c->parts = 1;
-    c->flight = c->heads % c->threads == 0 || c->parts > 1 ? c->threads : 4 * c->threads;
-    c->flight = laser_min(c->flight, c->heads);
+    c->flight = laser_least(c->threads, c->heads);
 }
 
 static void *laser_begin(LaserCall *c, int backward) {
@@ -649,72 +679,104 @@ static ptrdiff_t laser_at(const LaserCall *c, const ptrdiff_t *strides, int head
 
 /* ---- Packing ---- */
 
-/* Copies rows first .. first + count - 1 of a head into a tile, times `scale`, zeros around them. */
-static void laser_tile(const LaserCall *c, float *tile, const float *x, const ptrdiff_t *strides, int head,
-                       int first, int count, float scale) {
-    for (int r = 0; r < count; r++, tile += c->stride) {
+/* Asks for the cache lines of a row of the caller's that comes up: rows lie pages apart, where no hardware prefetch
+   follows. */
+LASER_INLINE void laser_fetch(const float *row, ptrdiff_t ahead, int D, int write) {
+    const uintptr_t at = (uintptr_t)row + (uintptr_t)ahead * sizeof *row; /* may lie behind the last row */
+    for (size_t i = 0; i < (size_t)D * sizeof *row; i += 64) {
+        if (write)
+            __builtin_prefetch((const void *)(at + i), 1);
+        else
+            __builtin_prefetch((const void *)(at + i), 0);
+    }
+}
+
+LASER_INLINE void laser_scale_row(float *to, const float *from, int count, float scale) {
+    int d = 0;
+    for (; d + LASER_W <= count; d += LASER_W) laser_store(to + d, laser_load(from + d) * scale);
+    for (; d < count; d++) to[d] = from[d] * scale;
+}
+
+/* Rows first .. first + count - 1 of a head, padded with zeros to whole vectors and rows: the caller's own where
+   they need no padding, else a copy in `tile`. *row: floats from row to row. */
+static const float *laser_view(const LaserCall *c, float *tile, const float *x, const ptrdiff_t *strides,
+                               int head, int first, int count, ptrdiff_t *row) {
+    x += laser_at(c, strides, head, first);
+    *row = strides[1];
+    if (c->D == c->stride && first + count <= c->T) return x;
+    *row = c->stride;
+    for (int r = 0; r < count; r++) {
         const int inside = first + r < c->T ? c->D : 0;
-        const float *from = x + (inside ? laser_at(c, strides, head, first + r) : 0);
-        for (int d = 0; d < inside; d++) tile[d] = from[d] * scale;
-        for (int d = inside; d < c->stride; d++) tile[d] = 0;
+        if (inside) memcpy(tile + r * c->stride, x + r * strides[1], (size_t)inside * sizeof *tile);
+        memset(tile + r * c->stride + inside, 0, (size_t)(c->stride - inside) * sizeof *tile);
+    }
+    return tile;
+}
+
+/* A number as it goes into a product that is packed in float32. */
+LASER_INLINE LaserVec laser_operand(const LaserCall *c, LaserVec x) {
+    return c->bf16 && c->pair == 1 ? laser_round_bf16(x) : x;
+}
+
+static void laser_pack_along(const LaserCall *c, float *to, const float *from, ptrdiff_t row, int count,
+                             float scale) {
+    for (int r = 0; r < count; r++, to += c->units, from += row) {
+        laser_fetch(from, LASER_AHEAD * row, c->D, 0);
+        if (c->pair == 2)
+            for (int d = 0; d < c->stride; d += LASER_W)
+                laser_store_along(to + d / 2, laser_load(from + d) * scale);
+        else
+            for (int d = 0; d < c->stride; d += LASER_W)
+                laser_store(to + d, laser_operand(c, laser_load(from + d) * scale));
+        for (int u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
     }
 }
 
-/* Rounds rows to bfloat16 when asked for: needed where they are packed as float32. */
-static void laser_tile_round(const LaserCall *c, float *tile, int count) {
-    if (!c->bf16 || c->pair == 2) return;
-    for (int i = 0; i < count * c->stride; i += LASER_W)
-        laser_store(tile + i, laser_round_bf16(laser_load(tile + i)));
-}
-
-static void laser_pack_along(const LaserCall *c, float *to, const float *tile, int count) {
-    for (int r = 0; r < count; r++, to += c->units, tile += c->stride) {
-        int d = 0, u = 0;
-        for (; d < c->stride; d += LASER_W, u += LASER_W / c->pair)
-            if (c->pair == 2)
-                laser_store_along(to + u, laser_load(tile + d));
-            else
-                laser_store(to + u, laser_load(tile + d));
-        for (; u < c->units; u++) to[u] = 0;
+static void laser_pack_across(const LaserCall *c, float *to, const float *from, ptrdiff_t row, int count,
+                              float scale) {
+    for (int r = 0; r < count; r += c->pair, to += c->stride, from += c->pair * row) {
+        for (int p = 0; p < c->pair; p++) laser_fetch(from, (LASER_AHEAD + p) * row, c->D, 0);
+        if (c->pair == 2)
+            for (int d = 0; d < c->stride; d += LASER_W)
+                laser_store(to + d,
+                            laser_across(laser_load(from + d) * scale, laser_load(from + row + d) * scale));
+        else
+            for (int d = 0; d < c->stride; d += LASER_W)
+                laser_store(to + d, laser_operand(c, laser_load(from + d) * scale));
     }
 }
 
-static void laser_pack_across(const LaserCall *c, float *to, const float *tile, int count) {
-    for (int r = 0; r < count; r += c->pair, to += c->stride, tile += c->pair * c->stride)
-        for (int d = 0; d < c->stride; d += LASER_W)
-            laser_store(to + d, c->pair == 2
-                                    ? laser_across(laser_load(tile + d), laser_load(tile + c->stride + d))
-                                    : laser_load(tile + d));
-}
-
-/* to (columns, to_stride) = from (rows, from_stride) transposed; rows and columns multiples of W. */
-static void laser_transpose(float *to, int to_stride, const float *from, int from_stride, int rows,
-                            int columns) {
+/* to (columns, to_row) = from (rows, from_row) transposed, times `scale`; rows and columns multiples of W. */
+LASER_INLINE void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrdiff_t from_row,
+                                  int rows, int columns, float scale, int round) {
     for (int i = 0; i < rows; i += LASER_W)
         for (int j = 0; j < columns; j += LASER_W) {
             LaserVec x[LASER_W], y[LASER_W];
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] =
-                laser_load(from + (i + r) * from_stride + j);
-            LASER_UNROLL for (int round = 1; round < LASER_W;
-                              round *= 2) { /* each deals the rows out once more */
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) {
+                x[r] = laser_load(from + (i + r) * from_row + j) * scale;
+                if (round) x[r] = laser_round_bf16(x[r]);
+            }
+            LASER_UNROLL for (int deal = 1; deal < LASER_W;
+                              deal *= 2) { /* like cards: log2(W) perfect shuffles */
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
                     y[2 * r] = laser_low(x[r], x[r + LASER_W / 2]);
                     y[2 * r + 1] = laser_high(x[r], x[r + LASER_W / 2]);
                 }
                 LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = y[r];
             }
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (j + r) * to_stride + i, x[r]);
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (j + r) * to_row + i, x[r]);
         }
 }
 
 /* A panel of queries along d, transposed; spoils `spare`. */
-static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float *spare) {
-    if (c->pair == 1) {
-        laser_transpose(to, LASER_LANES, tile, c->stride, LASER_LANES, c->stride);
-        return;
+static void laser_pack_panel(const LaserCall *c, float *to, const float *from, ptrdiff_t row, float scale,
+                             float *spare) {
+    if (c->pair == 2) {
+        laser_pack_along(c, spare, from, row, LASER_LANES, scale);
+        laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units, 1, 0);
+    } else {
+        laser_transpose(to, LASER_LANES, from, row, LASER_LANES, c->stride, scale, c->bf16);
     }
-    laser_pack_along(c, spare, tile, LASER_LANES);
-    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units);
 }
 
 /* ---- Products of tiles ---- */
@@ -787,12 +849,12 @@ static void laser_wide_weights(LaserWork *w, const float *row_shift, int keys) {
         }
 }
 
-/* exp(v) of one column of a tile as power * 2^exponent. */
+/* exp(v) of one column of at most SPAN keys as power * 2^exponent. */
 static void laser_wide_values(const LaserCall *c, float *power, float *exponent, int head, int key, int keys,
                               int d) {
     const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, key) + d;
-    for (int j = 0; j < LASER_KEYS; j++) power[j] = j < keys ? v[j * c->shape->qkv_strides[1]] : 0;
-    for (int j = 0; j < LASER_KEYS; j += LASER_W) {
+    for (int j = 0; j < LASER_SPAN; j++) power[j] = j < keys ? v[j * c->shape->qkv_strides[1]] : 0;
+    for (int j = 0; j < LASER_SPAN; j += LASER_W) {
         LaserVec k, p = laser_exp_split(laser_load(power + j), &k) + 1;
         laser_store(power + j, p);
         laser_store(exponent + j, k);
@@ -830,7 +892,7 @@ static void laser_wide_sum(const LaserCall *c, LaserWork *w, int slot, int head,
         const int packed = c->v_across && tile < (int)c->wild_from[(size_t)slot * (stride + 1) + (size_t)d];
         const float shift = packed ? c->shift[(size_t)slot * stride + (size_t)d] : 0;
         const float center = packed && c->bf16 ? c->center[at * stride + (size_t)d] : 0;
-        float power[LASER_KEYS], exponent[LASER_KEYS];
+        float power[LASER_SPAN], exponent[LASER_SPAN];
         if (packed)
             laser_packed_values(c, power, exponent,
                                 c->v_across + at * (LASER_KEYS / (size_t)c->pair) * stride, d, shift);
@@ -872,43 +934,46 @@ static void laser_shift_columns(const LaserCall *c, int slot, int head) {
     }
 }
 
-/* V' = exp(v) 2^-n of a tile, its center, and where it is wild. */
-static void laser_exp_tile(const LaserCall *c, LaserWork *w, int slot, int tile, int keys) {
+/* V' = exp(v) 2^-n of a tile into w->tile; its center, and where it is wild. */
+static void laser_exp_tile(const LaserCall *c, LaserWork *w, const float *v, ptrdiff_t row, int slot,
+                           int tile, int keys) {
     const size_t stride = (size_t)c->stride, at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * stride;
     for (int d = 0; d < c->stride; d += LASER_W) {
         const LaserVec n = laser_load(c->shift + (size_t)slot * stride + d);
         LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(0);
         for (int j = 0; j < LASER_KEYS; j++) {
-            const LaserVec x = laser_load(w->tile + j * c->stride + d), y = x * LASER_LOG2E - n,
-                           e = laser_exp(x, n);
+            const LaserVec x = laser_load(v + j * row + d), y = x * LASER_LOG2E - n, e = laser_exp(x, n);
             laser_store(w->tile + j * c->stride + d, e);
             if (j >= keys) continue;
-            low = laser_select(e < low, e, low), high = laser_max(high, e);
+            low = laser_min(low, e), high = laser_max(high, e);
             wild = laser_select((y > 58) | (y < -58), laser_set(1), wild); /* 40 log 2 */
         }
         const LaserVec middle = (low + high) * 0.5f, top = low * 2.7f;
-        laser_store(c->center + at + d, laser_select(middle < top, middle, top));
+        laser_store(c->center + at + d, laser_min(middle, top));
         laser_store(c->wild_tiles + at + d, c->causal ? wild : laser_set(0));
     }
 }
 
 static void laser_pack_keys(const LaserCall *c, LaserWork *w, int slot, int head, int tile) {
-    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS, pair = (size_t)c->pair;
-    const size_t stride = (size_t)c->stride;
+    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS,
+                 stride = (size_t)c->stride;
+    const ptrdiff_t *strides = c->shape->qkv_strides;
     const int key = tile * LASER_KEYS;
-    laser_tile(c, w->tile, c->k, c->shape->qkv_strides, head, key, LASER_KEYS, 1);
-    laser_tile_round(c, w->tile, LASER_KEYS);
-    laser_pack_along(c, c->k_along + at * (size_t)c->units, w->tile, LASER_KEYS);
-    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, key, LASER_KEYS, 1);
-    if (c->laser) laser_exp_tile(c, w, slot, tile, laser_min(LASER_KEYS, c->T - key));
+    ptrdiff_t row;
+    const float *k = laser_view(c, w->tile, c->k, strides, head, key, LASER_KEYS, &row);
+    laser_pack_along(c, c->k_along + at * (size_t)c->units, k, row, LASER_KEYS, 1);
+    const float *v = laser_view(c, w->tile, c->v, strides, head, key, LASER_KEYS, &row);
+    if (c->laser) {
+        laser_exp_tile(c, w, v, row, slot, tile, laser_least(LASER_KEYS, c->T - key));
+        v = w->tile, row = c->stride;
+    }
     if (c->laser && c->bf16) {
         const float *center = c->center + at / LASER_KEYS * stride;
-        memcpy(c->v_exact + at * stride, w->tile, LASER_KEYS * stride * sizeof(float));
+        memcpy(c->v_exact + at * stride, v, LASER_KEYS * stride * sizeof *v);
         for (int i = 0; i < LASER_KEYS; i++)
             for (int d = 0; d < c->stride; d++) w->tile[i * c->stride + d] -= center[d];
     }
-    laser_tile_round(c, w->tile, LASER_KEYS);
-    laser_pack_across(c, c->v_across + at / pair * stride, w->tile, LASER_KEYS);
+    laser_pack_across(c, c->v_across + at / (size_t)c->pair * stride, v, row, LASER_KEYS, 1);
 }
 
 /* From which tile on each column of a head is wild, and whether any is. */
@@ -934,9 +999,13 @@ static void laser_list_wild(const LaserCall *c, LaserWork *w, int slot, int tile
 
 /* Scores of keys that a query does not see. */
 static void laser_mask(float *score, int keys, int key, int query) {
+    LaserInt lane;
+    memcpy(&lane, laser_lane, sizeof lane);
     for (int j = query > key ? query - key : 0; j < keys; j++)
-        for (int i = 0; i < LASER_LANES && query + i < key + j; i++)
-            score[j * LASER_LANES + i] = LASER_MASKED;
+        for (int x = 0; x < LASER_LANES; x += LASER_W) {
+            float *s = score + j * LASER_LANES + x;
+            laser_store(s, laser_select(lane < key + j - query - x, laser_set(LASER_MASKED), laser_load(s)));
+        }
 }
 
 /* One step of the online softmax: moves the row shifts to a tile of scores, rescaling the sums. */
@@ -952,10 +1021,7 @@ static void laser_move_shift(const LaserCall *c, LaserWork *w, int keys, int res
         /* beyond 2^22 a float has no fraction worth rounding */
         const LaserVec K =
             laser_max(old, laser_select(big < 4e6f, (top[x] + LASER_ROUND) - LASER_ROUND, top[x]));
-        const LaserInt moved = K > old;
-        int any = 0;
-        LASER_UNROLL for (int i = 0; i < LASER_W; i++) any |= moved[i];
-        if (!any) continue;
+        if (!laser_any(K > old)) continue;
         const LaserVec scale = laser_pow2(old - K);
         laser_store(w->row_shift + at, K);
         laser_store(w->row_sum + at, laser_load(w->row_sum + at) * scale);
@@ -978,14 +1044,17 @@ static void laser_weigh(const LaserCall *c, LaserWork *w, int keys, int exact) {
     for (int j = 0; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
             const float *s = w->score + j * LASER_LANES + x * LASER_W;
             LaserVec a = laser_exp2(laser_load(s) - K[x]), b = laser_exp2(laser_load(s + LASER_LANES) - K[x]);
-            sum[x] += a + b;
-            if (round) a = laser_round_bf16(a), b = laser_round_bf16(b);
-            weight[x] += a + b;
             float *to = w->weight + j / pair * LASER_LANES + x * LASER_W;
-            if (pair == 2)
-                laser_store(to, laser_across(a, b));
-            else
+            sum[x] += a + b;
+            if (pair == 2) {
+                const LaserVec pairs = laser_across(a, b);
+                laser_store(to, pairs);
+                laser_apart(pairs, &a, &b);
+            } else {
+                if (round) a = laser_round_bf16(a), b = laser_round_bf16(b);
                 laser_store(to, a), laser_store(to + LASER_LANES, b);
+            }
+            weight[x] += a + b;
         }
     LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
         const int at = x * LASER_W;
@@ -999,13 +1068,14 @@ static void laser_weigh(const LaserCall *c, LaserWork *w, int keys, int exact) {
    w->wild lists, and with_values the sums of a V. */
 static void laser_rows(const LaserCall *c, LaserWork *w, const float *q, int slot, int head, int panel,
                        int with_values) {
-    const int query = panel * LASER_LANES, end = laser_min(query + LASER_LANES, c->T), wild = w->wild[0] > 0;
+    const int query = panel * LASER_LANES, end = laser_least(query + LASER_LANES, c->T),
+              wild = w->wild[0] > 0;
     const size_t stride = (size_t)c->stride;
     for (int i = 0; i < LASER_LANES; i++)
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
     for (int i = 0; i < (int)w->wild[0] * LASER_LANES; i++) w->wide[i] = 0, w->wide_exponent[i] = LASER_NONE;
     for (int key = 0; key < end; key += LASER_KEYS) {
-        const int keys = laser_min(LASER_KEYS, end - key), diagonal = key + LASER_KEYS > query + 1;
+        const int keys = laser_least(LASER_KEYS, end - key), diagonal = key + LASER_KEYS > query + 1;
         /* LASER in bf16: what hangs on a tile's values, as their center does, may not reach rows that do not see
            all of the tile: the last tile is summed in float32. */
         const int exact = c->laser && c->bf16 && with_values && diagonal;
@@ -1045,26 +1115,31 @@ static void laser_normalise(const LaserCall *c, LaserWork *w, int slot) {
     }
 }
 
-/* Rows of a head from their transpose in w->sum, times `scale`; spoils w->tile. */
+/* Rows of a head from their transpose, times `scale`. */
 static void laser_write_rows(const LaserCall *c, LaserWork *w, float *out, const ptrdiff_t *strides, int head,
-                             int first, float scale) {
-    laser_transpose(w->tile, c->stride, w->sum, LASER_LANES, (int)laser_round_up((size_t)c->D, LASER_W),
-                    LASER_LANES);
-    for (int i = 0; i < LASER_LANES && first + i < c->T; i++) {
-        float *to = out + laser_at(c, strides, head, first + i);
-        for (int d = 0; d < c->D; d++) to[d] = w->tile[i * c->stride + d] * scale;
+                             int first, const float *transpose, float scale) {
+    const int count = laser_least(LASER_LANES, c->T - first),
+              columns = (int)laser_round_up((size_t)c->D, LASER_W);
+    out += laser_at(c, strides, head, first);
+    for (int i = 0; i < count; i++) laser_fetch(out, i * strides[1], c->D, 1);
+    if (c->D == columns && count == LASER_LANES) {
+        laser_transpose(out, strides[1], transpose, LASER_LANES, columns, LASER_LANES, scale, 0);
+        return;
     }
+    laser_transpose(w->tile, c->stride, transpose, LASER_LANES, columns, LASER_LANES, scale, 0);
+    for (int i = 0; i < count; i++)
+        memcpy(out + i * strides[1], w->tile + i * c->stride, (size_t)c->D * sizeof *out);
 }
 
 static void laser_forward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const int query = panel * LASER_LANES, last = laser_min(query + LASER_LANES, c->T) - 1;
-    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, c->scale_log2e);
-    laser_tile_round(c, w->tile, LASER_LANES);
-    laser_pack_panel(c, w->query, w->tile, w->other);
+    const int query = panel * LASER_LANES, last = laser_least(query + LASER_LANES, c->T) - 1;
+    ptrdiff_t row;
+    const float *q = laser_view(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, &row);
+    laser_pack_panel(c, w->query, q, row, c->scale_log2e, w->other);
     laser_list_wild(c, w, slot, last / LASER_KEYS);
     laser_rows(c, w, w->query, slot, head, panel, 1);
     laser_normalise(c, w, slot);
-    laser_write_rows(c, w, c->new_out, c->shape->out_strides, head, query, 1);
+    laser_write_rows(c, w, c->new_out, c->shape->out_strides, head, query, w->sum, 1);
     for (int x = 0; x < LASER_LANES; x += LASER_W)
         laser_store(w->row_sum + x, laser_log(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
     for (int i = 0; c->new_lse && i <= last - query; i++)
@@ -1079,30 +1154,37 @@ LASER_INLINE int laser_thread(void) {
 #endif
 }
 
+/* The heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then what is left,
+   all threads on one lot of heads. */
 LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                                     const AttentionShape *shape) {
     LaserCall call = {.shape = shape, .q = q, .k = k, .v = v, .new_out = out, .new_lse = lse}, *c = &call;
     void *memory = laser_begin(c, 0);
-    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES;
-#pragma omp parallel num_threads(c->threads)
-    {
+    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES, alone = c->heads - c->heads % c->threads;
+    const int n = c->heads - alone;
+    LASER_OMP(omp parallel num_threads(c->threads)) {
         LaserWork w;
-        laser_carve_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
-        for (int head = 0; head < c->heads; head += c->flight) {
-            const int n = laser_min(c->flight, c->heads - head);
-#pragma omp for schedule(static)
-            for (int s = 0; s < n; s++)
-                if (c->laser) laser_shift_columns(c, s, head + s);
-#pragma omp for schedule(static)
-            for (int i = 0; i < n * c->tiles; i++)
-                laser_pack_keys(c, &w, i / c->tiles, head + i / c->tiles, i % c->tiles);
-#pragma omp for schedule(static)
-            for (int s = 0; s < n; s++)
-                if (c->laser) laser_find_wild(c, s);
-#pragma omp for schedule(dynamic)
-            for (int i = 0; i < n * panels; i++) /* the longest rows first */
-                laser_forward_panel(c, &w, i % n, head + i % n, panels - 1 - i / n);
+        const int me = laser_thread();
+        laser_carve_work(c, &w, c->work + (size_t)me * c->work_size);
+        LASER_OMP(omp for schedule(dynamic))
+        for (int head = 0; head < alone; head++) {
+            if (c->laser) laser_shift_columns(c, me, head);
+            for (int tile = 0; tile < c->tiles; tile++) laser_pack_keys(c, &w, me, head, tile);
+            if (c->laser) laser_find_wild(c, me);
+            for (int panel = 0; panel < panels; panel++) laser_forward_panel(c, &w, me, head, panel);
         }
+        LASER_OMP(omp for schedule(static))
+        for (int s = 0; s < n; s++)
+            if (c->laser) laser_shift_columns(c, s, alone + s);
+        LASER_OMP(omp for schedule(static))
+        for (int i = 0; i < n * c->tiles; i++)
+            laser_pack_keys(c, &w, i / c->tiles, alone + i / c->tiles, i % c->tiles);
+        LASER_OMP(omp for schedule(static))
+        for (int s = 0; s < n; s++)
+            if (c->laser) laser_find_wild(c, s);
+        LASER_OMP(omp for schedule(dynamic))
+        for (int i = 0; i < n * panels; i++) /* the longest rows first */
+            laser_forward_panel(c, &w, i % n, alone + i % n, panels - 1 - i / n);
     }
     LASER_FREE(memory);
 }
@@ -1121,6 +1203,7 @@ static void laser_scan_columns(const LaserCall *c, LaserWork *w, int slot, int h
     for (int d = 0; d < c->D; d++) low[d] = high[d] = v[d];
     for (int t = 1; t < c->T; t++) {
         v += c->shape->qkv_strides[1];
+        laser_fetch(v, LASER_AHEAD * c->shape->qkv_strides[1], c->D, 0);
         for (int d = 0; d < c->D; d++) {
             low[d] = v[d] < low[d] ? v[d] : low[d];
             high[d] = v[d] > high[d] ? v[d] : high[d];
@@ -1141,22 +1224,24 @@ static void laser_pack_keys_backward(const LaserCall *c, LaserWork *w, int slot,
     const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS;
     const float *center = c->shift + (size_t)slot * (size_t)c->stride;
     const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    laser_tile(c, w->tile, c->k, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS, 1);
-    laser_tile_round(c, w->tile, LASER_KEYS);
-    laser_pack_along(c, c->k_along + at * (size_t)c->units, w->tile, LASER_KEYS);
-    if (c->pair == 2) laser_pack_across(c, c->k_across + at / 2 * (size_t)c->stride, w->tile, LASER_KEYS);
-    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, tile * LASER_KEYS, LASER_KEYS, 1);
-    for (int i = 0; c->laser && i < LASER_KEYS; i++)
-        for (int d = 0; d < c->stride; d += LASER_W) {
-            float *v = w->tile + i * c->stride + d;
-            LaserVec expm1;
-            laser_exp_expm1(laser_load(v) - laser_load(center + d), &expm1);
-            laser_store(v, expm1);
-        }
-    for (int n = 1; n <= (int)wild[0]; n++)
-        for (int i = 0; i < LASER_KEYS; i++) w->tile[i * c->stride + (int)wild[n]] = 0;
-    laser_tile_round(c, w->tile, LASER_KEYS);
-    laser_pack_along(c, c->v_along + at * (size_t)c->units, w->tile, LASER_KEYS);
+    const ptrdiff_t *strides = c->shape->qkv_strides;
+    ptrdiff_t row;
+    const float *k = laser_view(c, w->tile, c->k, strides, head, tile * LASER_KEYS, LASER_KEYS, &row);
+    laser_pack_along(c, c->k_along + at * (size_t)c->units, k, row, LASER_KEYS, 1);
+    if (c->pair == 2) laser_pack_across(c, c->k_across + at / 2 * (size_t)c->stride, k, row, LASER_KEYS, 1);
+    const float *v = laser_view(c, w->tile, c->v, strides, head, tile * LASER_KEYS, LASER_KEYS, &row);
+    if (c->laser) {
+        for (int i = 0; i < LASER_KEYS; i++)
+            for (int d = 0; d < c->stride; d += LASER_W) {
+                LaserVec expm1;
+                laser_exp_expm1(laser_load(v + i * row + d) - laser_load(center + d), &expm1);
+                laser_store(w->tile + i * c->stride + d, expm1);
+            }
+        for (int n = 1; n <= (int)wild[0]; n++)
+            for (int i = 0; i < LASER_KEYS; i++) w->tile[i * c->stride + (int)wild[n]] = 0;
+        v = w->tile, row = c->stride;
+    }
+    laser_pack_along(c, c->v_along + at * (size_t)c->units, v, row, LASER_KEYS, 1);
 }
 
 /* Where lse in float32 has too few digits left for the weights, or a column is wild, sums are computed again. */
@@ -1186,7 +1271,7 @@ static void laser_row_sums(const LaserCall *c, LaserWork *w, const float *q, int
     }
 }
 
-/* Takes the wild columns out of dO: leaves do / sum for them, and adds do to the row terms. */
+/* Takes the wild columns out of dO in w->other: leaves do / sum for them, and adds do to the row terms. */
 static void laser_wild_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *term) {
     for (int n = 0; n < (int)w->wild[0]; n++) {
         const size_t at =
@@ -1201,35 +1286,28 @@ static void laser_wild_gradient(const LaserCall *c, LaserWork *w, int slot, int 
     }
 }
 
-/* dO' / sum of a panel in place of dO in w->other, w->tile holding O; and the row terms, over the sum:
-   standard sum_d do o; LASER, V' being packed without its center: sum_d do (1 - exp(m - o)). */
-static void laser_panel_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *term) {
+/* dO' / sum of a row in place of dO; returns the row term before it is divided by the sum: standard sum_d do o;
+   LASER, V' being packed without its center: sum_d do (1 - exp(m - o)). */
+static float laser_row_gradient(const LaserCall *c, float *dout, const float *out, int slot, float inverse) {
     const float *center = c->shift + (size_t)slot * (size_t)c->stride;
-    for (int i = 0; i < LASER_LANES; i++) term[i] = 0;
-    laser_wild_gradient(c, w, slot, query, term);
-    for (int i = 0; i < LASER_LANES; i++) {
-        const float inverse = w->row_sum[i];
-        LaserVec row = laser_set(0);
-        for (int d = 0; d < c->stride; d += LASER_W) {
-            LaserVec g = laser_load(w->other + i * c->stride + d),
-                     o = laser_load(w->tile + i * c->stride + d), expm1;
-            if (!c->laser) {
-                row += g * o;
-            } else {
-                const LaserVec m = laser_load(center + d);
-                if (!c->causal) /* where o stays at its floor there is no gradient */
-                    g = laser_select(o > laser_load(c->floor + (size_t)slot * (size_t)c->stride + d), g,
-                                     laser_set(0));
-                const LaserVec exp = laser_exp_expm1(m - o, &expm1);
-                row -= g * expm1;
-                g *= exp;
-            }
-            laser_store(w->other + i * c->stride + d, g * inverse);
+    const float *floor = c->floor + (size_t)slot * (size_t)c->stride;
+    LaserVec row = laser_set(0);
+    for (int d = 0; d < c->stride; d += LASER_W) {
+        LaserVec g = laser_load(dout + d), o = laser_load(out + d), expm1;
+        if (!c->laser) {
+            row += g * o;
+        } else {
+            if (!c->causal)
+                g = laser_select(o > laser_load(floor + d), g, laser_set(0)); /* none from the floor */
+            const LaserVec exp = laser_exp_expm1(laser_load(center + d) - o, &expm1);
+            row -= g * expm1;
+            g *= exp;
         }
-        float total = 0;
-        for (int x = 0; x < LASER_W; x++) total += row[x];
-        term[i] = (term[i] + total) * inverse;
+        laser_store(dout + d, g * inverse);
     }
+    float total = 0;
+    for (int x = 0; x < LASER_W; x++) total += row[x];
+    return total;
 }
 
 /* Packs a panel of queries and of gradients. */
@@ -1237,30 +1315,43 @@ static void laser_pack_queries(const LaserCall *c, LaserWork *w, int slot, int h
     const int query = panel * LASER_LANES;
     const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
     const size_t along = at * (size_t)c->units, across = at / (size_t)c->pair * (size_t)c->stride;
-    laser_tile(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, c->scale_log2e);
-    laser_tile_round(c, w->tile, LASER_LANES);
-    laser_pack_panel(c, c->q_panels + along, w->tile, w->other);
-    laser_pack_across(c, c->q_across + across, w->tile, LASER_LANES);
+    ptrdiff_t row, dout_row;
+    const float *q = laser_view(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, &row);
+    laser_pack_panel(c, c->q_panels + along, q, row, c->scale_log2e, w->other);
+    laser_pack_across(c, c->q_across + across, q, row, LASER_LANES, c->scale_log2e);
     laser_row_sums(c, w, c->q_panels + along, slot, head, panel);
     memcpy(c->row_shift + at, w->row_shift, LASER_LANES * sizeof(float));
-    laser_tile(c, w->tile, c->out, c->shape->out_strides, head, query, LASER_LANES, 1);
-    laser_tile(c, w->other, c->dout, c->shape->out_strides, head, query, LASER_LANES, 1);
-    laser_panel_gradient(c, w, slot, query, c->row_term + at);
-    laser_tile_round(c, w->other, LASER_LANES);
-    laser_pack_panel(c, c->g_panels + along, w->other, w->tile);
-    laser_pack_across(c, c->g_across + across, w->other, LASER_LANES);
+    const float *out = laser_view(c, w->tile, c->out, c->shape->out_strides, head, query, LASER_LANES, &row);
+    const float *dout =
+        laser_view(c, w->other, c->dout, c->shape->out_strides, head, query, LASER_LANES, &dout_row);
+    float *term = c->row_term + at;
+    for (int i = 0; i < LASER_LANES; i++) {
+        term[i] = 0;
+        laser_fetch(out, (i + LASER_AHEAD) * row, c->D, 0);
+        laser_fetch(dout, (i + LASER_AHEAD) * dout_row, c->D, 0);
+        if (dout != w->other)
+            memcpy(w->other + i * c->stride, dout + i * dout_row, (size_t)c->stride * sizeof *dout);
+    }
+    laser_wild_gradient(c, w, slot, query, term);
+    for (int i = 0; i < LASER_LANES; i++) {
+        const float inverse = w->row_sum[i];
+        term[i] += laser_row_gradient(c, w->other + i * c->stride, out + i * row, slot, inverse);
+        term[i] *= inverse;
+    }
+    laser_pack_panel(c, c->g_panels + along, w->other, c->stride, 1, w->tile);
+    laser_pack_across(c, c->g_across + across, w->other, c->stride, LASER_LANES, 1);
 }
 
 /* do_id p_ijd of the wild columns of a tile: summed over them into w->weight, for dS; over the queries into dv. */
 static void laser_wide_gradient(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys,
                                 int query) {
     const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    memset(w->weight, 0, LASER_KEYS * LASER_LANES * sizeof(float));
+    memset(w->weight, 0, LASER_SPAN * LASER_LANES * sizeof(float));
     for (int n = 0; n < (int)wild[0]; n++) {
         const size_t at =
             ((size_t)slot * (size_t)c->D + (size_t)n) * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
         const int d = (int)wild[1 + n];
-        float power[LASER_KEYS], exponent[LASER_KEYS];
+        float power[LASER_SPAN], exponent[LASER_SPAN];
         laser_wide_values(c, power, exponent, head, key, keys, d);
         for (int j = 0; j < keys; j++) {
             LaserVec sum = laser_set(0);
@@ -1306,17 +1397,17 @@ static void laser_slopes(const LaserCall *c, LaserWork *w, size_t at, int keys, 
     }
 }
 
-/* One panel of queries against one tile of keys: its columns of the weights and of dS, and its dq. */
+/* One panel of queries against some keys: its columns of the weights and of dS, and its dq. */
 static void laser_backward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int part, int key,
-                                 int panel, int accumulate) {
+                                 int keys, int panel, int accumulate) {
+    const int all = (int)laser_round_up((size_t)keys, LASER_ROWS);
     const int query = panel * LASER_LANES, offset = query % LASER_QUERIES, lda = LASER_QUERIES / c->pair;
-    int keys = laser_min(laser_min(LASER_KEYS, c->T - key), query + LASER_LANES - key);
+    keys = laser_least(keys, query + LASER_LANES - key);
     if (keys < 0) keys = 0;
-    const int even = keys + keys % 2, diagonal = key + LASER_KEYS > query + 1;
-    for (int j = keys; j < LASER_KEYS; j++) { /* keys that no query of the panel sees */
-        memset(w->a_along + j * lda + offset / c->pair, 0, LASER_LANES / (size_t)c->pair * sizeof(float));
-        memset(w->ds_along + j * lda + offset / c->pair, 0, LASER_LANES / (size_t)c->pair * sizeof(float));
-    }
+    const int even = keys + keys % 2, diagonal = key + keys > query + 1;
+    for (int j = keys; j < all; j++) /* keys that no query of the panel sees */
+        for (int i = j * lda + offset / c->pair, x = 0; x < LASER_LANES / c->pair; x++)
+            w->a_along[i + x] = w->ds_along[i + x] = 0;
     if (keys == 0) return;
     const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
     const size_t tile = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key, units = (size_t)c->units;
@@ -1343,35 +1434,38 @@ static void laser_backward_panel(const LaserCall *c, LaserWork *w, int slot, int
 static void laser_write_keys(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys) {
     const float *center = c->shift + (size_t)slot * (size_t)c->stride;
     const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    laser_tile(c, w->tile, c->v, c->shape->qkv_strides, head, key, keys, 1);
-    for (int i = 0; c->laser && i < keys; i++)
-        for (int d = 0; d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
-            float *v = w->tile + i * c->stride + d;
-            LaserVec expm1;
-            laser_store(v, laser_exp_expm1(laser_load(v) - laser_load(center + d), &expm1));
-        }
-    for (int n = 1; n <= (int)wild[0]; n++)
-        for (int i = 0; i < keys; i++) w->tile[i * c->stride + (int)wild[n]] = 1;
+    const ptrdiff_t token = c->shape->qkv_strides[1], first = laser_at(c, c->shape->qkv_strides, head, key);
+    ptrdiff_t row;
+    const float *v =
+        c->laser ? laser_view(c, w->tile, c->v, c->shape->qkv_strides, head, key, keys, &row) : NULL;
     for (int i = 0; i < keys; i++) {
-        const ptrdiff_t at = laser_at(c, c->shape->qkv_strides, head, key + i);
-        for (int d = 0; d < c->D; d++) {
-            c->dk[at + d] = w->dk[i * c->stride + d] * 0.693147181f; /* q is packed times log2(e) */
-            c->dv[at + d] = w->dv[i * c->stride + d] * (c->laser ? w->tile[i * c->stride + d] : 1);
+        float *dv = w->dv + i * c->stride;
+        laser_fetch(c->dk + first, (i + LASER_AHEAD) * token, c->D, 1);
+        laser_fetch(c->dv + first, (i + LASER_AHEAD) * token, c->D, 1);
+        for (int n = 1; n <= (int)wild[0]; n++) w->wide[n] = dv[(int)wild[n]];
+        for (int d = 0; c->laser && d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
+            LaserVec expm1,
+                exp = laser_exp_expm1(laser_load(v + i * row + d) - laser_load(center + d), &expm1);
+            laser_store(dv + d, laser_load(dv + d) * exp);
         }
+        for (int n = 1; n <= (int)wild[0]; n++) dv[(int)wild[n]] = w->wide[n]; /* whole as it is */
+        laser_scale_row(c->dk + first + i * token, w->dk + i * c->stride, c->D,
+                        0.693147181f); /* q is times log2(e) */
+        laser_scale_row(c->dv + first + i * token, dv, c->D, 1);
     }
 }
 
-/* dk and dv of one tile of keys, and its part of dq. */
-static void laser_backward_keys(const LaserCall *c, LaserWork *w, int slot, int head, int part, int tile,
-                                int accumulate) {
-    const int key = tile * LASER_KEYS, keys = laser_min(LASER_KEYS, c->T - key);
-    const size_t size = LASER_KEYS * (size_t)c->stride;
+/* dk and dv of some keys, and what they add to dq. */
+static void laser_backward_keys(const LaserCall *c, LaserWork *w, int slot, int head, int part, int key,
+                                int keys, int accumulate) {
+    const size_t size = LASER_SPAN * (size_t)c->stride;
     memset(w->dk, 0, size * sizeof(float));
     memset(w->dv, 0, size * sizeof(float));
     for (int first = key / LASER_QUERIES * LASER_QUERIES; first < c->T; first += LASER_QUERIES) {
         int queries = 0;
         for (; queries < LASER_QUERIES && first + queries < c->T; queries += LASER_LANES)
-            laser_backward_panel(c, w, slot, head, part, key, (first + queries) / LASER_LANES, accumulate);
+            laser_backward_panel(c, w, slot, head, part, key, keys, (first + queries) / LASER_LANES,
+                                 accumulate);
         const size_t at =
             ((size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)first) / (size_t)c->pair;
         laser_product_queries(c, w->dv, w->a_along, c->g_across + at * (size_t)c->stride, keys, key - first,
@@ -1387,28 +1481,37 @@ static int laser_part_begin(const LaserCall *c, int part) {
     return (int)(c->tiles * (1 - sqrt(1 - (double)part / c->parts)) + 0.5);
 }
 
+/* Backward over the keys of one part of a head. */
+static void laser_backward_part(const LaserCall *c, LaserWork *w, int slot, int head, int part) {
+    const int first = laser_part_begin(c, part) * LASER_KEYS,
+              end = laser_part_begin(c, part + 1) * LASER_KEYS;
+    for (int key = first; key < laser_least(end, c->T); key += LASER_SPAN)
+        laser_backward_keys(c, w, slot, head, part, key,
+                            laser_least(LASER_SPAN, laser_least(end, c->T) - key), key > first);
+}
+
 /* dq of a panel: its parts, summed in order. */
 static void laser_write_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
     const size_t size = (size_t)c->stride * LASER_LANES;
     const int query = panel * LASER_LANES;
-    memset(w->sum, 0, size * sizeof(float));
+    const float *sum = NULL;
     for (int part = 0; part < c->parts; part++) {
         const int first = laser_part_begin(c, part), last = laser_part_begin(c, part + 1);
         if (first == last || first * LASER_KEYS >= query + LASER_LANES) continue;
-        const size_t from =
+        const size_t at =
             ((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel;
-        for (size_t i = 0; i < (size_t)c->D * LASER_LANES; i += LASER_W)
-            laser_store(w->sum + i, laser_load(w->sum + i) + laser_load(c->dq_parts + from * size + i));
+        const float *from = c->dq_parts + at * size;
+        for (size_t i = 0; sum && i < (size_t)c->D * LASER_LANES; i += LASER_W)
+            laser_store(w->sum + i, laser_load(sum + i) + laser_load(from + i));
+        sum = sum ? w->sum : from;
     }
-    laser_write_rows(c, w, c->dq, c->shape->qkv_strides, head, query, c->scale);
+    laser_write_rows(c, w, c->dq, c->shape->qkv_strides, head, query, sum, c->scale);
 }
 
-/* Room for the wild columns of the heads in flight, should there be any. */
-static void laser_make_wild(LaserCall *c, void **memory, int n) {
+/* Room for the wild columns of the heads in flight, should one have any. */
+static void laser_make_wild(LaserCall *c, void **memory, int slot) {
     const size_t size = (size_t)c->flight * (size_t)c->D * (size_t)c->blocks * LASER_QUERIES;
-    int any = 0;
-    for (int s = 0; s < n; s++) any |= c->wild[s * (c->D + 1)] > 0;
-    if (!any || *memory) return;
+    if (c->wild[slot * (c->D + 1)] == 0 || *memory) return;
     *memory = laser_allocate(2 * size);
     c->wild_g = laser_aligned(*memory), c->wild_exponent = c->wild_g + size;
 }
@@ -1428,32 +1531,37 @@ LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const floa
                       .dv = dv},
               *c = &call;
     void *memory = laser_begin(c, 1), *wild = NULL;
-    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES;
-#pragma omp parallel num_threads(c->threads)
-    {
+    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES, alone = c->heads - c->heads % c->threads;
+    const int n = c->heads - alone;
+    LASER_OMP(omp parallel num_threads(c->threads)) {
         LaserWork w;
-        laser_carve_work(c, &w, c->work + (size_t)laser_thread() * c->work_size);
-        for (int head = 0; head < c->heads; head += c->flight) {
-            const int n = laser_min(c->flight, c->heads - head);
-#pragma omp for schedule(static)
-            for (int s = 0; s < n; s++) laser_scan_columns(c, &w, s, head + s);
-#pragma omp single
-            laser_make_wild(c, &wild, n);
-#pragma omp for schedule(static)
-            for (int i = 0; i < n * c->tiles; i++)
-                laser_pack_keys_backward(c, &w, i / c->tiles, head + i / c->tiles, i % c->tiles);
-#pragma omp for schedule(dynamic)
-            for (int i = 0; i < n * panels; i++) laser_pack_queries(c, &w, i % n, head + i % n, i / n);
-#pragma omp for schedule(dynamic)
-            for (int i = 0; i < n * c->parts; i++) {
-                const int part = i / n, first = laser_part_begin(c, part),
-                          last = laser_part_begin(c, part + 1);
-                for (int tile = first; tile < last; tile++)
-                    laser_backward_keys(c, &w, i % n, head + i % n, part, tile, tile > first);
-            }
-#pragma omp for schedule(static)
-            for (int i = 0; i < n * panels; i++) laser_write_queries(c, &w, i % n, head + i % n, i / n);
+        const int me = laser_thread();
+        laser_carve_work(c, &w, c->work + (size_t)me * c->work_size);
+        LASER_OMP(omp for schedule(dynamic))
+        for (int head = 0; head < alone; head++) {
+            laser_scan_columns(c, &w, me, head);
+            LASER_OMP(omp critical(laser_wild))
+            laser_make_wild(c, &wild, me);
+            for (int tile = 0; tile < c->tiles; tile++) laser_pack_keys_backward(c, &w, me, head, tile);
+            for (int panel = 0; panel < panels; panel++) laser_pack_queries(c, &w, me, head, panel);
+            for (int part = 0; part < c->parts; part++) laser_backward_part(c, &w, me, head, part);
+            for (int panel = 0; panel < panels; panel++) laser_write_queries(c, &w, me, head, panel);
         }
+        LASER_OMP(omp for schedule(static))
+        for (int s = 0; s < n; s++) {
+            laser_scan_columns(c, &w, s, alone + s);
+            LASER_OMP(omp critical(laser_wild))
+            laser_make_wild(c, &wild, s);
+        }
+        LASER_OMP(omp for schedule(static))
+        for (int i = 0; i < n * c->tiles; i++)
+            laser_pack_keys_backward(c, &w, i / c->tiles, alone + i / c->tiles, i % c->tiles);
+        LASER_OMP(omp for schedule(dynamic))
+        for (int i = 0; i < n * panels; i++) laser_pack_queries(c, &w, i % n, alone + i % n, i / n);
+        LASER_OMP(omp for schedule(dynamic))
+        for (int i = 0; i < n * c->parts; i++) laser_backward_part(c, &w, i % n, alone + i % n, i / n);
+        LASER_OMP(omp for schedule(static))
+        for (int i = 0; i < n * panels; i++) laser_write_queries(c, &w, i % n, alone + i % n, i / n);
     }
     LASER_FREE(memory);
     LASER_FREE(wild);
