@@ -34,7 +34,8 @@ int main(int argc, char **argv) {
     if (options.threads > 0) omp_set_num_threads((int)options.threads);
 #endif
     char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
-    if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, NULL))
+    long step;
+    if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, &step))
         snprintf(folder, sizeof folder, "%s", argv[0]);
     Model model = model_load(folder, 1);
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
