@@ -225,10 +225,18 @@ MATMUL_INLINE MatmulLanes matmul_pairs_in_a_row(MatmulLanes x, MatmulLanes next)
 }
 #endif
 
+/* What to fetch from memory during a tile: the next floats that will be needed, so many lines of 16 in every turn. */
+enum { MATMUL_TURN = 16 /* units */ };
+typedef struct {
+    const float *next;
+    int lines;
+} MatmulFetch;
+
 /* The micro-kernel: `rows` <= MR rows of one tile, out = add (NULL: 0) + panel of A . panel of B. The first
    `valid` rows are written. `rows` and `pairs` are constants where it is called. */
 MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units, const float *a,
-                                 const float *b, int valid, float *out, int64_t stride, const float *add) {
+                                 const float *b, int valid, MatmulFetch fetch, float *out, int64_t stride,
+                                 const float *add) {
     MatmulLanes acc[MATMUL_MR][MATMUL_NV];
     MATMUL_UNROLL
     for (int i = 0; i < rows; i++) {
@@ -236,10 +244,11 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
         for (int j = 0; j < MATMUL_NV; j++) acc[i][j] = matmul_splat(0);
     }
     for (int64_t unit = 0, end = 0; unit < units;) {
-        const int64_t turn = end / 16; /* a row of `add` is fetched every 16 units, in time for the end */
+        const int64_t turn = end / MATMUL_TURN; /* a row of `add` in each of the first turns */
         if (add && turn < valid)
             for (int j = 0; j < MATMUL_NR; j += 16) __builtin_prefetch(add + turn * stride + j, 1);
-        for (end = matmul_min(end + 16, units); unit < end; unit++, a += MATMUL_MR, b += MATMUL_NR) {
+        for (int l = 0; l < fetch.lines; l++, fetch.next += 16) __builtin_prefetch(fetch.next, 0, 2);
+        for (end = matmul_min(end + MATMUL_TURN, units); unit < end; unit++, a += MATMUL_MR, b += MATMUL_NR) {
             MatmulLanes column[MATMUL_NV];
             MATMUL_UNROLL
             for (int j = 0; j < MATMUL_NV; j++) column[j] = *(const MatmulLanes *)(b + j * MATMUL_LANES);
@@ -270,13 +279,13 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
 
 /* The kernel for so many rows, or the next larger one. */
 static inline void matmul_kernel_for(int rows, bool pairs, int64_t units, const float *a, const float *b,
-                                     float *out, int64_t stride, const float *add) {
+                                     MatmulFetch fetch, float *out, int64_t stride, const float *add) {
 #define MATMUL_KERNEL_UP_TO(n)                                                                               \
     if (rows <= (n)) {                                                                                       \
         if (pairs)                                                                                           \
-            matmul_kernel(n, true, units, a, b, rows, out, stride, add);                                     \
+            matmul_kernel(n, true, units, a, b, rows, fetch, out, stride, add);                              \
         else                                                                                                 \
-            matmul_kernel(n, false, units, a, b, rows, out, stride, add);                                    \
+            matmul_kernel(n, false, units, a, b, rows, fetch, out, stride, add);                             \
         return;                                                                                              \
     }
     MATMUL_KERNEL_UP_TO(1)
@@ -536,7 +545,8 @@ typedef struct {
    k-block's lie a_step and b_step floats on. At the edges, or when nobody wants the floats in memory, the tile is
    summed in `scratch`. */
 static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared, int64_t r, int64_t c,
-                               const float *a, int64_t a_step, const float *b, int64_t b_step) {
+                               const float *a, int64_t a_step, const float *b, int64_t b_step,
+                               MatmulFetch fetch) {
     const int64_t row = r * MATMUL_MR, column = c * MATMUL_NR, stride = job->b.count;
     const int rows = (int)matmul_min(MATMUL_MR, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
@@ -552,7 +562,7 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     for (int64_t block = shared->block; block < shared->last_block; block++) {
         const int64_t depth = matmul_min(job->depth, job->K - block * job->depth);
         const int64_t units = pairs ? (depth + 1) / 2 : depth;
-        matmul_kernel_for(rows, pairs, units, a, b, to, to_stride, add);
+        matmul_kernel_for(rows, pairs, units, a, b, fetch, to, to_stride, add);
         add = to, a += a_step, b += b_step;
     }
     if (job->to.finish && shared->last_block == job->k_blocks)
@@ -570,14 +580,18 @@ static inline void matmul_block(const MatmulJob *job, const MatmulShared *shared
     for (int64_t block = shared->block; block < shared->last_block; block++)
         matmul_pack_panels(job, shared->is_a, packed + (block - shared->block) * own_step, block, own,
                            own_end);
+    /* While the own panels meet one shared panel, the next is fetched into the second-level cache, a share each. */
+    const int64_t turns = matmul_ceil(panel, MATMUL_TURN * (shared->is_a ? MATMUL_MR : MATMUL_NR));
+    const int lines = (int)matmul_min(4, matmul_ceil(panel, 16 * turns * (own_end - own)));
     for (int64_t s = from; s < to; s++)
         for (int64_t o = own; o < own_end; o++) {
             const float *own_at = packed + (o - own) * own_panel;
             const float *at = shared->packed + (s - shared->first) * panel;
+            const MatmulFetch fetch = {at + panel + (o - own) * turns * lines * 16, s + 1 < to ? lines : 0};
             if (shared->is_a)
-                matmul_tile(job, shared, s, o, at, step, own_at, own_step);
+                matmul_tile(job, shared, s, o, at, step, own_at, own_step, fetch);
             else
-                matmul_tile(job, shared, o, s, own_at, own_step, at, step);
+                matmul_tile(job, shared, o, s, own_at, own_step, at, step, fetch);
         }
 }
 
