@@ -1435,7 +1435,7 @@ static void laser_write_keys(const LaserCall *c, LaserWork *w, int slot, int hea
     const float *center = c->shift + (size_t)slot * (size_t)c->stride;
     const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
     const ptrdiff_t token = c->shape->qkv_strides[1], first = laser_at(c, c->shape->qkv_strides, head, key);
-    ptrdiff_t row;
+    ptrdiff_t row = 0;
     const float *v =
         c->laser ? laser_view(c, w->tile, c->v, c->shape->qkv_strides, head, key, keys, &row) : NULL;
     for (int i = 0; i < keys; i++) {
