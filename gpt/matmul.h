@@ -3,24 +3,47 @@
    matmul_forward         out (N, OC)     = addend + inp (N, C) . weight (OC, C)^T
    matmul_backward_input  dinp (N, C)     = addend + dout (N, OC) . weight (OC, C)
    matmul_backward_weight dweight (OC, C) += dout (N, OC)^T . inp (N, C)
-       Matrices are row-major and contiguous, any sizes from 1. addend has the shape of the output, or is NULL
+       Matrices are row-major and contiguous, of any size. addend has the shape of the output, or is NULL
        for 0; it may be the output itself. No other overlap is allowed. MATMUL_BF16 rounds the operands to bf16
        (nearest even; infinities and NaNs stay) on the way in; products and sums are float32 either way.
 
+   The same three for a training step that is short of memory bandwidth, with the same sums to the bit:
+
+   matmul_pack_weight     a weight in the form both products read it in; once after every update of it. The
+                          first call allocates, later ones reuse; matmul_free_weight gives it back; start from {0}.
+   matmul_forward_packed, matmul_backward_input_packed
+                          read a packed weight, and floats or bf16 (matmul_floats(x), matmul_halves(x)). Their
+                          MatmulOutput is {out, addend, finish, context}: finish is called once for every finished
+                          tile while it is in the first-level cache, from many threads at once, and may read it,
+                          change it, write something else from it. With out NULL nothing else is written:
+
+       static void keep_relu(void *context, const MatmulTile *t) {    // context: uint16_t hidden (N, OC)
+           for (int i = 0; i < t->rows; i++)
+               for (int j = 0; j < t->columns; j++)
+                   ((uint16_t *)context)[(t->row + i) * OC + t->column + j] =
+                       matmul_bf16(fmaxf(t->values[i * t->stride + j], 0));
+       }
+       matmul_forward_packed((MatmulOutput){.finish = keep_relu, .context = hidden}, matmul_halves(x), &w1, N);
+
+   matmul_backward_weight_from   the weight gradient from floats or bf16
+   matmul_bf16, matmul_from_bf16, matmul_to_bf16   the rounding itself, of one value or many
+
    All functions may be called from several threads at once; each uses OpenMP inside unless it already runs
    in a parallel region. The result has the same bits for any number of threads: an element of the output is
-   one ordered sum over k, cut into blocks whose size depends on K only.
+   one ordered sum over k, cut into blocks whose size depends on K only. Memory running out ends the program.
 
    How it works, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008) and
    BLIS (Van Zee & van de Geijn, 2015). out (M, N) = A (M, K) . B (K, N) is cut into tiles of MR x NR that
-   fit the registers. B is packed into panels of NR columns, A into panels of MR rows, both k-major, so that the
+   fit the registers. A is packed into panels of MR rows, B into panels of NR columns, both k-major, so that the
    micro-kernel reads both as streams:
 
        panel of A: [unit][MR]     panel of B: [unit][NR]     acc[i][j] += a[unit][i] * b[unit][j]
 
    A unit is 32 bits: a float, or with native bf16 dot products two bf16 neighbours in k. Everything that
    differs between machines (vector width, tile shape, multiply-add) is in the section "the machine".
-   Threads share the packed B; each takes blocks of the output and packs the rows of A that its block needs. */
+   For each k-block all threads pack the smaller operand together; then each takes blocks of the larger one,
+   packs a block into its second-level cache and meets it with all shared panels. Multiply-adds reach their
+   full rate only when contracted (-std=gnu11, not c11, or -ffp-contract=fast). */
 #ifndef GPT_MATMUL_H
 #define GPT_MATMUL_H
 
@@ -628,7 +651,7 @@ static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, 
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1, step = per_unit * MATMUL_LANES;
     job->K = K;
     job->k_blocks = matmul_max(1, matmul_ceil(K, MATMUL_UNITS * per_unit));
-    job->depth = matmul_ceil(matmul_ceil(K, job->k_blocks), step) * step;
+    job->depth = matmul_max(1, matmul_ceil(matmul_ceil(K, job->k_blocks), step)) * step;
     job->k_blocks = matmul_max(1, matmul_ceil(K, job->depth));
     matmul_plan_side(&job->a, job, MATMUL_MR, M);
     matmul_plan_side(&job->b, job, MATMUL_NR, N);
@@ -637,6 +660,7 @@ static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, 
 /* Packs groups of the shared side (unless it came packed), and deals blocks of the own side to the threads. */
 static inline void matmul_run(const MatmulJob *job) {
     const int64_t M = job->a.count, N = job->b.count;
+    if (M <= 0 || N <= 0) return;
     const int threads = matmul_threads(2.0 * (double)M * (double)N * (double)job->K);
     const bool share_a = !job->packed_b && M < N; /* the smaller side */
     const MatmulSide *side = share_a ? &job->a : &job->b, *own = share_a ? &job->b : &job->a;

@@ -111,6 +111,20 @@ static void test_matmul_every_edge(void) {
         }
 }
 
+/* No rows: nothing is touched. No inner dimension: the sums are empty. */
+static void test_matmul_empty(void) {
+    float x[6] = {1, 2, 3, 4, 5, 6}, out[6] = {7, 7, 7, 7, 7, 7};
+    for (int p = 0; p < 2; p++) {
+        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+        matmul_forward(out, NULL, x, x, 0, 2, 3, precision);
+        matmul_backward_input(out, NULL, x, x, 0, 2, 3, precision);
+        matmul_backward_weight(out, x, x, 0, 2, 3, precision);
+        for (int i = 0; i < 6; i++) CHECK(out[i] == 7, "out[%d] is %g", i, (double)out[i]);
+        matmul_forward(out, x, x, x, 2, 0, 3, precision);
+        for (int i = 0; i < 6; i++) CHECK(out[i] == x[i], "out[%d] is %g", i, (double)out[i]), out[i] = 7;
+    }
+}
+
 /* More panels than one shared group holds, and several k-blocks: compared at scattered elements. */
 static void test_matmul_large(void) {
     static const int64_t shapes[][3] = {{4500, 3, 4600}, {300, 2500, 290}, {40, 5, 9000}};
@@ -389,6 +403,7 @@ static void test_matmul_bf16_inputs(void) {
 #define MATMUL_TESTS(TEST)                                                                                   \
     TEST(matmul_matches_float64)                                                                             \
     TEST(matmul_every_edge)                                                                                  \
+    TEST(matmul_empty)                                                                                       \
     TEST(matmul_large)                                                                                       \
     TEST(matmul_far_rows)                                                                                    \
     TEST(matmul_accumulates)                                                                                 \
