@@ -75,14 +75,19 @@ $(P)build/bench: tools/bench.c train_gpt.c $(HEADERS) $(P)build/flags
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
+$(P)build/fuzz_short: tests/fuzz.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
+	$(COMPILE) $< -o $@ -lcjson -lz -lm
+
 demo:
 	@scripts/demo.sh
 
-test: $(P)test_gpt $(PROGRAMS)
+test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS)
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 
+# The tokenizer's part needs GPT2=folder with vocab.json and merges.txt, TEXT=file, and tiktoken and tokenizers (pip).
 bench: $(P)build/bench
 	./$(P)build/bench
+	$(if $(and $(GPT2),$(TEXT)),scripts/bench_tokenizer.py $(GPT2) $(TEXT))
 
 # Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.
 FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece
@@ -90,7 +95,7 @@ FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:
 	@mkdir -p build/fuzz/$*
-	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
+	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
 SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h)

@@ -695,9 +695,12 @@ static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t-
 /* One micro-step: adds the gradients of B sequences to model.gradients, returns the sum of their losses. */
 static double micro_step(Trainer *t, int64_t first_sample) {
     const int B = t->model.batch, T = t->model.config.seq_len;
-    for (int b = 0; b < B; b++)
-        dataset_sample(&t->train, (uint64_t)t->options->seed, (uint64_t)(first_sample + b),
-                       t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
+    const uint64_t seed = (uint64_t)t->options->seed;
+    for (int b = 0; b < B; b++) {
+        const uint64_t sample = (uint64_t)(first_sample + b);
+        dataset_sample(&t->train, seed, sample, t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
+        dataset_prefetch(&t->train, seed, sample + (uint64_t)t->step_sequences); /* for the next step */
+    }
     model_forward(&t->model, t->inputs, B, T);
     double loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)tokens_per_step(t));
     model_backward(&t->model, t->inputs, B, T);

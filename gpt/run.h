@@ -14,6 +14,13 @@
 #ifndef GPT_RUN_H
 #define GPT_RUN_H
 
+/* tokenizer.json of the data, of its first folder when there are several. */
+static void tokenizer_file(const Options *o, char path[CHECKPOINT_PATH_SIZE]) {
+    char *folder = dataset_first_folder(o->data);
+    snprintf(path, CHECKPOINT_PATH_SIZE, "%s/tokenizer.json", folder);
+    free(folder);
+}
+
 /* ---- checkpoints: a Hugging Face model folder, the optimizer's state, and what resuming must agree on ---- */
 
 /* The model's tensors under "<prefix><name>" for a safetensors file, data in `memory`; free() the result. */
@@ -147,7 +154,7 @@ void save_checkpoint(Trainer *t) {
     char error[CHECKPOINT_ERROR_SIZE], tokenizer_path[CHECKPOINT_PATH_SIZE];
     Checkpoint c;
     cJSON *config = model_config_to_json(&t->model.config), *state = trainer_state_to_json(t);
-    snprintf(tokenizer_path, sizeof tokenizer_path, "%s/tokenizer.json", t->options->data);
+    tokenizer_file(t->options, tokenizer_path);
     bool begun = checkpoint_begin(&c, t->options->out, (long)t->step, error);
     bool ok = begun && weights_files(&t->model, t->mean, t->square, c.folder, safetensors_put, error) &&
               checkpoint_write_json(&c, "config.json", config, error) &&
@@ -223,7 +230,7 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
         options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
     if (o->vocab_size == 0) {
         char path[CHECKPOINT_PATH_SIZE];
-        snprintf(path, sizeof path, "%s/tokenizer.json", o->data);
+        tokenizer_file(o, path);
         if (access(path, R_OK) != 0)
             options_fail(set, "--vocab-size is missing: %s cannot be read to tell it (%s)", path,
                          strerror(errno));
@@ -386,11 +393,13 @@ void open_data(Trainer *t) {
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
     dataset_check_manifest(o->data, (int)o->vocab_size);
-    snprintf(path, sizeof path, "%s/tokenizer.json", o->data);
+    tokenizer_file(o, path);
     if (access(path, R_OK) == 0)
         t->tokenizer = tokenizer_load(path);
     else if (o->sample_every)
         warn("no samples: %s cannot be read (%s)", path, strerror(errno));
+    if (t->tokenizer && o->sample_every && *o->prompt && *t->tokenizer->why_not)
+        die("--prompt cannot be encoded: %s; leave it out", t->tokenizer->why_not);
     char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE];
     if (parallel_rank() == 0)
         printf("data       %s: %s training and %s validation tokens, %.2f epochs\n", o->data,

@@ -15,7 +15,7 @@ static void test_fuzz_short(void) {
                    {"safetensors", 1000},
                    {"sentencepiece", 1000}};
     char output[4096], program[256];
-    snprintf(program, sizeof program, "%.200s/fuzz", test_binaries());
+    snprintf(program, sizeof program, "%.200s/build/fuzz_short", test_binaries());
     if (access(program, X_OK) != 0) { /* the Makefile has not built it */
         snprintf(program, sizeof program, "%.200s/fuzz", test_folder());
         int code =
