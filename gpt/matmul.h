@@ -676,7 +676,8 @@ static inline void matmul_run(const MatmulJob *job) {
     const int64_t splits = matmul_min(group, blocks < threads ? matmul_ceil(2 * threads, blocks) : 1);
     const int64_t own_floats =
         matmul_ceil(matmul_ceil(own->panels, blocks) * group_blocks * own->panel, 1024) * 1024;
-    const int64_t chunk = 256 / side->width; /* panels that one thread packs at a time */
+    /* Panels that one thread packs at a time: long rows, but work for all. */
+    const int64_t chunk = matmul_max(1, matmul_min(256 / side->width, group * group_blocks / (4 * threads)));
     MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
 
 #pragma omp parallel num_threads(threads) if (threads > 1)

@@ -1,8 +1,8 @@
 /* bench.c: speed as a share of what the machine can do, beside other libraries: ./bench [--json=FILE] [--filter=TEXT]
 
-   First the limits (float32 multiply-adds, bf16 dot products, memory), then every part against them. The machine's
-   peak is measured again between the repetitions of each row, and contenders take turns, so that ratios hold when the
-   machine changes its clock; of each the best of several turns counts. On a machine that others use at the same time
+   First the limits (float32 multiply-adds, bf16 dot products, memory), then every part against them. The peak is
+   measured again before every turn of every row, and contenders take turns, so that they meet the same machine;
+   of each the best turn counts. On a machine that others use at the same time
    OMP_WAIT_POLICY=passive ./bench --clock=cpu counts the processor time of all threads, divided by their number, in
    place of the time on the wall: what is left out is waiting, for other programs and for each other.
 
@@ -37,6 +37,8 @@ typedef struct {
 static struct {
     BenchOptions options;
     cJSON *list;
+    double bursts[2][64]; /* float32, bf16: the latest seconds per operation */
+    int burst_count[2];
 } bench;
 
 #define ROW(name, type, field, value, min, max, word, help)                                                  \
@@ -76,7 +78,7 @@ typedef struct {
     const char *name; /* NULL: absent here */
     void (*run)(void *context);
     bool lingers; /* its threads stay awake after a call */
-    double best;  /* seconds of its best turn */
+    double best;  /* seconds of its good turns */
 } Contender;
 
 static double seconds_now(void) {
@@ -86,13 +88,36 @@ static double seconds_now(void) {
     return ((double)now.tv_sec + 1e-9 * (double)now.tv_nsec) / machine_threads();
 }
 
-/* Floating-point operations a second, over a few milliseconds. */
-static double burst(bool bf16) {
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The seconds that count: the least on the wall; the lower quartile of processor times, since the kernel's account of
+   them errs both ways. Sorts them. */
+static double good_time(double *times, int count) {
+    qsort(times, (size_t)count, sizeof *times, compare_doubles);
+    return times[bench.options.clock == 0 ? 0 : count / 4];
+}
+
+/* A few milliseconds of nothing but multiply-adds, for the peak. */
+static void burst(bool bf16) {
+    const int slots = sizeof bench.bursts[0] / sizeof bench.bursts[0][0];
     double operations = 0, start = seconds_now();
     float sink = 0;
 #pragma omp parallel reduction(+ : operations, sink)
-    operations += machine_peak_loop(bf16, 40000, &sink);
-    return sink != 0 ? operations / (seconds_now() - start) : 0;
+    operations += machine_peak_loop(bf16, 1500000, &sink);
+    if (sink != 0)
+        bench.bursts[bf16][bench.burst_count[bf16]++ % slots] = (seconds_now() - start) / operations;
+}
+
+/* GFLOP/s of the latest bursts. */
+static double peak_now(bool bf16) {
+    double sorted[64];
+    const int slots = sizeof sorted / sizeof *sorted;
+    const int count = bench.burst_count[bf16] < slots ? bench.burst_count[bf16] : slots;
+    memcpy(sorted, bench.bursts[bf16], sizeof sorted);
+    return 1e-9 / good_time(sorted, count);
 }
 
 /* Threads of other libraries wait for work without sleeping, some for tens of milliseconds. */
@@ -101,42 +126,33 @@ static void rest(bool lingers) {
     nanosleep(&pause, NULL);
 }
 
-/* All contenders in turns until `seconds` are spent; returns the best peak seen in between. */
+/* All contenders in turns until `seconds` are spent, the peak in between; returns the peak in GFLOP/s. */
 static double take_turns(Contender *contenders, int count, void *context, bool bf16, double seconds) {
-    double peak = 0, start = seconds_now();
-    const int least = bench.options.quick ? 2 : 4;
+    enum { TURNS = 40, CONTENDERS = 4 };
+    double times[CONTENDERS][TURNS], start = machine_seconds();
+    const int least = bench.options.quick ? 2 : 5;
+    int turn = 0;
     if (bench.options.quick) seconds /= 4;
-    for (int turn = 0; turn < least || (turn < 40 && seconds_now() - start < seconds); turn++) {
+    for (; turn < least || (turn < TURNS && machine_seconds() - start < seconds); turn++)
         for (int i = 0; i < count; i++) {
             if (!contenders[i].name) continue;
-            double now = burst(bf16), begin = seconds_now();
+            burst(bf16);
+            const double begin = seconds_now();
             contenders[i].run(context);
-            const double time = seconds_now() - begin;
-            if (now > peak) peak = now;
-            if (turn == 0 || time < contenders[i].best) contenders[i].best = time;
+            times[i][turn] = seconds_now() - begin;
             rest(contenders[i].lingers);
         }
-    }
-    return peak;
+    for (int i = 0; i < count; i++)
+        if (contenders[i].name) contenders[i].best = good_time(times[i], turn);
+    return peak_now(bf16);
 }
 
 /* ------------------------------------------------------------------------------------------------------- limits */
 
-static double limit(bool bf16) {
-    double best = 0;
-    for (int turn = 0; turn < 60; turn++) {
-        const double now = burst(bf16);
-        if (now > best) best = now;
-    }
-    return best;
-}
-
 static void bench_limits(void) {
-    const char *const names[] = {"peak/fp32", "peak/bf16"};
     for (int bf16 = 0; bf16 < 2; bf16++) {
-        const double peak = limit(bf16) / 1e9;
-        report(peak, "GFLOP/s", 0, "%s", names[bf16]);
-        printf("%-34s%8.1f GFLOP/s\n", bf16 ? "bf16 dot products" : "float32 multiply-adds", peak);
+        for (int turn = 0; turn < 40; turn++) burst(bf16);
+        printf("%-34s%8.1f GFLOP/s\n", bf16 ? "bf16 dot products" : "float32 multiply-adds", peak_now(bf16));
     }
     const int64_t n = (bench.options.quick ? 16 : 64) << 20;
     float *a = check_malloc((size_t)n * sizeof *a), *b = check_malloc((size_t)n * sizeof *b);
@@ -316,7 +332,7 @@ static void bench_product(Gemm *g, const char *kind) {
         g->onednn = &onednn;
     }
 #endif
-    const double peak = take_turns(contenders, 3, g, bf16, 1.0) / 1e9;
+    const double peak = take_turns(contenders, 3, g, bf16, 1.0);
     for (int i = 0; i < 3; i++) {
         if (!contenders[i].name) {
             printf("%15s", "-");
@@ -424,7 +440,7 @@ static void bench_attention_at(int T, bool bf16) {
                               {"laser", laser_forward, false, 0},
                               {"standard", standard_backward, false, 0},
                               {"laser", laser_backward, false, 0}};
-    const double peak = take_turns(contenders, 4, &a, bf16, 1.5) / 1e9;
+    const double peak = take_turns(contenders, 4, &a, bf16, 1.5);
     printf("%-8s%6d  ", bf16 ? "bf16" : "float32", T);
     for (int i = 0; i < 4; i++) { /* forward: two products of T x T x D, half of it visible; backward: five */
         const bool backward = i >= 2;
@@ -464,13 +480,17 @@ static const struct {
     {"attention laser_over_standard", "Attention", bench_attention},
 };
 
+/* One object a line. */
 static void write_json(const char *path) {
     FILE *file = check_fopen(path, "w", "choose a folder that exists and can be written");
-    char *text = cJSON_Print(bench.list);
-    check_fwrite(text, 1, strlen(text), file, path);
-    check_fwrite("\n", 1, 1, file, path);
+    const char *before = "[\n";
+    for (const cJSON *item = bench.list->child; item; item = item->next, before = ",\n") {
+        char *text = cJSON_PrintUnformatted(item);
+        fprintf(file, "%s%s", before, text);
+        free(text);
+    }
+    fprintf(file, "\n]\n");
     check_fclose(file, path);
-    free(text);
 }
 
 int main(int argc, char **argv) {
