@@ -483,7 +483,7 @@ static const Option train_options[] = {
         "sequences per micro-step and rank, B; bounds the memory, does not change the result"),
     ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", true,
         "tokens per optimizer step; 0: one micro-step of every rank"),
-    ROW("Data and batch", "steps", OPTION_INT, steps, "360", 1, 1e9, "", true,
+    ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", true,
         "optimizer steps of the whole run"),
     ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", true,
         "decides initial weights, order of the data and samples"),
