@@ -376,17 +376,18 @@ MATMUL_INLINE void matmul_transpose(MatmulLanes *x) {
 #endif
 }
 
-/* Two ways to pack `count` rows (of A; columns of B) of x from i on, `depth` elements in k from k on, into panels
-   of `width`, `panel` floats apart; what lies beyond is 0. A vector of units may reach over the panel's width
-   into the next unit, which is why units are written upward, and why a panel has MATMUL_LANES spare floats at
-   its end. The arguments from is_bf16 to width are constants where these are called. */
+/* Two ways to pack `panels` panels of `width` rows (of A; columns of B) of x from row i on, `depth` elements in k
+   from k on; panels are `panel` floats apart. x has `count` rows from i on: what lies beyond is 0. A vector of
+   units may reach over the panel's width into the next unit, which is why units are written upward, and why a
+   panel has MATMUL_LANES spare floats at its end. The arguments from is_bf16 to width are constants where these
+   are called. */
 
 /* k is contiguous: a vector holds units of one row; transpose as many rows as it has lanes. */
 MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
                                        const int width, float *to, int64_t panel, int64_t k, int64_t i,
-                                       int64_t depth, int64_t count) {
+                                       int64_t depth, int64_t count, int64_t panels) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1, size = is_bf16 ? 2 : 4;
-    for (; count > 0; count -= width, i += width, to += panel)
+    for (; panels > 0; panels--, count -= width, i += width, to += panel)
         for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES)
             for (int64_t d = 0; d < depth; d += per_unit * MATMUL_LANES) {
                 MatmulLanes lanes[MATMUL_LANES];
@@ -419,21 +420,18 @@ MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf1
 /* k is not contiguous: a vector holds the same unit of neighbouring rows, as the panel does. */
 MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
                                         const int width, float *to, int64_t panel, int64_t k, int64_t i,
-                                        int64_t depth, int64_t count) {
+                                        int64_t depth, int64_t count, int64_t panels) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
-    enum {
-        UNITS = 2,
-        AHEAD = 16
-    }; /* rows lie on pages of their own, where the hardware does not fetch ahead */
-    const int64_t size = is_bf16 ? 2 : 4;
+    enum { UNITS = 2, AHEAD = 16 }; /* each row is on a page of its own: the hardware fetches little ahead */
+    const int64_t size = is_bf16 ? 2 : 4, wide = matmul_min(count, panels * width);
     for (int64_t d = 0; d < depth; d += UNITS * per_unit, to += UNITS * width) {
         const int64_t row = k + d, left_k = matmul_min(UNITS * per_unit, depth - d);
         for (int64_t e = AHEAD; e < matmul_min(AHEAD + UNITS * per_unit, depth - d); e++) {
             const char *from = (const char *)x->data + ((row + e) * x->stride + i) * size;
-            for (int64_t at = 0; at < count * size; at += 64) __builtin_prefetch(from + at);
+            for (int64_t at = 0; at < wide * size; at += 64) __builtin_prefetch(from + at);
         }
         float *panel_to = to;
-        for (int64_t done = 0; done < count; done += width, panel_to += panel)
+        for (int64_t done = 0; done < wide; done += width, panel_to += panel)
             for (int64_t e = 0; e < left_k; e += per_unit)
                 for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0;
                      group -= MATMUL_LANES) {
@@ -449,15 +447,16 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf
 }
 
 MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const int width, float *to,
-                               int64_t panel, int64_t k, int64_t i, int64_t depth, int64_t count) {
+                               int64_t panel, int64_t k, int64_t i, int64_t depth, int64_t count,
+                               int64_t panels) {
     if (unit == MATMUL_UNIT_ROUNDED && x->is_bf16) unit = MATMUL_UNIT_FLOAT;
 /* (k contiguous, bf16 source, unit) */
 #define MATMUL_PACK_CASE(c, h, u)                                                                            \
     if (x->k_contiguous == (c) && x->is_bf16 == (h) && unit == (u)) {                                        \
         if (c)                                                                                               \
-            matmul_pack_along_k(x, h, u, width, to, panel, k, i, depth, count);                              \
+            matmul_pack_along_k(x, h, u, width, to, panel, k, i, depth, count, panels);                      \
         else                                                                                                 \
-            matmul_pack_across_k(x, h, u, width, to, panel, k, i, depth, count);                             \
+            matmul_pack_across_k(x, h, u, width, to, panel, k, i, depth, count, panels);                     \
     }
     MATMUL_PACK_CASE(true, false, MATMUL_UNIT_FLOAT)
     MATMUL_PACK_CASE(false, false, MATMUL_UNIT_FLOAT)
@@ -475,13 +474,13 @@ MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const in
 }
 
 static inline void matmul_pack_a(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
-                                 int64_t i, int64_t depth, int64_t count) {
-    matmul_pack(x, unit, MATMUL_MR, to, panel, k, i, depth, count);
+                                 int64_t i, int64_t depth, int64_t count, int64_t panels) {
+    matmul_pack(x, unit, MATMUL_MR, to, panel, k, i, depth, count, panels);
 }
 
 static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
-                                 int64_t i, int64_t depth, int64_t count) {
-    matmul_pack(x, unit, MATMUL_NR, to, panel, k, i, depth, count);
+                                 int64_t i, int64_t depth, int64_t count, int64_t panels) {
+    matmul_pack(x, unit, MATMUL_NR, to, panel, k, i, depth, count, panels);
 }
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -553,8 +552,8 @@ static inline void matmul_pack_panels(const MatmulJob *job, bool b, float *to, i
     const MatmulSide *side = b ? &job->b : &job->a;
     const int64_t k = block * job->depth, i = first * side->width;
     const int64_t depth = matmul_min(job->depth, job->K - k);
-    const int64_t count = matmul_min(last * side->width, side->count) - i;
-    (b ? matmul_pack_b : matmul_pack_a)(&side->operand, job->unit, to, side->panel, k, i, depth, count);
+    (b ? matmul_pack_b : matmul_pack_a)(&side->operand, job->unit, to, side->panel, k, i, depth,
+                                        side->count - i, last - first);
 }
 
 /* What the threads share: packed panels [first, last) of one side for k-blocks [block, last_block). */
