@@ -363,26 +363,16 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
         return row->only_if == ALWAYS ||
                (row->only_if == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
                (row->only_if == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
-    case 'V':
-        return c->vocab_size;
-    case 'C':
-        return c->embd;
-    case 'A':
-        return (int64_t)c->heads * c->head_dim;
-    case 'F':
-        return c->mlp_hidden;
-    case 'U':
-        return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
-    case 'T':
-        return c->seq_len;
-    case 'H':
-        return c->heads;
-    case 'N':
-        return N;
-    case 'R':
-        return loss_slice_rows(c, N); /* rows of a slice of logits */
-    case 'P':
-        return (N + NORM_CHUNK - 1) / NORM_CHUNK; /* partial sums of norm gradients */
+    case 'V': return c->vocab_size;
+    case 'C': return c->embd;
+    case 'A': return (int64_t)c->heads * c->head_dim;
+    case 'F': return c->mlp_hidden;
+    case 'U': return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    case 'T': return c->seq_len;
+    case 'H': return c->heads;
+    case 'N': return N;
+    case 'R': return loss_slice_rows(c, N);             /* rows of a slice of logits */
+    case 'P': return (N + NORM_CHUNK - 1) / NORM_CHUNK; /* partial sums of norm gradients */
     }
     die("no size is called '%c'", letter);
 }

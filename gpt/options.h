@@ -175,9 +175,7 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
     int choice;
     switch (option->type) {
     case OPTION_INT:
-    case OPTION_FLOAT:
-        options_set_number(set, option, value, where);
-        break;
+    case OPTION_FLOAT: options_set_number(set, option, value, where); break;
     case OPTION_SWITCH:
         choice = options_choice_index("no|yes|false|true|0|1", value);
         if (choice < 0) options_fail(set, "--%s=%s%s: expected yes or no", name, value, where);
@@ -327,19 +325,11 @@ static inline void options_apply_file(OptionSet *set, const char *path) {
 static inline const char *options_text(const OptionSet *set, const Option *option, char text[64]) {
     const void *field = (const char *)set->target + option->offset;
     switch (option->type) {
-    case OPTION_INT:
-        snprintf(text, 64, "%lld", (long long)*(const int64_t *)field);
-        break;
-    case OPTION_FLOAT:
-        snprintf(text, 64, "%.10g", *(const double *)field);
-        break;
-    case OPTION_SWITCH:
-        snprintf(text, 64, "%s", *(const bool *)field ? "yes" : "no");
-        break;
-    case OPTION_CHOICE:
-        return options_choice_name(option->choices, *(const int *)field, text);
-    case OPTION_STRING:
-        return *(const char *const *)field;
+    case OPTION_INT: snprintf(text, 64, "%lld", (long long)*(const int64_t *)field); break;
+    case OPTION_FLOAT: snprintf(text, 64, "%.10g", *(const double *)field); break;
+    case OPTION_SWITCH: snprintf(text, 64, "%s", *(const bool *)field ? "yes" : "no"); break;
+    case OPTION_CHOICE: return options_choice_name(option->choices, *(const int *)field, text);
+    case OPTION_STRING: return *(const char *const *)field;
     }
     return text;
 }

@@ -95,7 +95,7 @@ static void test_random_normal_has_its_moments(void) {
 
 #define OPTIMIZER_TESTS(TEST)                                                                                \
     TEST(schedules_have_their_corners)                                                                       \
-    TEST(gradient_norm_is_the_norm) TEST(adamw_matches_float64) TEST(random_permutation_is_one)              \
-        TEST(random_normal_has_its_moments)
+    TEST(gradient_norm_is_the_norm)                                                                          \
+    TEST(adamw_matches_float64) TEST(random_permutation_is_one) TEST(random_normal_has_its_moments)
 
 #endif

@@ -211,8 +211,8 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(resume_is_bit_for_bit)                                                                              \
     TEST(killed_run_continues_to_the_same_end)                                                               \
     TEST(signal_saves_and_ends_cleanly)                                                                      \
-    TEST(existing_run_is_not_overwritten) TEST(checkpoint_is_a_model_folder)                                 \
-        TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)         \
-            TEST(demo_runs_from_text_to_samples)
+    TEST(existing_run_is_not_overwritten)                                                                    \
+    TEST(checkpoint_is_a_model_folder) TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size)       \
+        TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
 
 #endif
