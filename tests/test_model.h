@@ -91,6 +91,25 @@ static void test_model_matches_pytorch(void) {
     }
 }
 
+/* --dtype=bf16 rounds operands to 8 bits of mantissa: near PyTorch's float64, and not the same as float32. */
+static void test_bf16_model_is_near_pytorch(void) {
+    for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
+        Fixture f = fixture_open(fixture_names[i]);
+        f.model.config.dtype = 1;
+        const int64_t N = (int64_t)f.B * f.T;
+        int32_t inputs[64], targets[64];
+        size_t count;
+        fixture_tokens(&f, "inputs", 0, inputs), fixture_tokens(&f, "targets", 0, targets);
+        model_forward(&f.model, inputs, f.B, f.T);
+        double loss = model_loss(&f.model, targets, N, 1.0f / (float)N) / (double)N;
+        double want_loss = fixture_numbers(&f, "", "loss", &count)[0], off = fabs(loss / want_loss - 1);
+        CHECK(off < 3e-3 && off > 1e-9, "%s: loss %.8f, PyTorch's %.8f", fixture_names[i], loss, want_loss);
+        model_backward(&f.model, inputs, f.B, f.T);
+        check_fixture_tensors(&f, fixture_names[i], "grad.", f.model.gradients.memory, 5e-3);
+        fixture_close(&f);
+    }
+}
+
 static void test_ten_steps_match_pytorch(void) {
     for (int i = 0; i < 2; i++) { /* standard, laser */
         Fixture f = fixture_open(fixture_names[i]);
@@ -361,10 +380,10 @@ static void test_training_learns_the_pattern(void) {
 
 #define MODEL_TESTS(TEST)                                                                                    \
     TEST(model_matches_pytorch)                                                                              \
-    TEST(ten_steps_match_pytorch)                                                                            \
-    TEST(model_gradient_is_the_slope) TEST(model_first_loss_is_ln_vocabulary) TEST(model_is_causal)          \
-        TEST(accumulation_equals_large_batch) TEST(validation_does_not_disturb_training)                     \
-            TEST(validation_is_independent_of_batch) TEST(same_bits_for_any_threads)                         \
-                TEST(decay_spares_the_norms) TEST(training_learns_the_pattern)
+    TEST(bf16_model_is_near_pytorch) TEST(ten_steps_match_pytorch) TEST(model_gradient_is_the_slope)         \
+        TEST(model_first_loss_is_ln_vocabulary) TEST(model_is_causal) TEST(accumulation_equals_large_batch)  \
+            TEST(validation_does_not_disturb_training) TEST(validation_is_independent_of_batch)              \
+                TEST(same_bits_for_any_threads) TEST(decay_spares_the_norms)                                 \
+                    TEST(training_learns_the_pattern)
 
 #endif

@@ -71,7 +71,7 @@ static void test_signal_saves_and_ends_cleanly(void) {
     snprintf(data, sizeof data, "%s", write_test_data(600));
     const int signals[] = {SIGINT, SIGTERM};
     for (int i = 0; i < 2; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "stopped%d", i);
         /* --steps is large: the run cannot end by itself before the signal */
         test_command(output, sizeof output,
