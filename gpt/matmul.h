@@ -422,11 +422,11 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf
                                         const int width, float *to, int64_t panel, int64_t k, int64_t i,
                                         int64_t depth, int64_t count, int64_t panels) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
-    enum { UNITS = 2, AHEAD = 16 }; /* each row is on a page of its own: the hardware fetches little ahead */
+    enum { STEP = 2, AHEAD = 24 }; /* each row is on a page of its own: the hardware fetches little ahead */
     const int64_t size = is_bf16 ? 2 : 4, wide = matmul_min(count, panels * width);
-    for (int64_t d = 0; d < depth; d += UNITS * per_unit, to += UNITS * width) {
-        const int64_t row = k + d, left_k = matmul_min(UNITS * per_unit, depth - d);
-        for (int64_t e = AHEAD; e < matmul_min(AHEAD + UNITS * per_unit, depth - d); e++) {
+    for (int64_t d = 0; d < depth; d += STEP, to += STEP / per_unit * width) {
+        const int64_t row = k + d, left_k = matmul_min(STEP, depth - d);
+        for (int64_t e = AHEAD; e < matmul_min(AHEAD + STEP, depth - d); e++) {
             const char *from = (const char *)x->data + ((row + e) * x->stride + i) * size;
             for (int64_t at = 0; at < wide * size; at += 64) __builtin_prefetch(from + at);
         }
