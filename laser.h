@@ -9,8 +9,8 @@
    when compiled with -fopenmp. Define before the implementation, if you want something else:
        LASER_STATIC                       every function static
        LASER_MALLOC(size), LASER_FREE(p)  where work memory comes from (malloc, free)
-       LASER_FAIL(text)                   what happens when memory runs out or a shape makes no sense (one line
-                                          on stderr and exit(1)); it must not return
+       LASER_FAIL(text)                   when memory runs out or a shape makes no sense (one line on stderr
+                                          and exit(1)); it must not return
 
    WHAT IT COMPUTES, for every batch b and head h, with s_ij = scale * q_i . k_j over the keys j <= i,
    lse_i = log sum_j exp(s_ij) and a_ij = exp(s_ij - lse_i):
@@ -25,15 +25,18 @@
 
        attention_forward(out, lse, q, k, v, &shape)
        attention_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape)
-       attention_forward_naive, attention_backward_naive     the same in double, slowly, for reading and testing
+       attention_forward_naive, attention_backward_naive  the same in double, slowly, to read and to test by
+       attention_memory(&shape, backward)                 bytes of work memory that a call allocates and frees
 
-   q, k, v, dq, dk, dv: element (b, t, h, d) lies at b * qkv_strides[0] + t * qkv_strides[1] +
-   h * qkv_strides[2] + d; out, dout likewise with out_strides. So q, k, v may be three parts of one packed
+   q, k, v, dq, dk, dv: element (b, t, h, d) lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
+   qkv_strides[2] + d; out, dout likewise with out_strides. So q, k, v may be three parts of one packed
    buffer. lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none.
-   Gradients are written (=), not added. Nothing but the arguments is kept between calls; outputs must not
-   overlap inputs. Work memory is linear in T: about 2 T*D floats forward, 8 T*D backward, for every
-   head in flight (as many as threads, a few more when they do not divide evenly); nothing of size T*T.
-   The same bits come out for any number of threads. Not for -ffast-math, which takes rounding away.
+   Gradients are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on. A call
+   allocates its work memory and frees it, and keeps nothing: per head in flight (one to a thread) about 2
+   T*D floats forward and 8 T*D backward, half of it with ATTENTION_BF16 on a CPU that multiplies bfloat16;
+   nothing of size T*T. With glibc, mallopt(M_MMAP_THRESHOLD, ...) and M_TRIM_THRESHOLD keep large blocks
+   from going back to the system and being faulted in again at each call. The same bits come out for any
+   number of threads.
 
    EXAMPLE (a test compiles and runs these lines)
 
@@ -45,7 +48,7 @@
    enum { B = 1, T = 3, H = 1, D = 2, C = H * D };
 
    int main(void) {
-       const float q[B * T * C] = {0}, k[B * T * C] = {0};             // equal scores: a row averages its past
+       const float q[B * T * C] = {0}, k[B * T * C] = {0}; // equal scores: a row averages its past
        const float v[B * T * C] = {0, 1, 2, 3, 4, -1}, dout[B * T * C] = {0, 0, 0, 0, 1, 1};
        float out[B * T * C], lse[B * H * T], dq[B * T * C], dk[B * T * C], dv[B * T * C];
        AttentionShape shape = {.batch = B, .seq_len = T, .heads = H, .head_dim = D, .kind = ATTENTION_LASER,
@@ -63,8 +66,8 @@
        dv_jd = sum_i do_id p_ijd          ds_ij = sum_d do_id p_ijd - a_ij sum_d do_id
 
    (d/dv_jd of log sum_j a_ij exp(v_jd) is p_ijd; d/da_ij is exp(v_jd - o_id); the softmax turns da into
-   ds_ij = a_ij (da_ij - sum_j a_ij da_ij), and sum_j a_ij exp(v_jd - o_id) = 1.) In matrix form, with V' = exp(V)
-   and dO' = dO * exp(-O), it is standard attention's backward on V' and dO', with dV = dV' * V' and
+   ds_ij = a_ij (da_ij - sum_j a_ij da_ij), and sum_j a_ij exp(v_jd - o_id) = 1.) In matrix form, with V' =
+   exp(V) and dO' = dO * exp(-O), it is standard attention's backward on V' and dO', with dV = dV' * V' and
    sum_d do_id in place of sum_d do_id o_id. So LASER costs what standard attention costs, plus T*D
    exponentials and logarithms, and only o and lse are kept from forward to backward.
 
@@ -74,19 +77,35 @@
    range gives the same bits. So the running shift of the online softmax costs no accuracy, and a later
    token that moves a shift moves no earlier row.
    - Scores: row i is scaled by 2^-K_i, K_i = the running maximum of s_ij log2(e) rounded to an integer.
-   - Values, shift = LASER_SHIFT_CAUSAL: a column d of a head whose values lie within 64 of each other is scaled by
-     one 2^-n_d, and float32 holds every exp(v_jd) and every sum of them. A column with a wider spread (or far
-     from zero, where o in float32 has too few digits left for backward) leaves the matrix products and is
-     summed elementwise in numbers with an exponent of their own, rescaled as the running maximum over the
-     keys moves. No visible contribution is lost whatever the later tokens are; |v| to 1e6.
+   - Values, shift = LASER_SHIFT_CAUSAL: column d of a head is scaled by 2^-n_d, n_d = v_0d log2(e) rounded:
+     the one key that every row sees. While the values stay within 40 of v_0d, float32 holds every exp(v_jd)
+     and every sum of them. From the tile of keys on where they do not, the column is "wild": it leaves the
+     matrix products and is summed elementwise in numbers with an exponent of their own, rescaled as the
+     running maximum over the keys moves. No visible contribution is lost whatever the later tokens are; |v|
+     to 1e6. Backward does the same to columns wider than 64 or farther than 128 from zero, where o in
+     float32 has too few digits left.
    - Values, shift = LASER_SHIFT_SEQUENCE, the paper's: n_d follows the column's maximum over the WHOLE
-     sequence, later tokens included, and the sum is taken as it comes. What lies 2^-100 = exp(-69.3) below that
-     maximum is lost: such an o_id stays at maximum - 69.3, depends on later tokens, and passes no gradient (the
-     paper's formula has log 0 there).
+     sequence, later tokens included, and the sum is taken as it comes. What lies 2^-100 = exp(-69.3) below
+     that maximum is lost: such an o_id stays at maximum - 69.3, depends on later tokens, and passes no
+     gradient (the paper's formula has log 0 there).
 
-   PRECISION. ATTENTION_BF16 rounds the operands of the products to bfloat16: q, k, v or exp(v), a and their
-   gradients. Sums, exp, log, shifts and outputs are float32 in both. A row's a_ij are rounded before they are
-   normalised, so that they still sum to one. */
+   SMALL VALUES. Where |v| << 1, all exp(v) are nearly 1, and what tells them apart is lost when they are
+   rounded to bfloat16. Since sum_j a_ij = 1, a center may be taken out of V' before it is rounded and put
+   back after:
+       sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
+       sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
+   and what remains is as small as v and keeps its digits. Forward (bf16) takes c from the values of each
+   tile of keys, so a tile that a row sees in part, the last, is summed in float32 without; backward from
+   the column.
+
+   PRECISION. ATTENTION_BF16 rounds the operands of the products to bfloat16: q, k, v or exp(v) - c, a and
+   their gradients. Sums, exp, log, shifts and outputs are float32 in both. A row's a_ij are rounded before
+   they are normalised, so that they still sum to one.
+
+   READING. First the naive twin, the formulas as they stand. Then laser_rows, the forward over the keys of
+   a panel of queries, and laser_backward_panel; scores lie key by key with the queries side by side in the
+   lanes, so that maxima and sums of a row never cross lanes. attention_forward and attention_backward, at
+   the end, list their steps. */
 #ifndef LASER_H
 #define LASER_H
 
@@ -122,6 +141,7 @@ LASER_API void attention_forward_naive(double *out, double *lse, const double *q
 LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
                                         const double *q, const double *k, const double *v, const double *out,
                                         const double *lse, const AttentionShape *shape);
+LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
 #endif
 
 #if defined(LASER_IMPLEMENTATION) && !defined(LASER_IMPLEMENTED)
@@ -287,20 +307,19 @@ LASER_DEFINE void attention_backward_naive(double *dq, double *dk, double *dv, c
 #if defined(__AVX512F__)
 enum { LASER_W = 16, LASER_ROWS = 8, LASER_VECS = 2 };
 #elif defined(__AVX__)
-enum { LASER_W = 8, LASER_ROWS = 6, LASER_VECS = 2 };
+enum { LASER_W = 8, LASER_ROWS = 4, LASER_VECS = 2 };
 #elif defined(__aarch64__)
 enum { LASER_W = 4, LASER_ROWS = 8, LASER_VECS = 2 };
 #else
-enum { LASER_W = 4, LASER_ROWS = 6, LASER_VECS = 2 };
+enum { LASER_W = 4, LASER_ROWS = 4, LASER_VECS = 2 };
 #endif
 enum {
     LASER_LANES = LASER_W * LASER_VECS,
-    LASER_KEYS = 8 * LASER_ROWS, /* a tile of keys */
-    LASER_SPAN = 2 * LASER_KEYS, /* the keys that backward takes at a time */
-    LASER_QUERIES = 128,         /* a block of queries in backward */
-    LASER_AHEAD = 12,            /* rows of the caller's that are fetched ahead */
+    LASER_KEYS = 64,     /* a tile of keys */
+    LASER_SPAN = 128,    /* the keys that backward takes at a time */
+    LASER_QUERIES = 128, /* a block of queries in backward */
+    LASER_AHEAD = 12     /* rows of the caller's that are fetched ahead */
 };
-_Static_assert(LASER_KEYS % LASER_LANES == 0 && LASER_QUERIES % LASER_LANES == 0, "tiles are whole panels");
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
 typedef int32_t LaserInt __attribute__((vector_size(4 * LASER_W)));
@@ -482,238 +501,250 @@ LASER_INLINE LaserVec laser_round_bf16(LaserVec x) {
     return (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF);
 }
 
-/* ---- The product kernel ---- */
+/* ---- Products ---- */
 
-/* C (ROWS, vecs * W) = [C +] [center weights^T +] A B, a sum over `depth`: A(r, p) = a[r * a_row + p * a_depth], B's row p
-   starts at b + p * ldb. pair: each of A's and B's floats holds two bfloat16, both of one and the same sum. */
-LASER_INLINE void laser_kernel(int pair, int vecs, float *c, size_t ldc, int accumulate, const float *center,
-                               const float *weights, const float *a, size_t a_row, size_t a_depth,
-                               const float *b, size_t ldb, int depth) {
+/* C (rows, columns) = [C +] [center weights^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
+   a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A and B is two bfloat16 of one sum.
+   */
+typedef struct {
+    float *c;
+    const float *a, *b, *center, *weights;
+    ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
+    int accumulate;
+    int triangle; /* A(r, p) is 0 for p < r + zeros, and need not be read there */
+    ptrdiff_t zeros;
+} LaserProduct;
+
+/* ROWS rows and `vecs` vectors of C, in registers. */
+LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
+                               ptrdiff_t first, ptrdiff_t a_row, ptrdiff_t a_depth) {
+    const float *a = p->a + row * a_row + first * a_depth, *b = p->b + first * p->ldb + column;
+    float *c = p->c + row * p->ldc + column;
     LaserVec sum[LASER_ROWS][LASER_VECS];
     LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
-        accumulate ? laser_load(c + (size_t)r * ldc + v * LASER_W) : laser_set(0);
-    if (center)
+        p->accumulate ? laser_load(c + r * p->ldc + v * LASER_W) : laser_set(0);
+    if (p->center)
         LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
-            sum[r][v] += center[r] * laser_load(weights + v * LASER_W);
-    _Pragma("GCC unroll 2") for (int p = 0; p < depth; p++, a += a_depth, b += ldb) {
+            sum[r][v] += p->center[row + r] * laser_load(p->weights + column + v * LASER_W);
+    _Pragma("GCC unroll 2") for (ptrdiff_t n = p->depth - first; n > 0; n--, a += a_depth, b += p->ldb) {
         LaserVec x[LASER_VECS];
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
         LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) {
-            const LaserVec y = laser_set(a[(size_t)r * a_row]);
+            const LaserVec y = laser_set(a[r * a_row]);
             LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
                 pair == 2 ? laser_dot(sum[r][v], y, x[v]) : sum[r][v] + y * x[v];
         }
     }
     LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
-        laser_store(c + (size_t)r * ldc + v * LASER_W, sum[r][v]);
+        laser_store(c + r * p->ldc + v * LASER_W, sum[r][v]);
+}
+
+/* Whole vectors and whole ROWS: what C has beyond its rows and columns is written too. The strides that are
+   1 are spelled out, for the kernel's addresses. */
+LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
+    for (ptrdiff_t column = 0; column < p->columns; column += LASER_LANES)
+        for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS) {
+            const ptrdiff_t first = p->triangle && row + p->zeros > 0 ? (row + p->zeros) / pair : 0;
+            if (p->columns - column <= LASER_W)
+                laser_kernel(pair, 1, p, row, column, first, p->a_row, p->a_depth);
+            else if (p->a_row == 1)
+                laser_kernel(pair, LASER_VECS, p, row, column, first, 1, p->a_depth);
+            else
+                laser_kernel(pair, LASER_VECS, p, row, column, first, p->a_row, 1);
+        }
+}
+
+static void laser_product(int pair, LaserProduct p) {
+    if (pair == 2)
+        laser_product_of(2, &p);
+    else
+        laser_product_of(1, &p);
 }
 
 /* ---- A call: sizes and memory ---- */
 
-/* What one call works with. A "head" is a (b, h) pair; `flight` of them are worked on at a time, and the slot that
-   one has meanwhile says where its packed operands lie. With pair == 2 each of their floats holds two bfloat16, neighbours in
-   the dimension that is summed over: "along" a row of D, `units` floats a row, or "across" two rows,
+/* The sizes of one call. With pair == 2 a float of a packed operand holds two bfloat16, neighbours in the
+   dimension that the product sums over: "along" a row of D, `units` floats a row, or "across" two rows,
    `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
 typedef struct {
     const AttentionShape *shape;
+    ptrdiff_t T, D, heads, threads, flight; /* flight: heads worked on at a time */
+    ptrdiff_t parts;                        /* into which backward cuts the keys of a head */
+    ptrdiff_t tiles, keys;                  /* tiles of KEYS keys; T rounded up to whole ones */
+    ptrdiff_t panels, queries; /* panels of LANES queries; T rounded up to whole blocks of QUERIES */
+    ptrdiff_t stride, units;   /* D rounded up for ROWS and W, and what that is in pairs */
+    float scale, scale_log2e;
+    int backward, laser, causal, bf16, pair;
+} LaserCall;
+
+/* A head: the caller's rows (at token 0), and what is packed of it. */
+typedef struct {
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
-    int T, D, heads, threads, flight, parts, pair;
-    int tiles, panels, blocks; /* of KEYS keys, LANES queries, QUERIES queries */
-    int stride, units;         /* D rounded up for ROWS and W, and what that is in pairs */
-    float scale, scale_log2e;
-    int laser, causal, bf16;
-    float *shift;      /* (flight, stride) n_d; backward: the center m_d */
-    float *floor;      /* (flight, stride) backward, paper's shift: the least o a column has */
-    float *wild;       /* (flight, D + 1) backward: how many columns are wild, which */
-    float *wild_tiles; /* (flight, tiles, stride) forward: 1 where a tile's values do not fit 2^-n_d */
-    float *wild_from;  /* (flight, stride + 1) the first such tile of a column; and of all */
-    float *center;     /* (flight, tiles, stride) forward, bf16 LASER: what V' lies around */
-    float *k_along, *k_across; /* (flight, tiles, KEYS, units), (flight, tiles, KEYS / pair, stride) */
-    float *v_along, *v_across; /* V or V' - center: backward; forward */
-    float *v_exact;            /* (flight, tiles, KEYS, stride) V' in float32 */
-    float *q_panels,
-        *g_panels; /* (flight, panels, units, LANES) along, transposed; g is dO' / sum of a row */
-    float *q_across, *g_across;    /* (flight, blocks, QUERIES / pair, stride) */
-    float *row_shift, *row_term;   /* (flight, blocks * QUERIES) K_i, and what is subtracted from dP */
-    float *wild_g, *wild_exponent; /* (flight, D, blocks * QUERIES) do / sum of a wild column */
-    float *dq_parts;               /* (flight, parts, panels, stride, LANES) */
-    float *work;                   /* (threads, work_size) */
-    size_t work_size;
-} LaserCall;
+    float *shift;                  /* (stride) forward n_d; backward the center m_d of exp(v) */
+    float *floor;                  /* (stride) backward, paper's shift: the least o of a column */
+    float *wild;                   /* (D + 1) backward: how many columns are wild, and which */
+    float *wild_tiles;             /* (tiles, stride) forward: 1 where a tile of a column is wild */
+    float *center;                 /* (tiles, stride) forward, bf16 LASER: what V' of a tile lies around */
+    float *k_along, *k_across;     /* (keys, units), (keys / pair, stride) */
+    float *v_along, *v_across;     /* the same of V or V' - center; backward; forward */
+    float *q_panels, *g_panels;    /* (panels, units, LANES) along, transposed; g is dO' / sum of a row */
+    float *q_across, *g_across;    /* (queries / pair, stride) */
+    float *row_shift, *row_term;   /* (queries) K_i, and what is subtracted from dP */
+    float *wild_g, *wild_exponent; /* (D, queries) do / sum of a wild column */
+    float *dq_parts;               /* (parts, panels, stride, LANES) */
+    void *wild_memory;             /* where wild_g lies; NULL before a head has wild columns */
+} LaserHead;
 
 /* One thread's buffers. */
 typedef struct {
-    float *tile, *other;         /* (max(SPAN, LANES), stride) rows being packed */
-    float *query;                /* (units, LANES) */
-    float *score, *slope;        /* (SPAN, LANES) scores; dP */
-    float *weight;               /* (SPAN, LANES) a, as the right operand over keys */
-    float *sum;                  /* (stride, LANES) o before it is normalised; dq */
-    float *power, *exponent;     /* (SPAN, LANES) a = power * 2^exponent, for the wild columns */
-    float *wide, *wide_exponent; /* (D, LANES) sums of the wild columns: wide * 2^wide_exponent */
-    float *wild;                 /* (D + 1) how many columns are wild here, and which */
-    float *a_along, *ds_along;   /* (SPAN, QUERIES / pair) left operands over queries */
-    float *ds_across;            /* (SPAN / pair, LANES) right operand over keys */
-    float *dk, *dv;              /* (SPAN, stride) */
-    float *row_shift;            /* (LANES) K_i */
-    float *row_sum, *row_weight; /* (LANES) sum of a; the same of a as rounded */
-    float *tile_weight;          /* (LANES) row_weight of one tile */
+    float score[LASER_SPAN * LASER_LANES], slope[LASER_SPAN * LASER_LANES]; /* scores; dP */
+    float weight[LASER_SPAN * LASER_LANES]; /* a, the right operand over keys */
+    float power[LASER_SPAN * LASER_LANES], exponent[LASER_SPAN * LASER_LANES]; /* a as power * 2^exponent */
+    float a_along[LASER_SPAN * LASER_QUERIES],
+        ds_along[LASER_SPAN * LASER_QUERIES];           /* left operands over queries */
+    float ds_across[LASER_SPAN * LASER_LANES];          /* right operand over keys */
+    float row_shift[LASER_LANES], row_sum[LASER_LANES]; /* K_i; sum of a */
+    float row_weight[LASER_LANES],
+        tile_weight[LASER_LANES]; /* sum of a as rounded; what one tile adds to it */
+    float *tile, *other;          /* (SPAN, stride) rows on the way to being packed */
+    float *query;                 /* (units, LANES) */
+    float *sum;                   /* (stride, LANES) o before it is normalised; dq */
+    float *dk, *dv;               /* (SPAN, stride) */
+    float *wild, *wild_from; /* (D + 1) how many columns are wild here, which; (stride) their first tile */
+    float *wide, *wide_exponent; /* (D, LANES) their sums, wide * 2^wide_exponent */
+    float *exact;                /* (KEYS, stride) V' of a tile in float32; of which tile: */
+    const LaserHead *exact_head;
+    ptrdiff_t exact_tile;
 } LaserWork;
 
-static size_t laser_round_up(size_t x, size_t unit) { return (x + unit - 1) / unit * unit; }
-static int laser_least(int a, int b) { return a < b ? a : b; }
+static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
+static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* Points each pointer of the table at its part of one allocation; returns the floats used. */
+static LaserCall laser_sizes(const AttentionShape *s, int backward) {
+    if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
+        LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
+    LaserCall c = {.shape = s, .T = s->seq_len, .D = s->head_dim, .threads = 1, .backward = backward};
+    c.heads = (ptrdiff_t)s->batch * s->heads;
+    c.laser = s->kind == ATTENTION_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
+    c.bf16 = s->precision == ATTENTION_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
+    c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
+    c.keys = laser_up(c.T, LASER_KEYS), c.tiles = c.keys / LASER_KEYS;
+    c.queries = laser_up(c.T, LASER_QUERIES), c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
+    c.stride = laser_up(laser_up(c.D, LASER_ROWS), LASER_W);
+    c.units = laser_up(c.stride / c.pair, LASER_W);
+#ifdef _OPENMP
+    c.threads = omp_get_max_threads();
+#endif
+    c.flight = laser_least(c.threads, c.heads);
+    c.parts = laser_least(32 / c.heads, c.T / 256); /* from the shape alone, so that threads change no bit */
+    if (c.parts < 1) c.parts = 1;
+    return c;
+}
+
+/* A struct and the arrays its pointers point to lie in one piece: offset of the pointer, floats of the
+   array. */
 typedef struct {
-    float **to;
-    size_t count;
+    size_t pointer;
+    ptrdiff_t count;
 } LaserPart;
 
-static size_t laser_carve(const LaserPart *parts, size_t count, float *memory) {
-    size_t used = 0;
+/* Returns the floats of the whole piece; sets the pointers unless owner is NULL. */
+static ptrdiff_t laser_carve(void *owner, size_t size, const LaserPart *parts, size_t count) {
+    ptrdiff_t used = laser_up((ptrdiff_t)(size / sizeof(float)), 16);
     for (size_t i = 0; i < count; i++) {
-        if (memory) *parts[i].to = memory + used;
-        used += laser_round_up(parts[i].count, 16);
+        if (owner)
+            *(float **)(void *)((char *)owner + parts[i].pointer) =
+                parts[i].count ? (float *)owner + used : NULL;
+        used += laser_up(parts[i].count, 16);
     }
     return used;
 }
 
-static float *laser_aligned(void *memory) { return (float *)(((uintptr_t)memory + 63) / 64 * 64); }
-
-static void *laser_allocate(size_t floats) {
-    void *memory = floats < SIZE_MAX / 8 ? LASER_MALLOC(floats * sizeof(float) + 64) : NULL;
-    if (!memory) LASER_FAIL("attention: out of memory; use a smaller batch or a shorter sequence");
-    return memory;
+static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h) {
+    const ptrdiff_t back = c->backward, front = !back, panels = c->panels * LASER_LANES;
+    const ptrdiff_t centers = front && c->laser ? c->tiles * c->stride : 0;
+    const ptrdiff_t key_rows = c->keys / c->pair * c->stride, query_rows = c->queries / c->pair * c->stride;
+    const LaserPart parts[] = {{offsetof(LaserHead, shift), c->stride},
+                               {offsetof(LaserHead, floor), back * c->stride},
+                               {offsetof(LaserHead, wild), back * (c->D + 1)},
+                               {offsetof(LaserHead, wild_tiles), centers},
+                               {offsetof(LaserHead, center), centers},
+                               {offsetof(LaserHead, k_along), c->keys * c->units},
+                               {offsetof(LaserHead, k_across), c->pair == 2 ? back * key_rows : 0},
+                               {offsetof(LaserHead, v_along), back * c->keys * c->units},
+                               {offsetof(LaserHead, v_across), front * key_rows},
+                               {offsetof(LaserHead, q_panels), back * panels * c->units},
+                               {offsetof(LaserHead, g_panels), back * panels * c->units},
+                               {offsetof(LaserHead, q_across), back * query_rows},
+                               {offsetof(LaserHead, g_across), back * query_rows},
+                               {offsetof(LaserHead, row_shift), back * c->queries},
+                               {offsetof(LaserHead, row_term), back * c->queries},
+                               {offsetof(LaserHead, dq_parts), back * c->parts * panels * c->stride}};
+    const ptrdiff_t used = laser_carve(h, sizeof *h, parts, sizeof parts / sizeof *parts);
+    if (h && c->pair == 1) h->k_across = h->k_along;
+    return used;
 }
 
-static size_t laser_carve_work(const LaserCall *c, LaserWork *w, float *memory) {
-    const size_t D = (size_t)c->D, stride = (size_t)c->stride, tile = LASER_SPAN * LASER_LANES;
-    const size_t rows = LASER_SPAN > LASER_LANES ? LASER_SPAN : LASER_LANES;
-    const LaserPart parts[] = {{&w->tile, rows * stride},
-                               {&w->other, rows * stride},
-                               {&w->query, (size_t)c->units * LASER_LANES},
-                               {&w->score, tile},
-                               {&w->slope, tile},
-                               {&w->weight, tile},
-                               {&w->sum, stride * LASER_LANES},
-                               {&w->power, tile},
-                               {&w->exponent, tile},
-                               {&w->wide, D * LASER_LANES},
-                               {&w->wide_exponent, D * LASER_LANES},
-                               {&w->wild, D + 1},
-                               {&w->a_along, LASER_SPAN * LASER_QUERIES},
-                               {&w->ds_along, LASER_SPAN * LASER_QUERIES},
-                               {&w->ds_across, tile},
-                               {&w->dk, LASER_SPAN * stride},
-                               {&w->dv, LASER_SPAN * stride},
-                               {&w->row_shift, LASER_LANES},
-                               {&w->row_sum, LASER_LANES},
-                               {&w->row_weight, LASER_LANES},
-                               {&w->tile_weight, LASER_LANES}};
-    return laser_carve(parts, sizeof parts / sizeof *parts, memory);
+static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w) {
+    const LaserPart parts[] = {{offsetof(LaserWork, tile), LASER_SPAN * c->stride},
+                               {offsetof(LaserWork, other), LASER_SPAN * c->stride},
+                               {offsetof(LaserWork, query), LASER_LANES * c->units},
+                               {offsetof(LaserWork, sum), LASER_LANES * c->stride},
+                               {offsetof(LaserWork, dk), LASER_SPAN * c->stride},
+                               {offsetof(LaserWork, dv), LASER_SPAN * c->stride},
+                               {offsetof(LaserWork, wild), c->D + 1},
+                               {offsetof(LaserWork, wild_from), c->stride},
+                               {offsetof(LaserWork, wide), LASER_LANES * c->D},
+                               {offsetof(LaserWork, wide_exponent), LASER_LANES * c->D},
+                               {offsetof(LaserWork, exact), LASER_KEYS * c->stride}};
+    return laser_carve(w, sizeof *w, parts, sizeof parts / sizeof *parts);
 }
 
-static void laser_sizes(LaserCall *c) {
-    const AttentionShape *s = c->shape;
-    if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
-        LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
-    c->T = s->seq_len, c->D = s->head_dim, c->heads = s->batch * s->heads;
-    c->laser = s->kind == ATTENTION_LASER, c->causal = s->shift == LASER_SHIFT_CAUSAL;
-    c->bf16 = s->precision == ATTENTION_BF16, c->pair = c->bf16 ? LASER_PAIR : 1;
-    c->scale = (float)laser_scale(s), c->scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
-    c->tiles = (c->T + LASER_KEYS - 1) / LASER_KEYS;
-    c->blocks = (c->T + LASER_QUERIES - 1) / LASER_QUERIES;
-    c->panels = c->blocks * (LASER_QUERIES / LASER_LANES);
-    c->stride = (int)laser_round_up(laser_round_up((size_t)c->D, LASER_ROWS), LASER_W);
-    c->units = (int)laser_round_up((size_t)(c->stride / c->pair), LASER_W);
-#ifdef _OPENMP
-    c->threads = omp_get_max_threads();
-#else
-    c->threads = 1;
-#endif
-    /* Few heads: their keys are cut into parts, a number that follows from the shape alone. */
-    c->parts = laser_least(32 / c->heads, c->T / 256);
-    if (c->parts < 1) c->parts = 1;
-    c->flight = laser_least(c->threads, c->heads);
+static float *laser_allocate(ptrdiff_t floats, void **memory) {
+    *memory = LASER_MALLOC((size_t)floats * sizeof(float) + 64);
+    if (!*memory) LASER_FAIL("attention: out of memory; use a smaller batch or a shorter sequence");
+    return (float *)(((uintptr_t)*memory + 63) / 64 * 64);
 }
 
-static void *laser_begin(LaserCall *c, int backward) {
-    laser_sizes(c);
-    LaserWork none;
-    c->work_size = laser_carve_work(c, &none, NULL);
-    const size_t F = (size_t)c->flight, stride = (size_t)c->stride, units = (size_t)c->units,
-                 pair = (size_t)c->pair;
-    const size_t B = backward ? F : 0, exact = c->laser && c->bf16 && !backward ? F : 0;
-    const size_t tiles = (size_t)c->tiles, keys = tiles * LASER_KEYS,
-                 queries = (size_t)c->blocks * LASER_QUERIES;
-    const LaserPart parts[] = {{&c->shift, F * stride},
-                               {&c->floor, B * stride},
-                               {&c->wild, F * ((size_t)c->D + 1)},
-                               {&c->wild_tiles, (F - B) * tiles * stride},
-                               {&c->wild_from, (F - B) * (stride + 1)},
-                               {&c->center, (F - B) * tiles * stride},
-                               {&c->k_along, F * keys * units},
-                               {&c->k_across, pair == 1 ? 0 : B * keys / pair * stride},
-                               {&c->v_across, (F - B) * keys / pair * stride},
-                               {&c->v_exact, exact * keys * stride},
-                               {&c->v_along, B * keys * units},
-                               {&c->q_panels, B * queries * units},
-                               {&c->g_panels, B * queries * units},
-                               {&c->q_across, B * queries / pair * stride},
-                               {&c->g_across, B * queries / pair * stride},
-                               {&c->row_shift, B * queries},
-                               {&c->row_term, B * queries},
-                               {&c->dq_parts, B * (size_t)c->parts * queries * stride},
-                               {&c->work, (size_t)c->threads * c->work_size}};
-    const size_t count = sizeof parts / sizeof *parts;
-    void *memory = laser_allocate(laser_carve(parts, count, NULL));
-    laser_carve(parts, count, laser_aligned(memory));
-    if (c->pair == 1) c->k_across = c->k_along;
-    if (backward) c->v_across = c->center = NULL;
-    return memory;
-}
-
-static ptrdiff_t laser_at(const LaserCall *c, const ptrdiff_t *strides, int head, int t) {
-    return head / c->shape->heads * strides[0] + t * strides[1] + head % c->shape->heads * strides[2];
+LASER_DEFINE size_t attention_memory(const AttentionShape *shape, int backward) {
+    const LaserCall c = laser_sizes(shape, backward);
+    const ptrdiff_t floats = c.flight * laser_carve_head(&c, NULL) + c.threads * laser_carve_work(&c, NULL);
+    return (size_t)floats * sizeof(float) + 64;
 }
 
 /* ---- Packing ---- */
 
-/* Asks for the cache lines of a row of the caller's that comes up: rows lie pages apart, where no hardware prefetch
-   follows. */
-LASER_INLINE void laser_fetch(const float *row, ptrdiff_t ahead, int D, int write) {
-    const uintptr_t at = (uintptr_t)row + (uintptr_t)ahead * sizeof *row; /* may lie behind the last row */
-    for (size_t i = 0; i < (size_t)D * sizeof *row; i += 64) {
-        if (write)
-            __builtin_prefetch((const void *)(at + i), 1);
-        else
-            __builtin_prefetch((const void *)(at + i), 0);
-    }
-}
-
-LASER_INLINE void laser_scale_row(float *to, const float *from, int count, float scale) {
-    int d = 0;
-    for (; d + LASER_W <= count; d += LASER_W) laser_store(to + d, laser_load(from + d) * scale);
-    for (; d < count; d++) to[d] = from[d] * scale;
-}
-
-/* Rows first .. first + count - 1 of a head, padded with zeros to whole vectors and rows: the caller's own where
-   they need no padding, else a copy in `tile`. *row: floats from row to row. */
-static const float *laser_view(const LaserCall *c, float *tile, const float *x, const ptrdiff_t *strides,
-                               int head, int first, int count, ptrdiff_t *row) {
-    x += laser_at(c, strides, head, first);
-    *row = strides[1];
+/* Rows first .. first + count - 1 of a head, padded with zeros to whole vectors and rows: the caller's own
+   where they need no padding, else a copy in `tile`. *row: floats from row to row, on entry the caller's.
+   */
+static const float *laser_view(const LaserCall *c, float *tile, const float *x, ptrdiff_t *row,
+                               ptrdiff_t first, ptrdiff_t count) {
+    x += first * *row;
     if (c->D == c->stride && first + count <= c->T) return x;
-    *row = c->stride;
-    for (int r = 0; r < count; r++) {
-        const int inside = first + r < c->T ? c->D : 0;
-        if (inside) memcpy(tile + r * c->stride, x + r * strides[1], (size_t)inside * sizeof *tile);
+    for (ptrdiff_t r = 0; r < count; r++) {
+        const ptrdiff_t inside = first + r < c->T ? c->D : 0;
+        if (inside) memcpy(tile + r * c->stride, x + r * *row, (size_t)inside * sizeof *tile);
         memset(tile + r * c->stride + inside, 0, (size_t)(c->stride - inside) * sizeof *tile);
     }
+    *row = c->stride;
     return tile;
 }
 
-/* A number as it goes into a product that is packed in float32. */
+/* Asks for a row of the caller's that comes up: rows may lie pages apart, where no hardware prefetch
+   follows. */
+LASER_INLINE void laser_fetch(const float *row, ptrdiff_t ahead, ptrdiff_t D, int write) {
+    const uintptr_t at =
+        (uintptr_t)row + (uintptr_t)(ahead * (ptrdiff_t)sizeof *row); /* may be past the last */
+    for (ptrdiff_t d = 0; d < D; d += 16) {
+        if (write)
+            __builtin_prefetch((const float *)at + d, 1);
+        else
+            __builtin_prefetch((const float *)at + d, 0);
+    }
+}
+
+/* A number as it goes into a product packed in float32. */
 LASER_INLINE LaserVec laser_operand(const LaserCall *c, LaserVec x) {
     return c->bf16 && c->pair == 1 ? laser_round_bf16(x) : x;
 }
@@ -722,13 +753,14 @@ static void laser_pack_along(const LaserCall *c, float *to, const float *from, p
                              float scale) {
     for (int r = 0; r < count; r++, to += c->units, from += row) {
         laser_fetch(from, LASER_AHEAD * row, c->D, 0);
-        if (c->pair == 2)
-            for (int d = 0; d < c->stride; d += LASER_W)
-                laser_store_along(to + d / 2, laser_load(from + d) * scale);
-        else
-            for (int d = 0; d < c->stride; d += LASER_W)
-                laser_store(to + d, laser_operand(c, laser_load(from + d) * scale));
-        for (int u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            const LaserVec x = laser_load(from + d) * scale;
+            if (c->pair == 2)
+                laser_store_along(to + d / 2, x);
+            else
+                laser_store(to + d, laser_operand(c, x));
+        }
+        for (ptrdiff_t u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
     }
 }
 
@@ -736,25 +768,24 @@ static void laser_pack_across(const LaserCall *c, float *to, const float *from, 
                               float scale) {
     for (int r = 0; r < count; r += c->pair, to += c->stride, from += c->pair * row) {
         for (int p = 0; p < c->pair; p++) laser_fetch(from, (LASER_AHEAD + p) * row, c->D, 0);
-        if (c->pair == 2)
-            for (int d = 0; d < c->stride; d += LASER_W)
-                laser_store(to + d,
-                            laser_across(laser_load(from + d) * scale, laser_load(from + row + d) * scale));
-        else
-            for (int d = 0; d < c->stride; d += LASER_W)
-                laser_store(to + d, laser_operand(c, laser_load(from + d) * scale));
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            const LaserVec x = laser_load(from + d) * scale;
+            laser_store(to + d, c->pair == 2 ? laser_across(x, laser_load(from + row + d) * scale)
+                                             : laser_operand(c, x));
+        }
     }
 }
 
-/* to (columns, to_row) = from (rows, from_row) transposed, times `scale`; rows and columns multiples of W. */
+/* to (columns, to_row) = from (rows, from_row) transposed, and times `scale` unless the floats are pairs;
+   rows and columns are multiples of W. */
 LASER_INLINE void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrdiff_t from_row,
-                                  int rows, int columns, float scale, int round) {
-    for (int i = 0; i < rows; i += LASER_W)
-        for (int j = 0; j < columns; j += LASER_W) {
+                                  ptrdiff_t rows, ptrdiff_t columns, int pairs, float scale) {
+    for (ptrdiff_t i = 0; i < rows; i += LASER_W)
+        for (ptrdiff_t j = 0; j < columns; j += LASER_W) {
             LaserVec x[LASER_W], y[LASER_W];
             LASER_UNROLL for (int r = 0; r < LASER_W; r++) {
-                x[r] = laser_load(from + (i + r) * from_row + j) * scale;
-                if (round) x[r] = laser_round_bf16(x[r]);
+                x[r] = laser_load(from + (i + r) * from_row + j);
+                if (!pairs) x[r] *= scale;
             }
             LASER_UNROLL for (int deal = 1; deal < LASER_W;
                               deal *= 2) { /* like cards: log2(W) perfect shuffles */
@@ -771,75 +802,30 @@ LASER_INLINE void laser_transpose(float *to, ptrdiff_t to_row, const float *from
 /* A panel of queries along d, transposed; spoils `spare`. */
 static void laser_pack_panel(const LaserCall *c, float *to, const float *from, ptrdiff_t row, float scale,
                              float *spare) {
-    if (c->pair == 2) {
-        laser_pack_along(c, spare, from, row, LASER_LANES, scale);
-        laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units, 1, 0);
-    } else {
-        laser_transpose(to, LASER_LANES, from, row, LASER_LANES, c->stride, scale, c->bf16);
-    }
+    laser_pack_along(c, spare, from, row, LASER_LANES, scale);
+    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units, 1, 1);
 }
 
-/* ---- Products of tiles ---- */
-
-static int laser_depth(const LaserCall *c, int count) { return c->pair == 2 ? (count + 1) / 2 : count; }
-
-/* C (rows, LANES) = A B over d; A (rows, units) along, B (units, LANES). */
-static void laser_product_d(const LaserCall *c, float *C, const float *A, const float *B, int rows) {
-    const int depth = laser_depth(c, c->D);
-    const size_t units = (size_t)c->units;
-    for (int r = 0; r < rows; r += LASER_ROWS) {
-        const float *a = A + (size_t)r * units;
-        if (c->pair == 2)
-            laser_kernel(2, LASER_VECS, C + r * LASER_LANES, LASER_LANES, 0, NULL, NULL, a, units, 1, B,
-                         LASER_LANES, depth);
-        else
-            laser_kernel(1, LASER_VECS, C + r * LASER_LANES, LASER_LANES, 0, NULL, NULL, a, units, 1, B,
-                         LASER_LANES, depth);
+/* A panel of results from its transpose, times `scale`, into the caller's rows; spoils `tile`. */
+static void laser_write_panel(const LaserCall *c, float *out, ptrdiff_t row, ptrdiff_t query,
+                              const float *transpose, float scale, float *tile) {
+    const ptrdiff_t count = laser_least(LASER_LANES, c->T - query), columns = laser_up(c->D, LASER_W);
+    out += query * row;
+    for (ptrdiff_t i = 0; i < count; i++) laser_fetch(out, i * row, c->D, 1);
+    if (c->D == columns && count == LASER_LANES) {
+        laser_transpose(out, row, transpose, LASER_LANES, columns, LASER_LANES, 0, scale);
+        return;
     }
-}
-
-/* C (stride, LANES) = [C +] [center weights^T +] A^T B over keys; A (keys, stride) across, B (keys, ldb) across. */
-static void laser_product_keys(const LaserCall *c, int pair, float *C, int accumulate, const float *center,
-                               const float *weights, const float *A, const float *B, size_t ldb, int keys) {
-    const int depth = pair == 2 ? (keys + 1) / 2 : keys;
-    for (int d = 0; d < c->D; d += LASER_ROWS) {
-        const float *middle = center ? center + d : NULL;
-        if (pair == 2)
-            laser_kernel(2, LASER_VECS, C + d * LASER_LANES, LASER_LANES, accumulate, middle, weights, A + d,
-                         1, (size_t)c->stride, B, ldb, depth);
-        else
-            laser_kernel(1, LASER_VECS, C + d * LASER_LANES, LASER_LANES, accumulate, middle, weights, A + d,
-                         1, (size_t)c->stride, B, ldb, depth);
-    }
-}
-
-/* C (rows, stride) += A B over queries; A (rows, QUERIES) along, B (QUERIES, stride) across; A is 0 left of
-   its r-th row's element r + zeros, and right of `queries`. */
-static void laser_product_queries(const LaserCall *c, float *C, const float *A, const float *B, int rows,
-                                  int zeros, int queries) {
-    const size_t stride = (size_t)c->stride, lda = (size_t)(LASER_QUERIES / c->pair);
-    for (int d = 0; d < c->D; d += LASER_LANES)
-        for (int r = 0; r < rows; r += LASER_ROWS) {
-            const int first = r + zeros > 0 ? (r + zeros) / c->pair : 0,
-                      depth = laser_depth(c, queries) - first;
-            float *to = C + (size_t)r * stride + d;
-            const float *a = A + (size_t)r * lda + first, *b = B + (size_t)first * stride + d;
-            if (c->D - d > LASER_W && c->pair == 2)
-                laser_kernel(2, LASER_VECS, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
-            else if (c->D - d > LASER_W)
-                laser_kernel(1, LASER_VECS, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
-            else if (c->pair == 2)
-                laser_kernel(2, 1, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
-            else
-                laser_kernel(1, 1, to, stride, 1, NULL, NULL, a, lda, 1, b, stride, depth);
-        }
+    laser_transpose(tile, c->stride, transpose, LASER_LANES, columns, LASER_LANES, 0, scale);
+    for (ptrdiff_t i = 0; i < count; i++)
+        memcpy(out + i * row, tile + i * c->stride, (size_t)c->D * sizeof *out);
 }
 
 /* ---- Wild columns: sums of numbers with an exponent of their own ---- */
 
 /* Weights 2^(score - K) of a tile as power * 2^exponent. */
-static void laser_wide_weights(LaserWork *w, const float *row_shift, int keys) {
-    for (int j = 0; j < keys; j++)
+static void laser_wide_weights(LaserWork *w, const float *row_shift, ptrdiff_t keys) {
+    for (ptrdiff_t j = 0; j < keys; j++)
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
             const LaserVec s = laser_load(w->score + j * LASER_LANES + x), K = laser_load(row_shift + x);
             const LaserInt seen = s > LASER_MASKED;
@@ -850,10 +836,10 @@ static void laser_wide_weights(LaserWork *w, const float *row_shift, int keys) {
 }
 
 /* exp(v) of one column of at most SPAN keys as power * 2^exponent. */
-static void laser_wide_values(const LaserCall *c, float *power, float *exponent, int head, int key, int keys,
-                              int d) {
-    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, key) + d;
-    for (int j = 0; j < LASER_SPAN; j++) power[j] = j < keys ? v[j * c->shape->qkv_strides[1]] : 0;
+static void laser_wide_values(const LaserCall *c, const LaserHead *h, float *power, float *exponent,
+                              ptrdiff_t key, ptrdiff_t keys, ptrdiff_t d) {
+    for (ptrdiff_t j = 0; j < LASER_SPAN; j++)
+        power[j] = j < keys ? h->v[(key + j) * c->shape->qkv_strides[1] + d] : 0;
     for (int j = 0; j < LASER_SPAN; j += LASER_W) {
         LaserVec k, p = laser_exp_split(laser_load(power + j), &k) + 1;
         laser_store(power + j, p);
@@ -861,16 +847,15 @@ static void laser_wide_values(const LaserCall *c, float *power, float *exponent,
     }
 }
 
-/* The same of a column that is packed, as the products see it. */
-static void laser_packed_values(const LaserCall *c, float *power, float *exponent, const float *v_across,
-                                int d, float shift) {
-    for (int j = 0; j < LASER_KEYS; j++) {
-        const float unit = v_across[j / c->pair * c->stride + d];
+/* The same of a column of a tile that is packed, as the products see it. */
+static void laser_packed_values(const LaserCall *c, const LaserHead *h, float *power, float *exponent,
+                                ptrdiff_t key, ptrdiff_t d) {
+    for (ptrdiff_t j = 0; j < LASER_KEYS; j++) {
         uint32_t bits;
-        memcpy(&bits, &unit, sizeof bits);
+        memcpy(&bits, &h->v_across[(key + j) / c->pair * c->stride + d], sizeof bits);
         if (c->pair == 2) bits = j % 2 ? bits & 0xFFFF0000 : bits << 16;
         memcpy(&power[j], &bits, sizeof bits);
-        exponent[j] = shift;
+        exponent[j] = h->shift[d];
     }
 }
 
@@ -881,142 +866,139 @@ LASER_INLINE void laser_wide_add(LaserVec *sum, LaserVec *e, LaserVec x, float f
     *e = larger;
 }
 
-/* Adds a tile of keys to the sums of the wild columns. packed: to the tile before the columns' first wild one,
-   apply the values that the products use, so that nothing changes for the rows that see only those. */
-static void laser_wide_sum(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys,
-                           int diagonal) {
-    const int tile = key / LASER_KEYS;
-    const size_t at = (size_t)slot * (size_t)c->tiles + (size_t)tile, stride = (size_t)c->stride;
+/* Adds a tile of keys to the sums of the columns that w->wild lists. In forward the tiles before a column's
+   first wild one count with the numbers that the products use: so rows that see only those tiles stay as
+   they are when a later token makes the column wild. */
+static void laser_wide_sum(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
+                           ptrdiff_t keys, int diagonal) {
+    const ptrdiff_t tile = key / LASER_KEYS;
+    const int round = c->bf16 && !c->backward && !diagonal;
     for (int i = 0; i < (int)w->wild[0]; i++) {
-        const int d = (int)w->wild[1 + i];
-        const int packed = c->v_across && tile < (int)c->wild_from[(size_t)slot * (stride + 1) + (size_t)d];
-        const float shift = packed ? c->shift[(size_t)slot * stride + (size_t)d] : 0;
-        const float center = packed && c->bf16 ? c->center[at * stride + (size_t)d] : 0;
+        const ptrdiff_t d = (ptrdiff_t)w->wild[1 + i];
+        const int packed = !c->backward && (float)tile < w->wild_from[d];
+        const float center = packed && c->bf16 ? h->center[tile * c->stride + d] : 0;
         float power[LASER_SPAN], exponent[LASER_SPAN];
         if (packed)
-            laser_packed_values(c, power, exponent,
-                                c->v_across + at * (LASER_KEYS / (size_t)c->pair) * stride, d, shift);
+            laser_packed_values(c, h, power, exponent, key, d);
         else
-            laser_wide_values(c, power, exponent, head, key, keys, d);
+            laser_wide_values(c, h, power, exponent, key, keys, d);
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            LaserVec sum = laser_load(w->wide + i * LASER_LANES + x),
-                     e = laser_load(w->wide_exponent + i * LASER_LANES + x);
+            float *at = w->wide + i * LASER_LANES + x, *at_exponent = w->wide_exponent + i * LASER_LANES + x;
+            LaserVec sum = laser_load(at), e = laser_load(at_exponent);
             if (center != 0)
                 laser_wide_add(&sum, &e, laser_load(w->tile_weight + x), center,
-                               laser_load(w->row_shift + x) + shift);
-            for (int j = 0; j < keys; j++) {
+                               laser_load(w->row_shift + x) + h->shift[d]);
+            for (ptrdiff_t j = 0; j < keys; j++) {
                 const LaserVec a = laser_load(w->power + j * LASER_LANES + x);
-                laser_wide_add(&sum, &e, c->v_across && c->bf16 && !diagonal ? laser_round_bf16(a) : a,
-                               power[j], laser_load(w->exponent + j * LASER_LANES + x) + exponent[j]);
+                laser_wide_add(&sum, &e, round ? laser_round_bf16(a) : a, power[j],
+                               laser_load(w->exponent + j * LASER_LANES + x) + exponent[j]);
             }
-            laser_store(w->wide + i * LASER_LANES + x, sum);
-            laser_store(w->wide_exponent + i * LASER_LANES + x, e);
+            laser_store(at, sum);
+            laser_store(at_exponent, e);
         }
     }
 }
 
 /* ---- Forward ---- */
 
-/* The columns of a head: which power of two scales exp(v). */
-static void laser_shift_columns(const LaserCall *c, int slot, int head) {
-    float *shift = c->shift + (size_t)slot * (size_t)c->stride;
-    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, 0);
-    memset(shift, 0, (size_t)c->stride * sizeof *shift);
-    memcpy(shift, v, (size_t)c->D * sizeof *shift);
-    for (int t = 1; !c->causal && t < c->T; t++)
-        for (int d = 0; d < c->D; d++) {
-            const float x = v[t * c->shape->qkv_strides[1] + d];
-            shift[d] = x > shift[d] ? x : shift[d];
+/* Step 1: which power of two scales exp(v) of each column. */
+static void laser_shift_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t piece) {
+    (void)w, (void)piece;
+    memset(h->shift, 0, (size_t)c->stride * sizeof(float));
+    memcpy(h->shift, h->v, (size_t)c->D * sizeof(float));
+    for (ptrdiff_t t = 1; !c->causal && t < c->T; t++)
+        for (ptrdiff_t d = 0; d < c->D; d++) {
+            const float v = h->v[t * c->shape->qkv_strides[1] + d];
+            h->shift[d] = v > h->shift[d] ? v : h->shift[d];
         }
-    for (int d = 0; d < c->D; d++) {
-        const double n = fmax(-2e6, fmin(2e6, shift[d])) * 1.4426950408889634;
-        shift[d] = (float)(c->causal ? rint(n) : ceil(n));
+    for (ptrdiff_t d = 0; d < c->D; d++) {
+        const double n = fmax(-2e6, fmin(2e6, h->shift[d])) * 1.4426950408889634;
+        h->shift[d] = (float)(c->causal ? rint(n) : ceil(n));
     }
 }
 
-/* V' = exp(v) 2^-n of a tile into w->tile; its center, and where it is wild. */
-static void laser_exp_tile(const LaserCall *c, LaserWork *w, const float *v, ptrdiff_t row, int slot,
-                           int tile, int keys) {
-    const size_t stride = (size_t)c->stride, at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * stride;
-    for (int d = 0; d < c->stride; d += LASER_W) {
-        const LaserVec n = laser_load(c->shift + (size_t)slot * stride + d);
+/* V' = exp(v) 2^-n of a tile into w->exact; its center, and where it is wild. */
+static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    const ptrdiff_t keys = laser_least(LASER_KEYS, c->T - tile * LASER_KEYS), at = tile * c->stride;
+    ptrdiff_t row = c->shape->qkv_strides[1];
+    const float *v = laser_view(c, w->tile, h->v, &row, tile * LASER_KEYS, LASER_KEYS);
+    w->exact_head = h, w->exact_tile = tile;
+    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+        const LaserVec n = laser_load(h->shift + d);
         LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(0);
-        for (int j = 0; j < LASER_KEYS; j++) {
+        for (ptrdiff_t j = 0; j < LASER_KEYS; j++) {
             const LaserVec x = laser_load(v + j * row + d), y = x * LASER_LOG2E - n, e = laser_exp(x, n);
-            laser_store(w->tile + j * c->stride + d, e);
+            laser_fetch(v, (j + LASER_AHEAD) * row + d, LASER_W, 0);
+            laser_store(w->exact + j * c->stride + d, e);
             if (j >= keys) continue;
             low = laser_min(low, e), high = laser_max(high, e);
             wild = laser_select((y > 58) | (y < -58), laser_set(1), wild); /* 40 log 2 */
         }
-        const LaserVec middle = (low + high) * 0.5f, top = low * 2.7f;
-        laser_store(c->center + at + d, laser_min(middle, top));
-        laser_store(c->wild_tiles + at + d, c->causal ? wild : laser_set(0));
+        laser_store(h->center + at + d, laser_min((low + high) * 0.5f, low * 2.7f));
+        laser_store(h->wild_tiles + at + d, c->causal ? wild : laser_set(0));
     }
 }
 
-static void laser_pack_keys(const LaserCall *c, LaserWork *w, int slot, int head, int tile) {
-    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS,
-                 stride = (size_t)c->stride;
-    const ptrdiff_t *strides = c->shape->qkv_strides;
-    const int key = tile * LASER_KEYS;
-    ptrdiff_t row;
-    const float *k = laser_view(c, w->tile, c->k, strides, head, key, LASER_KEYS, &row);
-    laser_pack_along(c, c->k_along + at * (size_t)c->units, k, row, LASER_KEYS, 1);
-    const float *v = laser_view(c, w->tile, c->v, strides, head, key, LASER_KEYS, &row);
-    if (c->laser) {
-        laser_exp_tile(c, w, v, row, slot, tile, laser_least(LASER_KEYS, c->T - key));
-        v = w->tile, row = c->stride;
+/* Step 2: packs a tile of keys and values. */
+static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    const ptrdiff_t key = tile * LASER_KEYS, token = c->shape->qkv_strides[1];
+    ptrdiff_t row = token;
+    const float *k = laser_view(c, w->tile, h->k, &row, key, LASER_KEYS), *v = w->exact;
+    laser_pack_along(c, h->k_along + key * c->units, k, row, LASER_KEYS, 1);
+    if (!c->laser) {
+        row = token;
+        v = laser_view(c, w->tile, h->v, &row, key, LASER_KEYS);
+    } else {
+        laser_exp_tile(c, h, w, tile);
+        row = c->stride;
     }
     if (c->laser && c->bf16) {
-        const float *center = c->center + at / LASER_KEYS * stride;
-        memcpy(c->v_exact + at * stride, v, LASER_KEYS * stride * sizeof *v);
-        for (int i = 0; i < LASER_KEYS; i++)
-            for (int d = 0; d < c->stride; d++) w->tile[i * c->stride + d] -= center[d];
+        for (ptrdiff_t i = 0; i < LASER_KEYS * c->stride; i += LASER_W)
+            laser_store(w->tile + i,
+                        laser_load(w->exact + i) - laser_load(h->center + tile * c->stride + i % c->stride));
+        v = w->tile;
     }
-    laser_pack_across(c, c->v_across + at / (size_t)c->pair * stride, v, row, LASER_KEYS, 1);
+    laser_pack_across(c, h->v_across + key / c->pair * c->stride, v, row, LASER_KEYS, 1);
 }
 
-/* From which tile on each column of a head is wild, and whether any is. */
-static void laser_find_wild(const LaserCall *c, int slot) {
-    float *from = c->wild_from + (size_t)slot * (size_t)(c->stride + 1);
-    for (int d = 0; d < c->stride; d++) from[d] = (float)c->tiles;
-    for (int t = c->tiles - 1; t >= 0; t--) {
-        const float *wild = c->wild_tiles + ((size_t)slot * (size_t)c->tiles + (size_t)t) * (size_t)c->stride;
-        for (int d = 0; d < c->stride; d++) from[d] = wild[d] > 0 ? (float)t : from[d];
-    }
-    from[c->stride] = (float)c->tiles;
-    for (int d = 0; d < c->D; d++) from[c->stride] = from[d] < from[c->stride] ? from[d] : from[c->stride];
-}
-
-/* The columns that are wild among the keys up to a tile. */
-static void laser_list_wild(const LaserCall *c, LaserWork *w, int slot, int tile) {
-    const float *from = c->wild_from + (size_t)slot * (size_t)(c->stride + 1);
+/* Lists the columns that are wild among the keys up to a tile. */
+static void laser_list_wild(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     w->wild[0] = 0;
-    if (!c->laser || from[c->stride] > (float)tile) return;
-    for (int d = 0; d < c->D; d++)
-        if (from[d] <= (float)tile) w->wild[1 + (int)w->wild[0]++] = (float)d;
+    if (!c->laser) return;
+    for (ptrdiff_t d = 0; d < c->stride; d++) w->wild_from[d] = (float)c->tiles;
+    for (ptrdiff_t t = tile; t >= 0; t--)
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            const LaserInt wild = laser_load(h->wild_tiles + t * c->stride + d) > 0;
+            laser_store(w->wild_from + d,
+                        laser_select(wild, laser_set((float)t), laser_load(w->wild_from + d)));
+        }
+    for (ptrdiff_t d = 0; d < c->D; d++)
+        if (w->wild_from[d] < (float)c->tiles) w->wild[1 + (int)w->wild[0]++] = (float)d;
 }
 
-/* Scores of keys that a query does not see. */
-static void laser_mask(float *score, int keys, int key, int query) {
+/* Marks the scores of keys that a query does not see. */
+static void laser_mask(float *score, ptrdiff_t keys, ptrdiff_t key, ptrdiff_t query) {
     LaserInt lane;
     memcpy(&lane, laser_lane, sizeof lane);
-    for (int j = query > key ? query - key : 0; j < keys; j++)
+    for (ptrdiff_t j = query > key ? query - key : 0; j < keys; j++)
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
             float *s = score + j * LASER_LANES + x;
-            laser_store(s, laser_select(lane < key + j - query - x, laser_set(LASER_MASKED), laser_load(s)));
+            const LaserInt hidden = lane < (int32_t)(key + j - query - x);
+            laser_store(s, laser_select(hidden, laser_set(LASER_MASKED), laser_load(s)));
         }
 }
 
 /* One step of the online softmax: moves the row shifts to a tile of scores, rescaling the sums. */
-static void laser_move_shift(const LaserCall *c, LaserWork *w, int keys, int rescale) {
-    LaserVec top[LASER_VECS];
-    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] = laser_load(w->score + x * LASER_W);
-    for (int j = 1; j < keys; j++)
-        LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] =
-            laser_max(top[x], laser_load(w->score + j * LASER_LANES + x * LASER_W));
+static void laser_move_shift(const LaserCall *c, LaserWork *w, ptrdiff_t keys, int rescale) {
+    LaserVec top[LASER_VECS], odd[LASER_VECS];
+    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] = odd[x] = laser_load(w->score + x * LASER_W);
+    for (ptrdiff_t j = keys % 2; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
+            top[x] = laser_max(top[x], laser_load(w->score + j * LASER_LANES + x * LASER_W));
+            odd[x] = laser_max(odd[x], laser_load(w->score + (j + 1) * LASER_LANES + x * LASER_W));
+        }
     for (int x = 0; x < LASER_VECS; x++) {
         const int at = x * LASER_W;
+        top[x] = laser_max(top[x], odd[x]);
         const LaserVec old = laser_load(w->row_shift + at), big = (LaserVec)((LaserInt)top[x] & 0x7FFFFFFF);
         /* beyond 2^22 a float has no fraction worth rounding */
         const LaserVec K =
@@ -1026,25 +1008,23 @@ static void laser_move_shift(const LaserCall *c, LaserWork *w, int keys, int res
         laser_store(w->row_shift + at, K);
         laser_store(w->row_sum + at, laser_load(w->row_sum + at) * scale);
         laser_store(w->row_weight + at, laser_load(w->row_weight + at) * scale);
-        for (int d = 0; rescale && d < c->D; d++)
+        for (ptrdiff_t d = 0; rescale && d < c->D; d++)
             laser_store(w->sum + d * LASER_LANES + at, laser_load(w->sum + d * LASER_LANES + at) * scale);
     }
 }
 
 /* Scores of a tile into weights, as the right operand of the product with V; their sums. */
-static void laser_weigh(const LaserCall *c, LaserWork *w, int keys, int exact) {
-    const int pair = exact ? 1 : c->pair, round = c->bf16 && !exact;
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int pair, int round) {
     LaserVec sum[LASER_VECS], weight[LASER_VECS], K[LASER_VECS];
     LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
         sum[x] = weight[x] = laser_set(0);
         K[x] = laser_load(w->row_shift + x * LASER_W);
     }
-    if (keys % 2) /* an odd key's neighbour */
-        for (int i = 0; i < LASER_LANES; i++) w->score[keys * LASER_LANES + i] = LASER_MASKED;
-    for (int j = 0; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
+    for (ptrdiff_t i = 0; keys % 2 && i < LASER_LANES; i++) w->score[keys * LASER_LANES + i] = LASER_MASKED;
+    for (ptrdiff_t j = 0; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
             const float *s = w->score + j * LASER_LANES + x * LASER_W;
-            LaserVec a = laser_exp2(laser_load(s) - K[x]), b = laser_exp2(laser_load(s + LASER_LANES) - K[x]);
             float *to = w->weight + j / pair * LASER_LANES + x * LASER_W;
+            LaserVec a = laser_exp2(laser_load(s) - K[x]), b = laser_exp2(laser_load(s + LASER_LANES) - K[x]);
             sum[x] += a + b;
             if (pair == 2) {
                 const LaserVec pairs = laser_across(a, b);
@@ -1064,49 +1044,68 @@ static void laser_weigh(const LaserCall *c, LaserWork *w, int keys, int exact) {
     }
 }
 
-/* Goes over the keys of a panel of queries q: leaves K_i, the sums of the weights, the sums of the columns that
-   w->wild lists, and with_values the sums of a V. */
-static void laser_rows(const LaserCall *c, LaserWork *w, const float *q, int slot, int head, int panel,
-                       int with_values) {
-    const int query = panel * LASER_LANES, end = laser_least(query + LASER_LANES, c->T),
-              wild = w->wild[0] > 0;
-    const size_t stride = (size_t)c->stride;
+/* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the sums of the columns that
+   w->wild lists, and in forward the sums of a V. q: the panel, packed. */
+static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
+                       ptrdiff_t query) {
+    const ptrdiff_t end = laser_least(query + LASER_LANES, c->T);
+    const int wild = w->wild[0] > 0, centered = c->laser && c->bf16;
     for (int i = 0; i < LASER_LANES; i++)
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
     for (int i = 0; i < (int)w->wild[0] * LASER_LANES; i++) w->wide[i] = 0, w->wide_exponent[i] = LASER_NONE;
-    for (int key = 0; key < end; key += LASER_KEYS) {
-        const int keys = laser_least(LASER_KEYS, end - key), diagonal = key + LASER_KEYS > query + 1;
-        /* LASER in bf16: what hangs on a tile's values, as their center does, may not reach rows that do not see
-           all of the tile: the last tile is summed in float32. */
-        const int exact = c->laser && c->bf16 && with_values && diagonal;
-        const size_t at = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key;
-        laser_product_d(c, w->score, c->k_along + at * (size_t)c->units, q, keys);
+    for (ptrdiff_t key = 0; key < end; key += LASER_KEYS) {
+        const ptrdiff_t keys = laser_least(LASER_KEYS, end - key);
+        const int diagonal = key + LASER_KEYS > query + 1;
+        /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
+           all of it: so bf16 LASER sums the last tile as it is, in float32. */
+        const int exact = centered && diagonal && !c->backward;
+        laser_product(c->pair, (LaserProduct){.c = w->score,
+                                              .ldc = LASER_LANES,
+                                              .rows = keys,
+                                              .columns = LASER_LANES,
+                                              .a = h->k_along + key * c->units,
+                                              .a_row = c->units,
+                                              .a_depth = 1,
+                                              .b = q,
+                                              .ldb = LASER_LANES,
+                                              .depth = laser_up(c->D, c->pair) / c->pair});
         if (diagonal) laser_mask(w->score, keys, key, query);
-        laser_move_shift(c, w, keys, with_values && key > 0);
+        laser_move_shift(c, w, keys, !c->backward && key > 0);
         if (wild) laser_wide_weights(w, w->row_shift, keys);
-        laser_weigh(c, w, keys, exact);
-        if (wild) laser_wide_sum(c, w, slot, head, key, keys, diagonal);
+        if (exact || !c->bf16)
+            laser_weigh(w, keys, 1, 0);
+        else
+            laser_weigh(w, keys, LASER_PAIR, 1);
+        if (wild) laser_wide_sum(c, h, w, key, keys, diagonal);
+        if (c->backward) continue;
+        LaserProduct p = {.c = w->sum,
+                          .ldc = LASER_LANES,
+                          .accumulate = key > 0,
+                          .rows = c->D,
+                          .columns = LASER_LANES,
+                          .a = h->v_across + key / c->pair * c->stride,
+                          .a_row = 1,
+                          .a_depth = c->stride,
+                          .b = w->weight,
+                          .ldb = LASER_LANES,
+                          .depth = laser_up(keys, c->pair) / c->pair};
         if (exact)
-            laser_product_keys(c, 1, w->sum, key > 0, NULL, NULL, c->v_exact + at * stride, w->weight,
-                               LASER_LANES, keys);
-        else if (with_values)
-            laser_product_keys(c, c->pair, w->sum, key > 0,
-                               c->laser && c->bf16 ? c->center + at / LASER_KEYS * stride : NULL,
-                               w->tile_weight, c->v_across + at / (size_t)c->pair * stride, w->weight,
-                               LASER_LANES, keys);
+            p.a = w->exact, p.depth = keys;
+        else if (centered)
+            p.center = h->center + key / LASER_KEYS * c->stride, p.weights = w->tile_weight;
+        laser_product(exact ? 1 : c->pair, p);
     }
 }
 
 /* o of a panel from its sums, in place: divided by the weights; LASER: the logarithm. */
-static void laser_normalise(const LaserCall *c, LaserWork *w, int slot) {
-    const float *shift = c->shift + (size_t)slot * (size_t)c->stride;
+static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w) {
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec inverse = 1 / laser_load(w->row_weight + x), K = laser_load(w->row_shift + x);
-        for (int d = 0; d < c->D; d++) {
+        for (ptrdiff_t d = 0; d < c->D; d++) {
             float *o = w->sum + d * LASER_LANES + x;
             LaserVec value = laser_load(o) * inverse;
             if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
-            laser_store(o, c->laser ? laser_log(value, laser_set(shift[d])) : value);
+            laser_store(o, c->laser ? laser_log(value, laser_set(h->shift[d])) : value);
         }
         for (int i = 0; i < (int)w->wild[0]; i++)
             laser_store(w->sum + (int)w->wild[1 + i] * LASER_LANES + x,
@@ -1115,191 +1114,130 @@ static void laser_normalise(const LaserCall *c, LaserWork *w, int slot) {
     }
 }
 
-/* Rows of a head from their transpose, times `scale`. */
-static void laser_write_rows(const LaserCall *c, LaserWork *w, float *out, const ptrdiff_t *strides, int head,
-                             int first, const float *transpose, float scale) {
-    const int count = laser_least(LASER_LANES, c->T - first),
-              columns = (int)laser_round_up((size_t)c->D, LASER_W);
-    out += laser_at(c, strides, head, first);
-    for (int i = 0; i < count; i++) laser_fetch(out, i * strides[1], c->D, 1);
-    if (c->D == columns && count == LASER_LANES) {
-        laser_transpose(out, strides[1], transpose, LASER_LANES, columns, LASER_LANES, scale, 0);
-        return;
-    }
-    laser_transpose(w->tile, c->stride, transpose, LASER_LANES, columns, LASER_LANES, scale, 0);
-    for (int i = 0; i < count; i++)
-        memcpy(out + i * strides[1], w->tile + i * c->stride, (size_t)c->D * sizeof *out);
-}
-
-static void laser_forward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const int query = panel * LASER_LANES, last = laser_least(query + LASER_LANES, c->T) - 1;
-    ptrdiff_t row;
-    const float *q = laser_view(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, &row);
+static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t query) {
+    const ptrdiff_t count = laser_least(LASER_LANES, c->T - query);
+    ptrdiff_t row = c->shape->qkv_strides[1];
+    const float *q = laser_view(c, w->tile, h->q, &row, query, LASER_LANES);
     laser_pack_panel(c, w->query, q, row, c->scale_log2e, w->other);
-    laser_list_wild(c, w, slot, last / LASER_KEYS);
-    laser_rows(c, w, w->query, slot, head, panel, 1);
-    laser_normalise(c, w, slot);
-    laser_write_rows(c, w, c->new_out, c->shape->out_strides, head, query, w->sum, 1);
+    laser_rows(c, h, w, w->query, query);
+    laser_normalise(c, h, w);
+    laser_write_panel(c, h->new_out, c->shape->out_strides[1], query, w->sum, 1, w->tile);
     for (int x = 0; x < LASER_LANES; x += LASER_W)
         laser_store(w->row_sum + x, laser_log(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
-    for (int i = 0; c->new_lse && i <= last - query; i++)
-        c->new_lse[(size_t)head * (size_t)c->T + (size_t)(query + i)] = w->row_sum[i];
+    if (h->new_lse) memcpy(h->new_lse + query, w->row_sum, (size_t)count * sizeof(float));
 }
 
-LASER_INLINE int laser_thread(void) {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-/* The heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then what is left,
-   all threads on one lot of heads. */
-LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                                    const AttentionShape *shape) {
-    LaserCall call = {.shape = shape, .q = q, .k = k, .v = v, .new_out = out, .new_lse = lse}, *c = &call;
-    void *memory = laser_begin(c, 0);
-    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES, alone = c->heads - c->heads % c->threads;
-    const int n = c->heads - alone;
-    LASER_OMP(omp parallel num_threads(c->threads)) {
-        LaserWork w;
-        const int me = laser_thread();
-        laser_carve_work(c, &w, c->work + (size_t)me * c->work_size);
-        LASER_OMP(omp for schedule(dynamic))
-        for (int head = 0; head < alone; head++) {
-            if (c->laser) laser_shift_columns(c, me, head);
-            for (int tile = 0; tile < c->tiles; tile++) laser_pack_keys(c, &w, me, head, tile);
-            if (c->laser) laser_find_wild(c, me);
-            for (int panel = 0; panel < panels; panel++) laser_forward_panel(c, &w, me, head, panel);
-        }
-        LASER_OMP(omp for schedule(static))
-        for (int s = 0; s < n; s++)
-            if (c->laser) laser_shift_columns(c, s, alone + s);
-        LASER_OMP(omp for schedule(static))
-        for (int i = 0; i < n * c->tiles; i++)
-            laser_pack_keys(c, &w, i / c->tiles, alone + i / c->tiles, i % c->tiles);
-        LASER_OMP(omp for schedule(static))
-        for (int s = 0; s < n; s++)
-            if (c->laser) laser_find_wild(c, s);
-        LASER_OMP(omp for schedule(dynamic))
-        for (int i = 0; i < n * panels; i++) /* the longest rows first */
-            laser_forward_panel(c, &w, i % n, alone + i % n, panels - 1 - i / n);
-    }
-    LASER_FREE(memory);
+/* Step 3: the queries of the same tokens as a tile of keys. */
+static void laser_forward_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    if (c->laser && c->bf16 && (w->exact_head != h || w->exact_tile != tile)) laser_exp_tile(c, h, w, tile);
+    laser_list_wild(c, h, w, tile);
+    for (ptrdiff_t query = tile * LASER_KEYS; query < laser_least((tile + 1) * LASER_KEYS, c->T);
+         query += LASER_LANES)
+        laser_forward_panel(c, h, w, query);
 }
 
 /* ---- Backward ---- */
 
-/* The columns of a head: the center m_d of exp(v), and which are wild. */
-static void laser_scan_columns(const LaserCall *c, LaserWork *w, int slot, int head) {
-    float *center = c->shift + (size_t)slot * (size_t)c->stride,
-          *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+/* Step 1: the center m_d of exp(v) in each column, and which columns are wild; for the paper's shift the
+   least o. */
+static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t piece) {
+    (void)piece;
     float *low = w->tile, *high = w->other;
-    const float *v = c->v + laser_at(c, c->shape->qkv_strides, head, 0);
-    memset(center, 0, (size_t)c->stride * sizeof *center);
-    wild[0] = 0;
+    memset(h->shift, 0, (size_t)c->stride * sizeof(float));
+    h->wild[0] = 0;
     if (!c->laser) return;
-    for (int d = 0; d < c->D; d++) low[d] = high[d] = v[d];
-    for (int t = 1; t < c->T; t++) {
-        v += c->shape->qkv_strides[1];
+    memcpy(low, h->v, (size_t)c->D * sizeof(float)), memcpy(high, h->v, (size_t)c->D * sizeof(float));
+    for (ptrdiff_t t = 1; t < c->T; t++) {
+        const float *v = h->v + t * c->shape->qkv_strides[1];
         laser_fetch(v, LASER_AHEAD * c->shape->qkv_strides[1], c->D, 0);
-        for (int d = 0; d < c->D; d++) {
+        for (ptrdiff_t d = 0; d < c->D; d++) {
             low[d] = v[d] < low[d] ? v[d] : low[d];
             high[d] = v[d] > high[d] ? v[d] : high[d];
         }
     }
-    for (int d = 0; d < c->D; d++) {
-        center[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
+    for (ptrdiff_t d = 0; d < c->D; d++) {
+        h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
         if (!c->causal) {
-            const LaserVec n = laser_set((float)ceil(high[d] * 1.4426950408889634));
-            c->floor[(size_t)slot * (size_t)c->stride + (size_t)d] = laser_log(laser_set(0x1p-100f), n)[0];
-            center[d] = fmaxf(center[d], high[d] - 69);
-        } else if (!(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128))
-            wild[1 + (int)wild[0]++] = (float)d;
-    }
-}
-
-static void laser_pack_keys_backward(const LaserCall *c, LaserWork *w, int slot, int head, int tile) {
-    const size_t at = ((size_t)slot * (size_t)c->tiles + (size_t)tile) * LASER_KEYS;
-    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    const ptrdiff_t *strides = c->shape->qkv_strides;
-    ptrdiff_t row;
-    const float *k = laser_view(c, w->tile, c->k, strides, head, tile * LASER_KEYS, LASER_KEYS, &row);
-    laser_pack_along(c, c->k_along + at * (size_t)c->units, k, row, LASER_KEYS, 1);
-    if (c->pair == 2) laser_pack_across(c, c->k_across + at / 2 * (size_t)c->stride, k, row, LASER_KEYS, 1);
-    const float *v = laser_view(c, w->tile, c->v, strides, head, tile * LASER_KEYS, LASER_KEYS, &row);
-    if (c->laser) {
-        for (int i = 0; i < LASER_KEYS; i++)
-            for (int d = 0; d < c->stride; d += LASER_W) {
-                LaserVec expm1;
-                laser_exp_expm1(laser_load(v + i * row + d) - laser_load(center + d), &expm1);
-                laser_store(w->tile + i * c->stride + d, expm1);
-            }
-        for (int n = 1; n <= (int)wild[0]; n++)
-            for (int i = 0; i < LASER_KEYS; i++) w->tile[i * c->stride + (int)wild[n]] = 0;
-        v = w->tile, row = c->stride;
-    }
-    laser_pack_along(c, c->v_along + at * (size_t)c->units, v, row, LASER_KEYS, 1);
-}
-
-/* Where lse in float32 has too few digits left for the weights, or a column is wild, sums are computed again. */
-static int laser_needs_rows(const LaserCall *c, LaserWork *w, int head, int query) {
-    if (w->wild[0] > 0) return 1;
-    for (int i = query; i < query + LASER_LANES && i < c->T; i++)
-        if (fabsf(c->lse[(size_t)head * (size_t)c->T + (size_t)i]) > 64) return 1;
-    return 0;
-}
-
-/* K_i and 1 / (sum of row i), into w->row_shift and w->row_sum. q: the panel, packed. */
-static void laser_row_sums(const LaserCall *c, LaserWork *w, const float *q, int slot, int head, int panel) {
-    const int query = panel * LASER_LANES;
-    memcpy(w->wild, c->wild + (size_t)slot * (size_t)(c->D + 1), (size_t)(c->D + 1) * sizeof *w->wild);
-    if (laser_needs_rows(c, w, head, query)) {
-        laser_rows(c, w, q, slot, head, panel, 0);
-        for (int x = 0; x < LASER_LANES; x += LASER_W)
-            laser_store(w->row_sum + x, 1 / laser_load(w->row_sum + x));
-        return;
-    }
-    for (int i = 0; i < LASER_LANES; i++)
-        w->row_sum[i] = query + i < c->T ? -c->lse[(size_t)head * (size_t)c->T + (size_t)(query + i)] : 0;
-    for (int x = 0; x < LASER_LANES; x += LASER_W) { /* exp(-lse) = 1 / sum * 2^-K */
-        LaserVec k, inverse = laser_exp_split(laser_load(w->row_sum + x), &k) + 1;
-        laser_store(w->row_sum + x, inverse);
-        laser_store(w->row_shift + x, -k);
-    }
-}
-
-/* Takes the wild columns out of dO in w->other: leaves do / sum for them, and adds do to the row terms. */
-static void laser_wild_gradient(const LaserCall *c, LaserWork *w, int slot, int query, float *term) {
-    for (int n = 0; n < (int)w->wild[0]; n++) {
-        const size_t at =
-            ((size_t)slot * (size_t)c->D + (size_t)n) * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-        for (int i = 0; i < LASER_LANES; i++) {
-            float *g = w->other + i * c->stride + (int)w->wild[1 + n];
-            c->wild_g[at + (size_t)i] = *g / w->wide[n * LASER_LANES + i];
-            c->wild_exponent[at + (size_t)i] = w->wide_exponent[n * LASER_LANES + i];
-            term[i] += *g;
-            *g = 0;
+            const LaserVec n = laser_set((float)ceil(fmax(-2e6, fmin(2e6, high[d])) * 1.4426950408889634));
+            h->floor[d] = laser_log(laser_set(0x1p-100f), n)[0];
+            h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
+        } else if (!(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128)) {
+            h->wild[1 + (int)h->wild[0]++] = (float)d;
         }
     }
+    if (h->wild[0] > 0 && !h->wild_memory) {
+        h->wild_g = laser_allocate(2 * c->D * c->queries, &h->wild_memory);
+        h->wild_exponent = h->wild_g + c->D * c->queries;
+    }
 }
 
-/* dO' / sum of a row in place of dO; returns the row term before it is divided by the sum: standard sum_d do o;
-   LASER, V' being packed without its center: sum_d do (1 - exp(m - o)). */
-static float laser_row_gradient(const LaserCall *c, float *dout, const float *out, int slot, float inverse) {
-    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
-    const float *floor = c->floor + (size_t)slot * (size_t)c->stride;
+/* Step 2: packs a tile of keys and values. */
+static void laser_pack_keys_backward(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    const ptrdiff_t key = tile * LASER_KEYS, token = c->shape->qkv_strides[1];
+    ptrdiff_t row = token;
+    const float *k = laser_view(c, w->tile, h->k, &row, key, LASER_KEYS);
+    laser_pack_along(c, h->k_along + key * c->units, k, row, LASER_KEYS, 1);
+    if (c->pair == 2) laser_pack_across(c, h->k_across + key / 2 * c->stride, k, row, LASER_KEYS, 1);
+    row = token;
+    const float *v = laser_view(c, w->tile, h->v, &row, key, LASER_KEYS);
+    for (int i = 0; c->laser && i < LASER_KEYS; i++) {
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            LaserVec expm1;
+            laser_exp_expm1(laser_load(v + i * row + d) - laser_load(h->shift + d), &expm1);
+            laser_store(w->tile + i * c->stride + d, expm1);
+        }
+        for (int n = 1; n <= (int)h->wild[0]; n++) w->tile[i * c->stride + (ptrdiff_t)h->wild[n]] = 0;
+    }
+    laser_pack_along(c, h->v_along + key * c->units, c->laser ? w->tile : v, c->laser ? c->stride : row,
+                     LASER_KEYS, 1);
+}
+
+/* K_i and 1 / (sum of row i), into w->row_shift and w->row_sum: from lse, but where lse in float32 has too
+   few digits left, or a column is wild, by summing again. q: the panel, packed. */
+static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
+                           ptrdiff_t query) {
+    int again = h->wild[0] > 0;
+    memcpy(w->wild, h->wild, (size_t)(c->D + 1) * sizeof(float));
+    for (int i = 0; i < LASER_LANES; i++) {
+        w->row_sum[i] = query + i < c->T ? -h->lse[query + i] : 0;
+        again |= fabsf(w->row_sum[i]) > 64;
+    }
+    if (again) laser_rows(c, h, w, q, query);
+    for (int x = 0; x < LASER_LANES; x += LASER_W) {
+        LaserVec k, sum = laser_load(w->row_sum + x);
+        const LaserVec inverse = laser_exp_split(sum, &k) + 1; /* exp(-lse) = 1 / sum * 2^-K */
+        laser_store(w->row_sum + x, again ? 1 / sum : inverse);
+        if (!again) laser_store(w->row_shift + x, -k);
+    }
+}
+
+/* Takes the wild columns out of dO (LANES, stride): leaves do / sum for them, and adds do to the row terms.
+   */
+static void laser_wild_gradient(const LaserCall *c, LaserHead *h, LaserWork *w, float *dout,
+                                ptrdiff_t query) {
+    for (int n = 0; n < (int)h->wild[0]; n++)
+        for (int i = 0; i < LASER_LANES; i++) {
+            float *g = dout + i * c->stride + (ptrdiff_t)h->wild[1 + n];
+            h->wild_g[n * c->queries + query + i] = *g / w->wide[n * LASER_LANES + i];
+            h->wild_exponent[n * c->queries + query + i] = w->wide_exponent[n * LASER_LANES + i];
+            h->row_term[query + i] += *g;
+            *g = 0;
+        }
+}
+
+/* dO' / sum of a row in place of dO; returns the row term before it is divided by the sum: standard sum_d
+   do o; LASER, V' being packed less its center: sum_d do (1 - exp(m - o)). */
+static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *dout, const float *out,
+                                float inverse) {
     LaserVec row = laser_set(0);
-    for (int d = 0; d < c->stride; d += LASER_W) {
+    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         LaserVec g = laser_load(dout + d), o = laser_load(out + d), expm1;
         if (!c->laser) {
             row += g * o;
         } else {
             if (!c->causal)
-                g = laser_select(o > laser_load(floor + d), g, laser_set(0)); /* none from the floor */
-            const LaserVec exp = laser_exp_expm1(laser_load(center + d) - o, &expm1);
+                g = laser_select(o > laser_load(h->floor + d), g, laser_set(0)); /* none from the floor */
+            const LaserVec exp = laser_exp_expm1(laser_load(h->shift + d) - o, &expm1);
             row -= g * expm1;
             g *= exp;
         }
@@ -1310,87 +1248,80 @@ static float laser_row_gradient(const LaserCall *c, float *dout, const float *ou
     return total;
 }
 
-/* Packs a panel of queries and of gradients. */
-static void laser_pack_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const int query = panel * LASER_LANES;
-    const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-    const size_t along = at * (size_t)c->units, across = at / (size_t)c->pair * (size_t)c->stride;
-    ptrdiff_t row, dout_row;
-    const float *q = laser_view(c, w->tile, c->q, c->shape->qkv_strides, head, query, LASER_LANES, &row);
-    laser_pack_panel(c, c->q_panels + along, q, row, c->scale_log2e, w->other);
-    laser_pack_across(c, c->q_across + across, q, row, LASER_LANES, c->scale_log2e);
-    laser_row_sums(c, w, c->q_panels + along, slot, head, panel);
-    memcpy(c->row_shift + at, w->row_shift, LASER_LANES * sizeof(float));
-    const float *out = laser_view(c, w->tile, c->out, c->shape->out_strides, head, query, LASER_LANES, &row);
-    const float *dout =
-        laser_view(c, w->other, c->dout, c->shape->out_strides, head, query, LASER_LANES, &dout_row);
-    float *term = c->row_term + at;
+/* Step 3: packs a panel of queries and of gradients. */
+static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
+    const ptrdiff_t query = panel * LASER_LANES;
+    float *q_panel = h->q_panels + query * c->units, *g_panel = h->g_panels + query * c->units;
+    ptrdiff_t row = c->shape->qkv_strides[1], dout_row = c->shape->out_strides[1];
+    const float *q = laser_view(c, w->tile, h->q, &row, query, LASER_LANES);
+    laser_pack_panel(c, q_panel, q, row, c->scale_log2e, w->other);
+    laser_pack_across(c, h->q_across + query / c->pair * c->stride, q, row, LASER_LANES, c->scale);
+    laser_row_sums(c, h, w, q_panel, query);
+    memcpy(h->row_shift + query, w->row_shift, LASER_LANES * sizeof(float));
+    row = c->shape->out_strides[1];
+    const float *out = laser_view(c, w->tile, h->out, &row, query, LASER_LANES);
+    const float *dout = laser_view(c, w->other, h->dout, &dout_row, query, LASER_LANES);
     for (int i = 0; i < LASER_LANES; i++) {
-        term[i] = 0;
+        h->row_term[query + i] = 0;
         laser_fetch(out, (i + LASER_AHEAD) * row, c->D, 0);
         laser_fetch(dout, (i + LASER_AHEAD) * dout_row, c->D, 0);
         if (dout != w->other)
             memcpy(w->other + i * c->stride, dout + i * dout_row, (size_t)c->stride * sizeof *dout);
     }
-    laser_wild_gradient(c, w, slot, query, term);
+    laser_wild_gradient(c, h, w, w->other, query);
     for (int i = 0; i < LASER_LANES; i++) {
-        const float inverse = w->row_sum[i];
-        term[i] += laser_row_gradient(c, w->other + i * c->stride, out + i * row, slot, inverse);
-        term[i] *= inverse;
+        const float inverse = w->row_sum[i], rest = h->row_term[query + i];
+        h->row_term[query + i] =
+            inverse * (rest + laser_row_gradient(c, h, w->other + i * c->stride, out + i * row, inverse));
     }
-    laser_pack_panel(c, c->g_panels + along, w->other, c->stride, 1, w->tile);
-    laser_pack_across(c, c->g_across + across, w->other, c->stride, LASER_LANES, 1);
+    laser_pack_across(c, h->g_across + query / c->pair * c->stride, w->other, c->stride, LASER_LANES, 1);
+    laser_pack_panel(c, g_panel, w->other, c->stride, 1, w->tile);
 }
 
-/* do_id p_ijd of the wild columns of a tile: summed over them into w->weight, for dS; over the queries into dv. */
-static void laser_wide_gradient(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys,
-                                int query) {
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
+/* do_id p_ijd of the wild columns: summed over them into w->weight, for dS; over the queries into dv. */
+static void laser_wide_gradient(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
+                                ptrdiff_t keys, ptrdiff_t query) {
     memset(w->weight, 0, LASER_SPAN * LASER_LANES * sizeof(float));
-    for (int n = 0; n < (int)wild[0]; n++) {
-        const size_t at =
-            ((size_t)slot * (size_t)c->D + (size_t)n) * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-        const int d = (int)wild[1 + n];
+    for (int n = 0; n < (int)h->wild[0]; n++) {
+        const float *do_sum = h->wild_g + n * c->queries + query,
+                    *e = h->wild_exponent + n * c->queries + query;
+        const ptrdiff_t d = (ptrdiff_t)h->wild[1 + n];
         float power[LASER_SPAN], exponent[LASER_SPAN];
-        laser_wide_values(c, power, exponent, head, key, keys, d);
-        for (int j = 0; j < keys; j++) {
+        laser_wide_values(c, h, power, exponent, key, keys, d);
+        for (ptrdiff_t j = 0; j < keys; j++) {
             LaserVec sum = laser_set(0);
-            for (int x = j * LASER_LANES, i = 0; i < LASER_LANES; x += LASER_W, i += LASER_W) {
-                const LaserVec k =
-                    laser_load(w->exponent + x) + exponent[j] - laser_load(c->wild_exponent + at + i);
-                const LaserVec g = laser_load(c->wild_g + at + i) * (laser_load(w->power + x) * power[j]) *
-                                   laser_pow2(laser_select(k < 64, k, laser_set(64)));
+            for (int i = 0; i < LASER_LANES; i += LASER_W) {
+                const ptrdiff_t at = j * LASER_LANES + i;
+                const LaserVec k = laser_load(w->exponent + at) + exponent[j] - laser_load(e + i);
+                const LaserVec g = laser_load(do_sum + i) * (laser_load(w->power + at) * power[j]) *
+                                   laser_pow2(laser_min(k, laser_set(64)));
                 sum += g;
-                laser_store(w->weight + x, laser_load(w->weight + x) + g);
+                laser_store(w->weight + at, laser_load(w->weight + at) + g);
             }
             for (int i = 0; i < LASER_W; i++) w->dv[j * c->stride + d] += sum[i];
         }
     }
 }
 
-/* Scores and dP of a panel into weights a and slopes dS = a (dP - term) [+ more], packed for the products that follow;
-   `offset` is the panel's place in its block. */
-static void laser_slopes(const LaserCall *c, LaserWork *w, size_t at, int keys, int offset,
-                         const float *more) {
-    const int pair = c->pair, round = c->bf16 && pair == 1, lda = LASER_QUERIES / pair;
-    for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        const LaserVec K = laser_load(c->row_shift + at + x), term = laser_load(c->row_term + at + x);
-        for (int j = 0; j < keys; j += 2) {
+/* Scores and dP of a panel into weights a and slopes dS = a (dP - term) [+ more], packed for the products
+   that follow. */
+LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
+                               const float *more, int pair, int round) {
+    const int lda = LASER_QUERIES / pair;
+    for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
+        const LaserVec K = laser_load(h->row_shift + query + x), term = laser_load(h->row_term + query + x);
+        for (ptrdiff_t j = 0; j < keys; j += 2) {
             LaserVec a[2], ds[2];
             LASER_UNROLL for (int n = 0; n < 2; n++) {
-                const int from = (j + n) * LASER_LANES + x, to = (j + n) * lda + (offset + x) / pair;
+                const ptrdiff_t from = (j + n) * LASER_LANES + x,
+                                to = (j + n) * lda + (query % LASER_QUERIES + x) / pair;
                 a[n] = laser_exp2(laser_load(w->score + from) - K);
                 ds[n] = a[n] * (laser_load(w->slope + from) - term);
                 if (more) ds[n] += laser_load(more + from);
-                if (round) a[n] = laser_round_bf16(a[n]), ds[n] = laser_round_bf16(ds[n]);
-                if (pair == 2) {
-                    laser_store_along(w->a_along + to, a[n]);
-                    laser_store_along(w->ds_along + to, ds[n]);
-                } else {
-                    laser_store(w->a_along + to, a[n]);
-                    laser_store(w->ds_along + to, ds[n]);
-                    laser_store(w->ds_across + from, ds[n]);
-                }
+                if (pair == 1 && round) a[n] = laser_round_bf16(a[n]), ds[n] = laser_round_bf16(ds[n]);
+                (pair == 2 ? laser_store_along : laser_store)(w->a_along + to, a[n]);
+                (pair == 2 ? laser_store_along : laser_store)(w->ds_along + to, ds[n]);
+                if (pair == 1) laser_store(w->ds_across + from, ds[n]);
             }
             if (pair == 2) laser_store(w->ds_across + j / 2 * LASER_LANES + x, laser_across(ds[0], ds[1]));
         }
@@ -1398,173 +1329,230 @@ static void laser_slopes(const LaserCall *c, LaserWork *w, size_t at, int keys, 
 }
 
 /* One panel of queries against some keys: its columns of the weights and of dS, and its dq. */
-static void laser_backward_panel(const LaserCall *c, LaserWork *w, int slot, int head, int part, int key,
-                                 int keys, int panel, int accumulate) {
-    const int all = (int)laser_round_up((size_t)keys, LASER_ROWS);
-    const int query = panel * LASER_LANES, offset = query % LASER_QUERIES, lda = LASER_QUERIES / c->pair;
+static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
+                                 ptrdiff_t key, ptrdiff_t keys, ptrdiff_t query, int accumulate) {
+    const ptrdiff_t all = laser_up(keys, LASER_ROWS), lda = LASER_QUERIES / c->pair;
     keys = laser_least(keys, query + LASER_LANES - key);
-    if (keys < 0) keys = 0;
-    const int even = keys + keys % 2, diagonal = key + keys > query + 1;
-    for (int j = keys; j < all; j++) /* keys that no query of the panel sees */
-        for (int i = j * lda + offset / c->pair, x = 0; x < LASER_LANES / c->pair; x++)
+    for (ptrdiff_t j = keys > 0 ? keys : 0; j < all; j++) /* keys that no query of the panel sees */
+        for (ptrdiff_t i = j * lda + query % LASER_QUERIES / c->pair, x = 0; x < LASER_LANES / c->pair; x++)
             w->a_along[i + x] = w->ds_along[i + x] = 0;
-    if (keys == 0) return;
-    const size_t at = (size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)query;
-    const size_t tile = (size_t)slot * (size_t)c->tiles * LASER_KEYS + (size_t)key, units = (size_t)c->units;
-    laser_product_d(c, w->score, c->k_along + tile * units, c->q_panels + at * units, keys);
-    laser_product_d(c, w->slope, c->v_along + tile * units, c->g_panels + at * units, keys);
-    if (even > keys) /* an odd key's neighbour */
-        for (int i = keys * LASER_LANES; i < even * LASER_LANES; i++)
-            w->score[i] = LASER_MASKED, w->slope[i] = 0;
-    if (diagonal) laser_mask(w->score, keys, key, query);
-    const int wild = c->wild[(size_t)slot * (size_t)(c->D + 1)] > 0;
+    if (keys <= 0) return;
+    LaserProduct p = {.c = w->score,
+                      .ldc = LASER_LANES,
+                      .rows = keys,
+                      .columns = LASER_LANES,
+                      .a_row = c->units,
+                      .a_depth = 1,
+                      .ldb = LASER_LANES,
+                      .depth = laser_up(c->D, c->pair) / c->pair,
+                      .a = h->k_along + key * c->units,
+                      .b = h->q_panels + query * c->units};
+    laser_product(c->pair, p);
+    p.c = w->slope, p.a = h->v_along + key * c->units, p.b = h->g_panels + query * c->units;
+    laser_product(c->pair, p);
+    for (ptrdiff_t i = keys * LASER_LANES; i < (keys + keys % 2) * LASER_LANES;
+         i++) /* an odd key's neighbour */
+        w->score[i] = LASER_MASKED, w->slope[i] = 0;
+    if (key + keys > query + 1) laser_mask(w->score, keys, key, query);
+    const int wild = h->wild[0] > 0;
     if (wild) {
-        laser_wide_weights(w, c->row_shift + at, keys);
-        laser_wide_gradient(c, w, slot, head, key, keys, query);
+        laser_wide_weights(w, h->row_shift + query, keys);
+        laser_wide_gradient(c, h, w, key, keys, query);
     }
-    if (query == 0 && key == 0) w->slope[0] = c->row_term[at], w->weight[0] = 0; /* row 0: one key, dS = 0 */
-    laser_slopes(c, w, at, keys, offset, wild ? w->weight : NULL);
-    const size_t to = ((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel;
-    laser_product_keys(c, c->pair, c->dq_parts + to * (size_t)c->stride * LASER_LANES, accumulate, NULL, NULL,
-                       c->k_across + tile / (size_t)c->pair * (size_t)c->stride, w->ds_across, LASER_LANES,
-                       keys);
+    if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
+    if (c->bf16)
+        laser_slopes(h, w, query, keys, wild ? w->weight : NULL, LASER_PAIR, 1);
+    else
+        laser_slopes(h, w, query, keys, wild ? w->weight : NULL, 1, 0);
+    laser_product(c->pair, (LaserProduct){.c = dq,
+                                          .ldc = LASER_LANES,
+                                          .accumulate = accumulate,
+                                          .rows = c->D,
+                                          .columns = LASER_LANES,
+                                          .a = h->k_across + key / c->pair * c->stride,
+                                          .a_row = 1,
+                                          .a_depth = c->stride,
+                                          .b = w->ds_across,
+                                          .ldb = LASER_LANES,
+                                          .depth = laser_up(keys, c->pair) / c->pair});
 }
 
-/* dk and dv of a tile of keys from their sums. */
-static void laser_write_keys(const LaserCall *c, LaserWork *w, int slot, int head, int key, int keys) {
-    const float *center = c->shift + (size_t)slot * (size_t)c->stride;
-    const float *wild = c->wild + (size_t)slot * (size_t)(c->D + 1);
-    const ptrdiff_t token = c->shape->qkv_strides[1], first = laser_at(c, c->shape->qkv_strides, head, key);
-    ptrdiff_t row = 0;
-    const float *v =
-        c->laser ? laser_view(c, w->tile, c->v, c->shape->qkv_strides, head, key, keys, &row) : NULL;
-    for (int i = 0; i < keys; i++) {
-        float *dv = w->dv + i * c->stride;
-        laser_fetch(c->dk + first, (i + LASER_AHEAD) * token, c->D, 1);
-        laser_fetch(c->dv + first, (i + LASER_AHEAD) * token, c->D, 1);
-        for (int n = 1; n <= (int)wild[0]; n++) w->wide[n] = dv[(int)wild[n]];
-        for (int d = 0; c->laser && d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
+/* dk and dv of some keys from their sums. */
+static void laser_write_keys(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
+                             ptrdiff_t keys) {
+    const ptrdiff_t token = c->shape->qkv_strides[1];
+    ptrdiff_t row = token;
+    const float *v = laser_view(c, w->tile, h->v, &row, key, keys);
+    for (ptrdiff_t i = 0; i < keys; i++) {
+        float *dv = w->dv + i * c->stride, *dv_out = h->dv + (key + i) * token,
+              *dk_out = h->dk + (key + i) * token;
+        laser_fetch(dk_out, LASER_AHEAD * token, c->D, 1);
+        laser_fetch(dv_out, LASER_AHEAD * token, c->D, 1);
+        for (int n = 1; n <= (int)h->wild[0]; n++) w->wide[n] = dv[(ptrdiff_t)h->wild[n]];
+        for (ptrdiff_t d = 0; c->laser && d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
             LaserVec expm1,
-                exp = laser_exp_expm1(laser_load(v + i * row + d) - laser_load(center + d), &expm1);
+                exp = laser_exp_expm1(laser_load(v + i * row + d) - laser_load(h->shift + d), &expm1);
             laser_store(dv + d, laser_load(dv + d) * exp);
         }
-        for (int n = 1; n <= (int)wild[0]; n++) dv[(int)wild[n]] = w->wide[n]; /* whole as it is */
-        laser_scale_row(c->dk + first + i * token, w->dk + i * c->stride, c->D,
-                        0.693147181f); /* q is times log2(e) */
-        laser_scale_row(c->dv + first + i * token, dv, c->D, 1);
+        for (int n = 1; n <= (int)h->wild[0]; n++)
+            dv[(ptrdiff_t)h->wild[n]] = w->wide[n]; /* whole as it is */
+        memcpy(dk_out, w->dk + i * c->stride, (size_t)c->D * sizeof *dk_out);
+        memcpy(dv_out, dv, (size_t)c->D * sizeof *dv_out);
     }
 }
 
-/* dk and dv of some keys, and what they add to dq. */
-static void laser_backward_keys(const LaserCall *c, LaserWork *w, int slot, int head, int part, int key,
-                                int keys, int accumulate) {
-    const size_t size = LASER_SPAN * (size_t)c->stride;
-    memset(w->dk, 0, size * sizeof(float));
-    memset(w->dv, 0, size * sizeof(float));
-    for (int first = key / LASER_QUERIES * LASER_QUERIES; first < c->T; first += LASER_QUERIES) {
-        int queries = 0;
-        for (; queries < LASER_QUERIES && first + queries < c->T; queries += LASER_LANES)
-            laser_backward_panel(c, w, slot, head, part, key, keys, (first + queries) / LASER_LANES,
-                                 accumulate);
-        const size_t at =
-            ((size_t)slot * (size_t)c->blocks * LASER_QUERIES + (size_t)first) / (size_t)c->pair;
-        laser_product_queries(c, w->dv, w->a_along, c->g_across + at * (size_t)c->stride, keys, key - first,
-                              queries);
-        laser_product_queries(c, w->dk, w->ds_along, c->q_across + at * (size_t)c->stride, keys, key - first,
-                              queries);
+/* dk and dv of some keys, and what they add to dq (panels, stride, LANES). */
+static void laser_backward_keys(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
+                                ptrdiff_t key, ptrdiff_t keys, int accumulate) {
+    memset(w->dk, 0, (size_t)(LASER_SPAN * c->stride) * sizeof(float));
+    memset(w->dv, 0, (size_t)(LASER_SPAN * c->stride) * sizeof(float));
+    for (ptrdiff_t first = key / LASER_QUERIES * LASER_QUERIES; first < c->T; first += LASER_QUERIES) {
+        const ptrdiff_t end = laser_least(first + LASER_QUERIES, c->T);
+        for (ptrdiff_t query = first; query < end; query += LASER_LANES)
+            laser_backward_panel(c, h, w, dq + query * c->stride, key, keys, query, accumulate);
+        LaserProduct p = {.c = w->dv,
+                          .ldc = c->stride,
+                          .accumulate = 1,
+                          .rows = keys,
+                          .columns = laser_up(c->D, LASER_W),
+                          .a = w->a_along,
+                          .a_row = LASER_QUERIES / c->pair,
+                          .a_depth = 1,
+                          .ldb = c->stride,
+                          .b = h->g_across + first / c->pair * c->stride,
+                          .triangle = 1,
+                          .zeros = key - first,
+                          .depth = laser_up(end - first, LASER_LANES) / c->pair};
+        laser_product(c->pair, p);
+        p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first / c->pair * c->stride;
+        laser_product(c->pair, p);
     }
-    laser_write_keys(c, w, slot, head, key, keys);
+    laser_write_keys(c, h, w, key, keys);
 }
 
-/* The first tile of a part: parts are equal areas under the diagonal. */
-static int laser_part_begin(const LaserCall *c, int part) {
-    return (int)(c->tiles * (1 - sqrt(1 - (double)part / c->parts)) + 0.5);
+/* The first key of a part: parts are equal areas under the diagonal. */
+static ptrdiff_t laser_part_begin(const LaserCall *c, ptrdiff_t part) {
+    const double tile = (double)c->tiles * (1 - sqrt(1 - (double)part / (double)c->parts));
+    return (ptrdiff_t)(tile + 0.5) * LASER_KEYS;
 }
 
-/* Backward over the keys of one part of a head. */
-static void laser_backward_part(const LaserCall *c, LaserWork *w, int slot, int head, int part) {
-    const int first = laser_part_begin(c, part) * LASER_KEYS,
-              end = laser_part_begin(c, part + 1) * LASER_KEYS;
-    for (int key = first; key < laser_least(end, c->T); key += LASER_SPAN)
-        laser_backward_keys(c, w, slot, head, part, key,
-                            laser_least(LASER_SPAN, laser_least(end, c->T) - key), key > first);
+/* Step 4: the keys of one part of a head. */
+static void laser_backward_part(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t part) {
+    const ptrdiff_t first = laser_part_begin(c, part), end = laser_least(laser_part_begin(c, part + 1), c->T);
+    float *dq = h->dq_parts + part * c->panels * c->stride * LASER_LANES;
+    for (ptrdiff_t key = first; key < end; key += LASER_SPAN)
+        laser_backward_keys(c, h, w, dq, key, laser_least(LASER_SPAN, end - key), key > first);
 }
 
-/* dq of a panel: its parts, summed in order. */
-static void laser_write_queries(const LaserCall *c, LaserWork *w, int slot, int head, int panel) {
-    const size_t size = (size_t)c->stride * LASER_LANES;
-    const int query = panel * LASER_LANES;
+/* Step 5: dq of a panel: its parts, summed in order. */
+static void laser_write_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
+    const ptrdiff_t query = panel * LASER_LANES;
     const float *sum = NULL;
-    for (int part = 0; part < c->parts; part++) {
-        const int first = laser_part_begin(c, part), last = laser_part_begin(c, part + 1);
-        if (first == last || first * LASER_KEYS >= query + LASER_LANES) continue;
-        const size_t at =
-            ((size_t)slot * (size_t)c->parts + (size_t)part) * (size_t)c->panels + (size_t)panel;
-        const float *from = c->dq_parts + at * size;
-        for (size_t i = 0; sum && i < (size_t)c->D * LASER_LANES; i += LASER_W)
+    for (ptrdiff_t part = 0; part < c->parts; part++) {
+        const ptrdiff_t first = laser_part_begin(c, part);
+        if (first == laser_part_begin(c, part + 1) || first >= query + LASER_LANES) continue;
+        const float *from = h->dq_parts + part * c->panels * c->stride * LASER_LANES + query * c->stride;
+        for (ptrdiff_t i = 0; sum && i < c->D * LASER_LANES; i += LASER_W)
             laser_store(w->sum + i, laser_load(sum + i) + laser_load(from + i));
         sum = sum ? w->sum : from;
     }
-    laser_write_rows(c, w, c->dq, c->shape->qkv_strides, head, query, sum, c->scale);
+    laser_write_panel(c, h->dq, c->shape->qkv_strides[1], query, sum, c->scale, w->tile);
 }
 
-/* Room for the wild columns of the heads in flight, should one have any. */
-static void laser_make_wild(LaserCall *c, void **memory, int slot) {
-    const size_t size = (size_t)c->flight * (size_t)c->D * (size_t)c->blocks * LASER_QUERIES;
-    if (c->wild[slot * (c->D + 1)] == 0 || *memory) return;
-    *memory = laser_allocate(2 * size);
-    c->wild_g = laser_aligned(*memory), c->wild_exponent = c->wild_g + size;
+/* ---- The two functions ---- */
+
+LASER_INLINE LaserHead *laser_head(float *heads, ptrdiff_t size, ptrdiff_t i) {
+    return (LaserHead *)(void *)(heads + i * size);
+}
+
+/* Makes h a head: where its arrays lie, and the caller's rows, which `all` has of head 0. */
+static LaserHead *laser_take(const LaserCall *c, LaserHead *h, const LaserHead *all, ptrdiff_t head) {
+    const ptrdiff_t b = head / c->shape->heads, n = head % c->shape->heads;
+    const ptrdiff_t in = b * c->shape->qkv_strides[0] + n * c->shape->qkv_strides[2];
+    const ptrdiff_t out = b * c->shape->out_strides[0] + n * c->shape->out_strides[2];
+    laser_carve_head(c, h);
+    h->q = all->q + in, h->k = all->k + in, h->v = all->v + in;
+    if (c->backward) {
+        h->out = all->out + out, h->dout = all->dout + out, h->lse = all->lse + head * c->T;
+        h->dq = all->dq + in, h->dk = all->dk + in, h->dv = all->dv + in;
+    } else {
+        h->new_out = all->new_out + out, h->new_lse = all->new_lse ? all->new_lse + head * c->T : NULL;
+    }
+    return h;
+}
+
+LASER_INLINE int laser_thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/* What is done to a head, one step after the other; the pieces of a step (as many as `pieces` says) may run
+   in any order. */
+typedef struct {
+    void (*run)(const LaserCall *, LaserHead *, LaserWork *, ptrdiff_t piece);
+    ptrdiff_t pieces;
+    int zip; /* piece i of the next step needs only the pieces up to i of this one */
+} LaserStep;
+
+/* Heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then the rest, on
+   which all threads work together, piece by piece. */
+static void laser_run(const LaserCall *c, const LaserHead *all, const LaserStep *steps, int count) {
+    void *memory;
+    const ptrdiff_t head_size = laser_carve_head(c, NULL), work_size = laser_carve_work(c, NULL);
+    const ptrdiff_t alone = c->heads - c->heads % c->threads, rest = c->heads - alone;
+    float *heads = laser_allocate(c->flight * head_size + c->threads * work_size, &memory);
+    for (ptrdiff_t i = 0; i < c->flight; i++) laser_head(heads, head_size, i)->wild_memory = NULL;
+    LASER_OMP(omp parallel num_threads((int)c->threads)) {
+        const int me = laser_thread();
+        LaserWork *w = (LaserWork *)(void *)(heads + c->flight * head_size + me * work_size);
+        laser_carve_work(c, w);
+        LASER_OMP(omp for schedule(dynamic))
+        for (ptrdiff_t head = 0; head < alone; head++) {
+            LaserHead *h = laser_take(c, laser_head(heads, head_size, me), all, head);
+            w->exact_head = NULL; /* what w->exact holds is another head's */
+            for (int s = 0; s < count; s += 1 + steps[s].zip)
+                for (ptrdiff_t i = 0; i < steps[s].pieces; i++) {
+                    steps[s].run(c, h, w, i);
+                    if (steps[s].zip) steps[s + 1].run(c, h, w, i);
+                }
+        }
+        LASER_OMP(omp for schedule(static))
+        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, laser_head(heads, head_size, i), all, alone + i);
+        w->exact_head = NULL;
+        for (int s = 0; s < count; s++) {
+            LASER_OMP(omp for schedule(dynamic))
+            for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
+                steps[s].run(c, laser_head(heads, head_size, i % rest), w, i / rest);
+        }
+    }
+    for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(laser_head(heads, head_size, i)->wild_memory);
+    LASER_FREE(memory);
+}
+
+LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
+                                    const AttentionShape *shape) {
+    const LaserCall c = laser_sizes(shape, 0);
+    const LaserHead all = {.q = q, .k = k, .v = v, .new_out = out, .new_lse = lse};
+    const LaserStep steps[] = {
+        {laser_shift_columns, c.laser, 0}, {laser_pack_keys, c.tiles, 1}, {laser_forward_tile, c.tiles, 0}};
+    laser_run(&c, &all, steps, sizeof steps / sizeof *steps);
 }
 
 LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
                                      const float *k, const float *v, const float *out, const float *lse,
                                      const AttentionShape *shape) {
-    LaserCall call = {.shape = shape,
-                      .q = q,
-                      .k = k,
-                      .v = v,
-                      .out = out,
-                      .lse = lse,
-                      .dout = dout,
-                      .dq = dq,
-                      .dk = dk,
-                      .dv = dv},
-              *c = &call;
-    void *memory = laser_begin(c, 1), *wild = NULL;
-    const int panels = (c->T + LASER_LANES - 1) / LASER_LANES, alone = c->heads - c->heads % c->threads;
-    const int n = c->heads - alone;
-    LASER_OMP(omp parallel num_threads(c->threads)) {
-        LaserWork w;
-        const int me = laser_thread();
-        laser_carve_work(c, &w, c->work + (size_t)me * c->work_size);
-        LASER_OMP(omp for schedule(dynamic))
-        for (int head = 0; head < alone; head++) {
-            laser_scan_columns(c, &w, me, head);
-            LASER_OMP(omp critical(laser_wild))
-            laser_make_wild(c, &wild, me);
-            for (int tile = 0; tile < c->tiles; tile++) laser_pack_keys_backward(c, &w, me, head, tile);
-            for (int panel = 0; panel < panels; panel++) laser_pack_queries(c, &w, me, head, panel);
-            for (int part = 0; part < c->parts; part++) laser_backward_part(c, &w, me, head, part);
-            for (int panel = 0; panel < panels; panel++) laser_write_queries(c, &w, me, head, panel);
-        }
-        LASER_OMP(omp for schedule(static))
-        for (int s = 0; s < n; s++) {
-            laser_scan_columns(c, &w, s, alone + s);
-            LASER_OMP(omp critical(laser_wild))
-            laser_make_wild(c, &wild, s);
-        }
-        LASER_OMP(omp for schedule(static))
-        for (int i = 0; i < n * c->tiles; i++)
-            laser_pack_keys_backward(c, &w, i / c->tiles, alone + i / c->tiles, i % c->tiles);
-        LASER_OMP(omp for schedule(dynamic))
-        for (int i = 0; i < n * panels; i++) laser_pack_queries(c, &w, i % n, alone + i % n, i / n);
-        LASER_OMP(omp for schedule(dynamic))
-        for (int i = 0; i < n * c->parts; i++) laser_backward_part(c, &w, i % n, alone + i % n, i / n);
-        LASER_OMP(omp for schedule(static))
-        for (int i = 0; i < n * panels; i++) laser_write_queries(c, &w, i % n, alone + i % n, i / n);
-    }
-    LASER_FREE(memory);
-    LASER_FREE(wild);
+    const LaserCall c = laser_sizes(shape, 1);
+    const LaserHead all = {
+        .q = q, .k = k, .v = v, .out = out, .lse = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
+    const LaserStep steps[] = {{laser_scan_columns, 1, 0},
+                               {laser_pack_keys_backward, c.tiles, 0},
+                               {laser_pack_queries, c.panels, 0},
+                               {laser_backward_part, c.parts, 0},
+                               {laser_write_queries, c.panels, 0}};
+    laser_run(&c, &all, steps, sizeof steps / sizeof *steps);
 }
 
 #endif
