@@ -187,10 +187,7 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
             options_fail(set, "--%s=%s%s: expected one of %s", name, value, where, option->choices);
         *(int *)field = choice;
         break;
-    case OPTION_STRING:
-        *(const char **)field =
-            strcpy(check_malloc(strlen(value) + 1), value); /* lives as long as the program */
-        break;
+    case OPTION_STRING: *(const char **)field = options_keep(value); break;
     }
 }
 

@@ -74,11 +74,13 @@ static void test_signal_saves_and_ends_cleanly(void) {
         char name[32];
         snprintf(name, sizeof name, "stopped%d", i);
         /* --steps is large: the run cannot end by itself before the signal */
-        test_command(output, sizeof output,
-                     "%s/train_gpt " TINY_MODEL
-                     "--batch=4 --warmup=3 --val-every=0 --val-tokens=200 --steps=1000000 --data=%s "
-                     "--out=%s/%s & pid=$!; sleep 0.7; kill -%d $pid; wait $pid; echo exit $?; ls %s/%s",
-                     test_binaries(), data, data, name, signals[i], data, name);
+        test_command(
+            output, sizeof output,
+            "%s/train_gpt " TINY_MODEL
+            "--batch=4 --warmup=3 --val-every=0 --val-tokens=200 --steps=1000000 --data=%s "
+            "--out=%s/%s & pid=$!; for i in $(seq 3000); do grep -q '\"step\": 9,' %s/%s/log.jsonl 2> "
+            "/dev/null && break; sleep 0.01; done; kill -%d $pid; wait $pid; echo exit $?; ls %s/%s",
+            test_binaries(), data, data, name, data, name, signals[i], data, name);
         CHECK(strstr(output, "exit 0") && strstr(output, "--resume=auto goes on") &&
                   strstr(output, "\nstep-0"),
               "signal %d: %s", signals[i], output);
@@ -212,7 +214,8 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(killed_run_continues_to_the_same_end)                                                               \
     TEST(signal_saves_and_ends_cleanly)                                                                      \
     TEST(existing_run_is_not_overwritten)                                                                    \
-    TEST(checkpoint_is_a_model_folder) TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size)       \
-        TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
+    TEST(checkpoint_is_a_model_folder)                                                                       \
+    TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)             \
+        TEST(demo_runs_from_text_to_samples)
 
 #endif
