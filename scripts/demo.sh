@@ -5,7 +5,7 @@
 #   runs/demo/report.html, runs/demo/loss.png -> some lines that each of them writes
 #
 # The text and the tokens are kept in data/ and used again; training starts anew each time, or goes on where it was
-# interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_SEED=N; TEXT=path trains on a text of yours;
+# interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_OPTIONS=options of train_gpt; DEMO_SEED=N; TEXT=path trains on a text of yours;
 # DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
 # they are. POSIX sh.
 set -eu
@@ -57,11 +57,10 @@ entropy() {
 
 train() { # ATTENTION
     out=$runs/$1
-    options="--preset=demo --attn=$1 --data=$data --seed=$seed"
+    options="--preset=demo --attn=$1 --data=$data --seed=$seed ${DEMO_OPTIONS:-}"
     if [ -n "${DEMO_STEPS:-}" ]; then
         part=$((DEMO_STEPS / 8 > 0 ? DEMO_STEPS / 8 : 1))
         options="$options --steps=$DEMO_STEPS --warmup=$part --val-every=$part"
-        if [ "$DEMO_STEPS" -lt 100 ]; then options="$options --val-tokens=8192"; fi # or validating takes longer than training
     fi
     settings="$options, data $(cksum < "$data/shards.json")"
     # a run that is finished, or was begun with other settings or data, makes room for a new one

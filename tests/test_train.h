@@ -193,11 +193,11 @@ static void test_demo_runs_from_text_to_samples(void) {
     static char output[1 << 16];
     char home[256], path[300];
     snprintf(home, sizeof home, "%s", test_folder());
-    int code =
-        test_command(output, sizeof output,
-                     "DEMO_STEPS=5 DEMO_HOME=%s DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
-                     "scripts/demo.sh",
-                     home, test_binaries(), test_binaries());
+    int code = test_command(output, sizeof output,
+                            "DEMO_STEPS=5 DEMO_OPTIONS='--layers=2 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
+                            "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
+                            "scripts/demo.sh",
+                            home, test_binaries(), test_binaries());
     CHECK(code == 0, "exit %d: %s", code, strlen(output) > 900 ? output + strlen(output) - 900 : output);
     const char *says[] = {"attention", "LASER", "Ten lines by the model with laser attention", "Done in"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)
@@ -215,7 +215,7 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(signal_saves_and_ends_cleanly)                                                                      \
     TEST(existing_run_is_not_overwritten)                                                                    \
     TEST(checkpoint_is_a_model_folder)                                                                       \
-    TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)             \
-        TEST(demo_runs_from_text_to_samples)
+    TEST(train_refuses_what_is_wrong)                                                                        \
+    TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
 
 #endif
