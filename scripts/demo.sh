@@ -5,7 +5,8 @@
 #   runs/demo/report.html, runs/demo/loss.png -> some lines that each of them writes
 #
 # The text and the tokens are kept in data/ and used again; training starts anew each time, or goes on where it was
-# interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_OPTIONS=options of train_gpt; DEMO_SEED=N; TEXT=path trains on a text of yours;
+# interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_OPTIONS="options of train_gpt"; DEMO_SEED=N; TEXT=path
+# trains on a text of yours;
 # DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
 # they are. POSIX sh.
 set -eu
