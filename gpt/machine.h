@@ -140,6 +140,12 @@ enum { PEAK_LANES = 4, PEAK_SUMS = 12 };
 #endif
 typedef float PeakVector __attribute__((vector_size(PEAK_LANES * sizeof(float))));
 
+#ifdef __clang__
+#define PEAK_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PEAK_UNROLL _Pragma("GCC unroll 20")
+#endif
+
 /* One thread's loop; returns the operations it did. `sink` keeps the result alive. */
 static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
     PeakVector sum[PEAK_SUMS], factor, addend;
@@ -149,13 +155,13 @@ static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
     if (bf16) {
         __m512bh a = _mm512_cvtne2ps_pbh(factor, addend), b = _mm512_cvtne2ps_pbh(addend, factor);
         for (long round = 0; round < rounds; round++) {
-#pragma GCC unroll 20
+            PEAK_UNROLL
             for (int i = 0; i < PEAK_SUMS; i++) sum[i] = _mm512_dpbf16_ps(sum[i], a, b);
         }
     } else
 #endif
         for (long round = 0; round < rounds; round++) {
-#pragma GCC unroll 20
+            PEAK_UNROLL
             for (int i = 0; i < PEAK_SUMS; i++) sum[i] = sum[i] * factor + addend;
         }
     for (int i = 1; i < PEAK_SUMS; i++) sum[0] += sum[i];
