@@ -637,7 +637,8 @@ static LaserCall laser_sizes(const AttentionShape *s, int backward) {
     c.threads = omp_get_max_threads();
 #endif
     c.flight = laser_least(c.threads, c.heads);
-    c.parts = laser_least(32 / c.heads, c.T / 256); /* from the shape alone, so that threads change no bit */
+    /* few heads: parts for the threads, T*D floats each; from the shape alone, for the same bits */
+    c.parts = laser_least(laser_least(32 / c.heads, c.T / 256), 8);
     if (c.parts < 1) c.parts = 1;
     return c;
 }
@@ -711,6 +712,24 @@ LASER_DEFINE size_t attention_memory(const AttentionShape *shape, int backward) 
     const LaserCall c = laser_sizes(shape, backward);
     const ptrdiff_t floats = c.flight * laser_carve_head(&c, NULL) + c.threads * laser_carve_work(&c, NULL);
     return (size_t)floats * sizeof(float) + 64;
+}
+
+/* C (keys, LANES) = A B over d: A (keys, units) along, B a panel (units, LANES). */
+static LaserProduct laser_over_d(const LaserCall *c, float *C, const float *A, const float *B,
+                                 ptrdiff_t keys) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = keys, .columns = LASER_LANES};
+    p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1,
+    p.depth = laser_up(c->D, c->pair) / c->pair;
+    return p;
+}
+
+/* C (D, LANES) = [C +] A^T B over keys: A (keys, stride) across, B (keys, LANES) across. */
+static LaserProduct laser_over_keys(const LaserCall *c, float *C, const float *A, const float *B,
+                                    ptrdiff_t keys, int accumulate) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = c->D, .columns = LASER_LANES, .accumulate = accumulate};
+    p.ldc = p.ldb = LASER_LANES, p.a_row = 1, p.a_depth = c->stride,
+    p.depth = laser_up(keys, c->pair) / c->pair;
+    return p;
 }
 
 /* ---- Packing ---- */
@@ -917,8 +936,8 @@ static void laser_shift_columns(const LaserCall *c, LaserHead *h, LaserWork *w, 
     }
 }
 
-/* V' = exp(v) 2^-n of a tile into w->exact; its center, and where it is wild. */
-static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+/* V' = exp(v) 2^-n of a tile into w->exact; the first time its center, and where it is wild. */
+static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile, int first) {
     const ptrdiff_t keys = laser_least(LASER_KEYS, c->T - tile * LASER_KEYS), at = tile * c->stride;
     ptrdiff_t row = c->shape->qkv_strides[1];
     const float *v = laser_view(c, w->tile, h->v, &row, tile * LASER_KEYS, LASER_KEYS);
@@ -934,6 +953,7 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
             low = laser_min(low, e), high = laser_max(high, e);
             wild = laser_select((y > 58) | (y < -58), laser_set(1), wild); /* 40 log 2 */
         }
+        if (!first) continue;
         laser_store(h->center + at + d, laser_min((low + high) * 0.5f, low * 2.7f));
         laser_store(h->wild_tiles + at + d, c->causal ? wild : laser_set(0));
     }
@@ -949,7 +969,7 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
         row = token;
         v = laser_view(c, w->tile, h->v, &row, key, LASER_KEYS);
     } else {
-        laser_exp_tile(c, h, w, tile);
+        laser_exp_tile(c, h, w, tile, 1);
         row = c->stride;
     }
     if (c->laser && c->bf16) {
@@ -1059,16 +1079,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums the last tile as it is, in float32. */
         const int exact = centered && diagonal && !c->backward;
-        laser_product(c->pair, (LaserProduct){.c = w->score,
-                                              .ldc = LASER_LANES,
-                                              .rows = keys,
-                                              .columns = LASER_LANES,
-                                              .a = h->k_along + key * c->units,
-                                              .a_row = c->units,
-                                              .a_depth = 1,
-                                              .b = q,
-                                              .ldb = LASER_LANES,
-                                              .depth = laser_up(c->D, c->pair) / c->pair});
+        laser_product(c->pair, laser_over_d(c, w->score, h->k_along + key * c->units, q, keys));
         if (diagonal) laser_mask(w->score, keys, key, query);
         laser_move_shift(c, w, keys, !c->backward && key > 0);
         if (wild) laser_wide_weights(w, w->row_shift, keys);
@@ -1078,17 +1089,8 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
             laser_weigh(w, keys, LASER_PAIR, 1);
         if (wild) laser_wide_sum(c, h, w, key, keys, diagonal);
         if (c->backward) continue;
-        LaserProduct p = {.c = w->sum,
-                          .ldc = LASER_LANES,
-                          .accumulate = key > 0,
-                          .rows = c->D,
-                          .columns = LASER_LANES,
-                          .a = h->v_across + key / c->pair * c->stride,
-                          .a_row = 1,
-                          .a_depth = c->stride,
-                          .b = w->weight,
-                          .ldb = LASER_LANES,
-                          .depth = laser_up(keys, c->pair) / c->pair};
+        const float *v = h->v_across + key / c->pair * c->stride;
+        LaserProduct p = laser_over_keys(c, w->sum, v, w->weight, keys, key > 0);
         if (exact)
             p.a = w->exact, p.depth = keys;
         else if (centered)
@@ -1129,7 +1131,8 @@ static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, 
 
 /* Step 3: the queries of the same tokens as a tile of keys. */
 static void laser_forward_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    if (c->laser && c->bf16 && (w->exact_head != h || w->exact_tile != tile)) laser_exp_tile(c, h, w, tile);
+    if (c->laser && c->bf16 && (w->exact_head != h || w->exact_tile != tile))
+        laser_exp_tile(c, h, w, tile, 0);
     laser_list_wild(c, h, w, tile);
     for (ptrdiff_t query = tile * LASER_KEYS; query < laser_least((tile + 1) * LASER_KEYS, c->T);
          query += LASER_LANES)
@@ -1337,19 +1340,11 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
         for (ptrdiff_t i = j * lda + query % LASER_QUERIES / c->pair, x = 0; x < LASER_LANES / c->pair; x++)
             w->a_along[i + x] = w->ds_along[i + x] = 0;
     if (keys <= 0) return;
-    LaserProduct p = {.c = w->score,
-                      .ldc = LASER_LANES,
-                      .rows = keys,
-                      .columns = LASER_LANES,
-                      .a_row = c->units,
-                      .a_depth = 1,
-                      .ldb = LASER_LANES,
-                      .depth = laser_up(c->D, c->pair) / c->pair,
-                      .a = h->k_along + key * c->units,
-                      .b = h->q_panels + query * c->units};
-    laser_product(c->pair, p);
-    p.c = w->slope, p.a = h->v_along + key * c->units, p.b = h->g_panels + query * c->units;
-    laser_product(c->pair, p);
+    const ptrdiff_t units = c->units;
+    laser_product(c->pair,
+                  laser_over_d(c, w->score, h->k_along + key * units, h->q_panels + query * units, keys));
+    laser_product(c->pair,
+                  laser_over_d(c, w->slope, h->v_along + key * units, h->g_panels + query * units, keys));
     for (ptrdiff_t i = keys * LASER_LANES; i < (keys + keys % 2) * LASER_LANES;
          i++) /* an odd key's neighbour */
         w->score[i] = LASER_MASKED, w->slope[i] = 0;
@@ -1364,17 +1359,8 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
         laser_slopes(h, w, query, keys, wild ? w->weight : NULL, LASER_PAIR, 1);
     else
         laser_slopes(h, w, query, keys, wild ? w->weight : NULL, 1, 0);
-    laser_product(c->pair, (LaserProduct){.c = dq,
-                                          .ldc = LASER_LANES,
-                                          .accumulate = accumulate,
-                                          .rows = c->D,
-                                          .columns = LASER_LANES,
-                                          .a = h->k_across + key / c->pair * c->stride,
-                                          .a_row = 1,
-                                          .a_depth = c->stride,
-                                          .b = w->ds_across,
-                                          .ldb = LASER_LANES,
-                                          .depth = laser_up(keys, c->pair) / c->pair});
+    const float *k = h->k_across + key / c->pair * c->stride;
+    laser_product(c->pair, laser_over_keys(c, dq, k, w->ds_across, keys, accumulate));
 }
 
 /* dk and dv of some keys from their sums. */
@@ -1410,19 +1396,11 @@ static void laser_backward_keys(const LaserCall *c, const LaserHead *h, LaserWor
         const ptrdiff_t end = laser_least(first + LASER_QUERIES, c->T);
         for (ptrdiff_t query = first; query < end; query += LASER_LANES)
             laser_backward_panel(c, h, w, dq + query * c->stride, key, keys, query, accumulate);
-        LaserProduct p = {.c = w->dv,
-                          .ldc = c->stride,
-                          .accumulate = 1,
-                          .rows = keys,
-                          .columns = laser_up(c->D, LASER_W),
-                          .a = w->a_along,
-                          .a_row = LASER_QUERIES / c->pair,
-                          .a_depth = 1,
-                          .ldb = c->stride,
-                          .b = h->g_across + first / c->pair * c->stride,
-                          .triangle = 1,
-                          .zeros = key - first,
-                          .depth = laser_up(end - first, LASER_LANES) / c->pair};
+        LaserProduct p = {.c = w->dv, .a = w->a_along, .b = h->g_across + first / c->pair * c->stride};
+        p.ldc = p.ldb = c->stride, p.rows = keys, p.columns = laser_up(c->D, LASER_W), p.accumulate = 1;
+        p.a_row = LASER_QUERIES / c->pair, p.a_depth = 1,
+        p.depth = laser_up(end - first, LASER_LANES) / c->pair;
+        p.triangle = 1, p.zeros = key - first;
         laser_product(c->pair, p);
         p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first / c->pair * c->stride;
         laser_product(c->pair, p);
