@@ -791,6 +791,7 @@ void between_steps(Trainer *t, bool last) {
         t->last_val_loss = validate(t);
         if (parallel_rank() == 0) log_validation(&t->log, (long)t->step, t->last_val_loss);
     }
+    if (t->step == 0) return; /* nothing to sample or to save yet */
     if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && parallel_rank() == 0) {
         log_message(&t->log, "sample after %lld steps:", (long long)t->step);
         model_print_sample(&t->model, t->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
@@ -813,6 +814,7 @@ void train(Trainer *t) {
     }
     if (t->step < o->steps) { /* interrupted */
         save_checkpoint(t);
+        if (parallel_rank() != 0) return;
         log_message(&t->log, "stopped after %lld of %lld steps%s", (long long)t->step, (long long)o->steps,
                     *o->out ? "; the same command with --resume=auto goes on" : "");
         return;
