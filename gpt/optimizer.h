@@ -59,14 +59,15 @@ typedef struct {
     int64_t step;          /* 1 at the first update: corrects the bias of the moments */
 } AdamWSettings;
 
-static inline void adamw_update(float *parameter, const float *gradient, float *mean, float *square, size_t n,
+static inline void adamw_update(float *restrict parameter, const float *restrict gradient,
+                                float *restrict mean, float *restrict square, size_t n,
                                 const AdamWSettings *s) {
     const float beta1 = (float)s->beta1, beta2 = (float)s->beta2, scale = (float)s->gradient_scale;
     const float new1 = (float)(1 - s->beta1), new2 = (float)(1 - s->beta2), eps = (float)s->eps;
     const float keep = (float)(1 - s->lr * s->weight_decay);
     const float rate = (float)(s->lr / (1 - pow(s->beta1, (double)s->step)));
     const float unbias = (float)(1 / sqrt(1 - pow(s->beta2, (double)s->step)));
-#pragma omp parallel for simd schedule(static)
+#pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {
         float g = gradient[i] * scale;
         float m = mean[i] = beta1 * mean[i] + new1 * g;
