@@ -16,9 +16,12 @@ FLOAT  := -fno-math-errno -fno-trapping-math
 # Errors in continuous integration; a newer compiler with a new warning stops nobody who only wants to train.
 WARN   := -Wall -Wextra -Wpedantic $(if $(CI),-Werror)
 
+# A # inside a call begins a comment in GNU make before 4.3.
+H := \#
+
 # try(flags, program): the flags when this compiler accepts them and the program links, else nothing
 try = $(shell d=$$(mktemp -d); printf '%b' '$(2)' > $$d/t.c; \
-        $(CC) $$d/t.c -o $$d/t $(1) > /dev/null 2>&1 && echo '$(1)'; rm -rf $$d)
+        $(CC) $(CFLAGS) $$d/t.c -o $$d/t $(1) > /dev/null 2>&1 && echo '$(1)'; rm -rf $$d)
 
 # `make demo` and `make test` see to what is missing themselves (scripts/deps.sh says what it installs); the others ask.
 GOALS := $(or $(MAKECMDGOALS),all)
@@ -26,19 +29,19 @@ ifneq ($(filter test,$(GOALS)),)
 $(shell scripts/deps.sh >&2)
 endif
 ifneq ($(filter-out clean lint demo,$(GOALS)),)
-ifeq ($(call try,-lcjson,#include <cjson/cJSON.h>\nint main(void){return !cJSON_CreateObject();}\n),)
+ifeq ($(call try,-lcjson,$(H)include <cjson/cJSON.h>\nint main(void){return !cJSON_CreateObject();}\n),)
 $(error a C compiler called '$(CC)' or the cJSON library is missing; scripts/deps.sh tells which and installs it)
 endif
 endif
 
 MARCH  := $(call try,-march=$(ARCH),int main(void){return 0;}\n)
-OPENMP := $(call try,-fopenmp,#include <omp.h>\nint main(void){return omp_get_max_threads() < 1;}\n)
+OPENMP := $(call try,-fopenmp,$(H)include <omp.h>\nint main(void){return omp_get_max_threads() < 1;}\n)
 ifneq ($(MPI),no)
 MPI_FLAGS := $(shell command -v mpicc > /dev/null && { mpicc --showme:compile && mpicc --showme:link || mpicc -show | cut -d' ' -f2-; } 2> /dev/null)
-MPI_FLAGS := $(if $(MPI_FLAGS),$(call try,-DHAVE_MPI $(filter-out -pthread,$(MPI_FLAGS)),#include <mpi.h>\nint main(int c,char**v){return MPI_Init(&c,&v);}\n))
+MPI_FLAGS := $(if $(MPI_FLAGS),$(call try,-DHAVE_MPI $(filter-out -pthread,$(MPI_FLAGS)),$(H)include <mpi.h>\nint main(int c,char**v){return MPI_Init(&c,&v);}\n))
 endif
-OPENBLAS := $(call try,-DHAVE_CBLAS -I/usr/include/x86_64-linux-gnu -lopenblas,#include <cblas.h>\nint main(void){return 0;}\n)
-ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,#include <oneapi/dnnl/dnnl.h>\nint main(void){return 0;}\n)
+OPENBLAS := $(call try,-DHAVE_CBLAS -I/usr/include/x86_64-linux-gnu -lopenblas,$(H)include <cblas.h>\nint main(void){return 0;}\n)
+ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,$(H)include <oneapi/dnnl/dnnl.h>\nint main(void){return 0;}\n)
 
 # Programs land beside this file, those of `make SAN=1` in build/san/.
 P :=

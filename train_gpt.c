@@ -677,7 +677,7 @@ typedef struct {
     Log log;
 } Trainer;
 
-/* How often SIGINT or SIGTERM has come: the first asks for a checkpoint and a clean end. */
+/* How often SIGINT, SIGTERM or SIGHUP has come: the first asks for a checkpoint and a clean end. */
 static volatile sig_atomic_t stop_requested;
 
 static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
@@ -794,6 +794,7 @@ void between_steps(Trainer *t, bool last) {
     if (t->step == 0) return; /* nothing to sample or to save yet */
     if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && parallel_rank() == 0) {
         log_message(&t->log, "sample after %lld steps:", (long long)t->step);
+        log_clear(&t->log);
         model_print_sample(&t->model, t->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
                            (uint64_t)(o->seed + t->step));
     }
@@ -802,9 +803,16 @@ void between_steps(Trainer *t, bool last) {
 
 void train(Trainer *t) {
     const Options *o = t->options;
-    if (t->step >= o->steps && parallel_rank() == 0)
-        printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
-    if (t->step >= o->steps) return;
+    if (t->step >= o->steps) {
+        char summary[CHECKPOINT_PATH_SIZE];
+        if (parallel_rank() == 0)
+            printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
+        snprintf(summary, sizeof summary, "%s/summary.json", o->out);
+        if (access(summary, R_OK) == 0) return;
+        t->last_val_loss = validate(t); /* it was killed between the last checkpoint and its summary */
+        write_summary(t);
+        return;
+    }
     if (t->step == 0) between_steps(t, false); /* the loss before any training: ln V */
     LogTrain line;
     while (t->step < o->steps) {
@@ -852,6 +860,8 @@ int main(int argc, char **argv) {
         struct sigaction action = {.sa_handler = on_stop_signal};
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
+        signal(SIGPIPE, SIG_IGN); /* `| tee` may end first: the checkpoint must still be written */
+        if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* unless under nohup */
         train(&trainer);
         if (parallel_rank() == 0) log_close(&trainer.log);
     }

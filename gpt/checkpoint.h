@@ -30,7 +30,8 @@
      checkpoint_latest(run, before, path, size, &step)   the newest checkpoint that has DONE, of a step below
                                                       `before` if that is not -1; false: there is none
      checkpoint_verify(folder, error)                 reads every file and compares it with its sum in DONE
-     checkpoint_prune(run, keep, keep_every)          removes all but the newest `keep` (<= 0: none) and
+     checkpoint_prune(run, newest, keep, keep_every)  of steps up to `newest` (a later one is damaged: resuming
+                                                      passed it over) removes all but the last `keep` (<= 0: none) and
                                                       those of steps divisible by keep_every (> 0)
    DONE holds a line `sum  name` a file and their number; the sum is XXH64 (xxhash.com), so that
    `xxhsum -c DONE` checks a checkpoint as well. */
@@ -793,14 +794,14 @@ static inline int checkpoint_by_step(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static inline void checkpoint_prune(const char *run_folder, int keep, long keep_every) {
+static inline void checkpoint_prune(const char *run_folder, long newest, int keep, long keep_every) {
     char name[64], temporary[64];
     struct dirent **names = NULL;
     int count = scandir(run_folder, &names, checkpoint_is_file_name, alphasort), whole = 0;
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     long *steps = check_malloc((size_t)(count > 0 ? count : 0) * sizeof *steps);
     for (int i = 0; i < count; i++) {
-        if (checkpoint_kind(names[i]->d_name, &steps[whole]) == CHECKPOINT_FINAL &&
+        if (checkpoint_kind(names[i]->d_name, &steps[whole]) == CHECKPOINT_FINAL && steps[whole] <= newest &&
             checkpoint_is_whole(run_folder, names[i]->d_name))
             whole++;
         free(names[i]);

@@ -460,7 +460,7 @@ static const Option train_options[] = {
         "of the MLP; gelu is the tanh form"),
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, "rope|sinusoidal|learned", true,
         "how the model knows positions"),
-    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 1, 1048576, "", true, "tokens of a sequence, T"),
+    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", true, "tokens of a sequence, T"),
     ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", true,
         "tokens of the vocabulary, V; 0: as many as the data's tokenizer.json has"),
 

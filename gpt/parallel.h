@@ -37,6 +37,11 @@ static inline void parallel_start(int *argc, char ***argv) {
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &parallel_rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &parallel_ranks_);
+    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+    if (parallel_ranks_ == 1 && size && atoi(size) > 1)
+        die("the launcher started %s ranks, but this program's MPI sees one; use the mpirun of the MPI it "
+            "was built with",
+            size);
     if (parallel_ranks_ == 1) return;
     char host[MPI_MAX_PROCESSOR_NAME];
     int length;
@@ -73,7 +78,16 @@ static inline bool parallel_any(bool flag) { return parallel_sum_double(flag) > 
 
 static inline int parallel_rank(void) { return 0; }
 static inline int parallel_ranks(void) { return 1; }
-static inline void parallel_start(int *argc, char ***argv) { (void)argc, (void)argv; }
+static inline void parallel_start(int *argc, char ***argv) {
+    (void)argc, (void)argv;
+    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+    if (!size) size = getenv("PMI_SIZE");
+    if (size && atoi(size) > 1)
+        die("started as one of %s ranks, but built without MPI, so each would train alone; install an MPI "
+            "with mpicc "
+            "and run make again",
+            size);
+}
 static inline void parallel_finish(void) {}
 static inline void parallel_barrier(void) {}
 static inline void parallel_sum(float *x, size_t n) { (void)x, (void)n; }

@@ -162,7 +162,7 @@ void save_checkpoint(Trainer *t) {
               (!t->tokenizer || checkpoint_copy_file(&c, "tokenizer.json", tokenizer_path, error));
     if (begun && !ok) checkpoint_abort(&c);
     if (ok && checkpoint_commit(&c, error)) {
-        checkpoint_prune(t->options->out, (int)t->options->keep, 0);
+        checkpoint_prune(t->options->out, (long)t->step, (int)t->options->keep, 0);
         log_message(&t->log, "saved %s/step-%08ld", t->options->out, (long)t->step);
     } else
         warn("no checkpoint of step %ld: %s", (long)t->step, error);
@@ -368,7 +368,8 @@ void dry_run(Trainer *t) {
     for (int repeat = 0; repeat < 2; repeat++) {
         start = machine_seconds();
         model_forward(&t->model, t->inputs, B, T);
-        loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T)) / ((double)B * T);
+        loss =
+            model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T)) / ((double)B * T);
         model_backward(&t->model, t->inputs, B, T);
         micro = fmin(micro, machine_seconds() - start);
     }
@@ -450,6 +451,10 @@ void open_run(Trainer *t) {
         if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
             die("cannot create the run folder '%s': %s; create its parent, or choose another --out", o->out,
                 strerror(errno));
+    }
+    /* takes the lock of the folder, so that a second trainer dies before it changes anything */
+    log_open(&t->log, *o->out ? o->out : NULL, (long)t->step, (long)o->steps, false);
+    if (*o->out) {
         cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
         cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
         cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
@@ -461,7 +466,6 @@ void open_run(Trainer *t) {
         cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
         write_run_json(t, "config.json", json);
     }
-    log_open(&t->log, *o->out ? o->out : NULL, (long)t->step, (long)o->steps, false);
 }
 
 /* RUN/summary.json: what a table of results needs. */

@@ -33,7 +33,7 @@ get_text() {
 }
 
 prepare() {
-    if [ -s "$data/shards.json" ] && [ -z "$(find "$text/SOURCE" -newer "$data/shards.json")" ]; then
+    if [ -s "$data/shards.json" ] && [ -z "$(find -L "$text" -newer "$data/shards.json")" ]; then
         say "Tokens: prepared before, in $data"
         return
     fi
@@ -64,8 +64,12 @@ train() { # ATTENTION
         options="$options --steps=$DEMO_STEPS --warmup=$part --val-every=$part"
     fi
     settings="$options, data $(cksum < "$data/shards.json")"
-    # a run that is finished, or was begun with other settings or data, makes room for a new one
-    if [ -e "$out/summary.json" ] || [ "$(cat "$out.settings" 2> /dev/null)" != "$settings" ]; then rm -rf "$out"; fi
+    # a run that was begun with other settings or data makes room for a new one
+    if [ "$(cat "$out.settings" 2> /dev/null)" != "$settings" ]; then rm -rf "$out"; fi
+    if [ -e "$out/summary.json" ]; then
+        say "Training with $1 attention: done before the interruption"
+        return
+    fi
     mkdir -p "$runs"
     printf '%s\n' "$settings" > "$out.settings"
     say "Training with $1 attention: ./train_gpt $options --out=$out"
@@ -98,10 +102,12 @@ if [ -z "${DEMO_PROGRAMS:-}" ]; then
 fi
 get_text
 prepare
+if [ -e "$runs/finished" ]; then rm -rf "$runs/finished" "$runs/standard" "$runs/laser"; fi # the last demo is over
 train standard
 train laser
 report
 sample standard
 sample laser
+touch "$runs/finished"
 seconds=$(($(date +%s) - began))
 say "Done in $((seconds / 60)) min $((seconds % 60)) s. Open $runs/report.html in a browser; loss.png is beside it."

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <time.h>
 #include "../gpt/checkpoint.h"
+#include <limits.h>
 #include "harness.h"
 
 /* folder/name; the string stays valid for four more calls. */
@@ -401,10 +402,10 @@ static void test_checkpoint_prune(void) {
     char error[CHECKPOINT_ERROR_SIZE] = "", name[64];
     for (long step = 100; step <= 1000; step += 100)
         REQUIRE(checkpoint_test_save(run, step, error), "%s", error);
-    checkpoint_prune(run, 0, 0);
+    checkpoint_prune(run, LONG_MAX, 0, 0);
     CHECK(checkpoint_test_exists(run, "step-00000100"), "keep=0 keeps all, yet one is gone");
     mkdir(checkpoint_test_path(run, "step-00002000"), 0777); /* has no DONE: neither counted nor removed */
-    checkpoint_prune(run, 3, 400);
+    checkpoint_prune(run, LONG_MAX, 3, 400);
     for (long step = 100; step <= 1000; step += 100) {
         checkpoint_name(name, step, CHECKPOINT_FINAL);
         bool expected = step >= 800 || step % 400 == 0;
@@ -412,7 +413,12 @@ static void test_checkpoint_prune(void) {
     }
     CHECK(checkpoint_test_exists(run, "step-00002000"), "a folder without DONE was removed");
     CHECK(!checkpoint_test_exists(run, "step-00000100.tmp"), "a removed checkpoint's temporary name stayed");
-    checkpoint_prune(run, 1, 0);
+    checkpoint_prune(run, 900, 1,
+                     0); /* 1000 is damaged and was passed over: 900 must stay, and 1000 is left alone */
+    CHECK(checkpoint_test_exists(run, "step-00000900") && checkpoint_test_exists(run, "step-00001000") &&
+              !checkpoint_test_exists(run, "step-00000800"),
+          "a later checkpoint counts among those to keep");
+    checkpoint_prune(run, LONG_MAX, 1, 0);
     CHECK(checkpoint_test_latest(run, -1) == 1000 && checkpoint_test_latest(run, 1000) == -1,
           "left: %ld, %ld", checkpoint_test_latest(run, -1), checkpoint_test_latest(run, 1000));
 }
@@ -476,7 +482,7 @@ static void test_checkpoint_survives_kill(void) {
             for (long save = 2 * newest + 1;; save++) {
                 if (!checkpoint_test_save(run, save / 2, error)) _exit(1);
                 *committed = save / 2;
-                checkpoint_prune(run, 1, 0);
+                checkpoint_prune(run, LONG_MAX, 1, 0);
             }
         }
         struct timespec moment = {0,

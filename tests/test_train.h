@@ -102,6 +102,45 @@ static void test_existing_run_is_not_overwritten(void) {
     CHECK(code == 1 && strstr(output, "/does/not/exist"), "exit %d: %s", code, output);
 }
 
+static void test_damaged_checkpoint_is_passed_over(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    train_tiny(data, "whole", "--attn=laser", output, sizeof output);
+    train_tiny(data, "hurt", "--attn=laser --save-every=4 --keep=0", output, sizeof output);
+    int code = test_command(
+        output, sizeof output,
+        "printf X | dd of=%s/hurt/step-00000012/model.safetensors bs=1 seek=5000 conv=notrunc", data);
+    REQUIRE(code == 0, "%s", output);
+    code = train_tiny(data, "hurt", "--attn=laser --resume=auto --keep=1", output, sizeof output);
+    CHECK(code == 0 && strstr(output, "passed over") && strstr(output, "resumed    ") &&
+              strstr(output, "step-00000008"),
+          "exit %d: %s", code, output);
+    check_same_run(data, "whole", "hurt");
+}
+
+/* The last checkpoint is there, but the run was killed before its summary was. */
+static void test_finished_run_gets_its_summary(void) {
+    char output[8192], data[256], path[300];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    train_tiny(data, "run", "", output, sizeof output);
+    snprintf(path, sizeof path, "%s/run/summary.json", data);
+    REQUIRE(unlink(path) == 0, "no summary was written");
+    int code = train_tiny(data, "run", "--resume=auto", output, sizeof output);
+    CHECK(code == 0 && access(path, R_OK) == 0, "exit %d, summary.json is still missing: %s", code, output);
+}
+
+/* `./train_gpt | head`: the reader of the output ends first, the checkpoint is written all the same. */
+static void test_closed_pipe_loses_nothing(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    test_command(
+        output, sizeof output,
+        "%s/train_gpt " TINY_RUN "--data=%s --out=%s/piped | head -n 2 > /dev/null; "
+        "for i in $(seq 500); do [ -e %s/piped/summary.json ] && break; sleep 0.01; done; ls %s/piped",
+        test_binaries(), data, data, data, data);
+    CHECK(strstr(output, "step-00000012") && strstr(output, "summary.json"), "the folder holds %s", output);
+}
+
 static void test_checkpoint_is_a_model_folder(void) {
     char output[8192], data[256], folder[512], path[600];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -141,6 +180,7 @@ static void test_train_refuses_what_is_wrong(void) {
         {"--data=DATA --vocab-size=40 --seq-len=13 --steps=50 --warmup=1", 1, "vocabulary"},
         {"--data=DATA --vocab-size=61 --batch=65536 --seq-len=13 --embd=65536 --layers=1024", 1, "GiB"},
         {"--data=DATA --vocab-size=61 --seq-len=13 --out=/does/not/exist", 1, "cannot create the run folder"},
+        {"--data=DATA --vocab-size=61 --seq-len=1", 2, "out of bounds; expected 2 to"},
         {"--data=DATA --vocab-size=61 oops", 2, "'oops' is not an option"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -214,8 +254,9 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(killed_run_continues_to_the_same_end)                                                               \
     TEST(signal_saves_and_ends_cleanly)                                                                      \
     TEST(existing_run_is_not_overwritten)                                                                    \
-    TEST(checkpoint_is_a_model_folder)                                                                       \
-    TEST(train_refuses_what_is_wrong)                                                                        \
-    TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
+    TEST(damaged_checkpoint_is_passed_over)                                                                  \
+    TEST(finished_run_gets_its_summary)                                                                      \
+    TEST(closed_pipe_loses_nothing) TEST(checkpoint_is_a_model_folder) TEST(train_refuses_what_is_wrong)     \
+        TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
 
 #endif

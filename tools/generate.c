@@ -37,6 +37,11 @@ int main(int argc, char **argv) {
     long step;
     if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, &step))
         snprintf(folder, sizeof folder, "%s", argv[0]);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    if (access(path, R_OK) != 0)
+        die("'%s' holds no checkpoint; ./train_gpt writes one at its end, and every N steps with "
+            "--save-every=N",
+            argv[0]);
     Model model = model_load(folder, 1);
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     Tokenizer *tokenizer = tokenizer_load(path);
