@@ -13,6 +13,7 @@
 #ifndef GPT_MACHINE_H
 #define GPT_MACHINE_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -173,17 +174,25 @@ static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
     return (double)rounds * PEAK_SUMS * PEAK_LANES * 2;
 }
 
+/* The rate of `threads` threads together, once. */
+static inline double machine_peak_once(bool bf16, int threads) {
+    double operations = 0, start = machine_seconds();
+    float sink = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : operations, sink)
+    operations += machine_peak_loop(bf16, 500000, &sink);
+    return sink != 0 ? operations / (machine_seconds() - start) : 0;
+}
+
+/* Just started, threads may share a core for a while, and other programs come and go: all threads are tried until
+   they reach nearly the number of threads times the rate of one, for at most a second. */
 static inline double machine_peak_flops(bool bf16) {
-    double best = 0;
-    for (int repeat = 0; repeat < 5; repeat++) {
-        double operations = 0, start = machine_seconds();
-        float sink = 0;
-#pragma omp parallel reduction(+ : operations, sink)
-        operations += machine_peak_loop(bf16, 1000000, &sink);
-        double rate = operations / (machine_seconds() - start);
-        if (rate > best && sink != 0) best = rate;
-    }
-    return best;
+    const int threads = machine_threads();
+    const double start = machine_seconds();
+    double one = 0, all = 0;
+    for (int repeat = 0; repeat < 3; repeat++) one = fmax(one, machine_peak_once(bf16, 1));
+    do all = fmax(all, machine_peak_once(bf16, threads));
+    while (all < 0.95 * threads * one && machine_seconds() - start < 1);
+    return all;
 }
 
 #endif
