@@ -463,33 +463,15 @@ static bool sentence(Teller *t, Story *s) {
     int chosen = choose_among(t, &c, true), speaker = chosen - COUNT(openings) - 1;
     int kind = chosen < COUNT(openings) ? openings[chosen].kind : speaker < 0 ? ACT : SAY;
     switch (kind) {
-    case MOVE:
-        move(t, s);
-        break;
-    case GIVE:
-        give(t, s);
-        break;
-    case DESCRIBE:
-        describe(t);
-        break;
-    case RING:
-        ring(t);
-        break;
-    case WHERE:
-        ask(t, s, ASK_WHERE);
-        break;
-    case OWNER:
-        ask(t, s, ASK_OWNER);
-        break;
-    case TRADE:
-        ask(t, s, ASK_TRADE);
-        break;
-    case END:
-        conclude(t, s);
-        break;
-    case ACT:
-        act(t, s);
-        break;
+    case MOVE: move(t, s); break;
+    case GIVE: give(t, s); break;
+    case DESCRIBE: describe(t); break;
+    case RING: ring(t); break;
+    case WHERE: ask(t, s, ASK_WHERE); break;
+    case OWNER: ask(t, s, ASK_OWNER); break;
+    case TRADE: ask(t, s, ASK_TRADE); break;
+    case END: conclude(t, s); break;
+    case ACT: act(t, s); break;
     case SAY:
         tell(t, " ");
         speech(t, s, speaker, 0);

@@ -63,20 +63,11 @@ static bool spm_field(const SpmModel *m, SpmBytes *b, int *number, uint64_t *val
     *number = (int)(key >> 3 & 0xFFFFFF);
     *value = 0;
     switch (key & 7) {
-    case 0:
-        *value = spm_varint(m, b);
-        break;
-    case 1:
-        n = 8;
-        break;
-    case 2:
-        n = spm_varint(m, b);
-        break;
-    case 5:
-        n = 4;
-        break;
-    default:
-        spm_damaged(m);
+    case 0: *value = spm_varint(m, b); break;
+    case 1: n = 8; break;
+    case 2: n = spm_varint(m, b); break;
+    case 5: n = 4; break;
+    default: spm_damaged(m);
     }
     if (n > (uint64_t)(b->end - b->p)) spm_damaged(m);
     *bytes = (SpmBytes){b->p, b->p + n};

@@ -140,12 +140,9 @@ static inline double log_smooth(LogSmooth *s, double x) {
 static inline double log_row_number(const LogField *field, const LogRow *row) {
     const char *at = (const char *)row + field->offset;
     switch (field->type) {
-    case LOG_LONG:
-        return (double)*(const long *)(const void *)at;
-    case LOG_INT64:
-        return (double)*(const int64_t *)(const void *)at;
-    case LOG_DOUBLE:
-        return *(const double *)(const void *)at;
+    case LOG_LONG: return (double)*(const long *)(const void *)at;
+    case LOG_INT64: return (double)*(const int64_t *)(const void *)at;
+    case LOG_DOUBLE: return *(const double *)(const void *)at;
     }
     return NAN;
 }
@@ -197,21 +194,11 @@ static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, con
         else
             snprintf(text, LOG_CELL_SIZE, "%ld", row->train.step);
         break;
-    case LOG_STYLE_FIXED:
-        log_fixed(text, x, field->decimals, field->width, "");
-        break;
-    case LOG_STYLE_EXPONENT:
-        snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x);
-        break;
-    case LOG_STYLE_UNITS:
-        log_units(text, x, field->decimals, field->width);
-        break;
-    case LOG_STYLE_PERCENT:
-        log_fixed(text, 100 * x, field->decimals, field->width, "%");
-        break;
-    case LOG_STYLE_DURATION:
-        log_duration(text, x > 0 ? x : 0);
-        break;
+    case LOG_STYLE_FIXED: log_fixed(text, x, field->decimals, field->width, ""); break;
+    case LOG_STYLE_EXPONENT: snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x); break;
+    case LOG_STYLE_UNITS: log_units(text, x, field->decimals, field->width); break;
+    case LOG_STYLE_PERCENT: log_fixed(text, 100 * x, field->decimals, field->width, "%"); break;
+    case LOG_STYLE_DURATION: log_duration(text, x > 0 ? x : 0); break;
     }
 }
 

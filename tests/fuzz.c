@@ -207,15 +207,9 @@ static size_t mutate(unsigned char *bytes, size_t n, size_t room, uint64_t seed)
         const char *word = words[rng_bits(seed, i, 3) % (sizeof words / sizeof *words)];
         if (length > n - at) length = n - at;
         switch (rng_bits(seed, i, 4) % 6) {
-        case 0:
-            bytes[at] = (unsigned char)rng_bits(seed, i, 5);
-            break;
-        case 1:
-            bytes[at] ^= (unsigned char)(1u << rng_bits(seed, i, 5) % 8);
-            break;
-        case 2:
-            memmove(bytes + at, bytes + at + length, n - at - length), n -= length;
-            break;
+        case 0: bytes[at] = (unsigned char)rng_bits(seed, i, 5); break;
+        case 1: bytes[at] ^= (unsigned char)(1u << rng_bits(seed, i, 5) % 8); break;
+        case 2: memmove(bytes + at, bytes + at + length, n - at - length), n -= length; break;
         case 3:
             if (length <= n - from) memmove(bytes + at, bytes + from, length);
             break;

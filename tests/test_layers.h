@@ -222,7 +222,7 @@ static void test_cross_entropy_matches_float64(void) {
 #define LAYERS_TESTS(TEST)                                                                                   \
     TEST(exp_fast_is_exact_to_3_ulp)                                                                         \
     TEST(embedding_matches_float64)                                                                          \
-    TEST(rmsnorm_matches_float64) TEST(rope_matches_float64) TEST(activations_match_float64)                 \
-        TEST(cross_entropy_matches_float64)
+    TEST(rmsnorm_matches_float64)                                                                            \
+    TEST(rope_matches_float64) TEST(activations_match_float64) TEST(cross_entropy_matches_float64)
 
 #endif

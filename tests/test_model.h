@@ -380,10 +380,16 @@ static void test_training_learns_the_pattern(void) {
 
 #define MODEL_TESTS(TEST)                                                                                    \
     TEST(model_matches_pytorch)                                                                              \
-    TEST(bf16_model_is_near_pytorch) TEST(ten_steps_match_pytorch) TEST(model_gradient_is_the_slope)         \
-        TEST(model_first_loss_is_ln_vocabulary) TEST(model_is_causal) TEST(accumulation_equals_large_batch)  \
-            TEST(validation_does_not_disturb_training) TEST(validation_is_independent_of_batch)              \
-                TEST(same_bits_for_any_threads) TEST(decay_spares_the_norms)                                 \
-                    TEST(training_learns_the_pattern)
+    TEST(bf16_model_is_near_pytorch)                                                                         \
+    TEST(ten_steps_match_pytorch)                                                                            \
+    TEST(model_gradient_is_the_slope)                                                                        \
+    TEST(model_first_loss_is_ln_vocabulary)                                                                  \
+    TEST(model_is_causal)                                                                                    \
+    TEST(accumulation_equals_large_batch)                                                                    \
+    TEST(validation_does_not_disturb_training)                                                               \
+    TEST(validation_is_independent_of_batch)                                                                 \
+    TEST(same_bits_for_any_threads)                                                                          \
+    TEST(decay_spares_the_norms)                                                                             \
+    TEST(training_learns_the_pattern)
 
 #endif

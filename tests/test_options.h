@@ -153,7 +153,7 @@ static void test_options_help_names_every_option(void) {
 #define OPTIONS_TESTS(TEST)                                                                                  \
     TEST(options_command_wins_over_file_over_preset)                                                         \
     TEST(options_dump_reads_back)                                                                            \
-    TEST(options_refuse_what_is_wrong) TEST(options_table_is_sound) TEST(options_help_fits_80_columns)       \
-        TEST(options_help_names_every_option)
+    TEST(options_refuse_what_is_wrong)                                                                       \
+    TEST(options_table_is_sound) TEST(options_help_fits_80_columns) TEST(options_help_names_every_option)
 
 #endif

@@ -256,7 +256,11 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(existing_run_is_not_overwritten)                                                                    \
     TEST(damaged_checkpoint_is_passed_over)                                                                  \
     TEST(finished_run_gets_its_summary)                                                                      \
-    TEST(closed_pipe_loses_nothing) TEST(checkpoint_is_a_model_folder) TEST(train_refuses_what_is_wrong)     \
-        TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(demo_runs_from_text_to_samples)
+    TEST(closed_pipe_loses_nothing)                                                                          \
+    TEST(checkpoint_is_a_model_folder)                                                                       \
+    TEST(train_refuses_what_is_wrong)                                                                        \
+    TEST(presets_have_their_size)                                                                            \
+    TEST(dry_run_tells_its_plan)                                                                             \
+    TEST(demo_runs_from_text_to_samples)
 
 #endif
