@@ -32,6 +32,7 @@
 #include "gpt/check.h"
 #include "gpt/rng.h"
 #include "gpt/machine.h"
+#include "gpt/profile.h"
 #include "gpt/options.h"
 #include "gpt/tensors.h"
 #include "gpt/matmul.h"
@@ -502,23 +503,34 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     Activations *acts = &model->activations;
 
     const float *position = weights->position ? weights->position : model->fixed_positions;
+    profile(PROFILE_EMBEDDING);
     embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, C);
     for (int l = 0; l < c->layers; l++) {
         const LayerWeights *w = &weights->layers[l];
         LayerActivations *a = &acts->layers[l];
         float *next_input = l + 1 < c->layers ? acts->layers[l + 1].input : acts->output;
 
+        profile(PROFILE_NORM);
         rmsnorm_forward(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
+        profile(PROFILE_QKV);
         matmul_forward(a->qkv, NULL, acts->norm, w->q, N, C, 3 * A, precision);
+        profile(PROFILE_ROPE);
         if (model->rope_turn) rope_rotate(a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
+        profile(PROFILE_ATTENTION);
         attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+        profile(PROFILE_PROJECTION);
         matmul_forward(a->mlp_input, a->input, a->attn_out, w->o, N, A, C, precision);
 
+        profile(PROFILE_NORM);
         rmsnorm_forward(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
+        profile(PROFILE_MLP_UP);
         matmul_forward(a->up, NULL, acts->norm, w->gate ? w->gate : w->up, N, C, U, precision);
+        profile(PROFILE_ACTIVATION);
         activation_forward(acts->hidden, a->up, N, F, c->activation);
+        profile(PROFILE_MLP_DOWN);
         matmul_forward(next_input, a->mlp_input, acts->hidden, w->down, N, F, C, precision);
     }
+    profile(PROFILE_NORM);
     rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, C);
 }
 
@@ -535,12 +547,16 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     for (int64_t begin = 0; begin < N; begin += slice) {
         int64_t rows = begin + slice < N ? slice : N - begin;
         const float *norm = acts->norm + begin * C;
+        profile(PROFILE_LOGITS);
         matmul_forward(acts->logits, NULL, norm, model->weights.embed, rows, C, V, precision);
+        profile(PROFILE_CROSS_ENTROPY);
         cross_entropy_forward_backward(acts->losses + begin, acts->logits, targets + begin, gradient_scale,
                                        rows, V);
         if (gradient_scale == 0) continue;
+        profile(PROFILE_LOGITS);
         matmul_backward_input(acts->d_norm + begin * C, NULL, acts->logits, model->weights.embed, rows, C, V,
                               precision);
+        profile(PROFILE_LOGITS);
         matmul_backward_weight(model->gradients.embed, acts->logits, norm, rows, C, V, precision);
     }
     for (int64_t n = 0; n < N; n++) sum += acts->losses[n];
@@ -562,6 +578,7 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
 
     memset(d_residual, 0, (size_t)(N * C) * sizeof *d_residual);
     /* norm = rmsnorm(output) * final_norm */
+    profile(PROFILE_NORM);
     rmsnorm_backward(d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
                      acts->final_rstd, weights->final_norm, N, C);
     for (int l = c->layers - 1; l >= 0; l--) {
@@ -569,36 +586,53 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
         const LayerActivations *a = &acts->layers[l];
 
         /* next_input = mlp_input + hidden . down^T */
+        profile(PROFILE_ACTIVATION);
         activation_forward(acts->hidden, a->up, N, F, c->activation);
+        profile(PROFILE_MLP_DOWN);
         matmul_backward_weight(g->down, d_residual, acts->hidden, N, F, C, precision);
+        profile(PROFILE_MLP_DOWN);
         matmul_backward_input(acts->d_hidden, NULL, d_residual, w->down, N, F, C, precision);
         /* hidden = activation(up) */
+        profile(PROFILE_ACTIVATION);
         activation_backward(acts->d_up, acts->d_hidden, a->up, N, F, c->activation);
         /* up = norm . up^T */
+        profile(PROFILE_NORM);
         rmsnorm_again(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
+        profile(PROFILE_MLP_UP);
         matmul_backward_weight(w->gate ? g->gate : g->up, acts->d_up, acts->norm, N, C, U, precision);
+        profile(PROFILE_MLP_UP);
         matmul_backward_input(acts->d_norm, NULL, acts->d_up, w->gate ? w->gate : w->up, N, C, U, precision);
         /* norm = rmsnorm(mlp_input) * mlp_norm */
+        profile(PROFILE_NORM);
         rmsnorm_backward(d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input, a->mlp_rstd,
                          w->mlp_norm, N, C);
 
         /* mlp_input = input + attn_out . o^T */
+        profile(PROFILE_PROJECTION);
         matmul_backward_weight(g->o, d_residual, a->attn_out, N, A, C, precision);
+        profile(PROFILE_PROJECTION);
         matmul_backward_input(acts->d_attn_out, NULL, d_residual, w->o, N, A, C, precision);
         /* attn_out = attention(q, k, v) */
+        profile(PROFILE_ATTENTION);
         attention_backward(acts->d_qkv, acts->d_qkv + A, acts->d_qkv + 2 * A, acts->d_attn_out, a->qkv,
                            a->qkv + A, a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
         /* q, k = rope(q, k) */
+        profile(PROFILE_ROPE);
         if (model->rope_turn) rope_rotate(acts->d_qkv, model->rope_turn, -1, N, T, c->heads, c->head_dim);
         /* qkv = norm . q^T */
+        profile(PROFILE_NORM);
         rmsnorm_again(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
+        profile(PROFILE_QKV);
         matmul_backward_weight(g->q, acts->d_qkv, acts->norm, N, C, 3 * A, precision);
+        profile(PROFILE_QKV);
         matmul_backward_input(acts->d_norm, NULL, acts->d_qkv, w->q, N, C, 3 * A, precision);
         /* norm = rmsnorm(input) * attn_norm */
+        profile(PROFILE_NORM);
         rmsnorm_backward(d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
                          w->attn_norm, N, C);
     }
     /* layers[0].input = embed[token] + position */
+    profile(PROFILE_EMBEDDING);
     embedding_backward(gradients->embed, gradients->position, d_residual, tokens, N, T, C);
 }
 

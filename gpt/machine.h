@@ -5,6 +5,8 @@
    machine_wait_asleep(argv)  first of all in main: waiting threads sleep
    machine_cores()            cores this process may run on (its affinity mask), not those the machine has
    machine_cpu_name(buffer)   "AMD EPYC 9575F" as the kernel calls it
+   machine_native_bf16()      whether products of bfloat16 are faster here than those of float32
+   machine_tiles_allowed(), machine_tiles_begin(), machine_tiles_end()    AMX, where there is
    machine_isa()              the widest instruction set this binary was compiled for
    machine_memory_available() bytes the kernel would still give out
    machine_peak_rss()         largest resident set of this process so far, bytes
@@ -14,6 +16,7 @@
 #define GPT_MACHINE_H
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,11 +27,12 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) || defined(__AMX_TILE__)
 #include <immintrin.h>
 #endif
 
@@ -96,8 +100,52 @@ static inline const char *machine_cpu_name(char name[128]) {
     return name;
 }
 
+/* AMX's tile registers multiply matrices of bfloat16. Linux lends them to a process that asks; a thread that uses
+   them gives all eight the shape 16 rows of 64 bytes first, and releases them when done. */
+#if defined __AMX_TILE__ && defined __AMX_BF16__ && defined __linux__
+#define MACHINE_TILES 1
+static inline bool machine_tiles_allowed(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    static atomic_int answer; /* 0: not asked yet */
+    if (!answer) answer = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? 1 : -1;
+    return answer > 0;
+}
+static inline void machine_tiles_begin(void) {
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {.palette = 1};
+    for (int i = 0; i < 8; i++) shape.row_bytes[i] = 64, shape.rows[i] = 16;
+    __asm__ volatile("" ::"m"(shape)); /* the intrinsic does not tell the compiler that it reads memory */
+    _tile_loadconfig(&shape);
+}
+static inline void machine_tiles_end(void) { _tile_release(); }
+#else
+#define MACHINE_TILES 0
+static inline bool machine_tiles_allowed(void) { return false; }
+static inline void machine_tiles_begin(void) {}
+static inline void machine_tiles_end(void) {}
+#endif
+
+/* Whether products of bfloat16 are faster here than those of float32: --dtype's default. AVX512-BF16 alone
+   is not enough: Intel's processors take four times as long for its dot product as for a multiply-add. */
+static inline bool machine_native_bf16(void) {
+#if MACHINE_TILES
+    return machine_tiles_allowed();
+#elif defined(__AVX512BF16__)
+    return __builtin_cpu_is("amd");
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    return true;
+#else
+    return false;
+#endif
+}
+
 static inline const char *machine_isa(void) {
-#if defined(__AVX512BF16__)
+#if MACHINE_TILES
+    return machine_tiles_allowed() ? "AVX-512 + AMX" : "AVX-512 (AMX refused by the kernel)";
+#elif defined(__AVX512BF16__)
     return "AVX-512 + BF16";
 #elif defined(__AVX512F__)
     return "AVX-512";
@@ -147,12 +195,39 @@ typedef float PeakVector __attribute__((vector_size(PEAK_LANES * sizeof(float)))
 #define PEAK_UNROLL _Pragma("GCC unroll 20")
 #endif
 
+/* The same with tile registers. */
+static inline double machine_peak_tiles(long rounds) {
+#if MACHINE_TILES
+    machine_tiles_begin();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (long round = 0; round < rounds; round++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    machine_tiles_end();
+#endif
+    return (double)rounds * 4 * 16 * 16 * 32 * 2;
+}
+
 /* One thread's loop; returns the operations it did. `sink` keeps the result alive. */
 static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
+    if (bf16 && machine_tiles_allowed()) {
+        *sink += 1;
+        return machine_peak_tiles(rounds / 4);
+    }
     PeakVector sum[PEAK_SUMS], factor, addend;
     for (int lane = 0; lane < PEAK_LANES; lane++) factor[lane] = 0.999f, addend[lane] = 1e-3f;
     for (int i = 0; i < PEAK_SUMS; i++) sum[i] = factor * (float)i;
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !MACHINE_TILES
     if (bf16) {
         __m512bh a = _mm512_cvtne2ps_pbh(factor, addend), b = _mm512_cvtne2ps_pbh(addend, factor);
         for (long round = 0; round < rounds; round++) {
@@ -167,7 +242,7 @@ static inline double machine_peak_loop(bool bf16, long rounds, float *sink) {
         }
     for (int i = 1; i < PEAK_SUMS; i++) sum[0] += sum[i];
     *sink += sum[0][0];
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !MACHINE_TILES
     if (bf16) return (double)rounds * PEAK_SUMS * PEAK_LANES * 4;
 #endif
     (void)bf16;

@@ -59,6 +59,7 @@
 #include <omp.h>
 #endif
 #include "check.h"
+#include "machine.h"
 
 #ifdef __clang__ /* without optimisation clang would warn that loops stay loops */
 #pragma clang diagnostic push
@@ -320,6 +321,53 @@ static inline void matmul_kernel_for(int rows, bool pairs, int64_t units, const 
     MATMUL_KERNEL_UP_TO(MATMUL_MR)
 }
 
+/* Tile registers (AMX): with them a unit is a pair, and a panel of A is MATMUL_TILE_ROWS rows in pieces of 16 units,
+   [unit / 16][row][16], so that a register of 16 rows is loaded from 1,024 bytes in a row. */
+#if MACHINE_TILES && MATMUL_LANES == 16
+#define MATMUL_TILES 1
+enum { MATMUL_TILE_ROWS = 32 };
+
+/* out (32, 32) = add (NULL: 0) + panel of A . panel of B in four registers of sums. */
+static inline void matmul_kernel_tiles(int64_t units, const float *a, const float *b, MatmulFetch fetch,
+                                       float *out, int64_t stride, const float *add) {
+    const size_t row = (size_t)stride * sizeof *out;
+    __asm__ volatile("" ::: "memory"); /* the intrinsics do not tell the compiler that they read memory */
+    if (add) {
+        _tile_loadd(0, add, row);
+        _tile_loadd(1, add + 16, row);
+        _tile_loadd(2, add + 16 * stride, row);
+        _tile_loadd(3, add + 16 * stride + 16, row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t unit = 0; unit < units; unit += 16, a += 16 * MATMUL_TILE_ROWS, b += 16 * MATMUL_NR) {
+        _tile_loadd(4, a, 64);
+        _tile_loadd(6, b, MATMUL_NR * sizeof *b);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + 16, MATMUL_NR * sizeof *b);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + 16 * 16, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        for (int l = 0; l < fetch.lines; l++, fetch.next += 16) __builtin_prefetch(fetch.next, 0, 2);
+    }
+    _tile_stored(0, out, row);
+    _tile_stored(1, out + 16, row);
+    _tile_stored(2, out + 16 * stride, row);
+    _tile_stored(3, out + 16 * stride + 16, row);
+}
+#else
+#define MATMUL_TILES 0
+enum { MATMUL_TILE_ROWS = MATMUL_MR };
+static inline void matmul_kernel_tiles(int64_t units, const float *a, const float *b, MatmulFetch fetch,
+                                       float *out, int64_t stride, const float *add) {
+    (void)units, (void)a, (void)b, (void)fetch, (void)out, (void)stride, (void)add;
+}
+#endif
+
 /* ---------------------------------------------------------------------------------------------------------
    Packing. */
 
@@ -376,16 +424,22 @@ MATMUL_INLINE void matmul_transpose(MatmulLanes *x) {
 #endif
 }
 
+/* The units of so many elements in k, with those of zeros that tile registers need to be full. */
+MATMUL_INLINE int64_t matmul_whole_units(MatmulUnit unit, int64_t depth) {
+    const int64_t units = unit == MATMUL_UNIT_PAIR ? (depth + 1) / 2 : depth;
+    return MATMUL_TILES && unit == MATMUL_UNIT_PAIR ? matmul_ceil(units, 16) * 16 : units;
+}
+
 /* Two ways to pack `panels` panels of `width` rows (of A; columns of B) of x from row i on, `depth` elements in k
    from k on; panels are `panel` floats apart. x has `count` rows from i on: what lies beyond is 0. A vector of
    units may reach over the panel's width into the next unit, which is why units are written upward, and why a
    panel has MATMUL_LANES spare floats at its end. The arguments from is_bf16 to width are constants where these
-   are called. */
+   are called; `tiles` asks for the order of tile registers. */
 
 /* k is contiguous: a vector holds units of one row; transpose as many rows as it has lanes. */
 MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
-                                       const int width, float *to, int64_t panel, int64_t k, int64_t i,
-                                       int64_t depth, int64_t count, int64_t panels) {
+                                       const int width, const bool tiles, float *to, int64_t panel, int64_t k,
+                                       int64_t i, int64_t depth, int64_t count, int64_t panels) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1, size = is_bf16 ? 2 : 4;
     for (; panels > 0; panels--, count -= width, i += width, to += panel)
         for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0; group -= MATMUL_LANES)
@@ -410,22 +464,40 @@ MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const bool is_bf1
                         lanes[l] = matmul_load(x->data, is_bf16, at, left);
                     if (unit == MATMUL_UNIT_ROUNDED) lanes[l] = (MatmulLanes)matmul_round_lanes(lanes[l]);
                 }
-                matmul_transpose(lanes);
-                float *from = to + d / per_unit * width + group;
+                if (!tiles) matmul_transpose(lanes);
+                float *from = to + d / per_unit * width + group * (tiles ? MATMUL_LANES : 1);
                 MATMUL_UNROLL
-                for (int l = 0; l < MATMUL_LANES; l++) *(MatmulAnyLanes *)(from + l * width) = lanes[l];
+                for (int l = 0; l < MATMUL_LANES; l++)
+                    *(MatmulAnyLanes *)(from + l * (tiles ? MATMUL_LANES : width)) = lanes[l];
             }
+}
+
+/* Units in the order of a panel, [16 units][width], to the order of tile registers, [width][16 units]. */
+MATMUL_INLINE void matmul_turn_tiles(float *panel, int64_t units, const int width) {
+    for (float *piece = panel; piece < panel + units * width; piece += MATMUL_LANES * width) {
+        MatmulLanes rows[MATMUL_TILE_ROWS / MATMUL_LANES + 1][MATMUL_LANES];
+        for (int group = 0; group < width / MATMUL_LANES; group++)
+            for (int l = 0; l < MATMUL_LANES; l++)
+                rows[group][l] = *(const MatmulLanes *)(piece + l * width + group * MATMUL_LANES);
+        for (int group = 0; group < width / MATMUL_LANES; group++) {
+            matmul_transpose(rows[group]);
+            for (int l = 0; l < MATMUL_LANES; l++)
+                *(MatmulLanes *)(piece + (group * MATMUL_LANES + l) * MATMUL_LANES) = rows[group][l];
+        }
+    }
 }
 
 /* k is not contiguous: a vector holds the same unit of neighbouring rows, as the panel does. */
 MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf16, const MatmulUnit unit,
-                                        const int width, float *to, int64_t panel, int64_t k, int64_t i,
-                                        int64_t depth, int64_t count, int64_t panels) {
+                                        const int width, const bool tiles, float *to, int64_t panel,
+                                        int64_t k, int64_t i, int64_t depth, int64_t count, int64_t panels) {
     const int per_unit = unit == MATMUL_UNIT_PAIR ? 2 : 1;
     enum { STEP = 2, AHEAD = 24 }; /* each row is on a page of its own: the hardware fetches little ahead */
     const int64_t size = is_bf16 ? 2 : 4, wide = matmul_min(count, panels * width);
-    for (int64_t d = 0; d < depth; d += STEP, to += STEP / per_unit * width) {
-        const int64_t row = k + d, left_k = matmul_min(STEP, depth - d);
+    const int64_t whole = matmul_whole_units(unit, depth) * per_unit;
+    float *const first_panel = to;
+    for (int64_t d = 0; d < whole; d += STEP, to += STEP / per_unit * width) {
+        const int64_t row = k + d, left_k = matmul_min(STEP, whole - d);
         for (int64_t e = AHEAD; e < matmul_min(AHEAD + STEP, depth - d); e++) {
             const char *from = (const char *)x->data + ((row + e) * x->stride + i) * size;
             for (int64_t at = 0; at < wide * size; at += 64) __builtin_prefetch(from + at);
@@ -436,27 +508,29 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf
                 for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0;
                      group -= MATMUL_LANES) {
                     const int64_t at = (row + e) * x->stride + i + done + group, left = count - done - group;
-                    MatmulLanes lanes = matmul_load(x->data, is_bf16, at, left);
+                    MatmulLanes lanes = matmul_load(x->data, is_bf16, at, d + e < depth ? left : 0);
                     if (unit == MATMUL_UNIT_PAIR)
-                        lanes = matmul_pairs_of_two_rows(
-                            lanes, matmul_load(x->data, is_bf16, at + x->stride, e + 1 < left_k ? left : 0));
+                        lanes = matmul_pairs_of_two_rows(lanes, matmul_load(x->data, is_bf16, at + x->stride,
+                                                                            d + e + 1 < depth ? left : 0));
                     if (unit == MATMUL_UNIT_ROUNDED) lanes = (MatmulLanes)matmul_round_lanes(lanes);
                     *(MatmulAnyLanes *)(panel_to + e / per_unit * width + group) = lanes;
                 }
     }
+    for (int64_t p = 0; p < panels && tiles; p++)
+        matmul_turn_tiles(first_panel + p * panel, whole / per_unit, width);
 }
 
-MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const int width, float *to,
-                               int64_t panel, int64_t k, int64_t i, int64_t depth, int64_t count,
+MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const int width, const bool tiles,
+                               float *to, int64_t panel, int64_t k, int64_t i, int64_t depth, int64_t count,
                                int64_t panels) {
     if (unit == MATMUL_UNIT_ROUNDED && x->is_bf16) unit = MATMUL_UNIT_FLOAT;
 /* (k contiguous, bf16 source, unit) */
 #define MATMUL_PACK_CASE(c, h, u)                                                                            \
     if (x->k_contiguous == (c) && x->is_bf16 == (h) && unit == (u)) {                                        \
         if (c)                                                                                               \
-            matmul_pack_along_k(x, h, u, width, to, panel, k, i, depth, count, panels);                      \
+            matmul_pack_along_k(x, h, u, width, tiles, to, panel, k, i, depth, count, panels);               \
         else                                                                                                 \
-            matmul_pack_across_k(x, h, u, width, to, panel, k, i, depth, count, panels);                     \
+            matmul_pack_across_k(x, h, u, width, tiles, to, panel, k, i, depth, count, panels);              \
     }
     MATMUL_PACK_CASE(true, false, MATMUL_UNIT_FLOAT)
     MATMUL_PACK_CASE(false, false, MATMUL_UNIT_FLOAT)
@@ -467,7 +541,8 @@ MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const in
     MATMUL_PACK_CASE(false, false, MATMUL_UNIT_PAIR)
     MATMUL_PACK_CASE(true, true, MATMUL_UNIT_PAIR)
     MATMUL_PACK_CASE(false, true, MATMUL_UNIT_PAIR)
-#else
+#endif
+#if !MATMUL_PAIRS || MATMUL_TILES
     MATMUL_PACK_CASE(true, false, MATMUL_UNIT_ROUNDED)
     MATMUL_PACK_CASE(false, false, MATMUL_UNIT_ROUNDED)
 #endif
@@ -475,12 +550,15 @@ MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const in
 
 static inline void matmul_pack_a(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
                                  int64_t i, int64_t depth, int64_t count, int64_t panels) {
-    matmul_pack(x, unit, MATMUL_MR, to, panel, k, i, depth, count, panels);
+    if (MATMUL_TILES && unit == MATMUL_UNIT_PAIR)
+        matmul_pack(x, unit, MATMUL_TILE_ROWS, true, to, panel, k, i, depth, count, panels);
+    else
+        matmul_pack(x, unit, MATMUL_MR, false, to, panel, k, i, depth, count, panels);
 }
 
 static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
                                  int64_t i, int64_t depth, int64_t count, int64_t panels) {
-    matmul_pack(x, unit, MATMUL_NR, to, panel, k, i, depth, count, panels);
+    matmul_pack(x, unit, MATMUL_NR, false, to, panel, k, i, depth, count, panels);
 }
 
 /* ---------------------------------------------------------------------------------------------------------
@@ -569,11 +647,13 @@ typedef struct {
 static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared, int64_t r, int64_t c,
                                const float *a, int64_t a_step, const float *b, int64_t b_step,
                                MatmulFetch fetch) {
-    const int64_t row = r * MATMUL_MR, column = c * MATMUL_NR, stride = job->b.count;
-    const int rows = (int)matmul_min(MATMUL_MR, job->a.count - row);
+    enum { MOST_ROWS = MATMUL_TILE_ROWS > MATMUL_MR ? MATMUL_TILE_ROWS : MATMUL_MR };
+    const bool pairs = job->unit == MATMUL_UNIT_PAIR, tiles = MATMUL_TILES && pairs;
+    const int64_t row = r * job->a.width, column = c * MATMUL_NR, stride = job->b.count;
+    const int rows = (int)matmul_min(job->a.width, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
-    const bool pairs = job->unit == MATMUL_UNIT_PAIR, direct = job->to.out && columns == MATMUL_NR;
-    float scratch[MATMUL_MR * MATMUL_NR] __attribute__((aligned(64)));
+    const bool direct = job->to.out && columns == MATMUL_NR && (rows == job->a.width || !tiles);
+    float scratch[MOST_ROWS * MATMUL_NR] __attribute__((aligned(64)));
     float *out = job->to.out ? job->to.out + row * stride + column : NULL, *to = direct ? out : scratch;
     const float *add = shared->block ? out : job->to.addend ? job->to.addend + row * stride + column : NULL;
     const int64_t to_stride = direct ? stride : MATMUL_NR;
@@ -583,8 +663,11 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     }
     for (int64_t block = shared->block; block < shared->last_block; block++) {
         const int64_t depth = matmul_min(job->depth, job->K - block * job->depth);
-        const int64_t units = pairs ? (depth + 1) / 2 : depth;
-        matmul_kernel_for(rows, pairs, units, a, b, fetch, to, to_stride, add);
+        const int64_t units = matmul_whole_units(job->unit, depth);
+        if (tiles)
+            matmul_kernel_tiles(units, a, b, fetch, to, to_stride, add);
+        else
+            matmul_kernel_for(rows, pairs, units, a, b, fetch, to, to_stride, add);
         add = to, a += a_step, b += b_step;
     }
     if (job->to.finish && shared->last_block == job->k_blocks)
@@ -644,15 +727,16 @@ static inline void matmul_plan_side(MatmulSide *side, const MatmulJob *job, int 
 }
 
 static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, MatmulPrecision precision) {
-    job->unit = precision == MATMUL_FP32 ? MATMUL_UNIT_FLOAT
-                : MATMUL_PAIRS           ? MATMUL_UNIT_PAIR
-                                         : MATMUL_UNIT_ROUNDED;
+    job->unit = precision == MATMUL_FP32                                     ? MATMUL_UNIT_FLOAT
+                : MATMUL_PAIRS && (!MATMUL_TILES || machine_tiles_allowed()) ? MATMUL_UNIT_PAIR
+                                                                             : MATMUL_UNIT_ROUNDED;
+    const bool tiles = MATMUL_TILES && job->unit == MATMUL_UNIT_PAIR;
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1, step = per_unit * MATMUL_LANES;
     job->K = K;
     job->k_blocks = matmul_max(1, matmul_ceil(K, MATMUL_UNITS * per_unit));
     job->depth = matmul_max(1, matmul_ceil(matmul_ceil(K, job->k_blocks), step)) * step;
     job->k_blocks = matmul_max(1, matmul_ceil(K, job->depth));
-    matmul_plan_side(&job->a, job, MATMUL_MR, M);
+    matmul_plan_side(&job->a, job, tiles ? MATMUL_TILE_ROWS : MATMUL_MR, M);
     matmul_plan_side(&job->b, job, MATMUL_NR, N);
 }
 
@@ -679,30 +763,37 @@ static inline void matmul_run(const MatmulJob *job) {
     const int64_t chunk = matmul_max(1, matmul_min(256 / side->width, group * group_blocks / (4 * threads)));
     MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
 
+    const bool tiles = MATMUL_TILES && job->unit == MATMUL_UNIT_PAIR;
+
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    for (int64_t block = 0; block < job->k_blocks; block += group_blocks)
-        for (int64_t first = 0; first < side->panels; first += group) {
-            const int64_t last = matmul_min(side->panels, first + group), width = last - first;
-            MatmulShared shared = {
-                share_a,        first, last, block, matmul_min(job->k_blocks, block + group_blocks),
-                workspace->data};
-            if (job->packed_b) {
-                shared.packed = job->packed_b + block * side->panels * side->panel;
-            } else {
+    {
+        if (tiles) machine_tiles_begin();
+        for (int64_t block = 0; block < job->k_blocks; block += group_blocks)
+            for (int64_t first = 0; first < side->panels; first += group) {
+                const int64_t last = matmul_min(side->panels, first + group), width = last - first;
+                MatmulShared shared = {
+                    share_a,        first, last, block, matmul_min(job->k_blocks, block + group_blocks),
+                    workspace->data};
+                if (job->packed_b) {
+                    shared.packed = job->packed_b + block * side->panels * side->panel;
+                } else {
 #pragma omp for collapse(2) schedule(dynamic, 1)
-                for (int64_t b = block; b < shared.last_block; b++)
-                    for (int64_t p = first; p < last; p += chunk)
-                        matmul_pack_panels(job, !share_a,
-                                           workspace->data + ((b - block) * width + p - first) * side->panel,
-                                           b, p, matmul_min(p + chunk, last));
+                    for (int64_t b = block; b < shared.last_block; b++)
+                        for (int64_t p = first; p < last; p += chunk)
+                            matmul_pack_panels(job, !share_a,
+                                               workspace->data +
+                                                   ((b - block) * width + p - first) * side->panel,
+                                               b, p, matmul_min(p + chunk, last));
+                }
+#pragma omp for collapse(2) schedule(dynamic, 1)
+                for (int64_t o = 0; o < blocks; o++)
+                    for (int64_t s = 0; s < splits; s++)
+                        matmul_block(job, &shared, o * own->panels / blocks, (o + 1) * own->panels / blocks,
+                                     first + s * width / splits, first + (s + 1) * width / splits,
+                                     workspace->data + shared_floats + matmul_thread() * own_floats);
             }
-#pragma omp for collapse(2) schedule(dynamic, 1)
-            for (int64_t o = 0; o < blocks; o++)
-                for (int64_t s = 0; s < splits; s++)
-                    matmul_block(job, &shared, o * own->panels / blocks, (o + 1) * own->panels / blocks,
-                                 first + s * width / splits, first + (s + 1) * width / splits,
-                                 workspace->data + shared_floats + matmul_thread() * own_floats);
-        }
+        if (tiles) machine_tiles_end();
+    }
     matmul_workspace_give(workspace);
 }
 

@@ -364,8 +364,9 @@ void dry_run(Trainer *t) {
         t->targets[i] =
             (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
     }
-    double micro = INFINITY, start, loss = 0;
+    double micro = INFINITY, start, loss = 0, flops[PROFILE_PARTS] = {0};
     for (int repeat = 0; repeat < 2; repeat++) {
+        profile_reset();
         start = machine_seconds();
         model_forward(&t->model, t->inputs, B, T);
         loss =
@@ -373,6 +374,7 @@ void dry_run(Trainer *t) {
         model_backward(&t->model, t->inputs, B, T);
         micro = fmin(micro, machine_seconds() - start);
     }
+    profile(PROFILE_UPDATE);
     start = machine_seconds();
     update_weights(t, t->options->lr, 1);
     double update = machine_seconds() - start, step = micro * (double)t->micro_steps + update;
@@ -385,6 +387,7 @@ void dry_run(Trainer *t) {
            100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
            t->peak_flops / 1e9);
     printf("a step would take %s (%.2f s), the run %s\n", step_text, step, run_text);
+    profile_print(flops, t->peak_flops);
     printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
 }
 
