@@ -18,7 +18,6 @@
 #define _GNU_SOURCE
 #endif
 #include <math.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +29,7 @@
 #define LASER_IMPLEMENTATION
 #include "laser.h"
 #include "gpt/check.h"
+#include "gpt/faults.h"
 #include "gpt/rng.h"
 #include "gpt/machine.h"
 #include "gpt/profile.h"
@@ -700,7 +700,7 @@ typedef struct {
     OptionSet *option_set;
     Model model;
     float *mean, *square;                /* AdamW's moments, laid out as the weights */
-    int64_t step;                        /* optimizer steps done */
+    int64_t step, saved_step;            /* optimizer steps done; those in the newest checkpoint, 0: none */
     int64_t step_sequences, micro_steps; /* sequences of a step over all ranks; micro-steps of each rank */
     Dataset train, val;
     Tokenizer *tokenizer;      /* NULL when the data has none */
@@ -708,11 +708,9 @@ typedef struct {
     double peak_flops;         /* of this machine, measured at the start */
     double seconds;            /* spent in training steps since the run began, over all its resumes */
     double last_val_loss;
+    LossWatch watch; /* the latest losses, and what was skipped */
     Log log;
 } Trainer;
-
-/* How often SIGINT, SIGTERM or SIGHUP has come: the first asks for a checkpoint and a clean end. */
-static volatile sig_atomic_t stop_requested;
 
 static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
 
@@ -742,15 +740,31 @@ static void update_weights(Trainer *t, double lr, double gradient_scale) {
                                   .eps = o->adam_eps,
                                   .weight_decay = tensor->rank == 2 ? o->weight_decay : 0,
                                   .gradient_scale = gradient_scale,
-                                  .step = t->step + 1};
+                                  .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
         size_t at = tensor->offset;
         adamw_update(t->model.weights.memory + at, t->model.gradients.memory + at, t->mean + at,
                      t->square + at, tensor->count, &settings);
     }
 }
 
-/* One optimizer step: gradients of micro-steps, summed over ranks, clipped, applied. Fills the step's line of the
-   log. False when a stop was requested meanwhile: then nothing has changed, the step is as if never begun. */
+/* Reports what is odd about the loss of the step that `line` tells of. */
+static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line) {
+    if (verdict == STEP_SOUND || parallel_rank() != 0) return;
+    char skipped[96] = "";
+    if (step_is_skipped(verdict))
+        snprintf(skipped, sizeof skipped, "; the step is skipped (%lld in a row, the run stops at %lld)",
+                 (long long)t->watch.skipped_in_a_row, (long long)t->options->max_skipped);
+    if (verdict == STEP_SKIPPED_NONFINITE)
+        log_message(&t->log, "step %ld: loss %g, gradient norm %g%s", line->step, line->loss, line->grad_norm,
+                    skipped);
+    else
+        log_message(&t->log, "step %ld: loss %.4f is a spike, %.1f deviations above the latest mean %.4f%s",
+                    line->step, line->loss, line->loss_z, loss_watch_mean(&t->watch), skipped);
+}
+
+/* One optimizer step: gradients of micro-steps, summed over ranks, clipped, applied, or skipped when the loss says so.
+   Fills the step's line of the log. False when a stop was requested meanwhile: then nothing has changed, the step is as
+   if never begun. */
 bool train_step(Trainer *t, LogTrain *line) {
     const Options *o = t->options;
     const double start = machine_seconds();
@@ -758,19 +772,14 @@ bool train_step(Trainer *t, LogTrain *line) {
     memset(gradients->memory, 0, gradients->count * sizeof(float));
     int64_t share = t->step_sequences / parallel_ranks();
     int64_t sample = t->step * t->step_sequences + parallel_rank() * share;
-    double loss = 0;
+    double loss = 0, loss_z;
     for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
-        if (stop_requested) break;
+        if (parallel_any(stop_requested)) return false;
         loss += micro_step(t, sample);
     }
-    if (parallel_any(stop_requested)) return false;
-
     loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
     parallel_sum(gradients->memory, gradients->count);
     double norm = gradient_norm(gradients->memory, gradients->count);
-    if (!isfinite(loss) || !isfinite(norm))
-        die("step %lld: loss %g, gradient norm %g: the run has diverged; lower --lr or lengthen --warmup",
-            (long long)t->step + 1, loss, norm);
     LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
                              .peak = o->lr,
                              .floor_fraction = o->lr_min,
@@ -778,7 +787,8 @@ bool train_step(Trainer *t, LogTrain *line) {
                              .steps = o->steps,
                              .cooldown = o->cooldown};
     double lr = learning_rate(&schedule, t->step);
-    update_weights(t, lr, o->clip > 0 && norm > o->clip ? o->clip / norm : 1);
+    StepVerdict verdict = loss_watch_judge(&t->watch, loss, norm, o->skip_spikes, &loss_z);
+    if (!step_is_skipped(verdict)) update_weights(t, lr, o->clip > 0 && norm > o->clip ? o->clip / norm : 1);
     t->step++;
 
     double seconds = machine_seconds() - start, rate = (double)tokens_per_step(t) / seconds;
@@ -788,23 +798,29 @@ bool train_step(Trainer *t, LogTrain *line) {
                        .loss = loss,
                        .lr = lr,
                        .grad_norm = norm,
+                       .loss_z = loss_z,
+                       .skipped = step_is_skipped(verdict),
                        .seconds = t->seconds,
                        .tokens_per_s = rate,
                        .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
+    report_verdict(t, verdict, line);
     return true;
 }
 
 /* Mean loss over the first val_tokens (0: all) of the validation shards: always the same windows in file order,
-   divided over the ranks. Touches nothing that training reads. */
+   divided over the ranks. Touches nothing that training reads. NaN when a stop was requested meanwhile. */
 double validate(Trainer *t) {
-    const int B = t->model.batch, T = t->model.config.seq_len;
+    const int B = t->model.batch, T = t->model.config.seq_len, ranks = parallel_ranks();
     int64_t windows = (int64_t)t->val.n_windows, wanted = (t->options->val_tokens + T - 1) / T;
     if (t->options->val_tokens > 0 && wanted < windows) windows = wanted;
-    const int64_t begin = windows * parallel_rank() / parallel_ranks();
-    const int64_t end = windows * (parallel_rank() + 1) / parallel_ranks();
+    const int64_t begin = windows * parallel_rank() / ranks, end = windows * (parallel_rank() + 1) / ranks;
+    const int64_t rounds = ((windows + ranks - 1) / ranks + B - 1) / B; /* of the rank that has the most */
     double sum = 0;
-    for (int64_t w = begin; w < end; w += B) {
+    for (int64_t round = 0; round < rounds; round++) {
+        int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
+        if (parallel_any(stop_requested)) return NAN;
+        if (count <= 0) continue; /* the others have one more */
         for (int b = 0; b < count; b++)
             dataset_window(&t->val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
                            t->targets + (int64_t)b * T);
@@ -814,63 +830,64 @@ double validate(Trainer *t) {
     return parallel_sum_double(sum) / ((double)windows * T);
 }
 
-#include "gpt/run.h" /* settles the options, opens data and run, saves and loads checkpoints */
+#include "gpt/diagnosis.h" /* of a run that cannot go on */
+#include "gpt/run.h"       /* settles the options, opens data and run, saves and loads checkpoints */
 
 /* ============================================================================================== 6. main ==== */
 
-/* Validates, samples and saves when their steps have come; `last` forces validation and a checkpoint. */
-void between_steps(Trainer *t, bool last) {
+/* Validates and logs it, unless the log has it already. False when a stop was requested meanwhile. */
+static bool validate_and_log(Trainer *t) {
+    bool known = parallel_rank() == 0 && t->log.last.step == t->step;
+    t->last_val_loss = known ? t->log.last.val_loss : NAN;
+    if (parallel_any(known)) return true; /* resumed from this step's checkpoint */
+    t->last_val_loss = validate(t);
+    if (parallel_any(stop_requested)) return false;
+    if (parallel_rank() == 0) log_validation(&t->log, (long)t->step, t->last_val_loss);
+    return true;
+}
+
+/* Validates, samples and saves when their steps have come; the last step's always have. False when a stop was requested
+   meanwhile. */
+static bool between_steps(Trainer *t) {
     const Options *o = t->options;
-    if (last || (o->val_every && t->step % o->val_every == 0)) {
-        t->last_val_loss = validate(t);
-        if (parallel_rank() == 0) log_validation(&t->log, (long)t->step, t->last_val_loss);
-    }
-    if (t->step == 0) return; /* nothing to sample or to save yet */
-    if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && parallel_rank() == 0) {
+    const bool last = t->step >= o->steps, saved = t->step == t->saved_step;
+    if ((last || (o->val_every && t->step % o->val_every == 0)) && !validate_and_log(t)) return false;
+    if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && !saved && parallel_rank() == 0) {
         log_message(&t->log, "sample after %lld steps:", (long long)t->step);
         log_clear(&t->log);
         model_print_sample(&t->model, t->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
                            (uint64_t)(o->seed + t->step));
     }
-    if (last || (o->save_every && t->step % o->save_every == 0)) save_checkpoint(t);
+    /* While steps are skipped nothing changes, and the checkpoints from before the trouble must not make room for it. */
+    if (o->save_every && t->step % o->save_every == 0 && !last && !t->watch.skipped_in_a_row)
+        save_checkpoint(t);
+    return true;
 }
 
+/* The loop: every step, and what comes between steps, until the last one or a signal. */
 void train(Trainer *t) {
     const Options *o = t->options;
-    if (t->step >= o->steps) {
-        char summary[CHECKPOINT_PATH_SIZE];
-        if (parallel_rank() == 0)
-            printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
-        snprintf(summary, sizeof summary, "%s/summary.json", o->out);
-        if (access(summary, R_OK) == 0) return;
-        t->last_val_loss = validate(t); /* it was killed between the last checkpoint and its summary */
-        write_summary(t);
-        return;
-    }
-    if (t->step == 0) between_steps(t, false); /* the loss before any training: ln V */
+    const bool resumed_at_end = t->step >= o->steps;
+    if (resumed_at_end && parallel_rank() == 0)
+        printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
+    if (resumed_at_end && has_summary(t)) return;
     LogTrain line;
-    while (t->step < o->steps) {
-        if (!train_step(t, &line)) break;
+    bool going =
+        between_steps(t); /* the loss before any training: ln V; resumed: what a stop had cut short */
+    while (going && t->step < o->steps) {
+        if (!(going = train_step(t, &line))) break;
         if (parallel_rank() == 0) log_train(&t->log, &line);
-        if (t->step < o->steps) between_steps(t, false);
+        if (t->watch.skipped_in_a_row >= o->max_skipped) diagnose_and_die(t, &line);
+        going = between_steps(t);
     }
-    if (t->step < o->steps) { /* interrupted */
-        save_checkpoint(t);
-        if (parallel_rank() != 0) return;
-        log_message(&t->log, "stopped after %lld of %lld steps%s", (long long)t->step, (long long)o->steps,
-                    *o->out ? "; the same command with --resume=auto goes on" : "");
-        return;
-    }
-    between_steps(t, true);
-    write_summary(t);
+    if (!resumed_at_end) save_checkpoint(t);
+    if (going)
+        write_summary(t);
+    else
+        report_stop(t);
 }
 
 #ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
-
-/* The second signal ends the program at once. */
-static void on_stop_signal(int number) {
-    if (stop_requested++) _exit(128 + number);
-}
 
 int main(int argc, char **argv) {
     machine_wait_asleep(argv);
@@ -888,14 +905,10 @@ int main(int argc, char **argv) {
     if (options.dry_run) {
         if (parallel_rank() == 0) dry_run(&trainer);
     } else {
+        faults_catch_signals();
         open_data(&trainer);
         trainer_allocate(&trainer);
         open_run(&trainer);
-        struct sigaction action = {.sa_handler = on_stop_signal};
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
-        signal(SIGPIPE, SIG_IGN); /* `| tee` may end first: the checkpoint must still be written */
-        if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* unless under nohup */
         train(&trainer);
         if (parallel_rank() == 0) log_close(&trainer.log);
     }

@@ -51,7 +51,9 @@ typedef struct {
     double loss, lr, grad_norm;
     double seconds; /* since the beginning of the training */
     double tokens_per_s;
-    double mfu; /* 0 to 1; NaN: not known */
+    double mfu;    /* 0 to 1; NaN: not known */
+    double loss_z; /* standard deviations above the mean of the latest losses; NaN: too few of them */
+    long skipped;  /* 1: the step changed nothing, see faults.h */
 } LogTrain;
 
 typedef struct {
@@ -93,6 +95,8 @@ static const LogField log_fields[] = {
     {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6},
     {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7},
     {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6},
+    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0},
+    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0},
     {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6},
     {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5},
     {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7},
@@ -118,7 +122,7 @@ typedef struct {
     int columns;     /* of the terminal; 0: ask it */
     long total_steps, next_plain, plain_every;
     LogSmooth smooth;
-    LogValidation best;         /* step -1: none yet */
+    LogValidation best, last;   /* validations; step -1: none yet */
     bool begun, pending, drawn; /* a row came; the last one is not on screen; the line is not ended */
     double first_seconds, drawn_seconds;
     long first_step, lost_lines;
@@ -403,6 +407,7 @@ static inline void log_append(Log *log, const char *text, int length) {
 /* What the screen derives from earlier lines, so that a resumed run shows what an unbroken one would. */
 static inline void log_track_validation(Log *log, const LogValidation *v) {
     if (log->best.step < 0 || v->val_loss < log->best.val_loss) log->best = *v;
+    log->last = *v;
 }
 
 /* The lines up to resume_step, each ending with a newline, moved to the front of text; returns their size. */
@@ -480,7 +485,11 @@ static inline long log_plain_every(long steps) {
 static inline void log_open(Log *log, const char *run_folder, long resume_step, long total_steps,
                             bool quiet) {
     const char *kind = getenv("TERM");
-    *log = (Log){.file = -1, .total_steps = total_steps, .best.step = -1, .screen = quiet ? NULL : stdout};
+    *log = (Log){.file = -1,
+                 .total_steps = total_steps,
+                 .best.step = -1,
+                 .last.step = -1,
+                 .screen = quiet ? NULL : stdout};
     log->terminal = isatty(STDOUT_FILENO) && !(kind && strcmp(kind, "dumb") == 0);
     log->plain_every = log_plain_every(total_steps - (resume_step > 0 ? resume_step : 0));
     if (run_folder) log_open_file(log, run_folder, resume_step);

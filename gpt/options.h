@@ -421,9 +421,10 @@ typedef struct {
     /* optimizer */
     int schedule;
     int64_t warmup, cooldown;
-    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip;
+    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
+    int64_t max_skipped;
     /* evaluation, checkpoints, log */
-    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep;
+    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
     const char *prompt, *out, *resume;
     /* the machine */
@@ -495,6 +496,13 @@ static const Option train_options[] = {
         "decoupled, on matrices only, times the learning rate"),
     ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", true,
         "largest global norm of the gradient; 0: never clipped"),
+    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", false,
+        "skip a step whose loss lies this many standard deviations above the mean of the last 128; 0: skip "
+        "none, report those beyond 6"),
+    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", false,
+        "steps skipped in a row (a loss or gradient that is no number, a spike) after which the run stops "
+        "with "
+        "a diagnosis"),
 
     ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", false,
         "steps between validations; 0: only after the last step"),
@@ -514,6 +522,8 @@ static const Option train_options[] = {
         "steps between checkpoints; 0: at the end, and when interrupted"),
     ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", false,
         "newest checkpoints to keep; 0: all"),
+    ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", false,
+        "keep the checkpoints of steps divisible by this for good as well; 0: none"),
     ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", false,
         "go on from the newest whole checkpoint of --out if there is one (auto), from none (no), or from "
         "DIR"),

@@ -143,15 +143,20 @@ static cJSON *trainer_state_to_json(const Trainer *t) {
     cJSON_AddNumberToObject(json, "step", (double)t->step);
     cJSON_AddNumberToObject(json, "tokens", (double)(t->step * tokens_per_step(t)));
     cJSON_AddNumberToObject(json, "seconds", t->seconds);
+    cJSON_AddItemToObject(json, "watch", loss_watch_to_json(&t->watch));
     cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
     return json;
 }
 
 /* Writes RUN/step-NNNNNNNN; a failure is a warning, training goes on and the older checkpoints stay. */
 void save_checkpoint(Trainer *t) {
-    if (!*t->options->out || parallel_rank() != 0) return;
+    if (!*t->options->out || parallel_rank() != 0 || t->saved_step == t->step) return;
     log_sync(&t->log);
     char error[CHECKPOINT_ERROR_SIZE], tokenizer_path[CHECKPOINT_PATH_SIZE];
+    if (!isfinite(largest_magnitude(t->model.weights.memory, t->model.weights.count))) {
+        warn("no checkpoint of step %ld: a weight is not finite; the older checkpoints stay", (long)t->step);
+        return;
+    }
     Checkpoint c;
     cJSON *config = model_config_to_json(&t->model.config), *state = trainer_state_to_json(t);
     tokenizer_file(t->options, tokenizer_path);
@@ -162,7 +167,8 @@ void save_checkpoint(Trainer *t) {
               (!t->tokenizer || checkpoint_copy_file(&c, "tokenizer.json", tokenizer_path, error));
     if (begun && !ok) checkpoint_abort(&c);
     if (ok && checkpoint_commit(&c, error)) {
-        checkpoint_prune(t->options->out, (long)t->step, (int)t->options->keep, 0);
+        checkpoint_prune(t->options->out, (long)t->step, (int)t->options->keep, (long)t->options->keep_every);
+        t->saved_step = t->step;
         log_message(&t->log, "saved %s/step-%08ld", t->options->out, (long)t->step);
     } else
         warn("no checkpoint of step %ld: %s", (long)t->step, error);
@@ -191,6 +197,9 @@ void load_checkpoint(Trainer *t, const char *folder) {
     if (!cJSON_IsNumber(step) || step->valuedouble < 0) die("%s/trainer_state.json has no step", folder);
     t->step = (int64_t)step->valuedouble;
     t->seconds = cJSON_IsNumber(seconds) ? seconds->valuedouble : 0;
+    t->saved_step = t->step;
+    if (!loss_watch_from_json(&t->watch, cJSON_GetObjectItemCaseSensitive(state, "watch")))
+        die("%s/trainer_state.json: \"watch\" is damaged; resume from another checkpoint", folder);
     cJSON_Delete(state);
     if (!weights_files(&t->model, t->mean, t->square, folder, safetensors_read, error))
         die("cannot resume: %s", error);
@@ -469,6 +478,23 @@ void open_run(Trainer *t) {
         cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
         write_run_json(t, "config.json", json);
     }
+}
+
+static bool has_summary(const Trainer *t) {
+    char path[CHECKPOINT_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/summary.json", t->options->out);
+    return parallel_any(parallel_rank() == 0 && access(path, R_OK) == 0);
+}
+
+/* What a run says that a signal ended: a sentence for people, a line for job scripts. */
+void report_stop(Trainer *t) {
+    const Options *o = t->options;
+    if (parallel_rank() != 0) return;
+    log_message(&t->log, "stopped after %lld of %lld steps%s", (long long)t->step, (long long)o->steps,
+                *o->out ? "; the same command with --resume=auto goes on"
+                        : ", nothing was saved: there is no --out");
+    if (*o->out)
+        log_message(&t->log, "RESUME: %s step %lld of %lld", o->out, (long long)t->step, (long long)o->steps);
 }
 
 /* RUN/summary.json: what a table of results needs. */
