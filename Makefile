@@ -1,7 +1,8 @@
 # make            the trainer and its tools, beside this file
 # make demo       text -> two models that differ only in --attn -> table, curves, report.html, loss.png, samples
 # make test       every test; SAN=1: under the address and undefined-behaviour sanitizers
-# make bench      speed against the machine's limits (BLAS libraries beside it where they are installed)
+# make bench      speed against the machine's limits, into bench.json (BLAS libraries beside it where they are installed);
+#                 PYTHONS="python3 venv/bin/python": next to the PyTorch of each; docs/performance.md
 # make fuzz       the parsers of files against any bytes, ten minutes each
 # make lint       formatting, static analysis, shell scripts
 # make clean
@@ -74,7 +75,7 @@ $(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/fla
 	$(COMPILE) $< -o $@ -lcjson -lm
 $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
-$(P)build/bench: tools/bench.c train_gpt.c $(HEADERS) $(P)build/flags
+$(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ $(OPENBLAS) $(ONEDNN) -lcjson -lm
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
@@ -88,9 +89,12 @@ demo:
 test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS)
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 
+# A quarter of an hour; BENCH=--quick is less. PYTHONS: interpreters whose PyTorch is timed at the same steps.
 # The tokenizer's part needs GPT2=folder with vocab.json and merges.txt, TEXT=file, and tiktoken and tokenizers (pip).
+PYTHONS ?= python3
 bench: $(P)build/bench
-	./$(P)build/bench
+	./$(P)build/bench --json=bench.json $(BENCH)
+	$(if $(shell command -v python3),python3 scripts/bench_pytorch.py --json=bench.json $(filter --quick,$(BENCH)) $(PYTHONS),@echo "no python3: PyTorch is left out")
 	$(if $(and $(GPT2),$(TEXT)),scripts/bench_tokenizer.py $(GPT2) $(TEXT))
 
 # Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.

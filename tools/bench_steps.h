@@ -1,0 +1,128 @@
+/* bench_steps.h: whole training steps: micro-steps of forward, loss and backward, then the norm of the gradient and
+   AdamW. Standard and LASER attention take turns, micro-step by micro-step, so that both meet the same machine, and an
+   update is timed in every turn. A step is as many micro-steps as accumulate to the tokens of the table below, at the
+   best time of one, plus one update. Weights are initial ones and tokens random: time does not depend on either. */
+#ifndef TOOLS_BENCH_STEPS_H
+#define TOOLS_BENCH_STEPS_H
+
+typedef struct {
+    const char *name;
+    int vocab_size, batch; /* B: sequences of a micro-step */
+    int64_t step_tokens;
+} StepModel;
+
+static const StepModel step_models[] = {
+    {"demo", 2048, 16, 4096},       /* as `make demo` trains: an update after every micro-step */
+    {"gpt2-124m", 50257, 1, 65536}, /* a tenth of GPT-3's 0.5M tokens: what a few cores would take */
+    {"c4-301m", 32000, 1, 65536},
+};
+
+/* A trainer without data, its activations and weights in place. */
+static Trainer step_trainer(const StepModel *model, int dtype, Options *options, OptionSet *set) {
+    char text[32];
+    *set = options_begin("bench", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
+    const int batch = bench.options.batch ? (int)bench.options.batch : model->batch;
+    const struct {
+        const char *name;
+        int64_t value;
+    } numbers[] = {{"batch", batch}, {"vocab-size", model->vocab_size}, {"total-batch", 0}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        snprintf(text, sizeof text, "%lld", (long long)numbers[i].value);
+        options_set(set, numbers[i].name, text, OPTION_FROM_COMMAND, "");
+    }
+    options_set(set, "dtype", dtype_names[dtype], OPTION_FROM_COMMAND, "");
+    options_set(set, "dry-run", "yes", OPTION_FROM_COMMAND, ""); /* there are no data */
+    options_apply_preset(set, model->name);
+    Trainer t = trainer_plan(options, set);
+    trainer_allocate(&t);
+    model_init(&t.model, 1);
+    memset(t.mean, 0, t.model.weights.count * sizeof *t.mean);
+    memset(t.square, 0, t.model.weights.count * sizeof *t.square);
+    const uint64_t N = (uint64_t)(t.model.batch * t.model.config.seq_len), V = (uint64_t)model->vocab_size;
+    for (uint64_t i = 0; i < N; i++) {
+        t.inputs[i] = (int32_t)(rng_bits(1, RNG_STREAM_TEST, i) % V);
+        t.targets[i] = (int32_t)(rng_bits(2, RNG_STREAM_TEST, i) % V);
+    }
+    return t;
+}
+
+static void step_micro(Trainer *t) {
+    const int B = t->model.batch, T = t->model.config.seq_len;
+    model_forward(&t->model, t->inputs, B, T);
+    model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T));
+    model_backward(&t->model, t->inputs, B, T);
+}
+
+static void step_update(Trainer *t) {
+    Weights *gradients = &t->model.gradients;
+    const double norm = gradient_norm(gradients->memory, gradients->count);
+    update_weights(t, 1e-5, norm > 1 ? 1 / norm : 1);
+    t->step++;
+    memset(gradients->memory, 0, gradients->count * sizeof(float));
+}
+
+enum { STEP_TURNS = 40 };
+typedef struct {
+    double micro[2], update; /* seconds: standard, LASER */
+    double peak;             /* GFLOP/s of the bursts in between */
+} StepTimes;
+
+/* Turns of standard, LASER, LASER, standard, ..., so that neither always follows the update. */
+static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
+    double micro[2][STEP_TURNS], update[STEP_TURNS], begin;
+    int turn = 0;
+    StepTimes times;
+    step_micro(t), step_update(t); /* memory appears, threads wake */
+    const double start = machine_seconds();
+    for (; turn < 2 || (turn < STEP_TURNS && machine_seconds() - start < seconds); turn++) {
+        for (int i = 0; i < 2; i++) {
+            const int kind = (i + turn) % 2;
+            t->model.config.attn = kind;
+            for (int repeat = 0; repeat < 3; repeat++) bench_burst(rate);
+            begin = bench_seconds();
+            step_micro(t);
+            micro[kind][turn] = bench_seconds() - begin;
+        }
+        begin = bench_seconds();
+        step_update(t);
+        update[turn] = bench_seconds() - begin;
+    }
+    times.peak = bench_peak(rate);
+    for (int kind = 0; kind < 2; kind++) times.micro[kind] = bench_good_time(micro[kind], turn);
+    times.update = bench_good_time(update, turn);
+    return times;
+}
+
+static void bench_step(const StepModel *model, int dtype) {
+    static Options options;
+    OptionSet set;
+    char name[64];
+    Trainer t = step_trainer(model, dtype, &options, &set);
+    const int64_t N = (int64_t)t.model.batch * t.model.config.seq_len;
+    const double micro_steps = fmax(1, (double)model->step_tokens / (double)N);
+    const StepTimes times = step_measure(&t, dtype ? RATE_BF16 : RATE_FP32, bench.options.quick ? 5 : 30);
+    double step[2];
+    snprintf(name, sizeof name, "%s/%s", model->name, dtype_names[dtype]);
+    printf("%-16s%3d x%5d x%4.0f", name, t.model.batch, t.model.config.seq_len, micro_steps);
+    for (int kind = 0; kind < 2; kind++) {
+        step[kind] = micro_steps * times.micro[kind] + times.update;
+        const double rate = micro_steps * (double)N / step[kind];
+        const double share = rate * model_flops_per_token(&t.model) / (1e9 * times.peak);
+        printf("%12.1f %5.1f %%", rate, 100 * share);
+        bench_report(rate, "tokens/s", share, "step/%s/%s", name, kind ? "laser" : "standard");
+    }
+    printf("%9.3f%9.1f%9.1f\n", step[1] / step[0], 1e3 * times.micro[0], 1e3 * times.update);
+    fflush(stdout);
+    bench_report(step[1] / step[0], "ratio", 0, "laser_over_standard/%s", name);
+    bench_report(times.update, "s", 0, "update/%s", name);
+    trainer_free(&t);
+}
+
+static void bench_steps(void) {
+    for (size_t i = 0; i < sizeof step_models / sizeof *step_models; i++)
+        for (int dtype = 0; dtype < 2; dtype++)
+            if (bench_wanted("step/%s/%s", step_models[i].name, dtype_names[dtype]))
+                bench_step(&step_models[i], dtype);
+}
+
+#endif
