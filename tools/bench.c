@@ -18,12 +18,14 @@
                                            half; laser_over_standard/attention/... is a ratio of times
        step/MODEL/DTYPE/KIND               tokens/s of whole training steps; the share is the MFU (6N + 12LCT operations
                                            a token); laser_over_standard/MODEL/DTYPE a ratio of times
+       time/MODEL/DTYPE/KIND/PART          share of a micro-step's time; share_of_peak of the part's products
        update/MODEL/DTYPE                  seconds of one AdamW update of all parameters
    scripts/bench_pytorch.py adds PyTorch's steps to the same file.
 
    Build: cc -O3 -march=native -fopenmp tools/bench.c -lcjson -lm; with -DHAVE_CBLAS -lopenblas and -DHAVE_DNNL -ldnnl
    the other libraries take part. (OpenBLAS may not know a new processor: OPENBLAS_CORETYPE=SkylakeX helps it.) */
 #define TRAIN_GPT_NO_MAIN
+#include <ctype.h>
 #include "../train_gpt.c"
 #include "bench_measure.h"
 #include "bench_layers.h"

@@ -61,17 +61,21 @@ static void step_update(Trainer *t) {
     memset(gradients->memory, 0, gradients->count * sizeof(float));
 }
 
+#define STEP_PART_NAME(part, text) #part,
+static const char *const step_part_names[PROFILE_PARTS] = {PROFILE_EACH(STEP_PART_NAME)};
+
 enum { STEP_TURNS = 40 };
 typedef struct {
-    double micro[2], update; /* seconds: standard, LASER */
-    double peak;             /* GFLOP/s of the bursts in between */
+    double micro[2], update;        /* seconds: standard, LASER */
+    double parts[2][PROFILE_PARTS]; /* mean seconds of a micro-step's parts */
+    double peak;                    /* GFLOP/s of the bursts in between */
 } StepTimes;
 
 /* Turns of standard, LASER, LASER, standard, ..., so that neither always follows the update. */
 static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     double micro[2][STEP_TURNS], update[STEP_TURNS], begin;
     int turn = 0;
-    StepTimes times;
+    StepTimes times = {0};
     step_micro(t), step_update(t); /* memory appears, threads wake */
     const double start = machine_seconds();
     for (; turn < 2 || (turn < STEP_TURNS && machine_seconds() - start < seconds); turn++) {
@@ -79,18 +83,63 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
             const int kind = (i + turn) % 2;
             t->model.config.attn = kind;
             for (int repeat = 0; repeat < 3; repeat++) bench_burst(rate);
+            profile_reset();
             begin = bench_seconds();
             step_micro(t);
             micro[kind][turn] = bench_seconds() - begin;
+            profile(PROFILE_OTHER);
+            for (int i = 0; i < PROFILE_PARTS; i++) times.parts[kind][i] += profile_state.seconds[i];
         }
         begin = bench_seconds();
         step_update(t);
         update[turn] = bench_seconds() - begin;
     }
     times.peak = bench_peak(rate);
-    for (int kind = 0; kind < 2; kind++) times.micro[kind] = bench_good_time(micro[kind], turn);
+    for (int kind = 0; kind < 2; kind++) {
+        times.micro[kind] = bench_good_time(micro[kind], turn);
+        for (int i = 0; i < PROFILE_PARTS; i++) times.parts[kind][i] /= turn;
+    }
     times.update = bench_good_time(update, turn);
     return times;
+}
+
+/* Operations of a part in a micro-step, forward and backward, 0 where they are not what takes its time; attention
+   only as many as causality leaves. */
+static double step_part_operations(const Model *model, ProfilePart part) {
+    const ModelConfig *c = &model->config;
+    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
+    const double up = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
+    switch (part) {
+    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
+    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_PROJECTION: return 6 * N * L * A * C;
+    case PROFILE_MLP_UP: return 6 * N * L * C * up;
+    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
+    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
+    default: return 0;
+    }
+}
+
+/* Where the time of a micro-step goes: milliseconds, share of the time, share of peak. */
+static void step_report_parts(const char *name, const Model *model, const StepTimes *times) {
+    for (int i = 0; i < PROFILE_PARTS; i++) {
+        char part[32];
+        snprintf(part, sizeof part, "%s", step_part_names[i]);
+        for (char *letter = part; *letter; letter++) *letter = (char)tolower((unsigned char)*letter);
+        if (times->parts[0][i] < 1e-3 * times->micro[0]) continue;
+        printf("  %-28s", profile_names[i]);
+        for (int kind = 0; kind < 2; kind++) {
+            double all = 0;
+            for (int j = 0; j < PROFILE_PARTS; j++) all += times->parts[kind][j];
+            const double seconds = times->parts[kind][i], share = seconds / all;
+            const double of_peak = step_part_operations(model, i) / (seconds * 1e9 * times->peak);
+            printf("%10.1f ms %5.1f %%", 1e3 * seconds, 100 * share);
+            of_peak > 0 ? printf("%6.1f %%", 100 * of_peak) : printf("%8s", "");
+            bench_report(share, "share of time", of_peak, "time/%s/%s/%s", name, kind ? "laser" : "standard",
+                         part);
+        }
+        printf("\n");
+    }
 }
 
 static void bench_step(const StepModel *model, int dtype) {
@@ -112,6 +161,7 @@ static void bench_step(const StepModel *model, int dtype) {
         bench_report(rate, "tokens/s", share, "step/%s/%s", name, kind ? "laser" : "standard");
     }
     printf("%9.3f%9.1f%9.1f\n", step[1] / step[0], 1e3 * times.micro[0], 1e3 * times.update);
+    step_report_parts(name, &t.model, &times);
     fflush(stdout);
     bench_report(step[1] / step[0], "ratio", 0, "laser_over_standard/%s", name);
     bench_report(times.update, "s", 0, "update/%s", name);
