@@ -72,13 +72,13 @@ static inline double test_nmse(const float *got, const double *want, size_t n) {
 
 /* n normal numbers of the given deviation, the same for the same seed; free() them. */
 static inline float *test_normal(size_t n, double deviation, uint64_t seed) {
-    float *x = check_malloc(n * sizeof *x);
+    float *x = (float *)check_malloc(n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = (float)(deviation * rng_normal(seed, RNG_STREAM_TEST, i));
     return x;
 }
 
 static inline double *test_to_double(const float *x, size_t n) {
-    double *y = check_malloc(n * sizeof *y);
+    double *y = (double *)check_malloc(n * sizeof *y);
     for (size_t i = 0; i < n; i++) y[i] = x[i];
     return y;
 }
@@ -115,7 +115,11 @@ static inline int test_command(char *output, size_t size, const char *format, ..
 
 /* The address sanitizer asks this at exit. A forked child has one thread of its parent's many, which the search for
    leaks takes for a fault of its own; what the child leaves behind is no leak: it dies on purpose. */
-int __lsan_is_turned_off(void);
+#ifdef __cplusplus
+extern "C"
+#endif
+    int
+    __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void) { return test_state.forked; }
 
 /* Runs function(argument) in a child process and returns its exit code (0 when it returned, 128 + signal when

@@ -1,0 +1,196 @@
+/* device.h: what every kernel stands on, in two worlds: compiled by nvcc it is CUDA, by any other C++ compiler the
+   emulator (emulate.h), which runs the same kernels on the CPU.
+
+   LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template with commas goes in parentheses
+   shared_memory<T>()             the block's dynamic shared memory; kernels use no other
+   device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
+   bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
+   warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
+   Every failure is one line with file and line, as everywhere (gpt/check.h). */
+#ifndef CUDA_DEVICE_H
+#define CUDA_DEVICE_H
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+#include "../gpt/check.h"
+
+typedef __nv_bfloat16 bf16;
+
+static inline void cuda_check_at(cudaError_t error, const char *call, const char *file, int line) {
+    if (error == cudaSuccess) return;
+    check_die(file, line, "%s: %s (%s)%s", call, cudaGetErrorString(error), cudaGetErrorName(error),
+              error == cudaErrorMemoryAllocation ? "; use a smaller --batch" : "");
+}
+#define cuda_check(call) cuda_check_at(call, #call, __FILE__, __LINE__)
+
+template <typename T> __device__ __forceinline__ T *shared_memory() {
+    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
+    return reinterpret_cast<T *>(dynamic_shared_memory);
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+               size_t shared, cudaStream_t stream, Arguments... arguments) {
+    cudaError_t error = cudaSuccess;
+    if (shared > 48 << 10)
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    if (error == cudaSuccess) {
+        kernel<<<grid, block, shared, stream>>>(arguments...);
+        error = cudaGetLastError();
+    }
+    cuda_check_at(error, name, file, line);
+}
+
+static inline void *device_malloc(size_t bytes) {
+    void *memory = nullptr;
+    cuda_check(cudaMalloc(&memory, bytes ? bytes : 1));
+    return memory;
+}
+static inline void device_free(void *memory) { cuda_check(cudaFree(memory)); }
+static inline void device_zero(void *memory, size_t bytes, cudaStream_t stream) {
+    cuda_check(cudaMemsetAsync(memory, 0, bytes, stream));
+}
+static inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
+}
+/* Waits for the stream, so that the bytes are there when it returns. */
+static inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream));
+    cuda_check(cudaStreamSynchronize(stream));
+}
+static inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream));
+}
+static inline void device_wait(cudaStream_t stream) { cuda_check(cudaStreamSynchronize(stream)); }
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
+template <typename T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+/* Two numbers rounded to bf16 in one register, `low` in the low half. */
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+__device__ __forceinline__ float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_uint(x); }
+
+/* 2^x to 2 ulp, 0 for minus infinity and below 2^-126. */
+__device__ __forceinline__ float fast_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+#else
+
+#include "emulate.h"
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <typename T> inline T *shared_memory() { return (T *)(void *)emulate::state.shared; }
+
+template <typename... Parameters, typename... Arguments>
+void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+               cudaStream_t, Arguments... arguments) {
+    emulate::launch(name, grid, block, shared, [=]() { kernel(arguments...); });
+}
+
+/* Filled with NaN, as nobody may read what nobody has written. */
+inline void *device_malloc(size_t bytes) {
+    void *memory = nullptr;
+    if (posix_memalign(&memory, 256, bytes ? bytes : 1) != 0) die("cannot allocate %zu bytes", bytes);
+    return memset(memory, 0xFF, bytes);
+}
+inline void device_free(void *memory) { free(memory); }
+inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
+inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void device_wait(cudaStream_t) {}
+
+inline float bits_to_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline uint32_t float_to_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline uint16_t round_to_bf16(float x) { /* to nearest even, as the hardware does */
+    const uint32_t bits = float_to_bits(x);
+    if (x != x) return 0x7FFF;
+    return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+inline float to_float(float x) { return x; }
+inline float to_float(bf16 x) { return bits_to_float((uint32_t)x.bits << 16); }
+template <typename T> inline T from_float(float x);
+template <> inline float from_float<float>(float x) { return x; }
+template <> inline bf16 from_float<bf16>(float x) { return bf16{round_to_bf16(x)}; }
+inline uint32_t pack_bf16(float low, float high) {
+    return round_to_bf16(low) | (uint32_t)round_to_bf16(high) << 16;
+}
+inline float fast_exp2(float x) { return x < -126 ? 0 : exp2f(x); }
+
+#endif
+
+#define LAUNCH(kernel, grid, block, shared, stream, ...)                                                     \
+    launch_at(__FILE__, __LINE__, #kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
+
+enum { WARP_SIZE = 32, FULL_WARP = -1 };
+
+__device__ __forceinline__ float bf16_low(uint32_t pair) { return bits_to_float(pair << 16); }
+__device__ __forceinline__ float bf16_high(uint32_t pair) { return bits_to_float(pair & 0xFFFF0000u); }
+
+/* 2^k for an integer k <= 127; 0 where k < -126. */
+__device__ __forceinline__ float power_of_two(float k) {
+    return bits_to_float((uint32_t)((int)fmaxf(k, -127.0f) + 127) << 23);
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, mask);
+    return x;
+}
+__device__ __forceinline__ double warp_sum(double x) {
+    for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, mask);
+    return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+    for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, mask));
+    return x;
+}
+
+/* Over the whole block; `scratch` holds one number a warp and may be used again after the call. */
+template <typename T> __device__ __forceinline__ T block_sum(T x, T *scratch) {
+    const int warp = (int)threadIdx.x / WARP_SIZE, warps = (int)blockDim.x / WARP_SIZE;
+    x = warp_sum(x);
+    if (threadIdx.x % WARP_SIZE == 0) scratch[warp] = x;
+    __syncthreads();
+    T sum = 0;
+    for (int i = 0; i < warps; i++) sum += scratch[i];
+    __syncthreads();
+    return sum;
+}
+__device__ __forceinline__ float block_max(float x, float *scratch) {
+    const int warp = (int)threadIdx.x / WARP_SIZE, warps = (int)blockDim.x / WARP_SIZE;
+    x = warp_max(x);
+    if (threadIdx.x % WARP_SIZE == 0) scratch[warp] = x;
+    __syncthreads();
+    float largest = scratch[0];
+    for (int i = 1; i < warps; i++) largest = fmaxf(largest, scratch[i]);
+    __syncthreads();
+    return largest;
+}
+
+static inline unsigned blocks_for(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
+
+#endif

@@ -1,0 +1,343 @@
+/* emulate.h: runs CUDA kernels on the CPU, so that their indices, tiles, fragments and arithmetic are tested where
+   there is no GPU. Any C++17 compiler will do; the CUDA toolkit is not needed.
+
+   The kernels are the very same source: this header gives the words of the language a meaning (__global__,
+   threadIdx, __syncthreads, warp shuffles) and cuda/device.h and cuda/mma.cuh choose it when the compiler is not
+   nvcc. A block's threads are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and
+   waits there for the others. What a GPU would get wrong silently is an error here, and names kernel, block and
+   thread:
+   - a barrier or a warp operation at which some threads do not arrive, or not the same one
+   - misaligned cp.async, ldmatrix and vector accesses; launches beyond the limits of the hardware
+   - with -fsanitize=address,undefined: every access outside of shared or global memory
+   Others show as wrong results, because the emulator is unkind:
+   - shared memory starts as NaN in every block
+   - cp.async copies when it is waited for, not before
+   - warps run in a different order after every barrier, so a missing one is noticed
+
+   What it cannot show: speed, and memory ordering between threads that run truly at the same time.
+   emulate::bank_conflicts counts the rows of ldmatrix that collide in a bank of shared memory: that much of speed is
+   visible.
+
+   Blocks run one after the other, so kernels must not wait for other blocks. */
+#ifndef CUDA_EMULATE_H
+#define CUDA_EMULATE_H
+
+#undef _FORTIFY_SOURCE /* its longjmp knows one stack only */
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <functional>
+#include <vector>
+#include "../gpt/check.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define EMULATE_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMULATE_ASAN 1
+#endif
+#endif
+#ifdef EMULATE_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+typedef int cudaStream_t;
+
+namespace emulate {
+
+enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10, STACK = 256 << 10 };
+
+struct Copy { /* one cp.async, or the end of a group of them */
+    void *to;
+    const void *from; /* NULL: zeros */
+    bool end_of_group;
+};
+
+struct Thread {
+    ucontext_t context; /* where the fiber begins */
+    void *place[5];      /* where it waits */
+    bool begun;
+    char *stack;
+    void *asan_stack;
+    dim3 index;
+    int number;
+    bool done;
+    const char *waits_at; /* NULL: can run */
+    std::vector<Copy> copies;
+};
+
+struct Warp {
+    void *operands[WARP];
+    const char *operation;
+    int arrived;
+};
+
+struct State {
+    const char *kernel;
+    dim3 grid, block, block_index;
+    int threads, at_barrier;
+    Thread *current;
+    std::vector<Thread *> pool;
+    Warp warps[MAX_THREADS / WARP];
+    std::function<void()> body;
+    unsigned char *shared;
+    size_t shared_size;
+    void *place[5]; /* where the scheduler waits */
+    void *asan_stack;
+    const void *scheduler_stack;
+    size_t scheduler_stack_size;
+    uint64_t random;
+    long bank_conflicts;
+};
+inline State &state = *new State(); /* never destroyed: the program may end inside a fiber */
+
+/* ---- fibers ---- */
+
+/* From one stack to the other with the compiler's own setjmp and longjmp, because swapcontext costs a system call. The
+   address sanitizer must be told which stack is in use. It takes a jump for an end of the stack's frames and clears its
+   records of them; here they live on, so it must not see that `jump` does not return. */
+inline volatile bool jumps = true;
+__attribute__((noinline, no_sanitize("address", "undefined"))) inline void jump(void **place) {
+    if (jumps) __builtin_longjmp(place, 1);
+}
+
+inline void switch_to_scheduler(Thread *t) {
+#ifdef EMULATE_ASAN
+    __sanitizer_start_switch_fiber(&t->asan_stack, state.scheduler_stack, state.scheduler_stack_size);
+#endif
+    if (__builtin_setjmp(t->place) == 0) jump(state.place);
+#ifdef EMULATE_ASAN
+    __sanitizer_finish_switch_fiber(t->asan_stack, &state.scheduler_stack, &state.scheduler_stack_size);
+#endif
+}
+
+inline void fiber_main() {
+#ifdef EMULATE_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &state.scheduler_stack, &state.scheduler_stack_size);
+#endif
+    for (;;) { /* one turn for every block that uses this fiber */
+        Thread *t = state.current;
+        state.body();
+        t->done = true;
+        switch_to_scheduler(t);
+    }
+}
+
+inline void run(Thread *t) {
+    state.current = t;
+#ifdef EMULATE_ASAN
+    __sanitizer_start_switch_fiber(&state.asan_stack, t->stack, STACK);
+#endif
+    if (__builtin_setjmp(state.place) == 0) {
+        if (t->begun) jump(t->place);
+        t->begun = true;
+        setcontext(&t->context);
+    }
+#ifdef EMULATE_ASAN
+    __sanitizer_finish_switch_fiber(state.asan_stack, nullptr, nullptr);
+#endif
+}
+
+inline Thread *new_thread(int number) {
+    Thread *t = new Thread();
+    t->number = number;
+    t->stack = (char *)malloc(STACK);
+    if (!t->stack || getcontext(&t->context) != 0) die("emulator: no memory for the stack of thread %d", number);
+    t->context.uc_stack.ss_sp = t->stack;
+    t->context.uc_stack.ss_size = STACK;
+    t->context.uc_link = nullptr;
+    makecontext(&t->context, fiber_main, 0);
+    return t;
+}
+
+/* ---- barriers ---- */
+
+[[noreturn]] inline void fail(const Thread *t, const char *what) {
+    const dim3 b = state.block_index;
+    die("emulator: kernel %s, block (%u, %u, %u), thread %d: %s", state.kernel, b.x, b.y, b.z, t->number, what);
+}
+
+inline void wait_at(const char *what) {
+    Thread *t = state.current;
+    t->waits_at = what;
+    while (t->waits_at) switch_to_scheduler(t);
+}
+
+inline void block_barrier() {
+    if (++state.at_barrier < state.threads) return wait_at("__syncthreads");
+    state.at_barrier = 0;
+    for (int i = 0; i < state.threads; i++)
+        if (state.pool[i] != state.current) state.pool[i]->waits_at = nullptr;
+}
+
+/* An operation of a whole warp: the last lane to arrive does it for all. */
+template <typename Operands>
+inline void warp_operation(const char *name, Operands *mine, void (*all)(Operands **lanes)) {
+    Thread *t = state.current;
+    Warp *w = &state.warps[t->number / WARP];
+    if (w->arrived > 0 && strcmp(w->operation, name) != 0) {
+        char text[200];
+        snprintf(text, sizeof text, "it comes to %s while others of its warp are at %s", name, w->operation);
+        fail(t, text);
+    }
+    w->operation = name;
+    w->operands[t->number % WARP] = mine;
+    if (++w->arrived < WARP) return wait_at(name);
+    w->arrived = 0;
+    Operands *lanes[WARP];
+    for (int i = 0; i < WARP; i++) lanes[i] = (Operands *)w->operands[i];
+    all(lanes);
+    for (int i = 0; i < WARP; i++) state.pool[t->number / WARP * WARP + i]->waits_at = nullptr;
+}
+
+/* ---- launches ---- */
+
+inline uint64_t next_random() { /* xorshift64 */
+    state.random ^= state.random << 13, state.random ^= state.random >> 7, state.random ^= state.random << 17;
+    return state.random;
+}
+
+[[noreturn]] inline void fail_stuck() {
+    const Thread *waiting = nullptr, *ended = nullptr;
+    for (int i = 0; i < state.threads; i++) (state.pool[i]->done ? ended : waiting) = state.pool[i];
+    char text[200];
+    if (ended)
+        snprintf(text, sizeof text, "it waits at %s for ever: thread %d has ended without coming there", waiting->waits_at,
+                 ended->number);
+    else
+        snprintf(text, sizeof text, "it waits at %s for ever: the others wait elsewhere", waiting->waits_at);
+    fail(waiting, text);
+}
+
+inline void run_block() {
+    memset(state.shared, 0xFF, state.shared_size);
+    state.at_barrier = 0;
+    for (Warp &w : state.warps) w.arrived = 0;
+    for (int i = 0; i < state.threads; i++) {
+        Thread *t = state.pool[i];
+        t->done = false, t->waits_at = nullptr;
+        t->index = dim3((unsigned)i % state.block.x, (unsigned)i / state.block.x % state.block.y,
+                        (unsigned)i / state.block.x / state.block.y);
+    }
+    const int warps = state.threads / WARP;
+    for (int done = 0; done < state.threads;) {
+        bool moved = false;
+        const int first = (int)(next_random() % (uint64_t)warps), step = next_random() % 2 ? 1 : warps - 1;
+        for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps)
+            for (int i = at * WARP; i < (at + 1) * WARP; i++) {
+                Thread *t = state.pool[i];
+                if (t->done || t->waits_at) continue;
+                run(t);
+                moved = true;
+                done += t->done;
+            }
+        if (!moved) fail_stuck();
+    }
+    for (int i = 0; i < state.threads; i++)
+        if (!state.pool[i]->copies.empty()) fail(state.pool[i], "it ended without waiting for its cp.async");
+}
+
+inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std::function<void()> body) {
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    if (threads == 0 || threads > MAX_THREADS || threads % WARP != 0)
+        die("emulator: kernel %s: %llu threads in a block; expected whole warps, 1024 at most", kernel,
+            (unsigned long long)threads);
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535)
+        die("emulator: kernel %s: a grid of (%u, %u, %u) blocks", kernel, grid.x, grid.y, grid.z);
+    if (shared > MAX_SHARED)
+        die("emulator: kernel %s: %zu bytes of shared memory; a block of sm_90 has %d", kernel, shared, MAX_SHARED);
+    state.kernel = kernel, state.grid = grid, state.block = block, state.threads = (int)threads;
+    state.body = std::move(body);
+    state.shared_size = shared;
+    state.random = state.random ? state.random : 88172645463325252u;
+    void *memory = nullptr;
+    if (posix_memalign(&memory, 128, shared ? shared : 1) != 0) die("emulator: out of memory");
+    state.shared = (unsigned char *)memory;
+    while ((int)state.pool.size() < state.threads) state.pool.push_back(new_thread((int)state.pool.size()));
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                state.block_index = dim3(x, y, z);
+                run_block();
+            }
+    free(memory);
+    state.current = nullptr;
+}
+
+/* ---- shuffles and votes ---- */
+
+template <typename T> struct Shuffle {
+    T value, result;
+    int from;
+};
+
+template <typename T> inline T shuffle(const char *name, T value, int from) {
+    Shuffle<T> mine = {value, value, from};
+    warp_operation<Shuffle<T>>(name, &mine, [](Shuffle<T> **lanes) {
+        for (int i = 0; i < WARP; i++) lanes[i]->result = lanes[lanes[i]->from & (WARP - 1)]->value;
+    });
+    return mine.result;
+}
+
+struct Vote {
+    unsigned ballot;
+    bool mine;
+};
+
+inline unsigned vote(bool mine) {
+    Vote operands = {0, mine};
+    warp_operation<Vote>("vote", &operands, [](Vote **lanes) {
+        unsigned ballot = 0;
+        for (int i = 0; i < WARP; i++) ballot |= (unsigned)lanes[i]->mine << i;
+        for (int i = 0; i < WARP; i++) lanes[i]->ballot = ballot;
+    });
+    return operands.ballot;
+}
+
+inline int lane() { return state.current->number % WARP; }
+
+} // namespace emulate
+
+#define threadIdx (emulate::state.current->index)
+#define blockIdx (emulate::state.block_index)
+#define blockDim (emulate::state.block)
+#define gridDim (emulate::state.grid)
+
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+
+inline void __syncthreads() { emulate::block_barrier(); }
+inline void __syncwarp() { emulate::vote(true); }
+template <typename T> inline T __shfl_sync(unsigned, T value, int from) {
+    return emulate::shuffle("__shfl_sync", value, from);
+}
+template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
+    return emulate::shuffle("__shfl_xor_sync", value, emulate::lane() ^ mask);
+}
+inline unsigned __ballot_sync(unsigned, bool vote) { return emulate::vote(vote); }
+inline bool __any_sync(unsigned, bool vote) { return emulate::vote(vote) != 0; }
+inline bool __all_sync(unsigned, bool vote) { return emulate::vote(vote) == 0xFFFFFFFFu; }
+
+#endif

@@ -1,0 +1,35 @@
+/* test_cuda.cu: every test of the GPU's kernels, in one table. Compiled by nvcc (make test_gpu) it runs on a GPU; by any
+   C++17 compiler (c++ -x c++; part of make test) in the emulator of cuda/emulate.h.
+
+   ./test_cuda                  all of them
+   ./test_cuda --filter=laser   those whose name contains "laser" */
+#include "test_cuda.h"
+#include "test_cuda_emulate.h"
+#include "test_cuda_laser.h"
+
+struct Test {
+    const char *name;
+    void (*function)(void);
+};
+
+#define ROW(name) {#name, test_##name},
+static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW)};
+#undef ROW
+
+int main(int argc, char **argv) {
+    const char *filter = "";
+    if (argc > 1 && strncmp(argv[1], "--filter=", 9) == 0) filter = argv[1] + 9;
+    if (argc > 2 || (argc == 2 && !*filter)) {
+        fprintf(stderr, "error: unknown option '%s'; expected --filter=TEXT\n", argv[argc - 1]);
+        return 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    test_begin();
+    int passed = 0, failed = 0;
+    for (const Test &test : tests)
+        if (strstr(test.name, filter)) (test_run(test.name, test.function) ? passed : failed)++;
+    test_end();
+    if (passed + failed == 0) printf("no test's name contains '%s'\n", filter);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed > 0 || passed == 0;
+}

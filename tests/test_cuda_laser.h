@@ -1,0 +1,254 @@
+/* Tests of cuda/laser.cuh and cuda/attention_plain.cuh against the naive twins of laser.h in float64: sizes that divide
+   nothing, and LASER's contract with values that break careless implementations. */
+#ifndef TESTS_TEST_CUDA_LASER_H
+#define TESTS_TEST_CUDA_LASER_H
+
+#include "../cuda/laser.cuh"
+#include "test_cuda.h"
+
+/* One attention problem: q, k, v packed as (B, T, 3, H, D), as stored in type T. */
+struct Problem {
+    int B, T, H, D;
+    AttentionKind kind;
+    LaserShift shift;
+    size_t A, qkv_size, out_size;
+    Floats qkv, dout, out, lse, dqkv;
+    Doubles out64, lse64, dqkv64;
+
+    Problem(int B_, int T_, int H_, int D_, AttentionKind kind_, uint64_t seed, double spread)
+        : B(B_), T(T_), H(H_), D(D_), kind(kind_), shift(LASER_SHIFT_CAUSAL), A((size_t)H_ * (size_t)D_),
+          qkv_size(3 * A * (size_t)(B_ * T_)), out_size(A * (size_t)(B_ * T_)),
+          qkv(normal_floats(qkv_size, spread, seed)), dout(normal_floats(out_size, 1, seed + 1)) {}
+
+    /* part 0 q, 1 k, 2 v; c the column in H * D; t counts through all B * T tokens */
+    float &at(int t, int part, int c) { return qkv[((size_t)t * 3 + (size_t)part) * A + (size_t)c]; }
+
+    template <typename S> void run() {
+        const AttentionSizes s = {B, T, H, D, (int64_t)(3 * A), (int64_t)A, 1 / sqrtf((float)D), kind, shift};
+        Buffer<S> qkv_(qkv_size), dout_(out_size), out_(out_size), dqkv_(qkv_size);
+        Buffer<float> exact(kind == ATTENTION_LASER ? out_size : 0), lse_((size_t)(B * H * T));
+        Buffer<Column> columns(attention_columns(s));
+        Buffer<char> work(attention_work_bytes(s));
+        upload(qkv_, qkv), upload(dout_, dout);
+        S *q = qkv_.data, *dq = dqkv_.data;
+        attention_forward(out_.data, exact.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s, 0);
+        attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, exact.data, lse_.data,
+                           columns.data, work.data, s, 0);
+        out = sizeof(S) == 2 && kind == ATTENTION_LASER ? download(exact) : download(out_);
+        lse = download(lse_), dqkv = download(dqkv_);
+    }
+
+    void naive() {
+        AttentionShape shape;
+        memset(&shape, 0, sizeof shape);
+        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D, shape.kind = kind, shape.shift = shift;
+        const ptrdiff_t a = (ptrdiff_t)A, qkv_strides[3] = {3 * a * T, 3 * a, D}, out_strides[3] = {a * T, a, D};
+        memcpy(shape.qkv_strides, qkv_strides, sizeof qkv_strides), memcpy(shape.out_strides, out_strides, sizeof out_strides);
+        const Doubles x = to_doubles(qkv), g = to_doubles(dout);
+        out64.assign(out_size, 0), lse64.assign((size_t)(B * H * T), 0), dqkv64.assign(qkv_size, 0);
+        attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
+        attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A], out64.data(),
+                                 lse64.data(), &shape);
+    }
+
+    double gradient_error(size_t part) const {
+        Floats got;
+        Doubles want;
+        for (size_t i = 0; i < qkv_size; i++)
+            if (i / A % 3 == part) got.push_back(dqkv[i]), want.push_back(dqkv64[i]);
+        return error_of(got, want);
+    }
+
+    template <typename S> void check(double bound, const char *what) {
+        run<S>();
+        naive();
+        const double errors[5] = {error_of(out, out64), error_of(lse, lse64), gradient_error(0), gradient_error(1),
+                                  gradient_error(2)};
+        static const char *const names[] = {"out", "lse", "dq", "dk", "dv"};
+        for (int i = 0; i < 5; i++) {
+            if (T == 1 && (i == 2 || i == 3)) continue; /* one key: dq and dk are zero but for rounding */
+            CHECK(errors[i] <= bound, "%s (B %d T %d H %d D %d, kind %d, shift %d, %s): %s error %.3g, allowed %.3g", what, B,
+                  T, H, D, (int)kind, (int)shift, type_name<S>(), names[i], errors[i], bound);
+        }
+    }
+};
+
+template <typename S> static void cuda_attention_sizes(double bound) {
+    static const int sizes[][4] = {/* B T H D */ {1, 1, 1, 32},  {2, 2, 1, 32},   {1, 63, 2, 32}, {1, 64, 1, 64},
+                                   {2, 65, 1, 32}, {1, 130, 2, 64}, {1, 150, 1, 128}, {1, 40, 2, 20}};
+    for (size_t z = 0; z < sizeof sizes / sizeof *sizes; z++)
+        for (int kind = 0; kind < 2; kind++)
+            for (int shift = 0; shift <= kind; shift++) {
+                Problem p(sizes[z][0], sizes[z][1], sizes[z][2], sizes[z][3], (AttentionKind)kind, z, 1);
+                p.shift = (LaserShift)shift;
+                p.check<S>(bound, "normal values");
+            }
+}
+
+static void test_cuda_attention_bf16_matches_float64(void) { cuda_attention_sizes<bf16>(1e-4); }
+static void test_cuda_attention_fp32_matches_float64(void) { cuda_attention_sizes<float>(1e-10); }
+
+static bool floats_finite(const Floats &x) {
+    for (float y : x)
+        if (!isfinite(y)) return false;
+    return true;
+}
+
+/* Values of every size up to 1e4, alone, mixed, rising, falling, and scores just as large. */
+template <typename S> static void cuda_attention_finite() {
+    enum { T = 90, H = 1, D = 32 };
+    for (int pattern = 0; pattern < 6; pattern++)
+        for (int shift = 0; shift < 2; shift++) {
+            Problem p(1, T, H, D, ATTENTION_LASER, 7, 1);
+            p.shift = (LaserShift)shift;
+            for (int t = 0; t < T; t++)
+                for (int c = 0; c < D * H; c++) {
+                    const float sign = (t * 7 + c) % 3 ? 1.0f : -1.0f;
+                    float &v = p.at(t, 2, c);
+                    v = pattern == 0   ? 1e4f
+                        : pattern == 1 ? sign * 1e4f
+                        : pattern == 2 ? (float)t * 200 - 1e4f
+                        : pattern == 3 ? 1e4f - (float)t * 200
+                        : pattern == 4 ? v * 40
+                                       : sign * 1e4f;
+                    if (pattern == 5) p.at(t, 0, c) *= 300, p.at(t, 1, c) *= 300;
+                }
+            p.run<S>();
+            p.naive();
+            CHECK(floats_finite(p.out) && floats_finite(p.lse) && floats_finite(p.dqkv),
+                  "pattern %d shift %d, %s gives a NaN or an infinity", pattern, shift, type_name<S>());
+            const double bound = sizeof(S) == 2 ? 1e-4 : 1e-10, error = error_of(p.out, p.out64);
+            CHECK(error <= bound, "pattern %d shift %d, %s: out error %.3g, allowed %.3g", pattern, shift, type_name<S>(),
+                  error, bound);
+        }
+}
+
+static void test_cuda_laser_stays_finite(void) { cuda_attention_finite<bf16>(), cuda_attention_finite<float>(); }
+
+/* Columns far apart: wild ones beside tame ones, rows that see only the small values; gradients still match. */
+static void test_cuda_laser_wild_columns_match_float64(void) {
+    for (int T = 20; T <= 140; T += 60)
+        for (int shift = 0; shift < 2; shift++) {
+            Problem p(2, T, 2, 32, ATTENTION_LASER, 8, 1);
+            p.shift = (LaserShift)shift;
+            for (int t = 0; t < 2 * T; t++)
+                for (int c = 0; c < 64; c += 3) p.at(t, 2, c) += (float)((t * 37 + c) % 11) * 30 - 150;
+            p.check<bf16>(1e-4, "columns 300 wide");
+            p.check<float>(shift ? 1e-8 : 1e-10, "columns 300 wide");
+        }
+}
+
+/* One key leaves the window in the middle of a tile: earlier rows on tensor cores, later ones not. */
+static void test_cuda_laser_late_wild_key_matches_float64(void) {
+    for (int D = 32; D <= 64; D += 32)
+        for (int key = 1; key < 140; key += 46) {
+            Problem p(1, 140, 1, D, ATTENTION_LASER, 9, 1);
+            p.at(key, 2, 3) = 500, p.at(key, 2, 7) = -500;
+            p.check<bf16>(1e-4, "one value of 500");
+        }
+}
+
+/* Values so small that exp(v) in bfloat16 is 1 and little else: results keep their digits. */
+static void test_cuda_laser_small_values_match_float64(void) {
+    for (int shift = 0; shift < 2; shift++) {
+        Problem p(1, 140, 2, 32, ATTENTION_LASER, 11, 1);
+        p.shift = (LaserShift)shift;
+        for (int t = 0; t < 140; t++)
+            for (int c = 0; c < 64; c++) p.at(t, 2, c) *= 0.05f;
+        p.check<bf16>(1e-4, "values of 0.05");
+        p.check<float>(2e-10, "values of 0.05");
+    }
+}
+
+/* Columns that lie 300 from zero, in a window of their own: bf16 v, but o with all its digits. */
+static void test_cuda_laser_values_far_from_zero_match_float64(void) {
+    Problem p(1, 100, 1, 64, ATTENTION_LASER, 12, 1);
+    for (int t = 0; t < 100; t++)
+        for (int c = 0; c < 64; c++) p.at(t, 2, c) = p.at(t, 2, c) * 5 + (c % 2 ? 300.0f : -300.0f);
+    p.check<bf16>(1e-4, "values around 300");
+    p.check<float>(1e-9, "values around 300");
+}
+
+static void test_cuda_laser_row_zero_returns_v0(void) {
+    Problem p(2, 77, 2, 32, ATTENTION_LASER, 9, 3);
+    p.at(50, 2, 4) = 1e4f;
+    for (int precision = 0; precision < 2; precision++) {
+        if (precision)
+            p.run<bf16>();
+        else
+            p.run<float>();
+        for (int b = 0; b < 2; b++)
+            for (int c = 0; c < 64; c++) {
+                const float v0 = p.at(b * 77, 2, c), o0 = p.out[(size_t)b * 77 * p.A + (size_t)c];
+                const float allowed = (precision ? 1e-5f : 2e-6f) * (1 + fabsf(v0));
+                CHECK(fabsf(o0 - v0) <= allowed, "precision %d column %d: %.8g, v0 %.8g", precision, c, o0, v0);
+            }
+    }
+}
+
+/* Row t keeps its bits when tokens after t change, a value of 1e4 included. */
+template <typename S> static void cuda_rows_do_not_see_the_future() {
+    enum { T = 140, H = 2, D = 32 };
+    for (int kind = 0; kind < 2; kind++) {
+        Problem p(1, T, H, D, (AttentionKind)kind, 10, 1);
+        p.run<S>();
+        const Floats before = p.out;
+        for (int changed = 0; changed < 3; changed++) {
+            const int t = changed == 0 ? T - 1 : changed == 1 ? 64 : 31;
+            for (int part = 0; part < 3; part++)
+                for (int c = 0; c < H * D; c++) p.at(t, part, c) = part == 2 ? 1e4f : 5.0f;
+            p.run<S>();
+            for (size_t i = 0; i < (size_t)t * p.A; i++)
+                CHECK(p.out[i] == before[i], "kind %d, %s: token %d moved row %zu from %.8g to %.8g", kind, type_name<S>(), t,
+                      i / p.A, before[i], p.out[i]);
+        }
+    }
+}
+
+static void test_cuda_attention_rows_do_not_see_the_future(void) {
+    cuda_rows_do_not_see_the_future<bf16>();
+    cuda_rows_do_not_see_the_future<float>();
+}
+
+/* Scores of +-1e4, where most rows see one key. */
+static void test_cuda_attention_large_scores_match_float64(void) {
+    for (int kind = 0; kind < 2; kind++) {
+        Problem p(1, 90, 2, 32, (AttentionKind)kind, 12, 1);
+        for (int t = 0; t < 90; t++)
+            for (int c = 0; c < 128; c++) p.at(t, c / 64, c % 64) *= 100;
+        p.run<bf16>();
+        p.naive();
+        const double errors[2] = {error_of(p.out, p.out64), p.gradient_error(2)};
+        CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d: out error %.3g, dv error %.3g", kind, errors[0], errors[1]);
+    }
+}
+
+#ifndef __CUDACC__
+/* The permuted chunks of a tile: no two rows of an ldmatrix in one bank. */
+static void test_cuda_tiles_have_no_bank_conflicts(void) {
+    for (int D = 32; D <= 128; D *= 2) {
+        Problem p(1, 70, 1, D, ATTENTION_LASER, 13, 1);
+        emulate::state.bank_conflicts = 0;
+        p.run<bf16>();
+        CHECK(emulate::state.bank_conflicts == 0, "D %d: %ld rows collide", D, emulate::state.bank_conflicts);
+    }
+}
+#define CUDA_EMULATED_LASER_TESTS(TEST) TEST(cuda_tiles_have_no_bank_conflicts)
+#else
+#define CUDA_EMULATED_LASER_TESTS(TEST)
+#endif
+
+#define CUDA_LASER_TESTS(TEST)                                                                               \
+    TEST(cuda_attention_bf16_matches_float64)                                                                \
+    TEST(cuda_attention_fp32_matches_float64)                                                                \
+    TEST(cuda_laser_stays_finite)                                                                            \
+    TEST(cuda_laser_wild_columns_match_float64)                                                              \
+    TEST(cuda_laser_late_wild_key_matches_float64)                                                           \
+    TEST(cuda_laser_small_values_match_float64)                                                              \
+    TEST(cuda_laser_values_far_from_zero_match_float64)                                                      \
+    TEST(cuda_laser_row_zero_returns_v0)                                                                     \
+    TEST(cuda_attention_rows_do_not_see_the_future)                                                          \
+    TEST(cuda_attention_large_scores_match_float64)                                                          \
+    CUDA_EMULATED_LASER_TESTS(TEST)
+
+#endif
