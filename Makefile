@@ -3,6 +3,7 @@
 # make test       every test; SAN=1: under the address and undefined-behaviour sanitizers
 # make bench      speed against the machine's limits, into bench.json (BLAS libraries beside it where they are installed);
 #                 PYTHONS="python3 venv/bin/python": next to the PyTorch of each; docs/performance.md
+# make test_gpu   the GPU's kernels on a GPU (make test runs the same tests on the CPU, emulated)
 # make fuzz       the parsers of files against any bytes, ten minutes each
 # make lint       formatting, static analysis, shell scripts
 # make clean
@@ -44,6 +45,13 @@ endif
 OPENBLAS := $(call try,-DHAVE_CBLAS -I/usr/include/x86_64-linux-gnu -lopenblas,$(H)include <cblas.h>\nint main(void){return 0;}\n)
 ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,$(H)include <oneapi/dnnl/dnnl.h>\nint main(void){return 0;}\n)
 
+# The GPU: nvcc where it is; and a C++ compiler, which tests the kernels on the CPU (cuda/emulate.h).
+CXX    ?= c++
+HAVE_CXX := $(shell command -v $(CXX))
+NVCC   := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
+HAVE_GPU := $(shell nvidia-smi -L 2> /dev/null | grep GPU)
+CUDA_ARCHS ?= $(if $(HAVE_GPU),native,80 90 100)
+
 # Programs land beside this file, those of `make SAN=1` in build/san/.
 P :=
 ifdef SAN
@@ -83,10 +91,29 @@ $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/
 $(P)build/fuzz_short: tests/fuzz.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
+# The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
+CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h
+EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
+CUDA = $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),$(if $(filter native,$a),-arch=native,-gencode arch=compute_$a,code=sm_$a)) \
+       $(if $(CI),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
+$(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
+	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
+$(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
+	$(EMULATE) $< -x none $(P)build/reference.o -o $@ -lm
+build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
+	$(CUDA) $< build/reference.o -o $@
+
+# Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
+test_gpu: build/test_gpu
+	$(if $(HAVE_GPU),./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+
 demo:
 	@scripts/demo.sh
 
-test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS)
+# Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
+test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda)
+	$(if $(HAVE_CXX),$(if $(P),,./)$(P)test_cuda $(if $(FILTER),--filter=$(FILTER) || test $$? = 3),@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
+	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 
 # A quarter of an hour; BENCH=--quick is less. PYTHONS: interpreters whose PyTorch is timed at the same steps.
@@ -106,13 +133,13 @@ fuzz-%:
 	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
-SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h)
+SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu cuda/*)
 lint:
 	clang-format --dry-run --Werror $(SOURCES)
 	shellcheck scripts/*.sh .ci/run
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt
+	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt test_cuda
 
-.PHONY: all demo test bench fuzz lint clean FORCE
+.PHONY: all demo test test_gpu bench fuzz lint clean FORCE
 FORCE:

@@ -45,8 +45,10 @@ __device__ __forceinline__ float laser_log(float x, float n) {
 }
 
 /* v0: the first value of the column; least, most: of those before wild_from (with the paper's shift, all). */
-__device__ __forceinline__ Column laser_column(float v0, float least, float most, int wild_from, const AttentionSizes &s) {
-    Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY, wild_from};
+__device__ __forceinline__ Column laser_column(float v0, float least, float most, int wild_from,
+                                               const AttentionSizes &s) {
+    Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
+                wild_from};
     if (s.shift == LASER_SHIFT_SEQUENCE) {
         c.shift = ceilf(most * LASER_LOG2E_HIGH);
         c.center = fmaxf(c.center, most - 69);
@@ -106,7 +108,8 @@ __global__ void plain_forward_kernel(T *out, float *exact, float *lse, const T *
                 for (int j = 0; j <= i; j++) most = fmaxf(most, score[j] + to_float(column[j * s.qkv_row]));
                 for (int j = 0; j <= i; j++) o += expf(score[j] + to_float(column[j * s.qkv_row]) - most);
                 o = most + (logf(o) - logf(sum));
-                if (s.shift == LASER_SHIFT_SEQUENCE) o = fmaxf(o, laser_log(LASER_LEAST, columns[head * D + d].shift));
+                if (s.shift == LASER_SHIFT_SEQUENCE)
+                    o = fmaxf(o, laser_log(LASER_LEAST, columns[head * D + d].shift));
                 exact[at] = o;
             } else {
                 for (int j = 0; j <= i; j++) o += expf(score[j]) * to_float(column[j * s.qkv_row]);
@@ -127,14 +130,15 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
 /* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`, over the columns (of the head,
    from `column` on) that the plain path does; and nothing from the floor. */
 template <typename T>
-__device__ __forceinline__ float plain_ds(const T *dout, const T *out, const float *exact, int64_t row, const T *v,
-                                          int64_t key, const Column *columns, int64_t column, float log_a, int i,
-                                          bool whole, const AttentionSizes &s) {
+__device__ __forceinline__ float plain_ds(const T *dout, const T *out, const float *exact, int64_t row,
+                                          const T *v, int64_t key, const Column *columns, int64_t column,
+                                          float log_a, int i, bool whole, const AttentionSizes &s) {
     const bool laser = s.kind == ATTENTION_LASER;
     float ds = 0;
     for (int d = 0; d < s.D; d++) {
         const float o = laser ? exact[row + d] : to_float(out[row + d]);
-        if (laser && (!plain_takes(columns + column + d, whole, i) || o <= columns[column + d].floor)) continue;
+        if (laser && (!plain_takes(columns + column + d, whole, i) || o <= columns[column + d].floor))
+            continue;
         ds += to_float(dout[row + d]) * plain_slope(log_a, to_float(v[key + d]) - o, laser);
     }
     return ds;
@@ -143,7 +147,8 @@ __device__ __forceinline__ float plain_ds(const T *dout, const T *out, const flo
 /* dq of some rows of a head. */
 template <typename T>
 __global__ void plain_queries_kernel(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                                     const float *exact, const Column *columns, const int *head_wild, AttentionSizes s) {
+                                     const float *exact, const Column *columns, const int *head_wild,
+                                     AttentionSizes s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + s.T;
     const int h = (int)blockIdx.y, b = (int)blockIdx.z, D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -154,8 +159,8 @@ __global__ void plain_queries_kernel(T *dq, const T *dout, const T *q, const T *
         const float log_sum = logf(plain_scores(score, scratch, q + in, k + in, i, s, &largest));
         for (int j = (int)threadIdx.x; j <= i; j += (int)blockDim.x)
             ds[j] = i == 0 ? 0
-                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D, score[j] - log_sum,
-                                      i, whole, s);
+                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D,
+                                      score[j] - log_sum, i, whole, s);
         __syncthreads();
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             T *to = dq + in + i * s.qkv_row + d;
@@ -169,9 +174,9 @@ __global__ void plain_queries_kernel(T *dq, const T *dout, const T *q, const T *
 
 /* dk and dv of some keys of a head. */
 template <typename T>
-__global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                                  const float *exact, const float *lse, const Column *columns, const int *head_wild,
-                                  AttentionSizes s) {
+__global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
+                                  const T *out, const float *exact, const float *lse, const Column *columns,
+                                  const int *head_wild, AttentionSizes s) {
     float *log_a = shared_memory<float>(), *ds = log_a + s.T;
     const int h = (int)blockIdx.y, b = (int)blockIdx.z, D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -183,10 +188,11 @@ __global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const
         const int first = max(j, start); /* query */
         for (int i = first + (int)threadIdx.x; i < s.T; i += (int)blockDim.x) {
             const int64_t row = out_head + i * s.out_row;
-            log_a[i] = attention_dot(q + in + i * s.qkv_row, k + in + j * s.qkv_row, D) * s.scale - lse[head * s.T + i];
+            log_a[i] = attention_dot(q + in + i * s.qkv_row, k + in + j * s.qkv_row, D) * s.scale -
+                       lse[head * s.T + i];
             ds[i] = i == 0 ? 0
-                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D, log_a[i], i, whole,
-                                      s);
+                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D,
+                                      log_a[i], i, whole, s);
         }
         __syncthreads();
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
@@ -210,30 +216,35 @@ __global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const
 enum { PLAIN_THREADS = 128 };
 
 static inline size_t plain_shared(const AttentionSizes &s, int rows) {
-    const size_t bytes = ((size_t)rows * s.T + WARP_SIZE) * sizeof(float), most = 99 << 10; /* any GPU since 2020 */
+    const size_t bytes = ((size_t)rows * s.T + WARP_SIZE) * sizeof(float),
+                 most = 99 << 10; /* any GPU since 2020 */
     if (bytes > most)
-        die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values beyond LASER's "
-            "window) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, there are %zu; use a shorter one",
+        die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
+            "beyond LASER's "
+            "window) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, there are %zu; "
+            "use a shorter one",
             s.T, bytes, most);
     return bytes;
 }
 
 template <typename T>
-void attention_plain_forward(T *out, float *exact, float *lse, const T *q, const T *k, const T *v, const Column *columns,
-                             const int *head_wild, int blocks, const AttentionSizes &s, cudaStream_t stream) {
+void attention_plain_forward(T *out, float *exact, float *lse, const T *q, const T *k, const T *v,
+                             const Column *columns, const int *head_wild, int blocks, const AttentionSizes &s,
+                             cudaStream_t stream) {
     LAUNCH(plain_forward_kernel<T>, dim3((unsigned)blocks, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
            plain_shared(s, 1), stream, out, exact, lse, q, k, v, columns, head_wild, s);
 }
 
 template <typename T>
-void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                              const float *exact, const float *lse, const Column *columns, const int *head_wild, int blocks,
-                              const AttentionSizes &s, cudaStream_t stream) {
+void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
+                              const T *out, const float *exact, const float *lse, const Column *columns,
+                              const int *head_wild, int blocks, const AttentionSizes &s,
+                              cudaStream_t stream) {
     const dim3 grid((unsigned)blocks, (unsigned)s.H, (unsigned)s.B);
-    LAUNCH(plain_queries_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dq, dout, q, k, v, out, exact,
-           columns, head_wild, s);
-    LAUNCH(plain_keys_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dk, dv, dout, q, k, v, out, exact,
-           lse, columns, head_wild, s);
+    LAUNCH(plain_queries_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dq, dout, q, k, v,
+           out, exact, columns, head_wild, s);
+    LAUNCH(plain_keys_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dk, dv, dout, q, k, v,
+           out, exact, lse, columns, head_wild, s);
 }
 
 #endif

@@ -31,8 +31,8 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
 }
 
 template <typename... Parameters, typename... Arguments>
-void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-               size_t shared, cudaStream_t stream, Arguments... arguments) {
+void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid,
+               dim3 block, size_t shared, cudaStream_t stream, Arguments... arguments) {
     cudaError_t error = cudaSuccess;
     if (shared > 48 << 10)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
@@ -98,8 +98,8 @@ struct bf16 {
 template <typename T> inline T *shared_memory() { return (T *)(void *)emulate::state.shared; }
 
 template <typename... Parameters, typename... Arguments>
-void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
-               cudaStream_t, Arguments... arguments) {
+void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+               size_t shared, cudaStream_t, Arguments... arguments) {
     emulate::launch(name, grid, block, shared, [=]() { kernel(arguments...); });
 }
 
@@ -111,9 +111,13 @@ inline void *device_malloc(size_t bytes) {
 }
 inline void device_free(void *memory) { free(memory); }
 inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
-inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t) {
+    memcpy(to, from, bytes);
+}
 inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
-inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_t) {
+    memcpy(to, from, bytes);
+}
 inline void device_wait(cudaStream_t) {}
 
 inline float bits_to_float(uint32_t bits) {

@@ -77,7 +77,7 @@ struct Copy { /* one cp.async, or the end of a group of them */
 
 struct Thread {
     ucontext_t context; /* where the fiber begins */
-    void *place[5];      /* where it waits */
+    void *place[5];     /* where it waits */
     bool begun;
     char *stack;
     void *asan_stack;
@@ -164,7 +164,8 @@ inline Thread *new_thread(int number) {
     Thread *t = new Thread();
     t->number = number;
     t->stack = (char *)malloc(STACK);
-    if (!t->stack || getcontext(&t->context) != 0) die("emulator: no memory for the stack of thread %d", number);
+    if (!t->stack || getcontext(&t->context) != 0)
+        die("emulator: no memory for the stack of thread %d", number);
     t->context.uc_stack.ss_sp = t->stack;
     t->context.uc_stack.ss_size = STACK;
     t->context.uc_link = nullptr;
@@ -176,7 +177,8 @@ inline Thread *new_thread(int number) {
 
 [[noreturn]] inline void fail(const Thread *t, const char *what) {
     const dim3 b = state.block_index;
-    die("emulator: kernel %s, block (%u, %u, %u), thread %d: %s", state.kernel, b.x, b.y, b.z, t->number, what);
+    die("emulator: kernel %s, block (%u, %u, %u), thread %d: %s", state.kernel, b.x, b.y, b.z, t->number,
+        what);
 }
 
 inline void wait_at(const char *what) {
@@ -224,8 +226,8 @@ inline uint64_t next_random() { /* xorshift64 */
     for (int i = 0; i < state.threads; i++) (state.pool[i]->done ? ended : waiting) = state.pool[i];
     char text[200];
     if (ended)
-        snprintf(text, sizeof text, "it waits at %s for ever: thread %d has ended without coming there", waiting->waits_at,
-                 ended->number);
+        snprintf(text, sizeof text, "it waits at %s for ever: thread %d has ended without coming there",
+                 waiting->waits_at, ended->number);
     else
         snprintf(text, sizeof text, "it waits at %s for ever: the others wait elsewhere", waiting->waits_at);
     fail(waiting, text);
@@ -267,7 +269,8 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535)
         die("emulator: kernel %s: a grid of (%u, %u, %u) blocks", kernel, grid.x, grid.y, grid.z);
     if (shared > MAX_SHARED)
-        die("emulator: kernel %s: %zu bytes of shared memory; a block of sm_90 has %d", kernel, shared, MAX_SHARED);
+        die("emulator: kernel %s: %zu bytes of shared memory; a block of sm_90 has %d", kernel, shared,
+            MAX_SHARED);
     state.kernel = kernel, state.grid = grid, state.block = block, state.threads = (int)threads;
     state.body = std::move(body);
     state.shared_size = shared;

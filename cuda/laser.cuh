@@ -49,7 +49,8 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
     enum { WARPS = 8 };
     float *low = shared_memory<float>(), *high = low + WARPS * WARP_SIZE; /* (WARPS, WARP_SIZE) */
     int *wild = (int *)(high + WARPS * WARP_SIZE), head_least = s.T;
-    const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE, h = blockIdx.x, b = blockIdx.y;
+    const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE, h = blockIdx.x,
+              b = blockIdx.y;
     for (int first = 0; first < s.D; first += WARP_SIZE) {
         const int d = first + lane < s.D ? first + lane : s.D - 1;
         const T *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
@@ -73,7 +74,8 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
         }
         if (warp == 0 && first + lane < s.D)
             columns[((int64_t)b * s.H + h) * s.D + d] = laser_column(v0, least, most, wild_from, s);
-        for (int i = 0; i < WARP_SIZE; i++) head_least = min(head_least, __shfl_sync(0xFFFFFFFFu, wild_from, i));
+        for (int i = 0; i < WARP_SIZE; i++)
+            head_least = min(head_least, __shfl_sync(0xFFFFFFFFu, wild_from, i));
         __syncthreads();
     }
     if (threadIdx.x == 0) head_wild[b * s.H + h] = head_least;
@@ -81,7 +83,8 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
 
 /* high + low (N, A) = exp(v) 2^-n in two bf16; what is out of range is cut to it: no row that sees it uses it. */
 template <typename T>
-__global__ void laser_values_kernel(bf16 *high, bf16 *low, const T *v, const Column *columns, AttentionSizes s) {
+__global__ void laser_values_kernel(bf16 *high, bf16 *low, const T *v, const Column *columns,
+                                    AttentionSizes s) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, A = (int64_t)s.H * s.D, t = i / A;
     if (t >= (int64_t)s.B * s.T) return;
     const float x = to_float(v[t * s.qkv_row + i % A]), n = columns[t / s.T * A + i % A].shift;
@@ -97,23 +100,27 @@ __global__ void laser_centered_kernel(bf16 *centered, const T *v, const Column *
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, A = (int64_t)s.H * s.D, t = i / A;
     if (t >= (int64_t)s.B * s.T) return;
     const Column c = columns[t / s.T * A + i % A];
-    centered[i] = from_float<bf16>(t % s.T < c.wild_from ? expm1f(to_float(v[t * s.qkv_row + i % A]) - c.center) : 0.0f);
+    centered[i] = from_float<bf16>(
+        t % s.T < c.wild_from ? expm1f(to_float(v[t * s.qkv_row + i % A]) - c.center) : 0.0f);
 }
 
 /* ---- forward ---- */
 
 /* The state of the online softmax of a lane's two rows, g and g + 8 of the warp's sixteen. */
 struct SoftmaxRows {
-    float shift[2];  /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
-    float sum[2];    /* of 2^(s - K), this lane's columns */
-    float weight[2]; /* the same as rounded to bf16: by it a row is normalised, so that its weights sum to one */
+    float
+        shift[2]; /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
+    float sum[2]; /* of 2^(s - K), this lane's columns */
+    float weight
+        [2]; /* the same as rounded to bf16: by it a row is normalised, so that its weights sum to one */
 };
 
 /* Scores (16, 64) of a warp into weights, rounded, as the left operand of the product with V; moves the rows' shifts
    and rescales what was summed before. hidden(row, column): whether a query does not see a key. */
 template <int D>
-__device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2], float (&o)[D / 8][4], SoftmaxRows &rows,
-                                             float (&s)[ATTENTION_BLOCKS][4], float scale_log2e, bool diagonal, int row) {
+__device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2], float (&o)[D / 8][4],
+                                             SoftmaxRows &rows, float (&s)[ATTENTION_BLOCKS][4],
+                                             float scale_log2e, bool diagonal, int row) {
     const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
     float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll
@@ -142,7 +149,8 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
     for (int n = 0; n < ATTENTION_BLOCKS; n++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float left = fast_exp2(s[n][2 * r] - rows.shift[r]), right = fast_exp2(s[n][2 * r + 1] - rows.shift[r]);
+            const float left = fast_exp2(s[n][2 * r] - rows.shift[r]),
+                        right = fast_exp2(s[n][2 * r + 1] - rows.shift[r]);
             a[n][r] = pack_bf16(left, right);
             rows.sum[r] += left + right;
             rows.weight[r] += bf16_low(a[n][r]) + bf16_high(a[n][r]);
@@ -151,8 +159,9 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
 
 /* Writes o and lse of a warp's rows; LASER: the logarithm. row: the warp's first, in the sequence. */
 template <int D, bool LASER>
-__device__ __forceinline__ void write_rows(bf16 *out, float *exact, float *lse, float (&o)[D / 8][4], SoftmaxRows &rows,
-                                           const Column *columns, const AttentionSizes &s, int b, int h, int row) {
+__device__ __forceinline__ void write_rows(bf16 *out, float *exact, float *lse, float (&o)[D / 8][4],
+                                           SoftmaxRows &rows, const Column *columns, const AttentionSizes &s,
+                                           int b, int h, int row) {
     const int lane = lane_of_warp(), t = lane % 4;
     float inverse[2];
 #pragma unroll
@@ -169,7 +178,8 @@ __device__ __forceinline__ void write_rows(bf16 *out, float *exact, float *lse, 
     for (int n = 0; n < D / 8; n++) {
         float shift[2] = {0, 0};
         if (LASER)
-            for (int c = 0; c < 2; c++) shift[c] = columns[((int64_t)b * s.H + h) * D + n * 8 + 2 * t + c].shift;
+            for (int c = 0; c < 2; c++)
+                shift[c] = columns[((int64_t)b * s.H + h) * D + n * 8 + 2 * t + c].shift;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = row + lane / 4 + 8 * r;
@@ -199,14 +209,17 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     auto fetch = [&](int tile) {
         const int key = tile * ATTENTION_TILE;
         bf16 *stage = stages + tile % 2 * STAGE;
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, k + (token + key) * s.qkv_row + h * D, s.qkv_row, s.T - key);
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, v + (token + key) * v_row + h * D, v_row, s.T - key);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, k + (token + key) * s.qkv_row + h * D,
+                                                        s.qkv_row, s.T - key);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, v + (token + key) * v_row + h * D,
+                                                        v_row, s.T - key);
         if (LASER)
-            load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + 2 * TILE, v_low + (token + key) * v_row + h * D, v_row,
-                                                            s.T - key);
+            load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(
+                stage + 2 * TILE, v_low + (token + key) * v_row + h * D, v_row, s.T - key);
         cp_async_commit();
     };
-    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(q_tile, q + (token + last * ATTENTION_TILE) * s.qkv_row + h * D,
+    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(q_tile,
+                                                    q + (token + last * ATTENTION_TILE) * s.qkv_row + h * D,
                                                     s.qkv_row, s.T - last * ATTENTION_TILE);
     fetch(0);
     float o[D / 8][4] = {};
@@ -241,9 +254,10 @@ template <int D> struct AttentionStep {
    exp(m - o)), and scaled (N, A) = do exp(m - o). Wild columns and those at the floor of the paper's shift pass no
    gradient here. */
 template <bool LASER>
-__global__ void attention_rows_kernel(float *row_term, bf16 *scaled, const bf16 *dout, const bf16 *out, const float *exact,
-                                      const Column *columns, AttentionSizes s) {
-    const int64_t row = (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE; /* (b, t, h) */
+__global__ void attention_rows_kernel(float *row_term, bf16 *scaled, const bf16 *dout, const bf16 *out,
+                                      const float *exact, const Column *columns, AttentionSizes s) {
+    const int64_t row =
+        (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE; /* (b, t, h) */
     if (row >= (int64_t)s.B * s.T * s.H) return;
     const int h = (int)(row % s.H), t = (int)(row / s.H % s.T), b = (int)(row / s.H / s.T);
     float sum = 0;
@@ -265,7 +279,8 @@ __global__ void attention_rows_kernel(float *row_term, bf16 *scaled, const bf16 
 
 /* Writes (16, D) of a warp as bf16, times a factor a column or one for all. */
 template <int D, typename Factor>
-__device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (&x)[D / 8][4], int row, int T, Factor factor) {
+__device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (&x)[D / 8][4], int row, int T,
+                                               Factor factor) {
     const int lane = lane_of_warp();
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
@@ -282,11 +297,12 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
    weights are the left operand of both sums over queries. g: do, or LASER's scaled; u: v, or LASER's centered. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u, int64_t u_row,
-                          const bf16 *g, int64_t g_row, const float *lse, const float *row_term, const Column *columns,
-                          AttentionSizes s) {
+    attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u,
+                          int64_t u_row, const bf16 *g, int64_t g_row, const float *lse,
+                          const float *row_term, const Column *columns, AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
-    bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE, *stages = u_tile + TILE; /* two of q and g */
+    bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE,
+         *stages = u_tile + TILE;                        /* two of q and g */
     float *stats = (float *)(void *)(stages + 4 * TILE); /* two of lse log2(e) and row_term, a query each */
     const int first = (int)blockIdx.x, tiles = (int)gridDim.x, h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int lane = lane_of_warp(), row = (int)threadIdx.x / WARP_SIZE * 16, key = first * ATTENTION_TILE;
@@ -295,18 +311,20 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         const int query = tile * ATTENTION_TILE, i = (int)threadIdx.x;
         bf16 *stage = stages + tile % 2 * 2 * TILE;
         float *stat = stats + tile % 2 * 2 * ATTENTION_TILE;
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, q + (token + query) * s.qkv_row + h * D, s.qkv_row,
-                                                        s.T - query);
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, g + (token + query) * g_row + h * D, g_row,
-                                                        s.T - query);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, q + (token + query) * s.qkv_row + h * D,
+                                                        s.qkv_row, s.T - query);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, g + (token + query) * g_row + h * D,
+                                                        g_row, s.T - query);
         cp_async_commit();
         if (i < ATTENTION_TILE) { /* beyond the last query: weights of zero */
             stat[i] = query + i < s.T ? lse[head * s.T + query + i] * LASER_LOG2E_HIGH : INFINITY;
             stat[ATTENTION_TILE + i] = query + i < s.T ? row_term[head * s.T + query + i] : 0;
         }
     };
-    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(k_tile, k + (token + key) * s.qkv_row + h * D, s.qkv_row, s.T - key);
-    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(u_tile, u + (token + key) * u_row + h * D, u_row, s.T - key);
+    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(k_tile, k + (token + key) * s.qkv_row + h * D, s.qkv_row,
+                                                    s.T - key);
+    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(u_tile, u + (token + key) * u_row + h * D, u_row,
+                                                    s.T - key);
     fetch(first);
     float dk_sum[D / 8][4] = {}, dv_sum[D / 8][4] = {};
     for (int tile = first; tile < tiles; tile++) {
@@ -331,7 +349,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                     const int query = part + n * 8 + lane % 4 * 2 + c % 2, own = row + lane / 4 + c / 2 * 8;
                     const float exponent = score[n][c] * (s.scale * LASER_LOG2E_HIGH) - stat[query];
                     score[n][c] = tile == first && own > query ? 0 : fast_exp2(exponent);
-                    dp[n][c] = tile + query == 0 ? 0 : score[n][c] * (dp[n][c] - stat[ATTENTION_TILE + query]);
+                    dp[n][c] =
+                        tile + query == 0 ? 0 : score[n][c] * (dp[n][c] - stat[ATTENTION_TILE + query]);
                 }
                 for (int r = 0; r < 2; r++) {
                     a[n][r] = pack_bf16(score[n][2 * r], score[n][2 * r + 1]);
@@ -345,33 +364,42 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
     bf16 *dk_head = dk + token * s.qkv_row + h * D, *dv_head = dv + token * s.qkv_row + h * D;
     write_gradient<D>(dk_head, s.qkv_row, dk_sum, key + row, s.T, [&](int, int) { return s.scale; });
-    write_gradient<D>(dv_head, s.qkv_row, dv_sum, key + row, s.T, [&](int t, int d) { /* dv = dv' exp(v - m) */
-        if (!LASER) return 1.0f;
-        const Column c = columns[head * D + d];
-        return t < c.wild_from ? expf(to_float(v[(token + t) * s.qkv_row + h * D + d]) - c.center) : 0.0f;
-    });
+    write_gradient<D>(dv_head, s.qkv_row, dv_sum, key + row, s.T,
+                      [&](int t, int d) { /* dv = dv' exp(v - m) */
+                                          if (!LASER) return 1.0f;
+                                          const Column c = columns[head * D + d];
+                                          return t < c.wild_from
+                                                     ? expf(to_float(v[(token + t) * s.qkv_row + h * D + d]) -
+                                                            c.center)
+                                                     : 0.0f;
+                      });
 }
 
 /* One block: dq of 64 queries of a head, from the keys up to them. */
 template <int D>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row, const bf16 *g,
-                             int64_t g_row, const float *lse, const float *row_term, AttentionSizes s) {
+    attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,
+                             const bf16 *g, int64_t g_row, const float *lse, const float *row_term,
+                             AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
-    bf16 *q_tile = shared_memory<bf16>(), *g_tile = q_tile + TILE, *stages = g_tile + TILE; /* two of k and u */
+    bf16 *q_tile = shared_memory<bf16>(), *g_tile = q_tile + TILE,
+         *stages = g_tile + TILE; /* two of k and u */
     const int last = (int)(gridDim.x - 1 - blockIdx.x), h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int lane = lane_of_warp(), row = (int)threadIdx.x / WARP_SIZE * 16, query = last * ATTENTION_TILE;
     const int64_t token = (int64_t)b * s.T, head = (int64_t)b * s.H + h;
     auto fetch = [&](int tile) {
         const int key = tile * ATTENTION_TILE;
         bf16 *stage = stages + tile % 2 * 2 * TILE;
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, k + (token + key) * s.qkv_row + h * D, s.qkv_row, s.T - key);
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, u + (token + key) * u_row + h * D, u_row, s.T - key);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, k + (token + key) * s.qkv_row + h * D,
+                                                        s.qkv_row, s.T - key);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, u + (token + key) * u_row + h * D,
+                                                        u_row, s.T - key);
         cp_async_commit();
     };
-    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(q_tile, q + (token + query) * s.qkv_row + h * D, s.qkv_row,
+    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(q_tile, q + (token + query) * s.qkv_row + h * D,
+                                                    s.qkv_row, s.T - query);
+    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(g_tile, g + (token + query) * g_row + h * D, g_row,
                                                     s.T - query);
-    load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(g_tile, g + (token + query) * g_row + h * D, g_row, s.T - query);
     fetch(0);
     float row_lse[2], term[2], dq_sum[D / 8][4] = {};
     for (int r = 0; r < 2; r++) {
@@ -415,8 +443,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 /* ---- the two functions ---- */
 
 struct AttentionWork {
-    int *head_wild;    /* (B, H) */
-    float *row_term;   /* (B, H, T) */
+    int *head_wild;     /* (B, H) */
+    float *row_term;    /* (B, H, T) */
     bf16 *left, *right; /* (N, A) forward: V' high and low; backward: scaled and centered */
 };
 
@@ -448,92 +476,105 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 }
 
 template <typename T>
-void laser_find_columns(Column *columns, const AttentionWork &w, const T *v, const AttentionSizes &s, cudaStream_t stream) {
-    LAUNCH(laser_columns_kernel<T>, dim3((unsigned)s.H, (unsigned)s.B), dim3(256), 3 * 256 * sizeof(float), stream, columns,
-           w.head_wild, v, s);
+void laser_find_columns(Column *columns, const AttentionWork &w, const T *v, const AttentionSizes &s,
+                        cudaStream_t stream) {
+    LAUNCH(laser_columns_kernel<T>, dim3((unsigned)s.H, (unsigned)s.B), dim3(256), 3 * 256 * sizeof(float),
+           stream, columns, w.head_wild, v, s);
 }
 
 /* The plain kernels on top of the others: only the rows of wild columns. */
 enum { WILD_BLOCKS = 16 }; /* blocks a head; they go over its rows in turn */
 
 template <int D, bool LASER>
-void attention_forward_fast(bf16 *out, float *exact, float *lse, Column *columns, const bf16 *q, const bf16 *k,
-                            const bf16 *v, const AttentionWork &w, const AttentionSizes &s, cudaStream_t stream) {
+void attention_forward_fast(bf16 *out, float *exact, float *lse, Column *columns, const bf16 *q,
+                            const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
+                            cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
     const int64_t values = (int64_t)s.B * s.T * s.H * D;
     const size_t shared = (size_t)(LASER ? 7 : 5) * ATTENTION_TILE * D * sizeof(bf16);
     if (LASER) {
         laser_find_columns(columns, w, v, s, stream);
-        LAUNCH(laser_values_kernel<bf16>, dim3(blocks_for(values, 256)), dim3(256), 0, stream, w.left, w.right, v,
-               (const Column *)columns, s);
+        LAUNCH(laser_values_kernel<bf16>, dim3(blocks_for(values, 256)), dim3(256), 0, stream, w.left,
+               w.right, v, (const Column *)columns, s);
     }
-    LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, exact, lse, q, k,
-           LASER ? w.left : v, LASER ? w.right : nullptr, LASER ? (int64_t)s.H * D : s.qkv_row, (const Column *)columns, s);
+    LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, exact,
+           lse, q, k, LASER ? w.left : v, LASER ? w.right : nullptr, LASER ? (int64_t)s.H * D : s.qkv_row,
+           (const Column *)columns, s);
     if (LASER && s.shift == LASER_SHIFT_CAUSAL)
         attention_plain_forward(out, exact, lse, q, k, v, columns, w.head_wild, WILD_BLOCKS, s, stream);
 }
 
 template <int D, bool LASER>
-void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k, const bf16 *v,
-                             const bf16 *out, const float *exact, const float *lse, const Column *columns,
-                             const AttentionWork &w, const AttentionSizes &s, cudaStream_t stream) {
+void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
+                             const bf16 *v, const bf16 *out, const float *exact, const float *lse,
+                             const Column *columns, const AttentionWork &w, const AttentionSizes &s,
+                             cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
     const int64_t A = (int64_t)s.H * D, rows = (int64_t)s.B * s.T * s.H;
     const bf16 *u = LASER ? w.right : v, *g = LASER ? w.left : dout;
     const int64_t u_row = LASER ? A : s.qkv_row, g_row = LASER ? A : s.out_row;
     const size_t tile = ATTENTION_TILE * D * sizeof(bf16), stats = 4 * ATTENTION_TILE * sizeof(float);
-    LAUNCH(attention_rows_kernel<LASER>, dim3(blocks_for(rows, 4)), dim3(4 * WARP_SIZE), 0, stream, w.row_term, w.left,
-           dout, out, exact, columns, s);
+    LAUNCH(attention_rows_kernel<LASER>, dim3(blocks_for(rows, 4)), dim3(4 * WARP_SIZE), 0, stream,
+           w.row_term, w.left, dout, out, exact, columns, s);
     if (LASER)
-        LAUNCH(laser_centered_kernel<bf16>, dim3(blocks_for(rows * D, 256)), dim3(256), 0, stream, w.right, v, columns, s);
-    LAUNCH((attention_keys_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats, stream, dk, dv, q, k, v, u,
-           u_row, g, g_row, lse, (const float *)w.row_term, columns, s);
-    LAUNCH(attention_queries_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u, u_row, g, g_row, lse,
-           (const float *)w.row_term, s);
+        LAUNCH(laser_centered_kernel<bf16>, dim3(blocks_for(rows * D, 256)), dim3(256), 0, stream, w.right, v,
+               columns, s);
+    LAUNCH((attention_keys_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats, stream, dk, dv,
+           q, k, v, u, u_row, g, g_row, lse, (const float *)w.row_term, columns, s);
+    LAUNCH(attention_queries_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u, u_row,
+           g, g_row, lse, (const float *)w.row_term, s);
     if (LASER && s.shift == LASER_SHIFT_CAUSAL)
-        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, exact, lse, columns, w.head_wild, WILD_BLOCKS, s, stream);
+        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, exact, lse, columns, w.head_wild,
+                                 WILD_BLOCKS, s, stream);
 }
 
 static inline bool attention_is_fast(int D) { return D == 32 || D == 64 || D == 128; }
 
-static inline void attention_forward(bf16 *out, float *exact, float *lse, Column *columns, const bf16 *q, const bf16 *k,
-                                     const bf16 *v, void *work, const AttentionSizes &s, cudaStream_t stream) {
+static inline void attention_forward(bf16 *out, float *exact, float *lse, Column *columns, const bf16 *q,
+                                     const bf16 *k, const bf16 *v, void *work, const AttentionSizes &s,
+                                     cudaStream_t stream) {
     const AttentionWork w = attention_work(work, s, nullptr);
     const bool laser = s.kind == ATTENTION_LASER;
     if (attention_is_fast(s.D)) {
-        auto *run = s.D == 32   ? (laser ? attention_forward_fast<32, true> : attention_forward_fast<32, false>)
-                    : s.D == 64 ? (laser ? attention_forward_fast<64, true> : attention_forward_fast<64, false>)
-                                : (laser ? attention_forward_fast<128, true> : attention_forward_fast<128, false>);
+        auto *run = s.D == 32 ? (laser ? attention_forward_fast<32, true> : attention_forward_fast<32, false>)
+                    : s.D == 64
+                        ? (laser ? attention_forward_fast<64, true> : attention_forward_fast<64, false>)
+                        : (laser ? attention_forward_fast<128, true> : attention_forward_fast<128, false>);
         return run(out, exact, lse, columns, q, k, v, w, s, stream);
     }
     if (laser) laser_find_columns(columns, w, v, s, stream);
     attention_plain_forward(out, exact, lse, q, k, v, columns, nullptr, s.T, s, stream);
 }
 
-static inline void attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
-                                      const bf16 *v, const bf16 *out, const float *exact, const float *lse,
-                                      const Column *columns, void *work, const AttentionSizes &s, cudaStream_t stream) {
+static inline void attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q,
+                                      const bf16 *k, const bf16 *v, const bf16 *out, const float *exact,
+                                      const float *lse, const Column *columns, void *work,
+                                      const AttentionSizes &s, cudaStream_t stream) {
     const AttentionWork w = attention_work(work, s, nullptr);
     const bool laser = s.kind == ATTENTION_LASER;
     if (attention_is_fast(s.D)) {
-        auto *run = s.D == 32   ? (laser ? attention_backward_fast<32, true> : attention_backward_fast<32, false>)
-                    : s.D == 64 ? (laser ? attention_backward_fast<64, true> : attention_backward_fast<64, false>)
-                                : (laser ? attention_backward_fast<128, true> : attention_backward_fast<128, false>);
+        auto *run =
+            s.D == 32   ? (laser ? attention_backward_fast<32, true> : attention_backward_fast<32, false>)
+            : s.D == 64 ? (laser ? attention_backward_fast<64, true> : attention_backward_fast<64, false>)
+                        : (laser ? attention_backward_fast<128, true> : attention_backward_fast<128, false>);
         return run(dq, dk, dv, dout, q, k, v, out, exact, lse, columns, w, s, stream);
     }
     attention_plain_backward(dq, dk, dv, dout, q, k, v, out, exact, lse, columns, nullptr, s.T, s, stream);
 }
 
 /* float32: out is exact itself. */
-static inline void attention_forward(float *out, float *, float *lse, Column *columns, const float *q, const float *k,
-                                     const float *v, void *work, const AttentionSizes &s, cudaStream_t stream) {
-    if (s.kind == ATTENTION_LASER) laser_find_columns(columns, attention_work(work, s, nullptr), v, s, stream);
+static inline void attention_forward(float *out, float *, float *lse, Column *columns, const float *q,
+                                     const float *k, const float *v, void *work, const AttentionSizes &s,
+                                     cudaStream_t stream) {
+    if (s.kind == ATTENTION_LASER)
+        laser_find_columns(columns, attention_work(work, s, nullptr), v, s, stream);
     attention_plain_forward(out, out, lse, q, k, v, columns, nullptr, s.T, s, stream);
 }
 
-static inline void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q, const float *k,
-                                      const float *v, const float *out, const float *, const float *lse,
-                                      const Column *columns, void *, const AttentionSizes &s, cudaStream_t stream) {
+static inline void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
+                                      const float *k, const float *v, const float *out, const float *,
+                                      const float *lse, const Column *columns, void *,
+                                      const AttentionSizes &s, cudaStream_t stream) {
     attention_plain_backward(dq, dk, dv, dout, q, k, v, out, out, lse, columns, nullptr, s.T, s, stream);
 }
 

@@ -23,7 +23,8 @@
 
 #ifdef __CUDACC__
 
-__device__ __forceinline__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -100,31 +101,35 @@ inline long ldmatrix_conflicts(LdmatrixOperands **lanes) {
     long conflicts = 0;
     for (int i = 0; i < 32; i++)
         for (int j = i / 8 * 8; j < i; j++)
-            if (lanes[i]->row != lanes[j]->row && ((uintptr_t)lanes[i]->row - (uintptr_t)lanes[j]->row) % 128 == 0)
+            if (lanes[i]->row != lanes[j]->row &&
+                ((uintptr_t)lanes[i]->row - (uintptr_t)lanes[j]->row) % 128 == 0)
                 conflicts++;
     return conflicts;
 }
 
 template <bool TRANSPOSE> inline void ldmatrix(uint32_t (&r)[4], const bf16 *row) {
-    if ((uintptr_t)row % 16 != 0) emulate::fail(emulate::state.current, "ldmatrix from an address that is no multiple of 16");
+    if ((uintptr_t)row % 16 != 0)
+        emulate::fail(emulate::state.current, "ldmatrix from an address that is no multiple of 16");
     LdmatrixOperands mine = {r, row};
-    emulate::warp_operation<LdmatrixOperands>(TRANSPOSE ? "ldmatrix.trans" : "ldmatrix", &mine,
-                                              [](LdmatrixOperands **lanes) {
-        emulate::state.bank_conflicts += ldmatrix_conflicts(lanes);
-        for (int lane = 0; lane < 32; lane++)
-            for (int m = 0; m < 4; m++) {
-                const int g = lane / 4, t = lane % 4;
-                const uint16_t low = TRANSPOSE ? lanes[8 * m + 2 * t]->row[g].bits : lanes[8 * m + g]->row[2 * t].bits;
-                const uint16_t high =
-                    TRANSPOSE ? lanes[8 * m + 2 * t + 1]->row[g].bits : lanes[8 * m + g]->row[2 * t + 1].bits;
-                lanes[lane]->r[m] = low | (uint32_t)high << 16;
-            }
-    });
+    emulate::warp_operation<LdmatrixOperands>(
+        TRANSPOSE ? "ldmatrix.trans" : "ldmatrix", &mine, [](LdmatrixOperands **lanes) {
+            emulate::state.bank_conflicts += ldmatrix_conflicts(lanes);
+            for (int lane = 0; lane < 32; lane++)
+                for (int m = 0; m < 4; m++) {
+                    const int g = lane / 4, t = lane % 4;
+                    const uint16_t low =
+                        TRANSPOSE ? lanes[8 * m + 2 * t]->row[g].bits : lanes[8 * m + g]->row[2 * t].bits;
+                    const uint16_t high = TRANSPOSE ? lanes[8 * m + 2 * t + 1]->row[g].bits
+                                                    : lanes[8 * m + g]->row[2 * t + 1].bits;
+                    lanes[lane]->r[m] = low | (uint32_t)high << 16;
+                }
+        });
 }
 
 inline void cp_async_16(void *to, const void *from, bool inside) {
     emulate::Thread *t = emulate::state.current;
-    if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0) emulate::fail(t, "cp.async between addresses that are no multiples of 16");
+    if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0)
+        emulate::fail(t, "cp.async between addresses that are no multiples of 16");
     t->copies.push_back({to, inside ? from : nullptr, false});
 }
 inline void cp_async_commit() { emulate::state.current->copies.push_back({nullptr, nullptr, true}); }
@@ -166,17 +171,20 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t 
 #pragma unroll
     for (int i = (int)threadIdx.x; i < ROWS * Tile<D>::CHUNKS; i += THREADS) {
         const int row = i / Tile<D>::CHUNKS, chunk = i % Tile<D>::CHUNKS;
-        cp_async_16(tile + Tile<D>::at(row, chunk), from + (row < inside ? row : 0) * stride + chunk * 8, row < inside);
+        cp_async_16(tile + Tile<D>::at(row, chunk), from + (row < inside ? row : 0) * stride + chunk * 8,
+                    row < inside);
     }
 }
 
 __device__ __forceinline__ int lane_of_warp() { return (int)threadIdx.x % WARP_SIZE; }
 
-template <int D> __device__ __forceinline__ void load_a(uint32_t (&a)[4], const bf16 *tile, int row, int column) {
+template <int D>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], const bf16 *tile, int row, int column) {
     const int lane = lane_of_warp();
     ldmatrix<false>(a, tile + Tile<D>::at(row + lane % 16, column / 8 + lane / 16));
 }
-template <int D> __device__ __forceinline__ void load_b_rows(uint32_t (&b)[4], const bf16 *tile, int row, int column) {
+template <int D>
+__device__ __forceinline__ void load_b_rows(uint32_t (&b)[4], const bf16 *tile, int row, int column) {
     const int lane = lane_of_warp();
     ldmatrix<false>(b, tile + Tile<D>::at(row + lane % 8 + lane / 16 * 8, column / 8 + lane / 8 % 2));
 }
@@ -188,8 +196,8 @@ __device__ __forceinline__ void load_b_columns(uint32_t (&b)[4], const bf16 *til
 
 /* C (16, 8 * BLOCKS) += A (16, D) B, A = rows of a tile from `row` on, B(d, n) = tile b(first + n, d). */
 template <int D, int BLOCKS>
-__device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16 *a_tile, int row, const bf16 *b_tile,
-                                               int first) {
+__device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16 *a_tile, int row,
+                                               const bf16 *b_tile, int first) {
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
         uint32_t a[4];

@@ -66,7 +66,9 @@ template <typename T> inline Floats download(const Buffer<T> &from) {
 }
 
 inline Doubles to_doubles(const Floats &x) { return Doubles(x.begin(), x.end()); }
-inline double error_of(const Floats &got, const Doubles &want) { return test_nmse(got.data(), want.data(), want.size()); }
+inline double error_of(const Floats &got, const Doubles &want) {
+    return test_nmse(got.data(), want.data(), want.size());
+}
 
 template <typename T> inline const char *type_name();
 template <> inline const char *type_name<float>() { return "fp32"; }

@@ -32,7 +32,8 @@ template <int D> static void check_fragments() {
     Buffer<float> c(16 * 32), c2(16 * D);
     Floats x = normal_floats(16 * D, 1, 1), y = normal_floats(32 * D, 1, 2);
     upload(a, x), upload(b, y);
-    LAUNCH(fragments_kernel<D>, dim3(1), dim3(WARP_SIZE), 48 * D * sizeof(bf16), 0, c.data, c2.data, a.data, b.data);
+    LAUNCH(fragments_kernel<D>, dim3(1), dim3(WARP_SIZE), 48 * D * sizeof(bf16), 0, c.data, c2.data, a.data,
+           b.data);
     Doubles want(16 * 32, 0), want2(16 * D, 0);
     for (int i = 0; i < 16; i++)
         for (int n = 0; n < 32; n++)
@@ -43,7 +44,8 @@ template <int D> static void check_fragments() {
             for (int d = 0; d < D; d++)
                 want2[i * D + d] += (double)host_float(host_round<bf16>(got[i * 32 + n])) * y[n * D + d];
     CHECK(error_of(got, want) < 1e-12, "D %d: error %.3g over D", D, error_of(got, want));
-    CHECK(error_of(download(c2), want2) < 1e-12, "D %d: error %.3g over rows", D, error_of(download(c2), want2));
+    CHECK(error_of(download(c2), want2) < 1e-12, "D %d: error %.3g over rows", D,
+          error_of(download(c2), want2));
 }
 
 static void test_cuda_fragments_make_a_product(void) {
@@ -78,21 +80,20 @@ template <int FAULT> void faulty_kernel(float *x) {
 
 static void launch_faulty(void *argument) {
     Buffer<float> x(64);
-    void (*const kernels[])(float *) = {faulty_kernel<0>, faulty_kernel<1>, faulty_kernel<2>, faulty_kernel<3>,
-                                        faulty_kernel<4>};
+    void (*const kernels[])(float *) = {faulty_kernel<0>, faulty_kernel<1>, faulty_kernel<2>,
+                                        faulty_kernel<3>, faulty_kernel<4>};
     LAUNCH(kernels[*(int *)argument], dim3(2), dim3(64), 256, 0, x.data);
 }
 
 static void test_cuda_emulator_finds_faults(void) {
-    static const char *const expected[] = {"waits at __syncthreads for ever: thread 37 has ended",
-                                           "waits at __shfl_xor_sync for ever: thread",
-                                           "while others of its warp are at",
-                                           "ended without waiting for its cp.async",
-                                           "no multiples of 16"};
+    static const char *const expected[] = {
+        "waits at __syncthreads for ever: thread 37 has ended", "waits at __shfl_xor_sync for ever: thread",
+        "while others of its warp are at", "ended without waiting for its cp.async", "no multiples of 16"};
     for (int fault = 0; fault < 5; fault++) {
         char output[1000];
         const int code = test_death(launch_faulty, &fault, output, sizeof output);
-        CHECK(code == 1 && strstr(output, expected[fault]) && strstr(output, "kernel") && strstr(output, "block (0, 0, 0)"),
+        CHECK(code == 1 && strstr(output, expected[fault]) && strstr(output, "kernel") &&
+                  strstr(output, "block (0, 0, 0)"),
               "fault %d: exit code %d, expected '%s': %s", fault, code, expected[fault], output);
     }
 }

@@ -31,9 +31,10 @@ struct Problem {
         Buffer<char> work(attention_work_bytes(s));
         upload(qkv_, qkv), upload(dout_, dout);
         S *q = qkv_.data, *dq = dqkv_.data;
-        attention_forward(out_.data, exact.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s, 0);
-        attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, exact.data, lse_.data,
-                           columns.data, work.data, s, 0);
+        attention_forward(out_.data, exact.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s,
+                          0);
+        attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, exact.data,
+                           lse_.data, columns.data, work.data, s, 0);
         out = sizeof(S) == 2 && kind == ATTENTION_LASER ? download(exact) : download(out_);
         lse = download(lse_), dqkv = download(dqkv_);
     }
@@ -41,14 +42,17 @@ struct Problem {
     void naive() {
         AttentionShape shape;
         memset(&shape, 0, sizeof shape);
-        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D, shape.kind = kind, shape.shift = shift;
-        const ptrdiff_t a = (ptrdiff_t)A, qkv_strides[3] = {3 * a * T, 3 * a, D}, out_strides[3] = {a * T, a, D};
-        memcpy(shape.qkv_strides, qkv_strides, sizeof qkv_strides), memcpy(shape.out_strides, out_strides, sizeof out_strides);
+        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D, shape.kind = kind,
+        shape.shift = shift;
+        const ptrdiff_t a = (ptrdiff_t)A, qkv_strides[3] = {3 * a * T, 3 * a, D},
+                        out_strides[3] = {a * T, a, D};
+        memcpy(shape.qkv_strides, qkv_strides, sizeof qkv_strides),
+            memcpy(shape.out_strides, out_strides, sizeof out_strides);
         const Doubles x = to_doubles(qkv), g = to_doubles(dout);
         out64.assign(out_size, 0), lse64.assign((size_t)(B * H * T), 0), dqkv64.assign(qkv_size, 0);
         attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
-        attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A], out64.data(),
-                                 lse64.data(), &shape);
+        attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
+                                 out64.data(), lse64.data(), &shape);
     }
 
     double gradient_error(size_t part) const {
@@ -62,20 +66,27 @@ struct Problem {
     template <typename S> void check(double bound, const char *what) {
         run<S>();
         naive();
-        const double errors[5] = {error_of(out, out64), error_of(lse, lse64), gradient_error(0), gradient_error(1),
-                                  gradient_error(2)};
+        const double errors[5] = {error_of(out, out64), error_of(lse, lse64), gradient_error(0),
+                                  gradient_error(1), gradient_error(2)};
         static const char *const names[] = {"out", "lse", "dq", "dk", "dv"};
         for (int i = 0; i < 5; i++) {
             if (T == 1 && (i == 2 || i == 3)) continue; /* one key: dq and dk are zero but for rounding */
-            CHECK(errors[i] <= bound, "%s (B %d T %d H %d D %d, kind %d, shift %d, %s): %s error %.3g, allowed %.3g", what, B,
-                  T, H, D, (int)kind, (int)shift, type_name<S>(), names[i], errors[i], bound);
+            CHECK(errors[i] <= bound,
+                  "%s (B %d T %d H %d D %d, kind %d, shift %d, %s): %s error %.3g, allowed %.3g", what, B, T,
+                  H, D, (int)kind, (int)shift, type_name<S>(), names[i], errors[i], bound);
         }
     }
 };
 
 template <typename S> static void cuda_attention_sizes(double bound) {
-    static const int sizes[][4] = {/* B T H D */ {1, 1, 1, 32},  {2, 2, 1, 32},   {1, 63, 2, 32}, {1, 64, 1, 64},
-                                   {2, 65, 1, 32}, {1, 130, 2, 64}, {1, 150, 1, 128}, {1, 40, 2, 20}};
+    static const int sizes[][4] = {/* B T H D */ {1, 1, 1, 32},
+                                   {2, 2, 1, 32},
+                                   {1, 63, 2, 32},
+                                   {1, 64, 1, 64},
+                                   {2, 65, 1, 32},
+                                   {1, 130, 2, 64},
+                                   {1, 150, 1, 128},
+                                   {1, 40, 2, 20}};
     for (size_t z = 0; z < sizeof sizes / sizeof *sizes; z++)
         for (int kind = 0; kind < 2; kind++)
             for (int shift = 0; shift <= kind; shift++) {
@@ -118,12 +129,14 @@ template <typename S> static void cuda_attention_finite() {
             CHECK(floats_finite(p.out) && floats_finite(p.lse) && floats_finite(p.dqkv),
                   "pattern %d shift %d, %s gives a NaN or an infinity", pattern, shift, type_name<S>());
             const double bound = sizeof(S) == 2 ? 1e-4 : 1e-10, error = error_of(p.out, p.out64);
-            CHECK(error <= bound, "pattern %d shift %d, %s: out error %.3g, allowed %.3g", pattern, shift, type_name<S>(),
-                  error, bound);
+            CHECK(error <= bound, "pattern %d shift %d, %s: out error %.3g, allowed %.3g", pattern, shift,
+                  type_name<S>(), error, bound);
         }
 }
 
-static void test_cuda_laser_stays_finite(void) { cuda_attention_finite<bf16>(), cuda_attention_finite<float>(); }
+static void test_cuda_laser_stays_finite(void) {
+    cuda_attention_finite<bf16>(), cuda_attention_finite<float>();
+}
 
 /* Columns far apart: wild ones beside tame ones, rows that see only the small values; gradients still match. */
 static void test_cuda_laser_wild_columns_match_float64(void) {
@@ -181,7 +194,8 @@ static void test_cuda_laser_row_zero_returns_v0(void) {
             for (int c = 0; c < 64; c++) {
                 const float v0 = p.at(b * 77, 2, c), o0 = p.out[(size_t)b * 77 * p.A + (size_t)c];
                 const float allowed = (precision ? 1e-5f : 2e-6f) * (1 + fabsf(v0));
-                CHECK(fabsf(o0 - v0) <= allowed, "precision %d column %d: %.8g, v0 %.8g", precision, c, o0, v0);
+                CHECK(fabsf(o0 - v0) <= allowed, "precision %d column %d: %.8g, v0 %.8g", precision, c, o0,
+                      v0);
             }
     }
 }
@@ -199,8 +213,8 @@ template <typename S> static void cuda_rows_do_not_see_the_future() {
                 for (int c = 0; c < H * D; c++) p.at(t, part, c) = part == 2 ? 1e4f : 5.0f;
             p.run<S>();
             for (size_t i = 0; i < (size_t)t * p.A; i++)
-                CHECK(p.out[i] == before[i], "kind %d, %s: token %d moved row %zu from %.8g to %.8g", kind, type_name<S>(), t,
-                      i / p.A, before[i], p.out[i]);
+                CHECK(p.out[i] == before[i], "kind %d, %s: token %d moved row %zu from %.8g to %.8g", kind,
+                      type_name<S>(), t, i / p.A, before[i], p.out[i]);
         }
     }
 }
@@ -219,7 +233,8 @@ static void test_cuda_attention_large_scores_match_float64(void) {
         p.run<bf16>();
         p.naive();
         const double errors[2] = {error_of(p.out, p.out64), p.gradient_error(2)};
-        CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d: out error %.3g, dv error %.3g", kind, errors[0], errors[1]);
+        CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d: out error %.3g, dv error %.3g", kind,
+              errors[0], errors[1]);
     }
 }
 
