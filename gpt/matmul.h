@@ -7,26 +7,28 @@
        for 0; it may be the output itself. No other overlap is allowed. MATMUL_BF16 rounds the operands to bf16
        (nearest even; infinities and NaNs stay) on the way in; products and sums are float32 either way.
 
-   The same three for a training step that is short of memory bandwidth, with the same sums to the bit:
+   The same three for the weight of a layer, with the same sums to the bit:
 
-   matmul_pack_weight     a weight in the form both products read it in; once after every update of it. The
-                          first call allocates, later ones reuse; matmul_free_weight gives it back; start from {0}.
-   matmul_forward_packed, matmul_backward_input_packed
-                          read a packed weight, and floats or bf16 (matmul_floats(x), matmul_halves(x)). Their
-                          MatmulOutput is {out, addend, finish, context}: finish is called once for every finished
-                          tile while it is in the first-level cache, from many threads at once, and may read it,
-                          change it, write something else from it. With out NULL nothing else is written:
+   Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
+   linear_pack(&w)            optional: keeps the weight in the form both products read it in; once after every
+                              change of its values. The first call allocates linear_packed_bytes(C, OC, precision);
+                              linear_free(&w) gives them back. Worth it for bf16, whose packing also rounds.
+   linear_forward(to, inp, &w, N)
+   linear_backward_input(to, dout, &w, N)
+   linear_backward_weight(dweight, dout, inp, &w, N)
+                              operands are floats or bf16 (operand.h). `to` is {out, addend, finish, context}: out
+                              takes floats or bf16; finish is called once for every finished tile while it is in the
+                              first-level cache, from many threads at once, and may read it, change it, write something
+                              else from it. With out.data NULL nothing else is written:
 
-       static void keep_relu(void *context, const MatmulTile *t) {    // context: uint16_t hidden (N, OC)
-           for (int i = 0; i < t->rows; i++)
-               for (int j = 0; j < t->columns; j++)
-                   ((uint16_t *)context)[(t->row + i) * OC + t->column + j] =
-                       matmul_bf16(fmaxf(t->values[i * t->stride + j], 0));
+       static void keep_relu(void *context, const MatmulTile *t) { // context: Operand hidden (N, OC)
+           for (int i = 0; i < t->rows; i++) {
+               float *row = t->values + i * t->stride;
+               for (int j = 0; j < t->columns; j++) row[j] = fmaxf(row[j], 0);
+               operand_write(*(Operand *)context, (t->row + i) * OC + t->column, row, t->columns);
+           }
        }
-       matmul_forward_packed((MatmulOutput){.finish = keep_relu, .context = hidden}, matmul_halves(x), &w1, N);
-
-   matmul_backward_weight_from   the weight gradient from floats or bf16
-   matmul_bf16, matmul_from_bf16, matmul_to_bf16   the rounding itself, of one value or many
+       linear_forward((MatmulOutput){.finish = keep_relu, .context = &hidden}, x, &w1, N);
 
    All functions may be called from several threads at once; each uses OpenMP inside unless it already runs
    in a parallel region. The result has the same bits for any number of threads: an element of the output is
@@ -60,6 +62,7 @@
 #endif
 #include "check.h"
 #include "machine.h"
+#include "operand.h"
 
 #ifdef __clang__ /* without optimisation clang would warn that loops stay loops */
 #pragma clang diagnostic push
@@ -80,14 +83,6 @@ static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t matmul_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* An operand: floats, or bf16 values in uint16_t. */
-typedef struct {
-    const void *data;
-    bool is_bf16;
-} MatmulInput;
-static inline MatmulInput matmul_floats(const float *data) { return (MatmulInput){data, false}; }
-static inline MatmulInput matmul_halves(const uint16_t *data) { return (MatmulInput){data, true}; }
-
 /* A part of the output whose sums are complete: element (i, j) of it, values[i * stride + j], is element
    (row + i, column + j) of the output. */
 typedef struct {
@@ -98,7 +93,7 @@ typedef struct {
 typedef void MatmulFinish(void *context, const MatmulTile *tile);
 
 typedef struct {
-    float *out;           /* NULL: only finish sees the sums */
+    Operand out; /* floats, or bf16 to which the sums are rounded; data NULL: only finish sees the sums */
     const float *addend;  /* NULL: 0 */
     MatmulFinish *finish; /* NULL: nothing; called once for each tile, from several threads at once */
     void *context;
@@ -106,35 +101,20 @@ typedef struct {
 
 typedef struct MatmulWorkspace MatmulWorkspace;
 typedef struct {
+    const float *values; /* (OC, C), the caller's */
     int64_t C, OC;
     MatmulPrecision precision;
-    float *forward, *backward; /* packed for each product */
+    const float *forward,
+        *backward; /* packed for each product, or NULL: then each product packs what it needs */
     MatmulWorkspace *memory;
-} MatmulWeight;
+} Linear;
 
-static inline void matmul_pack_weight(MatmulWeight *w, const float *weight, int64_t C, int64_t OC,
-                                      MatmulPrecision precision);
-static inline void matmul_free_weight(MatmulWeight *w);
-static inline void matmul_forward_packed(MatmulOutput to, MatmulInput inp, const MatmulWeight *w, int64_t N);
-static inline void matmul_backward_input_packed(MatmulOutput to, MatmulInput dout, const MatmulWeight *w,
-                                                int64_t N);
-static inline void matmul_backward_weight_from(float *dweight, MatmulInput dout, MatmulInput inp, int64_t N,
-                                               int64_t C, int64_t OC, MatmulPrecision precision);
-
-/* x rounded to the nearest bf16, ties to even; infinities stay, a NaN stays a NaN. */
-static inline uint16_t matmul_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded);
-}
-static inline float matmul_from_bf16(uint16_t x) {
-    const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-static inline void matmul_to_bf16(uint16_t *to, const float *from, int64_t n);
+static inline void linear_pack(Linear *w);
+static inline void linear_free(Linear *w);
+static inline void linear_forward(MatmulOutput to, Operand inp, const Linear *w, int64_t N);
+static inline void linear_backward_input(MatmulOutput to, Operand dout, const Linear *w, int64_t N);
+static inline void linear_backward_weight(float *dweight, Operand dout, Operand inp, const Linear *w,
+                                          int64_t N);
 
 /* ---------------------------------------------------------------------------------------------------------
    The machine: vector width, tile shape, multiply-add. Nothing below this section knows an ISA. */
@@ -565,9 +545,10 @@ static inline void matmul_pack_b(const MatmulOperand *x, MatmulUnit unit, float 
    Loops and threads. */
 
 enum {
-    MATMUL_UNITS = 512,     /* depth of a k-block in units */
-    MATMUL_OWN = 100 << 10, /* floats packed by a thread for itself: they stay in the second-level cache */
-    MATMUL_SHARED = 2 << 20 /* floats packed for all threads */
+    MATMUL_UNITS = MATMUL_TILES ? 1024 : 512,      /* depth of a k-block in units */
+    MATMUL_OWN = (MATMUL_TILES ? 128 : 100) << 10, /* floats packed by a thread for itself: they stay in the
+                                                           second-level cache */
+    MATMUL_SHARED = 2 << 20                        /* floats packed for all threads */
 };
 
 /* One operand as the loops see it. */
@@ -597,14 +578,16 @@ struct MatmulWorkspace {
 };
 static _Atomic(MatmulWorkspace *) matmul_spare;
 
-static inline size_t matmul_workspace_bytes(int64_t floats) {
-    return sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
+/* Bytes of a block for so many floats: whole huge pages. */
+enum { MATMUL_HUGE_PAGE = 2 << 20 };
+static inline size_t matmul_workspace_size(int64_t floats) {
+    const size_t bytes = sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
+    return (bytes + MATMUL_HUGE_PAGE - 1) / MATMUL_HUGE_PAGE * MATMUL_HUGE_PAGE;
 }
 
 static inline MatmulWorkspace *matmul_workspace_new(int64_t floats) {
-    const size_t huge = (size_t)2 << 20;
-    const size_t bytes = (matmul_workspace_bytes(floats) + huge - 1) / huge * huge;
-    MatmulWorkspace *workspace = aligned_alloc(huge, bytes);
+    const size_t bytes = matmul_workspace_size(floats);
+    MatmulWorkspace *workspace = aligned_alloc(MATMUL_HUGE_PAGE, bytes);
     if (!workspace) die("cannot allocate %.1f MiB of work memory for a matrix product", bytes / 1048576.0);
 #if defined __linux__ && defined MADV_HUGEPAGE
     madvise(workspace, bytes, MADV_HUGEPAGE);
@@ -615,7 +598,7 @@ static inline MatmulWorkspace *matmul_workspace_new(int64_t floats) {
 
 static inline MatmulWorkspace *matmul_workspace_take(int64_t floats) {
     MatmulWorkspace *workspace = atomic_exchange(&matmul_spare, NULL);
-    if (workspace && workspace->bytes >= matmul_workspace_bytes(floats)) return workspace;
+    if (workspace && workspace->bytes >= matmul_workspace_size(floats)) return workspace;
     free(workspace);
     return matmul_workspace_new(floats);
 }
@@ -652,9 +635,10 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     const int64_t row = r * job->a.width, column = c * MATMUL_NR, stride = job->b.count;
     const int rows = (int)matmul_min(job->a.width, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
-    const bool direct = job->to.out && columns == MATMUL_NR && (rows == job->a.width || !tiles);
+    float *const floats = job->to.out.is_bf16 ? NULL : job->to.out.data;
+    const bool direct = floats && columns == MATMUL_NR && (rows == job->a.width || !tiles);
     float scratch[MOST_ROWS * MATMUL_NR] __attribute__((aligned(64)));
-    float *out = job->to.out ? job->to.out + row * stride + column : NULL, *to = direct ? out : scratch;
+    float *out = floats ? floats + row * stride + column : NULL, *to = direct ? out : scratch;
     const float *add = shared->block ? out : job->to.addend ? job->to.addend + row * stride + column : NULL;
     const int64_t to_stride = direct ? stride : MATMUL_NR;
     if (!direct && add) {
@@ -672,8 +656,8 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     }
     if (job->to.finish && shared->last_block == job->k_blocks)
         job->to.finish(job->to.context, &(MatmulTile){to, to_stride, row, column, rows, columns});
-    if (!direct && out)
-        for (int i = 0; i < rows; i++) memcpy(out + i * stride, scratch + i * MATMUL_NR, (size_t)columns * 4);
+    for (int i = 0; i < rows && !direct && job->to.out.data; i++)
+        operand_write(job->to.out, (row + i) * stride + column, scratch + i * MATMUL_NR, columns);
 }
 
 /* All tiles of own panels [own, own_end), which are packed here into `packed`, and shared panels [from, to). */
@@ -750,7 +734,7 @@ static inline void matmul_run(const MatmulJob *job) {
     /* In groups of panels that stay in the last-level cache, one k-block after the other; the sums wait in out. */
     const int64_t group =
         job->packed_b ? side->panels : matmul_min(side->panels, matmul_max(1, MATMUL_SHARED / side->panel));
-    const int64_t group_blocks = job->to.out ? 1 : job->k_blocks;
+    const int64_t group_blocks = job->to.out.data && !job->to.out.is_bf16 ? 1 : job->k_blocks;
     const int64_t shared_floats =
         job->packed_b ? 0 : matmul_ceil(group * group_blocks * side->panel, 1024) * 1024;
     /* Blocks of the own side, of even size; the other side is split too when the threads need more. */
@@ -800,89 +784,90 @@ static inline void matmul_run(const MatmulJob *job) {
 /* ---------------------------------------------------------------------------------------------------------
    The products. */
 
-static inline void matmul_to_bf16(uint16_t *to, const float *from, int64_t n) {
-#pragma omp parallel for schedule(static) if (n > 65536)
-    for (int64_t i = 0; i < n; i++) to[i] = matmul_bf16(from[i]);
+/* Floats that all of B takes up when it is packed for this job. */
+static inline int64_t matmul_packed_floats(const MatmulJob *job) {
+    return matmul_ceil(job->k_blocks * job->b.panels * job->b.panel, 16) * 16;
 }
 
-static inline void matmul_pack_weight(MatmulWeight *w, const float *weight, int64_t C, int64_t OC,
-                                      MatmulPrecision precision) {
-    MatmulJob forward = {.b.operand = {weight, C, true, false}},
-              backward = {.b.operand = {weight, C, false, false}};
+/* The size of a packed weight in bytes, both directions. */
+static inline int64_t linear_packed_bytes(int64_t C, int64_t OC, MatmulPrecision precision) {
+    MatmulJob forward = {0}, backward = {0};
     matmul_plan(&forward, 1, OC, C, precision);
     matmul_plan(&backward, 1, C, OC, precision);
-    const int64_t forward_floats =
-        matmul_ceil(forward.k_blocks * forward.b.panels * forward.b.panel, 16) * 16;
-    const int64_t backward_floats = backward.k_blocks * backward.b.panels * backward.b.panel;
-    if (w->memory && (w->C != C || w->OC != OC || w->precision != precision)) matmul_free_weight(w);
-    if (!w->memory) {
-        *w = (MatmulWeight){C, OC, precision, NULL, NULL, NULL};
-        w->memory = matmul_workspace_new(forward_floats + backward_floats);
-        w->forward = w->memory->data;
-        w->backward = w->forward + forward_floats;
-    }
+    return (int64_t)matmul_workspace_size(matmul_packed_floats(&forward) + matmul_packed_floats(&backward));
+}
+
+static inline void linear_pack(Linear *w) {
+    MatmulJob jobs[2] = {{.b.operand = {w->values, w->C, true, false}},
+                         {.b.operand = {w->values, w->C, false, false}}};
+    matmul_plan(&jobs[0], 1, w->OC, w->C, w->precision);
+    matmul_plan(&jobs[1], 1, w->C, w->OC, w->precision);
+    const int64_t forward_floats = matmul_packed_floats(&jobs[0]);
+    if (!w->memory) w->memory = matmul_workspace_new(forward_floats + matmul_packed_floats(&jobs[1]));
+    float *const to[2] = {w->memory->data, w->memory->data + forward_floats};
+    w->forward = to[0], w->backward = to[1];
     const int chunk = 8;
-#pragma omp parallel if (C * OC > 100000)
+#pragma omp parallel if (w->C * w->OC > 100000)
     for (int direction = 0; direction < 2; direction++) {
-        const MatmulJob *job = direction ? &backward : &forward;
-        float *to = direction ? w->backward : w->forward;
+        const MatmulJob *job = &jobs[direction];
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
         for (int64_t block = 0; block < job->k_blocks; block++)
             for (int64_t p = 0; p < job->b.panels; p += chunk)
-                matmul_pack_panels(job, true, to + (block * job->b.panels + p) * job->b.panel, block, p,
-                                   matmul_min(p + chunk, job->b.panels));
+                matmul_pack_panels(job, true, to[direction] + (block * job->b.panels + p) * job->b.panel,
+                                   block, p, matmul_min(p + chunk, job->b.panels));
     }
 }
 
-static inline void matmul_free_weight(MatmulWeight *w) {
+static inline void linear_free(Linear *w) {
     free(w->memory);
-    *w = (MatmulWeight){0};
+    w->memory = NULL, w->forward = NULL, w->backward = NULL;
 }
 
-static inline void matmul_forward_packed(MatmulOutput to, MatmulInput inp, const MatmulWeight *w, int64_t N) {
-    MatmulJob job = {.to = to, .packed_b = w->forward, .a.operand = {inp.data, w->C, true, inp.is_bf16}};
+static inline void linear_forward(MatmulOutput to, Operand inp, const Linear *w, int64_t N) {
+    MatmulJob job = {.to = to,
+                     .packed_b = w->forward,
+                     .a.operand = {inp.data, w->C, true, inp.is_bf16},
+                     .b.operand = {w->values, w->C, true, false}};
     matmul_plan(&job, N, w->OC, w->C, w->precision);
     matmul_run(&job);
 }
 
-static inline void matmul_backward_input_packed(MatmulOutput to, MatmulInput dout, const MatmulWeight *w,
-                                                int64_t N) {
-    MatmulJob job = {.to = to, .packed_b = w->backward, .a.operand = {dout.data, w->OC, true, dout.is_bf16}};
+static inline void linear_backward_input(MatmulOutput to, Operand dout, const Linear *w, int64_t N) {
+    MatmulJob job = {.to = to,
+                     .packed_b = w->backward,
+                     .a.operand = {dout.data, w->OC, true, dout.is_bf16},
+                     .b.operand = {w->values, w->C, false, false}};
     matmul_plan(&job, N, w->C, w->OC, w->precision);
     matmul_run(&job);
 }
 
-static inline void matmul_backward_weight_from(float *dweight, MatmulInput dout, MatmulInput inp, int64_t N,
-                                               int64_t C, int64_t OC, MatmulPrecision precision) {
-    MatmulJob job = {.to = {dweight, dweight, NULL, NULL},
-                     .a.operand = {dout.data, OC, false, dout.is_bf16},
-                     .b.operand = {inp.data, C, false, inp.is_bf16}};
-    matmul_plan(&job, OC, C, N, precision);
+static inline void linear_backward_weight(float *dweight, Operand dout, Operand inp, const Linear *w,
+                                          int64_t N) {
+    MatmulJob job = {.to = {operand_floats(dweight), dweight, NULL, NULL},
+                     .a.operand = {dout.data, w->OC, false, dout.is_bf16},
+                     .b.operand = {inp.data, w->C, false, inp.is_bf16}};
+    matmul_plan(&job, w->OC, w->C, N, w->precision);
     matmul_run(&job);
 }
 
 static inline void matmul_forward(float *out, const float *addend, const float *inp, const float *weight,
                                   int64_t N, int64_t C, int64_t OC, MatmulPrecision precision) {
-    MatmulJob job = {.to = {out, addend, NULL, NULL},
-                     .a.operand = {inp, C, true, false},
-                     .b.operand = {weight, C, true, false}};
-    matmul_plan(&job, N, OC, C, precision);
-    matmul_run(&job);
+    const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
+    linear_forward((MatmulOutput){operand_floats(out), addend, NULL, NULL}, operand_floats(inp), &w, N);
 }
 
 static inline void matmul_backward_input(float *dinp, const float *addend, const float *dout,
                                          const float *weight, int64_t N, int64_t C, int64_t OC,
                                          MatmulPrecision precision) {
-    MatmulJob job = {.to = {dinp, addend, NULL, NULL},
-                     .a.operand = {dout, OC, true, false},
-                     .b.operand = {weight, C, false, false}};
-    matmul_plan(&job, N, C, OC, precision);
-    matmul_run(&job);
+    const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
+    linear_backward_input((MatmulOutput){operand_floats(dinp), addend, NULL, NULL}, operand_floats(dout), &w,
+                          N);
 }
 
 static inline void matmul_backward_weight(float *dweight, const float *dout, const float *inp, int64_t N,
                                           int64_t C, int64_t OC, MatmulPrecision precision) {
-    matmul_backward_weight_from(dweight, matmul_floats(dout), matmul_floats(inp), N, C, OC, precision);
+    const Linear w = {.C = C, .OC = OC, .precision = precision};
+    linear_backward_weight(dweight, operand_floats(dout), operand_floats(inp), &w, N);
 }
 
 #ifdef __clang__

@@ -11,7 +11,7 @@
 #include "../gpt/matmul.h"
 
 static inline float matmul_test_rounded(float x, MatmulPrecision precision) {
-    return precision == MATMUL_BF16 ? matmul_from_bf16(matmul_bf16(x)) : x;
+    return precision == MATMUL_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
 }
 
 /* want (M, N) = addend + a . b in float64, where a's element (i, k) is a[i * ai + k * ak], b's (k, j) b[k * bk + j * bj]. */
@@ -167,7 +167,7 @@ static void test_matmul_far_rows(void) {
             a[i * far + k] = (float)(i + 2 * k);
             for (int j = 0; j < 2; j++) want[i * 2 + j] += (i + 2 * k) * b[k * 2 + j];
         }
-    MatmulJob job = {.to.out = out, .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
+    MatmulJob job = {.to.out = operand_floats(out), .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
     matmul_plan(&job, ROWS, 2, K, MATMUL_FP32);
     matmul_run(&job);
     CHECK_NMSE(out, want, ROWS * 2, 0, "rows 4 GiB apart");
@@ -208,7 +208,7 @@ static void test_matmul_rounds_to_nearest_even(void) {
     for (uint32_t i = 0; i < COUNT; i++) {
         uint32_t bits = (i / 6) << 16 | lows[i % 6], down = bits & 0xffff0000, up = down + 0x10000;
         memcpy(&x[i], &bits, 4);
-        float got = matmul_from_bf16(matmul_bf16(x[i])), below, above;
+        float got = float_from_bf16(bf16_from_float(x[i])), below, above;
         memcpy(&below, &down, 4), memcpy(&above, &up, 4);
         if (isnan(x[i])) {
             CHECK(isnan(got), "NaN %08x became %g", bits, (double)got);
@@ -225,7 +225,7 @@ static void test_matmul_rounds_to_nearest_even(void) {
     matmul_forward(out, NULL, x, &one, COUNT, 1, 1, MATMUL_BF16);
     matmul_backward_weight(dweight, x, &one, 1, 1, COUNT, MATMUL_BF16);
     for (uint32_t i = 0; i < COUNT; i++) {
-        float want = matmul_from_bf16(matmul_bf16(x[i]));
+        float want = float_from_bf16(bf16_from_float(x[i]));
         for (int way = 0; way < 2; way++) {
             float got = way ? dweight[i] : out[i];
             bool tiny = fabsf(x[i]) < 0x1p-126f; /* native products may take numbers below this as 0 */
@@ -328,14 +328,16 @@ static void matmul_test_copy(void *context, const MatmulTile *tile) {
 /* Packed weights give the bits of the plain products; tiles are finished once; what finish writes stays. */
 static void test_matmul_packed_weights(void) {
     static const int64_t shapes[][3] = {{30, 40, 50}, {15, 2100, 33}, {1, 7, 3}, {100, 65, 1200}};
-    MatmulWeight packed = {0};
     for (int s = 0; s < 4; s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
             const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
             float *inp = test_normal((size_t)(N * C), 1, 16), *weight = test_normal((size_t)(OC * C), 1, 17);
             float *dout = test_normal((size_t)(N * OC), 1, 18);
-            matmul_pack_weight(&packed, weight, C, OC, precision);
+            Linear packed = {.values = weight, .C = C, .OC = OC, .precision = precision};
+            linear_pack(&packed);
+            CHECK((int64_t)packed.memory->bytes == linear_packed_bytes(C, OC, precision), "%lld bytes",
+                  (long long)packed.memory->bytes);
             for (int backward = 0; backward < 2; backward++) {
                 const int64_t columns = backward ? C : OC, n = N * columns;
                 float *want = check_malloc((size_t)n * sizeof *want), *got = matmul_test_output(n, NULL);
@@ -343,14 +345,14 @@ static void test_matmul_packed_weights(void) {
                                        check_malloc((size_t)n * sizeof(int)), columns};
                 for (int way = 0; way < 3; way++) { /* into memory; finish only; both */
                     const float *addend = way == 1 ? NULL : backward ? inp : dout;
-                    const MatmulOutput to = {way == 1 ? NULL : got, addend, way ? matmul_test_copy : NULL,
-                                             &copy};
+                    const MatmulOutput to = {operand_floats(way == 1 ? NULL : got), addend,
+                                             way ? matmul_test_copy : NULL, &copy};
                     if (backward) {
                         matmul_backward_input(want, addend, dout, weight, N, C, OC, precision);
-                        matmul_backward_input_packed(to, matmul_floats(dout), &packed, N);
+                        linear_backward_input(to, operand_floats(dout), &packed, N);
                     } else {
                         matmul_forward(want, addend, inp, weight, N, C, OC, precision);
-                        matmul_forward_packed(to, matmul_floats(inp), &packed, N);
+                        linear_forward(to, operand_floats(inp), &packed, N);
                     }
                     for (int64_t i = 0; i < n; i++) {
                         CHECK(way == 1 || got[i] == want[i] * (way == 2 ? 2 : 1),
@@ -364,10 +366,10 @@ static void test_matmul_packed_weights(void) {
                 free(want), free(copy.copy), free(copy.seen);
                 matmul_test_free(got, n);
             }
+            linear_free(&packed);
+            CHECK(!packed.memory, "memory of a freed weight is %p", (void *)packed.memory);
             free(inp), free(weight), free(dout);
         }
-    matmul_free_weight(&packed);
-    CHECK(!packed.memory, "memory of a freed weight is %p", (void *)packed.memory);
 }
 
 /* Operands stored as bf16 give the bits of float operands that hold the same values, in every product. */
@@ -378,25 +380,41 @@ static void test_matmul_bf16_inputs(void) {
         float *inp = test_normal(N * C, 1, 19), *weight = test_normal(OC * C, 1, 20),
               *dout = test_normal(N * OC, 1, 21);
         uint16_t inp_halves[N * C], dout_halves[N * OC];
-        matmul_to_bf16(inp_halves, inp, N * C);
-        matmul_to_bf16(dout_halves, dout, N * OC);
-        for (int i = 0; i < N * C; i++) inp[i] = matmul_from_bf16(inp_halves[i]);
-        for (int i = 0; i < N * OC; i++) dout[i] = matmul_from_bf16(dout_halves[i]);
+        operand_write(operand_halves(inp_halves), 0, inp, N * C);
+        operand_write(operand_halves(dout_halves), 0, dout, N * OC);
+        for (int i = 0; i < N * C; i++) inp[i] = float_from_bf16(inp_halves[i]);
+        for (int i = 0; i < N * OC; i++) dout[i] = float_from_bf16(dout_halves[i]);
         static float want[N * OC + N * C + OC * C], got[N * OC + N * C + OC * C];
         matmul_test_all(want, want + N * OC, want + N * OC + N * C, inp, weight, dout, N, C, OC, precision);
-        MatmulWeight packed = {0};
-        matmul_pack_weight(&packed, weight, C, OC, precision);
+        const Operand halves = operand_halves(inp_halves), dout_operand = operand_halves(dout_halves);
+        Linear packed = {.values = weight, .C = C, .OC = OC, .precision = precision};
+        linear_pack(&packed);
         memset(got, 0, sizeof got);
-        matmul_forward_packed((MatmulOutput){got, dout, NULL, NULL}, matmul_halves(inp_halves), &packed, N);
-        matmul_backward_input_packed((MatmulOutput){got + N * OC, NULL, NULL, NULL},
-                                     matmul_halves(dout_halves), &packed, N);
-        matmul_backward_weight_from(got + N * OC + N * C, matmul_halves(dout_halves),
-                                    matmul_halves(inp_halves), N, C, OC, precision);
+        linear_forward((MatmulOutput){.out = operand_floats(got), .addend = dout}, halves, &packed, N);
+        linear_backward_input((MatmulOutput){.out = operand_floats(got + N * OC)}, dout_operand, &packed, N);
+        linear_backward_weight(got + N * OC + N * C, dout_operand, halves, &packed, N);
         for (int i = 0; i < N * OC + N * C + OC * C; i++)
             CHECK(got[i] == want[i], "precision %d, element %d is %g, not %g", p, i, (double)got[i],
                   (double)want[i]);
-        matmul_free_weight(&packed);
+        linear_free(&packed);
         free(inp), free(weight), free(dout);
+    }
+}
+
+/* Sums rounded to bf16 on the way out, over several blocks of k. */
+static void test_matmul_bf16_outputs(void) {
+    enum { N = 45, C = 4500, OC = 37 };
+    for (int p = 0; p < 2; p++) {
+        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+        float *inp = test_normal(N * C, 1, 22), *weight = test_normal(OC * C, 1, 23), want[N * OC];
+        uint16_t got[N * OC];
+        const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
+        linear_forward((MatmulOutput){.out = operand_floats(want)}, operand_floats(inp), &w, N);
+        linear_forward((MatmulOutput){.out = operand_halves(got)}, operand_floats(inp), &w, N);
+        for (int i = 0; i < N * OC; i++)
+            CHECK(got[i] == bf16_from_float(want[i]), "precision %d, element %d is %g, not %g", p, i,
+                  (double)float_from_bf16(got[i]), (double)want[i]);
+        free(inp), free(weight);
     }
 }
 
@@ -412,6 +430,7 @@ static void test_matmul_bf16_inputs(void) {
     TEST(matmul_same_bits_for_any_threads)                                                                   \
     TEST(matmul_from_several_threads)                                                                        \
     TEST(matmul_packed_weights)                                                                              \
-    TEST(matmul_bf16_inputs)
+    TEST(matmul_bf16_inputs)                                                                                 \
+    TEST(matmul_bf16_outputs)
 
 #endif

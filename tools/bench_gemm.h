@@ -17,7 +17,7 @@ typedef struct {
     float *inp, *weight, *dout;  /* (N, C), (OC, C), (N, OC) */
     float *out, *dinp, *dweight; /* (N, OC), (N, C), (OC, C) */
     uint16_t *inp_bf16, *weight_bf16, *dout_bf16;
-    MatmulWeight packed;
+    Linear packed;
     MatmulPrecision precision;
 #ifdef HAVE_DNNL
     struct Onednn *onednn;
@@ -37,14 +37,13 @@ static void gemm_ours(void *context) {
 static void gemm_ours_packed(void *context) {
     Gemm *g = context;
     const bool bf16 = g->precision == MATMUL_BF16;
-    const MatmulInput inp = bf16 ? matmul_halves(g->inp_bf16) : matmul_floats(g->inp);
-    const MatmulInput dout = bf16 ? matmul_halves(g->dout_bf16) : matmul_floats(g->dout);
+    const Operand inp = bf16 ? operand_halves(g->inp_bf16) : operand_floats(g->inp);
+    const Operand dout = bf16 ? operand_halves(g->dout_bf16) : operand_floats(g->dout);
     if (g->product == FORWARD)
-        matmul_forward_packed((MatmulOutput){g->out, NULL, NULL, NULL}, inp, &g->packed, g->N);
+        linear_forward((MatmulOutput){.out = operand_floats(g->out)}, inp, &g->packed, g->N);
     if (g->product == INPUT_GRADIENT)
-        matmul_backward_input_packed((MatmulOutput){g->dinp, NULL, NULL, NULL}, dout, &g->packed, g->N);
-    if (g->product == WEIGHT_GRADIENT)
-        matmul_backward_weight_from(g->dweight, dout, inp, g->N, g->C, g->OC, g->precision);
+        linear_backward_input((MatmulOutput){.out = operand_floats(g->dinp)}, dout, &g->packed, g->N);
+    if (g->product == WEIGHT_GRADIENT) linear_backward_weight(g->dweight, dout, inp, &g->packed, g->N);
 }
 
 #ifdef HAVE_CBLAS
@@ -217,10 +216,10 @@ static void bench_layer_products(int64_t N, int64_t OC, int64_t C) {
                 printf("%*s", bf16 ? 45 : 60, "");
                 continue;
             }
-            matmul_pack_weight(&g.packed, g.weight, C, OC, g.precision);
+            g.packed = (Linear){.values = g.weight, .C = C, .OC = OC, .precision = g.precision};
+            linear_pack(&g.packed);
             bench_product(&g, names[bf16]);
-            matmul_free_weight(&g.packed);
-            g.packed = (MatmulWeight){0};
+            linear_free(&g.packed);
         }
         printf("\n");
     }

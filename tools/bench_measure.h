@@ -141,7 +141,7 @@ static float *random_floats(int64_t n, uint16_t **bf16) {
     float *x = check_malloc((size_t)n * sizeof *x);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] = rng_uniform(1, RNG_STREAM_TEST, (uint64_t)i) - 0.5f;
-    if (bf16) matmul_to_bf16(*bf16 = check_malloc((size_t)n * sizeof **bf16), x, n);
+    if (bf16) operand_write(operand_halves(*bf16 = check_malloc((size_t)n * sizeof **bf16)), 0, x, n);
     return x;
 }
 
