@@ -6,7 +6,7 @@
        3. forward, loss and backward through the whole model
        4. sampling text
        5. the trainer one step, and validation
-       6. main        the loop of steps; gpt/run.h is what surrounds it: run folder, checkpoints, dry run
+       6. main        the loop of steps; gpt/run.h is what surrounds it: run folder, dry run, and resume.h checkpoints
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
@@ -41,6 +41,7 @@
 #include "gpt/optimizer.h"
 #include "gpt/parallel.h"
 #include "gpt/checkpoint.h"
+#include "gpt/moments.h"
 #include "gpt/log.h"
 
 /* ============================================================================================ 1. layers ==== */
@@ -695,12 +696,16 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
 
 /* ========================================================================================= 5. the trainer ==== */
 
+typedef struct Saver Saver;
+
 typedef struct {
     Options *options;
     OptionSet *option_set;
     Model model;
-    float *mean, *square;                /* AdamW's moments, laid out as the weights */
-    int64_t step, saved_step;            /* optimizer steps done; those in the newest checkpoint, 0: none */
+    FloatRange *owned; /* (owned_count) parts of the vector of parameters whose moments are here */
+    int owned_count;
+    float *mean, *square;     /* AdamW's moments of the owned parameters, one range after the other */
+    int64_t step, saved_step; /* optimizer steps done; those in the newest checkpoint, 0: none */
     int64_t step_sequences, micro_steps; /* sequences of a step over all ranks; micro-steps of each rank */
     Dataset train, val;
     Tokenizer *tokenizer;      /* NULL when the data has none */
@@ -708,6 +713,7 @@ typedef struct {
     double peak_flops;         /* of this machine, measured at the start */
     double seconds;            /* spent in training steps since the run began, over all its resumes */
     double last_val_loss;
+    Saver *saver;    /* writes checkpoints beside the training, see resume.h */
     LossWatch watch; /* the latest losses, and what was skipped */
     Log log;
 } Trainer;
@@ -860,7 +866,8 @@ static bool between_steps(Trainer *t) {
     }
     /* While steps are skipped nothing changes, and the checkpoints from before the trouble must not make room for it. */
     if (o->save_every && t->step % o->save_every == 0 && !last && !t->watch.skipped_in_a_row)
-        save_checkpoint(t);
+        save_checkpoint(t, false);
+    save_continue(t, false);
     return true;
 }
 
@@ -877,10 +884,13 @@ void train(Trainer *t) {
     while (going && t->step < o->steps) {
         if (!(going = train_step(t, &line))) break;
         if (parallel_rank() == 0) log_train(&t->log, &line);
-        if (t->watch.skipped_in_a_row >= o->max_skipped) diagnose_and_die(t, &line);
+        if (t->watch.skipped_in_a_row >= o->max_skipped) {
+            save_continue(t, true);
+            diagnose_and_die(t, &line);
+        }
         going = between_steps(t);
     }
-    if (!resumed_at_end) save_checkpoint(t);
+    if (!resumed_at_end) save_checkpoint(t, true), check_saved(t);
     if (going)
         write_summary(t);
     else

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <time.h>
 #include "../gpt/checkpoint.h"
+#include "../gpt/moments.h"
 #include <limits.h>
 #include "harness.h"
 
@@ -325,7 +326,7 @@ static void test_checkpoint_sums_are_xxh64(void) {
         char error[CHECKPOINT_ERROR_SIZE] = "";
         uint64_t sum = 0;
         checkpoint_test_spill(path, bytes, (size_t)cases[i].size);
-        CHECK(checkpoint_sum_file(path, false, &sum, error) && sum == cases[i].sum,
+        CHECK(file_sum(path, false, &sum, error) && sum == cases[i].sum,
               "%d bytes: %016" PRIx64 ", expected %016" PRIx64 " %s", cases[i].size, sum, cases[i].sum,
               error);
     }
@@ -505,6 +506,109 @@ static void test_checkpoint_survives_kill(void) {
     REQUIRE(checkpoint_test_save(run, newest + 1, error), "%s", error);
 }
 
+/* ---- the optimizer's state in parts ---- */
+
+/* A table like a small model's: matrices and vectors one after the other. */
+static TensorTable moments_test_table(Tensor tensors[4]) {
+    static const int64_t shapes[4][2] = {{7, 5}, {11, 0}, {3, 3}, {1, 0}};
+    TensorTable table = {.tensors = tensors, .count = 4};
+    for (int i = 0; i < 4; i++) {
+        tensors[i] = (Tensor){
+            .rank = shapes[i][1] ? 2 : 1, .shape = {shapes[i][0], shapes[i][1]}, .offset = table.floats};
+        tensors[i].count = (size_t)shapes[i][0] * (size_t)(shapes[i][1] ? shapes[i][1] : 1);
+        snprintf(tensors[i].name, sizeof tensors[i].name, "layers.%d.weight", i);
+        table.floats += tensors[i].count;
+    }
+    return table;
+}
+
+/* The ranges of part `part` of `parts` when every bucket of 16 floats is divided among all parts. */
+static int moments_test_ranges(FloatRange ranges[8], size_t floats, int part, int parts) {
+    int count = 0;
+    for (size_t bucket = 0; bucket < floats; bucket += 16) {
+        size_t size = floats - bucket < 16 ? floats - bucket : 16;
+        FloatRange r = {bucket + size * (size_t)part / (size_t)parts,
+                        bucket + size * (size_t)(part + 1) / (size_t)parts};
+        if (r.begin < r.end) ranges[count++] = r;
+    }
+    return count;
+}
+
+static void test_moments_reshard(void) {
+    Tensor tensors[4];
+    const TensorTable table = moments_test_table(tensors);
+    const size_t n = table.floats;
+    float *mean = test_normal(n, 1, 1), *square = test_normal(n, 1, 2), part_mean[64], part_square[64];
+    char error[CHECKPOINT_ERROR_SIZE] = "", folder[256];
+    uint64_t sum, again;
+    FloatRange ranges[8];
+    for (int parts = 1; parts <= 5; parts++) {
+        snprintf(folder, sizeof folder, "%s", test_folder());
+        for (int part = 0; part < parts; part++) { /* a process for each writes what it holds */
+            Moments m = {&table, ranges, moments_test_ranges(ranges, n, part, parts), part_mean, part_square};
+            size_t held = 0;
+            for (int r = 0; r < m.range_count; r++)
+                for (size_t i = ranges[r].begin; i < ranges[r].end; i++, held++)
+                    part_mean[held] = mean[i], part_square[held] = square[i];
+            REQUIRE(moments_write(folder, part, parts, &m, &sum, error), "%s", error);
+            char name[64];
+            moments_part_name(name, part, parts);
+            CHECK(file_sum(checkpoint_test_path(folder, name), false, &again, error) && sum == again,
+                  "the sum while writing is not the file's");
+        }
+        for (int readers = 1; readers <= 5; readers++)
+            for (int reader = 0; reader < readers; reader++) {
+                Moments m = {&table, ranges, moments_test_ranges(ranges, n, reader, readers), part_mean,
+                             part_square};
+                memset(part_mean, 0, sizeof part_mean), memset(part_square, 0, sizeof part_square);
+                REQUIRE(moments_read(folder, parts, &m, error), "%s", error);
+                size_t held = 0, wrong = 0;
+                for (int r = 0; r < m.range_count; r++)
+                    for (size_t i = ranges[r].begin; i < ranges[r].end; i++, held++)
+                        wrong += part_mean[held] != mean[i] || part_square[held] != square[i];
+                CHECK(wrong == 0, "%d parts, reader %d of %d: %zu of %zu numbers differ", parts, reader,
+                      readers, wrong, held);
+            }
+    }
+    free(mean), free(square);
+}
+
+static void test_moments_refuse_what_does_not_fit(void) {
+    Tensor tensors[4];
+    TensorTable table = moments_test_table(tensors);
+    const size_t n = table.floats;
+    float memory[64] = {0}, other[64] = {0};
+    const char *folder = test_folder();
+    char error[CHECKPOINT_ERROR_SIZE] = "";
+    uint64_t sum;
+    const FloatRange all = {0, n}, first = {0, 20}, second = {20, n}, late = {21, n}, early = {19, n};
+    const struct {
+        FloatRange range; /* of the second part */
+        const char *says;
+    } cases[] = {{late, "number 20 of 56 of 'mean' is missing"},
+                 {early, "number 20 of 56 of 'mean' is there twice"}};
+    Moments wanted = {&table, &all, 1, memory, other}, part = {&table, &first, 1, memory, other};
+    REQUIRE(moments_write(folder, 0, 2, &part, &sum, error), "%s", error);
+    CHECK(!moments_read(folder, 2, &wanted, error) && strstr(error, "optimizer-00001-of-00002.safetensors"),
+          "'%s' should name the missing part", error);
+    for (size_t i = 0; i < 2; i++) {
+        part.ranges = &cases[i].range;
+        REQUIRE(moments_write(folder, 1, 2, &part, &sum, error), "%s", error);
+        CHECK(!moments_read(folder, 2, &wanted, error) && strstr(error, cases[i].says),
+              "'%s' should say '%s'", error, cases[i].says);
+    }
+    part.ranges = &second;
+    REQUIRE(moments_write(folder, 1, 2, &part, &sum, error), "%s", error);
+    CHECK(moments_read(folder, 2, &wanted, error), "%s", error);
+    tensors[2].shape[0] = 9, tensors[2].shape[1] = 1; /* as many numbers, another model */
+    CHECK(!moments_read(folder, 2, &wanted, error) &&
+              strstr(error, "layers.2.weight' has shape (3, 3), the model's"),
+          "'%s'", error);
+    snprintf(tensors[2].name, sizeof tensors[2].name, "other");
+    CHECK(!moments_read(folder, 2, &wanted, error) && strstr(error, "which this model does not have"), "'%s'",
+          error);
+}
+
 #define CHECKPOINT_TESTS(TEST)                                                                               \
     TEST(safetensors_round_trip)                                                                             \
     TEST(safetensors_of_the_python_package)                                                                  \
@@ -517,6 +621,8 @@ static void test_checkpoint_survives_kill(void) {
     TEST(checkpoint_leftovers)                                                                               \
     TEST(checkpoint_prune)                                                                                   \
     TEST(checkpoint_full_disk)                                                                               \
-    TEST(checkpoint_survives_kill)
+    TEST(checkpoint_survives_kill)                                                                           \
+    TEST(moments_reshard)                                                                                    \
+    TEST(moments_refuse_what_does_not_fit)
 
 #endif
