@@ -101,7 +101,7 @@ $(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
 $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
 	$(EMULATE) $< -x none $(P)build/reference.o -o $@ -lm
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
-	$(CUDA) $< build/reference.o -o $@
+	$(CUDA) $< build/reference.o -o $@ -lcublasLt
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
 test_gpu: build/test_gpu

@@ -275,9 +275,8 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
     state.body = std::move(body);
     state.shared_size = shared;
     state.random = state.random ? state.random : 88172645463325252u;
-    void *memory = nullptr;
-    if (posix_memalign(&memory, 128, shared ? shared : 1) != 0) die("emulator: out of memory");
-    state.shared = (unsigned char *)memory;
+    state.shared = (unsigned char *)malloc(shared ? shared : 1);
+    if (!state.shared) die("emulator: out of memory");
     while ((int)state.pool.size() < state.threads) state.pool.push_back(new_thread((int)state.pool.size()));
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
@@ -285,7 +284,7 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
                 state.block_index = dim3(x, y, z);
                 run_block();
             }
-    free(memory);
+    free(state.shared);
     state.current = nullptr;
 }
 

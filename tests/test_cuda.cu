@@ -6,6 +6,7 @@
 #include "test_cuda.h"
 #include "test_cuda_emulate.h"
 #include "test_cuda_laser.h"
+#include "test_cuda_layers.h"
 
 struct Test {
     const char *name;
@@ -13,7 +14,7 @@ struct Test {
 };
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW)};
+static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

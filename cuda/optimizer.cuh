@@ -1,0 +1,73 @@
+/* optimizer.cuh: the global gradient norm and AdamW, as in gpt/optimizer.h.
+
+   sum_device(result, partial, x, n, squares, stream)   result (1, double) = sum of x or of its squares, in a fixed order
+   adamw_update(parameter, operand, gradient, mean, square, n, settings, stream)
+                                 one update; operand: the new value as the matrix products read it, rounded to nearest */
+#ifndef CUDA_OPTIMIZER_CUH
+#define CUDA_OPTIMIZER_CUH
+
+#include "device.h"
+
+enum { SUM_CHUNK = 1 << 16, SUM_THREADS = 256 };
+
+static inline int64_t sum_chunks(int64_t n) { return (n + SUM_CHUNK - 1) / SUM_CHUNK; }
+
+/* partial (chunks): a block's chunk, in double. */
+template <typename F> __global__ void sum_chunk_kernel(double *partial, const F *x, int64_t n, bool squares) {
+    double *scratch = shared_memory<double>(), sum = 0;
+    const int64_t begin = (int64_t)blockIdx.x * SUM_CHUNK,
+                  end = begin + SUM_CHUNK < n ? begin + SUM_CHUNK : n;
+    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
+        sum += squares ? (double)x[i] * (double)x[i] : (double)x[i];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+/* partial (sum_chunks(n)) is scratch. */
+static inline void sum_device(double *result, double *partial, const float *x, int64_t n, bool squares,
+                              cudaStream_t stream) {
+    LAUNCH(sum_chunk_kernel<float>, dim3((unsigned)sum_chunks(n)), dim3(SUM_THREADS),
+           WARP_SIZE * sizeof(double), stream, partial, x, n, squares);
+    if (sum_chunks(n) > SUM_CHUNK) die("a sum of %lld numbers; the two stages hold 2^32", (long long)n);
+    LAUNCH(sum_chunk_kernel<double>, dim3(1), dim3(SUM_THREADS), WARP_SIZE * sizeof(double), stream, result,
+           (const double *)partial, sum_chunks(n), false);
+}
+
+struct AdamWStep { /* what is the same for all elements: see adamw_update of gpt/optimizer.h */
+    float beta1, beta2, new1, new2, eps, keep, rate, unbias, gradient_scale;
+};
+
+static inline AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, double weight_decay,
+                                   double gradient_scale, int64_t step) {
+    return AdamWStep{(float)beta1,
+                     (float)beta2,
+                     (float)(1 - beta1),
+                     (float)(1 - beta2),
+                     (float)eps,
+                     (float)(1 - lr * weight_decay),
+                     (float)(lr / (1 - pow(beta1, (double)step))),
+                     (float)(1 / sqrt(1 - pow(beta2, (double)step))),
+                     (float)gradient_scale};
+}
+
+template <typename S>
+__global__ void adamw_kernel(float *parameter, S *operand, const float *gradient, float *mean, float *square,
+                             int64_t n, AdamWStep s) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const float g = gradient[i] * s.gradient_scale;
+    const float m = mean[i] = s.beta1 * mean[i] + s.new1 * g;
+    const float v = square[i] = s.beta2 * square[i] + s.new2 * g * g;
+    const float p = parameter[i] = s.keep * parameter[i] - s.rate * m / (sqrtf(v) * s.unbias + s.eps);
+    if (operand) operand[i] = from_float<S>(p);
+}
+
+/* operand NULL where the parameter is its own operand. */
+template <typename S>
+void adamw_update(float *parameter, S *operand, const float *gradient, float *mean, float *square, int64_t n,
+                  const AdamWStep &step, cudaStream_t stream) {
+    LAUNCH(adamw_kernel<S>, dim3(blocks_for(n, 256)), dim3(256), 0, stream, parameter, operand, gradient,
+           mean, square, n, step);
+}
+
+#endif

@@ -1,0 +1,259 @@
+/* Tests of the other kernels (cuda/layers.cuh, loss.cuh, optimizer.cuh, matmul.cuh) against float64, in float32 and in
+   bf16, at sizes that divide nothing. What a kernel should add to starts with numbers in it. */
+#ifndef TESTS_TEST_CUDA_LAYERS_H
+#define TESTS_TEST_CUDA_LAYERS_H
+
+#include "../cuda/layers.cuh"
+#include "../cuda/loss.cuh"
+#include "../cuda/matmul.cuh"
+#include "../cuda/optimizer.cuh"
+#include "test_cuda.h"
+
+template <typename S> static double cuda_bound() { return sizeof(S) == 2 ? 1e-5 : 1e-12; }
+
+/* A buffer that holds x, rounded to S there and here. */
+template <typename S> struct Input : Buffer<S> {
+    Floats x;
+    explicit Input(Floats values) : Buffer<S>(values.size()), x(values) { upload(*this, x); }
+};
+
+static std::vector<int32_t> test_tokens(size_t n, int V) {
+    std::vector<int32_t> tokens(n);
+    for (size_t i = 0; i < n; i++) /* half of them one token */
+        tokens[i] = i % 2 ? 3 : (int32_t)(rng_bits(5, RNG_STREAM_TEST, i) % (uint64_t)V);
+    return tokens;
+}
+
+static void check_cuda(const Floats &got, const Doubles &want, double bound, const char *what) {
+    const double error = error_of(got, want);
+    CHECK(error <= bound, "%s: normalised mean squared error %.3g, allowed %.3g", what, error, bound);
+}
+
+static void test_cuda_embedding_matches_float64(void) {
+    enum { B = 3, T = 21, N = B * T, C = 150, V = 40 };
+    Input<float> embed(normal_floats(V * C, 1, 1)), position(normal_floats(T * C, 1, 2)),
+        dout(normal_floats(N * C, 1, 3));
+    Input<float> dembed(normal_floats(V * C, 1, 4)), dposition(normal_floats(T * C, 1, 5));
+    const std::vector<int32_t> tokens = test_tokens(N, V);
+    Buffer<int32_t> ids(N), place(N), first(N + 1);
+    Buffer<float> out(N * C);
+    copy_to_device(ids.data, tokens.data(), N * sizeof(int32_t), 0);
+    Doubles want(N * C), dwant = to_doubles(dembed.x), pwant = to_doubles(dposition.x);
+    for (size_t i = 0; i < N * C; i++) {
+        const size_t row = (size_t)tokens[i / C] * C + i % C, place_row = i % (T * C);
+        want[i] = (double)embed.x[row] + position.x[place_row];
+        dwant[row] += dout.x[i], pwant[place_row] += dout.x[i];
+    }
+    embedding_forward(out.data, ids.data, embed.data, position.data, N, T, C, 0);
+    check_cuda(download(out), want, 1e-12, "out");
+    std::vector<int32_t> host_place(N), host_first(N + 1), count(V);
+    TokenBuckets buckets = {host_place.data(), host_first.data(), 0};
+    token_buckets(&buckets, tokens.data(), N, V, count.data());
+    copy_to_device(place.data, host_place.data(), N * sizeof(int32_t), 0);
+    copy_to_device(first.data, host_first.data(), (N + 1) * sizeof(int32_t), 0);
+    buckets.place = place.data, buckets.first = first.data;
+    embedding_backward(dembed.data, dposition.data, dout.data, ids.data, buckets, B, T, C, 0);
+    check_cuda(download(dembed), dwant, 1e-12, "dembed");
+    check_cuda(download(dposition), pwant, 1e-12, "dposition");
+}
+
+template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
+    const size_t n = (size_t)(N * C);
+    Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2)),
+        dx(normal_floats(n, 1, 4));
+    Input<float> dweight(normal_floats((size_t)C, 1, 5));
+    Input<S> dout(normal_floats(n, 1, 3));
+    Buffer<S> out(n), again(n), operand(n);
+    Buffer<float> rstd((size_t)N), partial((size_t)(rmsnorm_chunks(N) * C));
+    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x);
+    for (int64_t t = 0; t < N; t++) {
+        const size_t row = (size_t)(t * C);
+        double squares = 0, dot = 0;
+        for (int c = 0; c < C; c++) squares += (double)x.x[row + c] * x.x[row + c];
+        const double r = 1 / sqrt(squares / C + 1e-6);
+        for (int c = 0; c < C; c++) dot += (double)dout.x[row + c] * weight.x[c] * x.x[row + c];
+        for (int c = 0; c < C; c++) {
+            want[row + c] = x.x[row + c] * r * weight.x[c];
+            dwant[row + c] += r * ((double)dout.x[row + c] * weight.x[c] - x.x[row + c] * r * r * dot / C);
+            wwant[c] += (double)dout.x[row + c] * x.x[row + c] * r;
+        }
+    }
+    rmsnorm_forward(out.data, rstd.data, x.data, weight.data, N, C, 0);
+    rmsnorm_again(again.data, rstd.data, x.data, weight.data, N, C, 0);
+    rmsnorm_backward(dx.data, operand.data, dweight.data, partial.data, dout.data, x.data, rstd.data,
+                     weight.data, N, C, 0);
+    check_cuda(download(out), want, cuda_bound<S>(), "out");
+    CHECK(download(again) == download(out), "N %d C %d: the second time differs", (int)N, C);
+    check_cuda(download(dx), dwant, 1e-12, "dx");
+    check_cuda(download(operand), dwant, cuda_bound<S>(), "dx as operand");
+    check_cuda(download(dweight), wwant, 1e-12, "dweight");
+}
+
+static void test_cuda_rmsnorm_matches_float64(void) {
+    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
+}
+
+template <typename S> static void cuda_rope() {
+    enum { B = 2, T = 9, N = B * T, H = 3, D = 10, A = H * D };
+    Input<S> qkv(normal_floats(N * 3 * A, 1, 1));
+    Floats angles(T * D);
+    for (int i = 0; i < T * D; i += 2) angles[i] = cosf((float)i), angles[i + 1] = sinf((float)i);
+    Input<float> turn(angles);
+    Doubles want = to_doubles(qkv.x);
+    for (int n = 0; n < N; n++)
+        for (int head = 0; head < 2 * H; head++)
+            for (int d = 0; d < D / 2; d++) {
+                double *x = &want[n * 3 * A + head * D], a = x[d], b = x[d + D / 2];
+                const double cosine = turn.x[n % T * D + 2 * d], sine = turn.x[n % T * D + 2 * d + 1];
+                x[d] = a * cosine - b * sine, x[d + D / 2] = b * cosine + a * sine;
+            }
+    rope_rotate(qkv.data, turn.data, 1, N, T, H, D, 0);
+    check_cuda(download(qkv), want, cuda_bound<S>(), "turned");
+    rope_rotate(qkv.data, turn.data, -1, N, T, H, D, 0);
+    check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
+}
+
+static void test_cuda_rope_matches_float64(void) { cuda_rope<float>(), cuda_rope<bf16>(); }
+
+/* The activation of x (and of the factor u with swiglu), in double. */
+static double activation_double(double x, double u, int kind) {
+    if (kind == GPU_RELU) return x > 0 ? x : 0;
+    if (kind == GPU_SWIGLU) return x / (1 + exp(-x)) * u;
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+template <typename S> static void cuda_activation(int kind) {
+    const int N = 37, F = 45, U = kind == GPU_SWIGLU ? 2 * F : F;
+    Input<S> up(normal_floats((size_t)(N * U), 2, 1)), dhidden(normal_floats((size_t)(N * F), 1, 2));
+    Buffer<S> hidden((size_t)(N * F)), dup((size_t)(N * U));
+    Doubles want((size_t)(N * F)), dwant((size_t)(N * U));
+    for (int i = 0; i < N * F; i++) {
+        const size_t at = (size_t)(i / F * U + i % F);
+        const double x = up.x[at], u = kind == GPU_SWIGLU ? up.x[at + F] : 0, h = 1e-6;
+        want[i] = activation_double(x, u, kind);
+        dwant[at] =
+            dhidden.x[i] * (activation_double(x + h, u, kind) - activation_double(x - h, u, kind)) / (2 * h);
+        if (kind == GPU_SWIGLU) dwant[at + F] = dhidden.x[i] * x / (1 + exp(-x));
+    }
+    activation_forward(hidden.data, up.data, N, F, kind, 0);
+    activation_backward(dup.data, dhidden.data, up.data, N, F, kind, 0);
+    check_cuda(download(hidden), want, cuda_bound<S>(), "hidden");
+    check_cuda(download(dup), dwant, cuda_bound<S>(), "dup");
+}
+
+static void test_cuda_activations_match_float64(void) {
+    for (int kind = GPU_GELU; kind <= GPU_SWIGLU; kind++)
+        cuda_activation<float>(kind), cuda_activation<bf16>(kind);
+}
+
+template <typename S> static void cuda_loss(int V) {
+    enum { N = 5 };
+    Input<float> logits(normal_floats((size_t)(N * V), 6, 1));
+    Buffer<float> losses(N);
+    Buffer<S> dlogits((size_t)(N * V));
+    Buffer<int32_t> targets(N);
+    const std::vector<int32_t> ids = {0, V - 1, V / 2, V / 3, 0};
+    copy_to_device(targets.data, ids.data(), N * sizeof(int32_t), 0);
+    Doubles want(N), dwant((size_t)(N * V));
+    const float scale = 0.125f;
+    for (int n = 0; n < N; n++) {
+        const float *row = &logits.x[(size_t)n * V];
+        double sum = 0;
+        for (int v = 0; v < V; v++) sum += exp((double)row[v]);
+        want[n] = log(sum) - row[ids[n]];
+        for (int v = 0; v < V; v++)
+            dwant[(size_t)n * V + v] = scale * (exp((double)row[v]) / sum - (v == ids[n]));
+    }
+    cross_entropy(losses.data, dlogits.data, logits.data, targets.data, scale, N, V, 0);
+    check_cuda(download(losses), want, 1e-12, "losses");
+    check_cuda(download(dlogits), dwant, cuda_bound<S>(), "dlogits");
+    Buffer<float> only(N);
+    cross_entropy(only.data, (S *)nullptr, logits.data, targets.data, 0, N, V,
+                  0); /* validation writes no gradient */
+    CHECK(download(only) == download(losses), "V %d: losses differ without their gradient", V);
+}
+
+static void test_cuda_cross_entropy_matches_float64(void) {
+    cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777);
+}
+
+static void test_cuda_sums_match_float64(void) {
+    for (size_t n = 1; n < 200000; n = n * 19 + 1) {
+        Input<float> x(normal_floats(n, 3, 1));
+        Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
+        double sum = 0, squares = 0, got;
+        for (float y : x.x) sum += y, squares += (double)y * y;
+        sum_device(result.data, partial.data, x.data, (int64_t)n, true, 0);
+        copy_to_host(&got, result.data, sizeof got, 0);
+        CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
+              squares);
+        sum_device(result.data, partial.data, x.data, (int64_t)n, false, 0);
+        copy_to_host(&got, result.data, sizeof got, 0);
+        CHECK(fabs(got - sum) <= 1e-12 * squares, "n %zu: sum %.17g, expected %.17g", n, got, sum);
+    }
+}
+
+static void test_cuda_adamw_matches_float64(void) {
+    enum { N = 1000 };
+    const double lr = 0.01, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1, clip = 0.5;
+    Input<float> parameter(normal_floats(N, 1, 1)), gradient(normal_floats(N, 1, 2)), mean(Floats(N, 0)),
+        square(Floats(N, 0));
+    Buffer<bf16> operand(N);
+    Doubles p = to_doubles(parameter.x), m(N, 0), v(N, 0);
+    for (int64_t step = 1; step <= 3; step++) {
+        adamw_update(parameter.data, operand.data, gradient.data, mean.data, square.data, N,
+                     adamw_step(lr, beta1, beta2, eps, decay, clip, step), 0);
+        for (size_t i = 0; i < N; i++) {
+            const double g = clip * gradient.x[i];
+            m[i] = beta1 * m[i] + (1 - beta1) * g, v[i] = beta2 * v[i] + (1 - beta2) * g * g;
+            p[i] -= lr * decay * p[i] + lr * (m[i] / (1 - pow(beta1, (double)step))) /
+                                            (sqrt(v[i] / (1 - pow(beta2, (double)step))) + eps);
+        }
+    }
+    check_cuda(download(parameter), p, 1e-12, "parameter");
+    check_cuda(download(mean), m, 1e-12, "mean");
+    check_cuda(download(square), v, 1e-12, "square");
+    check_cuda(download(operand), p, 1e-5, "parameter as operand");
+}
+
+template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
+    Input<S> x(normal_floats((size_t)(N * K), 1, 1)), w(normal_floats((size_t)(M * K), 1, 2)),
+        dout(normal_floats((size_t)(N * M), 1, 3));
+    Input<float> residual(normal_floats((size_t)(N * M), 1, 4)), dw(normal_floats((size_t)(M * K), 1, 5));
+    Buffer<float> out((size_t)(N * M));
+    Buffer<S> plain((size_t)(N * M)), dx((size_t)(N * K));
+    Doubles want((size_t)(N * M)), dxwant((size_t)(N * K)), dwwant = to_doubles(dw.x);
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t m = 0; m < M; m++)
+            for (int64_t k = 0; k < K; k++) {
+                want[(size_t)(n * M + m)] += (double)x.x[(size_t)(n * K + k)] * w.x[(size_t)(m * K + k)];
+                dxwant[(size_t)(n * K + k)] += (double)dout.x[(size_t)(n * M + m)] * w.x[(size_t)(m * K + k)];
+                dwwant[(size_t)(m * K + k)] += (double)dout.x[(size_t)(n * M + m)] * x.x[(size_t)(n * K + k)];
+            }
+    matmul_forward(plain.data, (const S *)nullptr, x.data, w.data, N, K, M, 0);
+    check_cuda(download(plain), want, cuda_bound<S>(), "out");
+    for (size_t i = 0; i < want.size(); i++) want[i] += residual.x[i];
+    matmul_forward(out.data, (const float *)residual.data, x.data, w.data, N, K, M, 0);
+    check_cuda(download(out), want, 1e-12, "out + residual");
+    matmul_backward_input(dx.data, dout.data, w.data, N, K, M, 0);
+    check_cuda(download(dx), dxwant, cuda_bound<S>(), "dx");
+    matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, 0);
+    check_cuda(download(dw), dwwant, 1e-12, "dw");
+}
+
+/* Sizes that are multiples of 8, as cuBLASLt asks of bf16; float32 takes any. */
+static void test_cuda_matmul_matches_float64(void) {
+    cuda_matmul<float>(7, 5, 3), cuda_matmul<float>(64, 48, 80), cuda_matmul<bf16>(40, 64, 24);
+}
+
+#define CUDA_LAYERS_TESTS(TEST)                                                                              \
+    TEST(cuda_embedding_matches_float64)                                                                     \
+    TEST(cuda_rmsnorm_matches_float64)                                                                       \
+    TEST(cuda_rope_matches_float64)                                                                          \
+    TEST(cuda_activations_match_float64)                                                                     \
+    TEST(cuda_cross_entropy_matches_float64)                                                                 \
+    TEST(cuda_sums_match_float64)                                                                            \
+    TEST(cuda_adamw_matches_float64)                                                                         \
+    TEST(cuda_matmul_matches_float64)
+
+#endif
