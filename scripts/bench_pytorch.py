@@ -7,13 +7,14 @@ Each PYTHON is an interpreter; one that is absent or has no PyTorch is named and
 train_gpt.c: the same sizes, RMSNorm, rope or learned positions, gelu (tanh form), tied output, no biases; a step is
 micro-steps (forward, loss, backward) until 65,536 tokens have accumulated, then clipping and AdamW, at the best time
 of each. PyTorch gets what is fastest in it: scaled_dot_product_attention and fused AdamW where the version has them,
-for bf16 the better of autocast and a model whose parameters are bf16. LASER is written as in the paper:
+for bf16 the better of autocast and a model whose parameters are bf16, and a malloc that keeps memory instead of giving
+it back to the system and faulting it in again (a tenth faster than the default). LASER is written as in the paper:
 log(softmax(QK') exp(V - max)) + max. With a PyTorch that has torch.compile the steps are timed with it as well, every
 block compiled (it needs a C++ compiler and Python's headers).
 
-To the JSON file it adds pytorch/VERSION/step/MODEL/DTYPE/ATTENTION (tokens/s), VERSION being 1.13, 2.4, 2.4-compile, ..., and,
-where the file has our own step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION = ours / theirs; without VERSION for the first
-interpreter.
+To the JSON file it adds pytorch/VERSION/step/MODEL/DTYPE/ATTENTION (tokens/s), VERSION being 1.13, 2.4, 2.4-compile, ...,
+and, where the file has our own step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION = ours / theirs; without VERSION for
+the first interpreter.
 """
 import argparse
 import json
@@ -151,11 +152,11 @@ def work(name, dtype, way, batch, quick):
         call(*arguments)
         best[what] = min(best[what], time.perf_counter() - start)
 
-    for laser in (False, True) if way == "compile" else (False,):
-        loss = micro_step(laser)  # memory appears, kernels are chosen
+    for laser in (False, True):
+        loss = micro_step(laser)  # memory appears, kernels are chosen or compiled
     update()
     start, turns = time.perf_counter(), 0
-    while turns < (1 if quick else 2) or time.perf_counter() - start < (2 if quick else 12):
+    while turns < 2 or time.perf_counter() - start < (2 if quick else 12):
         for kind in KINDS if turns % 2 == 0 else KINDS[::-1]:
             timed(kind, micro_step, kind == "laser")
         timed("update", update)
@@ -190,8 +191,11 @@ def find_version(python):
 def run_case(python, name, dtype, way, arguments):
     command = [shutil.which(python), os.path.abspath(__file__), "--case", name, dtype, way]
     command += ["--batch", str(arguments.batch)] + (["--quick"] if arguments.quick else [])
+    keep = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}  # glibc's
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout)
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=arguments.timeout, env={**os.environ, **keep}
+        )
     except subprocess.TimeoutExpired:
         print(f"  {name}/{dtype} {way}: more than {arguments.timeout} s, left out")
         return None
@@ -228,17 +232,19 @@ class Table:
 def report(table, label, first, name, dtype, times, arguments):
     """One line of standard, LASER and their ratio."""
     micro_steps = max(1, STEP_TOKENS // (arguments.batch * MODELS[name][5]))
-    line = f"{label:<22}{name + '/' + dtype:<16}"
+    line, version = f"{label:<22}{name + '/' + dtype:<16}", label.split()[0]
     for kind in KINDS:
         seconds = micro_steps * times[kind] + times["update"]
         rate = micro_steps * arguments.batch * MODELS[name][5] / seconds
         peak, ours = table.value(f"peak/{dtype}"), table.value(f"step/{name}/{dtype}/{kind}")
         share = rate * flops_per_token(name) / (1e9 * peak) if peak else None
-        table.add(f"pytorch/{label.split()[0]}/step/{name}/{dtype}/{kind}", rate, "tokens/s", share)
+        table.add(f"pytorch/{version}/step/{name}/{dtype}/{kind}", rate, "tokens/s", share)
         if ours:
-            table.add(f"vs_pytorch/{'' if first else label.split()[0] + '/'}{name}/{dtype}/{kind}", ours / rate, "ratio")
+            place = "" if first else version + "/"
+            table.add(f"vs_pytorch/{place}{name}/{dtype}/{kind}", ours / rate, "ratio")
         line += f"{rate:12.1f}" + (f"{ours / rate:8.2f} x" if ours else f"{'-':>10}")
-    print(f"{line}{times['laser'] / times['standard']:10.3f}{1e3 * times['standard']:12.0f}{1e3 * times['update']:11.0f}", flush=True)
+    ratio, micro, update = times["laser"] / times["standard"], 1e3 * times["standard"], 1e3 * times["update"]
+    print(f"{line}{ratio:10.3f}{micro:12.0f}{update:11.0f}", flush=True)
 
 
 def bench(python, version, first, table, arguments):
@@ -246,15 +252,17 @@ def bench(python, version, first, table, arguments):
     for name in MODELS:
         for dtype in ("fp32", "bf16"):
             ways = ["pure", "autocast"] if dtype == "bf16" else ["plain"]
-            wanted = [w for w in ways + ["compile"] * modern if arguments.filter in f"pytorch/{version}/step/{name}/{dtype}/{w}"]
-            eager = [(t, w) for w in wanted if w != "compile" for t in [run_case(python, name, dtype, w, arguments)] if t]
+            case = f"pytorch/{version}/step/{name}/{dtype}/"
+            results = {}
+            for way in ways + ["compile"] * modern:
+                if arguments.filter in case + way:
+                    results[way] = run_case(python, name, dtype, way, arguments)
+            eager = {way: times for way, times in results.items() if times and way != "compile"}
             if eager:
-                times, way = min(eager, key=lambda e: e[0]["standard"] + e[0]["laser"])
-                report(table, version if way == "plain" else f"{version} {way}", first, name, dtype, times, arguments)
-            if "compile" in wanted:
-                times = run_case(python, name, dtype, "compile", arguments)
-                if times:
-                    report(table, f"{version}-compile", False, name, dtype, times, arguments)
+                way = min(eager, key=lambda w: eager[w]["standard"] + eager[w]["laser"])
+                report(table, f"{version} {way}", first, name, dtype, eager[way], arguments)
+            if results.get("compile"):
+                report(table, f"{version}-compile", False, name, dtype, results["compile"], arguments)
     table.write()
 
 
@@ -274,7 +282,8 @@ def main():
     table = Table(arguments.json)
     versions = [(p, v) for p in arguments.pythons for v in [find_version(p)] if v]
     if versions:
-        print(f"{'PyTorch':<22}{'model/dtype':<16}{'standard':>12}{'ours is':>10}{'LASER':>12}{'ours is':>10}{'ratio':>10}{'micro ms':>12}{'update ms':>11}")
+        heads = f"{'standard':>12}{'ours is':>10}{'LASER':>12}{'ours is':>10}{'ratio':>10}{'micro ms':>12}{'update ms':>11}"
+        print(f"{'PyTorch':<22}{'model/dtype':<16}{heads}")
     for i, (python, version) in enumerate(versions):
         bench(python, version, i == 0, table, arguments)
 
