@@ -223,13 +223,25 @@ class Table:
         if share:
             self.figures[-1]["share_of_peak"] = share
 
+    def add_ratios(self):
+        first = None
+        for figure in list(self.figures):
+            library, _, rest = figure["name"].partition("/")
+            version, _, step = rest.partition("/")
+            if library != "pytorch" or self.value(step) is None:
+                continue
+            first = first or version
+            place = "" if version == first else version + "/"
+            ratio = self.value(step) / figure["value"]
+            self.add(f"vs_pytorch/{place}{step.partition('/')[2]}", ratio, "ratio")
+
     def write(self):
         if self.path:
             with open(self.path, "w", encoding="utf-8") as file:
                 file.write("[\n" + ",\n".join(json.dumps(f) for f in self.figures) + "\n]\n")
 
 
-def report(table, label, first, name, dtype, times, arguments):
+def report(table, label, name, dtype, times, arguments):
     """One line of standard, LASER and their ratio."""
     micro_steps = max(1, STEP_TOKENS // (arguments.batch * MODELS[name][5]))
     line, version = f"{label:<22}{name + '/' + dtype:<16}", label.split()[0]
@@ -239,15 +251,12 @@ def report(table, label, first, name, dtype, times, arguments):
         peak, ours = table.value(f"peak/{dtype}"), table.value(f"step/{name}/{dtype}/{kind}")
         share = rate * flops_per_token(name) / (1e9 * peak) if peak else None
         table.add(f"pytorch/{version}/step/{name}/{dtype}/{kind}", rate, "tokens/s", share)
-        if ours:
-            place = "" if first else version + "/"
-            table.add(f"vs_pytorch/{place}{name}/{dtype}/{kind}", ours / rate, "ratio")
         line += f"{rate:12.1f}" + (f"{ours / rate:8.2f} x" if ours else f"{'-':>10}")
     ratio, micro, update = times["laser"] / times["standard"], 1e3 * times["standard"], 1e3 * times["update"]
     print(f"{line}{ratio:10.3f}{micro:12.0f}{update:11.0f}", flush=True)
 
 
-def bench(python, version, first, table, arguments):
+def bench(python, version, table, arguments):
     modern = int(version.split(".")[0]) >= 2
     for name in MODELS:
         for dtype in ("fp32", "bf16"):
@@ -260,10 +269,9 @@ def bench(python, version, first, table, arguments):
             eager = {way: times for way, times in results.items() if times and way != "compile"}
             if eager:
                 way = min(eager, key=lambda w: eager[w]["standard"] + eager[w]["laser"])
-                report(table, f"{version} {way}", first, name, dtype, eager[way], arguments)
+                report(table, f"{version} {way}", name, dtype, eager[way], arguments)
             if results.get("compile"):
-                report(table, f"{version}-compile", False, name, dtype, results["compile"], arguments)
-    table.write()
+                report(table, f"{version}-compile", name, dtype, results["compile"], arguments)
 
 
 def main():
@@ -284,8 +292,10 @@ def main():
     if versions:
         heads = f"{'standard':>12}{'ours is':>10}{'LASER':>12}{'ours is':>10}{'ratio':>10}{'micro ms':>12}{'update ms':>11}"
         print(f"{'PyTorch':<22}{'model/dtype':<16}{heads}")
-    for i, (python, version) in enumerate(versions):
-        bench(python, version, i == 0, table, arguments)
+    for python, version in versions:
+        bench(python, version, table, arguments)
+    table.add_ratios()
+    table.write()
 
 
 if __name__ == "__main__":
