@@ -702,7 +702,9 @@ typedef struct {
     Options *options;
     OptionSet *option_set;
     Model model;
-    FloatRange *owned; /* (owned_count) parts of the vector of parameters whose moments are here */
+    ParallelBuckets buckets; /* of the parameters, see parallel.h */
+    int owner, owners;       /* the moments are divided among so many ranks; 0 of 1: all are here */
+    FloatRange *owned;       /* (owned_count) parts of the vector of parameters whose moments are here */
     int owned_count;
     float *mean, *square;     /* AdamW's moments of the owned parameters, one range after the other */
     int64_t step, saved_step; /* optimizer steps done; those in the newest checkpoint, 0: none */
@@ -735,22 +737,58 @@ static double micro_step(Trainer *t, int64_t first_sample) {
     return loss;
 }
 
-/* The update: decay on matrices only, so tensor by tensor. */
-static void update_weights(Trainer *t, double lr, double gradient_scale) {
-    const Options *o = t->options;
+/* Where gradients become final together, see model_backward: the embedding's last, after all layers'. */
+static ParallelBuckets model_buckets(const Model *model) {
+    const TensorTable *table = &model->parameters;
+    size_t *starts = check_malloc((size_t)(model->config.layers + 1) * sizeof *starts);
+    int count = 1;
+    for (int i = 1; i < table->count; i++)
+        if (table->tensors[i].per_layer &&
+            (!table->tensors[i - 1].per_layer || table->tensors[i - 1].layer != table->tensors[i].layer))
+            starts[count++] = table->tensors[i].offset;
+    ParallelBuckets buckets = parallel_buckets(starts, count, table->floats);
+    free(starts);
+    return buckets;
+}
+
+/* AdamW on the parameters `range`, whose moments begin at `moments` of the trainer's. */
+static void update_range(Trainer *t, FloatRange range, size_t moments, const AdamWSettings *settings) {
     for (int i = 0; i < t->model.parameters.count; i++) {
         const Tensor *tensor = &t->model.parameters.tensors[i];
-        AdamWSettings settings = {.lr = lr,
-                                  .beta1 = o->beta1,
-                                  .beta2 = o->beta2,
-                                  .eps = o->adam_eps,
-                                  .weight_decay = tensor->rank == 2 ? o->weight_decay : 0,
-                                  .gradient_scale = gradient_scale,
-                                  .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
-        size_t at = tensor->offset;
-        adamw_update(t->model.weights.memory + at, t->model.gradients.memory + at, t->mean + at,
-                     t->square + at, tensor->count, &settings);
+        const FloatRange both = range_meet(tensor_range(tensor), range);
+        if (both.begin == both.end) continue;
+        AdamWSettings own = *settings;
+        if (tensor->rank != 2) own.weight_decay = 0;
+        const size_t at = moments + both.begin - range.begin;
+        adamw_update(t->model.weights.memory + both.begin, t->model.gradients.memory + both.begin,
+                     t->mean + at, t->square + at, both.end - both.begin, &own);
     }
+}
+
+/* Which parameters this rank keeps the moments of (--zero), once model and options are known. */
+void divide_parameters(Trainer *t) {
+    t->buckets = model_buckets(&t->model);
+    t->owners = t->options->zero ? parallel_ranks() : 1;
+    t->owner = t->owners > 1 ? parallel_rank() : 0;
+    t->owned = parallel_owned(&t->buckets, t->owner, t->owners, &t->owned_count);
+}
+
+/* One AdamW update: each rank of the parameters it owns, then all ranks have all of them. */
+void update_weights(Trainer *t, double lr, double gradient_scale) {
+    const Options *o = t->options;
+    const AdamWSettings settings = {.lr = lr,
+                                    .beta1 = o->beta1,
+                                    .beta2 = o->beta2,
+                                    .eps = o->adam_eps,
+                                    .weight_decay = o->weight_decay,
+                                    .gradient_scale = gradient_scale,
+                                    .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
+    size_t moments = 0;
+    for (int i = 0; i < t->owned_count; i++) {
+        update_range(t, t->owned[i], moments, &settings);
+        moments += t->owned[i].end - t->owned[i].begin;
+    }
+    if (t->owners > 1) parallel_gather(t->model.weights.memory, &t->buckets);
 }
 
 /* Reports what is odd about the loss of the step that `line` tells of. */

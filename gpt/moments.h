@@ -17,10 +17,6 @@
 #include "tensors.h"
 
 typedef struct {
-    size_t begin, end; /* floats of the vector of all parameters */
-} FloatRange;
-
-typedef struct {
     const TensorTable *parameters;
     const FloatRange *ranges; /* (range_count) ascending, none of them meets another */
     int range_count;
@@ -32,23 +28,6 @@ static const char *const moments_kinds[2] = {"mean.", "square."};
 
 static inline void moments_part_name(char name[64], int part, int parts) {
     snprintf(name, 64, "optimizer-%05d-of-%05d.safetensors", part, parts);
-}
-
-/* How many floats the first `count` ranges hold. */
-static inline size_t ranges_floats(const FloatRange *ranges, int count) {
-    size_t floats = 0;
-    for (int i = 0; i < count; i++) floats += ranges[i].end - ranges[i].begin;
-    return floats;
-}
-
-static inline FloatRange range_meet(FloatRange a, FloatRange b) {
-    FloatRange both = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-    if (both.end < both.begin) both.end = both.begin;
-    return both;
-}
-
-static inline FloatRange tensor_range(const Tensor *t) {
-    return (FloatRange){t->offset, t->offset + t->count};
 }
 
 /* The tensors and pieces of tensors that the ranges hold of one moment, whose floats are `data`, appended to `pieces`;

@@ -428,7 +428,7 @@ typedef struct {
     double temperature;
     const char *prompt, *out, *resume;
     /* the machine */
-    int64_t threads;
+    int64_t threads, zero;
     int dtype;
     bool dry_run;
 } Options;
@@ -532,6 +532,10 @@ static const Option train_options[] = {
         "OpenMP threads per rank; 0: all cores"),
     ROW("Machine", "dtype", OPTION_CHOICE, dtype, "fp32", 0, 0, "fp32|bf16", true,
         "of the operands of matrix products; sums, norms, softmax and weights are always float32"),
+    ROW("Machine", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
+        "1: each MPI rank keeps AdamW's moments of its share of the parameters only; 0: of all; the result "
+        "is the "
+        "same"),
 };
 #undef ROW
 enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };

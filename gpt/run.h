@@ -75,8 +75,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     ModelConfig config = resolve_options(options, set);
     Trainer t = {.options = options, .option_set = set, .last_val_loss = NAN};
     t.model = model_plan(&config, (int)options->batch);
-    t.owned = check_malloc(sizeof *t.owned);
-    t.owned[t.owned_count++] = (FloatRange){0, t.model.parameters.floats};
+    divide_parameters(&t);
     t.step_sequences = options->total_batch / options->seq_len;
     t.micro_steps = t.step_sequences / (options->batch * parallel_ranks());
     return t;
@@ -85,6 +84,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
 void trainer_free(Trainer *t) {
     model_free(&t->model);
     saver_free(t->saver);
+    parallel_buckets_free(&t->buckets);
     free(t->mean), free(t->square), free(t->owned), free(t->inputs), free(t->targets);
     if (t->train.n_parts) dataset_close(&t->train), dataset_close(&t->val);
     if (t->tokenizer) tokenizer_free(t->tokenizer);
@@ -132,12 +132,16 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
            moments = 2 * ranges_floats(t->owned, t->owned_count);
     size_t copy = with_copy ? saver_copy_floats(t) : 0;
     for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
+    char moments_text[64] = "AdamW's two moments";
+    if (t->owners > 1)
+        snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",
+                 t->owners);
     const struct {
         const char *what;
         size_t floats;
     } categories[] = {{"parameters", weights},
                       {"gradients", weights},
-                      {"AdamW's two moments", moments},
+                      {moments_text, moments},
                       {"copy that checkpoints are written from (--save-every)", copy},
                       {"activations kept for backward", kept},
                       {"activations and gradients in work", table.floats - kept},

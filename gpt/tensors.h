@@ -11,7 +11,8 @@
 
    TensorTable table = tensors_plan(rows, count, layers, size, context);   free with tensors_free
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
-   tensors_print(&table, layers);      one line a row: name, shape, how many, elements */
+   tensors_print(&table, layers);      one line a row: name, shape, how many, elements
+   FloatRange                          a part of that memory; ranges_floats, range_meet, tensor_range */
 #ifndef GPT_TENSORS_H
 #define GPT_TENSORS_H
 
@@ -114,6 +115,27 @@ static inline void tensors_print(const TensorTable *table, int layers) {
                (long long)t->count * (number ? layers : 1));
     }
     printf("%-54s %14lld\n", "all", (long long)table->floats);
+}
+
+typedef struct {
+    size_t begin, end; /* floats of the vector of all parameters */
+} FloatRange;
+
+/* How many floats the first `count` ranges hold. */
+static inline size_t ranges_floats(const FloatRange *ranges, int count) {
+    size_t floats = 0;
+    for (int i = 0; i < count; i++) floats += ranges[i].end - ranges[i].begin;
+    return floats;
+}
+
+static inline FloatRange range_meet(FloatRange a, FloatRange b) {
+    FloatRange both = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+    if (both.end < both.begin) both.end = both.begin;
+    return both;
+}
+
+static inline FloatRange tensor_range(const Tensor *t) {
+    return (FloatRange){t->offset, t->offset + t->count};
 }
 
 #endif

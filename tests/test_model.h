@@ -118,6 +118,7 @@ static void test_ten_steps_match_pytorch(void) {
         parse_options(&o, &set, "--beta1=0.9 --beta2=0.95 --adam-eps=1e-8 --weight-decay=0.1 --clip=1");
         Trainer t = {.options = &o, .option_set = &set, .model = f.model};
         const int64_t N = (int64_t)f.B * f.T;
+        divide_parameters(&t);
         t.mean = check_malloc(f.model.parameters.floats * sizeof(float));
         t.square = check_malloc(f.model.parameters.floats * sizeof(float));
         for (int step = 0; step < 10; step++, t.step++) {
@@ -139,7 +140,8 @@ static void test_ten_steps_match_pytorch(void) {
                   fixture_names[i], step, norm, want_norm);
         }
         check_fixture_tensors(&f, fixture_names[i], "after.", f.model.weights.memory, 1e-8);
-        free(t.mean), free(t.square);
+        free(t.mean), free(t.square), free(t.owned);
+        parallel_buckets_free(&t.buckets);
         fixture_close(&f);
     }
 }
