@@ -1,0 +1,91 @@
+/* device.h: a GPU that holds the model and computes in place of section 3 of train_gpt.c; without -DHAVE_GPU there is none,
+   device_on() is false at compile time, and every call disappears. train_gpt.cu implements it, in C++.
+
+   The host's weights and moments stay what init, checkpoints and sampling work on: device_put sends them, device_get
+   brings them (or the gradients) back. Everything else lives on the GPU and never leaves it.
+
+   device_on()                           whether there is one
+   device_choose(rank)                   the GPU of this rank; dies when there is none
+   device_name(text), device_peak_flops(bf16)   the second is measured
+   device_memory_needed(&model)          bytes of its memory that device_open will take
+   device_open(&model), device_close()
+   device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c
+   device_zero_gradients(), device_gradient_norm()
+   device_update(begin, count, decay, &settings)   AdamW on a range of the weights */
+#ifndef GPT_DEVICE_H
+#define GPT_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Where the tensors of a layer begin in the weights, in floats. Adjacent ones (q, k, v; gate, up) are one matrix. */
+typedef struct {
+    int64_t attn_norm, qkv, o, mlp_norm, up, down;
+} DeviceLayer;
+
+typedef struct {
+    int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
+    int batch;                                                          /* B */
+    int activation;                                                     /* as in options.h */
+    bool laser, sequence_shift, bf16;
+    int64_t embed, position, final_norm; /* where they begin in the weights; position -1: not learned */
+    int64_t count;                       /* floats of the weights */
+    const DeviceLayer *at;               /* (L) */
+    const float *rope_turn;              /* (T, D/2, 2) or NULL */
+    const float *fixed_positions;        /* (T, C) or NULL */
+} DeviceModel;
+
+enum { DEVICE_WEIGHTS, DEVICE_GRADIENTS, DEVICE_MEAN, DEVICE_SQUARE };
+
+typedef struct {
+    double lr, beta1, beta2, eps, weight_decay, gradient_scale;
+    int64_t step; /* as AdamWSettings */
+} DeviceAdamW;
+
+#ifdef HAVE_GPU
+#ifdef __cplusplus
+extern "C" {
+#endif
+static inline bool device_on(void) { return true; }
+void device_choose(int rank);
+const char *device_name(char text[128]);
+double device_peak_flops(bool bf16);
+size_t device_memory_needed(const DeviceModel *model);
+void device_open(const DeviceModel *model);
+void device_close(void);
+void device_put(int what, const float *from);
+void device_get(int what, float *to);
+void device_forward(const int32_t *tokens, int B, int T);
+double device_loss(const int32_t *targets, int64_t N, float gradient_scale);
+void device_backward(int B, int T);
+void device_logits(float *logits, int64_t n);
+void device_zero_gradients(void);
+double device_gradient_norm(void);
+void device_update(int64_t begin, int64_t count, const DeviceAdamW *settings);
+#ifdef __cplusplus
+}
+#endif
+#else
+static inline bool device_on(void) { return false; }
+static inline void device_choose(int rank) { (void)rank; }
+static inline const char *device_name(char text[128]) { return text; }
+static inline double device_peak_flops(bool bf16) { return bf16; }
+static inline size_t device_memory_needed(const DeviceModel *model) { return model == NULL; }
+static inline void device_open(const DeviceModel *model) { (void)model; }
+static inline void device_close(void) {}
+static inline void device_put(int what, const float *from) { (void)what, (void)from; }
+static inline void device_get(int what, float *to) { (void)what, (void)to; }
+static inline void device_forward(const int32_t *tokens, int B, int T) { (void)tokens, (void)B, (void)T; }
+static inline double device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
+    return (void)targets, (void)N, (double)gradient_scale;
+}
+static inline void device_backward(int B, int T) { (void)B, (void)T; }
+static inline void device_logits(float *logits, int64_t n) { (void)logits, (void)n; }
+static inline void device_zero_gradients(void) {}
+static inline double device_gradient_norm(void) { return 0; }
+static inline void device_update(int64_t begin, int64_t count, const DeviceAdamW *settings) {
+    (void)begin, (void)count, (void)settings;
+}
+#endif
+#endif

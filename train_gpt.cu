@@ -1,0 +1,149 @@
+/* train_gpt.cu: the same trainer on a GPU: train_gpt.c compiled with -DHAVE_GPU and linked with this file, which
+   implements gpt/device.h. Options, data, checkpoints and log are therefore the same by construction, and a run may move
+   between CPU and GPU. What happens on the GPU is in cuda/: model.cuh first, it is section 3 of train_gpt.c.
+
+   Build: make train_gptcu. Compiled by any other C++ compiler (c++ -x c++ train_gpt.cu) the kernels run in the emulator of
+   cuda/emulate.h: for tests, on models of a few thousand parameters. */
+#ifndef HAVE_GPU
+#define HAVE_GPU
+#endif
+#include "cuda/model.cuh"
+#include <time.h>
+
+/* One of them is open. */
+static GpuModel<float> *model_fp32;
+static GpuModel<bf16> *model_bf16;
+static cudaStream_t device_stream;
+
+template <typename Call> static void with_model(Call call) {
+    if (model_bf16) return call(model_bf16);
+    if (model_fp32) return call(model_fp32);
+    die("the GPU was asked to compute before device_open");
+}
+
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#ifdef __CUDACC__
+enum { PEAK_SIZE = 8192 }; /* of the product that measures the peak */
+
+void device_choose(int rank) {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0)
+        die("no GPU can be used: %s; see nvidia-smi, or train on the CPU with ./train_gpt", cudaGetErrorString(error));
+    cuda_check(cudaSetDevice(rank % count));
+    struct cudaDeviceProp properties;
+    cuda_check(cudaGetDeviceProperties(&properties, rank % count));
+    if (properties.major < 8)
+        die("%s has compute capability %d.%d; bf16 tensor cores begin with 8.0", properties.name, properties.major,
+            properties.minor);
+    cuda_check(cudaStreamCreateWithFlags(&device_stream, cudaStreamNonBlocking));
+}
+
+const char *device_name(char text[128]) {
+    int device;
+    struct cudaDeviceProp properties;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaGetDeviceProperties(&properties, device));
+    snprintf(text, 128, "%.80s, %.0f GiB", properties.name, (double)properties.totalGlobalMem / 0x1p30);
+    return text;
+}
+#else
+enum { PEAK_SIZE = 64 };
+void device_choose(int rank) { (void)rank; }
+const char *device_name(char text[128]) {
+    snprintf(text, 128, "no GPU: kernels are emulated");
+    return text;
+}
+#endif
+
+/* The fastest of three products of two square matrices, as a rate. */
+template <typename S> static double peak_flops() {
+    const int64_t n = PEAK_SIZE;
+    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)), *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
+    device_zero(x, (size_t)(n * n) * sizeof(S), device_stream);
+    double best = 0;
+    for (int repeat = 0; repeat < 4; repeat++) {
+        device_wait(device_stream);
+        const double start = seconds_now();
+        for (int i = 0; i < 4; i++) matmul_forward(y, (const S *)nullptr, x, x, n, n, n, device_stream);
+        device_wait(device_stream);
+        const double rate = 4 * 2.0 * (double)n * (double)n * (double)n / (seconds_now() - start);
+        if (repeat > 0 && rate > best) best = rate;
+    }
+    device_free(x), device_free(y);
+    return best;
+}
+
+double device_peak_flops(bool bf16_operands) { return bf16_operands ? peak_flops<bf16>() : peak_flops<float>(); }
+
+size_t device_memory_needed(const DeviceModel *model) {
+    return model->bf16 ? model_bytes<bf16>(*model) : model_bytes<float>(*model);
+}
+
+void device_open(const DeviceModel *model) {
+    if (model->bf16)
+        model_bf16 = model_open<bf16>(*model, device_stream);
+    else
+        model_fp32 = model_open<float>(*model, device_stream);
+}
+
+void device_close(void) {
+    if (model_bf16) model_close(model_bf16);
+    if (model_fp32) model_close(model_fp32);
+    model_bf16 = nullptr, model_fp32 = nullptr;
+}
+
+void device_put(int what, const float *from) {
+    with_model([&](auto *m) {
+        float *const to[] = {m->weights, m->gradients, m->mean, m->square};
+        copy_to_device(to[what], from, (size_t)m->c.count * sizeof(float), m->stream);
+        if (what == DEVICE_WEIGHTS) model_round_weights(m);
+        device_wait(m->stream);
+    });
+}
+
+void device_get(int what, float *to) {
+    with_model([&](auto *m) {
+        const float *const from[] = {m->weights, m->gradients, m->mean, m->square};
+        copy_to_host(to, from[what], (size_t)m->c.count * sizeof(float), m->stream);
+    });
+}
+
+void device_forward(const int32_t *tokens, int B, int T) {
+    with_model([&](auto *m) { model_forward(m, tokens, B, T); });
+}
+
+double device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
+    double loss = 0;
+    with_model([&](auto *m) { loss = model_loss(m, targets, N, gradient_scale); });
+    return loss;
+}
+
+void device_backward(int B, int T) {
+    with_model([&](auto *m) { model_backward(m, B, T); });
+}
+
+void device_logits(float *logits, int64_t n) {
+    with_model([&](auto *m) { model_logits(m, logits, n); });
+}
+
+void device_zero_gradients(void) {
+    with_model([&](auto *m) { device_zero(m->gradients, (size_t)m->c.count * sizeof(float), m->stream); });
+}
+
+double device_gradient_norm(void) {
+    double norm = 0;
+    with_model([&](auto *m) { norm = model_gradient_norm(m); });
+    return norm;
+}
+
+void device_update(int64_t begin, int64_t count, const DeviceAdamW *s) {
+    const AdamWStep step =
+        adamw_step(s->lr, s->beta1, s->beta2, s->eps, s->weight_decay, s->gradient_scale, s->step);
+    with_model([&](auto *m) { model_update(m, begin, count, step); });
+}
