@@ -49,6 +49,7 @@ ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,$(H)include <oneapi/dnnl/dnnl.h>\nint 
 CXX    ?= c++
 HAVE_CXX := $(shell command -v $(CXX))
 NVCC   := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(NVCC))
 HAVE_GPU := $(shell nvidia-smi -L 2> /dev/null | grep GPU)
 CUDA_ARCHS ?= $(if $(HAVE_GPU),native,80 90 100)
 
@@ -100,19 +101,29 @@ $(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
 	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
 $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
 	$(EMULATE) $< -x none $(P)build/reference.o -o $@ -lm
+# train_gpt.c with its section 3 on the GPU; and the same emulated, which only tests want.
+build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
+	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
+train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
+	$(CUDA) -c $< -o build/train_gpt_cu.o
+	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ -L$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread \
+	    $(MPI_FLAGS) -lcjson -lstdc++ -lm
+$(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS) $(P)build/flags
+	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
+	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ -lcjson -lstdc++ -lm
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
 	$(CUDA) $< build/reference.o -o $@ -lcublasLt
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
-test_gpu: build/test_gpu
+test_gpu: build/test_gpu train_gptcu train_gpt
 	$(if $(HAVE_GPU),./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 
 demo:
 	@scripts/demo.sh
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
-test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda)
-	$(if $(HAVE_CXX),$(if $(P),,./)$(P)test_cuda $(if $(FILTER),--filter=$(FILTER) || test $$? = 3),@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
+test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda $(P)build/train_gpt_emulated)
+	$(if $(HAVE_CXX),TEST_BINARY_DIR=$(if $(P),$(P),.) $(if $(P),,./)$(P)test_cuda $(if $(FILTER),--filter=$(FILTER) || test $$? = 3),@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
 	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 

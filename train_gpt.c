@@ -10,6 +10,7 @@
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
+   With a GPU (train_gpt.cu) section 3 runs there: gpt/device.h, whose calls without one are nothing.
    Everything here is float32; matmul.h and laser.h round the operands of their products when --dtype=bf16 asks.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
@@ -40,6 +41,7 @@
 #include "gpt/tokenizer.h"
 #include "gpt/optimizer.h"
 #include "gpt/parallel.h"
+#include "gpt/device.h"
 #include "gpt/checkpoint.h"
 #include "gpt/moments.h"
 #include "gpt/log.h"
@@ -429,14 +431,59 @@ Model model_plan(const ModelConfig *config, int B) {
     return model;
 }
 
+/* The model as the GPU wants it told: sizes, and where each tensor begins; free() `at`. */
+static DeviceModel device_model(const Model *model) {
+    const ModelConfig *c = &model->config;
+    const Weights *w = &model->weights;
+    DeviceLayer *at = check_malloc((size_t)c->layers * sizeof *at);
+    for (int l = 0; l < c->layers && w->layers; l++) {
+        const LayerWeights *layer = &w->layers[l];
+        at[l] = (DeviceLayer){.attn_norm = layer->attn_norm - w->memory,
+                              .qkv = layer->q - w->memory,
+                              .o = layer->o - w->memory,
+                              .mlp_norm = layer->mlp_norm - w->memory,
+                              .up = (layer->gate ? layer->gate : layer->up) - w->memory,
+                              .down = layer->down - w->memory};
+    }
+    return (DeviceModel){.layers = c->layers,
+                         .heads = c->heads,
+                         .head_dim = c->head_dim,
+                         .embd = c->embd,
+                         .mlp_hidden = c->mlp_hidden,
+                         .seq_len = c->seq_len,
+                         .vocab_size = c->vocab_size,
+                         .batch = model->batch,
+                         .activation = c->activation,
+                         .laser = c->attn != 0,
+                         .sequence_shift = c->laser_shift != 0,
+                         .bf16 = c->dtype != 0,
+                         .embed = w->layers ? w->embed - w->memory : 0,
+                         .position = w->position ? w->position - w->memory : -1,
+                         .final_norm = w->layers ? w->final_norm - w->memory : 0,
+                         .count = (int64_t)model->parameters.floats,
+                         .at = at,
+                         .rope_turn = model->rope_turn,
+                         .fixed_positions = model->fixed_positions};
+}
+
 void model_allocate(Model *model) {
     model->weights = weights_create(model);
     model->gradients = weights_create(model);
-    model->activations = activations_create(model);
     positions_create(model);
+    if (!device_on()) {
+        model->activations = activations_create(model);
+        return;
+    }
+    DeviceModel description =
+        device_model(model); /* activations are on the GPU; sampling brings logits here */
+    device_open(&description);
+    free((void *)description.at);
+    model->activations.logits = check_malloc((size_t)model->config.vocab_size * sizeof(float));
 }
 
 void model_free(Model *model) {
+    device_close();
+    if (device_on()) free(model->activations.logits);
     void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
                       model->gradients.layers, model->activations.memory, model->activations.layers,
                       model->rope_turn,        model->fixed_positions};
@@ -494,6 +541,10 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
 /* tokens (B, T) -> activations.output (N, C), the residual stream after the last block.
    T may be shorter than the model's, B smaller than its batch. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
+    if (device_on()) {
+        device_forward(tokens, B, T);
+        return;
+    }
     const ModelConfig *c = &model->config;
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
     const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
@@ -539,6 +590,7 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
    computed, turned into losses and into their gradients, and used up at once. With gradient_scale not 0 it leaves
    d_norm (N, C) and adds to the gradient of embed, as the gradient of gradient_scale * sum. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
+    if (device_on()) return device_loss(targets, N, gradient_scale);
     const ModelConfig *c = &model->config;
     const int C = c->embd, V = c->vocab_size;
     const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
@@ -567,6 +619,10 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
 /* After model_loss: adds the gradients of all parameters to model->gradients. The lines are those of
    model_forward in reverse, each quoted where its backward stands. */
 void model_backward(Model *model, const int32_t *tokens, int B, int T) {
+    if (device_on()) {
+        device_backward(B, T);
+        return;
+    }
     const ModelConfig *c = &model->config;
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
     const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
@@ -646,8 +702,11 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     const ModelConfig *c = &model->config;
     float *logits = model->activations.logits;
     model_forward(model, tokens, 1, count);
-    matmul_forward(logits, NULL, model->activations.norm + (int64_t)(count - 1) * c->embd,
-                   model->weights.embed, 1, c->embd, c->vocab_size, c->dtype ? MATMUL_BF16 : MATMUL_FP32);
+    if (device_on())
+        device_logits(logits, count - 1);
+    else
+        matmul_forward(logits, NULL, model->activations.norm + (int64_t)(count - 1) * c->embd,
+                       model->weights.embed, 1, c->embd, c->vocab_size, c->dtype ? MATMUL_BF16 : MATMUL_FP32);
     int best = 0;
     double sum = 0, passed = 0;
     for (int v = 1; v < c->vocab_size; v++)
@@ -737,6 +796,39 @@ static double micro_step(Trainer *t, int64_t first_sample) {
     return loss;
 }
 
+/* A GPU updates the weights when it holds all of the moments; with several ranks the host does, and sends the weights. */
+static bool update_is_on_device(void) { return device_on() && parallel_ranks() == 1; }
+
+/* After the host's weights, or moments, have come from elsewhere. */
+static void send_to_device(Trainer *t) {
+    if (device_on()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
+    if (update_is_on_device()) device_put(DEVICE_MEAN, t->mean), device_put(DEVICE_SQUARE, t->square);
+}
+
+/* Before the host reads them. */
+static void fetch_from_device(Trainer *t) {
+    if (!update_is_on_device()) return;
+    device_get(DEVICE_WEIGHTS, t->model.weights.memory);
+    device_get(DEVICE_MEAN, t->mean), device_get(DEVICE_SQUARE, t->square);
+}
+
+static void clear_gradients(Trainer *t) {
+    Weights *gradients = &t->model.gradients;
+    if (device_on())
+        device_zero_gradients();
+    else
+        memset(gradients->memory, 0, gradients->count * sizeof(float));
+}
+
+/* Sums the gradients over the ranks and returns the norm of the whole. */
+static double reduce_gradients(Trainer *t) {
+    Weights *gradients = &t->model.gradients;
+    if (update_is_on_device()) return device_gradient_norm();
+    if (device_on()) device_get(DEVICE_GRADIENTS, gradients->memory);
+    parallel_sum(gradients->memory, gradients->count);
+    return gradient_norm(gradients->memory, gradients->count);
+}
+
 /* Where gradients become final together, see model_backward: the embedding's last, after all layers'. */
 static ParallelBuckets model_buckets(const Model *model) {
     const TensorTable *table = &model->parameters;
@@ -760,6 +852,12 @@ static void update_range(Trainer *t, FloatRange range, size_t moments, const Ada
         AdamWSettings own = *settings;
         if (tensor->rank != 2) own.weight_decay = 0;
         const size_t at = moments + both.begin - range.begin;
+        if (update_is_on_device()) {
+            device_update((int64_t)both.begin, (int64_t)(both.end - both.begin),
+                          &(DeviceAdamW){own.lr, own.beta1, own.beta2, own.eps, own.weight_decay,
+                                         own.gradient_scale, own.step});
+            continue;
+        }
         adamw_update(t->model.weights.memory + both.begin, t->model.gradients.memory + both.begin,
                      t->mean + at, t->square + at, both.end - both.begin, &own);
     }
@@ -789,6 +887,7 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
         moments += t->owned[i].end - t->owned[i].begin;
     }
     if (t->owners > 1) parallel_gather(t->model.weights.memory, &t->buckets);
+    if (device_on() && !update_is_on_device()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
 }
 
 /* Reports what is odd about the loss of the step that `line` tells of. */
@@ -812,8 +911,7 @@ static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line
 bool train_step(Trainer *t, LogTrain *line) {
     const Options *o = t->options;
     const double start = machine_seconds();
-    Weights *gradients = &t->model.gradients;
-    memset(gradients->memory, 0, gradients->count * sizeof(float));
+    clear_gradients(t);
     int64_t share = t->step_sequences / parallel_ranks();
     int64_t sample = t->step * t->step_sequences + parallel_rank() * share;
     double loss = 0, loss_z;
@@ -822,8 +920,7 @@ bool train_step(Trainer *t, LogTrain *line) {
         loss += micro_step(t, sample);
     }
     loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
-    parallel_sum(gradients->memory, gradients->count);
-    double norm = gradient_norm(gradients->memory, gradients->count);
+    double norm = reduce_gradients(t);
     LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
                              .peak = o->lr,
                              .floor_fraction = o->lr_min,
@@ -947,9 +1044,11 @@ int main(int argc, char **argv) {
 #ifdef _OPENMP
     if (options.threads > 0) omp_set_num_threads((int)options.threads);
 #endif
+    device_choose(parallel_rank());
     Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);
-    trainer.peak_flops = machine_peak_flops(options.dtype != 0);
+    trainer.peak_flops =
+        device_on() ? device_peak_flops(options.dtype != 0) : machine_peak_flops(options.dtype != 0);
     if (options.dry_run) {
         if (parallel_rank() == 0) dry_run(&trainer);
     } else {

@@ -34,13 +34,14 @@ void device_choose(int rank) {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0)
-        die("no GPU can be used: %s; see nvidia-smi, or train on the CPU with ./train_gpt", cudaGetErrorString(error));
+        die("no GPU can be used: %s; see nvidia-smi, or train on the CPU with ./train_gpt",
+            cudaGetErrorString(error));
     cuda_check(cudaSetDevice(rank % count));
     struct cudaDeviceProp properties;
     cuda_check(cudaGetDeviceProperties(&properties, rank % count));
     if (properties.major < 8)
-        die("%s has compute capability %d.%d; bf16 tensor cores begin with 8.0", properties.name, properties.major,
-            properties.minor);
+        die("%s has compute capability %d.%d; bf16 tensor cores begin with 8.0", properties.name,
+            properties.major, properties.minor);
     cuda_check(cudaStreamCreateWithFlags(&device_stream, cudaStreamNonBlocking));
 }
 
@@ -64,7 +65,8 @@ const char *device_name(char text[128]) {
 /* The fastest of three products of two square matrices, as a rate. */
 template <typename S> static double peak_flops() {
     const int64_t n = PEAK_SIZE;
-    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)), *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
+    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)),
+      *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
     device_zero(x, (size_t)(n * n) * sizeof(S), device_stream);
     double best = 0;
     for (int repeat = 0; repeat < 4; repeat++) {
@@ -79,7 +81,9 @@ template <typename S> static double peak_flops() {
     return best;
 }
 
-double device_peak_flops(bool bf16_operands) { return bf16_operands ? peak_flops<bf16>() : peak_flops<float>(); }
+double device_peak_flops(bool bf16_operands) {
+    return bf16_operands ? peak_flops<bf16>() : peak_flops<float>();
+}
 
 size_t device_memory_needed(const DeviceModel *model) {
     return model->bf16 ? model_bytes<bf16>(*model) : model_bytes<float>(*model);

@@ -199,7 +199,7 @@ template <typename Operands>
 inline void warp_operation(const char *name, Operands *mine, void (*all)(Operands **lanes)) {
     Thread *t = state.current;
     Warp *w = &state.warps[t->number / WARP];
-    if (w->arrived > 0 && strcmp(w->operation, name) != 0) {
+    if (w->arrived > 0 && w->operation != name && strcmp(w->operation, name) != 0) {
         char text[200];
         snprintf(text, sizeof text, "it comes to %s while others of its warp are at %s", name, w->operation);
         fail(t, text);

@@ -45,17 +45,17 @@ template <typename S> struct GpuModel {
     cudaStream_t stream;
     char *memory;
     float *weights, *gradients, *mean, *square; /* (count) each */
-    S *operands;                                /* (count) the weights as the products read them; fp32: themselves */
+    S *operands; /* (count) the weights as the products read them; fp32: themselves */
     float *rope_turn, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
-    float *output, *final_rstd, *losses;                 /* (N, C), (N), (N) */
-    S *norm, *hidden;                                    /* (N, C), (N, F) done again in backward */
-    float *logits;                                       /* (R, V) a slice of them */
-    S *d_logits;                                         /* (R, V) */
-    float *d_residual;                                   /* (N, C) */
-    S *d_operand;                                        /* (N, C) the same as S; fp32: itself */
-    S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up;    /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
-    float *norm_partial;                                 /* (chunks, C) */
+    float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
+    S *norm, *hidden;                                 /* (N, C), (N, F) done again in backward */
+    float *logits;                                    /* (R, V) a slice of them */
+    S *d_logits;                                      /* (R, V) */
+    float *d_residual;                                /* (N, C) */
+    S *d_operand;                                     /* (N, C) the same as S; fp32: itself */
+    S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
+    float *norm_partial;                              /* (chunks, C) */
     void *attention_work;
     double *sum_partial, *sum; /* of losses and of squares; (1) */
     int32_t *tokens, *targets; /* (N) */
@@ -89,7 +89,8 @@ static inline bool is_bf16(const bf16 *) { return true; }
 /* Points everything into the arena. */
 template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     const DeviceModel &c = m->c;
-    const int64_t N = m->most(), C = c.embd, A = m->A(), U = m->U(), F = c.mlp_hidden, R = m->slice(), V = c.vocab_size;
+    const int64_t N = m->most(), C = c.embd, A = m->A(), U = m->U(), F = c.mlp_hidden, R = m->slice(),
+                  V = c.vocab_size;
     const AttentionSizes attention = m->attention(c.batch, c.seq_len);
     const bool rounded = is_bf16(m->operands);
     float **const copies[] = {&m->weights, &m->gradients, &m->mean, &m->square};
@@ -101,19 +102,24 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
         a.input = arena->take<float>(N * C), a.attn_rstd = arena->take<float>(N);
         a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
         a.columns = arena->take<Column>((int64_t)attention_columns(attention));
-        a.attn_out = arena->take<S>(N * A), a.exact = c.laser && rounded ? arena->take<float>(N * A) : nullptr;
-        a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N), a.up = arena->take<S>(N * U);
+        a.attn_out = arena->take<S>(N * A),
+        a.exact = c.laser && rounded ? arena->take<float>(N * A) : nullptr;
+        a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
+        a.up = arena->take<S>(N * U);
     }
-    m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N), m->losses = arena->take<float>(N);
+    m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N),
+    m->losses = arena->take<float>(N);
     m->norm = arena->take<S>(N * C), m->hidden = arena->take<S>(N * F);
     m->logits = arena->take<float>(R * V), m->d_logits = arena->take<S>(R * V);
     m->d_residual = arena->take<float>(N * C);
     m->d_operand = rounded ? arena->take<S>(N * C) : (S *)(void *)m->d_residual;
-    m->d_norm = arena->take<S>(N * C), m->d_qkv = arena->take<S>(N * 3 * A), m->d_attn_out = arena->take<S>(N * A);
+    m->d_norm = arena->take<S>(N * C), m->d_qkv = arena->take<S>(N * 3 * A),
+    m->d_attn_out = arena->take<S>(N * A);
     m->d_hidden = arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
     m->norm_partial = arena->take<float>(rmsnorm_chunks(N) * C);
     m->attention_work = arena->take<char>((int64_t)attention_work_bytes(attention));
-    m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)), m->sum = arena->take<double>(1);
+    m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
+    m->sum = arena->take<double>(1);
     m->tokens = arena->take<int32_t>(N), m->targets = arena->take<int32_t>(N);
     m->buckets.place = arena->take<int32_t>(N), m->buckets.first = arena->take<int32_t>(N + 1);
 }
@@ -135,14 +141,16 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     m->memory = (char *)device_malloc(model_bytes<S>(c));
     Arena arena = {m->memory, 0};
     model_carve(m, &arena);
-    m->place.resize((size_t)m->most()), m->first.resize((size_t)m->most() + 1), m->count.resize((size_t)c.vocab_size);
+    m->place.resize((size_t)m->most()), m->first.resize((size_t)m->most() + 1),
+        m->count.resize((size_t)c.vocab_size);
     const size_t weights = (size_t)c.count * sizeof(float);
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
     device_zero(m->mean, weights, stream), device_zero(m->square, weights, stream);
     if (c.rope_turn)
         copy_to_device(m->rope_turn, c.rope_turn, (size_t)c.seq_len * c.head_dim * sizeof(float), stream);
     if (c.fixed_positions)
-        copy_to_device(m->fixed_positions, c.fixed_positions, (size_t)c.seq_len * c.embd * sizeof(float), stream);
+        copy_to_device(m->fixed_positions, c.fixed_positions, (size_t)c.seq_len * c.embd * sizeof(float),
+                       stream);
     return m;
 }
 
@@ -183,21 +191,23 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
         rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
         matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
         if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
-        attention_forward(a.attn_out, a.exact, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A, m->attention_work,
-                          attention, stream);
+        attention_forward(a.attn_out, a.exact, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
+                          m->attention_work, attention, stream);
         matmul_forward(a.mlp_input, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
 
         rmsnorm_forward(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
         matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
         activation_forward(m->hidden, a.up, N, F, c.activation, stream);
-        matmul_forward(next_input, (const float *)a.mlp_input, m->hidden, m->operands + w.down, N, F, C, stream);
+        matmul_forward(next_input, (const float *)a.mlp_input, m->hidden, m->operands + w.down, N, F, C,
+                       stream);
     }
     rmsnorm_forward(m->norm, m->final_rstd, m->output, m->weights + c.final_norm, N, C, stream);
 }
 
 /* After model_forward: the sum of the losses of the N tokens; with gradient_scale not 0 it leaves d_norm (N, C) and adds to
    the gradient of embed, slice by slice, as the gradient of gradient_scale * sum. */
-template <typename S> double model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
+template <typename S>
+double model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
     const DeviceModel &c = m->c;
     const int C = c.embd, V = c.vocab_size;
     const int64_t slice = m->slice();
@@ -206,8 +216,8 @@ template <typename S> double model_loss(GpuModel<S> *m, const int32_t *targets, 
         const int64_t rows = begin + slice < N ? slice : N - begin;
         const S *norm = m->norm + begin * C, *embed = m->operands + c.embed;
         matmul_forward(m->logits, (const float *)nullptr, norm, embed, rows, C, V, m->stream);
-        cross_entropy(m->losses + begin, m->d_logits, (const float *)m->logits, m->targets + begin, gradient_scale, rows,
-                      V, m->stream);
+        cross_entropy(m->losses + begin, m->d_logits, (const float *)m->logits, m->targets + begin,
+                      gradient_scale, rows, V, m->stream);
         if (gradient_scale == 0) continue;
         matmul_backward_input(m->d_norm + begin * C, (const S *)m->d_logits, embed, rows, C, V, m->stream);
         matmul_backward_weight(m->gradients + c.embed, (const S *)m->d_logits, norm, rows, C, V, m->stream);
@@ -241,24 +251,26 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, stream);
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
     /* norm = rmsnorm(mlp_input) * mlp_norm */
-    rmsnorm_backward(m->d_residual, operand, g + w.mlp_norm, m->norm_partial, (const S *)m->d_norm, a.mlp_input,
-                     a.mlp_rstd, m->weights + w.mlp_norm, N, C, stream);
+    rmsnorm_backward(m->d_residual, operand, g + w.mlp_norm, m->norm_partial, (const S *)m->d_norm,
+                     a.mlp_input, a.mlp_rstd, m->weights + w.mlp_norm, N, C, stream);
 
     /* mlp_input = input + attn_out . o^T */
     matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, stream);
     matmul_backward_input(m->d_attn_out, d_operand, (const S *)(m->operands + w.o), N, A, C, stream);
     /* attn_out = attention(q, k, v) */
-    attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A, a.qkv + 2 * A,
-                       a.attn_out, a.exact, a.lse, a.columns, m->attention_work, m->attention(B, T), stream);
+    attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
+                       a.qkv + 2 * A, a.attn_out, a.exact, a.lse, a.columns, m->attention_work,
+                       m->attention(B, T), stream);
     /* q, k = rope(q, k) */
     if (m->rope_turn) rope_rotate(m->d_qkv, m->rope_turn, -1, N, T, c.heads, c.head_dim, stream);
     /* qkv = norm . q^T */
     rmsnorm_again(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
     matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, stream);
-    matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A, stream);
+    matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A,
+                          stream);
     /* norm = rmsnorm(input) * attn_norm */
-    rmsnorm_backward(m->d_residual, operand, g + w.attn_norm, m->norm_partial, (const S *)m->d_norm, a.input, a.attn_rstd,
-                     m->weights + w.attn_norm, N, C, stream);
+    rmsnorm_backward(m->d_residual, operand, g + w.attn_norm, m->norm_partial, (const S *)m->d_norm, a.input,
+                     a.attn_rstd, m->weights + w.attn_norm, N, C, stream);
 }
 
 /* After model_loss: adds the gradients of all parameters to m->gradients; the tokens are those of model_forward. */
@@ -267,19 +279,19 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const int64_t N = (int64_t)B * T;
     device_zero(m->d_residual, (size_t)(N * c.embd) * sizeof(float), m->stream);
     /* norm = rmsnorm(output) * final_norm */
-    rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr, m->gradients + c.final_norm,
-                     m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd, m->weights + c.final_norm, N, c.embd,
-                     m->stream);
+    rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr,
+                     m->gradients + c.final_norm, m->norm_partial, (const S *)m->d_norm, m->output,
+                     m->final_rstd, m->weights + c.final_norm, N, c.embd, m->stream);
     for (int l = c.layers - 1; l >= 0; l--) layer_backward(m, l, B, T);
     /* layers[0].input = embed[token] + position */
-    embedding_backward(m->gradients + c.embed, c.position >= 0 ? m->gradients + c.position : nullptr, m->d_residual,
-                       m->tokens, m->buckets, B, T, c.embd, m->stream);
+    embedding_backward(m->gradients + c.embed, c.position >= 0 ? m->gradients + c.position : nullptr,
+                       m->d_residual, m->tokens, m->buckets, B, T, c.embd, m->stream);
 }
 
 /* The logits (V) of one row of the latest forward. */
 template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n) {
-    matmul_forward(m->logits, (const float *)nullptr, m->norm + n * m->c.embd, m->operands + m->c.embed, 1, m->c.embd,
-                   m->c.vocab_size, m->stream);
+    matmul_forward(m->logits, (const float *)nullptr, m->norm + n * m->c.embd, m->operands + m->c.embed, 1,
+                   m->c.embd, m->c.vocab_size, m->stream);
     copy_to_host(logits, m->logits, (size_t)m->c.vocab_size * sizeof(float), m->stream);
 }
 
@@ -291,8 +303,8 @@ template <typename S> double model_gradient_norm(GpuModel<S> *m) {
 }
 
 template <typename S> void model_update(GpuModel<S> *m, int64_t begin, int64_t count, const AdamWStep &step) {
-    adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr, m->gradients + begin,
-                 m->mean + begin, m->square + begin, count, step, m->stream);
+    adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr,
+                 m->gradients + begin, m->mean + begin, m->square + begin, count, step, m->stream);
 }
 
 #endif

@@ -38,9 +38,9 @@ typedef struct {
 
 enum { DEVICE_WEIGHTS, DEVICE_GRADIENTS, DEVICE_MEAN, DEVICE_SQUARE };
 
-typedef struct {
+typedef struct { /* AdamWSettings of optimizer.h, which is C */
     double lr, beta1, beta2, eps, weight_decay, gradient_scale;
-    int64_t step; /* as AdamWSettings */
+    int64_t step;
 } DeviceAdamW;
 
 #ifdef HAVE_GPU

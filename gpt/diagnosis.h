@@ -26,7 +26,7 @@ static NonFinite find_nonfinite(const TensorTable *table, const float *memory, c
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[gradients ? table->count - 1 - i : i];
         const float *x = memory + t->offset;
-        if ((activations && !is_kept(t)) || isfinite(largest_magnitude(x, t->count))) continue;
+        if (!memory || (activations && !is_kept(t)) || isfinite(largest_magnitude(x, t->count))) continue;
         size_t at = first_nonfinite(x, t->count);
         return (NonFinite){.where = where, .tensor = t, .at = at, .value = x[at]};
     }
@@ -69,12 +69,15 @@ static void print_magnitudes(FILE *out, const Model *model, const TensorTable *a
                    {"d MLP", &model->parameters, model->gradients.memory, ".mlp"}};
     const size_t count = sizeof columns / sizeof *columns;
     fprintf(out, "largest magnitudes by layer\n%5s", "");
-    for (size_t c = 0; c < count; c++) fprintf(out, " %8s", columns[c].heading);
+    for (size_t c = 0; c < count; c++)
+        if (columns[c].memory) fprintf(out, " %8s", columns[c].heading);
     for (int layer = 0; layer < model->config.layers; layer++) {
         fprintf(out, "\n%5d", layer);
-        for (size_t c = 0; c < count; c++)
+        for (size_t c = 0; c < count; c++) {
+            if (!columns[c].memory) continue; /* on the GPU */
             fprintf(out, " %8.2g",
                     (double)layer_largest(columns[c].table, columns[c].memory, layer, columns[c].part));
+        }
     }
     fprintf(out, "\n");
     const int V = model->config.vocab_size, C = model->config.embd;
@@ -91,8 +94,9 @@ static bool repeat_until_fault(Trainer *t, int64_t *micro) {
     const int64_t first = (t->step - 1) * t->step_sequences + parallel_rank() * share;
     for (*micro = 0; *micro < t->micro_steps; ++*micro) {
         Weights *g = &t->model.gradients;
-        memset(g->memory, 0, g->count * sizeof(float));
+        clear_gradients(t);
         double loss = micro_step(t, first + *micro * B);
+        if (device_on()) device_get(DEVICE_GRADIENTS, g->memory), fetch_from_device(t);
         if (!isfinite(loss) || !isfinite(largest_magnitude(g->memory, g->count))) return true;
     }
     --*micro;

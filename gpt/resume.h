@@ -380,6 +380,7 @@ void save_checkpoint(Trainer *t, bool wait) {
     const Options *o = t->options;
     save_continue(t, true);
     if (!*o->out || parallel_any(parallel_rank() == 0 && t->saved_step == t->step)) return;
+    fetch_from_device(t);
     Saver *s = t->saver;
     const double start = machine_seconds();
     const bool leads = parallel_rank() == 0;

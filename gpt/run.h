@@ -93,7 +93,7 @@ void trainer_free(Trainer *t) {
 /* What runs, before anything is allocated. */
 void print_configuration(const Trainer *t) {
     const Options *o = t->options;
-    char cpu[128], a[64], b[64], c[64];
+    char cpu[128], gpu[128], a[64], b[64], c[64];
     double matrices = 0, norms = 0;
     for (int i = 0; i < t->model.parameters.count; i++)
         *(t->model.parameters.tensors[i].rank == 2 ? &matrices : &norms) +=
@@ -101,6 +101,7 @@ void print_configuration(const Trainer *t) {
     printf("machine    %s, %d of %d cores in use, %s%s", machine_cpu_name(cpu), machine_threads(),
            machine_cores(), machine_isa(), parallel_ranks() > 1 ? "" : "\n");
     if (parallel_ranks() > 1) printf(", %d ranks\n", parallel_ranks());
+    if (device_on()) printf("GPU        %s\n", device_name(gpu));
     printf("model      %s attention%s%s, %s positions, %s\n", o->attn ? "LASER" : "standard",
            o->attn ? ", shift " : "",
            o->attn ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
@@ -131,6 +132,7 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     size_t weights = t->model.parameters.floats, kept = 0,
            moments = 2 * ranges_floats(t->owned, t->owned_count);
     size_t copy = with_copy ? saver_copy_floats(t) : 0;
+    if (device_on()) table.floats = 0, table.count = 0; /* they are on the GPU */
     for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
@@ -151,6 +153,11 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     for (int i = 0; i < count && print; i++)
         if (categories[i].floats)
             printf("%-54s %10.1f MiB\n", categories[i].what, (double)categories[i].floats * 4 / 1048576);
+    if (print && device_on()) {
+        DeviceModel model = device_model(&t->model);
+        printf("%-54s %10.1f MiB\n", "on the GPU", (double)device_memory_needed(&model) / 1048576);
+        free((void *)model.at);
+    }
     tensors_free(&table);
     return (int64_t)categories[count - 1].floats * 4;
 }
@@ -192,6 +199,7 @@ void dry_run(Trainer *t) {
     trainer_allocate(t);
     const int T = t->model.config.seq_len, B = t->model.batch;
     model_init(&t->model, (uint64_t)t->options->seed);
+    send_to_device(t);
     for (int64_t i = 0; i < (int64_t)B * T; i++) {
         t->inputs[i] =
             (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
@@ -261,6 +269,7 @@ void open_run(Trainer *t) {
         if (parallel_rank() == 0) printf("resumed    %s\n", folder);
     } else
         model_init(&t->model, (uint64_t)o->seed);
+    send_to_device(t);
     if (parallel_rank() != 0) return;
     if (*o->out) {
         if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
@@ -273,6 +282,7 @@ void open_run(Trainer *t) {
         cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
         cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
         cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
+        if (device_on()) cJSON_AddStringToObject(machine, "gpu", device_name(cpu));
         cJSON_AddStringToObject(machine, "instruction_set", machine_isa());
         cJSON_AddNumberToObject(machine, "threads", machine_threads());
         cJSON_AddNumberToObject(machine, "ranks", parallel_ranks());

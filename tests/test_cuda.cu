@@ -7,6 +7,7 @@
 #include "test_cuda_emulate.h"
 #include "test_cuda_laser.h"
 #include "test_cuda_layers.h"
+#include "test_cuda_train.h"
 
 struct Test {
     const char *name;
@@ -14,7 +15,8 @@ struct Test {
 };
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)};
+static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)
+                                 CUDA_TRAIN_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -5,6 +5,7 @@
 
 #include "../cuda/device.h"
 #include "harness.h"
+#include <string>
 #include <vector>
 
 /* n elements on the device; freed with it. */

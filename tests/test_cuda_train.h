@@ -1,0 +1,122 @@
+/* Tests of train_gpt.cu as a whole, beside train_gpt.c: the same losses and gradient norms step by step, the same bits when
+   a run is repeated or resumed, and checkpoints that go from one program to the other. On a GPU the program is
+   train_gptcu, else train_gpt_emulated. */
+#ifndef TESTS_TEST_CUDA_TRAIN_H
+#define TESTS_TEST_CUDA_TRAIN_H
+
+#include "test_cuda.h"
+
+#ifdef __CUDACC__
+#define DEVICE_TRAINER "train_gptcu"
+#else
+#define DEVICE_TRAINER "build/train_gpt_emulated"
+#endif
+#define DEVICE_MODEL                                                                                         \
+    "--vocab-size=61 --layers=2 --heads=2 --head-dim=32 --embd=24 --mlp-hidden=40 --seq-len=37 --batch=2 "   \
+    "--steps=10 --warmup=2 --lr=0.01 --val-every=0 --val-tokens=74 --sample-every=0 --threads=1 "
+
+/* A folder with shards of tokens that can be predicted in part. */
+static std::string device_test_data() {
+    const std::string folder = test_folder();
+    static const char *const names[] = {"train_0.bin", "val_0.bin"};
+    for (int i = 0; i < 2; i++) {
+        const int32_t n = i ? 500 : 5000;
+        int32_t header[256] = {20240520, 1, n};
+        std::vector<uint16_t> tokens((size_t)n);
+        for (size_t t = 1; t < tokens.size(); t++)
+            tokens[t] = (uint16_t)((tokens[t - 1] * 7u + rng_bits(3, RNG_STREAM_TEST, t) % 4) % 61);
+        const std::string path = folder + "/" + names[i];
+        FILE *file = check_fopen(path.c_str(), "wb", "");
+        check_fwrite(header, 1, sizeof header, file, path.c_str());
+        check_fwrite(tokens.data(), 2, tokens.size(), file, path.c_str());
+        check_fclose(file, path.c_str());
+    }
+    return folder;
+}
+
+/* One run into DATA/NAME; its training losses and gradient norms, one after the other. */
+static Doubles device_test_run(const char *program, const std::string &data, const char *name,
+                               const std::string &arguments) {
+    char output[4096];
+    const int code =
+        test_command(output, sizeof output, "%s/%s " DEVICE_MODEL "--data=%s --out=%s/%s %s", test_binaries(),
+                     program, data.c_str(), data.c_str(), name, arguments.c_str());
+    CHECK(code == 0, "%s %s: exit code %d: %s", program, arguments.c_str(), code, output);
+    Doubles numbers;
+    const std::string path = data + "/" + name + "/log.jsonl";
+    FILE *file = fopen(path.c_str(), "r");
+    char line[2000];
+    while (file && fgets(line, sizeof line, file)) {
+        const char *loss = strstr(line, "\"loss\":"), *norm = strstr(line, "\"grad_norm\":");
+        if (loss && norm) numbers.push_back(atof(loss + 7)), numbers.push_back(atof(norm + 12));
+    }
+    if (file) fclose(file);
+    CHECK(numbers.size() == 20, "%s %s: %zu numbers in %s, expected those of 10 steps: %s", program,
+          arguments.c_str(), numbers.size(), path.c_str(), output);
+    return numbers;
+}
+
+static void check_same_curve(const Doubles &got, const Doubles &want, double bound, const std::string &what) {
+    for (size_t i = 0; i < got.size() && i < want.size(); i++)
+        CHECK(fabs(got[i] - want[i]) <= bound * fabs(want[i]), "%s: %s of step %zu is %.8g, on the CPU %.8g",
+              what.c_str(), i % 2 ? "gradient norm" : "loss", i / 2 + 1, got[i], want[i]);
+}
+
+/* bf16: the CPU's rounding is elsewhere, so only as near as bf16 is to float32. */
+static void test_cuda_trainer_matches_cpu_step_by_step(void) {
+    static const char *const variants[] = {
+        "--attn=standard", "--attn=laser --total-batch=148",
+        "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned",
+        "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20"};
+    const std::string data = device_test_data();
+    for (int i = 0; i < 4; i++)
+        for (int dtype = 0; dtype < 2; dtype++) {
+            const std::string arguments =
+                std::string(variants[i]) + (dtype ? " --dtype=bf16" : " --dtype=fp32");
+            const std::string number = std::to_string(2 * i + dtype);
+            const Doubles want = device_test_run("train_gpt", data, ("cpu" + number).c_str(), arguments);
+            const Doubles got = device_test_run(DEVICE_TRAINER, data, ("gpu" + number).c_str(), arguments);
+            check_same_curve(got, want, dtype ? 3e-2 : 2e-5, arguments);
+        }
+}
+
+/* Ten steps at once, twice, and in two parts: the same bits. */
+static void test_cuda_trainer_repeats_and_resumes_bit_for_bit(void) {
+    const std::string data = device_test_data(), arguments = "--attn=laser --dtype=bf16 --save-every=6";
+    device_test_run(DEVICE_TRAINER, data, "whole", arguments);
+    device_test_run(DEVICE_TRAINER, data, "again", arguments);
+    char output[2000];
+    test_command(output, sizeof output, "cp -r %s/again %s/parts && rm -r %s/parts/step-00000010",
+                 data.c_str(), data.c_str(), data.c_str());
+    device_test_run(DEVICE_TRAINER, data, "parts", arguments + " --resume=auto");
+    for (const char *other : {"again", "parts"}) {
+        const int code = test_command(
+            output, sizeof output,
+            "cd %s && for f in whole/step-00000010/*.safetensors; do cmp $f %s/${f#whole/} || exit 1; done",
+            data.c_str(), other);
+        CHECK(code == 0, "%s", output);
+    }
+}
+
+/* Six steps on the one, four on the other: as ten on the CPU. */
+static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
+    const std::string data = device_test_data(), arguments = "--attn=laser --save-every=6";
+    const char *const programs[] = {"train_gpt", DEVICE_TRAINER};
+    const Doubles want = device_test_run("train_gpt", data, "whole", arguments);
+    for (int first = 0; first < 2; first++) {
+        char output[2000], name[32];
+        snprintf(name, sizeof name, "moved%d", first);
+        device_test_run(programs[first], data, name, arguments);
+        const int code = test_command(output, sizeof output, "rm -r %s/%s/step-00000010", data.c_str(), name);
+        CHECK(code == 0, "%s", output);
+        const Doubles got = device_test_run(programs[1 - first], data, name, arguments + " --resume=auto");
+        check_same_curve(got, want, 2e-5, std::string("begun by ") + programs[first]);
+    }
+}
+
+#define CUDA_TRAIN_TESTS(TEST)                                                                               \
+    TEST(cuda_trainer_matches_cpu_step_by_step)                                                              \
+    TEST(cuda_trainer_repeats_and_resumes_bit_for_bit)                                                       \
+    TEST(cuda_trainer_shares_checkpoints_with_the_cpu)
+
+#endif
