@@ -4,6 +4,7 @@
 # make bench      speed against the machine's limits, into bench.json (BLAS libraries beside it where they are installed);
 #                 PYTHONS="python3 venv/bin/python": next to the PyTorch of each; docs/performance.md
 # make test_gpu   the GPU's kernels on a GPU (make test runs the same tests on the CPU, emulated)
+# make bench_gpu  the GPU trainer's speed, as shares of the GPU's measured peak
 # make fuzz       the parsers of files against any bytes, ten minutes each
 # make lint       formatting, static analysis, shell scripts
 # make clean
@@ -64,7 +65,7 @@ COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN)
 HEADERS  := laser.h $(wildcard gpt/*.h)
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(if $(P),,$(if $(NVCC),train_gptcu))
 ifeq ($(OPENMP),)
 	@echo "note: $(CC) has no OpenMP, so everything runs on one core (Debian: gcc has it; clang needs libomp-dev)"
 endif
@@ -93,14 +94,14 @@ $(P)build/fuzz_short: tests/fuzz.c $(wildcard data/*.h) $(HEADERS) $(P)build/fla
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
-CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h
+CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 CUDA = $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),$(if $(filter native,$a),-arch=native,-gencode arch=compute_$a,code=sm_$a)) \
        $(if $(CI),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
 $(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
 	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
 $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
-	$(EMULATE) $< -x none $(P)build/reference.o -o $@ -lm
+	$(EMULATE) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
 # train_gpt.c with its section 3 on the GPU; and the same emulated, which only tests want.
 build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
 	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
@@ -108,15 +109,23 @@ train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
 	$(CUDA) -c $< -o build/train_gpt_cu.o
 	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ -L$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread \
 	    $(MPI_FLAGS) -lcjson -lstdc++ -lm
+build/bench_gpu: tools/bench_gpu.cu $(CUDA_SOURCES) build/flags
+	$(CUDA) $< -o $@ -lcublasLt
+$(P)build/bench_gpu_emulated: tools/bench_gpu.cu $(CUDA_SOURCES) $(P)build/flags
+	$(EMULATE) $< -o $@ -lm
 $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS) $(P)build/flags
 	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
-	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ -lcjson -lstdc++ -lm
+	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) -lcjson -lstdc++ -lm
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
 	$(CUDA) $< build/reference.o -o $@ -lcublasLt
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
 test_gpu: build/test_gpu train_gptcu train_gpt
-	$(if $(HAVE_GPU),./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+	$(if $(HAVE_GPU),TEST_BINARY_DIR=. ./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+
+# Attention and whole steps as shares of the GPU's measured peak; docs/gpu.md.
+bench_gpu: build/bench_gpu
+	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 
 demo:
 	@scripts/demo.sh
@@ -124,6 +133,7 @@ demo:
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda $(P)build/train_gpt_emulated)
 	$(if $(HAVE_CXX),TEST_BINARY_DIR=$(if $(P),$(P),.) $(if $(P),,./)$(P)test_cuda $(if $(FILTER),--filter=$(FILTER) || test $$? = 3),@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
+	$(if $(MPI_FLAGS),,@echo "not run: the GPU trainer with two ranks (there is no MPI)")
 	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"
 	TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),,./)$(P)test_gpt $(if $(FILTER),--filter=$(FILTER))
 
@@ -144,7 +154,7 @@ fuzz-%:
 	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
-SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu cuda/*)
+SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)
 lint:
 	clang-format --dry-run --Werror $(SOURCES)
 	shellcheck scripts/*.sh .ci/run
@@ -152,5 +162,5 @@ lint:
 clean:
 	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt test_cuda
 
-.PHONY: all demo test test_gpu bench fuzz lint clean FORCE
+.PHONY: all demo test test_gpu bench bench_gpu fuzz lint clean FORCE
 FORCE:

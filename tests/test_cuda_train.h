@@ -34,16 +34,9 @@ static std::string device_test_data() {
     return folder;
 }
 
-/* One run into DATA/NAME; its training losses and gradient norms, one after the other. */
-static Doubles device_test_run(const char *program, const std::string &data, const char *name,
-                               const std::string &arguments) {
-    char output[4096];
-    const int code =
-        test_command(output, sizeof output, "%s/%s " DEVICE_MODEL "--data=%s --out=%s/%s %s", test_binaries(),
-                     program, data.c_str(), data.c_str(), name, arguments.c_str());
-    CHECK(code == 0, "%s %s: exit code %d: %s", program, arguments.c_str(), code, output);
+/* The training losses and gradient norms of a log, one after the other. */
+static Doubles device_test_log(const std::string &path) {
     Doubles numbers;
-    const std::string path = data + "/" + name + "/log.jsonl";
     FILE *file = fopen(path.c_str(), "r");
     char line[2000];
     while (file && fgets(line, sizeof line, file)) {
@@ -51,9 +44,20 @@ static Doubles device_test_run(const char *program, const std::string &data, con
         if (loss && norm) numbers.push_back(atof(loss + 7)), numbers.push_back(atof(norm + 12));
     }
     if (file) fclose(file);
-    CHECK(numbers.size() == 20, "%s %s: %zu numbers in %s, expected those of 10 steps: %s", program,
-          arguments.c_str(), numbers.size(), path.c_str(), output);
+    CHECK(numbers.size() == 20, "%zu numbers in %s, expected those of 10 steps", numbers.size(),
+          path.c_str());
     return numbers;
+}
+
+/* One run into DATA/NAME; the numbers of its log. */
+static Doubles device_test_run(const char *program, const std::string &data, const char *name,
+                               const std::string &arguments) {
+    char output[4096];
+    const int code =
+        test_command(output, sizeof output, "%s/%s " DEVICE_MODEL "--data=%s --out=%s/%s %s", test_binaries(),
+                     program, data.c_str(), data.c_str(), name, arguments.c_str());
+    CHECK(code == 0, "%s %s: exit code %d: %s", program, arguments.c_str(), code, output);
+    return device_test_log(data + "/" + name + "/log.jsonl");
 }
 
 static void check_same_curve(const Doubles &got, const Doubles &want, double bound, const std::string &what) {
@@ -112,9 +116,28 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
     }
 }
 
+#ifdef TEST_MPI
+/* Two ranks, each with half of the sequences: the losses of one. */
+static void test_cuda_trainer_with_two_ranks_matches_one(void) {
+    const std::string data = device_test_data(), arguments = "--attn=laser --total-batch=148";
+    const Doubles want = device_test_run("train_gpt", data, "one", arguments);
+    char output[4000];
+    const int code = test_command(output, sizeof output,
+                                  "mpirun -n 2 --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER
+                                  " " DEVICE_MODEL "--data=%s --out=%s/two %s",
+                                  test_binaries(), data.c_str(), data.c_str(), arguments.c_str());
+    CHECK(code == 0, "exit code %d: %s", code, output);
+    check_same_curve(device_test_log(data + "/two/log.jsonl"), want, 2e-5, "two ranks");
+}
+#define CUDA_TRAIN_MPI_TESTS(TEST) TEST(cuda_trainer_with_two_ranks_matches_one)
+#else
+#define CUDA_TRAIN_MPI_TESTS(TEST)
+#endif
+
 #define CUDA_TRAIN_TESTS(TEST)                                                                               \
     TEST(cuda_trainer_matches_cpu_step_by_step)                                                              \
     TEST(cuda_trainer_repeats_and_resumes_bit_for_bit)                                                       \
-    TEST(cuda_trainer_shares_checkpoints_with_the_cpu)
+    TEST(cuda_trainer_shares_checkpoints_with_the_cpu)                                                       \
+    CUDA_TRAIN_MPI_TESTS(TEST)
 
 #endif
