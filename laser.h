@@ -1,12 +1,7 @@
 /* laser.h: causal multi-head attention, standard and LASER, forward and backward, on the CPU.
 
-   A single-header library. In one C file write
-
-       #define LASER_IMPLEMENTATION
-       #include "laser.h"
-
-   and include it plainly everywhere else. It needs GCC or clang (vector extensions), libm, and uses OpenMP
-   when compiled with -fopenmp. Define before the implementation, if you want something else:
+   A single-header library: #define LASER_IMPLEMENTATION before one #include of it. It needs GCC or clang
+   (vector extensions) and libm, and uses OpenMP when compiled with -fopenmp. Define before, if you like:
        LASER_STATIC                       every function static
        LASER_MALLOC(size), LASER_FREE(p)  where work memory comes from (malloc, free)
        LASER_FAIL(text)                   when memory runs out or a shape makes no sense (one line on stderr
@@ -14,39 +9,31 @@
 
    WHAT IT COMPUTES, for every batch b and head h, with s_ij = scale * q_i . k_j over the keys j <= i,
    lse_i = log sum_j exp(s_ij) and a_ij = exp(s_ij - lse_i):
-
        standard   o_id = sum_j a_ij v_jd
        LASER      o_id = log sum_j a_ij exp(v_jd)
-
-   LASER is S. S. Duvvuri and I. S. Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025
-   (arXiv:2411.03493).
+   (S. S. Duvvuri and I. S. Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025,
+   arXiv:2411.03493.)
 
    THE FUNCTIONS
-
        attention_forward(out, lse, q, k, v, &shape)
        attention_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape)
        attention_forward_naive, attention_backward_naive  the same in double, slowly, to read and to test by
        attention_memory(&shape, backward)                 bytes of work memory that a call allocates and frees
 
-   q, k, v, dq, dk, dv: element (b, t, h, d) lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
-   qkv_strides[2] + d; out, dout likewise with out_strides. So q, k, v may be three parts of one packed
-   buffer. lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none.
-   Gradients are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on. A call
-   allocates its work memory and frees it, and keeps nothing: per head in flight (one to a thread) about 2
-   T*D floats forward and 8 T*D backward, half of it with ATTENTION_BF16 on a CPU that multiplies bfloat16;
-   nothing of size T*T. With glibc, mallopt(M_MMAP_THRESHOLD, ...) and M_TRIM_THRESHOLD keep large blocks
-   from going back to the system and being faulted in again at each call. The same bits come out for any
-   number of threads.
+   Element (b, t, h, d) of q, k, v, dq, dk, dv lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
+   qkv_strides[2] + d, of out, dout likewise with out_strides: so q, k, v may be parts of one packed buffer.
+   lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none. Gradients
+   are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on. The same bits come
+   out for any number of threads. Work memory, for each head in flight (one to a thread): about 2 T*D floats
+   forward, 7 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with
+   M_MMAP_THRESHOLD and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
 
    EXAMPLE (a test compiles and runs these lines)
-
    [example]
    #define LASER_IMPLEMENTATION
    #include "laser.h"
    #include <stdio.h>
-
    enum { B = 1, T = 3, H = 1, D = 2, C = H * D };
-
    int main(void) {
        const float q[B * T * C] = {0}, k[B * T * C] = {0}; // equal scores: a row averages its past
        const float v[B * T * C] = {0, 1, 2, 3, 4, -1}, dout[B * T * C] = {0, 0, 0, 0, 1, 1};
@@ -62,28 +49,25 @@
    [end]
 
    BACKWARD. With p_ijd = a_ij exp(v_jd - o_id), which lies in [0, 1] and sums to 1 over j:
-
        dv_jd = sum_i do_id p_ijd          ds_ij = sum_d do_id p_ijd - a_ij sum_d do_id
-
    (d/dv_jd of log sum_j a_ij exp(v_jd) is p_ijd; d/da_ij is exp(v_jd - o_id); the softmax turns da into
    ds_ij = a_ij (da_ij - sum_j a_ij da_ij), and sum_j a_ij exp(v_jd - o_id) = 1.) In matrix form, with V' =
    exp(V) and dO' = dO * exp(-O), it is standard attention's backward on V' and dO', with dV = dV' * V' and
    sum_d do_id in place of sum_d do_id o_id. So LASER costs what standard attention costs, plus T*D
    exponentials and logarithms, and only o and lse are kept from forward to backward.
 
-   RANGE, or where a shift by the maximum went. An exponential exp(x) is computed as p * 2^k, p near 1, k an
-   integer; shifting it by n log 2 is writing k - n for k, which changes no bit of p. All shifts here are
-   such powers of two, and scaling sums by powers of two is exact: whatever shift keeps the numbers in
-   range gives the same bits. So the running shift of the online softmax costs no accuracy, and a later
-   token that moves a shift moves no earlier row.
+   RANGE, or where a shift by the maximum went. An exponential is computed as p * 2^k, p near 1, k an integer;
+   shifting it by n log 2 is writing k - n for k. All shifts here are such powers of two, by which sums are
+   scaled exactly: whatever shift keeps the numbers in range gives the same bits. So the running shift of the
+   online softmax costs no accuracy, and a later token that moves a shift moves no earlier row.
    - Scores: row i is scaled by 2^-K_i, K_i = the running maximum of s_ij log2(e) rounded to an integer.
    - Values, shift = LASER_SHIFT_CAUSAL: column d of a head is scaled by 2^-n_d, n_d = v_0d log2(e) rounded:
      the one key that every row sees. While the values stay within 40 of v_0d, float32 holds every exp(v_jd)
-     and every sum of them. From the tile of keys on where they do not, the column is "wild": it leaves the
-     matrix products and is summed elementwise in numbers with an exponent of their own, rescaled as the
-     running maximum over the keys moves. No visible contribution is lost whatever the later tokens are; |v|
-     to 1e6. Backward does the same to columns wider than 64 or farther than 128 from zero, where o in
-     float32 has too few digits left.
+     and every sum of them. From the first key that does not, the column is "wild", and the rows that see
+     that key take it from elsewhere: o_id + lse_i = log sum_j exp(s_ij + v_jd), a softmax of its own with
+     its own running shift, summed without a matrix product. No visible contribution is lost whatever the
+     later tokens are; |v| to 1e6. Backward does the same to columns wider than 64 or farther than 128 from
+     zero, where o in float32 has too few digits left.
    - Values, shift = LASER_SHIFT_SEQUENCE, the paper's: n_d follows the column's maximum over the WHOLE
      sequence, later tokens included, and the sum is taken as it comes. What lies 2^-100 = exp(-69.3) below
      that maximum is lost: such an o_id stays at maximum - 69.3, depends on later tokens, and passes no
@@ -98,14 +82,14 @@
    tile of keys, so a tile that a row sees in part, the last, is summed in float32 without; backward from
    the column.
 
-   PRECISION. ATTENTION_BF16 rounds the operands of the products to bfloat16: q, k, v or exp(v) - c, a and
-   their gradients. Sums, exp, log, shifts and outputs are float32 in both. A row's a_ij are rounded before
-   they are normalised, so that they still sum to one.
+   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
+   gradients, to bfloat16 on a CPU that multiplies pairs of them (AVX512-BF16), and is float32 elsewhere. Sums,
+   exp, log, shifts and outputs are float32. A row's a_ij are rounded before they are normalised, so that they
+   still sum to one.
 
-   READING. First the naive twin, the formulas as they stand. Then laser_rows, the forward over the keys of
-   a panel of queries, and laser_backward_panel; scores lie key by key with the queries side by side in the
-   lanes, so that maxima and sums of a row never cross lanes. attention_forward and attention_backward, at
-   the end, list their steps. */
+   READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
+   laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
+   sums of a row never cross lanes. attention_forward and attention_backward, at the end, list their steps. */
 #ifndef LASER_H
 #define LASER_H
 
@@ -162,8 +146,12 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
 #ifdef _OPENMP
 #include <omp.h>
 #define LASER_OMP(directive) _Pragma(#directive)
+#define LASER_THREAD omp_get_thread_num()
+#define LASER_THREADS omp_get_max_threads()
 #else
 #define LASER_OMP(directive)
+#define LASER_THREAD 0
+#define LASER_THREADS 1
 #endif
 
 #ifndef LASER_MALLOC
@@ -182,143 +170,129 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
 
 /* ---- The naive twin: the formulas as they stand, in double ---- */
 
-/* The paper's shift of a column: the next multiple of log 2 at or above its maximum, in units of log 2. */
-static double laser_sequence_shift(const double *v, ptrdiff_t token_stride, int T) {
-    double maximum = v[0];
-    for (int t = 1; t < T; t++) maximum = fmax(maximum, v[t * token_stride]);
-    return ceil(maximum * 1.4426950408889634);
-}
-
 static double laser_scale(const AttentionShape *shape) {
     return shape->scale != 0 ? shape->scale : 1 / sqrt(shape->head_dim);
 }
 
-static double laser_score(const double *q, const double *k, const AttentionShape *shape) {
-    double dot = 0;
-    for (int d = 0; d < shape->head_dim; d++) dot += q[d] * k[d];
-    return dot * laser_scale(shape);
+/* Where element (b, t, h, 0) lies. */
+static ptrdiff_t laser_at(const ptrdiff_t strides[3], ptrdiff_t b, ptrdiff_t t, ptrdiff_t h) {
+    return b * strides[0] + t * strides[1] + h * strides[2];
 }
 
-/* Row i of one head: scores s (i+1), their log-sum-exp, and out (D). */
-static double laser_naive_row(double *out, double *s, const double *q, const double *k, const double *v,
-                              int i, const AttentionShape *shape) {
-    const int D = shape->head_dim;
-    const ptrdiff_t stride = shape->qkv_strides[1];
+/* s_ij of row i of a head, j <= i. */
+static void laser_naive_scores(double *s, const double *q, const double *k, ptrdiff_t i,
+                               const AttentionShape *shape) {
+    const ptrdiff_t token = shape->qkv_strides[1];
+    for (ptrdiff_t j = 0; j <= i; j++) {
+        s[j] = 0;
+        for (int d = 0; d < shape->head_dim; d++) s[j] += q[i * token + d] * k[j * token + d];
+        s[j] *= laser_scale(shape);
+    }
+}
+
+static double laser_log_sum_exp(const double *x, ptrdiff_t count) {
     double maximum = -INFINITY, sum = 0;
-    for (int j = 0; j <= i; j++) {
-        s[j] = laser_score(q + i * stride, k + j * stride, shape);
-        maximum = fmax(maximum, s[j]);
-    }
-    for (int j = 0; j <= i; j++) sum += exp(s[j] - maximum);
-    const double lse = maximum + log(sum);
-    for (int d = 0; d < D; d++) {
-        if (shape->kind == ATTENTION_STANDARD) {
-            out[d] = 0;
-            for (int j = 0; j <= i; j++) out[d] += exp(s[j] - lse) * v[j * stride + d];
-            continue;
-        }
-        double largest = -INFINITY, total = 0;
-        for (int j = 0; j <= i; j++) largest = fmax(largest, s[j] + v[j * stride + d]);
-        for (int j = 0; j <= i; j++) total += exp(s[j] + v[j * stride + d] - largest);
-        out[d] = largest + log(total) - lse;
-        if (shape->shift == LASER_SHIFT_SEQUENCE)
-            out[d] = fmax(out[d], (laser_sequence_shift(v + d, stride, shape->seq_len) - 100) * log(2));
-    }
-    return lse;
+    for (ptrdiff_t j = 0; j < count; j++) maximum = fmax(maximum, x[j]);
+    for (ptrdiff_t j = 0; j < count; j++) sum += exp(x[j] - maximum);
+    return maximum + log(sum);
+}
+
+/* The least o of a column. The paper's shift, the next multiple of log 2 at or above the column's maximum,
+   has one. */
+static double laser_naive_floor(const double *v, const AttentionShape *shape) {
+    if (shape->kind == ATTENTION_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
+    double maximum = v[0];
+    for (int t = 1; t < shape->seq_len; t++) maximum = fmax(maximum, v[t * shape->qkv_strides[1]]);
+    return (ceil(maximum * 1.4426950408889634) - 100) * log(2);
 }
 
 LASER_DEFINE void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
                                           const double *v, const AttentionShape *shape) {
-    double *s = LASER_MALLOC((size_t)shape->seq_len * sizeof *s);
+    const ptrdiff_t T = shape->seq_len, H = shape->heads, token = shape->qkv_strides[1];
+    double *s = LASER_MALLOC(2 * (size_t)T * sizeof *s), *x = s + T;
     if (!s) LASER_FAIL("attention: out of memory");
-    for (int b = 0; b < shape->batch; b++)
-        for (int h = 0; h < shape->heads; h++)
-            for (int i = 0; i < shape->seq_len; i++) {
-                const ptrdiff_t head = b * shape->qkv_strides[0] + h * shape->qkv_strides[2];
-                double *o =
-                    out + b * shape->out_strides[0] + i * shape->out_strides[1] + h * shape->out_strides[2];
-                double l = laser_naive_row(o, s, q + head, k + head, v + head, i, shape);
-                if (lse) lse[((ptrdiff_t)b * shape->heads + h) * shape->seq_len + i] = l;
+    for (ptrdiff_t row = 0; row < shape->batch * H * T; row++) {
+        const ptrdiff_t i = row % T, head = laser_at(shape->qkv_strides, row / T / H, 0, row / T % H);
+        double *o = out + laser_at(shape->out_strides, row / T / H, i, row / T % H);
+        laser_naive_scores(s, q + head, k + head, i, shape);
+        const double row_lse = laser_log_sum_exp(s, i + 1);
+        if (lse) lse[row] = row_lse;
+        for (int d = 0; d < shape->head_dim; d++) {
+            const double *column = v + head + d;
+            o[d] = 0;
+            for (ptrdiff_t j = 0; j <= i; j++) {
+                o[d] += exp(s[j] - row_lse) * column[j * token];
+                x[j] = s[j] - row_lse + column[j * token];
             }
-    LASER_FREE(s);
-}
-
-/* Adds what row i of one head sends to dq (row i), dk and dv (rows 0..i). */
-static void laser_naive_row_backward(double *dq, double *dk, double *dv, const double *dout, const double *q,
-                                     const double *k, const double *v, const double *o, double lse, int i,
-                                     const AttentionShape *shape) {
-    const int D = shape->head_dim;
-    const ptrdiff_t stride = shape->qkv_strides[1];
-    double row = 0; /* sum_j a_ij da_ij */
-    for (int d = 0; d < D; d++) row += dout[d] * (shape->kind == ATTENTION_LASER ? 1 : o[d]);
-    for (int j = 0; j <= i; j++) {
-        const double s = laser_score(q + i * stride, k + j * stride, shape), a = exp(s - lse);
-        double ds = -a * row;
-        for (int d = 0; d < D; d++) {
-            const double x = v[j * stride + d];
-            const double p = shape->kind == ATTENTION_LASER ? exp(s - lse + x - o[d]) : a;
-            dv[j * stride + d] += dout[d] * p;
-            ds += dout[d] * p * (shape->kind == ATTENTION_LASER ? 1 : x);
-        }
-        for (int d = 0; d < D; d++) {
-            dq[i * stride + d] += laser_scale(shape) * ds * k[j * stride + d];
-            dk[j * stride + d] += laser_scale(shape) * ds * q[i * stride + d];
+            if (shape->kind == ATTENTION_LASER)
+                o[d] = fmax(laser_log_sum_exp(x, i + 1), laser_naive_floor(column, shape));
         }
     }
+    LASER_FREE(s);
 }
 
 LASER_DEFINE void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
                                            const double *q, const double *k, const double *v,
                                            const double *out, const double *lse,
                                            const AttentionShape *shape) {
-    const int T = shape->seq_len, D = shape->head_dim;
-    double *dout_row = LASER_MALLOC((size_t)D * sizeof *dout_row);
-    if (!dout_row) LASER_FAIL("attention: out of memory");
-    for (int b = 0; b < shape->batch; b++)
-        for (int h = 0; h < shape->heads; h++) {
-            const ptrdiff_t head = b * shape->qkv_strides[0] + h * shape->qkv_strides[2];
-            for (int t = 0; t < T; t++)
-                for (int d = 0; d < D; d++) {
-                    const ptrdiff_t at = head + t * shape->qkv_strides[1] + d;
-                    dq[at] = dk[at] = dv[at] = 0;
-                }
-            for (int i = 0; i < T; i++) {
-                const ptrdiff_t row =
-                    b * shape->out_strides[0] + i * shape->out_strides[1] + h * shape->out_strides[2];
-                for (int d = 0; d < D; d++) {
-                    dout_row[d] = dout[row + d];
-                    if (shape->kind == ATTENTION_LASER && shape->shift == LASER_SHIFT_SEQUENCE &&
-                        out[row + d] <=
-                            (laser_sequence_shift(v + head + d, shape->qkv_strides[1], T) - 100) * log(2))
-                        dout_row[d] = 0; /* stays at the floor: no gradient */
-                }
-                laser_naive_row_backward(dq + head, dk + head, dv + head, dout_row, q + head, k + head,
-                                         v + head, out + row, lse[((ptrdiff_t)b * shape->heads + h) * T + i],
-                                         i, shape);
+    const ptrdiff_t T = shape->seq_len, H = shape->heads, D = shape->head_dim, token = shape->qkv_strides[1];
+    const int laser = shape->kind == ATTENTION_LASER;
+    double *s = LASER_MALLOC(2 * (size_t)T * sizeof *s), *ds = s + T;
+    if (!s) LASER_FAIL("attention: out of memory");
+    for (ptrdiff_t row = 0; row < shape->batch * H * T; row++) { /* adds what it sends to its past */
+        const ptrdiff_t i = row % T, head = laser_at(shape->qkv_strides, row / T / H, 0, row / T % H);
+        const ptrdiff_t at_out = laser_at(shape->out_strides, row / T / H, i, row / T % H);
+        laser_naive_scores(s, q + head, k + head, i, shape);
+        for (ptrdiff_t d = 0, at = head + i * token; d < D; d++) dq[at + d] = dk[at + d] = dv[at + d] = 0;
+        for (ptrdiff_t j = 0; j <= i; j++) ds[j] = 0;
+        for (ptrdiff_t d = 0; d < D; d++) {
+            const double o = out[at_out + d], g = dout[at_out + d];
+            if (o <= laser_naive_floor(v + head + d, shape)) continue; /* stays there: no gradient */
+            for (ptrdiff_t j = 0; j <= i; j++) {
+                const double a = exp(s[j] - lse[row]), x = v[head + j * token + d];
+                const double p = laser ? exp(s[j] - lse[row] + x - o) : a;
+                dv[head + j * token + d] += g * p;
+                ds[j] += g * (laser ? p - a : a * (x - o));
             }
         }
-    LASER_FREE(dout_row);
+        for (ptrdiff_t j = 0; j <= i; j++)
+            for (ptrdiff_t d = 0; d < D; d++) {
+                dq[head + i * token + d] += laser_scale(shape) * ds[j] * k[head + j * token + d];
+                dk[head + j * token + d] += laser_scale(shape) * ds[j] * q[head + i * token + d];
+            }
+    }
+    LASER_FREE(s);
 }
 
 /* ---- Vectors, exponentials, logarithms ---- */
 
 /* The register block: a kernel keeps ROWS x VECS vectors of W floats of sums. LANES queries side by side, a
-   "panel", are the unit of everything below. */
+   "panel", are the unit of everything below. DEAL: the lanes of two vectors in turn, the first half of them
+   and the second. */
 #if defined(__AVX512F__)
-enum { LASER_W = 16, LASER_ROWS = 8, LASER_VECS = 2 };
+enum { LASER_W = 16, LASER_ROWS = 8 };
+#define LASER_PS(operation, a, b) (LaserVec) _mm512_##operation##_ps((__m512)(a), (__m512)(b))
+#define LASER_DEAL_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define LASER_DEAL_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX__)
-enum { LASER_W = 8, LASER_ROWS = 4, LASER_VECS = 2 };
-#elif defined(__aarch64__)
-enum { LASER_W = 4, LASER_ROWS = 8, LASER_VECS = 2 };
+enum { LASER_W = 8, LASER_ROWS = 4 };
+#define LASER_PS(operation, a, b) (LaserVec) _mm256_##operation##_ps((__m256)(a), (__m256)(b))
+#define LASER_DEAL_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define LASER_DEAL_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #else
-enum { LASER_W = 4, LASER_ROWS = 4, LASER_VECS = 2 };
+#ifdef __aarch64__
+enum { LASER_W = 4, LASER_ROWS = 8 };
+#else
+enum { LASER_W = 4, LASER_ROWS = 4 };
+#endif
+#define LASER_DEAL_LOW 0, 4, 1, 5
+#define LASER_DEAL_HIGH 2, 6, 3, 7
 #endif
 enum {
+    LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
-    LASER_KEYS = 64,     /* a tile of keys */
-    LASER_SPAN = 128,    /* the keys that backward takes at a time */
-    LASER_QUERIES = 128, /* a block of queries in backward */
-    LASER_AHEAD = 12     /* rows of the caller's that are fetched ahead */
+    LASER_TILE = 128, /* the keys, and in backward also the queries, that are worked on at a time */
+    LASER_AHEAD = 4   /* rows of the caller's that are fetched ahead */
 };
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
@@ -336,95 +310,65 @@ LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
     return (LaserVec)((mask & (LaserInt)a) | (~mask & (LaserInt)b));
 }
 
-/* What an instruction set does better than vector extensions say it. LASER_PAIR: two bfloat16 to a lane. */
-#if defined(__AVX512F__)
-LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
-    return (LaserVec)_mm512_max_ps((__m512)a, (__m512)b);
-}
-LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) {
-    return (LaserVec)_mm512_min_ps((__m512)a, (__m512)b);
-}
-#define LASER_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define LASER_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif defined(__AVX__)
-LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) {
-    return (LaserVec)_mm256_max_ps((__m256)a, (__m256)b);
-}
-LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) {
-    return (LaserVec)_mm256_min_ps((__m256)a, (__m256)b);
-}
-#define LASER_LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define LASER_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+/* What an instruction set does better than vector extensions say it. */
+#ifdef LASER_PS
+LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return LASER_PS(max, a, b); }
+LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return LASER_PS(min, a, b); }
 #else
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return laser_select(a > b, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a < b, a, b); }
-#define LASER_LOW 0, 4, 1, 5
-#define LASER_HIGH 2, 6, 3, 7
 #endif
+#ifdef __clang__
+#define LASER_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define LASER_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LASER_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (LaserInt){__VA_ARGS__})
+#define LASER_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* The operands of products: float32, or with pair == 2 pairs of bfloat16, "along" a row, W of its numbers in
+   W / 2 floats, or "across" two rows, x and y, which are left as rounded. LASER_PAIR: 2 where an instruction
+   multiplies such pairs, else 1: then bfloat16 would only be slower. */
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
     return (LaserVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
-/* One row as pairs along it: LASER_W / 2 floats hold W numbers. */
-LASER_INLINE void laser_store_along(float *to, LaserVec x) {
-    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
-}
-/* Two rows as pairs across them. */
-LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) {
+LASER_INLINE __m256i laser_bf16(LaserVec x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
+LASER_INLINE void laser_pair_along(float *to, LaserVec x) { _mm256_storeu_si256((void *)to, laser_bf16(x)); }
+LASER_INLINE void laser_pair_across(float *to, LaserVec *x, LaserVec *y) {
     const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
                                            7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i a = _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh((__m512)x));
-    return (LaserVec)_mm512_permutex2var_epi16(
-        a, order, _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh((__m512)y)));
-}
-/* The two rows back, as rounded. */
-LASER_INLINE void laser_apart(LaserVec pairs, LaserVec *x, LaserVec *y) {
-    *x = (LaserVec)((LaserInt)pairs << 16), *y = (LaserVec)((LaserInt)pairs & (int32_t)0xFFFF0000);
+    const LaserInt pairs = (LaserInt)_mm512_permutex2var_epi16(_mm512_castsi256_si512(laser_bf16(*x)), order,
+                                                               _mm512_castsi256_si512(laser_bf16(*y)));
+    laser_store(to, (LaserVec)pairs);
+    *x = (LaserVec)(pairs << 16), *y = (LaserVec)(pairs & (int32_t)0xFFFF0000);
 }
 #else
 enum { LASER_PAIR = 1 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
-LASER_INLINE void laser_store_along(float *to, LaserVec x) { laser_store(to, x); }
-LASER_INLINE LaserVec laser_across(LaserVec x, LaserVec y) { return x + y; }
-LASER_INLINE void laser_apart(LaserVec pairs, LaserVec *x, LaserVec *y) { *x = *y = pairs; }
+LASER_INLINE void laser_pair_along(float *to, LaserVec x) { laser_store(to, x); }
+LASER_INLINE void laser_pair_across(float *to, LaserVec *x, LaserVec *y) { laser_store(to, *x + *y); }
 #endif
-
-/* The lanes of a and b in turn: the first half of them, and the second. */
-#if defined(__clang__) || __GNUC__ >= 12
-LASER_INLINE LaserVec laser_low(LaserVec a, LaserVec b) { return __builtin_shufflevector(a, b, LASER_LOW); }
-LASER_INLINE LaserVec laser_high(LaserVec a, LaserVec b) { return __builtin_shufflevector(a, b, LASER_HIGH); }
-#else
-LASER_INLINE LaserVec laser_low(LaserVec a, LaserVec b) {
-    return __builtin_shuffle(a, b, (LaserInt){LASER_LOW});
+LASER_INLINE void laser_put_along(int pair, float *to, LaserVec x) {
+    pair == 2 ? laser_pair_along(to, x) : laser_store(to, x);
 }
-LASER_INLINE LaserVec laser_high(LaserVec a, LaserVec b) {
-    return __builtin_shuffle(a, b, (LaserInt){LASER_HIGH});
-}
-#endif
-
-#ifdef __clang__
-#define LASER_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define LASER_UNROLL _Pragma("GCC unroll 16")
-#endif
-
-LASER_INLINE int laser_any(LaserInt mask) {
-    uint64_t words[sizeof mask / 8], any = 0;
-    memcpy(words, &mask, sizeof mask);
-    LASER_UNROLL for (size_t i = 0; i < sizeof mask / 8; i++) any |= words[i];
-    return any != 0;
+LASER_INLINE void laser_put_across(int pair, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    pair == 2 ? laser_pair_across(to, x, y) : (laser_store(to, *x), laser_store(to + row, *y));
 }
 
 #define LASER_LOG2E 1.44269504f
 #define LASER_LN2_HIGH 0.693359375f /* nine bits: its product with an integer below 2^15 is exact */
 #define LASER_LN2_LOW (-2.12194440e-4f)
 #define LASER_ROUND 12582912.0f /* 1.5 * 2^23: adding and subtracting it rounds |x| < 2^22 to an integer */
-#define LASER_NONE (-1e9f)      /* the exponent of zero */
 #define LASER_MASKED (-3e38f)   /* the score of a key that a row does not see */
+#define LASER_NEVER 1e9f        /* the key from which on a tame column is wild */
 
-/* 0, 1, 2, ... */
-static const int32_t laser_lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+/* x, or the integer nearest to it: beyond 2^22 a float has no fraction worth rounding. */
+LASER_INLINE LaserVec laser_whole(LaserVec x) {
+    const LaserVec size = (LaserVec)((LaserInt)x & 0x7FFFFFFF);
+    return laser_select(size < 4e6f, (x + LASER_ROUND) - LASER_ROUND, x);
+}
 
 /* 2^k for an integer k <= 127; 0 where k < -126. */
 LASER_INLINE LaserVec laser_pow2(LaserVec k) {
@@ -434,13 +378,8 @@ LASER_INLINE LaserVec laser_pow2(LaserVec k) {
 
 /* 2^r - 1 for |r| <= 1/2, relative error 3e-9 before rounding (minimax, by the Remez exchange). */
 LASER_INLINE LaserVec laser_exp2m1_poly(LaserVec r) {
-    LaserVec p = laser_set(1.559467818e-4f);
-    p = p * r + 1.340664390e-3f;
-    p = p * r + 9.617692973e-3f;
-    p = p * r + 5.550310551e-2f;
-    p = p * r + 2.402265278e-1f;
-    p = p * r + 6.931472150e-1f;
-    return p * r;
+    const LaserVec p = (1.559467818e-4f * r + 1.340664390e-3f) * r + 9.617692973e-3f;
+    return (((p * r + 5.550310551e-2f) * r + 2.402265278e-1f) * r + 6.931472150e-1f) * r;
 }
 
 /* 2^x for x <= 127; 0 where x < -126.5. */
@@ -449,12 +388,6 @@ LASER_INLINE LaserVec laser_exp2(LaserVec x) {
     const LaserVec y = x + (LASER_ROUND + 127); /* its low bits: the integer part + 127 */
     const LaserVec r = x - (y - (LASER_ROUND + 127));
     return (laser_exp2m1_poly(r) + 1) * (LaserVec)((LaserInt)y << 23);
-}
-
-/* 2^x = result * 2^k, k an integer, result in [0.7, 1.42]; |x| < 2^22. */
-LASER_INLINE LaserVec laser_exp2_split(LaserVec x, LaserVec *k) {
-    *k = (x + LASER_ROUND) - LASER_ROUND;
-    return laser_exp2m1_poly(x - *k) + 1;
 }
 
 /* exp(x) = (1 + result) * 2^k, k an integer; |x| is cut to 2e6. */
@@ -467,10 +400,8 @@ LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
 
 /* exp(x) * 2^-n, n an integer; the power of two it is scaled by is cut to 0 below 2^-126, 2^127 above. */
 LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n) {
-    LaserVec k;
-    const LaserVec p = laser_exp_split(x, &k) + 1;
-    k -= n;
-    return p * laser_pow2(laser_min(k, laser_set(127)));
+    LaserVec k, p = laser_exp_split(x, &k) + 1;
+    return p * laser_pow2(laser_min(k - n, laser_set(127)));
 }
 
 /* exp(x) and exp(x) - 1 for x <= 88, both with all their digits. */
@@ -483,36 +414,24 @@ LASER_INLINE LaserVec laser_exp_expm1(LaserVec x, LaserVec *expm1) {
 
 /* log(x * 2^n) for a normal x > 0 and an integer n; something finite for x = 0. */
 LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
-    const LaserInt bits = (LaserInt)x,
-                   e = (bits - 0x3F3504F3) >> 23; /* x = 2^e m, m in [sqrt(1/2), sqrt(2)) */
-    const LaserVec m = (LaserVec)(bits - (e << 23)), f = m - 1, s = f / (f + 2), z = s * s;
+    const LaserInt e = ((LaserInt)x - 0x3F3504F3) >> 23; /* x = 2^e m, m in [sqrt(1/2), sqrt(2)) */
+    const LaserVec f = (LaserVec)((LaserInt)x - (e << 23)) - 1, s = f / (f + 2), z = s * s;
     n += __builtin_convertvector(e, LaserVec);
-    LaserVec t = laser_set(0.22222222f); /* log m = 2 atanh(s) = 2 s + 2/3 s^3 + 2/5 s^5 + ... */
-    t = t * z + 0.28571429f;
-    t = t * z + 0.4f;
-    t = t * z + 0.66666667f;
+    /* log m = 2 atanh(s) = 2 s + 2/3 s^3 + 2/5 s^5 + ... */
+    const LaserVec t = ((0.22222222f * z + 0.28571429f) * z + 0.4f) * z + 0.66666667f;
     /* 2 s = f - s f, and f is exact */
     return n * LASER_LN2_HIGH + (f + (n * LASER_LN2_LOW + s * (z * t - f)));
 }
 
-/* x rounded to bfloat16, to nearest even. */
-LASER_INLINE LaserVec laser_round_bf16(LaserVec x) {
-    const LaserInt bits = (LaserInt)x;
-    return (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF);
-}
-
 /* ---- Products ---- */
 
-/* C (rows, columns) = [C +] [center weights^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
-   a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A and B is two bfloat16 of one sum.
-   */
+/* C (rows, columns) = [C [* rescale] +] [center weights^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
+   a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A and B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
-    const float *a, *b, *center, *weights;
+    const float *a, *b, *center, *weights, *rescale;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    int accumulate;
-    int triangle; /* A(r, p) is 0 for p < r + zeros, and need not be read there */
-    ptrdiff_t zeros;
+    int accumulate, triangle; /* triangle: A(r, p) is 0 for p < r, and need not be there */
 } LaserProduct;
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
@@ -520,23 +439,26 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
                                ptrdiff_t first, ptrdiff_t a_row, ptrdiff_t a_depth) {
     const float *a = p->a + row * a_row + first * a_depth, *b = p->b + first * p->ldb + column;
     float *c = p->c + row * p->ldc + column;
-    LaserVec sum[LASER_ROWS][LASER_VECS];
-    LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
-        p->accumulate ? laser_load(c + r * p->ldc + v * LASER_W) : laser_set(0);
+    LaserVec sum[LASER_ROWS * LASER_VECS], x[LASER_VECS];
+    LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] = laser_set(0);
+    if (p->accumulate)
+        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] =
+            laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W);
+    if (p->rescale)
+        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] *=
+            laser_load(p->rescale + column + i % vecs * LASER_W);
     if (p->center)
-        LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
-            sum[r][v] += p->center[row + r] * laser_load(p->weights + column + v * LASER_W);
+        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
+            p->center[row + i / vecs] * laser_load(p->weights + column + i % vecs * LASER_W);
     _Pragma("GCC unroll 2") for (ptrdiff_t n = p->depth - first; n > 0; n--, a += a_depth, b += p->ldb) {
-        LaserVec x[LASER_VECS];
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
-        LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) {
-            const LaserVec y = laser_set(a[r * a_row]);
-            LASER_UNROLL for (int v = 0; v < vecs; v++) sum[r][v] =
-                pair == 2 ? laser_dot(sum[r][v], y, x[v]) : sum[r][v] + y * x[v];
+        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
+            const LaserVec y = laser_set(a[i / vecs * a_row]);
+            sum[i] = pair == 2 ? laser_dot(sum[i], y, x[i % vecs]) : sum[i] + y * x[i % vecs];
         }
     }
-    LASER_UNROLL for (int r = 0; r < LASER_ROWS; r++) LASER_UNROLL for (int v = 0; v < vecs; v++)
-        laser_store(c + r * p->ldc + v * LASER_W, sum[r][v]);
+    LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++)
+        laser_store(c + i / vecs * p->ldc + i % vecs * LASER_W, sum[i]);
 }
 
 /* Whole vectors and whole ROWS: what C has beyond its rows and columns is written too. The strides that are
@@ -544,7 +466,7 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
 LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
     for (ptrdiff_t column = 0; column < p->columns; column += LASER_LANES)
         for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS) {
-            const ptrdiff_t first = p->triangle && row + p->zeros > 0 ? (row + p->zeros) / pair : 0;
+            const ptrdiff_t first = p->triangle ? row / pair : 0;
             if (p->columns - column <= LASER_W)
                 laser_kernel(pair, 1, p, row, column, first, p->a_row, p->a_depth);
             else if (p->a_row == 1)
@@ -555,151 +477,123 @@ LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
 }
 
 static void laser_product(int pair, LaserProduct p) {
-    if (pair == 2)
-        laser_product_of(2, &p);
-    else
-        laser_product_of(1, &p);
+    pair == 2 ? laser_product_of(2, &p) : laser_product_of(1, &p);
 }
 
-/* ---- A call: sizes and memory ---- */
+/* ---- A call, a head, a thread: sizes and memory ---- */
 
-/* The sizes of one call. With pair == 2 a float of a packed operand holds two bfloat16, neighbours in the
-   dimension that the product sums over: "along" a row of D, `units` floats a row, or "across" two rows,
-   `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
+/* The sizes of one call, and the caller's arrays. With pair == 2 a float of a packed operand holds two
+   bfloat16, neighbours in the dimension that the product sums over: "along" a row of D, `units` floats a row,
+   or "across" two rows, `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
 typedef struct {
     const AttentionShape *shape;
-    ptrdiff_t T, D, heads, threads, flight; /* flight: heads worked on at a time */
-    ptrdiff_t parts;                        /* into which backward cuts the keys of a head */
-    ptrdiff_t tiles, keys;                  /* tiles of KEYS keys; T rounded up to whole ones */
-    ptrdiff_t panels, queries; /* panels of LANES queries; T rounded up to whole blocks of QUERIES */
-    ptrdiff_t stride, units;   /* D rounded up for ROWS and W, and what that is in pairs */
-    float scale, scale_log2e;
-    int backward, laser, causal, bf16, pair;
-} LaserCall;
-
-/* A head: the caller's rows (at token 0), and what is packed of it. */
-typedef struct {
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
-    float *shift;                  /* (stride) forward n_d; backward the center m_d of exp(v) */
-    float *floor;                  /* (stride) backward, paper's shift: the least o of a column */
-    float *wild;                   /* (D + 1) backward: how many columns are wild, and which */
-    float *wild_tiles;             /* (tiles, stride) forward: 1 where a tile of a column is wild */
-    float *center;                 /* (tiles, stride) forward, bf16 LASER: what V' of a tile lies around */
-    float *k_along, *k_across;     /* (keys, units), (keys / pair, stride) */
-    float *v_along, *v_across;     /* the same of V or V' - center; backward; forward */
-    float *q_panels, *g_panels;    /* (panels, units, LANES) along, transposed; g is dO' / sum of a row */
-    float *q_across, *g_across;    /* (queries / pair, stride) */
-    float *row_shift, *row_term;   /* (queries) K_i, and what is subtracted from dP */
-    float *wild_g, *wild_exponent; /* (D, queries) do / sum of a wild column */
-    float *dq_parts;               /* (parts, panels, stride, LANES) */
-    void *wild_memory;             /* where wild_g lies; NULL before a head has wild columns */
+    ptrdiff_t T, D, heads, threads, flight; /* flight: heads worked on at a time */
+    ptrdiff_t tiles, rows, panels;          /* of TILE rows; T rounded up to whole ones; of LANES queries */
+    ptrdiff_t stride, units;                /* D rounded up for ROWS and W, and what that is in pairs */
+    ptrdiff_t in_token, out_token;          /* the caller's strides from token to token */
+    ptrdiff_t head_size, work_size;         /* floats of a LaserHead, a LaserWork and their arrays */
+    ptrdiff_t parts, part[9]; /* into which backward cuts the tiles of a head, where they begin */
+    float scale, scale_log2e;
+    int backward, laser, causal, pair;
+} LaserCall;
+
+/* A head: where it begins in the caller's arrays, and what is packed of it; shapes: laser_carve_head. */
+typedef struct {
+    ptrdiff_t in, out, row;
+    float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v_along, *v_across;
+    float *q_panels, *g_panels, *q_across, *g_across, *row_shift, *row_term, *dq_parts;
+    float *wild_g, *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift */
+    void *wild_memory;          /* where these two lie, or NULL */
+    int is_wild;                /* backward: whether some column is */
 } LaserHead;
 
-/* One thread's buffers. */
+/* One thread's buffers; shapes of the others: laser_carve_work. */
 typedef struct {
-    float score[LASER_SPAN * LASER_LANES], slope[LASER_SPAN * LASER_LANES]; /* scores; dP */
-    float weight[LASER_SPAN * LASER_LANES]; /* a, the right operand over keys */
-    float power[LASER_SPAN * LASER_LANES], exponent[LASER_SPAN * LASER_LANES]; /* a as power * 2^exponent */
-    float a_along[LASER_SPAN * LASER_QUERIES],
-        ds_along[LASER_SPAN * LASER_QUERIES];           /* left operands over queries */
-    float ds_across[LASER_SPAN * LASER_LANES];          /* right operand over keys */
-    float row_shift[LASER_LANES], row_sum[LASER_LANES]; /* K_i; sum of a */
-    float row_weight[LASER_LANES],
-        tile_weight[LASER_LANES]; /* sum of a as rounded; what one tile adds to it */
-    float *tile, *other;          /* (SPAN, stride) rows on the way to being packed */
-    float *query;                 /* (units, LANES) */
-    float *sum;                   /* (stride, LANES) o before it is normalised; dq */
-    float *dk, *dv;               /* (SPAN, stride) */
-    float *wild, *wild_from; /* (D + 1) how many columns are wild here, which; (stride) their first tile */
-    float *wide, *wide_exponent; /* (D, LANES) their sums, wide * 2^wide_exponent */
-    float *exact;                /* (KEYS, stride) V' of a tile in float32; of which tile: */
-    const LaserHead *exact_head;
-    ptrdiff_t exact_tile;
+    float score[LASER_TILE * LASER_LANES], slope[LASER_TILE * LASER_LANES];      /* log2(e) s; dP */
+    float weight[LASER_TILE * LASER_LANES], ds_across[LASER_TILE * LASER_LANES]; /* a and dS, over keys */
+    float a_along[LASER_TILE * LASER_TILE], ds_along[LASER_TILE * LASER_TILE];   /* the same over queries */
+    float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
+    float row_weight[LASER_LANES], tile_weight[LASER_LANES]; /* sum of a as rounded; one tile's part of it */
+    float *tile, *other, *query, *sum, *dk, *dv, *wild, *wild_sum, *wild_shift;
+    int is_wild; /* whether a panel sees one */
 } LaserWork;
 
 static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
 static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-static LaserCall laser_sizes(const AttentionShape *s, int backward) {
+/* The next `count` floats of memory m; NULL: they are only counted. */
+static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
+    const ptrdiff_t at = *used;
+    *used += laser_up(count, 16);
+    return m && count ? m + at : NULL;
+}
+
+/* Cuts the arrays of a head off the memory m that begins with it; returns the floats of it all. */
+static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
+    const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->pair == 2;
+    const ptrdiff_t along = c->rows * c->units, across = c->rows / c->pair * c->stride;
+    ptrdiff_t used = laser_up(sizeof *h / sizeof *m, 16);
+    h->shift = laser_cut(m, &used, c->stride);                        /* n_d; backward: m_d */
+    h->wild = laser_cut(m, &used, (back ? 1 : c->tiles) * c->stride); /* a tile's first wild key; 0: all */
+    h->floor = laser_cut(m, &used, back * c->stride);                 /* the paper's shift: the least o */
+    h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* what V' of a tile lies around */
+    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
+    h->k_along = laser_cut(m, &used, along);
+    h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * across);
+    h->v_along = laser_cut(m, &used, back * along); /* V or V' less its center */
+    h->v_across = laser_cut(m, &used, front * across);
+    h->q_panels = laser_cut(m, &used, back * along); /* (panels, units, LANES): along, transposed */
+    h->g_panels = laser_cut(m, &used, back * along); /* the same of dO' / sum of a row */
+    h->q_across = laser_cut(m, &used, back * across);
+    h->g_across = laser_cut(m, &used, back * across);
+    h->row_shift = laser_cut(m, &used, back * c->rows); /* K_i */
+    h->row_term = laser_cut(m, &used, back * c->rows);  /* what is subtracted from dP */
+    h->dq_parts = laser_cut(m, &used, back * c->parts * c->rows * c->stride);
+    return used;
+}
+
+/* The same for a thread's buffers. */
+static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
+    ptrdiff_t used = laser_up(sizeof *w / sizeof *m, 16);
+    w->tile = laser_cut(m, &used, LASER_TILE * c->stride); /* rows on the way to being packed */
+    w->other = laser_cut(m, &used, LASER_TILE * c->stride);
+    w->query = laser_cut(m, &used, LASER_LANES * c->units); /* a panel */
+    w->sum = laser_cut(m, &used, c->stride * LASER_LANES);  /* o before it is normalised; dq */
+    w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
+    w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
+    w->wild = laser_cut(m, &used, c->stride);              /* the first wild key that a panel sees */
+    w->wild_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sums of exp(s + v) 2^-shift */
+    w->wild_shift = laser_cut(m, &used, c->D * LASER_LANES);
+    return used;
+}
+
+static LaserCall laser_call(const AttentionShape *s, int backward) {
     if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
         LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
-    LaserCall c = {.shape = s, .T = s->seq_len, .D = s->head_dim, .threads = 1, .backward = backward};
+    LaserCall c = {
+        .shape = s, .T = s->seq_len, .D = s->head_dim, .threads = LASER_THREADS, .backward = backward};
+    LaserHead head;
+    LaserWork work;
     c.heads = (ptrdiff_t)s->batch * s->heads;
     c.laser = s->kind == ATTENTION_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
-    c.bf16 = s->precision == ATTENTION_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
+    c.pair = s->precision == ATTENTION_BF16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
-    c.keys = laser_up(c.T, LASER_KEYS), c.tiles = c.keys / LASER_KEYS;
-    c.queries = laser_up(c.T, LASER_QUERIES), c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
+    c.rows = laser_up(c.T, LASER_TILE), c.tiles = c.rows / LASER_TILE;
+    c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_up(laser_up(c.D, LASER_ROWS), LASER_W);
     c.units = laser_up(c.stride / c.pair, LASER_W);
-#ifdef _OPENMP
-    c.threads = omp_get_max_threads();
-#endif
+    c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
     c.flight = laser_least(c.threads, c.heads);
-    /* few heads: parts for the threads, T*D floats each; from the shape alone, for the same bits */
+    /* few heads: parts for the threads, T*D floats each, that are equal areas under the diagonal; from the
+       shape alone, for the same bits */
     c.parts = laser_least(laser_least(32 / c.heads, c.T / 256), 8);
     if (c.parts < 1) c.parts = 1;
+    for (int i = 0; i <= c.parts; i++)
+        c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);
+    c.head_size = laser_carve_head(&c, &head, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
     return c;
-}
-
-/* A struct and the arrays its pointers point to lie in one piece: offset of the pointer, floats of the
-   array. */
-typedef struct {
-    size_t pointer;
-    ptrdiff_t count;
-} LaserPart;
-
-/* Returns the floats of the whole piece; sets the pointers unless owner is NULL. */
-static ptrdiff_t laser_carve(void *owner, size_t size, const LaserPart *parts, size_t count) {
-    ptrdiff_t used = laser_up((ptrdiff_t)(size / sizeof(float)), 16);
-    for (size_t i = 0; i < count; i++) {
-        if (owner)
-            *(float **)(void *)((char *)owner + parts[i].pointer) =
-                parts[i].count ? (float *)owner + used : NULL;
-        used += laser_up(parts[i].count, 16);
-    }
-    return used;
-}
-
-static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h) {
-    const ptrdiff_t back = c->backward, front = !back, panels = c->panels * LASER_LANES;
-    const ptrdiff_t centers = front && c->laser ? c->tiles * c->stride : 0;
-    const ptrdiff_t key_rows = c->keys / c->pair * c->stride, query_rows = c->queries / c->pair * c->stride;
-    const LaserPart parts[] = {{offsetof(LaserHead, shift), c->stride},
-                               {offsetof(LaserHead, floor), back * c->stride},
-                               {offsetof(LaserHead, wild), back * (c->D + 1)},
-                               {offsetof(LaserHead, wild_tiles), centers},
-                               {offsetof(LaserHead, center), centers},
-                               {offsetof(LaserHead, k_along), c->keys * c->units},
-                               {offsetof(LaserHead, k_across), c->pair == 2 ? back * key_rows : 0},
-                               {offsetof(LaserHead, v_along), back * c->keys * c->units},
-                               {offsetof(LaserHead, v_across), front * key_rows},
-                               {offsetof(LaserHead, q_panels), back * panels * c->units},
-                               {offsetof(LaserHead, g_panels), back * panels * c->units},
-                               {offsetof(LaserHead, q_across), back * query_rows},
-                               {offsetof(LaserHead, g_across), back * query_rows},
-                               {offsetof(LaserHead, row_shift), back * c->queries},
-                               {offsetof(LaserHead, row_term), back * c->queries},
-                               {offsetof(LaserHead, dq_parts), back * c->parts * panels * c->stride}};
-    const ptrdiff_t used = laser_carve(h, sizeof *h, parts, sizeof parts / sizeof *parts);
-    if (h && c->pair == 1) h->k_across = h->k_along;
-    return used;
-}
-
-static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w) {
-    const LaserPart parts[] = {{offsetof(LaserWork, tile), LASER_SPAN * c->stride},
-                               {offsetof(LaserWork, other), LASER_SPAN * c->stride},
-                               {offsetof(LaserWork, query), LASER_LANES * c->units},
-                               {offsetof(LaserWork, sum), LASER_LANES * c->stride},
-                               {offsetof(LaserWork, dk), LASER_SPAN * c->stride},
-                               {offsetof(LaserWork, dv), LASER_SPAN * c->stride},
-                               {offsetof(LaserWork, wild), c->D + 1},
-                               {offsetof(LaserWork, wild_from), c->stride},
-                               {offsetof(LaserWork, wide), LASER_LANES * c->D},
-                               {offsetof(LaserWork, wide_exponent), LASER_LANES * c->D},
-                               {offsetof(LaserWork, exact), LASER_KEYS * c->stride}};
-    return laser_carve(w, sizeof *w, parts, sizeof parts / sizeof *parts);
 }
 
 static float *laser_allocate(ptrdiff_t floats, void **memory) {
@@ -709,17 +603,14 @@ static float *laser_allocate(ptrdiff_t floats, void **memory) {
 }
 
 LASER_DEFINE size_t attention_memory(const AttentionShape *shape, int backward) {
-    const LaserCall c = laser_sizes(shape, backward);
-    const ptrdiff_t floats = c.flight * laser_carve_head(&c, NULL) + c.threads * laser_carve_work(&c, NULL);
-    return (size_t)floats * sizeof(float) + 64;
+    const LaserCall c = laser_call(shape, backward);
+    return (size_t)(c.flight * c.head_size + c.threads * c.work_size) * sizeof(float) + 64;
 }
 
-/* C (keys, LANES) = A B over d: A (keys, units) along, B a panel (units, LANES). */
-static LaserProduct laser_over_d(const LaserCall *c, float *C, const float *A, const float *B,
-                                 ptrdiff_t keys) {
-    LaserProduct p = {.c = C, .a = A, .b = B, .rows = keys, .columns = LASER_LANES};
-    p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1,
-    p.depth = laser_up(c->D, c->pair) / c->pair;
+/* C (n, LANES) = A B over d: A (n, units) of keys along, B a panel (units, LANES). */
+static LaserProduct laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .ldc = LASER_LANES};
+    p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = laser_up(c->D, c->pair) / c->pair;
     return p;
 }
 
@@ -727,90 +618,64 @@ static LaserProduct laser_over_d(const LaserCall *c, float *C, const float *A, c
 static LaserProduct laser_over_keys(const LaserCall *c, float *C, const float *A, const float *B,
                                     ptrdiff_t keys, int accumulate) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = c->D, .columns = LASER_LANES, .accumulate = accumulate};
-    p.ldc = p.ldb = LASER_LANES, p.a_row = 1, p.a_depth = c->stride,
-    p.depth = laser_up(keys, c->pair) / c->pair;
+    p.ldc = p.ldb = LASER_LANES, p.a_row = 1, p.a_depth = c->stride, p.depth = keys / c->pair;
     return p;
 }
 
 /* ---- Packing ---- */
 
-/* Rows first .. first + count - 1 of a head, padded with zeros to whole vectors and rows: the caller's own
-   where they need no padding, else a copy in `tile`. *row: floats from row to row, on entry the caller's.
-   */
-static const float *laser_view(const LaserCall *c, float *tile, const float *x, ptrdiff_t *row,
-                               ptrdiff_t first, ptrdiff_t count) {
-    x += first * *row;
-    if (c->D == c->stride && first + count <= c->T) return x;
-    for (ptrdiff_t r = 0; r < count; r++) {
-        const ptrdiff_t inside = first + r < c->T ? c->D : 0;
-        if (inside) memcpy(tile + r * c->stride, x + r * *row, (size_t)inside * sizeof *tile);
-        memset(tile + r * c->stride + inside, 0, (size_t)(c->stride - inside) * sizeof *tile);
-    }
-    *row = c->stride;
-    return tile;
-}
-
-/* Asks for a row of the caller's that comes up: rows may lie pages apart, where no hardware prefetch
-   follows. */
-LASER_INLINE void laser_fetch(const float *row, ptrdiff_t ahead, ptrdiff_t D, int write) {
-    const uintptr_t at =
-        (uintptr_t)row + (uintptr_t)(ahead * (ptrdiff_t)sizeof *row); /* may be past the last */
-    for (ptrdiff_t d = 0; d < D; d += 16) {
-        if (write)
-            __builtin_prefetch((const float *)at + d, 1);
-        else
-            __builtin_prefetch((const float *)at + d, 0);
+/* Rows first .. first + count - 1 of the caller's into `tile` (count, stride), zeros where there are none.
+   Rows may lie pages apart, where no hardware prefetch follows: so those that come up are asked for. */
+static void laser_read_rows(const LaserCall *c, float *tile, const float *x, ptrdiff_t token, ptrdiff_t first,
+                            ptrdiff_t count) {
+    for (ptrdiff_t t = first; t < first + count; t++, tile += c->stride) {
+        const ptrdiff_t inside = t < c->T ? c->D : 0, ahead = laser_least(t + LASER_AHEAD, c->T - 1);
+        for (ptrdiff_t i = 0; i < c->D; i += 16) __builtin_prefetch(x + ahead * token + i);
+        ptrdiff_t d = 0;
+        for (; d + LASER_W <= inside; d += LASER_W) laser_store(tile + d, laser_load(x + t * token + d));
+        for (; d < c->stride; d++) tile[d] = d < inside ? x[t * token + d] : 0;
     }
 }
 
-/* A number as it goes into a product packed in float32. */
-LASER_INLINE LaserVec laser_operand(const LaserCall *c, LaserVec x) {
-    return c->bf16 && c->pair == 1 ? laser_round_bf16(x) : x;
+/* The way back: those of the rows that the caller has. */
+static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t token, ptrdiff_t first, ptrdiff_t count,
+                             const float *tile) {
+    for (ptrdiff_t t = first; t < laser_least(first + count, c->T); t++, tile += c->stride) {
+        const ptrdiff_t ahead = laser_least(t + LASER_AHEAD, c->T - 1);
+        for (ptrdiff_t i = 0; i < c->D; i += 16) __builtin_prefetch(x + ahead * token + i, 1);
+        memcpy(x + t * token, tile, (size_t)c->D * sizeof *x);
+    }
 }
 
-static void laser_pack_along(const LaserCall *c, float *to, const float *from, ptrdiff_t row, int count,
-                             float scale) {
-    for (int r = 0; r < count; r++, to += c->units, from += row) {
-        laser_fetch(from, LASER_AHEAD * row, c->D, 0);
-        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            const LaserVec x = laser_load(from + d) * scale;
-            if (c->pair == 2)
-                laser_store_along(to + d / 2, x);
-            else
-                laser_store(to + d, laser_operand(c, x));
-        }
+/* `count` rows of a tile, packed along them, times `scale`. */
+static void laser_pack_along(const LaserCall *c, float *to, const float *tile, ptrdiff_t count, float scale) {
+    for (ptrdiff_t r = 0; r < count; r++, to += c->units, tile += c->stride) {
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
+            laser_put_along(c->pair, to + d / c->pair, laser_load(tile + d) * scale);
         for (ptrdiff_t u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
     }
 }
 
-static void laser_pack_across(const LaserCall *c, float *to, const float *from, ptrdiff_t row, int count,
-                              float scale) {
-    for (int r = 0; r < count; r += c->pair, to += c->stride, from += c->pair * row) {
-        for (int p = 0; p < c->pair; p++) laser_fetch(from, (LASER_AHEAD + p) * row, c->D, 0);
+/* The same across them, an even number. */
+static void laser_pack_across(const LaserCall *c, float *to, const float *tile, ptrdiff_t count) {
+    for (ptrdiff_t r = 0; r < count; r += 2, tile += 2 * c->stride)
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            const LaserVec x = laser_load(from + d) * scale;
-            laser_store(to + d, c->pair == 2 ? laser_across(x, laser_load(from + row + d) * scale)
-                                             : laser_operand(c, x));
+            LaserVec x = laser_load(tile + d), y = laser_load(tile + c->stride + d);
+            laser_put_across(c->pair, to + r / c->pair * c->stride + d, c->stride, &x, &y);
         }
-    }
 }
 
-/* to (columns, to_row) = from (rows, from_row) transposed, and times `scale` unless the floats are pairs;
-   rows and columns are multiples of W. */
-LASER_INLINE void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrdiff_t from_row,
-                                  ptrdiff_t rows, ptrdiff_t columns, int pairs, float scale) {
+/* to (columns, to_row) = from (rows, from_row) transposed; rows and columns are multiples of W. */
+static void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrdiff_t from_row,
+                            ptrdiff_t rows, ptrdiff_t columns) {
     for (ptrdiff_t i = 0; i < rows; i += LASER_W)
         for (ptrdiff_t j = 0; j < columns; j += LASER_W) {
             LaserVec x[LASER_W], y[LASER_W];
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) {
-                x[r] = laser_load(from + (i + r) * from_row + j);
-                if (!pairs) x[r] *= scale;
-            }
-            LASER_UNROLL for (int deal = 1; deal < LASER_W;
-                              deal *= 2) { /* like cards: log2(W) perfect shuffles */
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = laser_load(from + (i + r) * from_row + j);
+            LASER_UNROLL for (int deal = 1; deal < LASER_W; deal *= 2) { /* cards: log2(W) perfect shuffles */
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
-                    y[2 * r] = laser_low(x[r], x[r + LASER_W / 2]);
-                    y[2 * r + 1] = laser_high(x[r], x[r + LASER_W / 2]);
+                    y[2 * r] = LASER_SHUFFLE(x[r], x[r + LASER_W / 2], LASER_DEAL_LOW);
+                    y[2 * r + 1] = LASER_SHUFFLE(x[r], x[r + LASER_W / 2], LASER_DEAL_HIGH);
                 }
                 LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = y[r];
             }
@@ -818,188 +683,156 @@ LASER_INLINE void laser_transpose(float *to, ptrdiff_t to_row, const float *from
         }
 }
 
-/* A panel of queries along d, transposed; spoils `spare`. */
-static void laser_pack_panel(const LaserCall *c, float *to, const float *from, ptrdiff_t row, float scale,
-                             float *spare) {
-    laser_pack_along(c, spare, from, row, LASER_LANES, scale);
-    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units, 1, 1);
+/* A panel of queries, packed along d, times `scale`, transposed; spoils `spare`. */
+static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float scale, float *spare) {
+    laser_pack_along(c, spare, tile, LASER_LANES, scale);
+    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units);
 }
 
-/* A panel of results from its transpose, times `scale`, into the caller's rows; spoils `tile`. */
-static void laser_write_panel(const LaserCall *c, float *out, ptrdiff_t row, ptrdiff_t query,
-                              const float *transpose, float scale, float *tile) {
-    const ptrdiff_t count = laser_least(LASER_LANES, c->T - query), columns = laser_up(c->D, LASER_W);
-    out += query * row;
-    for (ptrdiff_t i = 0; i < count; i++) laser_fetch(out, i * row, c->D, 1);
-    if (c->D == columns && count == LASER_LANES) {
-        laser_transpose(out, row, transpose, LASER_LANES, columns, LASER_LANES, 0, scale);
-        return;
-    }
-    laser_transpose(tile, c->stride, transpose, LASER_LANES, columns, LASER_LANES, 0, scale);
-    for (ptrdiff_t i = 0; i < count; i++)
-        memcpy(out + i * row, tile + i * c->stride, (size_t)c->D * sizeof *out);
+/* A panel of results from its transpose into the caller's rows, by way of `tile` where they are not whole. */
+static void laser_write_panel(const LaserCall *c, float *x, ptrdiff_t token, ptrdiff_t query,
+                              const float *transpose, float *tile) {
+    const int whole = c->D == c->stride && query + LASER_LANES <= c->T;
+    float *to = whole ? x + query * token : tile;
+    for (ptrdiff_t t = 0; whole && t < LASER_LANES; t++)
+        for (ptrdiff_t d = 0; d < c->D; d += 16) __builtin_prefetch(to + t * token + d, 1);
+    laser_transpose(to, whole ? token : c->stride, transpose, LASER_LANES, laser_up(c->D, LASER_W),
+                    LASER_LANES);
+    if (!whole) laser_write_rows(c, x, token, query, LASER_LANES, tile);
 }
 
-/* ---- Wild columns: sums of numbers with an exponent of their own ---- */
+/* ---- Wild columns: each a softmax of its own, over s_ij + v_jd ---- */
 
-/* Weights 2^(score - K) of a tile as power * 2^exponent. */
-static void laser_wide_weights(LaserWork *w, const float *row_shift, ptrdiff_t keys) {
-    for (ptrdiff_t j = 0; j < keys; j++)
-        for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            const LaserVec s = laser_load(w->score + j * LASER_LANES + x), K = laser_load(row_shift + x);
-            const LaserInt seen = s > LASER_MASKED;
-            LaserVec k, p = laser_exp2_split(laser_max(s - K, laser_set(-4e6f)), &k);
-            laser_store(w->power + j * LASER_LANES + x, laser_select(seen, p, laser_set(0)));
-            laser_store(w->exponent + j * LASER_LANES + x, laser_select(seen, k + K, laser_set(LASER_NONE)));
-        }
-}
-
-/* exp(v) of one column of at most SPAN keys as power * 2^exponent. */
-static void laser_wide_values(const LaserCall *c, const LaserHead *h, float *power, float *exponent,
+/* log2(e) v of a column as an integer and the rest. */
+static void laser_wild_values(const LaserCall *c, const LaserHead *h, float *whole, float *rest,
                               ptrdiff_t key, ptrdiff_t keys, ptrdiff_t d) {
-    for (ptrdiff_t j = 0; j < LASER_SPAN; j++)
-        power[j] = j < keys ? h->v[(key + j) * c->shape->qkv_strides[1] + d] : 0;
-    for (int j = 0; j < LASER_SPAN; j += LASER_W) {
-        LaserVec k, p = laser_exp_split(laser_load(power + j), &k) + 1;
-        laser_store(power + j, p);
-        laser_store(exponent + j, k);
+    for (ptrdiff_t j = 0; j < keys; j++) {
+        const ptrdiff_t t = laser_least(key + j, c->T - 1); /* beyond T no query sees the key */
+        const double y = c->v[h->in + t * c->in_token + d] * 1.4426950408889634;
+        whole[j] = (float)rint(y), rest[j] = (float)(y - rint(y));
     }
 }
 
-/* The same of a column of a tile that is packed, as the products see it. */
-static void laser_packed_values(const LaserCall *c, const LaserHead *h, float *power, float *exponent,
-                                ptrdiff_t key, ptrdiff_t d) {
-    for (ptrdiff_t j = 0; j < LASER_KEYS; j++) {
-        uint32_t bits;
-        memcpy(&bits, &h->v_across[(key + j) / c->pair * c->stride + d], sizeof bits);
-        if (c->pair == 2) bits = j % 2 ? bits & 0xFFFF0000 : bits << 16;
-        memcpy(&power[j], &bits, sizeof bits);
-        exponent[j] = h->shift[d];
-    }
+/* exp(s + v) 2^-shift of a key and W queries, from log2(e) s; the integers are added apart, so that no digits
+   of what is left of s and v are lost. */
+LASER_INLINE LaserVec laser_wild_power(const float *score, float whole, float rest, LaserVec shift) {
+    const LaserVec s = laser_load(score), k = laser_whole(s);
+    return laser_exp2(((k + whole) - shift) + ((s - k) + rest));
 }
 
-/* (sum, e) += x * factor * 2^f: the same bits as sum += x * factor wherever float32 could hold it. */
-LASER_INLINE void laser_wide_add(LaserVec *sum, LaserVec *e, LaserVec x, float factor, LaserVec f) {
-    const LaserVec larger = laser_max(*e, f), scaled = x * laser_pow2(f - larger);
-    *sum = laser_select(*e < larger, *sum * laser_pow2(*e - larger), *sum) + scaled * factor;
-    *e = larger;
-}
-
-/* Adds a tile of keys to the sums of the columns that w->wild lists. In forward the tiles before a column's
-   first wild one count with the numbers that the products use: so rows that see only those tiles stay as
-   they are when a later token makes the column wild. */
-static void laser_wide_sum(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
-                           ptrdiff_t keys, int diagonal) {
-    const ptrdiff_t tile = key / LASER_KEYS;
-    const int round = c->bf16 && !c->backward && !diagonal;
-    for (int i = 0; i < (int)w->wild[0]; i++) {
-        const ptrdiff_t d = (ptrdiff_t)w->wild[1 + i];
-        const int packed = !c->backward && (float)tile < w->wild_from[d];
-        const float center = packed && c->bf16 ? h->center[tile * c->stride + d] : 0;
-        float power[LASER_SPAN], exponent[LASER_SPAN];
-        if (packed)
-            laser_packed_values(c, h, power, exponent, key, d);
-        else
-            laser_wide_values(c, h, power, exponent, key, keys, d);
+/* Adds a tile of keys to the sums of the columns that are wild before row `end`, moving their shifts. */
+static void laser_wild_sum(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
+                           ptrdiff_t keys, ptrdiff_t end) {
+    float whole[LASER_TILE], rest[LASER_TILE];
+    for (ptrdiff_t d = 0; d < c->D; d++) {
+        if (w->wild[d] >= (float)end) continue;
+        laser_wild_values(c, h, whole, rest, key, keys, d);
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            float *at = w->wide + i * LASER_LANES + x, *at_exponent = w->wide_exponent + i * LASER_LANES + x;
-            LaserVec sum = laser_load(at), e = laser_load(at_exponent);
-            if (center != 0)
-                laser_wide_add(&sum, &e, laser_load(w->tile_weight + x), center,
-                               laser_load(w->row_shift + x) + h->shift[d]);
-            for (ptrdiff_t j = 0; j < keys; j++) {
-                const LaserVec a = laser_load(w->power + j * LASER_LANES + x);
-                laser_wide_add(&sum, &e, round ? laser_round_bf16(a) : a, power[j],
-                               laser_load(w->exponent + j * LASER_LANES + x) + exponent[j]);
-            }
-            laser_store(at, sum);
-            laser_store(at_exponent, e);
+            float *at = w->wild_sum + d * LASER_LANES + x, *at_shift = w->wild_shift + d * LASER_LANES + x;
+            const float *score = w->score + x;
+            const LaserVec old = laser_load(at_shift);
+            LaserVec shift = old;
+            for (ptrdiff_t j = 0; j < keys; j++)
+                shift = laser_max(shift, laser_whole(laser_load(score + j * LASER_LANES)) + whole[j]);
+            LaserVec sum = laser_load(at) * laser_pow2(old - shift);
+            for (ptrdiff_t j = 0; j < keys; j++)
+                sum += laser_wild_power(score + j * LASER_LANES, whole[j], rest[j], shift);
+            laser_store(at, sum), laser_store(at_shift, shift);
         }
+    }
+}
+
+/* ---- Steps 1 and 2, of forward and backward: columns; keys and values ---- */
+
+/* Step 1: what scales each column of V; backward: which columns are wild. */
+static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t first) {
+    const ptrdiff_t end = c->backward || !c->causal ? c->T : 1;
+    float *low = w->other, *high = low + c->stride;
+    for (ptrdiff_t d = 0; d < c->stride; d++) low[d] = 3e38f, high[d] = -3e38f;
+    laser_read_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
+    for (ptrdiff_t key = first; key < end; key += LASER_TILE) {
+        const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
+        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, keys);
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            LaserVec least = laser_load(low + d), most = laser_load(high + d);
+            for (ptrdiff_t j = 0; j < keys; j++) {
+                const LaserVec v = laser_load(w->tile + j * c->stride + d);
+                least = laser_min(least, v), most = laser_max(most, v);
+            }
+            laser_store(low + d, least), laser_store(high + d, most);
+        }
+    }
+    for (ptrdiff_t d = 0; d < c->stride; d++) {
+        const double n = fmax(-2e6, fmin(2e6, c->causal ? h->shift[d] : high[d])) * 1.4426950408889634;
+        h->shift[d] = (float)(c->causal ? rint(n) : ceil(n));
+        if (!c->backward) continue;
+        h->floor[d] = laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
+        h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
+        if (!c->causal) h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
+        const int tame = !c->causal || (high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
+        h->wild[d] = tame ? LASER_NEVER : 0, h->is_wild |= !tame;
+    }
+    if (!h->is_wild) return;
+    h->wild_g = laser_allocate(2 * c->D * c->rows, &h->wild_memory);
+    h->wild_shift = h->wild_g + c->D * c->rows;
+}
+
+/* V in w->tile becomes V' = exp(v) 2^-n; with pairs, less its center. Notes the first wild key of a column. */
+static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+        const LaserVec n = laser_load(h->shift + d);
+        LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(LASER_NEVER);
+        for (ptrdiff_t j = LASER_TILE - 1; j >= 0; j--) {
+            const LaserVec v = laser_load(w->tile + j * c->stride + d), y = v * LASER_LOG2E - n;
+            const LaserVec e = laser_exp(v, n);
+            const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
+            if (c->causal) wild = laser_select(far, laser_set((float)(tile * LASER_TILE + j)), wild);
+            low = laser_min(low, e), high = laser_max(high, e);
+            laser_store(w->tile + j * c->stride + d, e);
+        }
+        laser_store(h->wild + tile * c->stride + d, wild);
+        if (c->pair == 1) continue;
+        const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
+        laser_store(h->center + tile * c->stride + d, center);
+        for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
+            laser_store(h->exact + tile * LASER_TILE * c->stride + at, laser_load(w->tile + at));
+            laser_store(w->tile + at, laser_load(w->tile + at) - center);
+        }
+    }
+}
+
+/* The same for backward: exp(v - m) - 1. Wild columns take no part in the products. */
+static void laser_expm1_tile(const LaserCall *c, LaserHead *h, LaserWork *w) {
+    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
+        for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
+            LaserVec expm1;
+            laser_exp_expm1(laser_load(w->tile + at) - laser_load(h->shift + d), &expm1);
+            laser_store(w->tile + at, laser_select(laser_load(h->wild + d) > 0, expm1, laser_set(0)));
+        }
+}
+
+/* Step 2: packs a tile of keys and values. */
+static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+    const ptrdiff_t key = tile * LASER_TILE, along = key * c->units, across = key / c->pair * c->stride;
+    laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
+    laser_pack_along(c, h->k_along + along, w->tile, LASER_TILE, 1);
+    if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + across, w->tile, LASER_TILE);
+    laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+    if (c->backward) {
+        if (c->laser) laser_expm1_tile(c, h, w);
+        laser_pack_along(c, h->v_along + along, w->tile, LASER_TILE, 1);
+    } else {
+        if (c->laser) laser_exp_tile(c, h, w, tile);
+        laser_pack_across(c, h->v_across + across, w->tile, LASER_TILE);
     }
 }
 
 /* ---- Forward ---- */
 
-/* Step 1: which power of two scales exp(v) of each column. */
-static void laser_shift_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t piece) {
-    (void)w, (void)piece;
-    memset(h->shift, 0, (size_t)c->stride * sizeof(float));
-    memcpy(h->shift, h->v, (size_t)c->D * sizeof(float));
-    for (ptrdiff_t t = 1; !c->causal && t < c->T; t++)
-        for (ptrdiff_t d = 0; d < c->D; d++) {
-            const float v = h->v[t * c->shape->qkv_strides[1] + d];
-            h->shift[d] = v > h->shift[d] ? v : h->shift[d];
-        }
-    for (ptrdiff_t d = 0; d < c->D; d++) {
-        const double n = fmax(-2e6, fmin(2e6, h->shift[d])) * 1.4426950408889634;
-        h->shift[d] = (float)(c->causal ? rint(n) : ceil(n));
-    }
-}
-
-/* V' = exp(v) 2^-n of a tile into w->exact; the first time its center, and where it is wild. */
-static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile, int first) {
-    const ptrdiff_t keys = laser_least(LASER_KEYS, c->T - tile * LASER_KEYS), at = tile * c->stride;
-    ptrdiff_t row = c->shape->qkv_strides[1];
-    const float *v = laser_view(c, w->tile, h->v, &row, tile * LASER_KEYS, LASER_KEYS);
-    w->exact_head = h, w->exact_tile = tile;
-    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-        const LaserVec n = laser_load(h->shift + d);
-        LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(0);
-        for (ptrdiff_t j = 0; j < LASER_KEYS; j++) {
-            const LaserVec x = laser_load(v + j * row + d), y = x * LASER_LOG2E - n, e = laser_exp(x, n);
-            laser_fetch(v, (j + LASER_AHEAD) * row + d, LASER_W, 0);
-            laser_store(w->exact + j * c->stride + d, e);
-            if (j >= keys) continue;
-            low = laser_min(low, e), high = laser_max(high, e);
-            wild = laser_select((y > 58) | (y < -58), laser_set(1), wild); /* 40 log 2 */
-        }
-        if (!first) continue;
-        laser_store(h->center + at + d, laser_min((low + high) * 0.5f, low * 2.7f));
-        laser_store(h->wild_tiles + at + d, c->causal ? wild : laser_set(0));
-    }
-}
-
-/* Step 2: packs a tile of keys and values. */
-static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    const ptrdiff_t key = tile * LASER_KEYS, token = c->shape->qkv_strides[1];
-    ptrdiff_t row = token;
-    const float *k = laser_view(c, w->tile, h->k, &row, key, LASER_KEYS), *v = w->exact;
-    laser_pack_along(c, h->k_along + key * c->units, k, row, LASER_KEYS, 1);
-    if (!c->laser) {
-        row = token;
-        v = laser_view(c, w->tile, h->v, &row, key, LASER_KEYS);
-    } else {
-        laser_exp_tile(c, h, w, tile, 1);
-        row = c->stride;
-    }
-    if (c->laser && c->bf16) {
-        for (ptrdiff_t i = 0; i < LASER_KEYS * c->stride; i += LASER_W)
-            laser_store(w->tile + i,
-                        laser_load(w->exact + i) - laser_load(h->center + tile * c->stride + i % c->stride));
-        v = w->tile;
-    }
-    laser_pack_across(c, h->v_across + key / c->pair * c->stride, v, row, LASER_KEYS, 1);
-}
-
-/* Lists the columns that are wild among the keys up to a tile. */
-static void laser_list_wild(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    w->wild[0] = 0;
-    if (!c->laser) return;
-    for (ptrdiff_t d = 0; d < c->stride; d++) w->wild_from[d] = (float)c->tiles;
-    for (ptrdiff_t t = tile; t >= 0; t--)
-        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            const LaserInt wild = laser_load(h->wild_tiles + t * c->stride + d) > 0;
-            laser_store(w->wild_from + d,
-                        laser_select(wild, laser_set((float)t), laser_load(w->wild_from + d)));
-        }
-    for (ptrdiff_t d = 0; d < c->D; d++)
-        if (w->wild_from[d] < (float)c->tiles) w->wild[1 + (int)w->wild[0]++] = (float)d;
-}
-
 /* Marks the scores of keys that a query does not see. */
-static void laser_mask(float *score, ptrdiff_t keys, ptrdiff_t key, ptrdiff_t query) {
+static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t query) {
     LaserInt lane;
-    memcpy(&lane, laser_lane, sizeof lane);
+    for (int i = 0; i < LASER_W; i++) lane[i] = i;
     for (ptrdiff_t j = query > key ? query - key : 0; j < keys; j++)
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
             float *s = score + j * LASER_LANES + x;
@@ -1008,99 +841,87 @@ static void laser_mask(float *score, ptrdiff_t keys, ptrdiff_t key, ptrdiff_t qu
         }
 }
 
-/* One step of the online softmax: moves the row shifts to a tile of scores, rescaling the sums. */
-static void laser_move_shift(const LaserCall *c, LaserWork *w, ptrdiff_t keys, int rescale) {
-    LaserVec top[LASER_VECS], odd[LASER_VECS];
-    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) top[x] = odd[x] = laser_load(w->score + x * LASER_W);
-    for (ptrdiff_t j = keys % 2; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
-            top[x] = laser_max(top[x], laser_load(w->score + j * LASER_LANES + x * LASER_W));
-            odd[x] = laser_max(odd[x], laser_load(w->score + (j + 1) * LASER_LANES + x * LASER_W));
+/* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them. */
+static void laser_move_shift(LaserWork *w, ptrdiff_t keys) {
+    for (int x = 0; x < LASER_LANES; x += LASER_W) {
+        LaserVec top = laser_load(w->score + x), odd = top; /* two chains of maxima are faster than one */
+        for (ptrdiff_t j = 0; j < keys; j += 2) {
+            top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
+            odd = laser_max(odd, laser_load(w->score + (j + 1) * LASER_LANES + x));
         }
-    for (int x = 0; x < LASER_VECS; x++) {
-        const int at = x * LASER_W;
-        top[x] = laser_max(top[x], odd[x]);
-        const LaserVec old = laser_load(w->row_shift + at), big = (LaserVec)((LaserInt)top[x] & 0x7FFFFFFF);
-        /* beyond 2^22 a float has no fraction worth rounding */
-        const LaserVec K =
-            laser_max(old, laser_select(big < 4e6f, (top[x] + LASER_ROUND) - LASER_ROUND, top[x]));
-        if (!laser_any(K > old)) continue;
+        const LaserVec old = laser_load(w->row_shift + x);
+        const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd)));
         const LaserVec scale = laser_pow2(old - K);
-        laser_store(w->row_shift + at, K);
-        laser_store(w->row_sum + at, laser_load(w->row_sum + at) * scale);
-        laser_store(w->row_weight + at, laser_load(w->row_weight + at) * scale);
-        for (ptrdiff_t d = 0; rescale && d < c->D; d++)
-            laser_store(w->sum + d * LASER_LANES + at, laser_load(w->sum + d * LASER_LANES + at) * scale);
+        laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
+        laser_store(w->row_sum + x, laser_load(w->row_sum + x) * scale);
+        laser_store(w->row_weight + x, laser_load(w->row_weight + x) * scale);
     }
 }
 
 /* Scores of a tile into weights, as the right operand of the product with V; their sums. */
-LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int pair, int round) {
-    LaserVec sum[LASER_VECS], weight[LASER_VECS], K[LASER_VECS];
-    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
-        sum[x] = weight[x] = laser_set(0);
-        K[x] = laser_load(w->row_shift + x * LASER_W);
-    }
-    for (ptrdiff_t i = 0; keys % 2 && i < LASER_LANES; i++) w->score[keys * LASER_LANES + i] = LASER_MASKED;
-    for (ptrdiff_t j = 0; j < keys; j += 2) LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
-            const float *s = w->score + j * LASER_LANES + x * LASER_W;
-            float *to = w->weight + j / pair * LASER_LANES + x * LASER_W;
-            LaserVec a = laser_exp2(laser_load(s) - K[x]), b = laser_exp2(laser_load(s + LASER_LANES) - K[x]);
-            sum[x] += a + b;
-            if (pair == 2) {
-                const LaserVec pairs = laser_across(a, b);
-                laser_store(to, pairs);
-                laser_apart(pairs, &a, &b);
-            } else {
-                if (round) a = laser_round_bf16(a), b = laser_round_bf16(b);
-                laser_store(to, a), laser_store(to + LASER_LANES, b);
-            }
-            weight[x] += a + b;
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int pair) {
+    for (int x = 0; x < LASER_LANES; x += LASER_W) {
+        const LaserVec K = laser_load(w->row_shift + x);
+        LaserVec sum = laser_set(0), weight = sum;
+        for (ptrdiff_t j = 0; j < keys; j += 2) {
+            const float *s = w->score + j * LASER_LANES + x;
+            LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
+            sum += a + b;
+            laser_put_across(pair, w->weight + j / pair * LASER_LANES + x, LASER_LANES, &a, &b);
+            weight += a + b;
         }
-    LASER_UNROLL for (int x = 0; x < LASER_VECS; x++) {
-        const int at = x * LASER_W;
-        laser_store(w->tile_weight + at, weight[x]);
-        laser_store(w->row_sum + at, laser_load(w->row_sum + at) + sum[x]);
-        laser_store(w->row_weight + at, laser_load(w->row_weight + at) + weight[x]);
+        laser_store(w->tile_weight + x, weight);
+        laser_store(w->row_sum + x, laser_load(w->row_sum + x) + sum);
+        laser_store(w->row_weight + x, laser_load(w->row_weight + x) + weight);
     }
 }
 
-/* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the sums of the columns that
-   w->wild lists, and in forward the sums of a V. q: the panel, packed. */
+/* Whether a panel sees wild keys, and from which key on each column is. */
+static int laser_find_wild(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
+    w->is_wild = 0;
+    for (ptrdiff_t d = 0; c->laser && d < c->stride; d++) {
+        w->wild[d] = h->wild[d];
+        for (ptrdiff_t tile = 1; !c->backward && tile <= query / LASER_TILE; tile++)
+            w->wild[d] = fminf(w->wild[d], h->wild[tile * c->stride + d]);
+        w->is_wild |= w->wild[d] < (float)(query + LASER_LANES);
+    }
+    return w->is_wild;
+}
+
+/* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the sums of the wild columns,
+   and in forward the sums of a V. q: the panel, packed. */
 static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
                        ptrdiff_t query) {
-    const ptrdiff_t end = laser_least(query + LASER_LANES, c->T);
-    const int wild = w->wild[0] > 0, centered = c->laser && c->bf16;
+    const ptrdiff_t end = query + LASER_LANES;
     for (int i = 0; i < LASER_LANES; i++)
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
-    for (int i = 0; i < (int)w->wild[0] * LASER_LANES; i++) w->wide[i] = 0, w->wide_exponent[i] = LASER_NONE;
-    for (ptrdiff_t key = 0; key < end; key += LASER_KEYS) {
-        const ptrdiff_t keys = laser_least(LASER_KEYS, end - key);
-        const int diagonal = key + LASER_KEYS > query + 1;
+    for (ptrdiff_t i = 0; w->is_wild && i < c->D * LASER_LANES; i++)
+        w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
+    for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
+        const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
+        const int last = key + LASER_TILE >= end, centered = c->laser && c->pair == 2 && !c->backward;
+        laser_product(c->pair, laser_over_d(c, w->score, h->k_along + key * c->units, q, keys));
+        if (last) laser_mask(w->score, key, keys, query);
+        laser_move_shift(w, keys);
+        if (w->is_wild) laser_wild_sum(c, h, w, key, keys, end);
         /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums the last tile as it is, in float32. */
-        const int exact = centered && diagonal && !c->backward;
-        laser_product(c->pair, laser_over_d(c, w->score, h->k_along + key * c->units, q, keys));
-        if (diagonal) laser_mask(w->score, keys, key, query);
-        laser_move_shift(c, w, keys, !c->backward && key > 0);
-        if (wild) laser_wide_weights(w, w->row_shift, keys);
-        if (exact || !c->bf16)
-            laser_weigh(w, keys, 1, 0);
-        else
-            laser_weigh(w, keys, LASER_PAIR, 1);
-        if (wild) laser_wide_sum(c, h, w, key, keys, diagonal);
+        const int exact = centered && last;
+        exact || c->pair == 1 ? laser_weigh(w, keys, 1) : laser_weigh(w, keys, LASER_PAIR);
         if (c->backward) continue;
         const float *v = h->v_across + key / c->pair * c->stride;
         LaserProduct p = laser_over_keys(c, w->sum, v, w->weight, keys, key > 0);
+        if (key > 0) p.rescale = w->rescale;
         if (exact)
-            p.a = w->exact, p.depth = keys;
+            p.a = h->exact + key * c->stride, p.depth = keys;
         else if (centered)
-            p.center = h->center + key / LASER_KEYS * c->stride, p.weights = w->tile_weight;
+            p.center = h->center + key / LASER_TILE * c->stride, p.weights = w->tile_weight;
         laser_product(exact ? 1 : c->pair, p);
     }
 }
 
 /* o of a panel from its sums, in place: divided by the weights; LASER: the logarithm. */
-static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w) {
+static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec inverse = 1 / laser_load(w->row_weight + x), K = laser_load(w->row_shift + x);
         for (ptrdiff_t d = 0; d < c->D; d++) {
@@ -1108,104 +929,40 @@ static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w
             LaserVec value = laser_load(o) * inverse;
             if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
             laser_store(o, c->laser ? laser_log(value, laser_set(h->shift[d])) : value);
+            if (!w->is_wild || w->wild[d] >= (float)(query + LASER_LANES)) continue;
+            value = laser_load(w->wild_sum + d * LASER_LANES + x) / laser_load(w->row_sum + x);
+            value = laser_log(value, laser_load(w->wild_shift + d * LASER_LANES + x) - K);
+            for (int i = 0; i < LASER_W; i++) /* the rows that see what makes it wild */
+                if ((float)(query + x + i) >= w->wild[d]) o[i] = value[i];
         }
-        for (int i = 0; i < (int)w->wild[0]; i++)
-            laser_store(w->sum + (int)w->wild[1 + i] * LASER_LANES + x,
-                        laser_log(laser_load(w->wide + i * LASER_LANES + x) * inverse,
-                                  laser_load(w->wide_exponent + i * LASER_LANES + x) - K));
     }
 }
 
-static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t query) {
-    const ptrdiff_t count = laser_least(LASER_LANES, c->T - query);
-    ptrdiff_t row = c->shape->qkv_strides[1];
-    const float *q = laser_view(c, w->tile, h->q, &row, query, LASER_LANES);
-    laser_pack_panel(c, w->query, q, row, c->scale_log2e, w->other);
+/* Step 3: a panel of queries. */
+static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
+    const ptrdiff_t query = panel * LASER_LANES, count = laser_least(LASER_LANES, c->T - query);
+    laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
+    laser_pack_panel(c, w->query, w->tile, c->scale_log2e, w->other);
+    laser_find_wild(c, h, w, query);
     laser_rows(c, h, w, w->query, query);
-    laser_normalise(c, h, w);
-    laser_write_panel(c, h->new_out, c->shape->out_strides[1], query, w->sum, 1, w->tile);
+    laser_normalise(c, h, w, query);
+    laser_write_panel(c, c->new_out + h->out, c->out_token, query, w->sum, w->tile);
     for (int x = 0; x < LASER_LANES; x += LASER_W)
         laser_store(w->row_sum + x, laser_log(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
-    if (h->new_lse) memcpy(h->new_lse + query, w->row_sum, (size_t)count * sizeof(float));
-}
-
-/* Step 3: the queries of the same tokens as a tile of keys. */
-static void laser_forward_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    if (c->laser && c->bf16 && (w->exact_head != h || w->exact_tile != tile))
-        laser_exp_tile(c, h, w, tile, 0);
-    laser_list_wild(c, h, w, tile);
-    for (ptrdiff_t query = tile * LASER_KEYS; query < laser_least((tile + 1) * LASER_KEYS, c->T);
-         query += LASER_LANES)
-        laser_forward_panel(c, h, w, query);
+    if (c->new_lse) memcpy(c->new_lse + h->row + query, w->row_sum, (size_t)count * sizeof(float));
 }
 
 /* ---- Backward ---- */
 
-/* Step 1: the center m_d of exp(v) in each column, and which columns are wild; for the paper's shift the
-   least o. */
-static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t piece) {
-    (void)piece;
-    float *low = w->tile, *high = w->other;
-    memset(h->shift, 0, (size_t)c->stride * sizeof(float));
-    h->wild[0] = 0;
-    if (!c->laser) return;
-    memcpy(low, h->v, (size_t)c->D * sizeof(float)), memcpy(high, h->v, (size_t)c->D * sizeof(float));
-    for (ptrdiff_t t = 1; t < c->T; t++) {
-        const float *v = h->v + t * c->shape->qkv_strides[1];
-        laser_fetch(v, LASER_AHEAD * c->shape->qkv_strides[1], c->D, 0);
-        for (ptrdiff_t d = 0; d < c->D; d++) {
-            low[d] = v[d] < low[d] ? v[d] : low[d];
-            high[d] = v[d] > high[d] ? v[d] : high[d];
-        }
-    }
-    for (ptrdiff_t d = 0; d < c->D; d++) {
-        h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
-        if (!c->causal) {
-            const LaserVec n = laser_set((float)ceil(fmax(-2e6, fmin(2e6, high[d])) * 1.4426950408889634));
-            h->floor[d] = laser_log(laser_set(0x1p-100f), n)[0];
-            h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
-        } else if (!(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128)) {
-            h->wild[1 + (int)h->wild[0]++] = (float)d;
-        }
-    }
-    if (h->wild[0] > 0 && !h->wild_memory) {
-        h->wild_g = laser_allocate(2 * c->D * c->queries, &h->wild_memory);
-        h->wild_exponent = h->wild_g + c->D * c->queries;
-    }
-}
-
-/* Step 2: packs a tile of keys and values. */
-static void laser_pack_keys_backward(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    const ptrdiff_t key = tile * LASER_KEYS, token = c->shape->qkv_strides[1];
-    ptrdiff_t row = token;
-    const float *k = laser_view(c, w->tile, h->k, &row, key, LASER_KEYS);
-    laser_pack_along(c, h->k_along + key * c->units, k, row, LASER_KEYS, 1);
-    if (c->pair == 2) laser_pack_across(c, h->k_across + key / 2 * c->stride, k, row, LASER_KEYS, 1);
-    row = token;
-    const float *v = laser_view(c, w->tile, h->v, &row, key, LASER_KEYS);
-    for (int i = 0; c->laser && i < LASER_KEYS; i++) {
-        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            LaserVec expm1;
-            laser_exp_expm1(laser_load(v + i * row + d) - laser_load(h->shift + d), &expm1);
-            laser_store(w->tile + i * c->stride + d, expm1);
-        }
-        for (int n = 1; n <= (int)h->wild[0]; n++) w->tile[i * c->stride + (ptrdiff_t)h->wild[n]] = 0;
-    }
-    laser_pack_along(c, h->v_along + key * c->units, c->laser ? w->tile : v, c->laser ? c->stride : row,
-                     LASER_KEYS, 1);
-}
-
 /* K_i and 1 / (sum of row i), into w->row_shift and w->row_sum: from lse, but where lse in float32 has too
-   few digits left, or a column is wild, by summing again. q: the panel, packed. */
-static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
-                           ptrdiff_t query) {
-    int again = h->wild[0] > 0;
-    memcpy(w->wild, h->wild, (size_t)(c->D + 1) * sizeof(float));
+   few digits left, or a column is wild, by summing again. */
+static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
+    int again = laser_find_wild(c, h, w, query);
     for (int i = 0; i < LASER_LANES; i++) {
-        w->row_sum[i] = query + i < c->T ? -h->lse[query + i] : 0;
+        w->row_sum[i] = query + i < c->T ? -c->lse[h->row + query + i] : 0;
         again |= fabsf(w->row_sum[i]) > 64;
     }
-    if (again) laser_rows(c, h, w, q, query);
+    if (again) laser_rows(c, h, w, h->q_panels + query * c->units, query);
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         LaserVec k, sum = laser_load(w->row_sum + x);
         const LaserVec inverse = laser_exp_split(sum, &k) + 1; /* exp(-lse) = 1 / sum * 2^-K */
@@ -1214,22 +971,8 @@ static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w,
     }
 }
 
-/* Takes the wild columns out of dO (LANES, stride): leaves do / sum for them, and adds do to the row terms.
-   */
-static void laser_wild_gradient(const LaserCall *c, LaserHead *h, LaserWork *w, float *dout,
-                                ptrdiff_t query) {
-    for (int n = 0; n < (int)h->wild[0]; n++)
-        for (int i = 0; i < LASER_LANES; i++) {
-            float *g = dout + i * c->stride + (ptrdiff_t)h->wild[1 + n];
-            h->wild_g[n * c->queries + query + i] = *g / w->wide[n * LASER_LANES + i];
-            h->wild_exponent[n * c->queries + query + i] = w->wide_exponent[n * LASER_LANES + i];
-            h->row_term[query + i] += *g;
-            *g = 0;
-        }
-}
-
 /* dO' / sum of a row in place of dO; returns the row term before it is divided by the sum: standard sum_d
-   do o; LASER, V' being packed less its center: sum_d do (1 - exp(m - o)). */
+   do o; LASER, V' being packed less its center: sum_d do (1 - exp(m - o)), of a wild column do. */
 static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *dout, const float *out,
                                 float inverse) {
     LaserVec row = laser_set(0);
@@ -1238,11 +981,12 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
         if (!c->laser) {
             row += g * o;
         } else {
-            if (!c->causal)
-                g = laser_select(o > laser_load(h->floor + d), g, laser_set(0)); /* none from the floor */
+            const LaserInt tame = laser_load(h->wild + d) > 0;
+            if (!c->causal) /* none from the floor */
+                g = laser_select(o > laser_load(h->floor + d), g, laser_set(0));
             const LaserVec exp = laser_exp_expm1(laser_load(h->shift + d) - o, &expm1);
-            row -= g * expm1;
-            g *= exp;
+            row -= g * laser_select(tame, expm1, laser_set(-1));
+            g *= laser_select(tame, exp, laser_set(0));
         }
         laser_store(dout + d, g * inverse);
     }
@@ -1251,286 +995,207 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
     return total;
 }
 
-/* Step 3: packs a panel of queries and of gradients. */
+/* Step 3: packs a panel of queries and of gradients, with dS's factor `scale`. */
 static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
-    const ptrdiff_t query = panel * LASER_LANES;
-    float *q_panel = h->q_panels + query * c->units, *g_panel = h->g_panels + query * c->units;
-    ptrdiff_t row = c->shape->qkv_strides[1], dout_row = c->shape->out_strides[1];
-    const float *q = laser_view(c, w->tile, h->q, &row, query, LASER_LANES);
-    laser_pack_panel(c, q_panel, q, row, c->scale_log2e, w->other);
-    laser_pack_across(c, h->q_across + query / c->pair * c->stride, q, row, LASER_LANES, c->scale);
-    laser_row_sums(c, h, w, q_panel, query);
+    const ptrdiff_t query = panel * LASER_LANES, across = query / c->pair * c->stride;
+    laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
+    laser_pack_panel(c, h->q_panels + query * c->units, w->tile, c->scale_log2e, w->other);
+    laser_pack_across(c, h->q_across + across, w->tile, LASER_LANES);
+    laser_row_sums(c, h, w, query);
     memcpy(h->row_shift + query, w->row_shift, LASER_LANES * sizeof(float));
-    row = c->shape->out_strides[1];
-    const float *out = laser_view(c, w->tile, h->out, &row, query, LASER_LANES);
-    const float *dout = laser_view(c, w->other, h->dout, &dout_row, query, LASER_LANES);
+    laser_read_rows(c, w->tile, c->out + h->out, c->out_token, query, LASER_LANES);
+    laser_read_rows(c, w->other, c->dout + h->out, c->out_token, query, LASER_LANES);
     for (int i = 0; i < LASER_LANES; i++) {
-        h->row_term[query + i] = 0;
-        laser_fetch(out, (i + LASER_AHEAD) * row, c->D, 0);
-        laser_fetch(dout, (i + LASER_AHEAD) * dout_row, c->D, 0);
-        if (dout != w->other)
-            memcpy(w->other + i * c->stride, dout + i * dout_row, (size_t)c->stride * sizeof *dout);
+        float *g = w->other + i * c->stride;
+        for (ptrdiff_t d = 0; h->is_wild && d < c->D; d++) {
+            h->wild_g[d * c->rows + query + i] = g[d] / w->wild_sum[d * LASER_LANES + i];
+            h->wild_shift[d * c->rows + query + i] = w->wild_shift[d * LASER_LANES + i];
+        }
+        const float row = laser_row_gradient(c, h, g, w->tile + i * c->stride, w->row_sum[i]);
+        h->row_term[query + i] = row * w->row_sum[i] * c->scale;
     }
-    laser_wild_gradient(c, h, w, w->other, query);
-    for (int i = 0; i < LASER_LANES; i++) {
-        const float inverse = w->row_sum[i], rest = h->row_term[query + i];
-        h->row_term[query + i] =
-            inverse * (rest + laser_row_gradient(c, h, w->other + i * c->stride, out + i * row, inverse));
-    }
-    laser_pack_across(c, h->g_across + query / c->pair * c->stride, w->other, c->stride, LASER_LANES, 1);
-    laser_pack_panel(c, g_panel, w->other, c->stride, 1, w->tile);
+    laser_pack_across(c, h->g_across + across, w->other, LASER_LANES);
+    laser_pack_panel(c, h->g_panels + query * c->units, w->other, c->scale, w->tile);
 }
 
 /* do_id p_ijd of the wild columns: summed over them into w->weight, for dS; over the queries into dv. */
-static void laser_wide_gradient(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
+static void laser_wild_gradient(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
                                 ptrdiff_t keys, ptrdiff_t query) {
-    memset(w->weight, 0, LASER_SPAN * LASER_LANES * sizeof(float));
-    for (int n = 0; n < (int)h->wild[0]; n++) {
-        const float *do_sum = h->wild_g + n * c->queries + query,
-                    *e = h->wild_exponent + n * c->queries + query;
-        const ptrdiff_t d = (ptrdiff_t)h->wild[1 + n];
-        float power[LASER_SPAN], exponent[LASER_SPAN];
-        laser_wide_values(c, h, power, exponent, key, keys, d);
-        for (ptrdiff_t j = 0; j < keys; j++) {
-            LaserVec sum = laser_set(0);
-            for (int i = 0; i < LASER_LANES; i += LASER_W) {
-                const ptrdiff_t at = j * LASER_LANES + i;
-                const LaserVec k = laser_load(w->exponent + at) + exponent[j] - laser_load(e + i);
-                const LaserVec g = laser_load(do_sum + i) * (laser_load(w->power + at) * power[j]) *
-                                   laser_pow2(laser_min(k, laser_set(64)));
-                sum += g;
-                laser_store(w->weight + at, laser_load(w->weight + at) + g);
+    float whole[LASER_TILE], rest[LASER_TILE];
+    memset(w->weight, 0, sizeof w->weight);
+    for (ptrdiff_t d = 0; d < c->D; d++) {
+        if (h->wild[d] > 0) continue;
+        laser_wild_values(c, h, whole, rest, key, keys, d);
+        for (ptrdiff_t j = 0; j < keys; j++)
+            for (int x = 0; x < LASER_LANES; x += LASER_W) {
+                const ptrdiff_t at = j * LASER_LANES + x, row = d * c->rows + query + x;
+                const LaserVec shift = laser_load(h->wild_shift + row);
+                const LaserVec p = laser_wild_power(w->score + at, whole[j], rest[j], shift);
+                const LaserVec g = laser_load(h->wild_g + row) * p;
+                laser_store(w->weight + at, laser_load(w->weight + at) + g * c->scale);
+                for (int i = 0; i < LASER_W; i++) w->dv[j * c->stride + d] += g[i];
             }
-            for (int i = 0; i < LASER_W; i++) w->dv[j * c->stride + d] += sum[i];
-        }
     }
 }
 
-/* Scores and dP of a panel into weights a and slopes dS = a (dP - term) [+ more], packed for the products
-   that follow. */
+/* Scores and dP of a panel into a and dS = a (dP - term) [+ more], packed for the products that follow. */
 LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
-                               const float *more, int pair, int round) {
-    const int lda = LASER_QUERIES / pair;
+                               const float *more, int pair) {
+    const int lda = LASER_TILE / pair;
     for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(h->row_shift + query + x), term = laser_load(h->row_term + query + x);
         for (ptrdiff_t j = 0; j < keys; j += 2) {
-            LaserVec a[2], ds[2];
+            LaserVec ds[2];
             LASER_UNROLL for (int n = 0; n < 2; n++) {
-                const ptrdiff_t from = (j + n) * LASER_LANES + x,
-                                to = (j + n) * lda + (query % LASER_QUERIES + x) / pair;
-                a[n] = laser_exp2(laser_load(w->score + from) - K);
-                ds[n] = a[n] * (laser_load(w->slope + from) - term);
+                const ptrdiff_t from = (j + n) * LASER_LANES + x;
+                const ptrdiff_t to = (j + n) * lda + (query % LASER_TILE + x) / pair;
+                const LaserVec a = laser_exp2(laser_load(w->score + from) - K);
+                ds[n] = a * (laser_load(w->slope + from) - term);
                 if (more) ds[n] += laser_load(more + from);
-                if (pair == 1 && round) a[n] = laser_round_bf16(a[n]), ds[n] = laser_round_bf16(ds[n]);
-                (pair == 2 ? laser_store_along : laser_store)(w->a_along + to, a[n]);
-                (pair == 2 ? laser_store_along : laser_store)(w->ds_along + to, ds[n]);
-                if (pair == 1) laser_store(w->ds_across + from, ds[n]);
+                laser_put_along(pair, w->a_along + to, a);
+                laser_put_along(pair, w->ds_along + to, ds[n]);
             }
-            if (pair == 2) laser_store(w->ds_across + j / 2 * LASER_LANES + x, laser_across(ds[0], ds[1]));
+            float *across = w->ds_across + j / pair * LASER_LANES + x;
+            laser_put_across(pair, across, LASER_LANES, &ds[0], &ds[1]);
         }
     }
 }
 
-/* One panel of queries against some keys: its columns of the weights and of dS, and its dq. */
+/* A panel of queries against the keys of a tile that it sees: its columns of a and dS, and its dq. */
 static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
-                                 ptrdiff_t key, ptrdiff_t keys, ptrdiff_t query, int accumulate) {
-    const ptrdiff_t all = laser_up(keys, LASER_ROWS), lda = LASER_QUERIES / c->pair;
-    keys = laser_least(keys, query + LASER_LANES - key);
-    for (ptrdiff_t j = keys > 0 ? keys : 0; j < all; j++) /* keys that no query of the panel sees */
-        for (ptrdiff_t i = j * lda + query % LASER_QUERIES / c->pair, x = 0; x < LASER_LANES / c->pair; x++)
-            w->a_along[i + x] = w->ds_along[i + x] = 0;
-    if (keys <= 0) return;
-    const ptrdiff_t units = c->units;
-    laser_product(c->pair,
-                  laser_over_d(c, w->score, h->k_along + key * units, h->q_panels + query * units, keys));
-    laser_product(c->pair,
-                  laser_over_d(c, w->slope, h->v_along + key * units, h->g_panels + query * units, keys));
-    for (ptrdiff_t i = keys * LASER_LANES; i < (keys + keys % 2) * LASER_LANES;
-         i++) /* an odd key's neighbour */
-        w->score[i] = LASER_MASKED, w->slope[i] = 0;
-    if (key + keys > query + 1) laser_mask(w->score, keys, key, query);
-    const int wild = h->wild[0] > 0;
-    if (wild) {
-        laser_wide_weights(w, h->row_shift + query, keys);
-        laser_wide_gradient(c, h, w, key, keys, query);
-    }
+                                 ptrdiff_t key, ptrdiff_t query, int accumulate) {
+    const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
+    const ptrdiff_t k = key * c->units, q = query * c->units, across = key / c->pair * c->stride;
+    laser_product(c->pair, laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys));
+    laser_product(c->pair, laser_over_d(c, w->slope, h->v_along + k, h->g_panels + q, keys));
+    laser_mask(w->score, key, keys, query);
+    if (h->is_wild) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
-    if (c->bf16)
-        laser_slopes(h, w, query, keys, wild ? w->weight : NULL, LASER_PAIR, 1);
-    else
-        laser_slopes(h, w, query, keys, wild ? w->weight : NULL, 1, 0);
-    const float *k = h->k_across + key / c->pair * c->stride;
-    laser_product(c->pair, laser_over_keys(c, dq, k, w->ds_across, keys, accumulate));
+    const float *more = h->is_wild ? w->weight : NULL;
+    c->pair == 1 ? laser_slopes(h, w, query, keys, more, 1)
+                 : laser_slopes(h, w, query, keys, more, LASER_PAIR);
+    laser_product(c->pair, laser_over_keys(c, dq, h->k_across + across, w->ds_across, keys, accumulate));
 }
 
-/* dk and dv of some keys from their sums. */
-static void laser_write_keys(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
-                             ptrdiff_t keys) {
-    const ptrdiff_t token = c->shape->qkv_strides[1];
-    ptrdiff_t row = token;
-    const float *v = laser_view(c, w->tile, h->v, &row, key, keys);
-    for (ptrdiff_t i = 0; i < keys; i++) {
-        float *dv = w->dv + i * c->stride, *dv_out = h->dv + (key + i) * token,
-              *dk_out = h->dk + (key + i) * token;
-        laser_fetch(dk_out, LASER_AHEAD * token, c->D, 1);
-        laser_fetch(dv_out, LASER_AHEAD * token, c->D, 1);
-        for (int n = 1; n <= (int)h->wild[0]; n++) w->wide[n] = dv[(ptrdiff_t)h->wild[n]];
-        for (ptrdiff_t d = 0; c->laser && d < c->stride; d += LASER_W) { /* dv = dv' exp(v - m) */
-            LaserVec expm1,
-                exp = laser_exp_expm1(laser_load(v + i * row + d) - laser_load(h->shift + d), &expm1);
-            laser_store(dv + d, laser_load(dv + d) * exp);
-        }
-        for (int n = 1; n <= (int)h->wild[0]; n++)
-            dv[(ptrdiff_t)h->wild[n]] = w->wide[n]; /* whole as it is */
-        memcpy(dk_out, w->dk + i * c->stride, (size_t)c->D * sizeof *dk_out);
-        memcpy(dv_out, dv, (size_t)c->D * sizeof *dv_out);
-    }
-}
-
-/* dk and dv of some keys, and what they add to dq (panels, stride, LANES). */
-static void laser_backward_keys(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
-                                ptrdiff_t key, ptrdiff_t keys, int accumulate) {
-    memset(w->dk, 0, (size_t)(LASER_SPAN * c->stride) * sizeof(float));
-    memset(w->dv, 0, (size_t)(LASER_SPAN * c->stride) * sizeof(float));
-    for (ptrdiff_t first = key / LASER_QUERIES * LASER_QUERIES; first < c->T; first += LASER_QUERIES) {
-        const ptrdiff_t end = laser_least(first + LASER_QUERIES, c->T);
+/* dk and dv of a tile of keys, and what they add to dq (panels, stride, LANES). */
+static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
+                                ptrdiff_t key, int accumulate) {
+    const ptrdiff_t keys = laser_least(LASER_TILE, c->T - key);
+    memset(w->dk, 0, (size_t)(LASER_TILE * c->stride) * sizeof(float));
+    memset(w->dv, 0, (size_t)(LASER_TILE * c->stride) * sizeof(float));
+    for (ptrdiff_t first = key; first < c->T; first += LASER_TILE) {
+        const ptrdiff_t end = laser_least(first + LASER_TILE, c->panels * LASER_LANES);
         for (ptrdiff_t query = first; query < end; query += LASER_LANES)
-            laser_backward_panel(c, h, w, dq + query * c->stride, key, keys, query, accumulate);
+            laser_backward_panel(c, h, w, dq + query * c->stride, key, query, accumulate);
         LaserProduct p = {.c = w->dv, .a = w->a_along, .b = h->g_across + first / c->pair * c->stride};
         p.ldc = p.ldb = c->stride, p.rows = keys, p.columns = laser_up(c->D, LASER_W), p.accumulate = 1;
-        p.a_row = LASER_QUERIES / c->pair, p.a_depth = 1,
-        p.depth = laser_up(end - first, LASER_LANES) / c->pair;
-        p.triangle = 1, p.zeros = key - first;
+        p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.depth = (end - first) / c->pair;
+        p.triangle = first == key;
         laser_product(c->pair, p);
         p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first / c->pair * c->stride;
         laser_product(c->pair, p);
     }
-    laser_write_keys(c, h, w, key, keys);
-}
-
-/* The first key of a part: parts are equal areas under the diagonal. */
-static ptrdiff_t laser_part_begin(const LaserCall *c, ptrdiff_t part) {
-    const double tile = (double)c->tiles * (1 - sqrt(1 - (double)part / (double)c->parts));
-    return (ptrdiff_t)(tile + 0.5) * LASER_KEYS;
+    if (c->laser) laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, keys);
+    for (ptrdiff_t d = 0; c->laser && d < c->stride; d += LASER_W) /* dv = dv' exp(v - m), unless wild */
+        for (ptrdiff_t at = d; at < keys * c->stride; at += c->stride) {
+            LaserVec expm1, e = laser_exp_expm1(laser_load(w->tile + at) - laser_load(h->shift + d), &expm1);
+            e = laser_select(laser_load(h->wild + d) > 0, e, laser_set(1));
+            laser_store(w->dv + at, laser_load(w->dv + at) * e);
+        }
+    laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
+    laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);
 }
 
 /* Step 4: the keys of one part of a head. */
 static void laser_backward_part(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t part) {
-    const ptrdiff_t first = laser_part_begin(c, part), end = laser_least(laser_part_begin(c, part + 1), c->T);
-    float *dq = h->dq_parts + part * c->panels * c->stride * LASER_LANES;
-    for (ptrdiff_t key = first; key < end; key += LASER_SPAN)
-        laser_backward_keys(c, h, w, dq, key, laser_least(LASER_SPAN, end - key), key > first);
+    float *dq = h->dq_parts + part * c->rows * c->stride;
+    for (ptrdiff_t tile = c->part[part]; tile < c->part[part + 1]; tile++)
+        laser_backward_tile(c, h, w, dq, tile * LASER_TILE, tile > c->part[part]);
 }
 
 /* Step 5: dq of a panel: its parts, summed in order. */
 static void laser_write_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
     const ptrdiff_t query = panel * LASER_LANES;
-    const float *sum = NULL;
-    for (ptrdiff_t part = 0; part < c->parts; part++) {
-        const ptrdiff_t first = laser_part_begin(c, part);
-        if (first == laser_part_begin(c, part + 1) || first >= query + LASER_LANES) continue;
-        const float *from = h->dq_parts + part * c->panels * c->stride * LASER_LANES + query * c->stride;
-        for (ptrdiff_t i = 0; sum && i < c->D * LASER_LANES; i += LASER_W)
+    const float *sum = h->dq_parts + query * c->stride, *from = sum;
+    for (ptrdiff_t part = 1; part < c->parts && c->part[part] <= query / LASER_TILE; part++) {
+        from += c->rows * c->stride;
+        for (ptrdiff_t i = 0; i < c->D * LASER_LANES; i += LASER_W)
             laser_store(w->sum + i, laser_load(sum + i) + laser_load(from + i));
-        sum = sum ? w->sum : from;
+        sum = w->sum;
     }
-    laser_write_panel(c, h->dq, c->shape->qkv_strides[1], query, sum, c->scale, w->tile);
+    laser_write_panel(c, c->dq + h->in, c->in_token, query, sum, w->tile);
 }
 
 /* ---- The two functions ---- */
 
-LASER_INLINE LaserHead *laser_head(float *heads, ptrdiff_t size, ptrdiff_t i) {
-    return (LaserHead *)(void *)(heads + i * size);
-}
-
-/* Makes h a head: where its arrays lie, and the caller's rows, which `all` has of head 0. */
-static LaserHead *laser_take(const LaserCall *c, LaserHead *h, const LaserHead *all, ptrdiff_t head) {
-    const ptrdiff_t b = head / c->shape->heads, n = head % c->shape->heads;
-    const ptrdiff_t in = b * c->shape->qkv_strides[0] + n * c->shape->qkv_strides[2];
-    const ptrdiff_t out = b * c->shape->out_strides[0] + n * c->shape->out_strides[2];
-    laser_carve_head(c, h);
-    h->q = all->q + in, h->k = all->k + in, h->v = all->v + in;
-    if (c->backward) {
-        h->out = all->out + out, h->dout = all->dout + out, h->lse = all->lse + head * c->T;
-        h->dq = all->dq + in, h->dk = all->dk + in, h->dv = all->dv + in;
-    } else {
-        h->new_out = all->new_out + out, h->new_lse = all->new_lse ? all->new_lse + head * c->T : NULL;
-    }
+/* Makes the memory at h a head of the caller's. */
+static LaserHead *laser_take(const LaserCall *c, float *memory, ptrdiff_t head) {
+    LaserHead *h = (LaserHead *)(void *)memory;
+    laser_carve_head(c, h, memory);
+    h->in = laser_at(c->shape->qkv_strides, head / c->shape->heads, 0, head % c->shape->heads);
+    h->out = laser_at(c->shape->out_strides, head / c->shape->heads, 0, head % c->shape->heads);
+    h->row = head * c->T, h->is_wild = 0, h->wild_memory = NULL;
     return h;
 }
 
-LASER_INLINE int laser_thread(void) {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-/* What is done to a head, one step after the other; the pieces of a step (as many as `pieces` says) may run
-   in any order. */
+/* What is done to a head, one step after the other; the pieces of a step may run in any order. */
 typedef struct {
     void (*run)(const LaserCall *, LaserHead *, LaserWork *, ptrdiff_t piece);
     ptrdiff_t pieces;
-    int zip; /* piece i of the next step needs only the pieces up to i of this one */
 } LaserStep;
 
 /* Heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then the rest, on
    which all threads work together, piece by piece. */
-static void laser_run(const LaserCall *c, const LaserHead *all, const LaserStep *steps, int count) {
+static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     void *memory;
-    const ptrdiff_t head_size = laser_carve_head(c, NULL), work_size = laser_carve_work(c, NULL);
     const ptrdiff_t alone = c->heads - c->heads % c->threads, rest = c->heads - alone;
-    float *heads = laser_allocate(c->flight * head_size + c->threads * work_size, &memory);
-    for (ptrdiff_t i = 0; i < c->flight; i++) laser_head(heads, head_size, i)->wild_memory = NULL;
+    float *heads = laser_allocate(c->flight * c->head_size + c->threads * c->work_size, &memory);
     LASER_OMP(omp parallel num_threads((int)c->threads)) {
-        const int me = laser_thread();
-        LaserWork *w = (LaserWork *)(void *)(heads + c->flight * head_size + me * work_size);
-        laser_carve_work(c, w);
+        const int me = LASER_THREAD;
+        float *work = heads + c->flight * c->head_size + me * c->work_size;
+        LaserWork *w = (LaserWork *)(void *)work;
+        laser_carve_work(c, w, work);
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
-            LaserHead *h = laser_take(c, laser_head(heads, head_size, me), all, head);
-            w->exact_head = NULL; /* what w->exact holds is another head's */
-            for (int s = 0; s < count; s += 1 + steps[s].zip)
-                for (ptrdiff_t i = 0; i < steps[s].pieces; i++) {
-                    steps[s].run(c, h, w, i);
-                    if (steps[s].zip) steps[s + 1].run(c, h, w, i);
-                }
+            LaserHead *h = laser_take(c, heads + me * c->head_size, head);
+            for (int s = 0; s < count; s++)
+                for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, h, w, i);
+            LASER_FREE(h->wild_memory);
         }
         LASER_OMP(omp for schedule(static))
-        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, laser_head(heads, head_size, i), all, alone + i);
-        w->exact_head = NULL;
+        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, heads + i * c->head_size, alone + i);
         for (int s = 0; s < count; s++) {
             LASER_OMP(omp for schedule(dynamic))
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
-                steps[s].run(c, laser_head(heads, head_size, i % rest), w, i / rest);
+                steps[s].run(c, (LaserHead *)(void *)(heads + i % rest * c->head_size), w, i / rest);
         }
+        LASER_OMP(omp for schedule(static))
+        for (ptrdiff_t i = 0; i < rest; i++)
+            LASER_FREE(((LaserHead *)(void *)(heads + i * c->head_size))->wild_memory);
     }
-    for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(laser_head(heads, head_size, i)->wild_memory);
     LASER_FREE(memory);
 }
 
 LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                                     const AttentionShape *shape) {
-    const LaserCall c = laser_sizes(shape, 0);
-    const LaserHead all = {.q = q, .k = k, .v = v, .new_out = out, .new_lse = lse};
+    LaserCall c = laser_call(shape, 0);
+    c.q = q, c.k = k, c.v = v, c.new_out = out, c.new_lse = lse;
     const LaserStep steps[] = {
-        {laser_shift_columns, c.laser, 0}, {laser_pack_keys, c.tiles, 1}, {laser_forward_tile, c.tiles, 0}};
-    laser_run(&c, &all, steps, sizeof steps / sizeof *steps);
+        {laser_scan_columns, c.laser}, {laser_pack_keys, c.tiles}, {laser_forward_panel, c.panels}};
+    laser_run(&c, steps, sizeof steps / sizeof *steps);
 }
 
 LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
                                      const float *k, const float *v, const float *out, const float *lse,
                                      const AttentionShape *shape) {
-    const LaserCall c = laser_sizes(shape, 1);
-    const LaserHead all = {
-        .q = q, .k = k, .v = v, .out = out, .lse = lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
-    const LaserStep steps[] = {{laser_scan_columns, 1, 0},
-                               {laser_pack_keys_backward, c.tiles, 0},
-                               {laser_pack_queries, c.panels, 0},
-                               {laser_backward_part, c.parts, 0},
-                               {laser_write_queries, c.panels, 0}};
-    laser_run(&c, &all, steps, sizeof steps / sizeof *steps);
+    LaserCall c = laser_call(shape, 1);
+    c.q = q, c.k = k, c.v = v, c.out = out, c.lse = lse, c.dout = dout, c.dq = dq, c.dk = dk, c.dv = dv;
+    const LaserStep steps[] = {{laser_scan_columns, c.laser},
+                               {laser_pack_keys, c.tiles},
+                               {laser_pack_queries, c.panels},
+                               {laser_backward_part, c.parts},
+                               {laser_write_queries, c.panels}};
+    laser_run(&c, steps, sizeof steps / sizeof *steps);
 }
 
 #endif
