@@ -15,7 +15,7 @@
    Signals
      faults_catch_signals()   SIGTERM, SIGUSR1 (a scheduler's warning), SIGINT and SIGHUP set stop_requested: the trainer writes a
                               checkpoint and ends with 0. A second SIGINT ends the program at once. SIGPIPE is ignored, so
-                              that `| tee` may end first.
+                              that `| tee` may end first, and so is SIGXFSZ: a full disk loses no run.
      faults_watch_file(path, map, bytes)   reading a mapped file that became shorter raises SIGBUS: with this the program says
                               which file shrank, instead of dying without a word. */
 #ifndef GPT_FAULTS_H
@@ -231,6 +231,7 @@ static inline void faults_catch_signals(void) {
     sigaction(SIGUSR1, &stop, NULL);
     if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &stop, NULL); /* unless under nohup */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a full disk: the write says so */
     struct sigaction bus = {.sa_sigaction = faults_on_bus_error, .sa_flags = SA_SIGINFO};
     sigaction(SIGBUS, &bus, NULL);
 }

@@ -233,11 +233,21 @@ void dry_run(Trainer *t) {
     printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
 }
 
+/* A shard that another program cuts short while it is read ends the run with its name, not with a bare SIGBUS. */
+static void watch_shards(const Dataset *d) {
+    for (int p = 0; p < d->n_parts; p++)
+        for (int i = 0; i < d->parts[p].n_shards; i++) {
+            const Shard *shard = &d->parts[p].shards[i];
+            faults_watch_file(shard->path, shard->map, shard->bytes);
+        }
+}
+
 void open_data(Trainer *t) {
     const Options *o = t->options;
     char path[CHECKPOINT_PATH_SIZE];
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
+    watch_shards(&t->train), watch_shards(&t->val);
     dataset_check_manifest(o->data, (int)o->vocab_size);
     tokenizer_file(o, path);
     if (access(path, R_OK) == 0)

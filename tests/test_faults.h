@@ -172,11 +172,216 @@ static void test_diverged_run_is_diagnosed(void) {
     }
 }
 
+/* ---- disks and files ---- */
+
+/* A run in DATA/NAME that has done 4 of its 12 steps. */
+static bool begin_tiny(const char *data, const char *name) {
+    char output[4096];
+    int code = train_tiny(data, name, "--attn=laser --save-every=4 --keep=0", output, sizeof output);
+    return code == 0 &&
+           test_command(output, sizeof output, "cd %s/%s && rm -r step-00000008 step-00000012 summary.json",
+                        data, name) == 0;
+}
+
+/* Files can have 20 KiB, the model needs 35: the log is written, checkpoints are not. */
+static void test_full_disk_stops_no_training(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = train_tiny(data, "whole", "--attn=laser", output, sizeof output);
+    REQUIRE(code == 0 && begin_tiny(data, "full"), "exit %d: %s", code, output);
+    code = test_command(output, sizeof output,
+                        "ulimit -f 20; %s/train_gpt " TINY_RUN
+                        "--data=%s --out=%s/full --attn=laser --save-every=2 --keep=1 --resume=auto",
+                        test_binaries(), data, data);
+    int warnings = 0;
+    for (const char *at = output; (at = strstr(at, "warning: no checkpoint of step ")); at++) warnings++;
+    CHECK(code == 1 && warnings == 4 && strstr(output, "12/12  validation loss") &&
+              strstr(output, "File too large") && strstr(output, "the steps from 5 to 12 are lost"),
+          "exit %d, %d warnings (of steps 6, 8, 10, 12): %s", code, warnings, output);
+    test_command(output, sizeof output, "ls %s/full", data);
+    CHECK(strstr(output, "step-00000004\n") && !strstr(output, ".tmp") && !strstr(output, "step-00000006"),
+          "the folder holds %s", output);
+    code = train_tiny(data, "full", "--attn=laser --resume=auto", output, sizeof output);
+    CHECK(code == 0 && strstr(output, "step-00000004"), "exit %d: %s", code, output);
+    check_same_run(data, "whole", "full");
+}
+
+/* The last whole checkpoint is used, whatever file of the newer one is damaged and wherever. */
+static void test_damage_anywhere_is_found(void) {
+    static const char *const files[] = {"DONE", "config.json", "model.safetensors",
+                                        "optimizer-00000-of-00001.safetensors", "trainer_state.json"};
+    char output[8192], data[256], folder[300], error[CHECKPOINT_ERROR_SIZE];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = train_tiny(data, "run", "--attn=laser", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
+    REQUIRE(checkpoint_verify(folder, error), "%s", error);
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+        char path[400];
+        size_t size;
+        snprintf(path, sizeof path, "%s/%s", folder, files[f]);
+        unsigned char *bytes = checkpoint_test_slurp(path, &size);
+        for (size_t region = 0; region < 8; region++) { /* length, header, data, end */
+            size_t at = region == 0 ? 0 : region == 1 ? 9 % size : size * region / 8;
+            bytes[at] ^= 4;
+            checkpoint_test_spill(path, bytes, size);
+            CHECK(!checkpoint_verify(folder, error) && strstr(error, folder), "byte %zu of %s: '%s'", at,
+                  files[f], error);
+            bytes[at] ^= 4;
+        }
+        checkpoint_test_spill(path, bytes, size - 1);
+        CHECK(!checkpoint_verify(folder, error) && strstr(error, folder), "%s cut: '%s'", files[f], error);
+        unlink(path);
+        CHECK(!checkpoint_verify(folder, error) && strstr(error, files[f]), "%s removed: '%s'", files[f],
+              error);
+        checkpoint_test_spill(path, bytes, size);
+        free(bytes);
+    }
+    CHECK(checkpoint_verify(folder, error), "restored, but %s", error);
+}
+
+/* Starts an endless run in the background, waits for its 5th step, does `then` (which may use $pid), waits for its end. */
+static void disturb_tiny(const char *data, const char *name, const char *then, char *output, size_t size) {
+    test_command(
+        output, size,
+        "%s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 --val-every=0 --val-tokens=200 --steps=1000000 "
+        "--data=%s --out=%s/%s & pid=$!; for i in $(seq 3000); do grep -q '\"step\": 5,' %s/%s/log.jsonl "
+        "2> /dev/null && break; sleep 0.01; done; cd %s; %s; wait $pid; echo exit $?; ls %s",
+        test_binaries(), data, data, name, data, name, data, then, name);
+}
+
+static void test_shrinking_shard_is_named(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(20000));
+    disturb_tiny(data, "deleted", "rm train_000000.bin; sleep 0.1; kill -USR1 $pid", output, sizeof output);
+    CHECK(strstr(output, "exit 0") && strstr(output, "RESUME: "), "a deleted shard ended the run: %s",
+          output);
+    snprintf(data, sizeof data, "%s", write_test_data(20000));
+    disturb_tiny(data, "cut", ": > train_000000.bin", output, sizeof output);
+    CHECK(strstr(output, "exit 1") &&
+              strstr(output, "train_000000.bin': it had 41024 bytes when the run began and has 0"),
+          "%s", output);
+}
+
+/* ---- signals ---- */
+
+static void test_scheduler_warning_saves(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    disturb_tiny(data, "warned", "kill -USR1 $pid; kill -USR1 $pid; kill -TERM $pid", output, sizeof output);
+    const char *line = strstr(output, "RESUME: ");
+    long step = 0, steps = 0;
+    CHECK(line && sscanf(line, "RESUME: %*s step %ld of %ld", &step, &steps) == 2 && step >= 5 &&
+              steps == 1000000,
+          "no line for the job script: %s", output);
+    char folder[64];
+    checkpoint_name(folder, step, CHECKPOINT_FINAL);
+    CHECK(strstr(output, "exit 0") && strstr(output, folder), "exit code or %s: %s", folder, output);
+}
+
+/* Validation of eight million tokens takes many seconds; a signal ends it at once, and the resumed run does it. */
+static void test_signal_ends_validation(void) {
+    char output[8192], data[256], path[300];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    const size_t n = 8000000;
+    uint16_t *tokens = check_malloc(n * sizeof *tokens);
+    snprintf(path, sizeof path, "%s/val_000000.bin", data);
+    shard_write(path, tokens, n);
+    free(tokens);
+    double start = test_now();
+    test_command(output, sizeof output,
+                 "%s/train_gpt " TINY_MODEL
+                 "--batch=4 --warmup=3 --val-every=0 --val-tokens=0 --steps=6 --data=%s "
+                 "--out=%s/run & pid=$!; for i in $(seq 3000); do grep -q '\"step\": 6,' %s/run/log.jsonl 2> "
+                 "/dev/null "
+                 "&& break; sleep 0.01; done; kill -TERM $pid; wait $pid; echo exit $?",
+                 test_binaries(), data, data, data);
+    CHECK(strstr(output, "exit 0") && strstr(output, "step 6 of 6") && !strstr(output, "validation loss"),
+          "%s", output);
+    CHECK(test_now() - start < 8, "the signal ended the validation after %.1f s", test_now() - start);
+    int code = test_command(
+        output, sizeof output,
+        "%s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 --val-every=0 --val-tokens=200 --steps=6 "
+        "--data=%s --out=%s/run --resume=auto && grep -c val_loss %s/run/log.jsonl && ls %s/run",
+        test_binaries(), data, data, data, data);
+    CHECK(code == 0 && strstr(output, "\n1\n") && strstr(output, "summary.json"),
+          "exit %d, one validation and a summary expected: %s", code, output);
+}
+
+/* ---- scripts/run_resilient.sh ---- */
+
+/* A program in FOLDER that notes that it ran; what it does then is up to the test. */
+static void write_program(const char *folder, const char *body) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/program", folder);
+    FILE *file = check_fopen(path, "w", "");
+    fprintf(file, "#!/bin/sh\ncd %s\necho \"ran $*\" >> calls\nn=$(wc -l < calls)\n%s\n", folder, body);
+    check_fclose(file, path);
+    chmod(path, 0777);
+}
+
+static void test_resilient_tries_again(void) {
+    const struct {
+        const char *body;
+        int code, calls;
+    } cases[] = {
+        {"exit 0", 0, 1},
+        {"exit 2", 2, 1},
+        {"exit 7", 7, 3},
+        {"[ $n -ge 3 ] && exit 0; kill -9 $$", 0, 3},
+        /* a new checkpoint before each of five crashes, then success: more crashes than tries, none without progress */
+        {"[ $n -ge 6 ] && exit 0; mkdir -p run/step-$n; touch run/step-$n/DONE; exit 1", 0, 6},
+        {"mkdir -p run/step-$n; exit 1", 1, 3}, /* folders without DONE are no progress */
+    };
+    char output[8192], folder[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(folder, sizeof folder, "%s", test_folder());
+        write_program(folder, cases[i].body);
+        int code = test_command(
+            output, sizeof output,
+            "RESILIENT_PAUSE=0 scripts/run_resilient.sh --tries=3 %s/program --out=%s/run", folder, folder);
+        CHECK(code == cases[i].code, "'%s': exit %d, expected %d: %s", cases[i].body, code, cases[i].code,
+              output);
+        test_command(output, sizeof output, "grep -c 'ran --out=.*/run --resume=auto$' %s/calls", folder);
+        CHECK(atoi(output) == cases[i].calls, "'%s': %s calls with --resume=auto, expected %d", cases[i].body,
+              output, cases[i].calls);
+    }
+    int code = test_command(output, sizeof output, "scripts/run_resilient.sh true");
+    CHECK(code == 2 && strstr(output, "no --out=DIR"), "exit %d: %s", code, output);
+    code = test_command(output, sizeof output, "scripts/run_resilient.sh --tries=x true --out=y");
+    CHECK(code == 2 && strstr(output, "--tries=x"), "exit %d: %s", code, output);
+}
+
+/* A crash, the restart, then SIGTERM to the script: the run saves, the script ends with its code and starts nothing. */
+static void test_resilient_passes_signals_on(void) {
+    char output[16384], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    test_command(
+        output, sizeof output,
+        "RESILIENT_PAUSE=0 scripts/run_resilient.sh %s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 "
+        "--val-every=0 --val-tokens=200 --save-every=1 --steps=1000000 --data=%s --out=%s/run & pid=$!; cd "
+        "%s; "
+        "await() { for i in $(seq 3000); do [ -n \"$(ls -d run/step-*$1 2> /dev/null)\" ] && break; sleep "
+        "0.01; done; }; await 5; kill -9 $(pgrep -P $pid); await 15; kill -TERM $pid; wait $pid; echo exit "
+        "$?",
+        test_binaries(), data, data, data);
+    CHECK(strstr(output, "exit code 137; starting again from step-0") && strstr(output, "RESUME: ") &&
+              strstr(output, "exit 0"),
+          "%s", strlen(output) > 900 ? output + strlen(output) - 900 : output);
+}
+
 #define FAULTS_TESTS(TEST)                                                                                   \
     TEST(loss_watch_finds_spikes)                                                                            \
     TEST(loss_watch_survives_json)                                                                           \
     TEST(largest_magnitude)                                                                                  \
     TEST(nonfinite_step_is_skipped)                                                                          \
-    TEST(diverged_run_is_diagnosed)
+    TEST(diverged_run_is_diagnosed)                                                                          \
+    TEST(full_disk_stops_no_training)                                                                        \
+    TEST(damage_anywhere_is_found)                                                                           \
+    TEST(shrinking_shard_is_named)                                                                           \
+    TEST(scheduler_warning_saves)                                                                            \
+    TEST(signal_ends_validation)                                                                             \
+    TEST(resilient_tries_again)                                                                              \
+    TEST(resilient_passes_signals_on)
 
 #endif
