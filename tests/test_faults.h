@@ -370,6 +370,53 @@ static void test_resilient_passes_signals_on(void) {
           "%s", strlen(output) > 900 ? output + strlen(output) - 900 : output);
 }
 
+/* ---- many ranks ---- */
+
+/* How a shell starts so many ranks; "" when train_gpt or the machine has no MPI, which make's note says already. */
+static const char *launch_ranks(int ranks) {
+    static char launcher[256];
+    char output[64];
+    int code =
+        test_command(output, sizeof output,
+                     "command -v mpirun > /dev/null && ldd %s/train_gpt | grep -q libmpi", test_binaries());
+    snprintf(launcher, sizeof launcher,
+             "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to "
+             "none -np %d",
+             ranks);
+    return code == 0 ? launcher : "";
+}
+
+#define TINY_RANKS                                                                                           \
+    TINY_MODEL "--steps=12 --warmup=3 --val-every=4 --val-tokens=200 --threads=1 --total-batch=156 "
+
+/* One of two ranks is killed as soon as step 3 is saved: the job ends by itself, and goes on to the same bits. */
+static void test_killed_rank_ends_the_job(void) {
+    char output[16384], data[256];
+    const char *launcher = launch_ranks(2);
+    if (!*launcher) return;
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = test_command(output, sizeof output,
+                            "%s %s/train_gpt " TINY_RANKS "--batch=6 --data=%s --out=%s/whole", launcher,
+                            test_binaries(), data, data);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    double start = test_now();
+    test_command(output, sizeof output,
+                 "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; mpirun --oversubscribe "
+                 "--bind-to none "
+                 "-np 2 %s/train_gpt " TINY_RANKS
+                 "--batch=6 --save-every=1 --keep=0 --data=%s --out=%s/killed & pid=$!; "
+                 "for i in $(seq 3000); do [ -e %s/killed/step-00000003/DONE ] && break; sleep 0.003; done; "
+                 "kill -9 $(pgrep -P $pid train_gpt | tail -n 1); wait $pid; echo exit $?",
+                 test_binaries(), data, data, data);
+    CHECK(!strstr(output, "exit 0") && strstr(output, "exited on signal 9"), "%s", output);
+    CHECK(test_now() - start < 30, "the job ended after %.1f s", test_now() - start);
+    code = test_command(output, sizeof output,
+                        "%s %s/train_gpt " TINY_RANKS "--batch=6 --data=%s --out=%s/killed --resume=auto",
+                        launcher, test_binaries(), data, data);
+    CHECK(code == 0 && strstr(output, "resumed    "), "exit %d: %s", code, output);
+    check_same_curve(data, "whole", "killed");
+}
+
 #define FAULTS_TESTS(TEST)                                                                                   \
     TEST(loss_watch_finds_spikes)                                                                            \
     TEST(loss_watch_survives_json)                                                                           \
@@ -382,6 +429,7 @@ static void test_resilient_passes_signals_on(void) {
     TEST(scheduler_warning_saves)                                                                            \
     TEST(signal_ends_validation)                                                                             \
     TEST(resilient_tries_again)                                                                              \
-    TEST(resilient_passes_signals_on)
+    TEST(resilient_passes_signals_on)                                                                        \
+    TEST(killed_rank_ends_the_job)
 
 #endif

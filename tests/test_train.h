@@ -14,6 +14,16 @@ static int train_tiny(const char *data, const char *name, const char *arguments,
                         data, data, name, arguments);
 }
 
+/* Whether two runs under DATA logged the same losses, rates and norms, bit for bit. */
+static void check_same_curve(const char *data, const char *a, const char *b) {
+    char output[2048];
+    int code = test_command(output, sizeof output,
+                            "cd %s && for r in %s %s; do sed 's/, \"tokens_per_s.*//' $r/log.jsonl > "
+                            "$r.curve; done; diff %s.curve %s.curve",
+                            data, a, b, a, b);
+    CHECK(code == 0, "the logs differ: %s", output);
+}
+
 /* Whether two runs under DATA ended with the same weights, optimizer state and logged losses, bit for bit. */
 static void check_same_run(const char *data, const char *a, const char *b) {
     char output[2048];
@@ -24,11 +34,7 @@ static void check_same_run(const char *data, const char *a, const char *b) {
                                 files[i]);
         CHECK(code == 0, "%s", output);
     }
-    int code = test_command(output, sizeof output,
-                            "cd %s && for r in %s %s; do sed 's/, \"tokens_per_s.*//' $r/log.jsonl > "
-                            "$r.curve; done; diff %s.curve %s.curve",
-                            data, a, b, a, b);
-    CHECK(code == 0, "the logs differ: %s", output);
+    check_same_curve(data, a, b);
 }
 
 static void test_resume_is_bit_for_bit(void) {
