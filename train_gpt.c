@@ -762,7 +762,7 @@ typedef struct {
     OptionSet *option_set;
     Model model;
     ParallelBuckets buckets; /* of the parameters, see parallel.h */
-    int owner, owners;       /* the moments are divided among so many ranks; 0 of 1: all are here */
+    int owner, owners;       /* moments and their parts on disk: of so many ranks; 0 of 1: all */
     FloatRange *owned;       /* (owned_count) parts of the vector of parameters whose moments are here */
     int owned_count;
     float *mean, *square;     /* AdamW's moments of the owned parameters, one range after the other */

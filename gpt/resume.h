@@ -142,17 +142,12 @@ static Moments trainer_moments(const Trainer *t, float *mean, float *square) {
                      .square = square};
 }
 
-/* Into how many parts the ranks write the moments: one from each, or rank 0's alone when every rank holds all of them. */
-static int moments_parts(const Trainer *t) {
-    return ranges_floats(t->owned, t->owned_count) < t->model.parameters.floats ? parallel_ranks() : 1;
-}
-
 static cJSON *trainer_state_to_json(const Trainer *t) {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "step", (double)t->step);
     cJSON_AddNumberToObject(json, "tokens", (double)(t->step * tokens_per_step(t)));
     cJSON_AddNumberToObject(json, "seconds", t->seconds);
-    cJSON_AddNumberToObject(json, "optimizer_parts", moments_parts(t));
+    cJSON_AddNumberToObject(json, "optimizer_parts", t->owners);
     cJSON_AddItemToObject(json, "watch", loss_watch_to_json(&t->watch));
     cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
     return json;
@@ -192,7 +187,7 @@ static size_t saver_copy_floats(const Trainer *t) {
     if (!*t->options->out || t->options->save_every == 0) return 0;
     size_t moments = 2 * ranges_floats(t->owned, t->owned_count);
     if (parallel_rank() == 0) return t->model.parameters.floats + moments;
-    return moments_parts(t) > 1 ? moments : 0;
+    return t->owners > 1 ? moments : 0;
 }
 
 static Saver *saver_create(const Trainer *t, bool with_copy) {
@@ -394,7 +389,7 @@ void save_checkpoint(Trainer *t, bool wait) {
         ok = ok && checkpoint_join(s->checkpoint.folder, o->out, name, s->error);
     }
     wait = wait || parallel_any(!s->copy && saver_copy_floats(t));
-    s->parts = moments_parts(t), s->part = parallel_rank();
+    s->parts = t->owners, s->part = parallel_rank();
     s->keep = (int)o->keep, s->keep_every = (long)o->keep_every;
     s->log = &t->log;
     s->tokenizer[0] = 0;
