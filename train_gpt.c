@@ -687,6 +687,7 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
         profile(PROFILE_NORM);
         rmsnorm_backward(d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
                          w->attn_norm, N, C);
+        parallel_final((size_t)(g->attn_norm - gradients->memory)); /* see parallel.h */
     }
     /* layers[0].input = embed[token] + position */
     profile(PROFILE_EMBEDDING);
@@ -820,15 +821,6 @@ static void clear_gradients(Trainer *t) {
         memset(gradients->memory, 0, gradients->count * sizeof(float));
 }
 
-/* Sums the gradients over the ranks and returns the norm of the whole. */
-static double reduce_gradients(Trainer *t) {
-    Weights *gradients = &t->model.gradients;
-    if (update_is_on_device()) return device_gradient_norm();
-    if (device_on()) device_get(DEVICE_GRADIENTS, gradients->memory);
-    parallel_sum(gradients->memory, gradients->count);
-    return gradient_norm(gradients->memory, gradients->count);
-}
-
 /* Where gradients become final together, see model_backward: the embedding's last, after all layers'. */
 static ParallelBuckets model_buckets(const Model *model) {
     const TensorTable *table = &model->parameters;
@@ -871,6 +863,23 @@ void divide_parameters(Trainer *t) {
     t->owned = parallel_owned(&t->buckets, t->owner, t->owners, &t->owned_count);
 }
 
+/* Waits until the gradients of all ranks are summed, each slice on its owner; returns the norm of the whole. */
+static double reduce_gradients(Trainer *t) {
+    float *gradients = t->model.gradients.memory;
+    double squares = 0;
+    if (update_is_on_device()) return device_gradient_norm();
+    profile(PROFILE_REDUCE);
+    if (device_on()) device_get(DEVICE_GRADIENTS, gradients);
+    parallel_final(0);
+    parallel_wait();
+    profile(PROFILE_UPDATE);
+    for (int i = 0; i < t->buckets.count; i++) {
+        FloatRange own = parallel_slice(t->buckets.ranges[i], parallel_rank(), parallel_ranks());
+        squares += gradient_squares(gradients + own.begin, own.end - own.begin);
+    }
+    return sqrt(parallel_sum_double(squares));
+}
+
 /* One AdamW update: each rank of the parameters it owns, then all ranks have all of them. */
 void update_weights(Trainer *t, double lr, double gradient_scale) {
     const Options *o = t->options;
@@ -882,11 +891,15 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
                                     .gradient_scale = gradient_scale,
                                     .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
     size_t moments = 0;
+    for (int i = 0; i < t->buckets.count && t->owners < parallel_ranks(); i++)
+        parallel_share(t->model.gradients.memory, i); /* each rank has its sums, and needs all */
+    parallel_wait();
     for (int i = 0; i < t->owned_count; i++) {
         update_range(t, t->owned[i], moments, &settings);
+        if (t->owners > 1) parallel_share(t->model.weights.memory, i);
         moments += t->owned[i].end - t->owned[i].begin;
     }
-    if (t->owners > 1) parallel_gather(t->model.weights.memory, &t->buckets);
+    parallel_wait();
     if (device_on() && !update_is_on_device()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
 }
 
@@ -917,10 +930,11 @@ bool train_step(Trainer *t, LogTrain *line) {
     double loss = 0, loss_z;
     for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
         if (parallel_any(stop_requested)) return false;
+        if (micro == t->micro_steps - 1) parallel_sum_begin(t->model.gradients.memory);
         loss += micro_step(t, sample);
     }
-    loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
     double norm = reduce_gradients(t);
+    loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
     LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
                              .peak = o->lr,
                              .floor_fraction = o->lr_min,
@@ -943,6 +957,7 @@ bool train_step(Trainer *t, LogTrain *line) {
                        .skipped = step_is_skipped(verdict),
                        .seconds = t->seconds,
                        .tokens_per_s = rate,
+                       .comm_hidden = parallel_hidden(),
                        .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
     report_verdict(t, verdict, line);
     return true;
@@ -1050,7 +1065,7 @@ int main(int argc, char **argv) {
     trainer.peak_flops =
         device_on() ? device_peak_flops(options.dtype != 0) : machine_peak_flops(options.dtype != 0);
     if (options.dry_run) {
-        if (parallel_rank() == 0) dry_run(&trainer);
+        dry_run(&trainer);
     } else {
         faults_catch_signals();
         open_data(&trainer);

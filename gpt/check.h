@@ -25,8 +25,9 @@
 
 /* What several ranks change about failing: a prefix for the message and how to end the whole job. */
 static struct {
-    char prefix[128];          /* "" or "rank 3 on node7: " */
-    void (*end_job)(int code); /* NULL: exit(code) */
+    char prefix[128];           /* "" or "rank 3 on node7: " */
+    void (*before_error)(void); /* NULL: nothing; waits, so that of many ranks with one trouble one says it */
+    void (*end_job)(int code);  /* NULL: exit(code) */
 } check_hooks;
 
 static inline const char *check_basename(const char *path) {
@@ -45,6 +46,7 @@ check_print(const char *kind, const char *file, int line, const char *format, va
 __attribute__((noreturn, format(printf, 3, 4))) static inline void check_die(const char *file, int line,
                                                                              const char *format, ...) {
     va_list arguments;
+    if (check_hooks.before_error) check_hooks.before_error();
     va_start(arguments, format);
     check_print("error", file, line, format, arguments);
     va_end(arguments);

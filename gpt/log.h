@@ -51,9 +51,10 @@ typedef struct {
     double loss, lr, grad_norm;
     double seconds; /* since the beginning of the training */
     double tokens_per_s;
-    double mfu;    /* 0 to 1; NaN: not known */
-    double loss_z; /* standard deviations above the mean of the latest losses; NaN: too few of them */
-    long skipped;  /* 1: the step changed nothing, see faults.h */
+    double mfu;         /* 0 to 1; NaN: not known */
+    double loss_z;      /* standard deviations above the mean of the latest losses; NaN: too few of them */
+    long skipped;       /* 1: the step changed nothing, see faults.h */
+    double comm_hidden; /* 0 to 1: communication during which nobody waited for it; NaN: there was none */
 } LogTrain;
 
 typedef struct {
@@ -86,21 +87,27 @@ typedef struct {
     LogStyle style;
     int decimals; /* shown when they fit */
     int width;    /* in the progress line; 0: not shown there */
+    bool ranks;   /* of runs with several ranks only */
 } LogField;
 
+static bool log_several_ranks; /* whether this run has them */
+
 static const LogField log_fields[] = {
-    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4},
-    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0},
-    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6},
-    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6},
-    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7},
-    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6},
-    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0},
-    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0},
-    {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6},
-    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5},
-    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7},
-    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7},
+    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4, false},
+    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0, false},
+    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6, false},
+    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6, false},
+    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7, false},
+    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6, false},
+    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0, false},
+    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0, false},
+    {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6,
+     false},
+    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5, false},
+    {"comm_hidden", "hidden", LOG_DOUBLE, offsetof(LogRow, train.comm_hidden), 9, LOG_STYLE_PERCENT, 0, 6,
+     true},
+    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7, false},
+    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7, false},
 };
 enum { LOG_FIELDS = sizeof log_fields / sizeof *log_fields };
 
@@ -206,6 +213,10 @@ static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, con
     }
 }
 
+static inline bool log_shows(const LogField *field) {
+    return field->width > 0 && (!field->ranks || log_several_ranks);
+}
+
 /* The width of a column and of the gap before it: two spaces where 79 columns allow it. */
 static inline int log_width(const LogField *field, long total_steps) {
     if (field->style != LOG_STYLE_STEP) return field->width;
@@ -216,7 +227,7 @@ static inline int log_width(const LogField *field, long total_steps) {
 static inline const char *log_gap(long total_steps) {
     int width = 0;
     for (int i = 0; i < LOG_FIELDS; i++)
-        if (log_fields[i].width > 0) width += log_width(&log_fields[i], total_steps) + (i > 0 ? 2 : 0);
+        if (log_shows(&log_fields[i])) width += log_width(&log_fields[i], total_steps) + (i > 0 ? 2 : 0);
     return width <= 79 ? "  " : " ";
 }
 
@@ -227,7 +238,7 @@ static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long to
     text[0] = 0;
     for (int i = 0; i < LOG_FIELDS; i++) {
         const LogField *field = &log_fields[i];
-        if (field->width == 0) continue;
+        if (!log_shows(field)) continue;
         if (row)
             log_cell(cell, field, row, total_steps);
         else
@@ -255,7 +266,7 @@ static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train
     int used = 0;
     for (int i = 0; i < LOG_FIELDS; i++) {
         const LogField *field = &log_fields[i];
-        if (!field->key) continue;
+        if (!field->key || (field->ranks && !log_several_ranks)) continue;
         used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%s\"%s\": ", used ? ", " : "{",
                          field->key);
         double x = log_row_number(field, &row);

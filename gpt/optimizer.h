@@ -4,7 +4,7 @@
    the same bits for any number of threads.
 
    learning_rate(schedule, step)   step 0 is the first update: a warmup of W steps gives lr/W, 2lr/W, ... lr
-   gradient_norm(g, n)             sqrt of the sum of squares
+   gradient_squares(g, n)          the sum of squares; gradient_norm(g, n) its root
    adamw_update(p, g, m, v, n, settings)   one update of p and of the moments m, v (Loshchilov & Hutter,
                                    "Decoupled weight decay regularization", 2019, algorithm 2) */
 #ifndef GPT_OPTIMIZER_H
@@ -36,7 +36,7 @@ static inline double learning_rate(const LearningRate *s, int64_t step) {
 
 enum { OPTIMIZER_CHUNK = 1 << 16 };
 
-static inline double gradient_norm(const float *gradient, size_t n) {
+static inline double gradient_squares(const float *gradient, size_t n) {
     size_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
     double *partial = check_malloc(chunks * sizeof *partial), sum = 0;
 #pragma omp parallel for schedule(static)
@@ -50,7 +50,11 @@ static inline double gradient_norm(const float *gradient, size_t n) {
     }
     for (size_t chunk = 0; chunk < chunks; chunk++) sum += partial[chunk];
     free(partial);
-    return sqrt(sum);
+    return sum;
+}
+
+static inline double gradient_norm(const float *gradient, size_t n) {
+    return sqrt(gradient_squares(gradient, n));
 }
 
 typedef struct {

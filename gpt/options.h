@@ -71,6 +71,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (check_hooks.before_error) check_hooks.before_error();
     fflush(stdout);
     fprintf(stderr, "error: %s%s (see ./%s --help)\n", check_hooks.prefix, text, set->program);
     if (check_hooks.end_job) check_hooks.end_job(2);
@@ -429,7 +430,8 @@ typedef struct {
     const char *prompt, *out, *resume;
     /* the machine */
     int64_t threads, zero;
-    int dtype;
+    int dtype, comm_dtype;
+    bool comm_thread;
     bool dry_run;
 } Options;
 
@@ -532,10 +534,15 @@ static const Option train_options[] = {
         "OpenMP threads per rank; 0: all cores"),
     ROW("Machine", "dtype", OPTION_CHOICE, dtype, "fp32", 0, 0, "fp32|bf16", true,
         "of the operands of matrix products; sums, norms, softmax and weights are always float32"),
-    ROW("Machine", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
-        "1: each MPI rank keeps AdamW's moments of its share of the parameters only; 0: of all; the result "
-        "is the "
+    ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
+        "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the result is "
+        "the "
         "same"),
+    ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", false,
+        "of gradients on their way to other ranks; they are added in float32"),
+    ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", false,
+        "a thread of its own moves gradients and weights while the step computes; no: they move between its "
+        "operators"),
 };
 #undef ROW
 enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };

@@ -36,6 +36,9 @@
 typedef enum { PROFILE_EACH(PROFILE_ENUM) PROFILE_PARTS } ProfilePart;
 static const char *const profile_names[PROFILE_PARTS] = {PROFILE_EACH(PROFILE_TEXT)};
 
+static void (*profile_between)(
+    void); /* when set, called at every heading: what wants a moment now and then */
+
 static struct {
     ProfilePart now;
     double since, seconds[PROFILE_PARTS];
@@ -46,6 +49,7 @@ static inline void profile(ProfilePart part) {
     profile_state.seconds[profile_state.now] += now - profile_state.since;
     profile_state.since = now;
     profile_state.now = part;
+    if (profile_between) profile_between();
 }
 
 static inline void profile_reset(void) {

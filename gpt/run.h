@@ -84,6 +84,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
 void trainer_free(Trainer *t) {
     model_free(&t->model);
     saver_free(t->saver);
+    parallel_close();
     parallel_buckets_free(&t->buckets);
     free(t->mean), free(t->square), free(t->owned), free(t->inputs), free(t->targets);
     if (t->train.n_parts) dataset_close(&t->train), dataset_close(&t->val);
@@ -133,6 +134,7 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
            moments = 2 * ranges_floats(t->owned, t->owned_count);
     size_t copy = with_copy ? saver_copy_floats(t) : 0;
     if (device_on()) table.floats = 0, table.count = 0; /* they are on the GPU */
+    size_t buffers = parallel_buffer_floats(&t->buckets, t->options->comm_dtype);
     for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
@@ -145,9 +147,10 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
                       {"gradients", weights},
                       {moments_text, moments},
                       {"copy that checkpoints are written from (--save-every)", copy},
+                      {"gradients of other ranks on their way", buffers},
                       {"activations kept for backward", kept},
                       {"activations and gradients in work", table.floats - kept},
-                      {"all", 2 * weights + moments + copy + table.floats}};
+                      {"all", 2 * weights + moments + copy + buffers + table.floats}};
     const int count = sizeof categories / sizeof *categories;
     if (print) printf("\nmemory\n");
     for (int i = 0; i < count && print; i++)
@@ -173,6 +176,9 @@ void trainer_allocate(Trainer *t) {
             (double)memory_plan(t, false, false) / 0x1p30, (double)have / 0x1p30);
     model_allocate(&t->model);
     const size_t owned = ranges_floats(t->owned, t->owned_count) * sizeof(float);
+    parallel_open(&t->buckets, t->options->comm_dtype, t->options->comm_thread);
+    if (!t->options->comm_thread) profile_between = parallel_progress;
+    log_several_ranks = parallel_ranks() > 1;
     t->mean = check_malloc(owned);
     t->square = check_malloc(owned);
     t->saver = saver_create(t, with_copy);
@@ -183,6 +189,7 @@ void trainer_allocate(Trainer *t) {
 
 /* Prints what a run would be and what it would take; times two micro-steps and an update on random tokens. */
 void dry_run(Trainer *t) {
+    if (parallel_rank() != 0 && !freopen("/dev/null", "w", stdout)) return; /* rank 0 prints for all */
     int64_t matrix = model_matrix_parameters(&t->model);
     printf("\n");
     tensors_print(&t->model.parameters, t->model.config.layers);

@@ -344,12 +344,12 @@ static void test_log_line_fits_80_columns(void) {
     static const long totals[] = {0, 1, 99, 2000, 160000, 9999999};
     const double inf = INFINITY;
     const LogRow rows[] = {
-        {{1, 1, 10.8254, 1e-4, 0.853, 0.1, 12345, 0.452, 0, 0}, 10.8254, NAN},
-        {{1, 0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0}, NAN, NAN},
-        {{1, 0, inf, inf, inf, inf, inf, inf, inf, 0}, inf, inf},
-        {{1, 1, 1e30, 1e-30, 1e30, 1e30, 1e17, 99, 0, 0}, 1e30, 1e30},
-        {{1, 1, -1234.5678, 0, 99999.5, 359999.6, 999.96, 1.5, 0, 0}, 123456.7, 863999},
-        {{1, 1, 9.99996, 0.99, 999999, 3599.7, 999949, 0.99999, 0, 0}, 99.99996, 59.6},
+        {{1, 1, 10.8254, 1e-4, 0.853, 0.1, 12345, 0.452, 0, 0, 0}, 10.8254, NAN},
+        {{1, 0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, 0, 0}, NAN, NAN},
+        {{1, 0, inf, inf, inf, inf, inf, inf, inf, 0, 0}, inf, inf},
+        {{1, 1, 1e30, 1e-30, 1e30, 1e30, 1e17, 99, 0, 0, 0}, 1e30, 1e30},
+        {{1, 1, -1234.5678, 0, 99999.5, 359999.6, 999.96, 1.5, 0, 0, 0}, 123456.7, 863999},
+        {{1, 1, 9.99996, 0.99, 999999, 3599.7, 999949, 0.99999, 0, 0, 0}, 99.99996, 59.6},
     };
     for (size_t t = 0; t < sizeof totals / sizeof *totals; t++) {
         char heading[LOG_TEXT_SIZE], line[LOG_TEXT_SIZE];
@@ -364,7 +364,7 @@ static void test_log_line_fits_80_columns(void) {
         }
     }
     char line[LOG_TEXT_SIZE];
-    LogRow row = {{500, 8192000, 3.12341, 6e-4, 0.85349, 83, 12345.6, 0.4524, 0, 0}, 3.15, 4000};
+    LogRow row = {{500, 8192000, 3.12341, 6e-4, 0.85349, 83, 12345.6, 0.4524, 0, 0, 0}, 3.15, 4000};
     log_line(line, &row, 2000);
     const char *want = " 500/2000  3.1234  3.1500  6.0e-04   0.853   12.3k  45.2%     1:23  1:06:40";
     CHECK(strcmp(line, want) == 0, "\n'%s', expected\n'%s'", line, want);
