@@ -40,7 +40,10 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 #include "check.h"
 #include "tensors.h"
 #ifdef HAVE_MPI
@@ -108,6 +111,8 @@ static inline FloatRange *parallel_owned(const ParallelBuckets *b, int owner, in
 static struct {
     int rank, ranks, threads; /* threads: the support for them that MPI provides */
     char host[MPI_MAX_PROCESSOR_NAME];
+    int host_number; /* 0: that of rank 0; others in the order of their first ranks */
+    unsigned long long id;
 } parallel_job = {.ranks = 1};
 
 static inline int parallel_rank(void) { return parallel_job.rank; }
@@ -118,13 +123,59 @@ static void parallel_end_job(int code) {
     if (parallel_job.ranks > 1) MPI_Abort(MPI_COMM_WORLD, code);
 }
 
-/* What goes wrong mostly goes wrong on all ranks at once, and one message says it: each rank lets those below it speak
-   first, and the first to speak ends the job. */
+static inline void parallel_collect(void *all, const void *own, size_t n) {
+    if (parallel_job.ranks > 1)
+        MPI_Allgather(own, (int)n, MPI_BYTE, all, (int)n, MPI_BYTE, MPI_COMM_WORLD);
+    else
+        memcpy(all, own, n);
+}
+
+/* True for the first process of this job on this host that asks: it gets a name that the kernel gives only once. */
+static bool parallel_first_on_host(void) {
+#ifdef __linux__
+    struct sockaddr_un name = {.sun_family =
+                                   AF_UNIX}; /* an abstract name, which begins with 0 and leaves no file */
+    snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "gpt-error-%016llx", parallel_job.id);
+    int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return s < 0 || bind(s, (struct sockaddr *)&name, sizeof name) == 0 || errno != EADDRINUSE;
+#else
+    return true;
+#endif
+}
+
+/* Not shortened by signals: launchers send one to those they are about to end. */
+static void parallel_sleep(double seconds) {
+    struct timespec left = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {}
+}
+
+/* What goes wrong mostly goes wrong on all ranks at once, and one message says it. Of a host's ranks the first speaks;
+   other hosts let that of rank 0 speak before them, and those between. Whoever speaks ends the job. */
 static void parallel_let_others_speak(void) {
-    const long turn = 100000000, most = 30; /* nanoseconds; ten turns a second, three seconds at most */
-    const long turns = parallel_job.rank < most ? parallel_job.rank : most;
-    const struct timespec delay = {turns * turn / 1000000000, turns * turn % 1000000000};
-    nanosleep(&delay, NULL);
+    if (!parallel_first_on_host()) {
+        parallel_sleep(10);
+        parallel_end_job(1);
+    }
+    if (parallel_job.host_number > 0)
+        parallel_sleep(0.5 + 0.5 * (parallel_job.host_number < 7 ? parallel_job.host_number : 7));
+}
+
+/* Which hosts there are, and a number that no other job has. */
+static void parallel_meet(void) {
+    const size_t ranks = (size_t)parallel_job.ranks;
+    char(*hosts)[MPI_MAX_PROCESSOR_NAME] = check_malloc(ranks * sizeof *hosts);
+    parallel_collect(hosts, parallel_job.host, sizeof *hosts);
+    for (int r = 0; r < parallel_job.ranks && strcmp(hosts[r], parallel_job.host) != 0; r++) {
+        int before = 0; /* of this host, among the ranks before r */
+        for (int k = 0; k < r; k++) before += strcmp(hosts[k], hosts[r]) == 0;
+        parallel_job.host_number += before == 0;
+    }
+    free(hosts);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    parallel_job.id = (unsigned long long)getpid() << 40 ^ (unsigned long long)now.tv_sec << 20 ^
+                      (unsigned long long)now.tv_nsec;
+    MPI_Bcast(&parallel_job.id, sizeof parallel_job.id, MPI_BYTE, 0, MPI_COMM_WORLD);
 }
 
 static inline void parallel_start(int *argc, char ***argv) {
@@ -148,6 +199,7 @@ static inline void parallel_start(int *argc, char ***argv) {
     if (parallel_job.ranks == 1) return;
     snprintf(check_hooks.prefix, sizeof check_hooks.prefix, "rank %d on %.100s: ", parallel_job.rank,
              parallel_job.host);
+    parallel_meet();
     check_hooks.before_error = parallel_let_others_speak;
     check_hooks.end_job = parallel_end_job;
 }
@@ -160,13 +212,6 @@ static inline void parallel_finish(void) {
 
 static inline void parallel_barrier(void) {
     if (parallel_job.ranks > 1) MPI_Barrier(MPI_COMM_WORLD);
-}
-
-static inline void parallel_collect(void *all, const void *own, size_t n) {
-    if (parallel_job.ranks > 1)
-        MPI_Allgather(own, (int)n, MPI_BYTE, all, (int)n, MPI_BYTE, MPI_COMM_WORLD);
-    else
-        memcpy(all, own, n);
 }
 
 static inline double parallel_sum_double(double x) {

@@ -21,10 +21,11 @@
 #include "../gpt/rng.h"
 
 static struct {
-    const char *name; /* of the running test */
-    int failures;     /* checks of it that failed */
-    char root[64];    /* temporary folder of the whole run, removed at its end */
-    bool forked;      /* this is a child of test_death */
+    const char *name;    /* of the running test */
+    int failures;        /* checks of it that failed */
+    const char *not_run; /* why it cannot run here; NULL: it can */
+    char root[64];       /* temporary folder of the whole run, removed at its end */
+    bool forked;         /* this is a child of test_death */
 } test_state;
 
 __attribute__((format(printf, 4, 5))) static inline void
@@ -37,6 +38,9 @@ test_fail(const char *file, int line, const char *condition, const char *format,
     va_end(arguments);
     printf("    %s:%d: expected %s: %s\n", check_basename(file), line, condition, text);
 }
+
+/* Called by a test that needs what this machine lacks, before it returns: it counts as neither passed nor failed. */
+static inline void test_not_run(const char *reason) { test_state.not_run = reason; }
 
 /* CHECK(n == 3, "n is %d", n): the message carries the values found. */
 #define CHECK(condition, ...) ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, __VA_ARGS__))
@@ -189,14 +193,21 @@ static inline void test_end(void) {
     if (test_command(output, sizeof output, "rm -rf '%s'", test_state.root) != 0) printf("%s", output);
 }
 
-/* Runs one test and prints its line; true when it passed. */
-static inline bool test_run(const char *name, void (*function)(void)) {
+typedef enum { TEST_PASSED, TEST_FAILED, TEST_NOT_RUN, TEST_RESULTS } TestResult;
+
+/* Runs one test and prints its line. */
+static inline TestResult test_run(const char *name, void (*function)(void)) {
     test_state.name = name;
     test_state.failures = 0;
+    test_state.not_run = NULL;
     double start = test_now();
     function();
+    if (test_state.not_run && !test_state.failures) {
+        printf("  -- %s not run: %s\n", name, test_state.not_run);
+        return TEST_NOT_RUN;
+    }
     printf("%s %s (%.2f s)\n", test_state.failures ? "FAIL" : "  ok", name, test_now() - start);
-    return test_state.failures == 0;
+    return test_state.failures ? TEST_FAILED : TEST_PASSED;
 }
 
 #endif

@@ -1,0 +1,275 @@
+/* Tests of several ranks: how parameters are divided, and that any number of ranks trains as one does, moves the same bits
+   each time, and ends as one when something fails. The latter run mpirun, where there is one. */
+#ifndef TESTS_TEST_PARALLEL_H
+#define TESTS_TEST_PARALLEL_H
+
+#include "harness.h"
+#include "test_model.h"
+
+/* ---- without MPI ---- */
+
+static void test_buckets_and_slices_cover_everything(void) {
+    const struct {
+        size_t starts[8];
+        int count;
+        size_t floats;
+        int buckets;
+    } cases[] = {
+        {{0}, 1, 1, 1},
+        {{0}, 1, PARALLEL_MOST * 2 + 1, 3},
+        {{0, 100, 200, 300}, 4, 417, 2}, /* small layers share one, the embedding keeps to itself */
+        {{0, 7, PARALLEL_LEAST + 7, PARALLEL_LEAST + 107}, 4, 2 * PARALLEL_LEAST + 107, 3},
+        {{0, 5 * (size_t)PARALLEL_MOST}, 2, 9 * (size_t)PARALLEL_MOST + 33, 10},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ParallelBuckets b = parallel_buckets(cases[i].starts, cases[i].count, cases[i].floats);
+        CHECK(b.count == cases[i].buckets, "case %zu: %d buckets, expected %d", i, b.count, cases[i].buckets);
+        size_t at = 0;
+        for (int k = 0; k < b.count; k++) {
+            CHECK(b.ranges[k].begin == at && b.ranges[k].end > at,
+                  "case %zu: bucket %d begins at %zu, not %zu", i, k, b.ranges[k].begin, at);
+            at = b.ranges[k].end;
+        }
+        CHECK(at == cases[i].floats, "case %zu: the buckets end at %zu of %zu", i, at, cases[i].floats);
+        for (int owners = 1; owners < 70; owners += owners < 5 ? 1 : 16) {
+            size_t least = SIZE_MAX, most = 0;
+            for (int k = 0; k < b.count; k++) {
+                at = b.ranges[k].begin;
+                for (int r = 0; r < owners; r++) {
+                    FloatRange s = parallel_slice(b.ranges[k], r, owners);
+                    CHECK(s.begin == at && s.end >= at, "slice %d of %d begins at %zu, not %zu", r, owners,
+                          s.begin, at);
+                    at = s.end;
+                }
+                CHECK(at == b.ranges[k].end, "the slices of %d end at %zu of %zu", owners, at,
+                      b.ranges[k].end);
+            }
+            for (int r = 0; r < owners; r++) {
+                int count;
+                FloatRange *owned = parallel_owned(&b, r, owners, &count);
+                size_t n = ranges_floats(owned, count);
+                least = n < least ? n : least, most = n > most ? n : most;
+                free(owned);
+            }
+            CHECK(most - least <= (size_t)b.count * 2 * PARALLEL_ALIGN, "%d owners have %zu to %zu floats",
+                  owners, least, most);
+        }
+        parallel_buckets_free(&b);
+    }
+}
+
+/* ---- with MPI ---- */
+
+/* The launcher with what it needs to start more ranks than cores, also as root; NULL after test_not_run. */
+static const char *mpi_launcher(void) {
+    static char launcher[128];
+    char output[2048];
+    if (*launcher) return launcher;
+    if (test_command(output, sizeof output, "command -v mpirun") != 0) {
+        test_not_run("no MPI");
+        return NULL;
+    }
+    bool open_mpi =
+        test_command(output, sizeof output, "mpirun --version") == 0 && strstr(output, "Open MPI");
+    const char *flags = open_mpi ? "--allow-run-as-root --oversubscribe --bind-to none" : "";
+    test_command(output, sizeof output, "mpirun %s -np 2 %s/train_gpt --help", flags, test_binaries());
+    if (strstr(output, "built without MPI")) {
+        test_not_run("train_gpt was built without MPI");
+        return NULL;
+    }
+    /* MPI's own memory at exit is no leak of ours; two minutes are too long for any of these. */
+    snprintf(launcher, sizeof launcher, "ASAN_OPTIONS=detect_leaks=0 timeout -k 5 120 mpirun %s", flags);
+    return launcher;
+}
+
+#define RANKS_RUN                                                                                            \
+    TINY_MODEL "--total-batch=156 --steps=20 --warmup=3 --val-every=10 --val-tokens=200 --threads=1 "
+
+/* Trains 20 steps of 12 sequences into DATA/NAME on so many ranks; returns the exit code. */
+static int train_ranks(const char *data, const char *name, int ranks, const char *arguments, char *output,
+                       size_t size) {
+    return test_command(output, size, "%s -np %d %s/train_gpt " RANKS_RUN "--data=%s --out=%s/%s %s",
+                        mpi_launcher(), ranks, test_binaries(), data, data, name, arguments);
+}
+
+/* |a - b| / |b| over all tensors of the last checkpoints of two runs. */
+static double weights_apart(const char *data, const char *a, const char *b) {
+    char path[300], error[CHECKPOINT_ERROR_SIZE];
+    NamedTensor *tensors[2] = {NULL, NULL};
+    int count[2];
+    double apart = 0, size = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s/step-00000020/model.safetensors", data, i ? b : a);
+        if (!safetensors_load(path, &tensors[i], &count[i], error)) die("%s", error);
+    }
+    for (int k = 0; k < count[0]; k++) {
+        const int64_t *shape = tensors[0][k].shape;
+        for (int64_t i = 0; i < shape[0] * (tensors[0][k].rank == 2 ? shape[1] : 1); i++) {
+            double x = tensors[0][k].data[i], y = tensors[1][k].data[i];
+            apart += (x - y) * (x - y), size += y * y;
+        }
+    }
+    for (int i = 0; i < 2; i++) safetensors_free(tensors[i], count[i]);
+    return sqrt(apart / size);
+}
+
+/* The largest relative difference of the logged losses and norms. */
+static double losses_apart(const char *data, const char *a, const char *b) {
+    char path[300], error[LOG_ERROR_SIZE];
+    LogData logs[2];
+    double apart = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s/log.jsonl", data, i ? b : a);
+        if (!log_read(path, &logs[i], error)) die("%s", error);
+    }
+    if (logs[0].n_train != 20 || logs[1].n_train != 20) apart = INFINITY;
+    for (size_t i = 0; i < 20 && apart < INFINITY; i++) {
+        const LogTrain *x = &logs[0].train[i], *y = &logs[1].train[i];
+        apart = fmax(apart, fmax(fabs(x->loss / y->loss - 1), fabs(x->grad_norm / y->grad_norm - 1)));
+    }
+    log_free(&logs[0]), log_free(&logs[1]);
+    return apart;
+}
+
+static void check_runs_alike(const char *data, const char *a, const char *b, double bound) {
+    double losses = losses_apart(data, a, b), weights = weights_apart(data, a, b);
+    CHECK(losses <= bound && weights <= bound, "%s and %s: losses and norms %.3g apart, weights %.3g", a, b,
+          losses, weights);
+}
+
+/* Micro-steps and ranks divide the same batch: the same samples, sums in another order. */
+static void test_ranks_train_as_one(void) {
+    char output[8192], data[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    const struct {
+        const char *name;
+        int ranks;
+        const char *arguments;
+    } runs[] = {{"one", 1, "--batch=12"},
+                {"accumulated", 1, "--batch=3"},
+                {"two", 2, "--batch=6"},
+                {"three", 3, "--batch=2"},
+                {"four", 4, "--batch=3"},
+                {"laser-one", 1, "--batch=12 --attn=laser"},
+                {"laser-three", 3, "--batch=4 --attn=laser"}};
+    for (int i = 0; i < 7; i++) {
+        int code = train_ranks(data, runs[i].name, runs[i].ranks, runs[i].arguments, output, sizeof output);
+        REQUIRE(code == 0, "%s: exit %d: %s", runs[i].name, code, output);
+        if (i != 0 && i != 5) check_runs_alike(data, runs[i].name, runs[i < 5 ? 0 : 5].name, 1e-5);
+    }
+    CHECK(weights_apart(data, "two", "one") > 0, "two ranks add in another order, so that some bits differ");
+    CHECK(weights_apart(data, "laser-one", "one") > 1e-3, "LASER is another model");
+}
+
+/* What moves when, by whom and with which moments where does not change a bit; neither does the time. */
+static void test_ranks_give_the_same_bits(void) {
+    char output[8192], data[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    const char *arguments[] = {"--batch=4", "--batch=4", "--batch=4 --zero=0", "--batch=4 --comm-thread=no",
+                               "--batch=4 --zero=0 --comm-thread=no"};
+    for (int i = 0; i < 5; i++) {
+        char name[16] = {(char)('a' + i)};
+        int code = train_ranks(data, name, 3, arguments[i], output, sizeof output);
+        REQUIRE(code == 0, "%s: exit %d: %s", arguments[i], code, output);
+        CHECK(losses_apart(data, name, "a") == 0 && weights_apart(data, name, "a") == 0,
+              "3 ranks '%s': losses %.3g apart, weights %.3g", arguments[i], losses_apart(data, name, "a"),
+              weights_apart(data, name, "a"));
+    }
+    int code = train_ranks(data, "half", 3, "--batch=4 --comm-dtype=bf16", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    double apart = losses_apart(data, "half", "a");
+    CHECK(apart > 0 && apart < 1e-3, "gradients rounded to bf16 on their way: %.3g apart", apart);
+    snprintf(output, sizeof output, "%s/a/log.jsonl", data);
+    FILE *log = check_fopen(output, "r", "");
+    output[fread(output, 1, sizeof output - 1, log)] = 0;
+    fclose(log);
+    CHECK(strstr(output, "\"comm_hidden\": "), "the log does not tell what was hidden: %.300s", output);
+}
+
+/* Interrupted on four ranks, continued on three and then on one. */
+static void test_ranks_may_change_on_resuming(void) {
+    char output[8192], data[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    int code = train_ranks(data, "whole", 1, "--batch=12", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    code = train_ranks(data, "parts", 4, "--batch=3 --save-every=6 --keep=0", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    test_command(output, sizeof output, "cd %s/parts && rm -r step-00000012 step-00000018 step-00000020",
+                 data);
+    code = train_ranks(data, "parts", 3, "--batch=4 --save-every=6 --keep=0 --resume=auto", output,
+                       sizeof output);
+    CHECK(code == 0 && strstr(output, "step-00000006"), "exit %d: %s", code, output);
+    test_command(output, sizeof output, "cd %s/parts && rm -r step-00000018 step-00000020", data);
+    code = train_ranks(data, "parts", 1, "--batch=12 --resume=auto", output, sizeof output);
+    CHECK(code == 0 && strstr(output, "step-00000012"), "exit %d: %s", code, output);
+    check_runs_alike(data, "parts", "whole", 1e-5);
+}
+
+static int count_of(const char *text, const char *what) {
+    int count = 0;
+    for (; (text = strstr(text, what)); text++) count++;
+    return count;
+}
+
+/* One message, and the job ends at once, whoever has the trouble. */
+static void test_failing_ranks_end_the_job(void) {
+    char output[8192], data[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    const struct {
+        const char *on_rank_1, *on_others, *message;
+    } cases[] = {
+        {"exec $run --data=/nonexistent", "exec $run --data=/nonexistent", "error: rank "},
+        {"exec $run --data=/nonexistent", "exec $run", "error: rank 1 on "},
+        {"exec $run --layers=0", "exec $run --layers=0", "error: rank "},
+        {"(sleep 0.5; kill -9 $$) & exec $run", "exec $run", "signal 9"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double start = test_now();
+        int code =
+            test_command(output, sizeof output,
+                         "run='%s/train_gpt " TINY_MODEL "--steps=1000000 --threads=1 --data=%s'; "
+                         "export run; %s -np 3 sh -c 'if [ \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" = 1 ]; "
+                         "then %s; else %s; fi'",
+                         test_binaries(), data, mpi_launcher(), cases[i].on_rank_1, cases[i].on_others);
+        CHECK(code != 0 && code != 124, "case %zu: exit %d: %s", i, code, output);
+        CHECK(test_now() - start < 30, "case %zu took %.1f s", i, test_now() - start);
+        CHECK(strstr(output, cases[i].message), "case %zu: '%s' is not said: %s", i, cases[i].message,
+              output);
+        CHECK(count_of(output, "error: ") <= 1, "case %zu: %d errors: %s", i, count_of(output, "error: "),
+              output);
+    }
+}
+
+/* Four ranks hold a quarter of the moments each. */
+static void test_moments_are_divided(void) {
+    char output[16384];
+    double megabytes[2] = {0};
+    if (!mpi_launcher()) return;
+    for (int i = 0; i < 2; i++) {
+        int code =
+            test_command(output, sizeof output,
+                         "%s -np %d %s/train_gpt --dry-run --layers=4 --heads=2 --head-dim=64 "
+                         "--embd=128 --mlp-hidden=256 --seq-len=8 --batch=1 --vocab-size=4096 --threads=1",
+                         mpi_launcher(), i ? 4 : 1, test_binaries());
+        const char *line = strstr(output, "AdamW's two moments");
+        REQUIRE(code == 0 && line, "exit %d: %s", code, output);
+        line += strcspn(line, "\n");
+        sscanf(line - 15, "%lf MiB", &megabytes[i]);
+    }
+    CHECK(megabytes[0] > 7 && fabs(megabytes[1] / megabytes[0] - 0.25) < 0.01, "%.1f of %.1f MiB",
+          megabytes[1], megabytes[0]);
+}
+
+#define PARALLEL_TESTS(TEST)                                                                                 \
+    TEST(buckets_and_slices_cover_everything)                                                                \
+    TEST(ranks_train_as_one)                                                                                 \
+    TEST(ranks_give_the_same_bits)                                                                           \
+    TEST(ranks_may_change_on_resuming)                                                                       \
+    TEST(failing_ranks_end_the_job)                                                                          \
+    TEST(moments_are_divided)
+
+#endif
