@@ -5,6 +5,7 @@
    shared_memory<T>()             the block's dynamic shared memory; kernels use no other
    device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
    bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
+   load, store                    one number or four neighbours, as float
    warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
    Every failure is one line with file and line, as everywhere (gpt/check.h). */
 #ifndef CUDA_DEVICE_H
@@ -155,6 +156,35 @@ enum { WARP_SIZE = 32, FULL_WARP = -1 };
 __device__ __forceinline__ float bf16_low(uint32_t pair) { return bits_to_float(pair << 16); }
 __device__ __forceinline__ float bf16_high(uint32_t pair) { return bits_to_float(pair & 0xFFFF0000u); }
 
+/* WIDTH neighbours at once, 1 or 4, as float: a kernel is written for both, and launched with 4 where rows are multiples
+   of 4 and so begin at multiples of 16 bytes (float) or 8 (bf16). */
+template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const float *from) {
+    if constexpr (WIDTH == 4) {
+        const float4 y = *(const float4 *)(const void *)from;
+        x[0] = y.x, x[1] = y.y, x[2] = y.z, x[3] = y.w;
+    } else
+        x[0] = *from;
+}
+template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const bf16 *from) {
+    if constexpr (WIDTH == 4) {
+        const uint2 y = *(const uint2 *)(const void *)from;
+        x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
+    } else
+        x[0] = to_float(*from);
+}
+template <int WIDTH> __device__ __forceinline__ void store(float *to, const float (&x)[WIDTH]) {
+    if constexpr (WIDTH == 4)
+        *(float4 *)(void *)to = float4{x[0], x[1], x[2], x[3]};
+    else
+        *to = x[0];
+}
+template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float (&x)[WIDTH]) {
+    if constexpr (WIDTH == 4)
+        *(uint2 *)(void *)to = uint2{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
+    else
+        *to = from_float<bf16>(x[0]);
+}
+
 /* 2^k for an integer k <= 127; 0 where k < -126. */
 __device__ __forceinline__ float power_of_two(float k) {
     return bits_to_float((uint32_t)((int)fmaxf(k, -127.0f) + 127) << 23);
@@ -194,6 +224,15 @@ __device__ __forceinline__ float block_max(float x, float *scratch) {
     __syncthreads();
     return largest;
 }
+
+/* LAUNCH of kernel<S, 4> or kernel<S, 1>, whichever `wide` says. */
+#define LAUNCH_WIDE(wide, kernel, S, ...)                                                                    \
+    do {                                                                                                     \
+        if (wide)                                                                                            \
+            LAUNCH((kernel<S, 4>), __VA_ARGS__);                                                             \
+        else                                                                                                 \
+            LAUNCH((kernel<S, 1>), __VA_ARGS__);                                                             \
+    } while (0)
 
 static inline unsigned blocks_for(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 

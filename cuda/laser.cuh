@@ -81,27 +81,36 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
     if (threadIdx.x == 0) head_wild[b * s.H + h] = head_least;
 }
 
-/* high + low (N, A) = exp(v) 2^-n in two bf16; what is out of range is cut to it: no row that sees it uses it. */
+/* high + low (N, A) = exp(v) 2^-n in two bf16; what is out of range is cut to it: no row that sees it uses it. A thread four
+   columns; so below. */
 template <typename T>
 __global__ void laser_values_kernel(bf16 *high, bf16 *low, const T *v, const Column *columns,
                                     AttentionSizes s) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, A = (int64_t)s.H * s.D, t = i / A;
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, A = (int64_t)s.H * s.D, t = i / A;
     if (t >= (int64_t)s.B * s.T) return;
-    const float x = to_float(v[t * s.qkv_row + i % A]), n = columns[t / s.T * A + i % A].shift;
-    const float power = fmaf(x, LASER_LOG2E_HIGH, -n) + x * LASER_LOG2E_LOW;
-    const float value = exp2f(fminf(fmaxf(power, -126.0f), 60.0f));
-    high[i] = from_float<bf16>(value);
-    low[i] = from_float<bf16>(value - to_float(high[i]));
+    float x[4], rest[4];
+    load(x, v + t * s.qkv_row + i % A);
+    for (int c = 0; c < 4; c++) {
+        const float n = columns[t / s.T * A + i % A + c].shift;
+        const float power = fmaf(x[c], LASER_LOG2E_HIGH, -n) + x[c] * LASER_LOG2E_LOW;
+        x[c] = exp2f(fminf(fmaxf(power, -126.0f), 60.0f));
+        rest[c] = x[c] - to_float(from_float<bf16>(x[c]));
+    }
+    store(high + i, x), store(low + i, rest);
 }
 
 /* centered (N, A) = exp(v - m) - 1, what backward multiplies by; 0 where no row of the fast path sees it. */
 template <typename T>
 __global__ void laser_centered_kernel(bf16 *centered, const T *v, const Column *columns, AttentionSizes s) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, A = (int64_t)s.H * s.D, t = i / A;
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, A = (int64_t)s.H * s.D, t = i / A;
     if (t >= (int64_t)s.B * s.T) return;
-    const Column c = columns[t / s.T * A + i % A];
-    centered[i] = from_float<bf16>(
-        t % s.T < c.wild_from ? expm1f(to_float(v[t * s.qkv_row + i % A]) - c.center) : 0.0f);
+    float x[4];
+    load(x, v + t * s.qkv_row + i % A);
+    for (int i4 = 0; i4 < 4; i4++) {
+        const Column c = columns[t / s.T * A + i % A + i4];
+        x[i4] = t % s.T < c.wild_from ? expm1f(x[i4] - c.center) : 0.0f;
+    }
+    store(centered + i, x);
 }
 
 /* ---- forward ---- */
@@ -260,18 +269,25 @@ __global__ void attention_rows_kernel(float *row_term, bf16 *scaled, const bf16 
         (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE; /* (b, t, h) */
     if (row >= (int64_t)s.B * s.T * s.H) return;
     const int h = (int)(row % s.H), t = (int)(row / s.H % s.T), b = (int)(row / s.H / s.T);
-    float sum = 0;
-    for (int d = lane_of_warp(); d < s.D; d += WARP_SIZE) {
+    float sum = 0, g[4], o[4];
+    for (int d = lane_of_warp() * 4; d < s.D; d += WARP_SIZE * 4) {
         const int64_t at = (row / s.H) * s.out_row + h * s.D + d;
-        const float g = to_float(dout[at]);
-        if (!LASER) {
-            sum += g * to_float(out[at]);
-            continue;
+        load(g, dout + at);
+        if (LASER)
+            load(o, exact + at);
+        else
+            load(o, out + at);
+        for (int i = 0; i < 4; i++) {
+            if (!LASER) {
+                sum += g[i] * o[i];
+                continue;
+            }
+            const Column c = columns[((int64_t)b * s.H + h) * s.D + d + i];
+            const bool passes = t < c.wild_from && o[i] > c.floor;
+            if (passes) sum -= g[i] * expm1f(c.center - o[i]);
+            g[i] = passes ? g[i] * expf(c.center - o[i]) : 0.0f;
         }
-        const Column c = columns[((int64_t)b * s.H + h) * s.D + d];
-        const bool passes = t < c.wild_from && exact[at] > c.floor;
-        if (passes) sum -= g * expm1f(c.center - exact[at]);
-        scaled[row * s.D + d] = from_float<bf16>(passes ? g * expf(c.center - exact[at]) : 0.0f);
+        if (LASER) store(scaled + row * s.D + d, g);
     }
     sum = warp_sum(sum);
     if (lane_of_warp() == 0) row_term[((int64_t)b * s.H + h) * s.T + t] = sum;
@@ -494,7 +510,7 @@ void attention_forward_fast(bf16 *out, float *exact, float *lse, Column *columns
     const size_t shared = (size_t)(LASER ? 7 : 5) * ATTENTION_TILE * D * sizeof(bf16);
     if (LASER) {
         laser_find_columns(columns, w, v, s, stream);
-        LAUNCH(laser_values_kernel<bf16>, dim3(blocks_for(values, 256)), dim3(256), 0, stream, w.left,
+        LAUNCH(laser_values_kernel<bf16>, dim3(blocks_for(values, 1024)), dim3(256), 0, stream, w.left,
                w.right, v, (const Column *)columns, s);
     }
     LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, exact,
@@ -517,8 +533,8 @@ void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
     LAUNCH(attention_rows_kernel<LASER>, dim3(blocks_for(rows, 4)), dim3(4 * WARP_SIZE), 0, stream,
            w.row_term, w.left, dout, out, exact, columns, s);
     if (LASER)
-        LAUNCH(laser_centered_kernel<bf16>, dim3(blocks_for(rows * D, 256)), dim3(256), 0, stream, w.right, v,
-               columns, s);
+        LAUNCH(laser_centered_kernel<bf16>, dim3(blocks_for(rows * D, 1024)), dim3(256), 0, stream, w.right,
+               v, columns, s);
     LAUNCH((attention_keys_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats, stream, dk, dv,
            q, k, v, u, u_row, g, g_row, lse, (const float *)w.row_term, columns, s);
     LAUNCH(attention_queries_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u, u_row,

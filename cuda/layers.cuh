@@ -89,32 +89,39 @@ static inline void embedding_backward(float *dembed, float *dposition, const flo
 /* ---- RMSNorm ---- */
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps); rstd is read when `again`. A warp a token. */
-template <typename S>
+template <typename S, int W>
 __global__ void rmsnorm_forward_kernel(S *out, float *rstd, const float *x, const float *weight, int64_t N,
                                        int C, bool again) {
     const int64_t n = (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
     const int lane = (int)threadIdx.x % WARP_SIZE;
     if (n >= N) return;
-    float squares = 0;
-    for (int c = lane; c < C && !again; c += WARP_SIZE) squares += x[n * C + c] * x[n * C + c];
+    float squares = 0, row[W], w[W];
+    for (int c = lane * W; c < C && !again; c += WARP_SIZE * W) {
+        load(row, x + n * C + c);
+        for (int i = 0; i < W; i++) squares += row[i] * row[i];
+    }
     const float r = again ? rstd[n] : 1.0f / sqrtf(warp_sum(squares) / (float)C + 1e-6f);
     if (lane == 0 && !again) rstd[n] = r;
-    for (int c = lane; c < C; c += WARP_SIZE) out[n * C + c] = from_float<S>(x[n * C + c] * r * weight[c]);
+    for (int c = lane * W; c < C; c += WARP_SIZE * W) {
+        load(row, x + n * C + c), load(w, weight + c);
+        for (int i = 0; i < W; i++) row[i] = row[i] * r * w[i];
+        store(out + n * C + c, row);
+    }
 }
 
 template <typename S>
 void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, int64_t N, int C,
                      cudaStream_t stream) {
-    LAUNCH(rmsnorm_forward_kernel<S>, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream, out, rstd, x,
-           weight, N, C, false);
+    LAUNCH_WIDE(C % 4 == 0, rmsnorm_forward_kernel, S, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream,
+                out, rstd, x, weight, N, C, false);
 }
 
 /* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
 template <typename S>
 void rmsnorm_again(S *out, const float *rstd, const float *x, const float *weight, int64_t N, int C,
                    cudaStream_t stream) {
-    LAUNCH(rmsnorm_forward_kernel<S>, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream, out,
-           (float *)rstd, x, weight, N, C, true);
+    LAUNCH_WIDE(C % 4 == 0, rmsnorm_forward_kernel, S, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream,
+                out, (float *)rstd, x, weight, N, C, true);
 }
 
 enum { GPU_NORM_CHUNK = 64 }; /* tokens of a block, whose weight gradients are summed together */
@@ -123,28 +130,37 @@ static inline int64_t rmsnorm_chunks(int64_t N) { return (N + GPU_NORM_CHUNK - 1
 
 /* forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r
    dx (N, C) += ; operand (N, C) its new value as S, when not NULL; partial (chunks, C) = dw of a block's tokens. */
-template <typename S>
+template <typename S, int W>
 __global__ void rmsnorm_backward_kernel(float *dx, S *operand, float *partial, const S *dout, const float *x,
                                         const float *rstd, const float *weight, int64_t N, int C) {
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
-    const int threads = (int)blockDim.x, first = (int)threadIdx.x;
+    const int step = (int)blockDim.x * W, first = (int)threadIdx.x * W;
     const int64_t begin = (int64_t)blockIdx.x * GPU_NORM_CHUNK,
                   end = begin + GPU_NORM_CHUNK < N ? begin + GPU_NORM_CHUNK : N;
-    for (int c = first; c < C; c += threads) dw[c] = 0; /* a column is one thread's */
+    float g[W], row[W], w[W], sum[W];
+    for (int c = first; c < C; c += step) /* a column is one thread's */
+        for (int i = 0; i < W; i++) dw[c + i] = 0;
     for (int64_t n = begin; n < end; n++) {
-        const float *row = x + n * C, r = rstd[n];
-        const S *drow = dout + n * C;
+        const float r = rstd[n];
         float dot = 0;
-        for (int c = first; c < C; c += threads) dot += to_float(drow[c]) * weight[c] * row[c];
+        for (int c = first; c < C; c += step) {
+            load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c);
+            for (int i = 0; i < W; i++) dot += g[i] * w[i] * row[i];
+        }
         const float pull = block_sum(dot, scratch) * r * r * r / (float)C;
-        for (int c = first; c < C; c += threads) {
-            const float g = to_float(drow[c]), sum = dx[n * C + c] + (g * weight[c] * r - row[c] * pull);
-            dx[n * C + c] = sum;
-            if (operand) operand[n * C + c] = from_float<S>(sum);
-            dw[c] += g * row[c] * r;
+        for (int c = first; c < C; c += step) {
+            load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c),
+                load(sum, dx + n * C + c);
+            for (int i = 0; i < W; i++) {
+                sum[i] += g[i] * w[i] * r - row[i] * pull;
+                dw[c + i] += g[i] * row[i] * r;
+            }
+            store(dx + n * C + c, sum);
+            if (operand) store(operand + n * C + c, sum);
         }
     }
-    for (int c = first; c < C; c += threads) partial[blockIdx.x * (int64_t)C + c] = dw[c];
+    for (int c = first; c < C; c += step)
+        for (int i = 0; i < W; i++) partial[blockIdx.x * (int64_t)C + c + i] = dw[c + i];
 }
 
 /* sums (C) += partial (rows, C), row after row. */
@@ -162,9 +178,9 @@ template <typename S>
 void rmsnorm_backward(float *dx, S *operand, float *dweight, float *partial, const S *dout, const float *x,
                       const float *rstd, const float *weight, int64_t N, int C, cudaStream_t stream) {
     const int64_t chunks = rmsnorm_chunks(N);
-    LAUNCH(rmsnorm_backward_kernel<S>, dim3((unsigned)chunks), dim3(LAYER_THREADS),
-           ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, partial, dout, x, rstd, weight, N,
-           C);
+    LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_kernel, S, dim3((unsigned)chunks), dim3(LAYER_THREADS),
+                ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, partial, dout, x, rstd, weight,
+                N, C);
     LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, 64)), dim3(64), 0, stream, dweight,
            (const float *)partial, chunks, C);
 }
@@ -172,26 +188,32 @@ void rmsnorm_backward(float *dx, S *operand, float *dweight, float *partial, con
 /* ---- rope ---- */
 
 /* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the angle given as turn
-   (T, D/2, 2) = cos, sin. direction 1 forward, -1 back: its transpose, and so rope's backward. A thread a pair. */
-template <typename S>
+   (T, D/2, 2) = cos, sin. direction 1 forward, -1 back: its transpose, and so rope's backward. A thread W pairs. */
+template <typename S, int W>
 __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D) {
     const int half = D / 2;
-    const int64_t pairs = 2 * (int64_t)H * half, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t pairs = 2 * (int64_t)H * half, i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i >= N * pairs) return;
     const int64_t n = i / pairs;
     const int head = (int)(i % pairs / half), d = (int)(i % half); /* the heads of q, then those of k */
-    S *x = qkv + n * 3 * H * D + head * D;
-    const float cosine = turn[n % T * D + 2 * d], sine = direction * turn[n % T * D + 2 * d + 1];
-    const float a = to_float(x[d]), b = to_float(x[d + half]);
-    x[d] = from_float<S>(a * cosine - b * sine);
-    x[d + half] = from_float<S>(b * cosine + a * sine);
+    S *x = qkv + n * 3 * H * D + head * D + d;
+    const float *angle = turn + n % T * D + 2 * d;
+    float a[W], b[W], left[W], right[W];
+    load(a, x), load(b, x + half);
+    for (int p = 0; p < W; p++) {
+        const float cosine = angle[2 * p], sine = direction * angle[2 * p + 1];
+        left[p] = a[p] * cosine - b[p] * sine;
+        right[p] = b[p] * cosine + a[p] * sine;
+    }
+    store(x, left), store(x + half, right);
 }
 
 template <typename S>
 void rope_rotate(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
                  cudaStream_t stream) {
-    LAUNCH(rope_kernel<S>, dim3(blocks_for(N * 2 * H * (D / 2), LAYER_THREADS)), dim3(LAYER_THREADS), 0,
-           stream, qkv, turn, direction, N, T, H, D);
+    const bool wide = D % 8 == 0;
+    LAUNCH_WIDE(wide, rope_kernel, S, dim3(blocks_for(N * 2 * H * (D / 2), LAYER_THREADS * (wide ? 4 : 1))),
+                dim3(LAYER_THREADS), 0, stream, qkv, turn, direction, N, T, H, D);
 }
 
 /* ---- activations ---- */
@@ -204,48 +226,60 @@ __device__ __forceinline__ float gelu_sigmoid(float x) {
 }
 __device__ __forceinline__ float silu_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-/* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first. A thread an element. */
-template <typename S>
+/* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first. A thread W elements. */
+template <typename S, int W>
 __global__ void activation_forward_kernel(S *hidden, const S *up, int64_t N, int F, int kind) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i >= N * F) return;
-    const S *u = up + (kind == GPU_SWIGLU ? i / F * 2 * F + i % F : i);
-    const float x = to_float(u[0]);
-    hidden[i] = from_float<S>(kind == GPU_GELU   ? x * gelu_sigmoid(x)
-                              : kind == GPU_RELU ? fmaxf(x, 0.0f)
-                                                 : x * silu_sigmoid(x) * to_float(u[F]));
+    const S *from = up + (kind == GPU_SWIGLU ? i / F * 2 * F + i % F : i);
+    float x[W], u[W] = {};
+    load(x, from);
+    if (kind == GPU_SWIGLU) load(u, from + F);
+    for (int p = 0; p < W; p++)
+        x[p] = kind == GPU_GELU   ? x[p] * gelu_sigmoid(x[p])
+               : kind == GPU_RELU ? fmaxf(x[p], 0.0f)
+                                  : x[p] * silu_sigmoid(x[p]) * u[p];
+    store(hidden + i, x);
 }
 
 /* dup (N, F or 2F) = dhidden (N, F) through act at up. */
-template <typename S>
+template <typename S, int W>
 __global__ void activation_backward_kernel(S *dup, const S *dhidden, const S *up, int64_t N, int F,
                                            int kind) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i >= N * F) return;
     const int64_t at = kind == GPU_SWIGLU ? i / F * 2 * F + i % F : i;
-    const float x = to_float(up[at]), dh = to_float(dhidden[i]);
-    if (kind == GPU_GELU) {
-        const float s = gelu_sigmoid(x);
-        dup[at] = from_float<S>(dh * (s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x)));
-    } else if (kind == GPU_RELU) {
-        dup[at] = from_float<S>(x > 0 ? dh : 0.0f);
-    } else { /* h = g s(g) u, s the sigmoid */
-        const float s = silu_sigmoid(x);
-        dup[at] = from_float<S>(dh * to_float(up[at + F]) * s * (1.0f + x * (1.0f - s)));
-        dup[at + F] = from_float<S>(dh * x * s);
+    float x[W], u[W] = {}, dh[W], dx[W], du[W];
+    load(x, up + at), load(dh, dhidden + i);
+    if (kind == GPU_SWIGLU) load(u, up + at + F);
+    for (int p = 0; p < W; p++) {
+        if (kind == GPU_GELU) {
+            const float s = gelu_sigmoid(x[p]);
+            dx[p] = dh[p] * (s + x[p] * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x[p] * x[p]));
+        } else if (kind == GPU_RELU) {
+            dx[p] = x[p] > 0 ? dh[p] : 0.0f;
+        } else { /* h = g s(g) u, s the sigmoid */
+            const float s = silu_sigmoid(x[p]);
+            dx[p] = dh[p] * u[p] * s * (1.0f + x[p] * (1.0f - s));
+            du[p] = dh[p] * x[p] * s;
+        }
     }
+    store(dup + at, dx);
+    if (kind == GPU_SWIGLU) store(dup + at + F, du);
 }
 
 template <typename S>
 void activation_forward(S *hidden, const S *up, int64_t N, int F, int kind, cudaStream_t stream) {
-    LAUNCH(activation_forward_kernel<S>, dim3(blocks_for(N * F, LAYER_THREADS)), dim3(LAYER_THREADS), 0,
-           stream, hidden, up, N, F, kind);
+    const bool wide = F % 4 == 0;
+    LAUNCH_WIDE(wide, activation_forward_kernel, S, dim3(blocks_for(N * F, LAYER_THREADS * (wide ? 4 : 1))),
+                dim3(LAYER_THREADS), 0, stream, hidden, up, N, F, kind);
 }
 template <typename S>
 void activation_backward(S *dup, const S *dhidden, const S *up, int64_t N, int F, int kind,
                          cudaStream_t stream) {
-    LAUNCH(activation_backward_kernel<S>, dim3(blocks_for(N * F, LAYER_THREADS)), dim3(LAYER_THREADS), 0,
-           stream, dup, dhidden, up, N, F, kind);
+    const bool wide = F % 4 == 0;
+    LAUNCH_WIDE(wide, activation_backward_kernel, S, dim3(blocks_for(N * F, LAYER_THREADS * (wide ? 4 : 1))),
+                dim3(LAYER_THREADS), 0, stream, dup, dhidden, up, N, F, kind);
 }
 
 /* ---- casts ---- */

@@ -50,24 +50,32 @@ static inline AdamWStep adamw_step(double lr, double beta1, double beta2, double
                      (float)gradient_scale};
 }
 
-template <typename S>
+template <typename S, int W>
 __global__ void adamw_kernel(float *parameter, S *operand, const float *gradient, float *mean, float *square,
                              int64_t n, AdamWStep s) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    const float g = gradient[i] * s.gradient_scale;
-    const float m = mean[i] = s.beta1 * mean[i] + s.new1 * g;
-    const float v = square[i] = s.beta2 * square[i] + s.new2 * g * g;
-    const float p = parameter[i] = s.keep * parameter[i] - s.rate * m / (sqrtf(v) * s.unbias + s.eps);
-    if (operand) operand[i] = from_float<S>(p);
+    const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
+    if (at >= n) return;
+    float p[W], g[W], m[W], v[W];
+    load(p, parameter + at), load(g, gradient + at), load(m, mean + at), load(v, square + at);
+    for (int i = 0; i < W; i++) {
+        g[i] *= s.gradient_scale;
+        m[i] = s.beta1 * m[i] + s.new1 * g[i];
+        v[i] = s.beta2 * v[i] + s.new2 * g[i] * g[i];
+        p[i] = s.keep * p[i] - s.rate * m[i] / (sqrtf(v[i]) * s.unbias + s.eps);
+    }
+    store(parameter + at, p), store(mean + at, m), store(square + at, v);
+    if (operand) store(operand + at, p);
 }
 
-/* operand NULL where the parameter is its own operand. */
+/* operand NULL where the parameter is its own operand. The arrays begin alike: if one is aligned, all are. */
 template <typename S>
 void adamw_update(float *parameter, S *operand, const float *gradient, float *mean, float *square, int64_t n,
                   const AdamWStep &step, cudaStream_t stream) {
-    LAUNCH(adamw_kernel<S>, dim3(blocks_for(n, 256)), dim3(256), 0, stream, parameter, operand, gradient,
-           mean, square, n, step);
+    const bool wide =
+        n % 4 == 0 &&
+        ((uintptr_t)parameter | (uintptr_t)gradient | (uintptr_t)mean | (uintptr_t)square) % 16 == 0;
+    LAUNCH_WIDE(wide, adamw_kernel, S, dim3(blocks_for(n, wide ? 1024 : 256)), dim3(256), 0, stream,
+                parameter, operand, gradient, mean, square, n, step);
 }
 
 #endif

@@ -90,11 +90,12 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
 }
 
 static void test_cuda_rmsnorm_matches_float64(void) {
-    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
+    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300),
+        cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51);
 }
 
-template <typename S> static void cuda_rope() {
-    enum { B = 2, T = 9, N = B * T, H = 3, D = 10, A = H * D };
+template <typename S, int D> static void cuda_rope() {
+    enum { B = 2, T = 9, N = B * T, H = 3, A = H * D };
     Input<S> qkv(normal_floats(N * 3 * A, 1, 1));
     Floats angles(T * D);
     for (int i = 0; i < T * D; i += 2) angles[i] = cosf((float)i), angles[i + 1] = sinf((float)i);
@@ -113,7 +114,9 @@ template <typename S> static void cuda_rope() {
     check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
 }
 
-static void test_cuda_rope_matches_float64(void) { cuda_rope<float>(), cuda_rope<bf16>(); }
+static void test_cuda_rope_matches_float64(void) {
+    cuda_rope<float, 10>(), cuda_rope<bf16, 10>(), cuda_rope<float, 16>(), cuda_rope<bf16, 16>();
+}
 
 /* The activation of x (and of the factor u with swiglu), in double. */
 static double activation_double(double x, double u, int kind) {
@@ -122,8 +125,8 @@ static double activation_double(double x, double u, int kind) {
     return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-template <typename S> static void cuda_activation(int kind) {
-    const int N = 37, F = 45, U = kind == GPU_SWIGLU ? 2 * F : F;
+template <typename S> static void cuda_activation(int kind, int F) {
+    const int N = 37, U = kind == GPU_SWIGLU ? 2 * F : F;
     Input<S> up(normal_floats((size_t)(N * U), 2, 1)), dhidden(normal_floats((size_t)(N * F), 1, 2));
     Buffer<S> hidden((size_t)(N * F)), dup((size_t)(N * U));
     Doubles want((size_t)(N * F)), dwant((size_t)(N * U));
@@ -143,7 +146,8 @@ template <typename S> static void cuda_activation(int kind) {
 
 static void test_cuda_activations_match_float64(void) {
     for (int kind = GPU_GELU; kind <= GPU_SWIGLU; kind++)
-        cuda_activation<float>(kind), cuda_activation<bf16>(kind);
+
+        for (int F = 45; F <= 48; F += 3) cuda_activation<float>(kind, F), cuda_activation<bf16>(kind, F);
 }
 
 template <typename S> static void cuda_loss(int V) {
@@ -174,7 +178,8 @@ template <typename S> static void cuda_loss(int V) {
 }
 
 static void test_cuda_cross_entropy_matches_float64(void) {
-    cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777);
+    cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777), cuda_loss<float>(3000),
+        cuda_loss<bf16>(64);
 }
 
 static void test_cuda_sums_match_float64(void) {
@@ -193,15 +198,14 @@ static void test_cuda_sums_match_float64(void) {
     }
 }
 
-static void test_cuda_adamw_matches_float64(void) {
-    enum { N = 1000 };
+static void cuda_adamw(size_t N) {
     const double lr = 0.01, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1, clip = 0.5;
     Input<float> parameter(normal_floats(N, 1, 1)), gradient(normal_floats(N, 1, 2)), mean(Floats(N, 0)),
         square(Floats(N, 0));
     Buffer<bf16> operand(N);
     Doubles p = to_doubles(parameter.x), m(N, 0), v(N, 0);
     for (int64_t step = 1; step <= 3; step++) {
-        adamw_update(parameter.data, operand.data, gradient.data, mean.data, square.data, N,
+        adamw_update(parameter.data, operand.data, gradient.data, mean.data, square.data, (int64_t)N,
                      adamw_step(lr, beta1, beta2, eps, decay, clip, step), 0);
         for (size_t i = 0; i < N; i++) {
             const double g = clip * gradient.x[i];
@@ -215,6 +219,8 @@ static void test_cuda_adamw_matches_float64(void) {
     check_cuda(download(square), v, 1e-12, "square");
     check_cuda(download(operand), p, 1e-5, "parameter as operand");
 }
+
+static void test_cuda_adamw_matches_float64(void) { cuda_adamw(1000), cuda_adamw(333); }
 
 template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
     Input<S> x(normal_floats((size_t)(N * K), 1, 1)), w(normal_floats((size_t)(M * K), 1, 2)),

@@ -123,6 +123,7 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     const Doubles want = device_test_run("train_gpt", data, "one", arguments);
     char output[4000];
     const int code = test_command(output, sizeof output,
+                                  "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
                                   "mpirun -n 2 --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER
                                   " " DEVICE_MODEL "--data=%s --out=%s/two %s",
                                   test_binaries(), data.c_str(), data.c_str(), arguments.c_str());
