@@ -44,7 +44,7 @@ __device__ __forceinline__ float laser_log(float x, float n) {
     return n * LASER_LN2_HIGH_PART + (n * LASER_LN2_LOW_PART + logf(x));
 }
 
-/* v0: the first value of the column; least, most: of those before wild_from (with the paper's shift, all). */
+/* v0: the first value of the column; least, most: of those inside of the window (with the paper's shift, all). */
 __device__ __forceinline__ Column laser_column(float v0, float least, float most, int wild_from,
                                                const AttentionSizes &s) {
     Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,

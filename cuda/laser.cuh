@@ -56,26 +56,27 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
         const T *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
         const float v0 = to_float(column[0]);
         int wild_from = s.T;
-        for (int t = warp; s.shift == LASER_SHIFT_CAUSAL && t < wild_from; t += WARPS)
-            if (!(fabsf(to_float(column[t * s.qkv_row]) - v0) <= LASER_WINDOW)) wild_from = t;
-        wild[warp * WARP_SIZE + lane] = wild_from;
-        __syncthreads();
-        for (int w = 0; w < WARPS; w++) wild_from = min(wild_from, wild[w * WARP_SIZE + lane]);
-        float least = v0, most = v0; /* of the values before wild_from */
-        for (int t = warp; t < wild_from; t += WARPS) {
-            least = fminf(least, to_float(column[t * s.qkv_row]));
-            most = fmaxf(most, to_float(column[t * s.qkv_row]));
+        float least = v0, most = v0; /* of the values inside of the window */
+        for (int t = warp; t < s.T; t += WARPS) {
+            const float x = to_float(column[t * s.qkv_row]);
+            if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x - v0) <= LASER_WINDOW))
+                wild_from = min(wild_from, t);
+            else
+                least = fminf(least, x), most = fmaxf(most, x);
         }
-        low[warp * WARP_SIZE + lane] = least, high[warp * WARP_SIZE + lane] = most;
+        const int at = warp * WARP_SIZE + lane;
+        low[at] = least, high[at] = most, wild[at] = wild_from;
         __syncthreads();
         for (int w = 0; w < WARPS; w++) {
             least = fminf(least, low[w * WARP_SIZE + lane]);
             most = fmaxf(most, high[w * WARP_SIZE + lane]);
+            wild_from = min(wild_from, wild[w * WARP_SIZE + lane]);
         }
         if (warp == 0 && first + lane < s.D)
             columns[((int64_t)b * s.H + h) * s.D + d] = laser_column(v0, least, most, wild_from, s);
-        for (int i = 0; i < WARP_SIZE; i++)
-            head_least = min(head_least, __shfl_sync(0xFFFFFFFFu, wild_from, i));
+        for (int mask = 1; mask < WARP_SIZE; mask *= 2)
+            wild_from = min(wild_from, __shfl_xor_sync(0xFFFFFFFFu, wild_from, mask));
+        head_least = min(head_least, wild_from);
         __syncthreads();
     }
     if (threadIdx.x == 0) head_wild[b * s.H + h] = head_least;

@@ -78,6 +78,31 @@ template <int FAULT> void faulty_kernel(float *x) {
     }
 }
 
+#ifdef EMULATE_ASAN
+template <int FAULT> void outside_kernel(float *x) {
+    if (threadIdx.x == 63) (FAULT ? shared_memory<float>() : x)[threadIdx.x + 1] = 1;
+}
+
+static void launch_outside(void *argument) {
+    Buffer<float> x(64);
+    void (*const kernels[])(float *) = {outside_kernel<0>, outside_kernel<1>};
+    LAUNCH(kernels[*(int *)argument], dim3(1), dim3(64), 64 * sizeof(float), 0, x.data);
+}
+
+/* One element beyond global and beyond shared memory. */
+static void test_cuda_emulator_finds_accesses_outside(void) {
+    for (int shared = 0; shared < 2; shared++) {
+        char output[1000];
+        const int code = test_death(launch_outside, &shared, output, sizeof output);
+        CHECK(code != 0 && strstr(output, "heap-buffer-overflow"), "shared %d: exit code %d: %s", shared,
+              code, output);
+    }
+}
+#define CUDA_SANITIZED_TESTS(TEST) TEST(cuda_emulator_finds_accesses_outside)
+#else
+#define CUDA_SANITIZED_TESTS(TEST)
+#endif
+
 static void launch_faulty(void *argument) {
     Buffer<float> x(64);
     void (*const kernels[])(float *) = {faulty_kernel<0>, faulty_kernel<1>, faulty_kernel<2>,
@@ -110,7 +135,8 @@ static void test_cuda_emulator_is_unkind(void) {
     LAUNCH(faulty_kernel<6>, dim3(1), dim3(64), 256, 0, x.data);
     CHECK(isnan(download(x)[5]), "a copy was there before it was waited for: %g", download(x)[5]);
 }
-#define CUDA_EMULATED_TESTS(TEST) TEST(cuda_emulator_finds_faults) TEST(cuda_emulator_is_unkind)
+#define CUDA_EMULATED_TESTS(TEST)                                                                            \
+    TEST(cuda_emulator_finds_faults) TEST(cuda_emulator_is_unkind) CUDA_SANITIZED_TESTS(TEST)
 #else
 #define CUDA_EMULATED_TESTS(TEST)
 #endif
