@@ -10,8 +10,8 @@
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
+   The mathematics here is float32. What products multiply is an Operand: with --dtype=bf16 it is stored as bfloat16.
    With a GPU (train_gpt.cu) section 3 runs there: gpt/device.h, whose calls without one are nothing.
-   Everything here is float32; matmul.h and laser.h round the operands of their products when --dtype=bf16 asks.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
@@ -48,10 +48,12 @@
 
 /* ============================================================================================ 1. layers ==== */
 
-/* e^x to 2 ulp for |x| <= 87, clamped beyond; without branches, so that loops over it become vector code.
-   x = n ln2 + r, |r| <= ln2/2; e^r by its Taylor polynomial; 2^n by writing the exponent's bits. */
+/* e^x to 2 ulp for -87 <= x <= 60, clamped beyond; without branches, so that loops over it become vector code.
+   x = n ln2 + r, |r| <= ln2/2; e^r by its Taylor polynomial; 2^n by writing the exponent's bits. No result or its inverse
+   is a denormal number, for which some processors take a hundred times as long, even where a compiler only multiplies by
+   it to throw the product away. */
 static inline float exp_fast(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x > 60.0f ? 60.0f : x;
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
     float n = (x * 1.44269504f + shift) - shift;
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln2 in two parts, the first exact in few bits */
@@ -97,7 +99,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
 }
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
-void rmsnorm_forward(float *out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+void rmsnorm_forward(Operand out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C;
@@ -105,15 +107,19 @@ void rmsnorm_forward(float *out, float *rstd, const float *x, const float *weigh
 #pragma omp simd reduction(+ : squares)
         for (int c = 0; c < C; c++) squares += row[c] * row[c];
         float r = rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
-        for (int c = 0; c < C; c++) out[n * C + c] = row[c] * r * weight[c];
+        const Operand to = operand_from(out, n * C);
+        for (int c = 0; c < C; c++) operand_put(to, c, row[c] * r * weight[c]);
     }
 }
 
 /* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
-void rmsnorm_again(float *out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
+void rmsnorm_again(Operand out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < N; n++)
-        for (int c = 0; c < C; c++) out[n * C + c] = x[n * C + c] * rstd[n] * weight[c];
+    for (int64_t n = 0; n < N; n++) {
+        const Operand to = operand_from(out, n * C);
+        const float *row = x + n * C, r = rstd[n];
+        for (int c = 0; c < C; c++) operand_put(to, c, row[c] * r * weight[c]);
+    }
 }
 
 enum {
@@ -166,50 +172,73 @@ void rope_rotate(float *qkv, const float *turn, float direction, int64_t N, int 
     }
 }
 
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+
 /* gelu in its tanh form, x/2 (1 + tanh(s)) = x * sigmoid(2s) with s = sqrt(2/pi) (x + 0.044715 x^3) */
-static inline float gelu_sigmoid(float x) {
-    return 1.0f / (1.0f + exp_fast(-1.59576912f * (x + 0.044715f * x * x * x)));
-}
-static inline float gelu(float x) { return x * gelu_sigmoid(x); }
-static inline float gelu_slope(float x) {
-    float s = gelu_sigmoid(x);
+static inline float gelu_sigmoid(float x) { return sigmoid(1.59576912f * (x + 0.044715f * x * x * x)); }
+static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
-static inline float silu_sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+/* Elements that a layer takes out of an Operand at a time: they stay in the first-level cache. */
+enum { CHUNK = 128 };
 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
-void activation_forward(float *hidden, const float *up, int64_t N, int F, int kind) {
+void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) {
+    const int U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < N; n++) {
-        float *h = hidden + n * F;
-        const float *u = up + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
-        if (kind == ACTIVATION_GELU)
-            for (int f = 0; f < F; f++) h[f] = gelu(u[f]);
-        else if (kind == ACTIVATION_RELU)
-            for (int f = 0; f < F; f++) h[f] = u[f] > 0 ? u[f] : 0;
-        else
-            for (int f = 0; f < F; f++) h[f] = u[f] * silu_sigmoid(u[f]) * u[F + f];
-    }
+    for (int64_t n = 0; n < N; n++)
+        for (int begin = 0; begin < F; begin += CHUNK) {
+            const int count = F - begin < CHUNK ? F - begin : CHUNK;
+            float x[CHUNK], y[CHUNK], h[CHUNK];
+            operand_read(x, up, n * U + begin, count);
+            if (kind == ACTIVATION_SWIGLU) operand_read(y, up, n * U + F + begin, count);
+            if (kind == ACTIVATION_GELU)
+                for (int i = 0; i < count; i++) h[i] = x[i] * gelu_sigmoid(x[i]);
+            else if (kind == ACTIVATION_RELU)
+                for (int i = 0; i < count; i++) h[i] = x[i] > 0 ? x[i] : 0;
+            else
+                for (int i = 0; i < count; i++) h[i] = x[i] * sigmoid(x[i]) * y[i];
+            operand_write(hidden, n * F + begin, h, count);
+        }
 }
 
-/* dup (N, F or 2F) = dhidden (N, F) through act at up */
-void activation_backward(float *dup, const float *dhidden, const float *up, int64_t N, int F, int kind) {
-#pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < N; n++) {
-        const float *dh = dhidden + n * F;
-        const float *u = up + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
-        float *du = dup + n * F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
-        if (kind == ACTIVATION_GELU)
-            for (int f = 0; f < F; f++) du[f] = dh[f] * gelu_slope(u[f]);
-        else if (kind == ACTIVATION_RELU)
-            for (int f = 0; f < F; f++) du[f] = u[f] > 0 ? dh[f] : 0;
-        else
-            for (int f = 0; f < F; f++) { /* h = g s(g) u, s the sigmoid */
-                float g = u[f], s = silu_sigmoid(g);
-                du[f] = dh[f] * u[F + f] * s * (1.0f + g * (1.0f - s));
-                du[F + f] = dh[f] * g * s;
-            }
-    }
+/* d_up (N, F or 2F) = d_hidden (N, F) through act at up, and hidden once more: cheaper than to have kept it. A
+   MatmulFinish: d_hidden comes a tile at a time, straight from the product that makes it, and is never stored. */
+typedef struct {
+    Operand d_up, hidden, up;
+    int F, kind;
+} ActivationBackward;
+
+void activation_backward(void *context, const MatmulTile *tile) {
+    const ActivationBackward *a = context;
+    const int F = a->F, kind = a->kind, U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+    const int rows = tile->rows, columns = tile->columns, count = rows * columns;
+    const int64_t in_up = tile->row * U + tile->column, in_hidden = tile->row * F + tile->column;
+    float x[MATMUL_TILE], y[MATMUL_TILE], h[MATMUL_TILE], dx[MATMUL_TILE], dy[MATMUL_TILE], dh[MATMUL_TILE];
+    operand_read_tile(dh, operand_floats(tile->values), 0, tile->stride, rows, columns);
+    operand_read_tile(x, a->up, in_up, U, rows, columns);
+    if (kind == ACTIVATION_SWIGLU) operand_read_tile(y, a->up, in_up + F, U, rows, columns);
+    if (kind == ACTIVATION_GELU)
+        for (int i = 0; i < count; i++) {
+            float s = gelu_sigmoid(x[i]);
+            h[i] = x[i] * s;
+            dx[i] = dh[i] * gelu_slope(x[i], s);
+        }
+    else if (kind == ACTIVATION_RELU)
+        for (int i = 0; i < count; i++) {
+            h[i] = x[i] > 0 ? x[i] : 0;
+            dx[i] = x[i] > 0 ? dh[i] : 0;
+        }
+    else
+        for (int i = 0; i < count; i++) { /* h = x s(x) y, s the sigmoid */
+            float s = sigmoid(x[i]);
+            h[i] = x[i] * s * y[i];
+            dx[i] = dh[i] * y[i] * s * (1.0f + x[i] * (1.0f - s));
+            dy[i] = dh[i] * x[i] * s;
+        }
+    operand_write_tile(a->hidden, in_hidden, F, h, rows, columns);
+    operand_write_tile(a->d_up, in_up, U, dx, rows, columns);
+    if (kind == ACTIVATION_SWIGLU) operand_write_tile(a->d_up, in_up + F, U, dy, rows, columns);
 }
 
 /* In lanes, because compilers may not reorder comparisons with a possible NaN by themselves. */
@@ -225,9 +254,10 @@ static inline float row_max(const float *x, int n) {
     return largest;
 }
 
-/* losses (N) = -log softmax(logits)[target]; logits (N, V) become the gradient of scale * sum(losses) in place. */
-void cross_entropy_forward_backward(float *losses, float *logits, const int32_t *targets, float scale,
-                                    int64_t N, int V) {
+/* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses). logits (N, V) are
+   used up; d_logits may lie in the same place. */
+void cross_entropy_forward_backward(float *losses, Operand d_logits, float *logits, const int32_t *targets,
+                                    float scale, int64_t N, int V) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         float *row = logits + n * V, largest = row_max(row, V), sum = 0;
@@ -235,8 +265,10 @@ void cross_entropy_forward_backward(float *losses, float *logits, const int32_t 
 #pragma omp simd reduction(+ : sum)
         for (int v = 0; v < V; v++) sum += row[v] = exp_fast(row[v] - largest);
         losses[n] = logf(sum) + largest - target_logit;
-        for (int v = 0; v < V; v++) row[v] *= scale / sum;
-        row[targets[n]] -= scale;
+        const Operand d = operand_from(d_logits, n * V);
+        const float factor = scale / sum, at_target = row[targets[n]] * factor - scale;
+        for (int v = 0; v < V; v++) operand_put(d, v, row[v] * factor);
+        operand_put(d, targets[n], at_target);
     }
 }
 
@@ -245,7 +277,7 @@ void cross_entropy_forward_backward(float *losses, float *logits, const int32_t 
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     int attn, laser_shift, activation, position;                        /* as in options.h */
-    int dtype;                                                          /* 0 fp32, 1 bf16 operands */
+    int dtype, recompute;                                               /* these two change how, not what */
 } ModelConfig;
 
 typedef struct {
@@ -257,6 +289,9 @@ typedef struct {
     float *down;      /* (C, F) */
 } LayerWeights;
 
+/* The products of a layer. q, k and v are one matrix (3A, C); gate and up are one (U, C). */
+enum { QKV, ATTENTION_OUT, MLP_UP, MLP_DOWN, LAYER_PRODUCTS };
+
 typedef struct {
     float *embed;    /* (V, C), also the output matrix */
     float *position; /* (T, C) with --pos=learned, else NULL */
@@ -266,6 +301,8 @@ typedef struct {
     size_t count;
 } Weights;
 
+/* What backward needs of a layer. With --recompute=attention or block the layers share the memory of some of them, and
+   backward computes them again: see activation_rows. */
 typedef struct {
     float *input;     /* (N, C) residual stream as it enters the block */
     float *attn_rstd; /* (N) */
@@ -274,7 +311,7 @@ typedef struct {
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) */
-    float *up;        /* (N, F or 2F) before the activation */
+    Operand up;       /* (N, U) before the activation */
 } LayerActivations;
 
 typedef struct {
@@ -282,21 +319,23 @@ typedef struct {
     float *output;     /* (N, C) residual stream after the last block */
     float *final_rstd; /* (N) */
     float *losses;     /* (N) */
-    float *norm;       /* (N, C) the latest RMSNorm's output; done again in backward */
-    float *hidden;     /* (N, F) the latest activation's output; done again in backward */
+    Operand norm;      /* (N, C) the latest RMSNorm's output; done again in backward */
+    Operand hidden;    /* (N, F) the latest activation's output; done again in backward */
     float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
-    float *d_residual, *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up;
+    Operand d_logits;  /* (R, V) their gradient, in their place when both are float32 */
+    float *d_residual, *d_norm, *d_qkv, *d_attn_out;
+    Operand d_up;
     float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
     float *memory;
-    size_t count;
 } Activations;
 
 /* How a parameter starts, and which models have it. */
-enum { INIT_NONE, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
+enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
 enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
 
-/* Every parameter there is; the letters of a shape are the sizes at the top of this file (see tensor_size). Memory order, initial values, decay (matrices only), checkpoint names and all printing
-   come from here. Adjacent q, k, v and gate, up are multiplied as one matrix. */
+/* Every parameter there is; the letters of a shape are the sizes at the top of this file (see tensor_size). Memory
+   order, initial values, decay (matrices only), checkpoint names and all printing come from here. Adjacent q, k, v and
+   gate, up are multiplied as one matrix. */
 static const TensorRow weight_rows[] = {
     {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
     {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
@@ -312,28 +351,32 @@ static const TensorRow weight_rows[] = {
     {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
 };
 
+/* How an activation is stored, and up to which --recompute (none, attention, block) every layer has its own. */
+enum { FLOATS, OPERAND };
+enum { KEPT_BY_NONE, KEPT_BY_ATTENTION, KEPT_BY_BLOCK, IF_BF16 };
+
 static const TensorRow activation_rows[] = {
-    {"layers.%d.input", "NC", offsetof(LayerActivations, input), INIT_NONE, ALWAYS},
-    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), INIT_NONE, ALWAYS},
-    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), INIT_NONE, ALWAYS},
-    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), INIT_NONE, ALWAYS},
-    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), INIT_NONE, ALWAYS},
-    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), INIT_NONE, ALWAYS},
-    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), INIT_NONE, ALWAYS},
-    {"layers.%d.up", "NU", offsetof(LayerActivations, up), INIT_NONE, ALWAYS},
-    {"output", "NC", offsetof(Activations, output), INIT_NONE, ALWAYS},
-    {"final_rstd", "N", offsetof(Activations, final_rstd), INIT_NONE, ALWAYS},
-    {"losses", "N", offsetof(Activations, losses), INIT_NONE, ALWAYS},
-    {"norm", "NC", offsetof(Activations, norm), INIT_NONE, ALWAYS},
-    {"hidden", "NF", offsetof(Activations, hidden), INIT_NONE, ALWAYS},
-    {"logits", "RV", offsetof(Activations, logits), INIT_NONE, ALWAYS},
-    {"d_residual", "NC", offsetof(Activations, d_residual), INIT_NONE, ALWAYS},
-    {"d_norm", "NC", offsetof(Activations, d_norm), INIT_NONE, ALWAYS},
-    {"d_qkv", "N3A", offsetof(Activations, d_qkv), INIT_NONE, ALWAYS},
-    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), INIT_NONE, ALWAYS},
-    {"d_hidden", "NF", offsetof(Activations, d_hidden), INIT_NONE, ALWAYS},
-    {"d_up", "NU", offsetof(Activations, d_up), INIT_NONE, ALWAYS},
-    {"norm_partial", "PC", offsetof(Activations, norm_partial), INIT_NONE, ALWAYS},
+    {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, KEPT_BY_BLOCK},
+    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), FLOATS, KEPT_BY_NONE},
+    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), FLOATS, KEPT_BY_NONE},
+    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), FLOATS, KEPT_BY_NONE},
+    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS, KEPT_BY_NONE},
+    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS, KEPT_BY_ATTENTION},
+    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS, KEPT_BY_ATTENTION},
+    {"layers.%d.up", "NU", offsetof(LayerActivations, up), OPERAND, KEPT_BY_ATTENTION},
+    {"output", "NC", offsetof(Activations, output), FLOATS, KEPT_BY_BLOCK},
+    {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, KEPT_BY_BLOCK},
+    {"losses", "N", offsetof(Activations, losses), FLOATS, KEPT_BY_BLOCK},
+    {"norm", "NC", offsetof(Activations, norm), OPERAND, KEPT_BY_BLOCK},
+    {"hidden", "NF", offsetof(Activations, hidden), OPERAND, KEPT_BY_BLOCK},
+    {"logits", "RV", offsetof(Activations, logits), FLOATS, KEPT_BY_BLOCK},
+    {"d_logits", "RV", offsetof(Activations, d_logits), OPERAND, IF_BF16},
+    {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, KEPT_BY_BLOCK},
+    {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, KEPT_BY_BLOCK},
+    {"d_qkv", "N3A", offsetof(Activations, d_qkv), FLOATS, KEPT_BY_BLOCK},
+    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, KEPT_BY_BLOCK},
+    {"d_up", "NU", offsetof(Activations, d_up), OPERAND, KEPT_BY_BLOCK},
+    {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, KEPT_BY_BLOCK},
 };
 enum {
     WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows,
@@ -345,16 +388,35 @@ typedef struct {
     int batch;              /* B: the most sequences that fit the activations */
     TensorTable parameters; /* what weights, gradients and the optimizer's moments hold, in memory order */
     Weights weights, gradients;
+    Linear *
+        products; /* (4L + 1) the weights as matmul.h reads them: QKV ... MLP_DOWN of each layer, then (V, C) */
     Activations activations;
     float *rope_turn;       /* (T, D/2, 2) cos, sin; with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
 } Model;
 
-/* Rows of logits held at a time, about 32 MiB of them: enough for the products to run at full speed. */
+/* Rows of logits held at a time, about 128 MiB of them: each slice adds to the whole gradient of the output matrix, so
+   few slices save memory traffic. */
 static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
-    int64_t rows = (int64_t)(1 << 23) / config->vocab_size / 64 * 64;
+    int64_t rows = (int64_t)(1 << 25) / config->vocab_size / 64 * 64;
     rows = rows < 64 ? 64 : rows;
     return rows < N ? rows : N;
+}
+
+/* TENSOR_... of a row of either table. */
+static int weight_flags(const ModelConfig *c, const TensorRow *row) {
+    const bool there = row->when == ALWAYS ||
+                       (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
+                       (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
+    return there ? TENSOR_FLOATS : TENSOR_ABSENT;
+}
+
+static int activation_flags(const ModelConfig *c, const TensorRow *row) {
+    if (row->when == IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
+    const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
+                        : c->dtype == DTYPE_BF16 ? TENSOR_OPERAND | TENSOR_BF16
+                                                 : TENSOR_OPERAND;
+    return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
 }
 
 /* The TensorSize of both tables; the context is a Model with its config and batch. */
@@ -364,9 +426,8 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
     const int64_t N = (int64_t)model->batch * c->seq_len;
     switch (letter) {
     case 0:
-        return row->only_if == ALWAYS ||
-               (row->only_if == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-               (row->only_if == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
+        return row >= weight_rows && row < weight_rows + WEIGHT_ROWS ? weight_flags(c, row)
+                                                                     : activation_flags(c, row);
     case 'V': return c->vocab_size;
     case 'C': return c->embd;
     case 'A': return (int64_t)c->heads * c->head_dim;
@@ -388,7 +449,7 @@ static TensorTable activations_plan(const Model *model) {
 static Weights weights_create(const Model *model) {
     Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
     w.count = model->parameters.floats;
-    w.memory = check_malloc(w.count * sizeof(float));
+    w.memory = machine_allocate(w.count * sizeof(float));
     tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
     return w;
 }
@@ -396,10 +457,67 @@ static Weights weights_create(const Model *model) {
 static Activations activations_create(const Model *model) {
     Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
     TensorTable table = activations_plan(model);
-    a.memory = check_malloc(table.floats * sizeof(float));
+    a.memory = machine_allocate(table.floats * sizeof(float));
     tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
+    if (!a.d_logits.data) a.d_logits = operand_floats(a.logits);
     tensors_free(&table);
     return a;
+}
+
+static int product_count(const Model *model) { return model->config.layers * LAYER_PRODUCTS + 1; }
+static const Linear *layer_products(const Model *model, int l) {
+    return model->products + l * LAYER_PRODUCTS;
+}
+static const Linear *output_product(const Model *model) {
+    return layer_products(model, model->config.layers);
+}
+
+/* The matrices that products multiply with; their values come with the weights. */
+static Linear *products_plan(const ModelConfig *c) {
+    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
+    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const MatmulPrecision precision = c->dtype == DTYPE_BF16 ? MATMUL_BF16 : MATMUL_FP32;
+    Linear *products = check_malloc((size_t)(c->layers * LAYER_PRODUCTS + 1) * sizeof *products),
+           *w = products;
+    for (int l = 0; l < c->layers; l++, w += LAYER_PRODUCTS) {
+        w[QKV] = (Linear){.C = C, .OC = 3 * A, .precision = precision};
+        w[ATTENTION_OUT] = (Linear){.C = A, .OC = C, .precision = precision};
+        w[MLP_UP] = (Linear){.C = C, .OC = U, .precision = precision};
+        w[MLP_DOWN] = (Linear){.C = F, .OC = C, .precision = precision};
+    }
+    *w = (Linear){.C = C, .OC = c->vocab_size, .precision = precision};
+    return products;
+}
+
+static void products_point(Model *model) {
+    Linear *w = model->products;
+    for (int l = 0; l < model->config.layers; l++, w += LAYER_PRODUCTS) {
+        const LayerWeights *weights = &model->weights.layers[l];
+        w[QKV].values = weights->q;
+        w[ATTENTION_OUT].values = weights->o;
+        w[MLP_UP].values = weights->gate ? weights->gate : weights->up;
+        w[MLP_DOWN].values = weights->down;
+    }
+    w->values = model->weights.embed;
+}
+
+/* To be called after every change of the weights: products in bfloat16 read copies of them, packed. */
+void model_weights_changed(Model *model) {
+    if (device_on()) return;
+    profile(PROFILE_PACK);
+    for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++)
+        linear_pack(&model->products[i]);
+    profile(PROFILE_OTHER);
+}
+
+/* Bytes of those copies. */
+int64_t model_packed_bytes(const Model *model) {
+    int64_t bytes = 0;
+    for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++) {
+        const Linear *w = &model->products[i];
+        bytes += linear_packed_bytes(w->C, w->OC, w->precision);
+    }
+    return bytes;
 }
 
 /* Angles of rope, or the fixed sinusoidal positions (Vaswani et al. 2017), each in double and rounded once. */
@@ -428,6 +546,7 @@ static void positions_create(Model *model) {
 Model model_plan(const ModelConfig *config, int B) {
     Model model = {.config = *config, .batch = B};
     model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, config->layers, tensor_size, &model);
+    model.products = products_plan(config);
     return model;
 }
 
@@ -456,7 +575,7 @@ static DeviceModel device_model(const Model *model) {
                          .activation = c->activation,
                          .laser = c->attn != 0,
                          .sequence_shift = c->laser_shift != 0,
-                         .bf16 = c->dtype != 0,
+                         .bf16 = c->dtype == DTYPE_BF16,
                          .embed = w->layers ? w->embed - w->memory : 0,
                          .position = w->position ? w->position - w->memory : -1,
                          .final_norm = w->layers ? w->final_norm - w->memory : 0,
@@ -472,6 +591,7 @@ void model_allocate(Model *model) {
     positions_create(model);
     if (!device_on()) {
         model->activations = activations_create(model);
+        products_point(model);
         return;
     }
     DeviceModel description =
@@ -484,9 +604,10 @@ void model_allocate(Model *model) {
 void model_free(Model *model) {
     device_close();
     if (device_on()) free(model->activations.logits);
+    for (int i = 0; i < product_count(model); i++) linear_free(&model->products[i]);
     void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
                       model->gradients.layers, model->activations.memory, model->activations.layers,
-                      model->rope_turn,        model->fixed_positions};
+                      model->rope_turn,        model->fixed_positions,    model->products};
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
     tensors_free(&model->parameters);
 }
@@ -503,6 +624,7 @@ void model_init(Model *model, uint64_t seed) {
             x[j] = t->row->kind == INIT_ONES ? 1.0f
                                              : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
     }
+    model_weights_changed(model);
 }
 
 /* Parameters that take part in a matrix product, the tied embedding once: N of the convention 6N + 12LCT. */
@@ -521,6 +643,23 @@ double model_flops_per_token(const Model *model) {
            12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
 }
 
+/* Operations of a part in a micro-step, forward and backward, 0 where they are not what takes its time; of attention as
+   many as causality leaves. */
+double model_part_operations(const Model *model, ProfilePart part) {
+    const ModelConfig *c = &model->config;
+    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
+    const double U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
+    switch (part) {
+    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
+    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_PROJECTION: return 6 * N * L * A * C;
+    case PROFILE_MLP_UP: return 6 * N * L * C * U;
+    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
+    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
+    default: return 0;
+    }
+}
+
 /* ======================================================================== 3. forward, loss and backward ==== */
 
 static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
@@ -534,11 +673,57 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
         .out_strides = {A * T, A, c->head_dim},
         .kind = c->attn ? ATTENTION_LASER : ATTENTION_STANDARD,
         .shift = c->laser_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL,
-        .precision = c->dtype ? ATTENTION_BF16 : ATTENTION_FP32,
+        .precision = c->dtype == DTYPE_BF16 ? ATTENTION_BF16 : ATTENTION_FP32,
     };
 }
 
-/* tokens (B, T) -> activations.output (N, C), the residual stream after the last block.
+/* The two halves of a block. Each computes what backward needs of it and, unless out is NULL, its output (N, C); so
+   that backward can do them again, to the same bits, for what --recompute did not keep. */
+
+/* out = input + attention(rmsnorm(input)) . o^T */
+static void attention_block(Model *model, int l, int B, int T, float *out) {
+    const ModelConfig *c = &model->config;
+    const Linear *w = layer_products(model, l);
+    const LayerActivations *a = &model->activations.layers[l];
+    const Operand norm = model->activations.norm;
+    const AttentionShape shape = attention_shape(c, B, T);
+    const int A = c->heads * c->head_dim;
+    const int64_t N = (int64_t)B * T;
+
+    profile(PROFILE_NORM);
+    rmsnorm_forward(norm, a->attn_rstd, a->input, model->weights.layers[l].attn_norm, N, c->embd);
+    profile(PROFILE_QKV);
+    linear_forward((MatmulOutput){.out = operand_floats(a->qkv)}, norm, &w[QKV], N);
+    profile(PROFILE_ROPE);
+    if (model->rope_turn) rope_rotate(a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
+    profile(PROFILE_ATTENTION);
+    attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    if (!out) return;
+    profile(PROFILE_PROJECTION);
+    linear_forward((MatmulOutput){.out = operand_floats(out), .addend = a->input},
+                   operand_floats(a->attn_out), &w[ATTENTION_OUT], N);
+}
+
+/* out = mlp_input + activation(rmsnorm(mlp_input) . up^T) . down^T */
+static void mlp_block(Model *model, int l, int64_t N, float *out) {
+    const ModelConfig *c = &model->config;
+    const Linear *w = layer_products(model, l);
+    const LayerActivations *a = &model->activations.layers[l];
+    const Operand norm = model->activations.norm, hidden = model->activations.hidden;
+
+    profile(PROFILE_NORM);
+    rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, model->weights.layers[l].mlp_norm, N, c->embd);
+    profile(PROFILE_MLP_UP);
+    linear_forward((MatmulOutput){.out = a->up}, norm, &w[MLP_UP], N);
+    if (!out) return;
+    profile(PROFILE_ACTIVATION);
+    activation_forward(hidden, a->up, N, c->mlp_hidden, c->activation);
+    profile(PROFILE_MLP_DOWN);
+    linear_forward((MatmulOutput){.out = operand_floats(out), .addend = a->mlp_input}, hidden, &w[MLP_DOWN],
+                   N);
+}
+
+/* tokens (B, T) -> activations.output (N, C), the residual stream after the last block, and its norm.
    T may be shorter than the model's, B smaller than its batch. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
@@ -546,44 +731,20 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
         return;
     }
     const ModelConfig *c = &model->config;
-    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
-    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
     const int64_t N = (int64_t)B * T;
-    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
-    const AttentionShape shape = attention_shape(c, B, T);
     const Weights *weights = &model->weights;
     Activations *acts = &model->activations;
 
-    const float *position = weights->position ? weights->position : model->fixed_positions;
     profile(PROFILE_EMBEDDING);
-    embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, C);
+    const float *position = weights->position ? weights->position : model->fixed_positions;
+    embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, c->embd);
     for (int l = 0; l < c->layers; l++) {
-        const LayerWeights *w = &weights->layers[l];
-        LayerActivations *a = &acts->layers[l];
-        float *next_input = l + 1 < c->layers ? acts->layers[l + 1].input : acts->output;
-
-        profile(PROFILE_NORM);
-        rmsnorm_forward(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
-        profile(PROFILE_QKV);
-        matmul_forward(a->qkv, NULL, acts->norm, w->q, N, C, 3 * A, precision);
-        profile(PROFILE_ROPE);
-        if (model->rope_turn) rope_rotate(a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
-        profile(PROFILE_ATTENTION);
-        attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
-        profile(PROFILE_PROJECTION);
-        matmul_forward(a->mlp_input, a->input, a->attn_out, w->o, N, A, C, precision);
-
-        profile(PROFILE_NORM);
-        rmsnorm_forward(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
-        profile(PROFILE_MLP_UP);
-        matmul_forward(a->up, NULL, acts->norm, w->gate ? w->gate : w->up, N, C, U, precision);
-        profile(PROFILE_ACTIVATION);
-        activation_forward(acts->hidden, a->up, N, F, c->activation);
-        profile(PROFILE_MLP_DOWN);
-        matmul_forward(next_input, a->mlp_input, acts->hidden, w->down, N, F, C, precision);
+        attention_block(model, l, B, T, acts->layers[l].mlp_input);
+        mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
     profile(PROFILE_NORM);
-    rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, C);
+    rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
+    profile(PROFILE_OTHER);
 }
 
 /* After model_forward: the sum of the losses of the N tokens. Logits (N, V) never exist whole: a slice of rows is
@@ -593,105 +754,122 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     if (device_on()) return device_loss(targets, N, gradient_scale);
     const ModelConfig *c = &model->config;
     const int C = c->embd, V = c->vocab_size;
-    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
+    const Linear *w = output_product(model);
     Activations *acts = &model->activations;
     const int64_t slice = loss_slice_rows(c, N);
     double sum = 0;
     for (int64_t begin = 0; begin < N; begin += slice) {
         int64_t rows = begin + slice < N ? slice : N - begin;
-        const float *norm = acts->norm + begin * C;
+        const Operand norm = operand_from(acts->norm, begin * C);
         profile(PROFILE_LOGITS);
-        matmul_forward(acts->logits, NULL, norm, model->weights.embed, rows, C, V, precision);
+        linear_forward((MatmulOutput){.out = operand_floats(acts->logits)}, norm, w, rows);
         profile(PROFILE_CROSS_ENTROPY);
-        cross_entropy_forward_backward(acts->losses + begin, acts->logits, targets + begin, gradient_scale,
-                                       rows, V);
+        cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, targets + begin,
+                                       gradient_scale, rows, V);
         if (gradient_scale == 0) continue;
         profile(PROFILE_LOGITS);
-        matmul_backward_input(acts->d_norm + begin * C, NULL, acts->logits, model->weights.embed, rows, C, V,
-                              precision);
-        profile(PROFILE_LOGITS);
-        matmul_backward_weight(model->gradients.embed, acts->logits, norm, rows, C, V, precision);
+        const MatmulOutput d_norm = {.out = operand_floats(acts->d_norm + begin * C)};
+        linear_backward_input(d_norm, acts->d_logits, w, rows);
+        linear_backward_weight(model->gradients.embed, acts->d_logits, norm, w, rows);
     }
+    profile(PROFILE_OTHER);
     for (int64_t n = 0; n < N; n++) sum += acts->losses[n];
     return sum;
 }
 
-/* After model_loss: adds the gradients of all parameters to model->gradients. The lines are those of
-   model_forward in reverse, each quoted where its backward stands. */
+/* d_residual (N, C): from the gradient of the block's output to that of mlp_input; the lines of mlp_block in reverse,
+   each quoted where its backward stands. Gradients of weights are added to `g`. */
+static void mlp_block_backward(Model *model, int l, int64_t N) {
+    const ModelConfig *c = &model->config;
+    const Linear *w = layer_products(model, l);
+    const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
+    const LayerActivations *a = &model->activations.layers[l];
+    Activations *acts = &model->activations;
+    const Operand d_out = operand_floats(acts->d_residual);
+
+    /* out = mlp_input + hidden . down^T,  hidden = activation(up) */
+    profile(PROFILE_MLP_DOWN);
+    ActivationBackward activation = {acts->d_up, acts->hidden, a->up, c->mlp_hidden, c->activation};
+    linear_backward_input((MatmulOutput){.finish = activation_backward, .context = &activation}, d_out,
+                          &w[MLP_DOWN], N);
+    linear_backward_weight(g->down, d_out, acts->hidden, &w[MLP_DOWN], N);
+    /* up = norm . up^T */
+    profile(PROFILE_NORM);
+    rmsnorm_again(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, c->embd);
+    profile(PROFILE_MLP_UP);
+    linear_backward_weight(g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w[MLP_UP], N);
+    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, acts->d_up, &w[MLP_UP], N);
+    /* norm = rmsnorm(mlp_input) * mlp_norm */
+    profile(PROFILE_NORM);
+    rmsnorm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
+                     a->mlp_rstd, weights->mlp_norm, N, c->embd);
+}
+
+/* The same for attention_block: d_residual from the gradient of mlp_input to that of input. */
+static void attention_block_backward(Model *model, int l, int B, int T) {
+    const ModelConfig *c = &model->config;
+    const Linear *w = layer_products(model, l);
+    const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
+    const LayerActivations *a = &model->activations.layers[l];
+    Activations *acts = &model->activations;
+    const AttentionShape shape = attention_shape(c, B, T);
+    const int A = c->heads * c->head_dim;
+    const int64_t N = (int64_t)B * T;
+    const Operand d_out = operand_floats(acts->d_residual), d_qkv = operand_floats(acts->d_qkv);
+
+    /* out = input + attn_out . o^T */
+    profile(PROFILE_PROJECTION);
+    linear_backward_weight(g->o, d_out, operand_floats(a->attn_out), &w[ATTENTION_OUT], N);
+    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_attn_out)}, d_out, &w[ATTENTION_OUT],
+                          N);
+    /* attn_out = attention(q, k, v) */
+    profile(PROFILE_ATTENTION);
+    attention_backward(acts->d_qkv, acts->d_qkv + A, acts->d_qkv + 2 * A, acts->d_attn_out, a->qkv,
+                       a->qkv + A, a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
+    /* q, k = rope(q, k) */
+    profile(PROFILE_ROPE);
+    if (model->rope_turn) rope_rotate(acts->d_qkv, model->rope_turn, -1, N, T, c->heads, c->head_dim);
+    /* qkv = norm . q^T */
+    profile(PROFILE_NORM);
+    rmsnorm_again(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
+    profile(PROFILE_QKV);
+    linear_backward_weight(g->q, d_qkv, acts->norm, &w[QKV], N);
+    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, d_qkv, &w[QKV], N);
+    /* norm = rmsnorm(input) * attn_norm */
+    profile(PROFILE_NORM);
+    rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
+                     weights->attn_norm, N, c->embd);
+}
+
+/* After model_loss: adds the gradients of all parameters to model->gradients. */
 void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_backward(B, T);
         return;
     }
     const ModelConfig *c = &model->config;
-    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
-    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
     const int64_t N = (int64_t)B * T;
-    const MatmulPrecision precision = c->dtype ? MATMUL_BF16 : MATMUL_FP32;
-    const AttentionShape shape = attention_shape(c, B, T);
-    const Weights *weights = &model->weights, *gradients = &model->gradients;
+    const Weights *gradients = &model->gradients;
     Activations *acts = &model->activations;
-    float *d_residual = acts->d_residual;
 
-    memset(d_residual, 0, (size_t)(N * C) * sizeof *d_residual);
-    /* norm = rmsnorm(output) * final_norm */
     profile(PROFILE_NORM);
-    rmsnorm_backward(d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
-                     acts->final_rstd, weights->final_norm, N, C);
+    memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
+    /* norm = rmsnorm(output) * final_norm */
+    rmsnorm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
+                     acts->final_rstd, model->weights.final_norm, N, c->embd);
     for (int l = c->layers - 1; l >= 0; l--) {
-        const LayerWeights *w = &weights->layers[l], *g = &gradients->layers[l];
-        const LayerActivations *a = &acts->layers[l];
-
-        /* next_input = mlp_input + hidden . down^T */
-        profile(PROFILE_ACTIVATION);
-        activation_forward(acts->hidden, a->up, N, F, c->activation);
-        profile(PROFILE_MLP_DOWN);
-        matmul_backward_weight(g->down, d_residual, acts->hidden, N, F, C, precision);
-        profile(PROFILE_MLP_DOWN);
-        matmul_backward_input(acts->d_hidden, NULL, d_residual, w->down, N, F, C, precision);
-        /* hidden = activation(up) */
-        profile(PROFILE_ACTIVATION);
-        activation_backward(acts->d_up, acts->d_hidden, a->up, N, F, c->activation);
-        /* up = norm . up^T */
-        profile(PROFILE_NORM);
-        rmsnorm_again(acts->norm, a->mlp_rstd, a->mlp_input, w->mlp_norm, N, C);
-        profile(PROFILE_MLP_UP);
-        matmul_backward_weight(w->gate ? g->gate : g->up, acts->d_up, acts->norm, N, C, U, precision);
-        profile(PROFILE_MLP_UP);
-        matmul_backward_input(acts->d_norm, NULL, acts->d_up, w->gate ? w->gate : w->up, N, C, U, precision);
-        /* norm = rmsnorm(mlp_input) * mlp_norm */
-        profile(PROFILE_NORM);
-        rmsnorm_backward(d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input, a->mlp_rstd,
-                         w->mlp_norm, N, C);
-
-        /* mlp_input = input + attn_out . o^T */
-        profile(PROFILE_PROJECTION);
-        matmul_backward_weight(g->o, d_residual, a->attn_out, N, A, C, precision);
-        profile(PROFILE_PROJECTION);
-        matmul_backward_input(acts->d_attn_out, NULL, d_residual, w->o, N, A, C, precision);
-        /* attn_out = attention(q, k, v) */
-        profile(PROFILE_ATTENTION);
-        attention_backward(acts->d_qkv, acts->d_qkv + A, acts->d_qkv + 2 * A, acts->d_attn_out, a->qkv,
-                           a->qkv + A, a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
-        /* q, k = rope(q, k) */
-        profile(PROFILE_ROPE);
-        if (model->rope_turn) rope_rotate(acts->d_qkv, model->rope_turn, -1, N, T, c->heads, c->head_dim);
-        /* qkv = norm . q^T */
-        profile(PROFILE_NORM);
-        rmsnorm_again(acts->norm, a->attn_rstd, a->input, w->attn_norm, N, C);
-        profile(PROFILE_QKV);
-        matmul_backward_weight(g->q, acts->d_qkv, acts->norm, N, C, 3 * A, precision);
-        profile(PROFILE_QKV);
-        matmul_backward_input(acts->d_norm, NULL, acts->d_qkv, w->q, N, C, 3 * A, precision);
-        /* norm = rmsnorm(input) * attn_norm */
-        profile(PROFILE_NORM);
-        rmsnorm_backward(d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
-                         w->attn_norm, N, C);
-        parallel_final((size_t)(g->attn_norm - gradients->memory)); /* see parallel.h */
+        const bool again = c->recompute == RECOMPUTE_BLOCK;
+        if (c->recompute != RECOMPUTE_NONE)
+            attention_block(model, l, B, T, again ? acts->layers[l].mlp_input : NULL);
+        if (again) mlp_block(model, l, N, NULL);
+        mlp_block_backward(model, l, N);
+        attention_block_backward(model, l, B, T);
+        parallel_final((size_t)(gradients->layers[l].attn_norm - gradients->memory)); /* see parallel.h */
     }
     /* layers[0].input = embed[token] + position */
     profile(PROFILE_EMBEDDING);
-    embedding_backward(gradients->embed, gradients->position, d_residual, tokens, N, T, C);
+    embedding_backward(gradients->embed, gradients->position, acts->d_residual, tokens, N, T, c->embd);
+    profile(PROFILE_OTHER);
 }
 
 /* ============================================================================================ 4. sampling ==== */
@@ -706,8 +884,9 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     if (device_on())
         device_logits(logits, count - 1);
     else
-        matmul_forward(logits, NULL, model->activations.norm + (int64_t)(count - 1) * c->embd,
-                       model->weights.embed, 1, c->embd, c->vocab_size, c->dtype ? MATMUL_BF16 : MATMUL_FP32);
+        linear_forward((MatmulOutput){.out = operand_floats(logits)},
+                       operand_from(model->activations.norm, (int64_t)(count - 1) * c->embd),
+                       output_product(model), 1);
     int best = 0;
     double sum = 0, passed = 0;
     for (int v = 1; v < c->vocab_size; v++)
@@ -901,6 +1080,7 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
     }
     parallel_wait();
     if (device_on() && !update_is_on_device()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
+    model_weights_changed(&t->model);
 }
 
 /* Reports what is odd about the loss of the step that `line` tells of. */
@@ -1051,6 +1231,7 @@ void train(Trainer *t) {
 
 int main(int argc, char **argv) {
     machine_wait_asleep(argv);
+    machine_keep_freed_memory();
     parallel_start(&argc, &argv);
     static Options options;
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
@@ -1062,8 +1243,8 @@ int main(int argc, char **argv) {
     device_choose(parallel_rank());
     Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);
-    trainer.peak_flops =
-        device_on() ? device_peak_flops(options.dtype != 0) : machine_peak_flops(options.dtype != 0);
+    trainer.peak_flops = device_on() ? device_peak_flops(options.dtype == DTYPE_BF16)
+                                     : machine_peak_flops(options.dtype == DTYPE_BF16);
     if (options.dry_run) {
         dry_run(&trainer);
     } else {

@@ -16,7 +16,8 @@ typedef struct {
 
 /* Of the activations: what forward keeps of each layer, then its end. The rest is scratch that backward uses again. */
 static bool is_kept(const Tensor *t) {
-    return t->per_layer || strcmp(t->name, "output") == 0 || strcmp(t->name, "losses") == 0;
+    return (t->per_layer && !(t->flags & TENSOR_SHARED)) || strcmp(t->name, "output") == 0 ||
+           strcmp(t->name, "losses") == 0;
 }
 
 /* The first tensor with a NaN or infinity, from the table's begin or, for gradients, from its end: the order in which they
@@ -25,10 +26,14 @@ static NonFinite find_nonfinite(const TensorTable *table, const float *memory, c
     const bool gradients = strcmp(where, "gradients") == 0, activations = strcmp(where, "activations") == 0;
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[gradients ? table->count - 1 - i : i];
-        const float *x = memory + t->offset;
-        if (!memory || (activations && !is_kept(t)) || isfinite(largest_magnitude(x, t->count))) continue;
-        size_t at = first_nonfinite(x, t->count);
-        return (NonFinite){.where = where, .tensor = t, .at = at, .value = x[at]};
+        if (!memory || (activations && !is_kept(t))) continue;
+        float *copy;
+        const float *x = tensor_values(t, memory, &copy);
+        const bool sound = isfinite(largest_magnitude(x, t->count));
+        const size_t at = sound ? 0 : first_nonfinite(x, t->count);
+        const float value = x[at];
+        free(copy);
+        if (!sound) return (NonFinite){.where = where, .tensor = t, .at = at, .value = value};
     }
     return (NonFinite){0};
 }
@@ -45,7 +50,8 @@ static float layer_largest(const TensorTable *table, const float *memory, int la
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[i];
         if (!t->per_layer || t->layer != layer || !strstr(t->name, part)) continue;
-        float x = largest_magnitude(memory + t->offset, t->count);
+        float *copy, x = largest_magnitude(tensor_values(t, memory, &copy), t->count);
+        free(copy);
         if (!(x <= largest)) largest = x; /* a NaN wins, and stays: nothing is below it */
         if (isnan(x)) return x;
     }

@@ -3,6 +3,8 @@
 
    machine_seconds()          monotonic clock
    machine_wait_asleep(argv)  first of all in main: waiting threads sleep
+   machine_allocate(bytes)    zeroed memory for the large pieces
+   machine_keep_freed_memory()   at the start of a program that works in rounds
    machine_cores()            cores this process may run on (its affinity mask), not those the machine has
    machine_cpu_name(buffer)   "AMD EPYC 9575F" as the kernel calls it
    machine_native_bf16()      whether products of bfloat16 are faster here than those of float32
@@ -25,16 +27,48 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #ifdef __linux__
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #endif
+#include "check.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 #if defined(__AVX512BF16__) || defined(__AMX_TILE__)
 #include <immintrin.h>
 #endif
+
+/* Memory in huge pages where the system has them, zeroed by all threads in even parts: on a machine of several memory
+   nodes a page lies near the thread that touches it first. free() releases it; never NULL. */
+static inline void *machine_allocate(size_t bytes) {
+    enum { HUGE_PAGE = 2 << 20 };
+    const size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    char *memory = rounded < bytes ? NULL : aligned_alloc(alignment, rounded ? rounded : alignment);
+    if (!memory)
+        die("cannot allocate %.1f MiB of memory; use a smaller --batch, --seq-len or model",
+            bytes / 1048576.0);
+#if defined __linux__ && defined MADV_HUGEPAGE
+    if (bytes >= HUGE_PAGE) madvise(memory, rounded, MADV_HUGEPAGE);
+#endif
+#pragma omp parallel for schedule(static) if (bytes >= HUGE_PAGE)
+    for (size_t i = 0; i < rounded; i += 4096) memset(memory + i, 0, rounded - i < 4096 ? rounded - i : 4096);
+    return memory;
+}
+
+/* Keeps freed blocks of up to 32 MiB, the work memory of attention among them, instead of giving them back to the system and
+   faulting them in again at the next call. */
+static inline void machine_keep_freed_memory(void) {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
 
 static inline double machine_seconds(void) {
     struct timespec now;

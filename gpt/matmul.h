@@ -99,6 +99,8 @@ typedef struct {
     void *context;
 } MatmulOutput;
 
+enum { MATMUL_TILE = 32 * 32 }; /* the most elements of a tile */
+
 typedef struct MatmulWorkspace MatmulWorkspace;
 typedef struct {
     const float *values; /* (OC, C), the caller's */
@@ -630,14 +632,14 @@ typedef struct {
 static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared, int64_t r, int64_t c,
                                const float *a, int64_t a_step, const float *b, int64_t b_step,
                                MatmulFetch fetch) {
-    enum { MOST_ROWS = MATMUL_TILE_ROWS > MATMUL_MR ? MATMUL_TILE_ROWS : MATMUL_MR };
+    _Static_assert(MATMUL_MR * MATMUL_NR <= MATMUL_TILE && MATMUL_TILE_ROWS * MATMUL_NR <= MATMUL_TILE, "");
     const bool pairs = job->unit == MATMUL_UNIT_PAIR, tiles = MATMUL_TILES && pairs;
     const int64_t row = r * job->a.width, column = c * MATMUL_NR, stride = job->b.count;
     const int rows = (int)matmul_min(job->a.width, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
     float *const floats = job->to.out.is_bf16 ? NULL : job->to.out.data;
     const bool direct = floats && columns == MATMUL_NR && (rows == job->a.width || !tiles);
-    float scratch[MOST_ROWS * MATMUL_NR] __attribute__((aligned(64)));
+    float scratch[MATMUL_TILE] __attribute__((aligned(64)));
     float *out = floats ? floats + row * stride + column : NULL, *to = direct ? out : scratch;
     const float *add = shared->block ? out : job->to.addend ? job->to.addend + row * stride + column : NULL;
     const int64_t to_stride = direct ? stride : MATMUL_NR;

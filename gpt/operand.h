@@ -9,7 +9,11 @@
    operand_floats(x), operand_halves(x)   an Operand over memory of the caller's
    operand_from(x, at)                    the Operand that begins at element `at`
    operand_get(x, i), operand_put(x, i, value)    one element; rounded to nearest, ties to even
-   operand_write(x, at, from, n)          n elements from element `at` on
+   operand_read(to, x, at, n), operand_write(x, at, from, n)    n elements from element `at` on
+   operand_read_tile(to, x, at, stride, rows, columns), operand_write_tile(x, at, stride, from, rows, columns)
+                                          a part of a matrix whose rows are `stride` apart, from and to a small dense one.
+                                          Read all of a tile before writing any: rows often lie a multiple of 4,096 bytes
+                                          apart, and a processor takes a load for one of a store to such a neighbour.
    bf16_from_float, float_from_bf16       one value; infinities stay, a NaN stays a NaN */
 #ifndef GPT_OPERAND_H
 #define GPT_OPERAND_H
@@ -54,9 +58,24 @@ static inline void operand_put(Operand x, int64_t i, float value) {
         ((float *)x.data)[i] = value;
 }
 
-static inline void operand_write(Operand x, int64_t at, const float *from, int64_t n) {
+static inline void operand_read(float *restrict to, Operand x, int64_t at, int64_t n) {
+    const Operand from = operand_from(x, at);
+    for (int64_t i = 0; i < n; i++) to[i] = operand_get(from, i);
+}
+
+static inline void operand_write(Operand x, int64_t at, const float *restrict from, int64_t n) {
     const Operand to = operand_from(x, at);
     for (int64_t i = 0; i < n; i++) operand_put(to, i, from[i]);
+}
+
+static inline void operand_read_tile(float *restrict to, Operand x, int64_t at, int64_t stride, int rows,
+                                     int columns) {
+    for (int i = 0; i < rows; i++) operand_read(to + i * columns, x, at + i * stride, columns);
+}
+
+static inline void operand_write_tile(Operand x, int64_t at, int64_t stride, const float *restrict from,
+                                      int rows, int columns) {
+    for (int i = 0; i < rows; i++) operand_write(x, at + i * stride, from + i * columns, columns);
 }
 
 #endif

@@ -409,6 +409,8 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
 
 enum { ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_SWIGLU };
 enum { POSITION_ROPE, POSITION_SINUSOIDAL, POSITION_LEARNED };
+enum { DTYPE_AUTO, DTYPE_FP32, DTYPE_BF16 };
+enum { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_BLOCK };
 enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_WSD };
 
 typedef struct {
@@ -430,8 +432,8 @@ typedef struct {
     const char *prompt, *out, *resume;
     /* the machine */
     int64_t threads, zero;
-    int dtype, comm_dtype;
-    bool comm_thread;
+    int dtype, recompute, comm_dtype;
+    bool profile, comm_thread;
     bool dry_run;
 } Options;
 
@@ -532,8 +534,14 @@ static const Option train_options[] = {
 
     ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", false,
         "OpenMP threads per rank; 0: all cores"),
-    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "fp32", 0, 0, "fp32|bf16", true,
-        "of the operands of matrix products; sums, norms, softmax and weights are always float32"),
+    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, "auto|fp32|bf16", true,
+        "of the operands of matrix products; sums, norms, softmax and weights are always float32; auto: bf16 "
+        "where the processor multiplies it faster"),
+    ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, "none|attention|block", false,
+        "what backward computes again to save memory: nothing, attention, or all of a block but its input; "
+        "the results stay the same to the bit"),
+    ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", false,
+        "print at the end where the time went, by part of the model"),
     ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
         "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the result is "
         "the "

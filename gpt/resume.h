@@ -9,7 +9,7 @@
    save_continue(t, wait)     brings a save in flight nearer its end; with `wait`, to it. Called between steps
    find_checkpoint(t, folder) what --resume asks for; "" when the run starts from its beginning
    load_checkpoint(t, folder) weights, moments, counters
-   model_load(folder, B)      a checkpoint's model alone, for tools
+   model_load(folder, B, dtype)   a checkpoint's model alone, for tools
    Every rank calls each of these.
 
    Saving beside the training: the weights and moments are copied, which takes milliseconds, and a thread of low priority writes
@@ -45,12 +45,13 @@ static NamedTensor *named_tensors(const Model *model, const float *memory) {
     return tensors;
 }
 
-static bool weights_read(const Model *model, const char *folder, char *error) {
+static bool weights_read(Model *model, const char *folder, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     NamedTensor *tensors = named_tensors(model, model->weights.memory);
     bool ok = checkpoint_join(path, folder, "model.safetensors", error) &&
               safetensors_read(path, tensors, model->parameters.count, error);
     free(tensors);
+    if (ok) model_weights_changed(model);
     return ok;
 }
 
@@ -109,8 +110,8 @@ static cJSON *model_config_to_json(const ModelConfig *config) {
 }
 
 /* A model with the weights of a checkpoint folder and room for B sequences; dies with what is wrong. */
-Model model_load(const char *folder, int B) {
-    ModelConfig config = {0};
+Model model_load(const char *folder, int B, int dtype) {
+    ModelConfig config = {.dtype = dtype};
     char error[CHECKPOINT_ERROR_SIZE];
     cJSON *json = read_json(folder, "config.json");
     for (int i = 0; i < CONFIG_KEYS; i++) {

@@ -37,6 +37,7 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
                      (int)o->head_dim);
     if (o->warmup > o->steps)
         options_fail(set, "--warmup=%lld exceeds --steps=%lld", (long long)o->warmup, (long long)o->steps);
+    if (o->dtype == DTYPE_AUTO) o->dtype = device_on() || machine_native_bf16() ? DTYPE_BF16 : DTYPE_FP32;
     int64_t micro = o->batch * o->seq_len * parallel_ranks();
     if (o->total_batch == 0) o->total_batch = micro;
     if (o->total_batch % micro)
@@ -67,7 +68,8 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
                          .laser_shift = o->laser_shift,
                          .activation = o->activation,
                          .position = o->position,
-                         .dtype = o->dtype};
+                         .dtype = o->dtype,
+                         .recompute = o->recompute};
 }
 
 /* The trainer that the options describe: open_data, trainer_allocate and open_run make it ready to run. */
@@ -118,7 +120,7 @@ void print_configuration(const Trainer *t) {
            (long long)o->seq_len);
     printf("run        %lld steps, %s tokens, seed %lld, %s\n", (long long)o->steps,
            units((double)(o->steps * tokens_per_step(t)), a), (long long)o->seed,
-           o->dtype ? "bf16 operands" : "float32");
+           o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
     printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
            options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup, o->clip);
     if (machine_threads() > machine_cores())
@@ -135,7 +137,14 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     size_t copy = with_copy ? saver_copy_floats(t) : 0;
     if (device_on()) table.floats = 0, table.count = 0; /* they are on the GPU */
     size_t buffers = parallel_buffer_floats(&t->buckets, t->options->comm_dtype);
-    for (int i = 0; i < table.count; i++) kept += table.tensors[i].per_layer ? table.tensors[i].count : 0;
+    for (int i = 0; i < table.count; i++)
+        if (table.tensors[i].per_layer && !(table.tensors[i].flags & TENSOR_SHARED))
+            kept += table.tensors[i].floats;
+    const AttentionShape shape = attention_shape(&t->model.config, t->model.batch, t->model.config.seq_len);
+    const size_t packed = device_on() ? 0 : (size_t)model_packed_bytes(&t->model) / sizeof(float);
+    const size_t work = device_on() ? 0
+                                    : attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED +
+                                          (size_t)machine_threads() * MATMUL_OWN;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
         snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",
@@ -150,7 +159,9 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
                       {"gradients of other ranks on their way", buffers},
                       {"activations kept for backward", kept},
                       {"activations and gradients in work", table.floats - kept},
-                      {"all", 2 * weights + moments + copy + buffers + table.floats}};
+                      {"weights packed in bf16", packed},
+                      {"work of products and attention", work},
+                      {"all", 2 * weights + moments + copy + buffers + table.floats + packed + work}};
     const int count = sizeof categories / sizeof *categories;
     if (print) printf("\nmemory\n");
     for (int i = 0; i < count && print; i++)
@@ -163,6 +174,13 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     }
     tensors_free(&table);
     return (int64_t)categories[count - 1].floats * 4;
+}
+
+/* Where the time went since profile_reset, in which `micro_steps` micro-steps were done. */
+void print_profile(const Trainer *t, double micro_steps) {
+    double operations[PROFILE_PARTS];
+    for (int i = 0; i < PROFILE_PARTS; i++) operations[i] = micro_steps * model_part_operations(&t->model, i);
+    profile_print(operations, t->peak_flops);
 }
 
 void trainer_allocate(Trainer *t) {
@@ -179,8 +197,8 @@ void trainer_allocate(Trainer *t) {
     parallel_open(&t->buckets, t->options->comm_dtype, t->options->comm_thread);
     if (!t->options->comm_thread) profile_between = parallel_progress;
     log_several_ranks = parallel_ranks() > 1;
-    t->mean = check_malloc(owned);
-    t->square = check_malloc(owned);
+    t->mean = machine_allocate(owned);
+    t->square = machine_allocate(owned);
     t->saver = saver_create(t, with_copy);
     const size_t tokens = (size_t)t->model.batch * (size_t)t->model.config.seq_len * sizeof *t->inputs;
     t->inputs = check_malloc(tokens);
@@ -213,7 +231,7 @@ void dry_run(Trainer *t) {
         t->targets[i] =
             (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
     }
-    double micro = INFINITY, start, loss = 0, flops[PROFILE_PARTS] = {0};
+    double micro = INFINITY, start, loss = 0;
     for (int repeat = 0; repeat < 2; repeat++) {
         profile_reset();
         start = machine_seconds();
@@ -236,7 +254,7 @@ void dry_run(Trainer *t) {
            100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
            t->peak_flops / 1e9);
     printf("a step would take %s (%.2f s), the run %s\n", step_text, step, run_text);
-    profile_print(flops, t->peak_flops);
+    print_profile(t, 1);
     printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
 }
 

@@ -7,10 +7,12 @@
 
    %d stands for the layer: there is one such tensor in each, and the field is of the layer's struct, else of the
    model's. What a letter means is up to the caller's `size` function; '3' triples the size after it. Rows of one
-   layer lie together, in the order of the table, so neighbours in the table are neighbours in memory.
+   layer lie together, in the order of the table, so neighbours in the table are neighbours in memory. `size` also tells
+   whether the field is a float pointer or an Operand, and whether all layers share one piece of memory.
 
    TensorTable table = tensors_plan(rows, count, layers, size, context);   free with tensors_free
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
+   tensor_values(tensor, memory, &copy);   floats, whatever the storage
    tensors_print(&table, layers);      one line a row: name, shape, how many, elements
    FloatRange                          a part of that memory; ranges_floats, range_meet, tensor_range */
 #ifndef GPT_TENSORS_H
@@ -22,21 +24,32 @@
 #include <stdio.h>
 #include <string.h>
 #include "check.h"
+#include "operand.h"
 
 typedef struct {
     const char *name, *shape;
-    size_t field; /* offset of the float pointer */
+    size_t field; /* offset of the float pointer or Operand */
     int kind;     /* free for the caller: how a parameter is initialised */
-    int only_if;  /* free for the caller: `size` may leave a row out, see there */
+    int when;     /* free for the caller: `size` may leave a row out, see there */
 } TensorRow;
+
+/* What `size` answers for the letter 0. */
+enum {
+    TENSOR_ABSENT = 0,
+    TENSOR_FLOATS = 1, /* the field is a float pointer */
+    TENSOR_OPERAND = 2,
+    TENSOR_BF16 = 4,  /* with TENSOR_OPERAND: stored as bfloat16 */
+    TENSOR_SHARED = 8 /* all layers use the same memory, one after the other */
+};
 
 typedef struct {
     char name[64];
     int rank;
     int64_t shape[2];
-    size_t offset, count; /* in floats, from the start of the piece of memory */
+    size_t count;          /* elements */
+    size_t offset, floats; /* where it lies in the piece of memory, and how much of it it takes, in floats */
     const TensorRow *row;
-    int layer;
+    int layer, flags; /* TENSOR_... */
     bool per_layer;
 } Tensor;
 
@@ -46,7 +59,7 @@ typedef struct {
     size_t floats; /* of the piece of memory */
 } TensorTable;
 
-/* The size that `letter` stands for; with letter 0: whether the row exists in this model (0 or 1). */
+/* The size that `letter` stands for; with letter 0: TENSOR_... of the row in this model. */
 typedef int64_t TensorSize(const void *context, const TensorRow *row, char letter);
 
 static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size,
@@ -62,12 +75,21 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
         t.count *= (size_t)t.shape[t.rank++];
         factor = 1;
     }
+    t.flags = (int)size(context, row, 0);
+    t.floats = t.flags & TENSOR_BF16 ? (t.count + 1) / 2 : t.count;
     const char *number = strstr(row->name, "%d");
     t.per_layer = number != NULL;
     if (!number)
         snprintf(t.name, sizeof t.name, "%s", row->name);
     else
         snprintf(t.name, sizeof t.name, "%.*s%d%s", (int)(number - row->name), row->name, layer, number + 2);
+    return t;
+}
+
+/* Layer 0's tensor of a row. */
+static inline const Tensor *tensors_first(const TensorTable *table, const TensorRow *row) {
+    const Tensor *t = table->tensors;
+    while (t->row != row) t++;
     return t;
 }
 
@@ -83,7 +105,10 @@ static inline TensorTable tensors_plan(const TensorRow *rows, int row_count, int
                 if (!size(context, &rows[r], 0)) continue;
                 Tensor *t = &table.tensors[table.count++];
                 *t = tensor_make(&rows[r], layer, table.floats, size, context);
-                table.floats += t->count;
+                if (layer > 0 && t->flags & TENSOR_SHARED)
+                    t->offset = tensors_first(&table, &rows[r])->offset;
+                else
+                    table.floats += t->floats;
             }
     }
     return table;
@@ -96,8 +121,22 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[i];
         char *fields = t->per_layer ? (char *)layer_fields + (size_t)t->layer * layer_size : model_fields;
-        *(float **)(fields + t->row->field) = memory + t->offset;
+        if (t->flags & TENSOR_OPERAND)
+            *(Operand *)(fields + t->row->field) =
+                (Operand){memory + t->offset, (t->flags & TENSOR_BF16) != 0};
+        else
+            *(float **)(fields + t->row->field) = memory + t->offset;
     }
+}
+
+/* The values of a tensor as floats: in `memory`, or in a copy that the caller frees (*copy, else NULL). */
+static inline const float *tensor_values(const Tensor *t, const float *memory, float **copy) {
+    *copy = NULL;
+    if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
+    const Operand from = {(void *)(memory + t->offset), true};
+    *copy = check_malloc(t->count * sizeof(float));
+    for (size_t i = 0; i < t->count; i++) (*copy)[i] = operand_get(from, (int64_t)i);
+    return *copy;
 }
 
 static inline void tensors_print(const TensorTable *table, int layers) {

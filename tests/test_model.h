@@ -16,7 +16,7 @@ typedef struct {
     int expected_count, B, T;
 } Fixture;
 
-static Fixture fixture_open(const char *name) {
+static Fixture fixture_open(const char *name, int dtype) {
     char folder[256], path[300], error[CHECKPOINT_ERROR_SIZE];
     snprintf(folder, sizeof folder, "tests/fixtures/%s", name);
     snprintf(path, sizeof path, "%s/expected.safetensors", folder);
@@ -24,7 +24,7 @@ static Fixture fixture_open(const char *name) {
     if (!safetensors_load(path, &f.expected, &f.expected_count, error)) die("%s", error);
     const NamedTensor *inputs = safetensors_find(f.expected, f.expected_count, "inputs");
     f.B = (int)inputs->shape[0], f.T = (int)inputs->shape[1];
-    f.model = model_load(folder, f.B);
+    f.model = model_load(folder, f.B, dtype);
     return f;
 }
 
@@ -68,15 +68,15 @@ static void check_fixture_tensors(const Fixture *f, const char *fixture, const c
 
 static void test_model_matches_pytorch(void) {
     for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
-        Fixture f = fixture_open(fixture_names[i]);
+        Fixture f = fixture_open(fixture_names[i], DTYPE_FP32);
         const ModelConfig *c = &f.model.config;
         const size_t N = (size_t)f.B * (size_t)f.T, V = (size_t)c->vocab_size;
         int32_t inputs[64], targets[64];
         fixture_tokens(&f, "inputs", 0, inputs), fixture_tokens(&f, "targets", 0, targets);
         model_forward(&f.model, inputs, f.B, f.T);
         float *logits = check_malloc(N * V * sizeof *logits);
-        matmul_forward(logits, NULL, f.model.activations.norm, f.model.weights.embed, (int64_t)N, c->embd,
-                       c->vocab_size, MATMUL_FP32);
+        matmul_forward(logits, NULL, f.model.activations.norm.data, f.model.weights.embed, (int64_t)N,
+                       c->embd, c->vocab_size, MATMUL_FP32);
         size_t count;
         double *want = test_to_double(fixture_numbers(&f, "", "logits", &count), N * V);
         CHECK_NMSE(logits, want, N * V, 1e-11, fixture_names[i]);
@@ -94,8 +94,7 @@ static void test_model_matches_pytorch(void) {
 /* --dtype=bf16 rounds operands to 8 bits of mantissa: near PyTorch's float64, and not the same as float32. */
 static void test_bf16_model_is_near_pytorch(void) {
     for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
-        Fixture f = fixture_open(fixture_names[i]);
-        f.model.config.dtype = 1;
+        Fixture f = fixture_open(fixture_names[i], DTYPE_BF16);
         const int64_t N = (int64_t)f.B * f.T;
         int32_t inputs[64], targets[64];
         size_t count;
@@ -112,7 +111,7 @@ static void test_bf16_model_is_near_pytorch(void) {
 
 static void test_ten_steps_match_pytorch(void) {
     for (int i = 0; i < 2; i++) { /* standard, laser */
-        Fixture f = fixture_open(fixture_names[i]);
+        Fixture f = fixture_open(fixture_names[i], DTYPE_FP32);
         Options o;
         OptionSet set;
         parse_options(&o, &set, "--beta1=0.9 --beta2=0.95 --adam-eps=1e-8 --weight-decay=0.1 --clip=1");
@@ -185,7 +184,7 @@ typedef struct {
 static TestRun *test_run_open(const char *data, const char *arguments) {
     TestRun *run = check_malloc(sizeof *run);
     char line[1024];
-    snprintf(line, sizeof line, TINY_MODEL "--data=%s %s", data, arguments);
+    snprintf(line, sizeof line, TINY_MODEL "--dtype=fp32 --data=%s %s", data, arguments);
     parse_options(&run->options, &run->set, line);
     run->trainer = trainer_plan(&run->options, &run->set);
     run->trainer.peak_flops = 1;
@@ -266,15 +265,17 @@ static void test_model_is_causal(void) {
         for (int t = 0; t < T; t++) tokens[t] = t * 5 % TEST_VOCAB;
         for (size_t i = 0; i < model->weights.count; i++) model->weights.memory[i] *= 8;
         model_forward(model, tokens, 1, T);
-        double *before = test_to_double(model->activations.norm, (size_t)(T * C));
+        double *before = test_to_double(((float *)model->activations.norm.data), (size_t)(T * C));
         tokens[T - 1] = 7;
         model_forward(model, tokens, 1, T);
-        CHECK_NMSE(model->activations.norm, before, (size_t)((T - 1) * C), 1e-11,
+        CHECK_NMSE(((float *)model->activations.norm.data), before, (size_t)((T - 1) * C), 1e-11,
                    "rows before the changed token");
-        double changed = test_nmse(model->activations.norm + (T - 1) * C, before + (T - 1) * C, (size_t)C);
+        double changed =
+            test_nmse(((float *)model->activations.norm.data) + (T - 1) * C, before + (T - 1) * C, (size_t)C);
         CHECK(changed > 1e-4, "the row of the changed token moved by %g only", changed);
         model_forward(model, tokens, 1, 5);
-        CHECK_NMSE(model->activations.norm, before, (size_t)(5 * C), 1e-11, "a sequence cut to 5 tokens");
+        CHECK_NMSE(((float *)model->activations.norm.data), before, (size_t)(5 * C), 1e-11,
+                   "a sequence cut to 5 tokens");
         free(before);
         test_run_close(run);
     }
@@ -331,12 +332,13 @@ static void test_same_bits_for_any_threads(void) {
 #ifdef _OPENMP
     const char *data = write_test_data(3000);
     const int threads = omp_get_max_threads();
-    for (int attn = 0; attn < 2; attn++) {
+    static const char *const models[] = {"--warmup=2", "--attn=laser --warmup=2",
+                                         "--attn=laser --dtype=bf16 --warmup=2"};
+    for (int m = 0; m < 3; m++) {
         TestRun *runs[3];
         for (int i = 0; i < 3; i++) {
             omp_set_num_threads(i + 1);
-            runs[i] =
-                test_run_open(data, attn ? "--attn=laser --warmup=2 --steps=9" : "--warmup=2 --steps=9");
+            runs[i] = test_run_open(data, models[m]);
             LogTrain line;
             for (int step = 0; step < 3; step++) train_step(&runs[i]->trainer, &line);
             CHECK(same_weights(runs[0], runs[i]), "1 and %d threads: weights differ by %g", i + 1,
@@ -346,6 +348,34 @@ static void test_same_bits_for_any_threads(void) {
     }
     omp_set_num_threads(threads);
 #endif
+}
+
+/* What --recompute saves in memory costs no bit of the result, and does save memory. */
+static void test_recompute_gives_the_same_bits(void) {
+    static const char *const models[] = {"--dtype=fp32 --attn=laser", "--dtype=bf16 --activation=swiglu",
+                                         "--dtype=bf16 --attn=laser --activation=relu"};
+    static const char *const ways[] = {"none", "attention", "block"};
+    const char *data = write_test_data(3000);
+    for (int m = 0; m < 3; m++) {
+        TestRun *runs[3];
+        for (int way = 0; way < 3; way++) {
+            char arguments[128];
+            LogTrain line;
+            snprintf(arguments, sizeof arguments, "%s --warmup=2 --recompute=%s --layers=3", models[m],
+                     ways[way]);
+            runs[way] = test_run_open(data, arguments);
+            for (int step = 0; step < 4; step++) train_step(&runs[way]->trainer, &line);
+            validate(&runs[way]->trainer);
+            train_step(&runs[way]->trainer, &line);
+            CHECK(same_weights(runs[0], runs[way]), "%s --recompute=%s: weights differ by %g", models[m],
+                  ways[way], weights_distance(runs[0], runs[way]));
+            const int64_t needed = memory_plan(&runs[way]->trainer, false, false);
+            const int64_t before = memory_plan(&runs[way ? way - 1 : 0]->trainer, false, false);
+            CHECK(way == 0 || needed < before, "--recompute=%s needs %lld bytes, --recompute=%s %lld",
+                  ways[way], (long long)needed, ways[way - 1], (long long)before);
+        }
+        for (int way = 0; way < 3; way++) test_run_close(runs[way]);
+    }
 }
 
 static void test_decay_spares_the_norms(void) {
@@ -391,6 +421,7 @@ static void test_training_learns_the_pattern(void) {
     TEST(validation_does_not_disturb_training)                                                               \
     TEST(validation_is_independent_of_batch)                                                                 \
     TEST(same_bits_for_any_threads)                                                                          \
+    TEST(recompute_gives_the_same_bits)                                                                      \
     TEST(decay_spares_the_norms)                                                                             \
     TEST(training_learns_the_pattern)
 

@@ -152,7 +152,7 @@ static void test_checkpoint_is_a_model_folder(void) {
     snprintf(data, sizeof data, "%s", write_test_data(600));
     train_tiny(data, "run", "--attn=laser --activation=swiglu --pos=learned", output, sizeof output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
-    Model model = model_load(folder, 1);
+    Model model = model_load(folder, 1, DTYPE_FP32);
     CHECK(model.config.attn == 1 && model.config.activation == ACTIVATION_SWIGLU &&
               model.config.position == POSITION_LEARNED && model.config.layers == 2 &&
               model.config.head_dim == 6,

@@ -43,7 +43,7 @@ static void layer_rmsnorm_forward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *out = layer_piece(l, NC), *x = layer_piece(l, NC);
-    rmsnorm_forward(out, l->rstd, x, l->weight, LAYER_N, LAYER_C);
+    rmsnorm_forward(operand_floats(out), l->rstd, x, l->weight, LAYER_N, LAYER_C);
     l->bytes = 2.0 * 4 * (double)NC;
 }
 
@@ -66,16 +66,21 @@ static void layer_activation_forward(void *context) {
     Layers *l = context;
     const int64_t NF = (int64_t)LAYER_N * LAYER_F;
     float *hidden = layer_piece(l, NF), *up = layer_piece(l, NF);
-    activation_forward(hidden, up, LAYER_N, LAYER_F, ACTIVATION_GELU);
+    activation_forward(operand_floats(hidden), operand_floats(up), LAYER_N, LAYER_F, ACTIVATION_GELU);
     l->bytes = 2.0 * 4 * (double)NF;
 }
 
 static void layer_activation_backward(void *context) {
     Layers *l = context;
     const int64_t NF = (int64_t)LAYER_N * LAYER_F;
-    float *dup = layer_piece(l, NF), *dhidden = layer_piece(l, NF), *up = layer_piece(l, NF);
-    activation_backward(dup, dhidden, up, LAYER_N, LAYER_F, ACTIVATION_GELU);
-    l->bytes = 3.0 * 4 * (double)NF;
+    float *d_up = layer_piece(l, NF), *d_hidden = layer_piece(l, NF), *up = layer_piece(l, NF);
+    ActivationBackward backward = {operand_floats(d_up), operand_floats(layer_piece(l, NF)),
+                                   operand_floats(up), LAYER_F, ACTIVATION_GELU};
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < LAYER_N; n += 32)
+        for (int64_t f = 0; f < LAYER_F; f += 32)
+            activation_backward(&backward, &(MatmulTile){d_hidden + n * LAYER_F + f, LAYER_F, n, f, 32, 32});
+    l->bytes = 4.0 * 4 * (double)NF;
 }
 
 static void layer_embedding_forward(void *context) {
@@ -98,7 +103,8 @@ static void layer_cross_entropy(void *context) {
     Layers *l = context;
     enum { ROWS = LAYER_N / 32 };
     float *logits = layer_piece(l, (int64_t)ROWS * LAYER_V);
-    cross_entropy_forward_backward(l->losses, logits, l->tokens, 1.0f / ROWS, ROWS, LAYER_V);
+    cross_entropy_forward_backward(l->losses, operand_floats(logits), logits, l->tokens, 1.0f / ROWS, ROWS,
+                                   LAYER_V);
     l->bytes = 2.0 * 4 * ROWS * LAYER_V;
 }
 

@@ -103,23 +103,6 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     return times;
 }
 
-/* Operations of a part in a micro-step, forward and backward, 0 where they are not what takes its time; attention
-   only as many as causality leaves. */
-static double step_part_operations(const Model *model, ProfilePart part) {
-    const ModelConfig *c = &model->config;
-    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
-    const double up = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
-    switch (part) {
-    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
-    case PROFILE_ATTENTION: return 7 * N * L * A * T;
-    case PROFILE_PROJECTION: return 6 * N * L * A * C;
-    case PROFILE_MLP_UP: return 6 * N * L * C * up;
-    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
-    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
-    default: return 0;
-    }
-}
-
 /* Where the time of a micro-step goes: milliseconds, share of the time, share of peak. */
 static void step_report_parts(const char *name, const Model *model, const StepTimes *times) {
     for (int i = 0; i < PROFILE_PARTS; i++) {
@@ -132,7 +115,7 @@ static void step_report_parts(const char *name, const Model *model, const StepTi
             double all = 0;
             for (int j = 0; j < PROFILE_PARTS; j++) all += times->parts[kind][j];
             const double seconds = times->parts[kind][i], share = seconds / all;
-            const double of_peak = step_part_operations(model, i) / (seconds * 1e9 * times->peak);
+            const double of_peak = model_part_operations(model, i) / (seconds * 1e9 * times->peak);
             printf("%10.1f ms %5.1f %%", 1e3 * seconds, 100 * share);
             of_peak > 0 ? printf("%6.1f %%", 100 * of_peak) : printf("%8s", "");
             bench_report(share, "share of time", of_peak, "time/%s/%s/%s", name, kind ? "laser" : "standard",

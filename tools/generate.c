@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
         die("'%s' holds no checkpoint; ./train_gpt writes one at its end, and every N steps with "
             "--save-every=N",
             argv[0]);
-    Model model = model_load(folder, 1);
+    Model model = model_load(folder, 1, DTYPE_FP32);
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     Tokenizer *tokenizer = tokenizer_load(path);
     for (int64_t i = 0; i < options.samples; i++)
