@@ -70,8 +70,8 @@ static void check_same_curve(const Doubles &got, const Doubles &want, double bou
 static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     static const char *const variants[] = {
         "--attn=standard --dtype=bf16", "--attn=laser --dtype=bf16 --total-batch=148",
-        "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned",
-        "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20"};
+        "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned --dtype=fp32",
+        "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32"};
     const std::string data = device_test_data();
     for (int i = 0; i < 4; i++) {
         const Doubles want =
@@ -102,7 +102,7 @@ static void test_cuda_trainer_repeats_and_resumes_bit_for_bit(void) {
 
 /* Six steps on the one, four on the other: as ten on the CPU. */
 static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
-    const std::string data = device_test_data(), arguments = "--attn=laser --save-every=6";
+    const std::string data = device_test_data(), arguments = "--attn=laser --save-every=6 --dtype=fp32";
     const char *const programs[] = {"train_gpt", DEVICE_TRAINER};
     const Doubles want = device_test_run("train_gpt", data, "whole", arguments);
     for (int first = 0; first < 2; first++) {
@@ -119,7 +119,7 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
 #ifdef TEST_MPI
 /* Two ranks, each with half of the sequences: the losses of one. */
 static void test_cuda_trainer_with_two_ranks_matches_one(void) {
-    const std::string data = device_test_data(), arguments = "--attn=laser --total-batch=148";
+    const std::string data = device_test_data(), arguments = "--attn=laser --total-batch=148 --dtype=fp32";
     const Doubles want = device_test_run("train_gpt", data, "one", arguments);
     char output[4000];
     const int code = test_command(output, sizeof output,
