@@ -83,7 +83,8 @@ static const char *mpi_launcher(void) {
 }
 
 #define RANKS_RUN                                                                                            \
-    TINY_MODEL "--total-batch=156 --steps=20 --warmup=3 --val-every=10 --val-tokens=200 --threads=1 "
+    TINY_MODEL                                                                                               \
+        "--dtype=fp32 --total-batch=156 --steps=20 --warmup=3 --val-every=10 --val-tokens=200 --threads=1 "
 
 /* Trains 20 steps of 12 sequences into DATA/NAME on so many ranks; returns the exit code. */
 static int train_ranks(const char *data, const char *name, int ranks, const char *arguments, char *output,
