@@ -41,6 +41,7 @@
 #include "gpt/tokenizer.h"
 #include "gpt/optimizer.h"
 #include "gpt/parallel.h"
+#include "gpt/hosts.h"
 #include "gpt/device.h"
 #include "gpt/checkpoint.h"
 #include "gpt/moments.h"
@@ -1237,9 +1238,7 @@ int main(int argc, char **argv) {
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
                                   train_options, TRAIN_OPTION_COUNT, &options, train_presets);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
-#ifdef _OPENMP
-    if (options.threads > 0) omp_set_num_threads((int)options.threads);
-#endif
+    hosts_settle((int)options.threads);
     device_choose(parallel_rank());
     Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);

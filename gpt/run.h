@@ -101,9 +101,9 @@ void print_configuration(const Trainer *t) {
     for (int i = 0; i < t->model.parameters.count; i++)
         *(t->model.parameters.tensors[i].rank == 2 ? &matrices : &norms) +=
             (double)t->model.parameters.tensors[i].count;
-    printf("machine    %s, %d of %d cores in use, %s%s", machine_cpu_name(cpu), machine_threads(),
-           machine_cores(), machine_isa(), parallel_ranks() > 1 ? "" : "\n");
-    if (parallel_ranks() > 1) printf(", %d ranks\n", parallel_ranks());
+    printf("machine    %s, %d of %d cores in use, %s\n", machine_cpu_name(cpu), machine_threads(),
+           machine_cores(), machine_isa());
+    hosts_print();
     if (device_on()) printf("GPU        %s\n", device_name(gpu));
     printf("model      %s attention%s%s, %s positions, %s\n", o->attn ? "LASER" : "standard",
            o->attn ? ", shift " : "",
@@ -123,10 +123,9 @@ void print_configuration(const Trainer *t) {
            o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
     printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
            options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup, o->clip);
-    if (machine_threads() > machine_cores())
-        warn("%d threads share %d cores; give --threads=%d, or let the launcher bind more cores to a rank "
-             "(mpirun --bind-to none)",
-             machine_threads(), machine_cores(), machine_cores());
+    if (machine_threads() > machine_cores() && !*parallel_host())
+        warn("%d threads share %d cores; give --threads=%d", machine_threads(), machine_cores(),
+             machine_cores());
 }
 
 /* Bytes this rank will take, by category, printed when asked; allocation follows the same tables. */

@@ -245,6 +245,28 @@ static void test_failing_ranks_end_the_job(void) {
     }
 }
 
+/* A launcher that puts all threads of a rank on one core is found out, and the option that mends it named. */
+static void test_bindings_are_shown(void) {
+    char output[16384];
+    const char *launcher = mpi_launcher();
+    if (!launcher) return;
+    if (!strstr(launcher, "--bind-to none")) {
+        test_not_run("binds ranks as Open MPI does");
+        return;
+    }
+    const char *options[] = {"--bind-to core:overload-allowed", "--bind-to none"};
+    for (int i = 0; i < 2; i++) {
+        int code = test_command(output, sizeof output,
+                                "timeout 60 mpirun --allow-run-as-root --oversubscribe %s -np 2 %s/train_gpt "
+                                "--dry-run " TINY_MODEL "--batch=1 --threads=%d",
+                                options[i], test_binaries(), i ? 1 : 3);
+        CHECK(code == 0 && strstr(output, "ranks      2 on 1 host, "), "exit %d: %s", code, output);
+        bool warned = strstr(output, "rank 0 on ") && strstr(output, " has 3 threads on 1 core") &&
+                      strstr(output, "--bind-to none");
+        CHECK(warned == (i == 0), "%s: %s", options[i], output);
+    }
+}
+
 /* Four ranks hold a quarter of the moments each. */
 static void test_moments_are_divided(void) {
     char output[16384];
@@ -271,6 +293,7 @@ static void test_moments_are_divided(void) {
     TEST(ranks_give_the_same_bits)                                                                           \
     TEST(ranks_may_change_on_resuming)                                                                       \
     TEST(failing_ranks_end_the_job)                                                                          \
+    TEST(bindings_are_shown)                                                                                 \
     TEST(moments_are_divided)
 
 #endif
