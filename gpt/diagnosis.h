@@ -119,8 +119,8 @@ static void print_fault(FILE *out, const Trainer *t, const LogTrain *line, const
         line->grad_norm);
     if (first.where)
         fprintf(out, "First not finite: %s, %s, element %zu is %g (micro-step %lld of %lld on rank %d).\n",
-                first.where, first.tensor->name, first.at, (double)first.value, (long long)micro + 1,
-                (long long)t->micro_steps, parallel_rank());
+                first.where, first.tensor->name, first.at, isnan(first.value) ? NAN : (double)first.value,
+                (long long)micro + 1, (long long)t->micro_steps, parallel_rank());
     else if (!isfinite(line->loss) || !isfinite(line->grad_norm))
         fprintf(out, "Each micro-step by itself is finite%s; the sum of their gradients is not.\n",
                 faulty ? " on second computation" : "");
