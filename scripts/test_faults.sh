@@ -49,6 +49,7 @@ for ranks in $(seq $most); do
 done
 
 # ---- random kills: of one rank, of the whole job, while a checkpoint is written ----
+exec 3>&2 2> /dev/null # the shell would report each job that is killed
 lost=0 different=0 slow=0 done_kills=0 run=0 in_save=0
 while [ $done_kills -lt "$kills" ]; do
     ranks=$((run % most + 1)) run=$((run + 1)) out=killed$run attempts=0
@@ -100,6 +101,7 @@ while [ $done_kills -lt "$kills" ]; do
         diff <(curve $out) <(curve whole$ranks) | head -n 4
     fi
 done
+exec 2>&3
 result "random SIGKILLs" $((lost + different + slow)) \
     "$done_kills kills in $run runs of 1 to $most ranks, $in_save while saving: $lost runs cannot resume, $different curves differ, $slow jobs took over 30 s to end"
 

@@ -441,7 +441,7 @@ static void test_another_number_of_ranks_goes_on(void) {
     test_command(output, sizeof output, "%s --batch=12 --out=%s/ranks1 --resume=auto", command, data);
     CHECK(strstr(output, "resumed    "), "%s", output);
     LogData whole, moved;
-    char path[300], error[LOG_ERROR_SIZE] = "";
+    char path[400], error[LOG_ERROR_SIZE] = "";
     snprintf(path, sizeof path, "%s/whole/log.jsonl", data);
     REQUIRE(log_read(path, &whole, error), "%s", error);
     for (int ranks = 1; ranks <= 2; ranks++) {
