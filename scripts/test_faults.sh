@@ -30,7 +30,7 @@ curve() { sed 's/, "tokens_per_s.*//' "$1/log.jsonl"; }
 
 steps=40
 options="--data=data --layers=2 --heads=2 --head-dim=8 --embd=16 --mlp-hidden=32 --seq-len=32 --steps=$steps --warmup=4
-    --val-every=10 --val-tokens=2000 --threads=1 --total-batch=384"
+    --val-every=10 --val-tokens=2000 --threads=1 --dtype=fp32 --total-batch=384"
 trainer() { # RANKS: how a run of that many ranks is started
     if [ "$1" -eq 1 ]; then
         echo "$programs/train_gpt $options --batch=12"
