@@ -2,16 +2,15 @@
 
    Read it from top to bottom:
        1. layers      each an op_forward and an op_backward, outputs first, `d` for gradients
-       2. the model   tables of its parameters and activations, initial weights
-       3. forward, loss and backward through the whole model
-       4. sampling text
-       5. the trainer one step, and validation
-       6. main        the loop of steps; gpt/run.h is what surrounds it: run folder, dry run, and resume.h checkpoints
+       2. forward, loss and backward through the whole model; its tables of tensors are in gpt/model.h
+       3. sampling text
+       4. the trainer one step, and validation
+       5. main        the loop of steps; gpt/run.h is what surrounds it: run folder, dry run, and resume.h checkpoints
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
    The mathematics here is float32. What products multiply is an Operand: with --dtype=bf16 it is stored as bfloat16.
-   With a GPU (train_gpt.cu) section 3 runs there: gpt/device.h, whose calls without one are nothing.
+   With a GPU (train_gpt.cu) section 2 runs there: gpt/device.h, whose calls without one are nothing.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
@@ -35,8 +34,8 @@
 #include "gpt/machine.h"
 #include "gpt/profile.h"
 #include "gpt/options.h"
-#include "gpt/tensors.h"
 #include "gpt/matmul.h"
+#include "gpt/model.h"
 #include "gpt/shards.h"
 #include "gpt/tokenizer.h"
 #include "gpt/optimizer.h"
@@ -122,10 +121,6 @@ void rmsnorm_again(Operand out, const float *rstd, const float *x, const float *
         for (int c = 0; c < C; c++) operand_put(to, c, row[c] * r * weight[c]);
     }
 }
-
-enum {
-    NORM_CHUNK = 32
-}; /* tokens whose weight gradients are summed together; fixed, whatever the threads do */
 
 /* dx (N, C) += ; dweight (C) += ; partial (ceil(N / NORM_CHUNK), C) is scratch.
    forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r */
@@ -273,395 +268,7 @@ void cross_entropy_forward_backward(float *losses, Operand d_logits, float *logi
     }
 }
 
-/* ========================================================================================= 2. the model ==== */
-
-typedef struct {
-    int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
-    int attn, laser_shift, activation, position;                        /* as in options.h */
-    int dtype, recompute;                                               /* these two change how, not what */
-} ModelConfig;
-
-typedef struct {
-    float *attn_norm; /* (C) */
-    float *q, *k, *v; /* (A, C) each, adjacent: q is also the matrix (3A, C) of one product */
-    float *o;         /* (C, A) */
-    float *mlp_norm;  /* (C) */
-    float *gate, *up; /* (F, C) each, adjacent; gate NULL unless swiglu */
-    float *down;      /* (C, F) */
-} LayerWeights;
-
-/* The products of a layer. q, k and v are one matrix (3A, C); gate and up are one (U, C). */
-enum { QKV, ATTENTION_OUT, MLP_UP, MLP_DOWN, LAYER_PRODUCTS };
-
-typedef struct {
-    float *embed;    /* (V, C), also the output matrix */
-    float *position; /* (T, C) with --pos=learned, else NULL */
-    LayerWeights *layers;
-    float *final_norm; /* (C) */
-    float *memory;     /* all of them in one piece, `count` floats */
-    size_t count;
-} Weights;
-
-/* What backward needs of a layer. With --recompute=attention or block the layers share the memory of some of them, and
-   backward computes them again: see activation_rows. */
-typedef struct {
-    float *input;     /* (N, C) residual stream as it enters the block */
-    float *attn_rstd; /* (N) */
-    float *qkv;       /* (N, 3A) q and k after rope */
-    float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
-    float *attn_out;  /* (N, A) */
-    float *mlp_input; /* (N, C) residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) */
-    Operand up;       /* (N, U) before the activation */
-} LayerActivations;
-
-typedef struct {
-    LayerActivations *layers;
-    float *output;     /* (N, C) residual stream after the last block */
-    float *final_rstd; /* (N) */
-    float *losses;     /* (N) */
-    Operand norm;      /* (N, C) the latest RMSNorm's output; done again in backward */
-    Operand hidden;    /* (N, F) the latest activation's output; done again in backward */
-    float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
-    Operand d_logits;  /* (R, V) their gradient, in their place when both are float32 */
-    float *d_residual, *d_norm, *d_qkv, *d_attn_out;
-    Operand d_up;
-    float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
-    float *memory;
-} Activations;
-
-/* How a parameter starts, and which models have it. */
-enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
-
-/* Every parameter there is; the letters of a shape are the sizes at the top of this file (see tensor_size). Memory
-   order, initial values, decay (matrices only), checkpoint names and all printing come from here. Adjacent q, k, v and
-   gate, up are multiplied as one matrix. */
-static const TensorRow weight_rows[] = {
-    {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
-    {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
-    {"layers.%d.attn_norm.weight", "C", offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
-    {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
-    {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
-    {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
-    {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
-};
-
-/* How an activation is stored, and up to which --recompute (none, attention, block) every layer has its own. */
-enum { FLOATS, OPERAND };
-enum { KEPT_BY_NONE, KEPT_BY_ATTENTION, KEPT_BY_BLOCK, IF_BF16 };
-
-static const TensorRow activation_rows[] = {
-    {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, KEPT_BY_BLOCK},
-    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), FLOATS, KEPT_BY_NONE},
-    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), FLOATS, KEPT_BY_NONE},
-    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), FLOATS, KEPT_BY_NONE},
-    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS, KEPT_BY_NONE},
-    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS, KEPT_BY_ATTENTION},
-    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS, KEPT_BY_ATTENTION},
-    {"layers.%d.up", "NU", offsetof(LayerActivations, up), OPERAND, KEPT_BY_ATTENTION},
-    {"output", "NC", offsetof(Activations, output), FLOATS, KEPT_BY_BLOCK},
-    {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, KEPT_BY_BLOCK},
-    {"losses", "N", offsetof(Activations, losses), FLOATS, KEPT_BY_BLOCK},
-    {"norm", "NC", offsetof(Activations, norm), OPERAND, KEPT_BY_BLOCK},
-    {"hidden", "NF", offsetof(Activations, hidden), OPERAND, KEPT_BY_BLOCK},
-    {"logits", "RV", offsetof(Activations, logits), FLOATS, KEPT_BY_BLOCK},
-    {"d_logits", "RV", offsetof(Activations, d_logits), OPERAND, IF_BF16},
-    {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, KEPT_BY_BLOCK},
-    {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, KEPT_BY_BLOCK},
-    {"d_qkv", "N3A", offsetof(Activations, d_qkv), FLOATS, KEPT_BY_BLOCK},
-    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, KEPT_BY_BLOCK},
-    {"d_up", "NU", offsetof(Activations, d_up), OPERAND, KEPT_BY_BLOCK},
-    {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, KEPT_BY_BLOCK},
-};
-enum {
-    WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows,
-    ACTIVATION_ROWS = sizeof activation_rows / sizeof *activation_rows
-};
-
-typedef struct {
-    ModelConfig config;
-    int batch;              /* B: the most sequences that fit the activations */
-    TensorTable parameters; /* what weights, gradients and the optimizer's moments hold, in memory order */
-    Weights weights, gradients;
-    Linear *
-        products; /* (4L + 1) the weights as matmul.h reads them: QKV ... MLP_DOWN of each layer, then (V, C) */
-    Activations activations;
-    float *rope_turn;       /* (T, D/2, 2) cos, sin; with --pos=rope */
-    float *fixed_positions; /* (T, C) with --pos=sinusoidal */
-} Model;
-
-/* Rows of logits held at a time, about 128 MiB of them: each slice adds to the whole gradient of the output matrix, so
-   few slices save memory traffic. */
-static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
-    int64_t rows = (int64_t)(1 << 25) / config->vocab_size / 64 * 64;
-    rows = rows < 64 ? 64 : rows;
-    return rows < N ? rows : N;
-}
-
-/* TENSOR_... of a row of either table. */
-static int weight_flags(const ModelConfig *c, const TensorRow *row) {
-    const bool there = row->when == ALWAYS ||
-                       (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-                       (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
-    return there ? TENSOR_FLOATS : TENSOR_ABSENT;
-}
-
-static int activation_flags(const ModelConfig *c, const TensorRow *row) {
-    if (row->when == IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
-    const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
-                        : c->dtype == DTYPE_BF16 ? TENSOR_OPERAND | TENSOR_BF16
-                                                 : TENSOR_OPERAND;
-    return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
-}
-
-/* The TensorSize of both tables; the context is a Model with its config and batch. */
-static int64_t tensor_size(const void *context, const TensorRow *row, char letter) {
-    const Model *model = context;
-    const ModelConfig *c = &model->config;
-    const int64_t N = (int64_t)model->batch * c->seq_len;
-    switch (letter) {
-    case 0:
-        return row >= weight_rows && row < weight_rows + WEIGHT_ROWS ? weight_flags(c, row)
-                                                                     : activation_flags(c, row);
-    case 'V': return c->vocab_size;
-    case 'C': return c->embd;
-    case 'A': return (int64_t)c->heads * c->head_dim;
-    case 'F': return c->mlp_hidden;
-    case 'U': return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
-    case 'T': return c->seq_len;
-    case 'H': return c->heads;
-    case 'N': return N;
-    case 'R': return loss_slice_rows(c, N);             /* rows of a slice of logits */
-    case 'P': return (N + NORM_CHUNK - 1) / NORM_CHUNK; /* partial sums of norm gradients */
-    }
-    die("no size is called '%c'", letter);
-}
-
-static TensorTable activations_plan(const Model *model) {
-    return tensors_plan(activation_rows, ACTIVATION_ROWS, model->config.layers, tensor_size, model);
-}
-
-static Weights weights_create(const Model *model) {
-    Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
-    w.count = model->parameters.floats;
-    w.memory = machine_allocate(w.count * sizeof(float));
-    tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
-    return w;
-}
-
-static Activations activations_create(const Model *model) {
-    Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
-    TensorTable table = activations_plan(model);
-    a.memory = machine_allocate(table.floats * sizeof(float));
-    tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
-    if (!a.d_logits.data) a.d_logits = operand_floats(a.logits);
-    tensors_free(&table);
-    return a;
-}
-
-static int product_count(const Model *model) { return model->config.layers * LAYER_PRODUCTS + 1; }
-static const Linear *layer_products(const Model *model, int l) {
-    return model->products + l * LAYER_PRODUCTS;
-}
-static const Linear *output_product(const Model *model) {
-    return layer_products(model, model->config.layers);
-}
-
-/* The matrices that products multiply with; their values come with the weights. */
-static Linear *products_plan(const ModelConfig *c) {
-    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
-    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
-    const MatmulPrecision precision = c->dtype == DTYPE_BF16 ? MATMUL_BF16 : MATMUL_FP32;
-    Linear *products = check_malloc((size_t)(c->layers * LAYER_PRODUCTS + 1) * sizeof *products),
-           *w = products;
-    for (int l = 0; l < c->layers; l++, w += LAYER_PRODUCTS) {
-        w[QKV] = (Linear){.C = C, .OC = 3 * A, .precision = precision};
-        w[ATTENTION_OUT] = (Linear){.C = A, .OC = C, .precision = precision};
-        w[MLP_UP] = (Linear){.C = C, .OC = U, .precision = precision};
-        w[MLP_DOWN] = (Linear){.C = F, .OC = C, .precision = precision};
-    }
-    *w = (Linear){.C = C, .OC = c->vocab_size, .precision = precision};
-    return products;
-}
-
-static void products_point(Model *model) {
-    Linear *w = model->products;
-    for (int l = 0; l < model->config.layers; l++, w += LAYER_PRODUCTS) {
-        const LayerWeights *weights = &model->weights.layers[l];
-        w[QKV].values = weights->q;
-        w[ATTENTION_OUT].values = weights->o;
-        w[MLP_UP].values = weights->gate ? weights->gate : weights->up;
-        w[MLP_DOWN].values = weights->down;
-    }
-    w->values = model->weights.embed;
-}
-
-/* To be called after every change of the weights: products in bfloat16 read copies of them, packed. */
-void model_weights_changed(Model *model) {
-    if (device_on()) return;
-    profile(PROFILE_PACK);
-    for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++)
-        linear_pack(&model->products[i]);
-    profile(PROFILE_OTHER);
-}
-
-/* Bytes of those copies. */
-int64_t model_packed_bytes(const Model *model) {
-    int64_t bytes = 0;
-    for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++) {
-        const Linear *w = &model->products[i];
-        bytes += linear_packed_bytes(w->C, w->OC, w->precision);
-    }
-    return bytes;
-}
-
-/* Angles of rope, or the fixed sinusoidal positions (Vaswani et al. 2017), each in double and rounded once. */
-static void positions_create(Model *model) {
-    const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
-    if (model->config.position == POSITION_ROPE) {
-        model->rope_turn = check_malloc((size_t)T * (size_t)D * sizeof(float));
-        for (int t = 0; t < T; t++)
-            for (int d = 0; d < D / 2; d++) {
-                double angle = t * pow(10000.0, -2.0 * d / D);
-                model->rope_turn[(size_t)t * D + 2 * d] = (float)cos(angle);
-                model->rope_turn[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
-            }
-    } else if (model->config.position == POSITION_SINUSOIDAL) {
-        model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
-        for (int t = 0; t < T; t++)
-            for (int c = 0; c < C; c++) {
-                double angle = t * pow(10000.0, -(double)(c / 2 * 2) / C);
-                model->fixed_positions[(size_t)t * C + c] = (float)(c % 2 ? cos(angle) : sin(angle));
-            }
-    }
-}
-
-/* A model with room for B sequences: model_plan describes it, model_allocate gives it memory (all weights zero),
-   model_free releases both. */
-Model model_plan(const ModelConfig *config, int B) {
-    Model model = {.config = *config, .batch = B};
-    model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, config->layers, tensor_size, &model);
-    model.products = products_plan(config);
-    return model;
-}
-
-/* The model as the GPU wants it told: sizes, and where each tensor begins; free() `at`. */
-static DeviceModel device_model(const Model *model) {
-    const ModelConfig *c = &model->config;
-    const Weights *w = &model->weights;
-    DeviceLayer *at = check_malloc((size_t)c->layers * sizeof *at);
-    for (int l = 0; l < c->layers && w->layers; l++) {
-        const LayerWeights *layer = &w->layers[l];
-        at[l] = (DeviceLayer){.attn_norm = layer->attn_norm - w->memory,
-                              .qkv = layer->q - w->memory,
-                              .o = layer->o - w->memory,
-                              .mlp_norm = layer->mlp_norm - w->memory,
-                              .up = (layer->gate ? layer->gate : layer->up) - w->memory,
-                              .down = layer->down - w->memory};
-    }
-    return (DeviceModel){.layers = c->layers,
-                         .heads = c->heads,
-                         .head_dim = c->head_dim,
-                         .embd = c->embd,
-                         .mlp_hidden = c->mlp_hidden,
-                         .seq_len = c->seq_len,
-                         .vocab_size = c->vocab_size,
-                         .batch = model->batch,
-                         .activation = c->activation,
-                         .laser = c->attn != 0,
-                         .sequence_shift = c->laser_shift != 0,
-                         .bf16 = c->dtype == DTYPE_BF16,
-                         .embed = w->layers ? w->embed - w->memory : 0,
-                         .position = w->position ? w->position - w->memory : -1,
-                         .final_norm = w->layers ? w->final_norm - w->memory : 0,
-                         .count = (int64_t)model->parameters.floats,
-                         .at = at,
-                         .rope_turn = model->rope_turn,
-                         .fixed_positions = model->fixed_positions};
-}
-
-void model_allocate(Model *model) {
-    model->weights = weights_create(model);
-    model->gradients = weights_create(model);
-    positions_create(model);
-    if (!device_on()) {
-        model->activations = activations_create(model);
-        products_point(model);
-        return;
-    }
-    DeviceModel description =
-        device_model(model); /* activations are on the GPU; sampling brings logits here */
-    device_open(&description);
-    free((void *)description.at);
-    model->activations.logits = check_malloc((size_t)model->config.vocab_size * sizeof(float));
-}
-
-void model_free(Model *model) {
-    device_close();
-    if (device_on()) free(model->activations.logits);
-    for (int i = 0; i < product_count(model); i++) linear_free(&model->products[i]);
-    void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
-                      model->gradients.layers, model->activations.memory, model->activations.layers,
-                      model->rope_turn,        model->fixed_positions,    model->products};
-    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
-    tensors_free(&model->parameters);
-}
-
-/* N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for norms. */
-void model_init(Model *model, uint64_t seed) {
-    for (int i = 0; i < model->parameters.count; i++) {
-        const Tensor *t = &model->parameters.tensors[i];
-        float *x = model->weights.memory + t->offset;
-        float deviation =
-            t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
-#pragma omp parallel for schedule(static)
-        for (size_t j = 0; j < t->count; j++)
-            x[j] = t->row->kind == INIT_ONES ? 1.0f
-                                             : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
-    }
-    model_weights_changed(model);
-}
-
-/* Parameters that take part in a matrix product, the tied embedding once: N of the convention 6N + 12LCT. */
-int64_t model_matrix_parameters(const Model *model) {
-    int64_t sum = 0;
-    for (int i = 0; i < model->parameters.count; i++)
-        if (model->parameters.tensors[i].rank == 2 &&
-            strcmp(model->parameters.tensors[i].name, "position.weight") != 0)
-            sum += (int64_t)model->parameters.tensors[i].count;
-    return sum;
-}
-
-double model_flops_per_token(const Model *model) {
-    const ModelConfig *c = &model->config;
-    return 6.0 * (double)model_matrix_parameters(model) +
-           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
-}
-
-/* Operations of a part in a micro-step, forward and backward, 0 where they are not what takes its time; of attention as
-   many as causality leaves. */
-double model_part_operations(const Model *model, ProfilePart part) {
-    const ModelConfig *c = &model->config;
-    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
-    const double U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
-    switch (part) {
-    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
-    case PROFILE_ATTENTION: return 7 * N * L * A * T;
-    case PROFILE_PROJECTION: return 6 * N * L * A * C;
-    case PROFILE_MLP_UP: return 6 * N * L * C * U;
-    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
-    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
-    default: return 0;
-    }
-}
-
-/* ======================================================================== 3. forward, loss and backward ==== */
+/* ======================================================================== 2. forward, loss and backward ==== */
 
 static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     const ptrdiff_t A = (ptrdiff_t)c->heads * c->head_dim;
@@ -873,7 +480,7 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     profile(PROFILE_OTHER);
 }
 
-/* ============================================================================================ 4. sampling ==== */
+/* ============================================================================================ 3. sampling ==== */
 
 /* The next token after tokens (count <= T), drawn from softmax(logits / temperature); 0 takes the likeliest.
    `draw` numbers the draws of a seed. */
@@ -934,7 +541,7 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     free(context);
 }
 
-/* ========================================================================================= 5. the trainer ==== */
+/* ========================================================================================= 4. the trainer ==== */
 
 typedef struct Saver Saver;
 
@@ -966,6 +573,7 @@ static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t-
 static double micro_step(Trainer *t, int64_t first_sample) {
     const int B = t->model.batch, T = t->model.config.seq_len;
     const uint64_t seed = (uint64_t)t->options->seed;
+    profile(PROFILE_DATA);
     for (int b = 0; b < B; b++) {
         const uint64_t sample = (uint64_t)(first_sample + b);
         dataset_sample(&t->train, seed, sample, t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
@@ -1170,7 +778,7 @@ double validate(Trainer *t) {
 #include "gpt/diagnosis.h" /* of a run that cannot go on */
 #include "gpt/run.h"       /* settles the options, opens data and run, saves and loads checkpoints */
 
-/* ============================================================================================== 6. main ==== */
+/* ============================================================================================== 5. main ==== */
 
 /* Validates and logs it, unless the log has it already. False when a stop was requested meanwhile. */
 static bool validate_and_log(Trainer *t) {
@@ -1251,7 +859,11 @@ int main(int argc, char **argv) {
         open_data(&trainer);
         trainer_allocate(&trainer);
         open_run(&trainer);
+        profile_reset();
+        const int64_t begun = trainer.step;
         train(&trainer);
+        if (options.profile && parallel_rank() == 0)
+            print_profile(&trainer, (double)((trainer.step - begun) * trainer.micro_steps));
         if (parallel_rank() == 0) log_close(&trainer.log);
     }
     trainer_free(&trainer);

@@ -1,4 +1,4 @@
-/* model.cuh: the model on the GPU: its memory, and forward, loss and backward as in section 3 of train_gpt.c, line by
+/* model.cuh: the model on the GPU: its memory, and forward, loss and backward as in section 2 of train_gpt.c, line by
    line. The residual stream, norms, sums and losses are float32; S is the type of the operands of products, bf16 or, with
    --dtype=fp32, float.
 

@@ -1,4 +1,4 @@
-/* device.h: a GPU that holds the model and computes in place of section 3 of train_gpt.c; without -DHAVE_GPU there is none,
+/* device.h: a GPU that holds the model and computes in place of section 2 of train_gpt.c; without -DHAVE_GPU there is none,
    device_on() is false at compile time, and every call disappears. train_gpt.cu implements it, in C++.
 
    The host's weights and moments stay what init, checkpoints and sampling work on: device_put sends them, device_get
