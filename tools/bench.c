@@ -19,6 +19,7 @@
        step/MODEL/DTYPE/KIND               tokens/s of whole training steps; the share is the MFU (6N + 12LCT operations
                                            a token); laser_over_standard/MODEL/DTYPE a ratio of times
        time/MODEL/DTYPE/KIND/PART          share of a micro-step's time; share_of_peak of the part's products
+       micro/MODEL/DTYPE/KIND              seconds of one micro-step
        update/MODEL/DTYPE                  seconds of one AdamW update of all parameters
    scripts/bench_pytorch.py adds PyTorch's steps to the same file.
 

@@ -142,6 +142,7 @@ static void bench_step(const StepModel *model, int dtype) {
         const double share = rate * model_flops_per_token(&t.model) / (1e9 * times.peak);
         printf("%12.1f %5.1f %%", rate, 100 * share);
         bench_report(rate, "tokens/s", share, "step/%s/%s", name, kind ? "laser" : "standard");
+        bench_report(times.micro[kind], "s", 0, "micro/%s/%s", name, kind ? "laser" : "standard");
     }
     printf("%9.3f%9.1f%9.1f\n", step[1] / step[0], 1e3 * times.micro[0], 1e3 * times.update);
     step_report_parts(name, &t.model, &times);
