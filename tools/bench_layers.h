@@ -110,14 +110,14 @@ static void layer_cross_entropy(void *context) {
 
 static void layer_gradient_norm(void *context) {
     Layers *l = context;
-    const int64_t n = 1 << 25;
+    const int64_t n = 1 << 26;
     l->losses[0] = (float)gradient_norm(layer_piece(l, n), (size_t)n);
     l->bytes = 4.0 * (double)n;
 }
 
 static void layer_adamw(void *context) {
     Layers *l = context;
-    const int64_t n = 1 << 25;
+    const int64_t n = 1 << 26;
     float *parameter = layer_piece(l, n), *gradient = layer_piece(l, n);
     float *mean = layer_piece(l, n), *square = layer_piece(l, n);
     const AdamWSettings settings = {.lr = 1e-4,
