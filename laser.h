@@ -11,8 +11,7 @@
    lse_i = log sum_j exp(s_ij) and a_ij = exp(s_ij - lse_i):
        standard   o_id = sum_j a_ij v_jd
        LASER      o_id = log sum_j a_ij exp(v_jd)
-   (S. S. Duvvuri and I. S. Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025,
-   arXiv:2411.03493.)
+   (Duvvuri and Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025, arXiv:2411.03493.)
 
    THE FUNCTIONS
        attention_forward(out, lse, q, k, v, &shape)
@@ -83,9 +82,9 @@
    the column.
 
    PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
-   gradients, to bfloat16 on a CPU that multiplies pairs of them (AVX512-BF16), and is float32 elsewhere. Sums,
-   exp, log, shifts and outputs are float32. A row's a_ij are rounded before they are normalised, so that they
-   still sum to one.
+   gradients, to bfloat16 where pairs of them are multiplied faster (AVX512-BF16 without AMX, as in Zen 4 and
+   5); elsewhere it is float32. Sums, exp, log, shifts and outputs are float32. A row's a_ij are rounded before
+   they are normalised, so that they still sum to one.
 
    READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
    laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
@@ -328,8 +327,8 @@ LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a 
 
 /* The operands of products: float32, or with pair == 2 pairs of bfloat16, "along" a row, W of its numbers in
    W / 2 floats, or "across" two rows, x and y, which are left as rounded. LASER_PAIR: 2 where an instruction
-   multiplies such pairs, else 1: then bfloat16 would only be slower. */
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+   multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which comes with AMX. */
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
     return (LaserVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
