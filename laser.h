@@ -82,9 +82,10 @@
    the column.
 
    PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
-   gradients, to bfloat16 where pairs of them are multiplied faster (AVX512-BF16 without AMX, as in Zen 4 and
-   5); elsewhere it is float32. Sums, exp, log, shifts and outputs are float32. A row's a_ij are rounded before
-   they are normalised, so that they still sum to one.
+   gradients, to bfloat16, on every CPU. Where pairs of them are multiplied faster than float32 (AVX512-BF16
+   without AMX, as in Zen 4 and 5), they are; elsewhere this costs a little more than ATTENTION_FP32. Sums, exp,
+   log, shifts and outputs are float32. A row's a_ij are rounded before they are normalised, so that they still
+   sum to one.
 
    READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
    laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
@@ -325,17 +326,19 @@ LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a 
 #define LASER_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* The operands of products: float32, or with pair == 2 pairs of bfloat16, "along" a row, W of its numbers in
-   W / 2 floats, or "across" two rows, x and y, which are left as rounded. LASER_PAIR: 2 where an instruction
-   multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which comes with AMX. */
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__)
+/* The operands of products are float32 or bfloat16. LASER_PAIR: how many bfloat16 a float of them holds, 2 where
+   an instruction multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which comes
+   with AMX (clang 14 leaves an underscore out). A pair lies "along" a row, W of its numbers in W / 2 floats, or
+   "across" two rows, x and y, which are left as rounded. */
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__) && !defined(__AMXBF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
     return (LaserVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
 LASER_INLINE __m256i laser_bf16(LaserVec x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
-LASER_INLINE void laser_pair_along(float *to, LaserVec x) { _mm256_storeu_si256((void *)to, laser_bf16(x)); }
-LASER_INLINE void laser_pair_across(float *to, LaserVec *x, LaserVec *y) {
+LASER_INLINE void laser_bf16_along(float *to, LaserVec x) { _mm256_storeu_si256((void *)to, laser_bf16(x)); }
+LASER_INLINE void laser_bf16_across(float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    (void)row; /* y's, were it apart */
     const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
                                            7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const LaserInt pairs = (LaserInt)_mm512_permutex2var_epi16(_mm512_castsi256_si512(laser_bf16(*x)), order,
@@ -346,14 +349,21 @@ LASER_INLINE void laser_pair_across(float *to, LaserVec *x, LaserVec *y) {
 #else
 enum { LASER_PAIR = 1 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
-LASER_INLINE void laser_pair_along(float *to, LaserVec x) { laser_store(to, x); }
-LASER_INLINE void laser_pair_across(float *to, LaserVec *x, LaserVec *y) { laser_store(to, *x + *y); }
-#endif
-LASER_INLINE void laser_put_along(int pair, float *to, LaserVec x) {
-    pair == 2 ? laser_pair_along(to, x) : laser_store(to, x);
+LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even, in float32 */
+    const LaserInt bits = (LaserInt)x;
+    return (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF);
 }
-LASER_INLINE void laser_put_across(int pair, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
-    pair == 2 ? laser_pair_across(to, x, y) : (laser_store(to, *x), laser_store(to + row, *y));
+LASER_INLINE void laser_bf16_along(float *to, LaserVec x) { laser_store(to, laser_bf16(x)); }
+LASER_INLINE void laser_bf16_across(float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    *x = laser_bf16(*x), *y = laser_bf16(*y);
+    laser_store(to, *x), laser_store(to + row, *y);
+}
+#endif
+LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
+    bf16 ? laser_bf16_along(to, x) : laser_store(to, x);
+}
+LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    bf16 ? laser_bf16_across(to, row, x, y) : (laser_store(to, *x), laser_store(to + row, *y));
 }
 
 #define LASER_LOG2E 1.44269504f
@@ -495,7 +505,7 @@ typedef struct {
     ptrdiff_t head_size, work_size;         /* floats of a LaserHead, a LaserWork and their arrays */
     ptrdiff_t parts, part[9]; /* into which backward cuts the tiles of a head, where they begin */
     float scale, scale_log2e;
-    int backward, laser, causal, pair;
+    int backward, laser, causal, bf16, pair; /* pair: numbers in a float of a packed operand */
 } LaserCall;
 
 /* A head: where it begins in the caller's arrays, and what is packed of it; shapes: laser_carve_head. */
@@ -531,7 +541,7 @@ static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
 
 /* Cuts the arrays of a head off the memory m that begins with it; returns the floats of it all. */
 static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
-    const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->pair == 2;
+    const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->bf16;
     const ptrdiff_t along = c->rows * c->units, across = c->rows / c->pair * c->stride;
     ptrdiff_t used = laser_up(sizeof *h / sizeof *m, 16);
     h->shift = laser_cut(m, &used, c->stride);                        /* n_d; backward: m_d */
@@ -577,7 +587,7 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     LaserWork work;
     c.heads = (ptrdiff_t)s->batch * s->heads;
     c.laser = s->kind == ATTENTION_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
-    c.pair = s->precision == ATTENTION_BF16 ? LASER_PAIR : 1;
+    c.bf16 = s->precision == ATTENTION_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
     c.rows = laser_up(c.T, LASER_TILE), c.tiles = c.rows / LASER_TILE;
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
@@ -650,7 +660,7 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t token, ptrd
 static void laser_pack_along(const LaserCall *c, float *to, const float *tile, ptrdiff_t count, float scale) {
     for (ptrdiff_t r = 0; r < count; r++, to += c->units, tile += c->stride) {
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
-            laser_put_along(c->pair, to + d / c->pair, laser_load(tile + d) * scale);
+            laser_put_along(c->bf16, to + d / c->pair, laser_load(tile + d) * scale);
         for (ptrdiff_t u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
     }
 }
@@ -660,7 +670,7 @@ static void laser_pack_across(const LaserCall *c, float *to, const float *tile, 
     for (ptrdiff_t r = 0; r < count; r += 2, tile += 2 * c->stride)
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
             LaserVec x = laser_load(tile + d), y = laser_load(tile + c->stride + d);
-            laser_put_across(c->pair, to + r / c->pair * c->stride + d, c->stride, &x, &y);
+            laser_put_across(c->bf16, to + r / c->pair * c->stride + d, c->stride, &x, &y);
         }
 }
 
@@ -776,7 +786,7 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     h->wild_shift = h->wild_g + c->D * c->rows;
 }
 
-/* V in w->tile becomes V' = exp(v) 2^-n; with pairs, less its center. Notes the first wild key of a column. */
+/* V in w->tile becomes V' = exp(v) 2^-n; bf16: less its center. Notes the first wild key of a column. */
 static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         const LaserVec n = laser_load(h->shift + d);
@@ -790,7 +800,7 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
             laser_store(w->tile + j * c->stride + d, e);
         }
         laser_store(h->wild + tile * c->stride + d, wild);
-        if (c->pair == 1) continue;
+        if (!c->bf16) continue;
         const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
         laser_store(h->center + tile * c->stride + d, center);
         for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
@@ -858,7 +868,8 @@ static void laser_move_shift(LaserWork *w, ptrdiff_t keys) {
 }
 
 /* Scores of a tile into weights, as the right operand of the product with V; their sums. */
-LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int pair) {
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
+    const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(w->row_shift + x);
         LaserVec sum = laser_set(0), weight = sum;
@@ -866,7 +877,7 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int pair) {
             const float *s = w->score + j * LASER_LANES + x;
             LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
             sum += a + b;
-            laser_put_across(pair, w->weight + j / pair * LASER_LANES + x, LASER_LANES, &a, &b);
+            laser_put_across(bf16, w->weight + j / pair * LASER_LANES + x, LASER_LANES, &a, &b);
             weight += a + b;
         }
         laser_store(w->tile_weight + x, weight);
@@ -898,7 +909,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
     for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
-        const int last = key + LASER_TILE >= end, centered = c->laser && c->pair == 2 && !c->backward;
+        const int last = key + LASER_TILE >= end, centered = c->laser && c->bf16 && !c->backward;
         laser_product(c->pair, laser_over_d(c, w->score, h->k_along + key * c->units, q, keys));
         if (last) laser_mask(w->score, key, keys, query);
         laser_move_shift(w, keys);
@@ -906,7 +917,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums the last tile as it is, in float32. */
         const int exact = centered && last;
-        exact || c->pair == 1 ? laser_weigh(w, keys, 1) : laser_weigh(w, keys, LASER_PAIR);
+        exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
         if (c->backward) continue;
         const float *v = h->v_across + key / c->pair * c->stride;
         LaserProduct p = laser_over_keys(c, w->sum, v, w->weight, keys, key > 0);
@@ -1039,8 +1050,8 @@ static void laser_wild_gradient(const LaserCall *c, const LaserHead *h, LaserWor
 
 /* Scores and dP of a panel into a and dS = a (dP - term) [+ more], packed for the products that follow. */
 LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
-                               const float *more, int pair) {
-    const int lda = LASER_TILE / pair;
+                               const float *more, int bf16) {
+    const int pair = bf16 ? LASER_PAIR : 1, lda = LASER_TILE / pair;
     for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(h->row_shift + query + x), term = laser_load(h->row_term + query + x);
         for (ptrdiff_t j = 0; j < keys; j += 2) {
@@ -1051,11 +1062,11 @@ LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query
                 const LaserVec a = laser_exp2(laser_load(w->score + from) - K);
                 ds[n] = a * (laser_load(w->slope + from) - term);
                 if (more) ds[n] += laser_load(more + from);
-                laser_put_along(pair, w->a_along + to, a);
-                laser_put_along(pair, w->ds_along + to, ds[n]);
+                laser_put_along(bf16, w->a_along + to, a);
+                laser_put_along(bf16, w->ds_along + to, ds[n]);
             }
             float *across = w->ds_across + j / pair * LASER_LANES + x;
-            laser_put_across(pair, across, LASER_LANES, &ds[0], &ds[1]);
+            laser_put_across(bf16, across, LASER_LANES, &ds[0], &ds[1]);
         }
     }
 }
@@ -1071,8 +1082,7 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     if (h->is_wild) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->is_wild ? w->weight : NULL;
-    c->pair == 1 ? laser_slopes(h, w, query, keys, more, 1)
-                 : laser_slopes(h, w, query, keys, more, LASER_PAIR);
+    c->bf16 ? laser_slopes(h, w, query, keys, more, 1) : laser_slopes(h, w, query, keys, more, 0);
     laser_product(c->pair, laser_over_keys(c, dq, h->k_across + across, w->ds_across, keys, accumulate));
 }
 

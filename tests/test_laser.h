@@ -287,6 +287,21 @@ static void test_laser_small_values_match_float64(void) {
     }
 }
 
+/* The first row is v_0, as the products see it: rounded to bfloat16, on every CPU. */
+static void test_laser_bf16_rounds_operands(void) {
+    for (int precision = 0; precision < 2; precision++) {
+        Attention a = attention_problem(1, 1, 1, 40, ATTENTION_STANDARD, 13, 1);
+        memset(a.qkv, 0, 2 * a.A * sizeof *a.qkv); /* a score of 0: a weight of 1 */
+        a.shape.precision = (AttentionPrecision)precision;
+        attention_tiled(&a);
+        for (size_t c = 0; c < a.A; c++) {
+            const float v = a.qkv[2 * a.A + c], want = precision ? float_from_bf16(bf16_from_float(v)) : v;
+            CHECK(a.out[c] == want, "precision %d: out %.9g, expected %.9g", precision, a.out[c], want);
+        }
+        attention_forget(&a);
+    }
+}
+
 /* Scores of +-1e4, where most rows see one key: lse in float32 has so few digits left that weights taken from it
    would be off by 5e-4. The bound is what rounding the scores costs. */
 static void test_laser_large_scores_match_float64(void) {
@@ -420,6 +435,7 @@ static void test_laser_example_compiles_and_runs(void) {
     TEST(laser_stays_finite)                                                                                 \
     TEST(laser_wide_columns_match_float64)                                                                   \
     TEST(laser_small_values_match_float64)                                                                   \
+    TEST(laser_bf16_rounds_operands)                                                                         \
     TEST(laser_large_scores_match_float64)                                                                   \
     TEST(laser_row_zero_returns_v0)                                                                          \
     TEST(laser_rows_do_not_see_the_future)                                                                   \
