@@ -132,6 +132,10 @@ static inline bool loss_watch_from_json(LossWatch *watch, const cJSON *json) {
 
 /* ---- numbers that are none ---- */
 
+#ifdef __clang__ /* where it has no vector maximum the loop stays a loop, which clang would warn of */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
 /* The largest magnitude; infinity when there is one, NaN when there is a NaN. */
 static inline float largest_magnitude(const float *x, size_t n) {
     float largest = 0, poison = 0; /* x * 0 is 0 for a number and NaN for NaN and infinities */
@@ -146,6 +150,9 @@ static inline float largest_magnitude(const float *x, size_t n) {
         if (isnan(x[i])) return NAN;
     return INFINITY;
 }
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 /* The index of the first NaN or infinity, or n. */
 static inline size_t first_nonfinite(const float *x, size_t n) {
