@@ -567,7 +567,7 @@ static inline void tokenizer_trainer_add(TokenizerTrainer *trainer, int thread, 
 }
 
 /* Then merges are learned on the words, not on the text: each visits only the words its pair was seen in
-   (some of which it may have left since), counts of pairs are kept up to date, and a heap finds the largest. */
+   (some of which it may have left since), pair counts are kept up to date, and a heap finds the largest. */
 typedef struct {
     uint32_t pair; /* left << 16 | right */
     int64_t count;
