@@ -26,8 +26,8 @@
    Build: cc -O3 -march=native -fopenmp tools/bench.c -lcjson -lm; with -DHAVE_CBLAS -lopenblas and -DHAVE_DNNL -ldnnl
    the other libraries take part. (OpenBLAS may not know a new processor: OPENBLAS_CORETYPE=SkylakeX helps it.) */
 #define TRAIN_GPT_NO_MAIN
+#include "../train_gpt.c" /* before system headers: it says which of their parts it needs */
 #include <ctype.h>
-#include "../train_gpt.c"
 #include "bench_measure.h"
 #include "bench_layers.h"
 #include "bench_gemm.h"
