@@ -66,9 +66,9 @@ static inline float exp_fast(float x) {
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     union {
-        int32_t bits;
+        uint32_t bits;
         float value;
-    } power = {((int32_t)n + 127) << 23};
+    } power = {(uint32_t)((int32_t)n + 127) << 23};
     return p * power.value;
 }
 
