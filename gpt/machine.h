@@ -39,7 +39,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#if defined(__AVX512BF16__) || defined(__AMX_TILE__)
+#if defined(__AVX512BF16__) || defined(__AMX_TILE__) || defined(__AMXTILE__)
 #include <immintrin.h>
 #endif
 
@@ -136,7 +136,8 @@ static inline const char *machine_cpu_name(char name[128]) {
 
 /* AMX's tile registers multiply matrices of bfloat16. Linux lends them to a process that asks; a thread that uses
    them gives all eight the shape 16 rows of 64 bytes first, and releases them when done. */
-#if defined __AMX_TILE__ && defined __AMX_BF16__ && defined __linux__
+#if ((defined __AMX_TILE__ && defined __AMX_BF16__) || (defined __AMXTILE__ && defined __AMXBF16__)) &&      \
+    defined __linux__
 #define MACHINE_TILES 1
 static inline bool machine_tiles_allowed(void) {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
