@@ -390,7 +390,7 @@ static const char *launch_ranks(int ranks) {
 
 #define TINY_RANKS                                                                                           \
     TINY_MODEL                                                                                               \
-        "--dtype=fp32 --steps=12 --warmup=3 --val-every=4 --val-tokens=200 --threads=1 --total-batch=156 "
+    "--dtype=fp32 --steps=12 --warmup=3 --val-every=4 --val-tokens=200 --threads=1 --total-batch=156 "
 
 /* One of two ranks is killed as soon as step 3 is saved: the job ends by itself, and goes on to the same bits. */
 static void test_killed_rank_ends_the_job(void) {

@@ -161,10 +161,10 @@ static void activation_twin(void *context) {
     for (size_t i = 0; i < t->n; i++) {
         size_t n = i / LAYER_C, f = i % LAYER_C;
         double x = t->a[i], gate = t->a[n * 2 * LAYER_C + f];
-        t->out[i] = t->kind == ACTIVATION_GELU
-                        ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
-                    : t->kind == ACTIVATION_RELU ? fmax(x, 0)
-                                                 : gate * sigmoid_twin(gate) * t->a[n * 2 * LAYER_C + LAYER_C + f];
+        t->out[i] =
+            t->kind == ACTIVATION_GELU   ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+            : t->kind == ACTIVATION_RELU ? fmax(x, 0)
+                                         : gate * sigmoid_twin(gate) * t->a[n * 2 * LAYER_C + LAYER_C + f];
     }
 }
 
