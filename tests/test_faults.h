@@ -381,7 +381,8 @@ static const char *launch_ranks(int ranks) {
         test_command(output, sizeof output,
                      "command -v mpirun > /dev/null && ldd %s/train_gpt | grep -q libmpi", test_binaries());
     snprintf(launcher, sizeof launcher,
-             "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to "
+             "ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun "
+             "--oversubscribe --bind-to "
              "none -np %d",
              ranks);
     if (code != 0) test_not_run("no MPI, or train_gpt was built without");
@@ -404,7 +405,8 @@ static void test_killed_rank_ends_the_job(void) {
     REQUIRE(code == 0, "exit %d: %s", code, output);
     double start = test_now();
     test_command(output, sizeof output,
-                 "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; mpirun --oversubscribe "
+                 "export ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
+                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; mpirun --oversubscribe "
                  "--bind-to none "
                  "-np 2 %s/train_gpt " TINY_RANKS
                  "--batch=6 --save-every=1 --keep=0 --data=%s --out=%s/killed & pid=$!; "

@@ -84,7 +84,7 @@ static const char *mpi_launcher(void) {
 
 #define RANKS_RUN                                                                                            \
     TINY_MODEL                                                                                               \
-        "--dtype=fp32 --total-batch=156 --steps=20 --warmup=3 --val-every=10 --val-tokens=200 --threads=1 "
+    "--dtype=fp32 --total-batch=156 --steps=20 --warmup=3 --val-every=10 --val-tokens=200 --threads=1 "
 
 /* Trains 20 steps of 12 sequences into DATA/NAME on so many ranks; returns the exit code. */
 static int train_ranks(const char *data, const char *name, int ranks, const char *arguments, char *output,
@@ -257,7 +257,8 @@ static void test_bindings_are_shown(void) {
     const char *options[] = {"--bind-to core:overload-allowed", "--bind-to none"};
     for (int i = 0; i < 2; i++) {
         int code = test_command(output, sizeof output,
-                                "timeout 60 mpirun --allow-run-as-root --oversubscribe %s -np 2 %s/train_gpt "
+                                "ASAN_OPTIONS=detect_leaks=0 timeout 60 mpirun --allow-run-as-root "
+                                "--oversubscribe %s -np 2 %s/train_gpt "
                                 "--dry-run " TINY_MODEL "--batch=1 --threads=%d",
                                 options[i], test_binaries(), i ? 1 : 3);
         CHECK(code == 0 && strstr(output, "ranks      2 on 1 host, "), "exit %d: %s", code, output);
