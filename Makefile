@@ -65,7 +65,11 @@ COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN)
 HEADERS  := laser.h $(wildcard gpt/*.h)
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
 
-all: $(PROGRAMS) $(if $(P),,$(if $(NVCC),train_gptcu))
+# The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
+all: $(PROGRAMS) $(if $(P),,$(if $(HAVE_GPU),$(if $(NVCC),train_gptcu)))
+ifneq ($(if $(HAVE_GPU),,$(NVCC)),)
+	@echo "note: nvcc is here, a GPU is not; make train_gptcu builds the trainer for one"
+endif
 ifeq ($(OPENMP),)
 	@echo "note: $(CC) has no OpenMP, so everything runs on one core (Debian: gcc has it; clang needs libomp-dev)"
 endif
@@ -102,7 +106,7 @@ $(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
 	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
 $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
 	$(EMULATE) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
-# train_gpt.c with its section 3 on the GPU; and the same emulated, which only tests want.
+# train_gpt.c with its section 2 on the GPU; and the same emulated, which only tests want.
 build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
 	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
 train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags

@@ -206,6 +206,16 @@ __device__ __forceinline__ void write_rows(bf16 *out, float *exact, float *lse, 
     }
 }
 
+/* Double buffering: starts the copy of tile `next` if there is one, and waits until all threads have this one's. */
+template <class Fetch> __device__ __forceinline__ void turn_stage(bool more, int next, Fetch fetch) {
+    if (more) fetch(next);
+    if (more)
+        cp_async_wait<1>();
+    else
+        cp_async_wait<0>();
+    __syncthreads();
+}
+
 /* One block: 64 queries of a head against the keys up to them. v and v_low: rows of v_row; v_low LASER only. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
@@ -235,12 +245,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     float o[D / 8][4] = {};
     SoftmaxRows rows = {{-INFINITY, -INFINITY}, {0, 0}, {0, 0}};
     for (int tile = 0; tile <= last; tile++) {
-        if (tile < last) fetch(tile + 1);
-        if (tile < last)
-            cp_async_wait<1>();
-        else
-            cp_async_wait<0>();
-        __syncthreads();
+        turn_stage(tile < last, tile + 1, fetch);
         const bf16 *stage = stages + tile % 2 * STAGE;
         float score[ATTENTION_BLOCKS][4] = {};
         uint32_t a[ATTENTION_BLOCKS][2];
@@ -345,12 +350,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     fetch(first);
     float dk_sum[D / 8][4] = {}, dv_sum[D / 8][4] = {};
     for (int tile = first; tile < tiles; tile++) {
-        if (tile + 1 < tiles) fetch(tile + 1);
-        if (tile + 1 < tiles)
-            cp_async_wait<1>();
-        else
-            cp_async_wait<0>();
-        __syncthreads();
+        turn_stage(tile + 1 < tiles, tile + 1, fetch);
         const bf16 *q_tile = stages + tile % 2 * 2 * TILE, *g_tile = q_tile + TILE;
         const float *stat = stats + tile % 2 * 2 * ATTENTION_TILE;
 #pragma unroll 1
@@ -425,12 +425,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         term[r] = i < s.T ? row_term[head * s.T + i] : 0;
     }
     for (int tile = 0; tile <= last; tile++) {
-        if (tile < last) fetch(tile + 1);
-        if (tile < last)
-            cp_async_wait<1>();
-        else
-            cp_async_wait<0>();
-        __syncthreads();
+        turn_stage(tile < last, tile + 1, fetch);
         const bf16 *k_tile = stages + tile % 2 * 2 * TILE, *u_tile = k_tile + TILE;
 #pragma unroll 1
         for (int part = 0; part < ATTENTION_TILE; part += BLOCKS * 8) { /* keys of the tile */

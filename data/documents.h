@@ -86,17 +86,6 @@ typedef struct {
     double fraction; /* of each file to read, in bytes of text per byte on disk; 0: all of it */
 } Reader;
 
-/* Makes room for `need` items, at least doubling; what is there stays. */
-static void *grow(void *items, size_t *room, size_t need, size_t item_size) {
-    if (need <= *room) return items;
-    size_t larger = need > 2 * *room ? need : 2 * *room;
-    void *fresh = check_malloc(larger * item_size);
-    if (items) memcpy(fresh, items, *room * item_size);
-    free(items);
-    *room = larger;
-    return fresh;
-}
-
 /* -----------------------------------------------------------------------------------------------------------
    The list of inputs */
 
@@ -146,7 +135,7 @@ static void add_source(Inputs *in, const char *path, int64_t bytes, Format forma
             die("'%s' is neither text nor JSON lines (as they are or gzipped); unpack or convert it first",
                 path);
     size_t room = (size_t)in->room;
-    in->sources = grow(in->sources, &room, (size_t)in->n_sources + 1, sizeof *in->sources);
+    in->sources = check_grow(in->sources, &room, (size_t)in->n_sources + 1, sizeof *in->sources);
     in->room = (int)room;
     if (format == FORMAT_AUTO) format = format_of_name(path);
     if (format == FORMAT_AUTO) format = format_of_content(path);
@@ -174,7 +163,7 @@ static void add_folder(Inputs *in, const char *path, Format format, bool validat
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (entry->d_name[0] == '.') continue;
         size_t size = strlen(path) + strlen(entry->d_name) + 2;
-        names = grow(names, &room, n + 1, sizeof *names);
+        names = check_grow(names, &room, n + 1, sizeof *names);
         snprintf(names[n++] = check_malloc(size), size, "%s/%s", path, entry->d_name);
     }
     closedir(folder);
@@ -281,7 +270,7 @@ static size_t separated_length(const char *text, size_t n, const char *separator
    Reading */
 
 static void add_document(Block *b, size_t start, size_t length, int source, int64_t line) {
-    b->documents = grow(b->documents, &b->documents_room, b->n_documents + 1, sizeof *b->documents);
+    b->documents = check_grow(b->documents, &b->documents_room, b->n_documents + 1, sizeof *b->documents);
     b->documents[b->n_documents++] = (RawDocument){start, length, line, source};
 }
 
@@ -340,7 +329,7 @@ static bool reader_open(Reader *r) {
 
 /* Appends some text to the block; true at the end of the file. */
 static bool reader_read(Reader *r, Block *b) {
-    b->bytes = grow(b->bytes, &b->room, b->n + READ_BYTES, 1);
+    b->bytes = check_grow(b->bytes, &b->room, b->n + READ_BYTES, 1);
     int64_t want = READ_BYTES,
             limit = (int64_t)(r->fraction * (double)r->inputs->sources[r->place.source].bytes);
     if (r->fraction > 0 && r->read + want > limit) want = limit > r->read ? limit - r->read : 0;
@@ -373,7 +362,7 @@ static void reader_close(Reader *r) {
 static void reader_next(Reader *r, Block *b) {
     size_t cut = 0;
     b->n_documents = 0;
-    b->bytes = grow(b->bytes, &b->room, r->n_rest + 1, 1);
+    b->bytes = check_grow(b->bytes, &b->room, r->n_rest + 1, 1);
     if (r->n_rest) memcpy(b->bytes, r->rest, r->n_rest);
     b->n = r->n_rest;
     while (cut < r->inputs->block_bytes) {
@@ -389,7 +378,7 @@ static void reader_next(Reader *r, Block *b) {
             r->ended = reader_read(r, b);
     }
     r->n_rest = b->n - cut;
-    r->rest = grow(r->rest, &r->rest_room, r->n_rest + 1, 1);
+    r->rest = check_grow(r->rest, &r->rest_room, r->n_rest + 1, 1);
     memcpy(r->rest, b->bytes + cut, r->n_rest);
     b->n = cut;
     if (r->place.job >= 0) r->place.offset = r->read - (int64_t)r->n_rest;

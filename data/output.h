@@ -85,7 +85,7 @@ static void write_file(const char *path, const char *text) {
 
 static void shard_open(ShardWriter *w, bool fresh) {
     if (fresh) {
-        w->shards = grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
+        w->shards = check_grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
         w->shards[w->n_shards++] = (ShardRecord){0, 0};
     }
     char *path = shard_path(w, w->n_shards - 1, ".part");
@@ -207,7 +207,7 @@ static bool split_from_json(ShardWriter *w, const cJSON *json) {
         const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
         double tokens = json_number(shard, "tokens");
         if (!crc || tokens < 0) return false;
-        w->shards = grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
+        w->shards = check_grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
         w->shards[w->n_shards++] = (ShardRecord){(uint64_t)tokens, (uint32_t)strtoul(crc, NULL, 16)};
     }
     return shard_resume(w, cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "growing")));

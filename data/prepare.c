@@ -222,8 +222,8 @@ static bool is_utf8(const char *text, size_t n) {
 
 /* SentencePiece: a document becomes a line. */
 static void chunk_line(Chunk *chunk, const char *text, size_t n, int split) {
-    chunk->lines = grow(chunk->lines, &chunk->lines_room, chunk->n_lines + n + 1, 1);
-    chunk->splits = grow(chunk->splits, &chunk->splits_room, chunk->n_splits + 1, 1);
+    chunk->lines = check_grow(chunk->lines, &chunk->lines_room, chunk->n_lines + n + 1, 1);
+    chunk->splits = check_grow(chunk->splits, &chunk->splits_room, chunk->n_splits + 1, 1);
     for (size_t i = 0; i < n; i++) chunk->lines[chunk->n_lines++] = text[i] == '\n' ? ' ' : text[i];
     chunk->lines[chunk->n_lines++] = '\n';
     chunk->splits[chunk->n_splits++] = (unsigned char)split;
@@ -238,7 +238,7 @@ static void chunk_spm(Run *run, Chunk *chunk) {
         size_t length = strcspn(at, "\n"), *used = &chunk->n_tokens[split];
         if (!at[length]) die("spm_encode returned %zu lines for %zu documents", d, chunk->n_splits);
         chunk->tokens[split] =
-            grow(chunk->tokens[split], &chunk->room[split], *used + length / 2 + 2, sizeof(uint16_t));
+            check_grow(chunk->tokens[split], &chunk->room[split], *used + length / 2 + 2, sizeof(uint16_t));
         chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
         for (char *line_end = at + length; at < line_end;) {
             chunk->tokens[split][(*used)++] = (uint16_t)strtoul(at, &at, 10);
@@ -266,7 +266,8 @@ static void chunk_document(Run *run, Chunk *chunk, const Source *source, const c
         return;
     }
     size_t *used = &chunk->n_tokens[split];
-    chunk->tokens[split] = grow(chunk->tokens[split], &chunk->room[split], *used + n + 1, sizeof(uint16_t));
+    chunk->tokens[split] =
+        check_grow(chunk->tokens[split], &chunk->room[split], *used + n + 1, sizeof(uint16_t));
     chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
     *used += tokenizer_encode(run->tokenizer, run->caches[thread], text, n, chunk->tokens[split] + *used);
 }
@@ -331,7 +332,8 @@ static void round_cut(Run *run, Round *round) {
             size_t bytes = 0;
             for (end = first; end < block->n_documents && bytes < limit; end++)
                 bytes += block->documents[end].length;
-            round->chunks = grow(round->chunks, &round->room, round->n_chunks + 1, sizeof *round->chunks);
+            round->chunks =
+                check_grow(round->chunks, &round->room, round->n_chunks + 1, sizeof *round->chunks);
             Chunk *chunk = &round->chunks[round->n_chunks++];
             chunk->block = block, chunk->first = first, chunk->end = end;
         }

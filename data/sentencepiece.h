@@ -89,7 +89,7 @@ static void spm_load_piece(SpmModel *m, SpmBytes message) {
     }
     if (piece.type == SPM_UNKNOWN) m->unknown = (int)m->n_pieces;
     m->byte_fallback |= piece.type == SPM_BYTE;
-    m->pieces = grow(m->pieces, &m->room, m->n_pieces + 1, sizeof *m->pieces);
+    m->pieces = check_grow(m->pieces, &m->room, m->n_pieces + 1, sizeof *m->pieces);
     m->pieces[m->n_pieces++] = piece;
 }
 
@@ -238,7 +238,7 @@ static char *spm_encode(const SpmModel *m, const char *text, size_t n) {
             strerror(errno));
     pid_t child = spm_start(m, fileno(input), output);
     for (ssize_t got = 1; got != 0;) {
-        ids = grow(ids, &room, used + 65536, 1);
+        ids = check_grow(ids, &room, used + 65536, 1);
         got = read(output[0], ids + used, 65535);
         if (got < 0 && errno != EINTR) die("cannot read from spm_encode: %s", strerror(errno));
         if (got > 0) used += (size_t)got;

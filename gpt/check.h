@@ -9,6 +9,7 @@
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).
    warn(fmt, ...)             the same line as a warning; execution goes on.
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
+   check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
    check_fopen(path, mode, hint)   never NULL; the hint says what the user can do.
    check_fread / check_fwrite exactly n items, or die naming the file.
    check_fclose(file, path)   dies when buffered data could not be written (a full disk shows here).
@@ -110,5 +111,15 @@ static inline void check_fclose_at(const char *file, int line, FILE *stream, con
 #define check_fwrite(from, size, count, stream, path)                                                        \
     check_fwrite_at(__FILE__, __LINE__, from, size, count, stream, path)
 #define check_fclose(stream, path) check_fclose_at(__FILE__, __LINE__, stream, path)
+
+static inline void *check_grow(void *items, size_t *room, size_t need, size_t item_size) {
+    if (need <= *room) return items;
+    size_t larger = need > 2 * *room ? need : 2 * *room;
+    void *fresh = check_malloc(larger * item_size);
+    if (items) memcpy(fresh, items, *room * item_size);
+    free(items);
+    *room = larger;
+    return fresh;
+}
 
 #endif

@@ -406,10 +406,13 @@ MATMUL_INLINE void matmul_transpose(MatmulLanes *x) {
 #endif
 }
 
+/* Pairs are what tile registers hold: where there are any, all products of pairs use them. */
+MATMUL_INLINE bool matmul_in_tiles(MatmulUnit unit) { return MATMUL_TILES && unit == MATMUL_UNIT_PAIR; }
+
 /* The units of so many elements in k, with those of zeros that tile registers need to be full. */
 MATMUL_INLINE int64_t matmul_whole_units(MatmulUnit unit, int64_t depth) {
     const int64_t units = unit == MATMUL_UNIT_PAIR ? (depth + 1) / 2 : depth;
-    return MATMUL_TILES && unit == MATMUL_UNIT_PAIR ? matmul_ceil(units, 16) * 16 : units;
+    return matmul_in_tiles(unit) ? matmul_ceil(units, 16) * 16 : units;
 }
 
 /* Two ways to pack `panels` panels of `width` rows (of A; columns of B) of x from row i on, `depth` elements in k
@@ -532,7 +535,7 @@ MATMUL_INLINE void matmul_pack(const MatmulOperand *x, MatmulUnit unit, const in
 
 static inline void matmul_pack_a(const MatmulOperand *x, MatmulUnit unit, float *to, int64_t panel, int64_t k,
                                  int64_t i, int64_t depth, int64_t count, int64_t panels) {
-    if (MATMUL_TILES && unit == MATMUL_UNIT_PAIR)
+    if (matmul_in_tiles(unit))
         matmul_pack(x, unit, MATMUL_TILE_ROWS, true, to, panel, k, i, depth, count, panels);
     else
         matmul_pack(x, unit, MATMUL_MR, false, to, panel, k, i, depth, count, panels);
@@ -633,7 +636,7 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
                                const float *a, int64_t a_step, const float *b, int64_t b_step,
                                MatmulFetch fetch) {
     _Static_assert(MATMUL_MR * MATMUL_NR <= MATMUL_TILE && MATMUL_TILE_ROWS * MATMUL_NR <= MATMUL_TILE, "");
-    const bool pairs = job->unit == MATMUL_UNIT_PAIR, tiles = MATMUL_TILES && pairs;
+    const bool pairs = job->unit == MATMUL_UNIT_PAIR, tiles = matmul_in_tiles(job->unit);
     const int64_t row = r * job->a.width, column = c * MATMUL_NR, stride = job->b.count;
     const int rows = (int)matmul_min(job->a.width, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
@@ -716,7 +719,7 @@ static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, 
     job->unit = precision == MATMUL_FP32                                     ? MATMUL_UNIT_FLOAT
                 : MATMUL_PAIRS && (!MATMUL_TILES || machine_tiles_allowed()) ? MATMUL_UNIT_PAIR
                                                                              : MATMUL_UNIT_ROUNDED;
-    const bool tiles = MATMUL_TILES && job->unit == MATMUL_UNIT_PAIR;
+    const bool tiles = matmul_in_tiles(job->unit);
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1, step = per_unit * MATMUL_LANES;
     job->K = K;
     job->k_blocks = matmul_max(1, matmul_ceil(K, MATMUL_UNITS * per_unit));
@@ -749,7 +752,7 @@ static inline void matmul_run(const MatmulJob *job) {
     const int64_t chunk = matmul_max(1, matmul_min(256 / side->width, group * group_blocks / (4 * threads)));
     MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
 
-    const bool tiles = MATMUL_TILES && job->unit == MATMUL_UNIT_PAIR;
+    const bool tiles = matmul_in_tiles(job->unit);
 
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {

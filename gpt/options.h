@@ -543,9 +543,8 @@ static const Option train_options[] = {
     ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", false,
         "print at the end where the time went, by part of the model"),
     ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
-        "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the result is "
-        "the "
-        "same"),
+        "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the "
+        "result is the same"),
     ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", false,
         "of gradients on their way to other ranks; they are added in float32"),
     ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", false,

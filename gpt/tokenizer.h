@@ -152,17 +152,6 @@ static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
     free(old.places);
 }
 
-/* Makes room for `need` items, at least doubling; what is there stays. */
-static inline void *tokenizer_grow(void *items, size_t *room, size_t need, size_t item_size) {
-    if (need <= *room) return items;
-    size_t larger = need > 2 * *room ? need : 2 * *room;
-    void *fresh = check_malloc(larger * item_size);
-    if (items) memcpy(fresh, items, *room * item_size);
-    free(items);
-    *room = larger;
-    return fresh;
-}
-
 /* What a pair of neighbours becomes, or TOKENIZER_NONE. */
 static inline uint32_t tokenizer_merge(const Tokenizer *t, uint32_t left, uint32_t right) {
     return (uint32_t)*tokenizer_find(&t->merge_table, left << 16 | right, NULL) - 1;
@@ -269,7 +258,7 @@ static inline bool tokenizer_before(TokenizerItem a, TokenizerItem b) {
 }
 
 static inline void tokenizer_heap_push(TokenizerHeap *heap, uint64_t first, uint64_t second) {
-    heap->items = tokenizer_grow(heap->items, &heap->room, heap->n + 1, sizeof *heap->items);
+    heap->items = check_grow(heap->items, &heap->room, heap->n + 1, sizeof *heap->items);
     TokenizerItem item = {first, second}, *items = heap->items;
     size_t at = heap->n++;
     for (; at && tokenizer_before(item, items[(at - 1) / 2]); at = (at - 1) / 2)
@@ -533,8 +522,8 @@ static inline TokenizerWord *tokenizer_word(TokenizerWords *w, const char *bytes
         TokenizerWord *word = &w->words[(uint32_t)*place - 1];
         if (word->length == length && !memcmp(w->bytes + word->start, bytes, length)) return word;
     }
-    w->words = tokenizer_grow(w->words, &w->words_room, w->n_words + 1, sizeof *w->words);
-    w->bytes = tokenizer_grow(w->bytes, &w->bytes_room, w->n_bytes + length + 1, 1); /* never NULL */
+    w->words = check_grow(w->words, &w->words_room, w->n_words + 1, sizeof *w->words);
+    w->bytes = check_grow(w->bytes, &w->bytes_room, w->n_bytes + length + 1, 1); /* never NULL */
     memcpy(w->bytes + w->n_bytes, bytes, length);
     w->words[w->n_words] = (TokenizerWord){w->n_bytes, (uint32_t)length, 0};
     w->n_bytes += length;
@@ -589,7 +578,7 @@ static inline TokenizerPair *tokenizer_pair(TokenizerMerger *m, uint32_t pair) {
     tokenizer_table_room(&m->table, m->n_pairs + 1);
     uint64_t *place = tokenizer_find(&m->table, pair, NULL);
     if (*place) return &m->pairs[(uint32_t)*place - 1];
-    m->pairs = tokenizer_grow(m->pairs, &m->pairs_room, m->n_pairs + 1, sizeof *m->pairs);
+    m->pairs = check_grow(m->pairs, &m->pairs_room, m->n_pairs + 1, sizeof *m->pairs);
     m->pairs[m->n_pairs] = (TokenizerPair){.pair = pair};
     *place = (uint64_t)pair << 32 | ++m->n_pairs;
     return &m->pairs[m->n_pairs - 1];
@@ -600,7 +589,7 @@ static inline void tokenizer_pair_change(TokenizerMerger *m, uint32_t left, uint
     TokenizerPair *pair = tokenizer_pair(m, left << 16 | right);
     pair->count += change;
     if (change < 0 || (pair->n_words && pair->words[pair->n_words - 1] == word)) return;
-    pair->words = tokenizer_grow(pair->words, &pair->room, pair->n_words + 1, sizeof *pair->words);
+    pair->words = check_grow(pair->words, &pair->room, pair->n_words + 1, sizeof *pair->words);
     pair->words[pair->n_words++] = word;
 }
 
