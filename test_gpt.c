@@ -43,7 +43,7 @@ static const Test tests[] = {OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TEST
 #undef ROW
 
 int main(int argc, char **argv) {
-    machine_wait_asleep(argv);
+    machine_settle_threads(argv);
     const char *filter = "";
     bool list = false;
     for (int i = 1; i < argc; i++) {

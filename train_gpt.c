@@ -839,7 +839,7 @@ void train(Trainer *t) {
 #ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
 
 int main(int argc, char **argv) {
-    machine_wait_asleep(argv);
+    machine_settle_threads(argv);
     machine_keep_freed_memory();
     parallel_start(&argc, &argv);
     static Options options;

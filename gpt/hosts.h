@@ -53,10 +53,9 @@ static HostRank hosts_own(void) {
     HostRank own = {.threads = machine_threads()};
     snprintf(own.host, sizeof own.host, "%.63s", parallel_host());
 #ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        for (int i = 0; i < HOSTS_CORES && i < CPU_SETSIZE; i++)
-            own.cores[i / HOSTS_WORD] |= (uint64_t)(CPU_ISSET(i, &set) != 0) << i % HOSTS_WORD;
+    cpu_set_t set = machine_core_set();
+    for (int i = 0; i < HOSTS_CORES && i < CPU_SETSIZE; i++)
+        own.cores[i / HOSTS_WORD] |= (uint64_t)(CPU_ISSET(i, &set) != 0) << i % HOSTS_WORD;
     if (sched_getaffinity(getppid(), sizeof set, &set) == 0) own.launcher_cores = CPU_COUNT(&set);
 #endif
     return own;

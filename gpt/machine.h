@@ -2,10 +2,11 @@
    peak rate.
 
    machine_seconds()          monotonic clock
-   machine_wait_asleep(argv)  first of all in main: waiting threads sleep
+   machine_settle_threads(argv)   first of all in main: OpenMP's threads wait asleep, and stay near their memory
+   machine_roam()             a thread of one's own, first of all: it may run on all of the process's cores
    machine_allocate(bytes)    zeroed memory for the large pieces
    machine_keep_freed_memory()   at the start of a program that works in rounds
-   machine_cores()            cores this process may run on (its affinity mask), not those the machine has
+   machine_cores()            cores this process may run on, not those the machine has
    machine_cpu_name(buffer)   "AMD EPYC 9575F" as the kernel calls it
    machine_native_bf16()      whether products of bfloat16 are faster here than those of float32
    machine_tiles_allowed(), machine_tiles_begin(), machine_tiles_end()    AMX, where there is
@@ -76,14 +77,41 @@ static inline double machine_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static inline int machine_cores(void) {
 #if defined(__linux__) && defined(CPU_COUNT)
+/* The cores this process may run on: the calling thread's, and, since OpenMP may have bound that one to a single core
+   (OMP_PROC_BIND), those of all its places. */
+static inline cpu_set_t machine_core_set(void) {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    CPU_ZERO(&set);
+    sched_getaffinity(0, sizeof set, &set);
+#if defined(_OPENMP) && _OPENMP >= 201511
+    for (int place = 0; place < omp_get_num_places(); place++) {
+        int count = omp_get_place_num_procs(place),
+            *cores = check_malloc((size_t)(count + 1) * sizeof *cores);
+        omp_get_place_proc_ids(place, cores);
+        for (int i = 0; i < count; i++) CPU_SET(cores[i], &set);
+        free(cores);
+    }
 #endif
+    return set;
+}
+
+static inline int machine_cores(void) {
+    const cpu_set_t set = machine_core_set();
+    return CPU_COUNT(&set);
+}
+
+static inline void machine_roam(void) {
+    const cpu_set_t set = machine_core_set();
+    sched_setaffinity(0, sizeof set, &set);
+}
+#else
+static inline int machine_cores(void) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     return cores > 0 ? (int)cores : 1;
 }
+static inline void machine_roam(void) {}
+#endif
 
 static inline int machine_threads(void) {
 #ifdef _OPENMP
@@ -93,18 +121,60 @@ static inline int machine_threads(void) {
 #endif
 }
 
-/* Makes OpenMP threads that wait for others sleep instead of spin, unless the user has decided that: on a machine
-   that other programs use as well, spinning takes the core from the very thread that is waited for, and a run gets
-   ten to a hundred times slower; on a quiet one sleeping costs microseconds a loop. The runtime reads its settings
-   before main, so the program starts itself once more. Call it first; argv is main's. */
-static inline void machine_wait_asleep(char **argv) {
+/* Whether mpirun or another launcher of ranks started this process. */
+static inline bool machine_launched(void) {
+    static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
+                                            "MPI_LOCALNRANKS"};
+    bool launched = false;
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
+        launched |= getenv(launchers[i]) != NULL;
+    return launched;
+}
+
+/* How many numbers a list such as "0-1,4" has, the form in which Linux tells its memory nodes; 0: none, or no file. */
+static inline int machine_count_list(const char *path) {
+    FILE *file = fopen(path, "r");
+    int first, last, count = 0;
+    char next;
+    while (file && fscanf(file, "%d", &first) == 1) {
+        last = first;
+        if (fscanf(file, "%c", &next) == 1 && next == '-' && fscanf(file, "%d%c", &last, &next) < 1) break;
+        count += last - first + 1;
+    }
+    if (file) fclose(file);
+    return count;
+}
+
+/* Sets name=value for the next start, unless the user has set one of these names, which end with a NULL. */
+static inline bool machine_set_unless(const char *const *names, const char *value) {
+    for (const char *const *name = names; *name; name++)
+        if (getenv(*name)) return false;
+    return setenv(names[0], value, 1) == 0;
+}
+
+/* What OpenMP should do unless the user has decided it. The runtime reads its settings before main, so the program
+   starts itself once more. Call it first; argv is main's.
+   Threads that wait for others sleep instead of spin: on a machine that other programs use as well, spinning takes the
+   core from the very thread that is waited for, and a run gets ten to a hundred times slower; on a quiet one sleeping
+   costs microseconds a loop.
+   On a machine of several memory nodes whose cores all work for this one process, threads are bound to cores, since each
+   has touched its share of the memory first. With fewer threads than cores, or several ranks, two processes would
+   be bound to the same cores; and on one node the kernel does better by itself. */
+static inline void machine_settle_threads(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
+    static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};
+    static const char *const bind[] = {"OMP_PROC_BIND", "OMP_PLACES",      "GOMP_CPU_AFFINITY",
+                                       "KMP_AFFINITY",  "OMP_NUM_THREADS", NULL};
     char self[4096];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length <= 0 || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME"))
-        return;
+    bool all_cores = !machine_launched(), changed = machine_set_unless(wait, "passive");
+    for (char **argument = argv; *argument; argument++)
+        all_cores = all_cores && strncmp(*argument, "--threads", strlen("--threads")) != 0;
+    if (all_cores && machine_count_list("/sys/devices/system/node/online") > 1)
+        changed |= machine_set_unless(bind, "close");
+    if (!changed || length <= 0) return;
     self[length] = 0;
-    setenv("OMP_WAIT_POLICY", "passive", 1);
+    machine_roam();    /* what starts may use what this process may, not only the core it is bound to */
     execv(self, argv); /* returns only when it could not: then waiting spins */
 #else
     (void)argv;

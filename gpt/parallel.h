@@ -45,6 +45,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "check.h"
+#include "machine.h"
 #include "tensors.h"
 #ifdef HAVE_MPI
 #include <mpi.h>
@@ -180,12 +181,7 @@ static void parallel_meet(void) {
 
 static inline void parallel_start(int *argc, char ***argv) {
     /* Without a launcher there is one rank, and MPI's own start-up, a good part of a second, is not needed. */
-    static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
-                                            "MPI_LOCALNRANKS"};
-    bool launched = false;
-    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
-        launched |= getenv(launchers[i]) != NULL;
-    if (!launched) return;
+    if (!machine_launched()) return;
     int length;
     MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &parallel_job.threads);
     MPI_Comm_rank(MPI_COMM_WORLD, &parallel_job.rank);
@@ -363,6 +359,7 @@ static bool exchange_advance(void) {
    nothing from the threads that compute. */
 static void *exchange_thread(void *unused) {
     const struct timespec pause = {0, 50000};
+    machine_roam();
     pthread_mutex_lock(&exchange.lock);
     while (!exchange.ending) {
         if (exchange.finished == exchange.ordered) {

@@ -262,6 +262,7 @@ static SaveOrder save_await_order(Saver *s) {
 /* The thread: this rank's files, then on rank 0, when all ranks' are written, DONE and the folder's name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
+    machine_roam();
 #ifdef __linux__
     if (s->in_background) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); /* training comes first */
 #endif

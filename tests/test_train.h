@@ -234,6 +234,38 @@ static void test_dry_run_tells_its_plan(void) {
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
 }
 
+/* However OpenMP is told to bind its threads, the program, which starts itself once more, uses all of its cores. */
+static void test_bound_threads_use_all_cores(void) {
+    static const char *const settings[] = {"OMP_PROC_BIND=close", "OMP_PLACES=cores"};
+    char output[16384], want[64];
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        const int code =
+            test_command(output, sizeof output,
+                         "env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY %s %s/train_gpt --dry-run " TINY_MODEL,
+                         settings[i], test_binaries());
+        snprintf(want, sizeof want, ", %d of %d cores in use", machine_cores(), machine_cores());
+        CHECK(code == 0 && strstr(output, want), "%s: exit %d, '%s' is not said in: %s", settings[i], code,
+              want, output);
+    }
+}
+
+static void test_memory_nodes_are_counted(void) {
+    static const struct {
+        const char *text;
+        int count;
+    } cases[] = {{"0\n", 1}, {"0-1\n", 2}, {"0,2\n", 2}, {"0-3,8-9,12\n", 7}, {"\n", 0}, {"none\n", 0}};
+    char path[256];
+    snprintf(path, sizeof path, "%s/online", test_folder());
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FILE *file = check_fopen(path, "w", "");
+        fputs(cases[i].text, file);
+        fclose(file);
+        const int count = machine_count_list(path);
+        CHECK(count == cases[i].count, "%d in %s", count, cases[i].text);
+    }
+    CHECK(machine_count_list("/nowhere/online") == 0, "a file that is not there has some");
+}
+
 /* The whole of `make demo`, offline and short: generated stories, both attentions, table, report, picture, samples. */
 static void test_demo_runs_from_text_to_samples(void) {
     static char output[1 << 16];
@@ -267,6 +299,8 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(train_refuses_what_is_wrong)                                                                        \
     TEST(presets_have_their_size)                                                                            \
     TEST(dry_run_tells_its_plan)                                                                             \
+    TEST(bound_threads_use_all_cores)                                                                        \
+    TEST(memory_nodes_are_counted)                                                                           \
     TEST(demo_runs_from_text_to_samples)
 
 #endif

@@ -23,7 +23,7 @@ static const Option generate_options[] = {
 #undef ROW
 
 int main(int argc, char **argv) {
-    machine_wait_asleep(argv);
+    machine_settle_threads(argv);
     static GenerateOptions options;
     const int count = sizeof generate_options / sizeof *generate_options;
     OptionSet set =
