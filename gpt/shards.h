@@ -11,15 +11,17 @@
    share one copy. A window is T+1 tokens that start at a multiple of T inside a shard: n tokens hold (n-1)/T
    windows, what is left over at the end of a shard is not used.
 
-   dataset_open(d, folder, prefix, T, V)   maps every shard whose name matches the prefix ("train_", "val_")
-                                           and checks it; dies with the file, what was found, what was
-   expected dataset_close(d)                        unmaps them dataset_window(d, w, inputs, targets)   the
-   w-th of d->n_windows windows in file order: inputs[T], targets[T] dataset_sample(d, seed, i, inputs,
-   targets)   the i-th sample of a run: a pure function of (seed, i, the shards), so resuming, the number of
-   ranks and the micro-batch cannot change what a model sees; i has no end dataset_prefetch(d, seed, i) asks
-   the system to read the i-th sample's pages from the disk; returns at once. Call it one step ahead and
-   dataset_sample never waits. dataset_check_manifest(folder, V)       dies when a folder's shards.json names
-   another vocabulary than V, or another tokenizer than the tokenizer.json beside it; warns without one
+   dataset_open(d, folder, prefix, T, V)   maps every shard whose name matches the prefix ("train_", "val_") and checks it;
+                                           dies with the file, what was found, what was expected
+   dataset_close(d)                        unmaps them
+   dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in file order: inputs[T], targets[T]
+   dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run: a pure function of (seed, i, the shards), so
+                                           resuming, the number of ranks and the micro-batch cannot change what a model
+                                           sees; i has no end
+   dataset_prefetch(d, seed, i)            asks the system to read the i-th sample's pages from the disk; returns at once.
+                                           Call it one step ahead and dataset_sample never waits
+   dataset_check_manifest(folder, V)       dies when a folder's shards.json names another vocabulary than V, or another
+                                           tokenizer than the tokenizer.json beside it; warns without one
    shard_write(path, tokens, n)            writes a shard at once (tests, tools)
    shard_header(header, n)                 fills the 256 integers of a header
    shard_crc32(crc, data, n)               zlib's CRC-32 (start with 0), for files named by a manifest
