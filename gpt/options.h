@@ -114,6 +114,12 @@ __attribute__((noreturn)) static inline void options_unknown(const OptionSet *se
                  best ? best->name : "", best ? "?" : "");
 }
 
+/* Whether the user gave it, on the command line or in a file, rather than a preset or the table. */
+static inline bool options_given(const OptionSet *set, const char *name) {
+    const Option *option = options_find(set, name);
+    return option && set->source[option - set->table] >= OPTION_FROM_FILE;
+}
+
 /* The index of `value` in "a|b|c", or -1. */
 static inline int options_choice_index(const char *choices, const char *value) {
     size_t length = strlen(value);

@@ -29,14 +29,50 @@ static void write_run_json(const Trainer *t, const char *name, cJSON *json) {
     cJSON_Delete(json);
 }
 
+/* A warmup longer than the run is a mistake when it was asked for; one that a preset or the default brings along gives way. */
+static void resolve_warmup(Options *o, const OptionSet *set) {
+    if (o->warmup <= o->steps) return;
+    if (options_given(set, "warmup"))
+        options_fail(set, "--warmup=%lld exceeds --steps=%lld", (long long)o->warmup, (long long)o->steps);
+    const int64_t tenth = (o->steps + 9) / 10;
+    if (parallel_rank() == 0)
+        warn("--warmup=%lld, which nobody asked for, exceeds --steps=%lld: %lld, a tenth of the steps, is "
+             "taken",
+             (long long)o->warmup, (long long)o->steps, (long long)tenth);
+    o->warmup = tenth;
+}
+
+/* V from the tokenizer of the data. */
+static void resolve_vocabulary(Options *o, const OptionSet *set) {
+    char path[CHECKPOINT_PATH_SIZE], *folder;
+    if (o->vocab_size > 0) return;
+    if (!*o->data)
+        options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
+    folder = dataset_first_folder(o->data);
+    if (access(folder, R_OK | X_OK) != 0)
+        options_fail(set, "--data=%s: cannot open the folder %s (%s); ./prepare makes one", o->data, folder,
+                     strerror(errno));
+    free(folder);
+    tokenizer_file(o, path);
+    if (access(path, R_OK) != 0)
+        options_fail(set, "--vocab-size is missing: %s cannot be read to tell it (%s)", path,
+                     strerror(errno));
+    Tokenizer *tokenizer = tokenizer_load(path);
+    o->vocab_size = tokenizer_vocab_size(tokenizer);
+    tokenizer_free(tokenizer);
+}
+
 /* Checks what no single option's bounds can; resolves the options that default to "what fits". */
 ModelConfig resolve_options(Options *o, OptionSet *set) {
     if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
     if (o->position == POSITION_ROPE && o->head_dim % 2)
         options_fail(set, "--head-dim=%d: rope turns pairs; give an even size or another --pos",
                      (int)o->head_dim);
-    if (o->warmup > o->steps)
-        options_fail(set, "--warmup=%lld exceeds --steps=%lld", (long long)o->warmup, (long long)o->steps);
+    const bool resumes = strcmp(o->resume, "auto") == 0;
+    if (!*o->out && !o->dry_run && (resumes || (o->save_every && options_given(set, "save-every"))))
+        options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
+                     resumes ? "resume=auto" : "save-every");
+    resolve_warmup(o, set);
     if (device_on() && o->recompute != RECOMPUTE_NONE)
         warn("--recompute is not there yet on a GPU: every activation is kept; lower --batch if memory is "
              "short");
@@ -48,18 +84,7 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
             set, "--total-batch=%lld is no multiple of --batch x --seq-len x ranks = %lld x %lld x %d = %lld",
             (long long)o->total_batch, (long long)o->batch, (long long)o->seq_len, parallel_ranks(),
             (long long)micro);
-    if (o->vocab_size == 0 && !*o->data)
-        options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
-    if (o->vocab_size == 0) {
-        char path[CHECKPOINT_PATH_SIZE];
-        tokenizer_file(o, path);
-        if (access(path, R_OK) != 0)
-            options_fail(set, "--vocab-size is missing: %s cannot be read to tell it (%s)", path,
-                         strerror(errno));
-        Tokenizer *tokenizer = tokenizer_load(path);
-        o->vocab_size = tokenizer_vocab_size(tokenizer);
-        tokenizer_free(tokenizer);
-    }
+    resolve_vocabulary(o, set);
     return (ModelConfig){.layers = (int)o->layers,
                          .heads = (int)o->heads,
                          .head_dim = (int)o->head_dim,

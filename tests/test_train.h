@@ -178,7 +178,10 @@ static void test_train_refuses_what_is_wrong(void) {
     } cases[] = {
         {"", 2, "--data=DIR is missing"},
         {"--data=/does/not/exist --vocab-size=61", 1, "/does/not/exist"},
+        {"--data=/does/not/exist", 2, "cannot open the folder /does/not/exist"},
         {"--data=DATA", 2, "--vocab-size is missing"},
+        {"--data=DATA --vocab-size=61 --resume=auto", 2, "--resume=auto needs --out=DIR"},
+        {"--data=DATA --vocab-size=61 --save-every=3", 2, "--save-every needs --out=DIR"},
         {"--data=DATA --vocab-size=61 --head-dim=7", 2, "rope turns pairs"},
         {"--data=DATA --vocab-size=61 --warmup=20 --steps=10", 2, "--warmup=20 exceeds --steps=10"},
         {"--data=DATA --vocab-size=61 --batch=3 --total-batch=1000", 2, "is no multiple of"},
@@ -232,6 +235,16 @@ static void test_dry_run_tells_its_plan(void) {
               output);
     for (char *line = strtok(output, "\n"); line; line = strtok(NULL, "\n"))
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
+}
+
+/* A short run of a preset works: its warmup, which the user did not ask for, gives way, and says so. */
+static void test_short_run_shortens_the_warmup(void) {
+    char output[16384];
+    int code = test_command(output, sizeof output, "%s/train_gpt --data=%s " TINY_MODEL "--steps=11",
+                            test_binaries(), write_test_data(600));
+    CHECK(code == 0 && strstr(output, "--steps=11: 2, a tenth of the steps, is taken") &&
+              strstr(output, "after 2 steps of warmup"),
+          "exit %d: %s", code, output);
 }
 
 /* However OpenMP is told to bind its threads, the program, which starts itself once more, uses all of its cores. */
@@ -299,6 +312,7 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(train_refuses_what_is_wrong)                                                                        \
     TEST(presets_have_their_size)                                                                            \
     TEST(dry_run_tells_its_plan)                                                                             \
+    TEST(short_run_shortens_the_warmup)                                                                      \
     TEST(bound_threads_use_all_cores)                                                                        \
     TEST(memory_nodes_are_counted)                                                                           \
     TEST(demo_runs_from_text_to_samples)
