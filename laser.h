@@ -170,24 +170,27 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
 
 /* ---- The naive twin: the formulas as they stand, in double ---- */
 
+static void *laser_malloc(size_t size) {
+    void *memory = LASER_MALLOC(size);
+    if (!memory) LASER_FAIL("attention: out of memory; use a smaller batch or a shorter sequence");
+    return memory;
+}
+
 static double laser_scale(const AttentionShape *shape) {
     return shape->scale != 0 ? shape->scale : 1 / sqrt(shape->head_dim);
 }
 
-/* Where element (b, t, h, 0) lies. */
-static ptrdiff_t laser_at(const ptrdiff_t strides[3], ptrdiff_t b, ptrdiff_t t, ptrdiff_t h) {
-    return b * strides[0] + t * strides[1] + h * strides[2];
+/* Where row t of a head begins; heads are counted through the batch. */
+static ptrdiff_t laser_at(const AttentionShape *shape, const ptrdiff_t strides[3], ptrdiff_t head,
+                          ptrdiff_t t) {
+    return head / shape->heads * strides[0] + t * strides[1] + head % shape->heads * strides[2];
 }
 
-/* s_ij of row i of a head, j <= i. */
-static void laser_naive_scores(double *s, const double *q, const double *k, ptrdiff_t i,
-                               const AttentionShape *shape) {
-    const ptrdiff_t token = shape->qkv_strides[1];
-    for (ptrdiff_t j = 0; j <= i; j++) {
-        s[j] = 0;
-        for (int d = 0; d < shape->head_dim; d++) s[j] += q[i * token + d] * k[j * token + d];
-        s[j] *= laser_scale(shape);
-    }
+/* s_ij, from q_i and k_j. */
+static double laser_naive_score(const double *q, const double *k, const AttentionShape *shape) {
+    double sum = 0;
+    for (int d = 0; d < shape->head_dim; d++) sum += q[d] * k[d];
+    return sum * laser_scale(shape);
 }
 
 static double laser_log_sum_exp(const double *x, ptrdiff_t count) {
@@ -208,13 +211,13 @@ static double laser_naive_floor(const double *v, const AttentionShape *shape) {
 
 LASER_DEFINE void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
                                           const double *v, const AttentionShape *shape) {
-    const ptrdiff_t T = shape->seq_len, H = shape->heads, token = shape->qkv_strides[1];
-    double *s = LASER_MALLOC(2 * (size_t)T * sizeof *s), *x = s + T;
-    if (!s) LASER_FAIL("attention: out of memory");
-    for (ptrdiff_t row = 0; row < shape->batch * H * T; row++) {
-        const ptrdiff_t i = row % T, head = laser_at(shape->qkv_strides, row / T / H, 0, row / T % H);
-        double *o = out + laser_at(shape->out_strides, row / T / H, i, row / T % H);
-        laser_naive_scores(s, q + head, k + head, i, shape);
+    const ptrdiff_t T = shape->seq_len, token = shape->qkv_strides[1];
+    double *s = laser_malloc(2 * (size_t)T * sizeof *s), *x = s + T;
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
+        const ptrdiff_t i = row % T, head = laser_at(shape, shape->qkv_strides, row / T, 0);
+        double *o = out + laser_at(shape, shape->out_strides, row / T, i);
+        for (ptrdiff_t j = 0; j <= i; j++)
+            s[j] = laser_naive_score(q + head + i * token, k + head + j * token, shape);
         const double row_lse = laser_log_sum_exp(s, i + 1);
         if (lse) lse[row] = row_lse;
         for (int d = 0; d < shape->head_dim; d++) {
@@ -235,33 +238,32 @@ LASER_DEFINE void attention_backward_naive(double *dq, double *dk, double *dv, c
                                            const double *q, const double *k, const double *v,
                                            const double *out, const double *lse,
                                            const AttentionShape *shape) {
-    const ptrdiff_t T = shape->seq_len, H = shape->heads, D = shape->head_dim, token = shape->qkv_strides[1];
-    const int laser = shape->kind == ATTENTION_LASER;
-    double *s = LASER_MALLOC(2 * (size_t)T * sizeof *s), *ds = s + T;
-    if (!s) LASER_FAIL("attention: out of memory");
-    for (ptrdiff_t row = 0; row < shape->batch * H * T; row++) { /* adds what it sends to its past */
-        const ptrdiff_t i = row % T, head = laser_at(shape->qkv_strides, row / T / H, 0, row / T % H);
-        const ptrdiff_t at_out = laser_at(shape->out_strides, row / T / H, i, row / T % H);
-        laser_naive_scores(s, q + head, k + head, i, shape);
-        for (ptrdiff_t d = 0, at = head + i * token; d < D; d++) dq[at + d] = dk[at + d] = dv[at + d] = 0;
-        for (ptrdiff_t j = 0; j <= i; j++) ds[j] = 0;
-        for (ptrdiff_t d = 0; d < D; d++) {
-            const double o = out[at_out + d], g = dout[at_out + d];
-            if (o <= laser_naive_floor(v + head + d, shape)) continue; /* stays there: no gradient */
-            for (ptrdiff_t j = 0; j <= i; j++) {
-                const double a = exp(s[j] - lse[row]), x = v[head + j * token + d];
-                const double p = laser ? exp(s[j] - lse[row] + x - o) : a;
-                dv[head + j * token + d] += g * p;
-                ds[j] += g * (laser ? p - a : a * (x - o));
+    const ptrdiff_t T = shape->seq_len, D = shape->head_dim, token = shape->qkv_strides[1];
+    double *g = laser_malloc((size_t)D * sizeof *g);
+    for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
+        const ptrdiff_t head = laser_at(shape, shape->qkv_strides, row / T, 0), i = head + row % T * token;
+        const ptrdiff_t at_out = laser_at(shape, shape->out_strides, row / T, row % T);
+        const double *o = out + at_out;
+        for (ptrdiff_t d = 0; d < D; d++) { /* the floor passes no gradient */
+            g[d] = o[d] > laser_naive_floor(v + head + d, shape) ? dout[at_out + d] : 0;
+            dq[i + d] = dk[i + d] = dv[i + d] = 0;
+        }
+        for (ptrdiff_t j = head; j <= i; j += token) { /* i, j: where the rows begin */
+            const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
+            double ds = 0;
+            for (ptrdiff_t d = 0; d < D; d++) {
+                const double a = exp(log_a), x = v[j + d];
+                const double p = shape->kind == ATTENTION_LASER ? exp(log_a + x - o[d]) : a;
+                dv[j + d] += g[d] * p;
+                ds += g[d] * (shape->kind == ATTENTION_LASER ? p - a : a * (x - o[d]));
+            }
+            for (ptrdiff_t d = 0; d < D; d++) {
+                dq[i + d] += laser_scale(shape) * ds * k[j + d];
+                dk[j + d] += laser_scale(shape) * ds * q[i + d];
             }
         }
-        for (ptrdiff_t j = 0; j <= i; j++)
-            for (ptrdiff_t d = 0; d < D; d++) {
-                dq[head + i * token + d] += laser_scale(shape) * ds[j] * k[head + j * token + d];
-                dk[head + j * token + d] += laser_scale(shape) * ds[j] * q[head + i * token + d];
-            }
     }
-    LASER_FREE(s);
+    LASER_FREE(g);
 }
 
 /* ---- Vectors, exponentials, logarithms ---- */
@@ -407,17 +409,13 @@ LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
     return laser_exp2m1_poly(r * LASER_LOG2E);
 }
 
-/* exp(x) * 2^-n, n an integer; the power of two it is scaled by is cut to 0 below 2^-126, 2^127 above. */
-LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n) {
-    LaserVec k, p = laser_exp_split(x, &k) + 1;
-    return p * laser_pow2(laser_min(k - n, laser_set(127)));
-}
-
-/* exp(x) and exp(x) - 1 for x <= 88, both with all their digits. */
-LASER_INLINE LaserVec laser_exp_expm1(LaserVec x, LaserVec *expm1) {
+/* exp(x) * 2^-n, n an integer, and that less 1 where it is asked for, both with all their digits; the power of
+   two that scales them is cut to 0 below 2^-126, 2^127 above. */
+LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n, LaserVec *less_one) {
     LaserVec k;
-    const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_min(k, laser_set(127)));
-    *expm1 = p * power + (power - 1);
+    const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_min(k - n, laser_set(127)));
+    if (!less_one) return (p + 1) * power; /* with one rounding less, where there is fused multiply-add */
+    *less_one = p * power + (power - 1);
     return p * power + power;
 }
 
@@ -434,13 +432,13 @@ LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
 
 /* ---- Products ---- */
 
-/* C (rows, columns) = [C [* rescale] +] [center weights^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
+/* C (rows, columns) = [C [* rescale] +] [weights center^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
    a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A and B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
-    const float *a, *b, *center, *weights, *rescale;
+    const float *a, *b, *rescale, *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    int accumulate, triangle; /* triangle: A(r, p) is 0 for p < r, and need not be there */
+    int pair, accumulate, triangle; /* triangle: A(r, p) is 0 for p < r, and need not be there */
 } LaserProduct;
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
@@ -454,11 +452,10 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] =
             laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W);
     if (p->rescale)
-        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] *=
-            laser_load(p->rescale + column + i % vecs * LASER_W);
+        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] *= p->rescale[row + i / vecs];
     if (p->center)
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
-            p->center[row + i / vecs] * laser_load(p->weights + column + i % vecs * LASER_W);
+            p->weights[row + i / vecs] * laser_load(p->center + column + i % vecs * LASER_W);
     _Pragma("GCC unroll 2") for (ptrdiff_t n = p->depth - first; n > 0; n--, a += a_depth, b += p->ldb) {
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
@@ -485,41 +482,40 @@ LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
         }
 }
 
-static void laser_product(int pair, LaserProduct p) {
-    pair == 2 ? laser_product_of(2, &p) : laser_product_of(1, &p);
-}
+static void laser_product(LaserProduct p) { p.pair == 2 ? laser_product_of(2, &p) : laser_product_of(1, &p); }
 
 /* ---- A call, a head, a thread: sizes and memory ---- */
 
 /* The sizes of one call, and the caller's arrays. With pair == 2 a float of a packed operand holds two
    bfloat16, neighbours in the dimension that the product sums over: "along" a row of D, `units` floats a row,
-   or "across" two rows, `stride` floats for both. With pair == 1 both forms of a matrix are one and the same. */
+   or "across" two rows, `stride` = 2 `units` for both. With pair == 1 both forms of a matrix are the same. */
 typedef struct {
     const AttentionShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
     ptrdiff_t T, D, heads, threads, flight; /* flight: heads worked on at a time */
     ptrdiff_t tiles, rows, panels;          /* of TILE rows; T rounded up to whole ones; of LANES queries */
-    ptrdiff_t stride, units;                /* D rounded up for ROWS and W, and what that is in pairs */
+    ptrdiff_t stride, units;                /* D rounded up for whole vectors, and what that is in pairs */
     ptrdiff_t in_token, out_token;          /* the caller's strides from token to token */
-    ptrdiff_t head_size, work_size;         /* floats of a LaserHead, a LaserWork and their arrays */
+    ptrdiff_t head_size, work_size;         /* floats of the arrays of a LaserHead, a LaserWork */
+    size_t bytes;                           /* of all of them */
     ptrdiff_t parts, part[9]; /* into which backward cuts the tiles of a head, where they begin */
     float scale, scale_log2e;
     int backward, laser, causal, bf16, pair; /* pair: numbers in a float of a packed operand */
 } LaserCall;
 
 /* A head: where it begins in the caller's arrays, and what is packed of it; shapes: laser_carve_head. */
-typedef struct {
+typedef struct __attribute__((aligned(64))) {
     ptrdiff_t in, out, row;
     float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v_along, *v_across;
     float *q_panels, *g_panels, *q_across, *g_across, *row_shift, *row_term, *dq_parts;
-    float *wild_g, *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift */
-    void *wild_memory;          /* where these two lie, or NULL */
-    int is_wild;                /* backward: whether some column is */
+    float *wild_g,
+        *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift; or NULL */
+    int is_wild;     /* backward: whether some column is */
 } LaserHead;
 
 /* One thread's buffers; shapes of the others: laser_carve_work. */
-typedef struct {
+typedef struct __attribute__((aligned(64))) {
     float score[LASER_TILE * LASER_LANES], slope[LASER_TILE * LASER_LANES];      /* log2(e) s; dP */
     float weight[LASER_TILE * LASER_LANES], ds_across[LASER_TILE * LASER_LANES]; /* a and dS, over keys */
     float a_along[LASER_TILE * LASER_TILE], ds_along[LASER_TILE * LASER_TILE];   /* the same over queries */
@@ -536,27 +532,27 @@ static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
     const ptrdiff_t at = *used;
     *used += laser_up(count, 16);
-    return m && count ? m + at : NULL;
+    return m ? m + at : NULL;
 }
 
-/* Cuts the arrays of a head off the memory m that begins with it; returns the floats of it all. */
+/* Cuts the arrays of a head off the memory m; returns the floats of them all. */
 static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
     const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->bf16;
-    const ptrdiff_t along = c->rows * c->units, across = c->rows / c->pair * c->stride;
-    ptrdiff_t used = laser_up(sizeof *h / sizeof *m, 16);
+    const ptrdiff_t packed = c->rows * c->units;
+    ptrdiff_t used = 0;
     h->shift = laser_cut(m, &used, c->stride);                        /* n_d; backward: m_d */
     h->wild = laser_cut(m, &used, (back ? 1 : c->tiles) * c->stride); /* a tile's first wild key; 0: all */
     h->floor = laser_cut(m, &used, back * c->stride);                 /* the paper's shift: the least o */
     h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* what V' of a tile lies around */
     h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
-    h->k_along = laser_cut(m, &used, along);
-    h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * across);
-    h->v_along = laser_cut(m, &used, back * along); /* V or V' less its center */
-    h->v_across = laser_cut(m, &used, front * across);
-    h->q_panels = laser_cut(m, &used, back * along); /* (panels, units, LANES): along, transposed */
-    h->g_panels = laser_cut(m, &used, back * along); /* the same of dO' / sum of a row */
-    h->q_across = laser_cut(m, &used, back * across);
-    h->g_across = laser_cut(m, &used, back * across);
+    h->k_along = laser_cut(m, &used, packed);
+    h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
+    h->v_along = laser_cut(m, &used, back * packed); /* V or V' less its center */
+    h->v_across = laser_cut(m, &used, front * packed);
+    h->q_panels = laser_cut(m, &used, back * packed); /* (panels, units, LANES): along, transposed */
+    h->g_panels = laser_cut(m, &used, back * packed); /* the same of dO' / sum of a row */
+    h->q_across = laser_cut(m, &used, back * packed);
+    h->g_across = laser_cut(m, &used, back * packed);
     h->row_shift = laser_cut(m, &used, back * c->rows); /* K_i */
     h->row_term = laser_cut(m, &used, back * c->rows);  /* what is subtracted from dP */
     h->dq_parts = laser_cut(m, &used, back * c->parts * c->rows * c->stride);
@@ -565,11 +561,11 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
 
 /* The same for a thread's buffers. */
 static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
-    ptrdiff_t used = laser_up(sizeof *w / sizeof *m, 16);
+    ptrdiff_t used = 0;
     w->tile = laser_cut(m, &used, LASER_TILE * c->stride); /* rows on the way to being packed */
     w->other = laser_cut(m, &used, LASER_TILE * c->stride);
     w->query = laser_cut(m, &used, LASER_LANES * c->units); /* a panel */
-    w->sum = laser_cut(m, &used, c->stride * LASER_LANES);  /* o before it is normalised; dq */
+    w->sum = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
     w->wild = laser_cut(m, &used, c->stride);              /* the first wild key that a panel sees */
@@ -591,8 +587,7 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
     c.rows = laser_up(c.T, LASER_TILE), c.tiles = c.rows / LASER_TILE;
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
-    c.stride = laser_up(laser_up(c.D, LASER_ROWS), LASER_W);
-    c.units = laser_up(c.stride / c.pair, LASER_W);
+    c.stride = laser_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
     c.flight = laser_least(c.threads, c.heads);
     /* few heads: parts for the threads, T*D floats each, that are equal areas under the diagonal; from the
@@ -602,32 +597,28 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     for (int i = 0; i <= c.parts; i++)
         c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);
     c.head_size = laser_carve_head(&c, &head, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
+    c.bytes = (size_t)c.flight * (sizeof head + (size_t)c.head_size * sizeof(float)) +
+              (size_t)c.threads * (sizeof work + (size_t)c.work_size * sizeof(float)) + 64;
     return c;
 }
 
-static float *laser_allocate(ptrdiff_t floats, void **memory) {
-    *memory = LASER_MALLOC((size_t)floats * sizeof(float) + 64);
-    if (!*memory) LASER_FAIL("attention: out of memory; use a smaller batch or a shorter sequence");
-    return (float *)(((uintptr_t)*memory + 63) / 64 * 64);
-}
-
 LASER_DEFINE size_t attention_memory(const AttentionShape *shape, int backward) {
-    const LaserCall c = laser_call(shape, backward);
-    return (size_t)(c.flight * c.head_size + c.threads * c.work_size) * sizeof(float) + 64;
+    return laser_call(shape, backward).bytes;
 }
 
-/* C (n, LANES) = A B over d: A (n, units) of keys along, B a panel (units, LANES). */
-static LaserProduct laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
-    LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .ldc = LASER_LANES};
-    p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = laser_up(c->D, c->pair) / c->pair;
-    return p;
+/* C (n, LANES) = A B over d: A (n, units) along, B a panel (units, LANES). */
+static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .pair = c->pair};
+    p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = (c->D + c->pair - 1) / c->pair;
+    laser_product(p);
 }
 
-/* C (D, LANES) = [C +] A^T B over keys: A (keys, stride) across, B (keys, LANES) across. */
-static LaserProduct laser_over_keys(const LaserCall *c, float *C, const float *A, const float *B,
-                                    ptrdiff_t keys, int accumulate) {
-    LaserProduct p = {.c = C, .a = A, .b = B, .rows = c->D, .columns = LASER_LANES, .accumulate = accumulate};
-    p.ldc = p.ldb = LASER_LANES, p.a_row = 1, p.a_depth = c->stride, p.depth = keys / c->pair;
+/* C (LANES, D) = [C +] A^T B over tokens: A (tokens, LANES) and B (tokens, stride) across. */
+static LaserProduct laser_over_tokens(const LaserCall *c, float *C, const float *A, const float *B,
+                                      ptrdiff_t tokens, int accumulate) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = LASER_LANES, .columns = laser_up(c->D, LASER_W)};
+    p.ldc = p.ldb = c->stride, p.a_row = 1, p.a_depth = LASER_LANES, p.depth = tokens / c->pair;
+    p.pair = c->pair, p.accumulate = accumulate;
     return p;
 }
 
@@ -658,11 +649,8 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t token, ptrd
 
 /* `count` rows of a tile, packed along them, times `scale`. */
 static void laser_pack_along(const LaserCall *c, float *to, const float *tile, ptrdiff_t count, float scale) {
-    for (ptrdiff_t r = 0; r < count; r++, to += c->units, tile += c->stride) {
-        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
-            laser_put_along(c->bf16, to + d / c->pair, laser_load(tile + d) * scale);
-        for (ptrdiff_t u = c->stride / c->pair; u < c->units; u++) to[u] = 0;
-    }
+    for (ptrdiff_t i = 0; i < count * c->stride; i += LASER_W)
+        laser_put_along(c->bf16, to + i / c->pair, laser_load(tile + i) * scale);
 }
 
 /* The same across them, an even number. */
@@ -670,17 +658,17 @@ static void laser_pack_across(const LaserCall *c, float *to, const float *tile, 
     for (ptrdiff_t r = 0; r < count; r += 2, tile += 2 * c->stride)
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
             LaserVec x = laser_load(tile + d), y = laser_load(tile + c->stride + d);
-            laser_put_across(c->bf16, to + r / c->pair * c->stride + d, c->stride, &x, &y);
+            laser_put_across(c->bf16, to + r * c->units + d, c->stride, &x, &y);
         }
 }
 
-/* to (columns, to_row) = from (rows, from_row) transposed; rows and columns are multiples of W. */
-static void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrdiff_t from_row,
-                            ptrdiff_t rows, ptrdiff_t columns) {
-    for (ptrdiff_t i = 0; i < rows; i += LASER_W)
-        for (ptrdiff_t j = 0; j < columns; j += LASER_W) {
+/* A panel of queries, packed along d, times `scale`, and transposed: (units, LANES); spoils `spare`. */
+static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float scale, float *spare) {
+    laser_pack_along(c, spare, tile, LASER_LANES, scale);
+    for (ptrdiff_t i = 0; i < LASER_LANES; i += LASER_W)
+        for (ptrdiff_t u = 0; u < c->units; u += LASER_W) {
             LaserVec x[LASER_W], y[LASER_W];
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = laser_load(from + (i + r) * from_row + j);
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = laser_load(spare + (i + r) * c->units + u);
             LASER_UNROLL for (int deal = 1; deal < LASER_W; deal *= 2) { /* cards: log2(W) perfect shuffles */
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
                     y[2 * r] = LASER_SHUFFLE(x[r], x[r + LASER_W / 2], LASER_DEAL_LOW);
@@ -688,26 +676,8 @@ static void laser_transpose(float *to, ptrdiff_t to_row, const float *from, ptrd
                 }
                 LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = y[r];
             }
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (j + r) * to_row + i, x[r]);
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (u + r) * LASER_LANES + i, x[r]);
         }
-}
-
-/* A panel of queries, packed along d, times `scale`, transposed; spoils `spare`. */
-static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float scale, float *spare) {
-    laser_pack_along(c, spare, tile, LASER_LANES, scale);
-    laser_transpose(to, LASER_LANES, spare, c->units, LASER_LANES, c->units);
-}
-
-/* A panel of results from its transpose into the caller's rows, by way of `tile` where they are not whole. */
-static void laser_write_panel(const LaserCall *c, float *x, ptrdiff_t token, ptrdiff_t query,
-                              const float *transpose, float *tile) {
-    const int whole = c->D == c->stride && query + LASER_LANES <= c->T;
-    float *to = whole ? x + query * token : tile;
-    for (ptrdiff_t t = 0; whole && t < LASER_LANES; t++)
-        for (ptrdiff_t d = 0; d < c->D; d += 16) __builtin_prefetch(to + t * token + d, 1);
-    laser_transpose(to, whole ? token : c->stride, transpose, LASER_LANES, laser_up(c->D, LASER_W),
-                    LASER_LANES);
-    if (!whole) laser_write_rows(c, x, token, query, LASER_LANES, tile);
 }
 
 /* ---- Wild columns: each a softmax of its own, over s_ij + v_jd ---- */
@@ -758,31 +728,28 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     const ptrdiff_t end = c->backward || !c->causal ? c->T : 1;
     float *low = w->other, *high = low + c->stride;
     for (ptrdiff_t d = 0; d < c->stride; d++) low[d] = 3e38f, high[d] = -3e38f;
-    laser_read_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
-    for (ptrdiff_t key = first; key < end; key += LASER_TILE) {
-        const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
-        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, keys);
+    for (ptrdiff_t t = first; t < end; t++) {
+        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, t, 1);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            LaserVec least = laser_load(low + d), most = laser_load(high + d);
-            for (ptrdiff_t j = 0; j < keys; j++) {
-                const LaserVec v = laser_load(w->tile + j * c->stride + d);
-                least = laser_min(least, v), most = laser_max(most, v);
-            }
-            laser_store(low + d, least), laser_store(high + d, most);
+            const LaserVec v = laser_load(w->tile + d);
+            laser_store(low + d, laser_min(laser_load(low + d), v));
+            laser_store(high + d, laser_max(laser_load(high + d), v));
         }
     }
+    laser_read_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
     for (ptrdiff_t d = 0; d < c->stride; d++) {
         const double n = fmax(-2e6, fmin(2e6, c->causal ? h->shift[d] : high[d])) * 1.4426950408889634;
         h->shift[d] = (float)(c->causal ? rint(n) : ceil(n));
         if (!c->backward) continue;
-        h->floor[d] = laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
+        h->floor[d] = c->causal ? -3e38f : laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
         h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
         if (!c->causal) h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
-        const int tame = !c->causal || (high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
-        h->wild[d] = tame ? LASER_NEVER : 0, h->is_wild |= !tame;
+        const int wild = c->causal && !(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
+        if (wild) h->shift[d] = -1e30f; /* so that exp(m - o) is 0 */
+        h->wild[d] = wild ? 0 : LASER_NEVER, h->is_wild |= wild;
     }
-    if (!h->is_wild) return;
-    h->wild_g = laser_allocate(2 * c->D * c->rows, &h->wild_memory);
+    if (!h->is_wild || h->wild_g) return;
+    h->wild_g = laser_malloc(2 * (size_t)(c->D * c->rows) * sizeof(float));
     h->wild_shift = h->wild_g + c->D * c->rows;
 }
 
@@ -793,7 +760,7 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
         LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(LASER_NEVER);
         for (ptrdiff_t j = LASER_TILE - 1; j >= 0; j--) {
             const LaserVec v = laser_load(w->tile + j * c->stride + d), y = v * LASER_LOG2E - n;
-            const LaserVec e = laser_exp(v, n);
+            const LaserVec e = laser_exp(v, n, NULL);
             const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
             if (c->causal) wild = laser_select(far, laser_set((float)(tile * LASER_TILE + j)), wild);
             low = laser_min(low, e), high = laser_max(high, e);
@@ -810,29 +777,32 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
     }
 }
 
-/* The same for backward: exp(v - m) - 1. Wild columns take no part in the products. */
-static void laser_expm1_tile(const LaserCall *c, LaserHead *h, LaserWork *w) {
+/* The same for backward: exp(v - m) - 1, and in w->other exp(v - m), what dV' is multiplied by. Wild columns
+   take no part in the products; what becomes of them is dV. */
+static void laser_expm1_tile(const LaserCall *c, const LaserHead *h, LaserWork *w) {
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
         for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
-            LaserVec expm1;
-            laser_exp_expm1(laser_load(w->tile + at) - laser_load(h->shift + d), &expm1);
-            laser_store(w->tile + at, laser_select(laser_load(h->wild + d) > 0, expm1, laser_set(0)));
+            const LaserInt tame = laser_load(h->wild + d) > 0;
+            LaserVec expm1, x = laser_load(w->tile + at) - laser_load(h->shift + d);
+            x = laser_exp(x, laser_set(0), &expm1);
+            laser_store(w->tile + at, laser_select(tame, expm1, laser_set(0)));
+            laser_store(w->other + at, laser_select(tame, x, laser_set(1)));
         }
 }
 
 /* Step 2: packs a tile of keys and values. */
 static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
-    const ptrdiff_t key = tile * LASER_TILE, along = key * c->units, across = key / c->pair * c->stride;
+    const ptrdiff_t key = tile * LASER_TILE, packed = key * c->units;
     laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
-    laser_pack_along(c, h->k_along + along, w->tile, LASER_TILE, 1);
-    if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + across, w->tile, LASER_TILE);
+    laser_pack_along(c, h->k_along + packed, w->tile, LASER_TILE, 1);
+    if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, w->tile, LASER_TILE);
     laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
     if (c->backward) {
         if (c->laser) laser_expm1_tile(c, h, w);
-        laser_pack_along(c, h->v_along + along, w->tile, LASER_TILE, 1);
+        laser_pack_along(c, h->v_along + packed, w->tile, LASER_TILE, 1);
     } else {
         if (c->laser) laser_exp_tile(c, h, w, tile);
-        laser_pack_across(c, h->v_across + across, w->tile, LASER_TILE);
+        laser_pack_across(c, h->v_across + packed, w->tile, LASER_TILE);
     }
 }
 
@@ -910,7 +880,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
     for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
         const int last = key + LASER_TILE >= end, centered = c->laser && c->bf16 && !c->backward;
-        laser_product(c->pair, laser_over_d(c, w->score, h->k_along + key * c->units, q, keys));
+        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys);
         if (last) laser_mask(w->score, key, keys, query);
         laser_move_shift(w, keys);
         if (w->is_wild) laser_wild_sum(c, h, w, key, keys, end);
@@ -919,33 +889,33 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         const int exact = centered && last;
         exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
         if (c->backward) continue;
-        const float *v = h->v_across + key / c->pair * c->stride;
-        LaserProduct p = laser_over_keys(c, w->sum, v, w->weight, keys, key > 0);
-        if (key > 0) p.rescale = w->rescale;
+        LaserProduct p = laser_over_tokens(c, w->sum, w->weight, h->v_across + key * c->units, keys, key > 0);
+        p.rescale = key > 0 ? w->rescale : NULL;
         if (exact)
-            p.a = h->exact + key * c->stride, p.depth = keys;
+            p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
         else if (centered)
             p.center = h->center + key / LASER_TILE * c->stride, p.weights = w->tile_weight;
-        laser_product(exact ? 1 : c->pair, p);
+        laser_product(p);
     }
 }
 
 /* o of a panel from its sums, in place: divided by the weights; LASER: the logarithm. */
 static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
-    for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        const LaserVec inverse = 1 / laser_load(w->row_weight + x), K = laser_load(w->row_shift + x);
-        for (ptrdiff_t d = 0; d < c->D; d++) {
-            float *o = w->sum + d * LASER_LANES + x;
-            LaserVec value = laser_load(o) * inverse;
+    for (ptrdiff_t i = 0; i < LASER_LANES; i++)
+        for (ptrdiff_t d = 0; d < c->D; d += LASER_W) {
+            float *o = w->sum + i * c->stride + d;
+            LaserVec value = laser_load(o) * (1 / w->row_weight[i]);
             if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
-            laser_store(o, c->laser ? laser_log(value, laser_set(h->shift[d])) : value);
-            if (!w->is_wild || w->wild[d] >= (float)(query + LASER_LANES)) continue;
-            value = laser_load(w->wild_sum + d * LASER_LANES + x) / laser_load(w->row_sum + x);
-            value = laser_log(value, laser_load(w->wild_shift + d * LASER_LANES + x) - K);
-            for (int i = 0; i < LASER_W; i++) /* the rows that see what makes it wild */
-                if ((float)(query + x + i) >= w->wild[d]) o[i] = value[i];
+            laser_store(o, c->laser ? laser_log(value, laser_load(h->shift + d)) : value);
         }
-    }
+    for (ptrdiff_t d = 0; w->is_wild && d < c->D; d++)
+        for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
+            const LaserVec sum = laser_load(w->wild_sum + d * LASER_LANES + x) / laser_load(w->row_sum + x);
+            const LaserVec shift = laser_load(w->wild_shift + d * LASER_LANES + x);
+            const LaserVec value = laser_log(sum, shift - laser_load(w->row_shift + x));
+            for (ptrdiff_t i = 0; i < LASER_W; i++) /* the rows that see what makes it wild */
+                if ((float)(query + x + i) >= w->wild[d]) w->sum[(x + i) * c->stride + d] = value[i];
+        }
 }
 
 /* Step 3: a panel of queries. */
@@ -956,7 +926,7 @@ static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, 
     laser_find_wild(c, h, w, query);
     laser_rows(c, h, w, w->query, query);
     laser_normalise(c, h, w, query);
-    laser_write_panel(c, c->new_out + h->out, c->out_token, query, w->sum, w->tile);
+    laser_write_rows(c, c->new_out + h->out, c->out_token, query, LASER_LANES, w->sum);
     for (int x = 0; x < LASER_LANES; x += LASER_W)
         laser_store(w->row_sum + x, laser_log(laser_load(w->row_sum + x), laser_load(w->row_shift + x)));
     if (c->new_lse) memcpy(c->new_lse + h->row + query, w->row_sum, (size_t)count * sizeof(float));
@@ -991,12 +961,9 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
         if (!c->laser) {
             row += g * o;
         } else {
-            const LaserInt tame = laser_load(h->wild + d) > 0;
-            if (!c->causal) /* none from the floor */
-                g = laser_select(o > laser_load(h->floor + d), g, laser_set(0));
-            const LaserVec exp = laser_exp_expm1(laser_load(h->shift + d) - o, &expm1);
-            row -= g * laser_select(tame, expm1, laser_set(-1));
-            g *= laser_select(tame, exp, laser_set(0));
+            g = laser_select(o > laser_load(h->floor + d), g, laser_set(0)); /* the floor passes none */
+            const LaserVec exp = laser_exp(laser_load(h->shift + d) - o, laser_set(0), &expm1);
+            row -= g * expm1, g *= exp;
         }
         laser_store(dout + d, g * inverse);
     }
@@ -1007,10 +974,10 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
 
 /* Step 3: packs a panel of queries and of gradients, with dS's factor `scale`. */
 static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
-    const ptrdiff_t query = panel * LASER_LANES, across = query / c->pair * c->stride;
+    const ptrdiff_t query = panel * LASER_LANES, packed = query * c->units;
     laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
-    laser_pack_panel(c, h->q_panels + query * c->units, w->tile, c->scale_log2e, w->other);
-    laser_pack_across(c, h->q_across + across, w->tile, LASER_LANES);
+    laser_pack_panel(c, h->q_panels + packed, w->tile, c->scale_log2e, w->other);
+    laser_pack_across(c, h->q_across + packed, w->tile, LASER_LANES);
     laser_row_sums(c, h, w, query);
     memcpy(h->row_shift + query, w->row_shift, LASER_LANES * sizeof(float));
     laser_read_rows(c, w->tile, c->out + h->out, c->out_token, query, LASER_LANES);
@@ -1024,8 +991,8 @@ static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, p
         const float row = laser_row_gradient(c, h, g, w->tile + i * c->stride, w->row_sum[i]);
         h->row_term[query + i] = row * w->row_sum[i] * c->scale;
     }
-    laser_pack_across(c, h->g_across + across, w->other, LASER_LANES);
-    laser_pack_panel(c, h->g_panels + query * c->units, w->other, c->scale, w->tile);
+    laser_pack_across(c, h->g_across + packed, w->other, LASER_LANES);
+    laser_pack_panel(c, h->g_panels + packed, w->other, c->scale, w->tile);
 }
 
 /* do_id p_ijd of the wild columns: summed over them into w->weight, for dS; over the queries into dv. */
@@ -1075,18 +1042,18 @@ LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query
 static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                  ptrdiff_t key, ptrdiff_t query, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
-    const ptrdiff_t k = key * c->units, q = query * c->units, across = key / c->pair * c->stride;
-    laser_product(c->pair, laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys));
-    laser_product(c->pair, laser_over_d(c, w->slope, h->v_along + k, h->g_panels + q, keys));
+    const ptrdiff_t k = key * c->units, q = query * c->units;
+    laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
+    laser_over_d(c, w->slope, h->v_along + k, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
     if (h->is_wild) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->is_wild ? w->weight : NULL;
     c->bf16 ? laser_slopes(h, w, query, keys, more, 1) : laser_slopes(h, w, query, keys, more, 0);
-    laser_product(c->pair, laser_over_keys(c, dq, h->k_across + across, w->ds_across, keys, accumulate));
+    laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, accumulate));
 }
 
-/* dk and dv of a tile of keys, and what they add to dq (panels, stride, LANES). */
+/* dk and dv of a tile of keys, and what they add to dq (rows, stride). */
 static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                 ptrdiff_t key, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, c->T - key);
@@ -1096,21 +1063,19 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
         const ptrdiff_t end = laser_least(first + LASER_TILE, c->panels * LASER_LANES);
         for (ptrdiff_t query = first; query < end; query += LASER_LANES)
             laser_backward_panel(c, h, w, dq + query * c->stride, key, query, accumulate);
-        LaserProduct p = {.c = w->dv, .a = w->a_along, .b = h->g_across + first / c->pair * c->stride};
-        p.ldc = p.ldb = c->stride, p.rows = keys, p.columns = laser_up(c->D, LASER_W), p.accumulate = 1;
-        p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.depth = (end - first) / c->pair;
-        p.triangle = first == key;
-        laser_product(c->pair, p);
-        p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first / c->pair * c->stride;
-        laser_product(c->pair, p);
+        LaserProduct p =
+            laser_over_tokens(c, w->dv, w->a_along, h->g_across + first * c->units, end - first, 1);
+        p.rows = keys, p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.triangle = first == key;
+        laser_product(p);
+        p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first * c->units;
+        laser_product(p);
     }
-    if (c->laser) laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, keys);
-    for (ptrdiff_t d = 0; c->laser && d < c->stride; d += LASER_W) /* dv = dv' exp(v - m), unless wild */
-        for (ptrdiff_t at = d; at < keys * c->stride; at += c->stride) {
-            LaserVec expm1, e = laser_exp_expm1(laser_load(w->tile + at) - laser_load(h->shift + d), &expm1);
-            e = laser_select(laser_load(h->wild + d) > 0, e, laser_set(1));
-            laser_store(w->dv + at, laser_load(w->dv + at) * e);
-        }
+    if (c->laser) {
+        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+        laser_expm1_tile(c, h, w);
+        for (ptrdiff_t i = 0; i < keys * c->stride; i += LASER_W)
+            laser_store(w->dv + i, laser_load(w->dv + i) * laser_load(w->other + i));
+    }
     laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
     laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);
 }
@@ -1124,28 +1089,18 @@ static void laser_backward_part(const LaserCall *c, LaserHead *h, LaserWork *w, 
 
 /* Step 5: dq of a panel: its parts, summed in order. */
 static void laser_write_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
+    (void)w;
     const ptrdiff_t query = panel * LASER_LANES;
-    const float *sum = h->dq_parts + query * c->stride, *from = sum;
+    float *dq = h->dq_parts + query * c->stride;
     for (ptrdiff_t part = 1; part < c->parts && c->part[part] <= query / LASER_TILE; part++) {
-        from += c->rows * c->stride;
-        for (ptrdiff_t i = 0; i < c->D * LASER_LANES; i += LASER_W)
-            laser_store(w->sum + i, laser_load(sum + i) + laser_load(from + i));
-        sum = w->sum;
+        const float *more = dq + part * c->rows * c->stride;
+        for (ptrdiff_t i = 0; i < LASER_LANES * c->stride; i += LASER_W)
+            laser_store(dq + i, laser_load(dq + i) + laser_load(more + i));
     }
-    laser_write_panel(c, c->dq + h->in, c->in_token, query, sum, w->tile);
+    laser_write_rows(c, c->dq + h->in, c->in_token, query, LASER_LANES, dq);
 }
 
 /* ---- The two functions ---- */
-
-/* Makes the memory at h a head of the caller's. */
-static LaserHead *laser_take(const LaserCall *c, float *memory, ptrdiff_t head) {
-    LaserHead *h = (LaserHead *)(void *)memory;
-    laser_carve_head(c, h, memory);
-    h->in = laser_at(c->shape->qkv_strides, head / c->shape->heads, 0, head % c->shape->heads);
-    h->out = laser_at(c->shape->out_strides, head / c->shape->heads, 0, head % c->shape->heads);
-    h->row = head * c->T, h->is_wild = 0, h->wild_memory = NULL;
-    return h;
-}
 
 /* What is done to a head, one step after the other; the pieces of a step may run in any order. */
 typedef struct {
@@ -1153,35 +1108,42 @@ typedef struct {
     ptrdiff_t pieces;
 } LaserStep;
 
+/* Makes h the caller's head `head`. */
+static void laser_take(const LaserCall *c, LaserHead *h, ptrdiff_t head) {
+    h->in = laser_at(c->shape, c->shape->qkv_strides, head, 0);
+    h->out = laser_at(c->shape, c->shape->out_strides, head, 0);
+    h->row = head * c->T, h->is_wild = 0;
+}
+
 /* Heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then the rest, on
    which all threads work together, piece by piece. */
 static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
-    void *memory;
     const ptrdiff_t alone = c->heads - c->heads % c->threads, rest = c->heads - alone;
-    float *heads = laser_allocate(c->flight * c->head_size + c->threads * c->work_size, &memory);
+    void *memory = laser_malloc(c->bytes);
+    LaserHead *heads = (void *)(((uintptr_t)memory + 63) / 64 * 64);
+    LaserWork *works = (void *)(heads + c->flight);
+    float *arrays = (void *)(works + c->threads), *work_arrays = arrays + c->flight * c->head_size;
+    for (ptrdiff_t i = 0; i < c->flight; i++)
+        laser_carve_head(c, &heads[i], arrays + i * c->head_size), heads[i].wild_g = NULL;
     LASER_OMP(omp parallel num_threads((int)c->threads)) {
-        const int me = LASER_THREAD;
-        float *work = heads + c->flight * c->head_size + me * c->work_size;
-        LaserWork *w = (LaserWork *)(void *)work;
-        laser_carve_work(c, w, work);
+        LaserHead *h = &heads[LASER_THREAD];
+        LaserWork *w = &works[LASER_THREAD];
+        laser_carve_work(c, w, work_arrays + LASER_THREAD * c->work_size);
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
-            LaserHead *h = laser_take(c, heads + me * c->head_size, head);
+            laser_take(c, h, head);
             for (int s = 0; s < count; s++)
                 for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, h, w, i);
-            LASER_FREE(h->wild_memory);
         }
         LASER_OMP(omp for schedule(static))
-        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, heads + i * c->head_size, alone + i);
+        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, &heads[i], alone + i);
         for (int s = 0; s < count; s++) {
             LASER_OMP(omp for schedule(dynamic))
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
-                steps[s].run(c, (LaserHead *)(void *)(heads + i % rest * c->head_size), w, i / rest);
+                steps[s].run(c, &heads[i % rest], w, i / rest);
         }
-        LASER_OMP(omp for schedule(static))
-        for (ptrdiff_t i = 0; i < rest; i++)
-            LASER_FREE(((LaserHead *)(void *)(heads + i * c->head_size))->wild_memory);
     }
+    for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(heads[i].wild_g);
     LASER_FREE(memory);
 }
 
