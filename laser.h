@@ -162,11 +162,6 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
 #define LASER_FAIL(text) (fprintf(stderr, "error: %s (laser.h)\n", text), exit(1))
 #endif
 #define LASER_INLINE static inline __attribute__((always_inline))
-#ifdef LASER_STATIC
-#define LASER_DEFINE static
-#else
-#define LASER_DEFINE
-#endif
 
 /* ---- The naive twin: the formulas as they stand, in double ---- */
 
@@ -193,10 +188,11 @@ static double laser_naive_score(const double *q, const double *k, const Attentio
     return sum * laser_scale(shape);
 }
 
-static double laser_log_sum_exp(const double *x, ptrdiff_t count) {
+/* log sum_j exp(s_j + v_j); v: a column, or NULL for zeros. */
+static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t token, ptrdiff_t count) {
     double maximum = -INFINITY, sum = 0;
-    for (ptrdiff_t j = 0; j < count; j++) maximum = fmax(maximum, x[j]);
-    for (ptrdiff_t j = 0; j < count; j++) sum += exp(x[j] - maximum);
+    for (ptrdiff_t j = 0; j < count; j++) maximum = fmax(maximum, s[j] + (v ? v[j * token] : 0));
+    for (ptrdiff_t j = 0; j < count; j++) sum += exp(s[j] + (v ? v[j * token] : 0) - maximum);
     return maximum + log(sum);
 }
 
@@ -209,46 +205,45 @@ static double laser_naive_floor(const double *v, const AttentionShape *shape) {
     return (ceil(maximum * 1.4426950408889634) - 100) * log(2);
 }
 
-LASER_DEFINE void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
-                                          const double *v, const AttentionShape *shape) {
+LASER_API void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
+                                       const double *v, const AttentionShape *shape) {
     const ptrdiff_t T = shape->seq_len, token = shape->qkv_strides[1];
-    double *s = laser_malloc(2 * (size_t)T * sizeof *s), *x = s + T;
+    double *s = laser_malloc((size_t)T * sizeof *s);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
         const ptrdiff_t i = row % T, head = laser_at(shape, shape->qkv_strides, row / T, 0);
         double *o = out + laser_at(shape, shape->out_strides, row / T, i);
         for (ptrdiff_t j = 0; j <= i; j++)
             s[j] = laser_naive_score(q + head + i * token, k + head + j * token, shape);
-        const double row_lse = laser_log_sum_exp(s, i + 1);
+        const double row_lse = laser_log_sum_exp(s, NULL, 0, i + 1);
         if (lse) lse[row] = row_lse;
         for (int d = 0; d < shape->head_dim; d++) {
             const double *column = v + head + d;
             o[d] = 0;
-            for (ptrdiff_t j = 0; j <= i; j++) {
-                o[d] += exp(s[j] - row_lse) * column[j * token];
-                x[j] = s[j] - row_lse + column[j * token];
-            }
             if (shape->kind == ATTENTION_LASER)
-                o[d] = fmax(laser_log_sum_exp(x, i + 1), laser_naive_floor(column, shape));
+                o[d] = fmax(laser_log_sum_exp(s, column, token, i + 1) - row_lse,
+                            laser_naive_floor(column, shape));
+            else
+                for (ptrdiff_t j = 0; j <= i; j++) o[d] += exp(s[j] - row_lse) * column[j * token];
         }
     }
     LASER_FREE(s);
 }
 
-LASER_DEFINE void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
-                                           const double *q, const double *k, const double *v,
-                                           const double *out, const double *lse,
-                                           const AttentionShape *shape) {
+LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
+                                        const double *q, const double *k, const double *v, const double *out,
+                                        const double *lse, const AttentionShape *shape) {
     const ptrdiff_t T = shape->seq_len, D = shape->head_dim, token = shape->qkv_strides[1];
     double *g = laser_malloc((size_t)D * sizeof *g);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
         const ptrdiff_t head = laser_at(shape, shape->qkv_strides, row / T, 0), i = head + row % T * token;
         const ptrdiff_t at_out = laser_at(shape, shape->out_strides, row / T, row % T);
         const double *o = out + at_out;
-        for (ptrdiff_t d = 0; d < D; d++) { /* the floor passes no gradient */
-            g[d] = o[d] > laser_naive_floor(v + head + d, shape) ? dout[at_out + d] : 0;
+        for (ptrdiff_t d = 0; d < D; d++) {
             dq[i + d] = dk[i + d] = dv[i + d] = 0;
+            g[d] = o[d] > laser_naive_floor(v + head + d, shape) ? dout[at_out + d] : 0;
         }
-        for (ptrdiff_t j = head; j <= i; j += token) { /* i, j: where the rows begin */
+        for (ptrdiff_t past = 0; past <= row % T; past++) { /* i, j: where rows begin */
+            const ptrdiff_t j = head + past * token;
             const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
             double ds = 0;
             for (ptrdiff_t d = 0; d < D; d++) {
@@ -338,9 +333,14 @@ LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
     return (LaserVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
 LASER_INLINE __m256i laser_bf16(LaserVec x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
-LASER_INLINE void laser_bf16_along(float *to, LaserVec x) { _mm256_storeu_si256((void *)to, laser_bf16(x)); }
-LASER_INLINE void laser_bf16_across(float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
-    (void)row; /* y's, were it apart */
+LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
+    bf16 ? _mm256_storeu_si256((void *)to, laser_bf16(x)) : laser_store(to, x);
+}
+LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    if (!bf16) {
+        laser_store(to, *x), laser_store(to + row, *y);
+        return;
+    }
     const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
                                            7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const LaserInt pairs = (LaserInt)_mm512_permutex2var_epi16(_mm512_castsi256_si512(laser_bf16(*x)), order,
@@ -355,18 +355,14 @@ LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even, in f
     const LaserInt bits = (LaserInt)x;
     return (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF);
 }
-LASER_INLINE void laser_bf16_along(float *to, LaserVec x) { laser_store(to, laser_bf16(x)); }
-LASER_INLINE void laser_bf16_across(float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
-    *x = laser_bf16(*x), *y = laser_bf16(*y);
+LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
+    laser_store(to, bf16 ? laser_bf16(x) : x);
+}
+LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+    if (bf16) *x = laser_bf16(*x), *y = laser_bf16(*y);
     laser_store(to, *x), laser_store(to + row, *y);
 }
 #endif
-LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
-    bf16 ? laser_bf16_along(to, x) : laser_store(to, x);
-}
-LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
-    bf16 ? laser_bf16_across(to, row, x, y) : (laser_store(to, *x), laser_store(to + row, *y));
-}
 
 #define LASER_LOG2E 1.44269504f
 #define LASER_LN2_HIGH 0.693359375f /* nine bits: its product with an integer below 2^15 is exact */
@@ -424,9 +420,8 @@ LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
     const LaserInt e = ((LaserInt)x - 0x3F3504F3) >> 23; /* x = 2^e m, m in [sqrt(1/2), sqrt(2)) */
     const LaserVec f = (LaserVec)((LaserInt)x - (e << 23)) - 1, s = f / (f + 2), z = s * s;
     n += __builtin_convertvector(e, LaserVec);
-    /* log m = 2 atanh(s) = 2 s + 2/3 s^3 + 2/5 s^5 + ... */
     const LaserVec t = ((0.22222222f * z + 0.28571429f) * z + 0.4f) * z + 0.66666667f;
-    /* 2 s = f - s f, and f is exact */
+    /* log m = 2 atanh(s) = 2 s + s (2/3 z + 2/5 z^2 + ...), where 2 s = f - s f, and f is exact */
     return n * LASER_LN2_HIGH + (f + (n * LASER_LN2_LOW + s * (z * t - f)));
 }
 
@@ -447,12 +442,10 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
     const float *a = p->a + row * a_row + first * a_depth, *b = p->b + first * p->ldb + column;
     float *c = p->c + row * p->ldc + column;
     LaserVec sum[LASER_ROWS * LASER_VECS], x[LASER_VECS];
-    LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] = laser_set(0);
-    if (p->accumulate)
-        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] =
-            laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W);
-    if (p->rescale)
-        LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] *= p->rescale[row + i / vecs];
+    LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
+        sum[i] = p->accumulate ? laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W) : laser_set(0);
+        if (p->rescale) sum[i] *= p->rescale[row + i / vecs];
+    }
     if (p->center)
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
             p->weights[row + i / vecs] * laser_load(p->center + column + i % vecs * LASER_W);
@@ -509,9 +502,8 @@ typedef struct __attribute__((aligned(64))) {
     ptrdiff_t in, out, row;
     float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v_along, *v_across;
     float *q_panels, *g_panels, *q_across, *g_across, *row_shift, *row_term, *dq_parts;
-    float *wild_g,
-        *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift; or NULL */
-    int is_wild;     /* backward: whether some column is */
+    float *wild_g, *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift */
+    int is_wild;                /* backward: whether some column is */
 } LaserHead;
 
 /* One thread's buffers; shapes of the others: laser_carve_work. */
@@ -535,8 +527,8 @@ static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
     return m ? m + at : NULL;
 }
 
-/* Cuts the arrays of a head off the memory m; returns the floats of them all. */
-static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
+/* Makes h the caller's head `head`, and cuts its arrays off the memory m; returns the floats of them all. */
+static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t head, float *m) {
     const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->bf16;
     const ptrdiff_t packed = c->rows * c->units;
     ptrdiff_t used = 0;
@@ -556,6 +548,9 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, float *m) {
     h->row_shift = laser_cut(m, &used, back * c->rows); /* K_i */
     h->row_term = laser_cut(m, &used, back * c->rows);  /* what is subtracted from dP */
     h->dq_parts = laser_cut(m, &used, back * c->parts * c->rows * c->stride);
+    h->in = laser_at(c->shape, c->shape->qkv_strides, head, 0);
+    h->out = laser_at(c->shape, c->shape->out_strides, head, 0);
+    h->row = head * c->T, h->is_wild = 0;
     return used;
 }
 
@@ -596,13 +591,13 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     if (c.parts < 1) c.parts = 1;
     for (int i = 0; i <= c.parts; i++)
         c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);
-    c.head_size = laser_carve_head(&c, &head, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
+    c.head_size = laser_carve_head(&c, &head, 0, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
     c.bytes = (size_t)c.flight * (sizeof head + (size_t)c.head_size * sizeof(float)) +
               (size_t)c.threads * (sizeof work + (size_t)c.work_size * sizeof(float)) + 64;
     return c;
 }
 
-LASER_DEFINE size_t attention_memory(const AttentionShape *shape, int backward) {
+LASER_API size_t attention_memory(const AttentionShape *shape, int backward) {
     return laser_call(shape, backward).bytes;
 }
 
@@ -777,16 +772,18 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
     }
 }
 
-/* The same for backward: exp(v - m) - 1, and in w->other exp(v - m), what dV' is multiplied by. Wild columns
-   take no part in the products; what becomes of them is dV. */
-static void laser_expm1_tile(const LaserCall *c, const LaserHead *h, LaserWork *w) {
+/* The same for backward: exp(v - m) - 1, and 0 in wild columns, which take no part in the products; or, where
+   dV' is given, makes it dV by a factor of exp(v - m). */
+static void laser_expm1_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dv) {
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
         for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
             const LaserInt tame = laser_load(h->wild + d) > 0;
             LaserVec expm1, x = laser_load(w->tile + at) - laser_load(h->shift + d);
             x = laser_exp(x, laser_set(0), &expm1);
-            laser_store(w->tile + at, laser_select(tame, expm1, laser_set(0)));
-            laser_store(w->other + at, laser_select(tame, x, laser_set(1)));
+            if (dv)
+                laser_store(dv + at, laser_load(dv + at) * laser_select(tame, x, laser_set(1)));
+            else
+                laser_store(w->tile + at, laser_select(tame, expm1, laser_set(0)));
         }
 }
 
@@ -798,7 +795,7 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
     if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, w->tile, LASER_TILE);
     laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
     if (c->backward) {
-        if (c->laser) laser_expm1_tile(c, h, w);
+        if (c->laser) laser_expm1_tile(c, h, w, NULL);
         laser_pack_along(c, h->v_along + packed, w->tile, LASER_TILE, 1);
     } else {
         if (c->laser) laser_exp_tile(c, h, w, tile);
@@ -810,14 +807,9 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
 
 /* Marks the scores of keys that a query does not see. */
 static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t query) {
-    LaserInt lane;
-    for (int i = 0; i < LASER_W; i++) lane[i] = i;
     for (ptrdiff_t j = query > key ? query - key : 0; j < keys; j++)
-        for (int x = 0; x < LASER_LANES; x += LASER_W) {
-            float *s = score + j * LASER_LANES + x;
-            const LaserInt hidden = lane < (int32_t)(key + j - query - x);
-            laser_store(s, laser_select(hidden, laser_set(LASER_MASKED), laser_load(s)));
-        }
+        for (ptrdiff_t i = 0; i < LASER_LANES && query + i < key + j; i++)
+            score[j * LASER_LANES + i] = LASER_MASKED;
 }
 
 /* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them. */
@@ -1072,9 +1064,7 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
     }
     if (c->laser) {
         laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
-        laser_expm1_tile(c, h, w);
-        for (ptrdiff_t i = 0; i < keys * c->stride; i += LASER_W)
-            laser_store(w->dv + i, laser_load(w->dv + i) * laser_load(w->other + i));
+        laser_expm1_tile(c, h, w, w->dv);
     }
     laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
     laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);
@@ -1108,13 +1098,6 @@ typedef struct {
     ptrdiff_t pieces;
 } LaserStep;
 
-/* Makes h the caller's head `head`. */
-static void laser_take(const LaserCall *c, LaserHead *h, ptrdiff_t head) {
-    h->in = laser_at(c->shape, c->shape->qkv_strides, head, 0);
-    h->out = laser_at(c->shape, c->shape->out_strides, head, 0);
-    h->row = head * c->T, h->is_wild = 0;
-}
-
 /* Heads come in two lots: as many as the threads divide evenly, a whole head to a thread; then the rest, on
    which all threads work together, piece by piece. */
 static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
@@ -1122,21 +1105,21 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     void *memory = laser_malloc(c->bytes);
     LaserHead *heads = (void *)(((uintptr_t)memory + 63) / 64 * 64);
     LaserWork *works = (void *)(heads + c->flight);
-    float *arrays = (void *)(works + c->threads), *work_arrays = arrays + c->flight * c->head_size;
-    for (ptrdiff_t i = 0; i < c->flight; i++)
-        laser_carve_head(c, &heads[i], arrays + i * c->head_size), heads[i].wild_g = NULL;
+    float *arrays = (void *)(works + c->threads);
+    for (ptrdiff_t i = 0; i < c->flight; i++) heads[i].wild_g = NULL;
     LASER_OMP(omp parallel num_threads((int)c->threads)) {
-        LaserHead *h = &heads[LASER_THREAD];
-        LaserWork *w = &works[LASER_THREAD];
-        laser_carve_work(c, w, work_arrays + LASER_THREAD * c->work_size);
+        const ptrdiff_t me = LASER_THREAD;
+        LaserWork *w = &works[me];
+        laser_carve_work(c, w, arrays + c->flight * c->head_size + me * c->work_size);
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
-            laser_take(c, h, head);
+            laser_carve_head(c, &heads[me], head, arrays + me * c->head_size);
             for (int s = 0; s < count; s++)
-                for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, h, w, i);
+                for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, &heads[me], w, i);
         }
         LASER_OMP(omp for schedule(static))
-        for (ptrdiff_t i = 0; i < rest; i++) laser_take(c, &heads[i], alone + i);
+        for (ptrdiff_t i = 0; i < rest; i++)
+            laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
         for (int s = 0; s < count; s++) {
             LASER_OMP(omp for schedule(dynamic))
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
@@ -1147,8 +1130,8 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     LASER_FREE(memory);
 }
 
-LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                                    const AttentionShape *shape) {
+LASER_API void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
+                                 const AttentionShape *shape) {
     LaserCall c = laser_call(shape, 0);
     c.q = q, c.k = k, c.v = v, c.new_out = out, c.new_lse = lse;
     const LaserStep steps[] = {
@@ -1156,9 +1139,9 @@ LASER_DEFINE void attention_forward(float *out, float *lse, const float *q, cons
     laser_run(&c, steps, sizeof steps / sizeof *steps);
 }
 
-LASER_DEFINE void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
-                                     const float *k, const float *v, const float *out, const float *lse,
-                                     const AttentionShape *shape) {
+LASER_API void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
+                                  const float *k, const float *v, const float *out, const float *lse,
+                                  const AttentionShape *shape) {
     LaserCall c = laser_call(shape, 1);
     c.q = q, c.k = k, c.v = v, c.out = out, c.lse = lse, c.dout = dout, c.dq = dq, c.dk = dk, c.dv = dv;
     const LaserStep steps[] = {{laser_scan_columns, c.laser},
