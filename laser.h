@@ -4,8 +4,7 @@
    (vector extensions) and libm, and uses OpenMP when compiled with -fopenmp. Define before, if you like:
        LASER_STATIC                       every function static
        LASER_MALLOC(size), LASER_FREE(p)  where work memory comes from (malloc, free)
-       LASER_FAIL(text)                   when memory runs out or a shape makes no sense (one line on stderr
-                                          and exit(1)); it must not return
+       LASER_FAIL(text)                   for no memory or a senseless shape; must not return (stderr, exit(1))
 
    WHAT IT COMPUTES, for every batch b and head h, with s_ij = scale * q_i . k_j over the keys j <= i,
    lse_i = log sum_j exp(s_ij) and a_ij = exp(s_ij - lse_i):
@@ -22,10 +21,10 @@
    Element (b, t, h, d) of q, k, v, dq, dk, dv lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
    qkv_strides[2] + d, of out, dout likewise with out_strides: so q, k, v may be parts of one packed buffer.
    lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none. Gradients
-   are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on. The same bits come
-   out for any number of threads. Work memory, for each head in flight (one to a thread): about 2 T*D floats
-   forward, 7 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with
-   M_MMAP_THRESHOLD and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
+   are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on; the same bits for any
+   number of threads. Work memory for each head in flight, one to a thread: about 2 T*D floats forward, 7 T*D
+   backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD and
+   M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
 
    EXAMPLE (a test compiles and runs these lines)
    [example]
@@ -50,10 +49,9 @@
    BACKWARD. With p_ijd = a_ij exp(v_jd - o_id), which lies in [0, 1] and sums to 1 over j:
        dv_jd = sum_i do_id p_ijd          ds_ij = sum_d do_id p_ijd - a_ij sum_d do_id
    (d/dv_jd of log sum_j a_ij exp(v_jd) is p_ijd; d/da_ij is exp(v_jd - o_id); the softmax turns da into
-   ds_ij = a_ij (da_ij - sum_j a_ij da_ij), and sum_j a_ij exp(v_jd - o_id) = 1.) In matrix form, with V' =
-   exp(V) and dO' = dO * exp(-O), it is standard attention's backward on V' and dO', with dV = dV' * V' and
-   sum_d do_id in place of sum_d do_id o_id. So LASER costs what standard attention costs, plus T*D
-   exponentials and logarithms, and only o and lse are kept from forward to backward.
+   ds_ij = a_ij (da_ij - sum_j a_ij da_ij), and sum_j a_ij exp(v_jd - o_id) = 1.) That is standard attention's
+   backward on V' = exp(V) and dO' = dO * exp(-O), with dV = dV' * V' and sum_d do_id in place of sum_d do_id
+   o_id. So LASER costs T*D exponentials and logarithms more, and only o and lse are kept for backward.
 
    RANGE, or where a shift by the maximum went. An exponential is computed as p * 2^k, p near 1, k an integer;
    shifting it by n log 2 is writing k - n for k. All shifts here are such powers of two, by which sums are
@@ -62,30 +60,25 @@
    - Scores: row i is scaled by 2^-K_i, K_i = the running maximum of s_ij log2(e) rounded to an integer.
    - Values, shift = LASER_SHIFT_CAUSAL: column d of a head is scaled by 2^-n_d, n_d = v_0d log2(e) rounded:
      the one key that every row sees. While the values stay within 40 of v_0d, float32 holds every exp(v_jd)
-     and every sum of them. From the first key that does not, the column is "wild", and the rows that see
-     that key take it from elsewhere: o_id + lse_i = log sum_j exp(s_ij + v_jd), a softmax of its own with
-     its own running shift, summed without a matrix product. No visible contribution is lost whatever the
-     later tokens are; |v| to 1e6. Backward does the same to columns wider than 64 or farther than 128 from
-     zero, where o in float32 has too few digits left.
+     and every sum of them. From the first key that does not, the column is "wild": the rows that see it take
+     o_id + lse_i = log sum_j exp(s_ij + v_jd), a softmax of its own with its own running shift, summed without
+     a matrix product. No visible contribution is lost whatever the later tokens are; |v| to 1e6. Backward does
+     so for columns wider than 64 or farther than 128 from zero, where o in float32 has too few digits left.
    - Values, shift = LASER_SHIFT_SEQUENCE, the paper's: n_d follows the column's maximum over the WHOLE
-     sequence, later tokens included, and the sum is taken as it comes. What lies 2^-100 = exp(-69.3) below
-     that maximum is lost: such an o_id stays at maximum - 69.3, depends on later tokens, and passes no
-     gradient (the paper's formula has log 0 there).
+     sequence, later tokens included. What lies 2^-100 = exp(-69.3) below it is lost: such an o_id stays at
+     maximum - 69.3, depends on later tokens and passes no gradient (the paper's formula has log 0 there).
 
-   SMALL VALUES. Where |v| << 1, all exp(v) are nearly 1, and what tells them apart is lost when they are
-   rounded to bfloat16. Since sum_j a_ij = 1, a center may be taken out of V' before it is rounded and put
-   back after:
+   SMALL VALUES. Where |v| << 1, all exp(v) are nearly 1, and bfloat16 rounds away what tells them apart. Since
+   sum_j a_ij = 1, a center may be taken out of V' before it is rounded and put back after:
        sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
        sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
-   and what remains is as small as v and keeps its digits. Forward (bf16) takes c from the values of each
-   tile of keys, so a tile that a row sees in part, the last, is summed in float32 without; backward from
-   the column.
+   and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16) from
+   each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
 
-   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
-   gradients, to bfloat16, on every CPU. Where pairs of them are multiplied faster than float32 (AVX512-BF16
-   without AMX, as in Zen 4 and 5), they are; elsewhere this costs a little more than ATTENTION_FP32. Sums, exp,
-   log, shifts and outputs are float32. A row's a_ij are rounded before they are normalised, so that they still
-   sum to one.
+   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their gradients,
+   to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of bfloat16 are
+   multiplied faster than float32 (AVX512-BF16 without AMX, as in Zen 4 and 5), they are; elsewhere this costs
+   a little more than ATTENTION_FP32. A row's a_ij are rounded before they are normalised: they still sum to 1.
 
    READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
    laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
@@ -196,8 +189,7 @@ static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t toke
     return maximum + log(sum);
 }
 
-/* The least o of a column. The paper's shift, the next multiple of log 2 at or above the column's maximum,
-   has one. */
+/* The least o of a column: the paper's shift, the multiple of log 2 at or above its maximum, has one. */
 static double laser_naive_floor(const double *v, const AttentionShape *shape) {
     if (shape->kind == ATTENTION_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
     double maximum = v[0];
@@ -438,7 +430,8 @@ typedef struct {
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
 LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
-                               ptrdiff_t first, ptrdiff_t a_row, ptrdiff_t a_depth) {
+                               ptrdiff_t a_row, ptrdiff_t a_depth) {
+    const ptrdiff_t first = p->triangle ? row / pair : 0;
     const float *a = p->a + row * a_row + first * a_depth, *b = p->b + first * p->ldb + column;
     float *c = p->c + row * p->ldc + column;
     LaserVec sum[LASER_ROWS * LASER_VECS], x[LASER_VECS];
@@ -464,15 +457,13 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
    1 are spelled out, for the kernel's addresses. */
 LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
     for (ptrdiff_t column = 0; column < p->columns; column += LASER_LANES)
-        for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS) {
-            const ptrdiff_t first = p->triangle ? row / pair : 0;
+        for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS)
             if (p->columns - column <= LASER_W)
-                laser_kernel(pair, 1, p, row, column, first, p->a_row, p->a_depth);
+                laser_kernel(pair, 1, p, row, column, p->a_row, p->a_depth);
             else if (p->a_row == 1)
-                laser_kernel(pair, LASER_VECS, p, row, column, first, 1, p->a_depth);
+                laser_kernel(pair, LASER_VECS, p, row, column, 1, p->a_depth);
             else
-                laser_kernel(pair, LASER_VECS, p, row, column, first, p->a_row, 1);
-        }
+                laser_kernel(pair, LASER_VECS, p, row, column, p->a_row, 1);
 }
 
 static void laser_product(LaserProduct p) { p.pair == 2 ? laser_product_of(2, &p) : laser_product_of(1, &p); }
@@ -503,7 +494,7 @@ typedef struct __attribute__((aligned(64))) {
     float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v_along, *v_across;
     float *q_panels, *g_panels, *q_across, *g_across, *row_shift, *row_term, *dq_parts;
     float *wild_g, *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift */
-    int is_wild;                /* backward: whether some column is */
+    float wild_from;            /* the first wild key of all columns */
 } LaserHead;
 
 /* One thread's buffers; shapes of the others: laser_carve_work. */
@@ -513,8 +504,7 @@ typedef struct __attribute__((aligned(64))) {
     float a_along[LASER_TILE * LASER_TILE], ds_along[LASER_TILE * LASER_TILE];   /* the same over queries */
     float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
     float row_weight[LASER_LANES], tile_weight[LASER_LANES]; /* sum of a as rounded; one tile's part of it */
-    float *tile, *other, *query, *sum, *dk, *dv, *wild, *wild_sum, *wild_shift;
-    int is_wild; /* whether a panel sees one */
+    float *tile, *other, *query, *sum, *dk, *dv, *wild_sum, *wild_shift;
 } LaserWork;
 
 static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
@@ -532,8 +522,8 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->bf16;
     const ptrdiff_t packed = c->rows * c->units;
     ptrdiff_t used = 0;
-    h->shift = laser_cut(m, &used, c->stride);                        /* n_d; backward: m_d */
-    h->wild = laser_cut(m, &used, (back ? 1 : c->tiles) * c->stride); /* a tile's first wild key; 0: all */
+    h->shift = laser_cut(m, &used, c->stride); /* n_d; backward: m_d */
+    h->wild = laser_cut(m, &used, c->stride);  /* a column's first wild key; backward: all are, 0, or none */
     h->floor = laser_cut(m, &used, back * c->stride);                 /* the paper's shift: the least o */
     h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* what V' of a tile lies around */
     h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
@@ -550,7 +540,7 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     h->dq_parts = laser_cut(m, &used, back * c->parts * c->rows * c->stride);
     h->in = laser_at(c->shape, c->shape->qkv_strides, head, 0);
     h->out = laser_at(c->shape, c->shape->out_strides, head, 0);
-    h->row = head * c->T, h->is_wild = 0;
+    h->row = head * c->T, h->wild_from = LASER_NEVER;
     return used;
 }
 
@@ -563,7 +553,6 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     w->sum = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->wild = laser_cut(m, &used, c->stride);              /* the first wild key that a panel sees */
     w->wild_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sums of exp(s + v) 2^-shift */
     w->wild_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
@@ -576,7 +565,7 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
         .shape = s, .T = s->seq_len, .D = s->head_dim, .threads = LASER_THREADS, .backward = backward};
     LaserHead head;
     LaserWork work;
-    c.heads = (ptrdiff_t)s->batch * s->heads;
+    c.heads = (ptrdiff_t)s->batch * s->heads, c.flight = laser_least(c.threads, c.heads);
     c.laser = s->kind == ATTENTION_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
     c.bf16 = s->precision == ATTENTION_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
@@ -584,11 +573,9 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
-    c.flight = laser_least(c.threads, c.heads);
-    /* few heads: parts for the threads, T*D floats each, that are equal areas under the diagonal; from the
-       shape alone, for the same bits */
+    /* few heads: parts for the threads, equal areas under the diagonal, from the shape alone: the same bits */
     c.parts = laser_least(laser_least(32 / c.heads, c.T / 256), 8);
-    if (c.parts < 1) c.parts = 1;
+    c.parts += c.parts == 0;
     for (int i = 0; i <= c.parts; i++)
         c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);
     c.head_size = laser_carve_head(&c, &head, 0, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
@@ -699,16 +686,16 @@ static void laser_wild_sum(const LaserCall *c, const LaserHead *h, LaserWork *w,
                            ptrdiff_t keys, ptrdiff_t end) {
     float whole[LASER_TILE], rest[LASER_TILE];
     for (ptrdiff_t d = 0; d < c->D; d++) {
-        if (w->wild[d] >= (float)end) continue;
+        if (h->wild[d] >= (float)end) continue;
         laser_wild_values(c, h, whole, rest, key, keys, d);
         for (int x = 0; x < LASER_LANES; x += LASER_W) {
             float *at = w->wild_sum + d * LASER_LANES + x, *at_shift = w->wild_shift + d * LASER_LANES + x;
             const float *score = w->score + x;
             const LaserVec old = laser_load(at_shift);
-            LaserVec shift = old;
+            LaserVec shift = old, sum;
             for (ptrdiff_t j = 0; j < keys; j++)
                 shift = laser_max(shift, laser_whole(laser_load(score + j * LASER_LANES)) + whole[j]);
-            LaserVec sum = laser_load(at) * laser_pow2(old - shift);
+            sum = laser_load(at) * laser_pow2(old - shift);
             for (ptrdiff_t j = 0; j < keys; j++)
                 sum += laser_wild_power(score + j * LASER_LANES, whole[j], rest[j], shift);
             laser_store(at, sum), laser_store(at_shift, shift);
@@ -734,16 +721,16 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     laser_read_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
     for (ptrdiff_t d = 0; d < c->stride; d++) {
         const double n = fmax(-2e6, fmin(2e6, c->causal ? h->shift[d] : high[d])) * 1.4426950408889634;
-        h->shift[d] = (float)(c->causal ? rint(n) : ceil(n));
+        h->shift[d] = (float)(c->causal ? rint(n) : ceil(n)), h->wild[d] = LASER_NEVER;
         if (!c->backward) continue;
         h->floor[d] = c->causal ? -3e38f : laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
         h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
         if (!c->causal) h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
         const int wild = c->causal && !(high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
         if (wild) h->shift[d] = -1e30f; /* so that exp(m - o) is 0 */
-        h->wild[d] = wild ? 0 : LASER_NEVER, h->is_wild |= wild;
+        if (wild) h->wild[d] = h->wild_from = 0;
     }
-    if (!h->is_wild || h->wild_g) return;
+    if (h->wild_from > 0 || h->wild_g) return;
     h->wild_g = laser_malloc(2 * (size_t)(c->D * c->rows) * sizeof(float));
     h->wild_shift = h->wild_g + c->D * c->rows;
 }
@@ -761,7 +748,11 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
             low = laser_min(low, e), high = laser_max(high, e);
             laser_store(w->tile + j * c->stride + d, e);
         }
-        laser_store(h->wild + tile * c->stride + d, wild);
+        for (int i = 0; i < LASER_W; i++)
+            if (wild[i] < LASER_NEVER) LASER_OMP(omp critical(laser)) {
+                    h->wild[d + i] = fminf(h->wild[d + i], wild[i]);
+                    h->wild_from = fminf(h->wild_from, wild[i]);
+                }
         if (!c->bf16) continue;
         const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
         laser_store(h->center + tile * c->stride + d, center);
@@ -812,8 +803,10 @@ static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t qu
             score[j * LASER_LANES + i] = LASER_MASKED;
 }
 
-/* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them. */
-static void laser_move_shift(LaserWork *w, ptrdiff_t keys) {
+/* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them; makes weights
+   of the scores, an operand of the product with V, and adds them to the sums. */
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
+    const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         LaserVec top = laser_load(w->score + x), odd = top; /* two chains of maxima are faster than one */
         for (ptrdiff_t j = 0; j < keys; j += 2) {
@@ -821,19 +814,7 @@ static void laser_move_shift(LaserWork *w, ptrdiff_t keys) {
             odd = laser_max(odd, laser_load(w->score + (j + 1) * LASER_LANES + x));
         }
         const LaserVec old = laser_load(w->row_shift + x);
-        const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd)));
-        const LaserVec scale = laser_pow2(old - K);
-        laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
-        laser_store(w->row_sum + x, laser_load(w->row_sum + x) * scale);
-        laser_store(w->row_weight + x, laser_load(w->row_weight + x) * scale);
-    }
-}
-
-/* Scores of a tile into weights, as the right operand of the product with V; their sums. */
-LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
-    const int pair = bf16 ? LASER_PAIR : 1;
-    for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        const LaserVec K = laser_load(w->row_shift + x);
+        const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd))), scale = laser_pow2(old - K);
         LaserVec sum = laser_set(0), weight = sum;
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             const float *s = w->score + j * LASER_LANES + x;
@@ -842,22 +823,11 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
             laser_put_across(bf16, w->weight + j / pair * LASER_LANES + x, LASER_LANES, &a, &b);
             weight += a + b;
         }
+        laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
         laser_store(w->tile_weight + x, weight);
-        laser_store(w->row_sum + x, laser_load(w->row_sum + x) + sum);
-        laser_store(w->row_weight + x, laser_load(w->row_weight + x) + weight);
+        laser_store(w->row_sum + x, laser_load(w->row_sum + x) * scale + sum);
+        laser_store(w->row_weight + x, laser_load(w->row_weight + x) * scale + weight);
     }
-}
-
-/* Whether a panel sees wild keys, and from which key on each column is. */
-static int laser_find_wild(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
-    w->is_wild = 0;
-    for (ptrdiff_t d = 0; c->laser && d < c->stride; d++) {
-        w->wild[d] = h->wild[d];
-        for (ptrdiff_t tile = 1; !c->backward && tile <= query / LASER_TILE; tile++)
-            w->wild[d] = fminf(w->wild[d], h->wild[tile * c->stride + d]);
-        w->is_wild |= w->wild[d] < (float)(query + LASER_LANES);
-    }
-    return w->is_wild;
 }
 
 /* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the sums of the wild columns,
@@ -867,15 +837,14 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
     const ptrdiff_t end = query + LASER_LANES;
     for (int i = 0; i < LASER_LANES; i++)
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
-    for (ptrdiff_t i = 0; w->is_wild && i < c->D * LASER_LANES; i++)
+    for (ptrdiff_t i = 0; h->wild_from < (float)end && i < c->D * LASER_LANES; i++)
         w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
     for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
         const int last = key + LASER_TILE >= end, centered = c->laser && c->bf16 && !c->backward;
         laser_over_d(c, w->score, h->k_along + key * c->units, q, keys);
         if (last) laser_mask(w->score, key, keys, query);
-        laser_move_shift(w, keys);
-        if (w->is_wild) laser_wild_sum(c, h, w, key, keys, end);
+        if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
         /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums the last tile as it is, in float32. */
         const int exact = centered && last;
@@ -900,13 +869,13 @@ static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w
             if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
             laser_store(o, c->laser ? laser_log(value, laser_load(h->shift + d)) : value);
         }
-    for (ptrdiff_t d = 0; w->is_wild && d < c->D; d++)
+    for (ptrdiff_t d = 0; h->wild_from < (float)(query + LASER_LANES) && d < c->D; d++)
         for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
             const LaserVec sum = laser_load(w->wild_sum + d * LASER_LANES + x) / laser_load(w->row_sum + x);
             const LaserVec shift = laser_load(w->wild_shift + d * LASER_LANES + x);
             const LaserVec value = laser_log(sum, shift - laser_load(w->row_shift + x));
             for (ptrdiff_t i = 0; i < LASER_W; i++) /* the rows that see what makes it wild */
-                if ((float)(query + x + i) >= w->wild[d]) w->sum[(x + i) * c->stride + d] = value[i];
+                if ((float)(query + x + i) >= h->wild[d]) w->sum[(x + i) * c->stride + d] = value[i];
         }
 }
 
@@ -915,7 +884,6 @@ static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, 
     const ptrdiff_t query = panel * LASER_LANES, count = laser_least(LASER_LANES, c->T - query);
     laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
     laser_pack_panel(c, w->query, w->tile, c->scale_log2e, w->other);
-    laser_find_wild(c, h, w, query);
     laser_rows(c, h, w, w->query, query);
     laser_normalise(c, h, w, query);
     laser_write_rows(c, c->new_out + h->out, c->out_token, query, LASER_LANES, w->sum);
@@ -929,7 +897,7 @@ static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, 
 /* K_i and 1 / (sum of row i), into w->row_shift and w->row_sum: from lse, but where lse in float32 has too
    few digits left, or a column is wild, by summing again. */
 static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
-    int again = laser_find_wild(c, h, w, query);
+    int again = h->wild_from == 0;
     for (int i = 0; i < LASER_LANES; i++) {
         w->row_sum[i] = query + i < c->T ? -c->lse[h->row + query + i] : 0;
         again |= fabsf(w->row_sum[i]) > 64;
@@ -976,7 +944,7 @@ static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, p
     laser_read_rows(c, w->other, c->dout + h->out, c->out_token, query, LASER_LANES);
     for (int i = 0; i < LASER_LANES; i++) {
         float *g = w->other + i * c->stride;
-        for (ptrdiff_t d = 0; h->is_wild && d < c->D; d++) {
+        for (ptrdiff_t d = 0; h->wild_from == 0 && d < c->D; d++) {
             h->wild_g[d * c->rows + query + i] = g[d] / w->wild_sum[d * LASER_LANES + i];
             h->wild_shift[d * c->rows + query + i] = w->wild_shift[d * LASER_LANES + i];
         }
@@ -1038,9 +1006,9 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
     laser_over_d(c, w->slope, h->v_along + k, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
-    if (h->is_wild) laser_wild_gradient(c, h, w, key, keys, query);
+    if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
-    const float *more = h->is_wild ? w->weight : NULL;
+    const float *more = h->wild_from == 0 ? w->weight : NULL;
     c->bf16 ? laser_slopes(h, w, query, keys, more, 1) : laser_slopes(h, w, query, keys, more, 0);
     laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, accumulate));
 }
