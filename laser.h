@@ -4,7 +4,7 @@
    (vector extensions) and libm, and uses OpenMP when compiled with -fopenmp. Define before, if you like:
        LASER_STATIC                       every function static
        LASER_MALLOC(size), LASER_FREE(p)  where work memory comes from (malloc, free)
-       LASER_FAIL(text)                   for no memory or a senseless shape; must not return (stderr, exit(1))
+       LASER_FAIL(text)                   no memory, a senseless shape; must not return (stderr, exit(1))
 
    WHAT IT COMPUTES, for every batch b and head h, with s_ij = scale * q_i . k_j over the keys j <= i,
    lse_i = log sum_j exp(s_ij) and a_ij = exp(s_ij - lse_i):
@@ -21,10 +21,10 @@
    Element (b, t, h, d) of q, k, v, dq, dk, dv lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
    qkv_strides[2] + d, of out, dout likewise with out_strides: so q, k, v may be parts of one packed buffer.
    lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none. Gradients
-   are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on; the same bits for any
-   number of threads. Work memory for each head in flight, one to a thread: about 2 T*D floats forward, 7 T*D
-   backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD and
-   M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
+   are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on; the same bits for
+   any number of threads. Work memory for each head in flight, one to a thread: about 2 T*D floats forward,
+   7 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD
+   and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
 
    EXAMPLE (a test compiles and runs these lines)
    [example]
@@ -61,24 +61,25 @@
    - Values, shift = LASER_SHIFT_CAUSAL: column d of a head is scaled by 2^-n_d, n_d = v_0d log2(e) rounded:
      the one key that every row sees. While the values stay within 40 of v_0d, float32 holds every exp(v_jd)
      and every sum of them. From the first key that does not, the column is "wild": the rows that see it take
-     o_id + lse_i = log sum_j exp(s_ij + v_jd), a softmax of its own with its own running shift, summed without
-     a matrix product. No visible contribution is lost whatever the later tokens are; |v| to 1e6. Backward does
-     so for columns wider than 64 or farther than 128 from zero, where o in float32 has too few digits left.
+     o_id + lse_i = log sum_j exp(s_ij + v_jd), a softmax of its own with its own running shift and without a
+     matrix product. No visible contribution is lost whatever the later tokens are; |v| to 1e6. Backward does
+     so for columns wider than 64 or farther than 128 from zero, where o in float32 has too few digits.
    - Values, shift = LASER_SHIFT_SEQUENCE, the paper's: n_d follows the column's maximum over the WHOLE
      sequence, later tokens included. What lies 2^-100 = exp(-69.3) below it is lost: such an o_id stays at
      maximum - 69.3, depends on later tokens and passes no gradient (the paper's formula has log 0 there).
 
-   SMALL VALUES. Where |v| << 1, all exp(v) are nearly 1, and bfloat16 rounds away what tells them apart. Since
-   sum_j a_ij = 1, a center may be taken out of V' before it is rounded and put back after:
+   SMALL VALUES. Where |v| << 1, all exp(v) are nearly 1, and bfloat16 rounds away what tells them apart.
+   Since sum_j a_ij = 1, a center may be taken out of V' before it is rounded and put back after:
        sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
        sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
-   and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16) from
-   each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
+   and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16)
+   from each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
 
-   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their gradients,
-   to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of bfloat16 are
-   multiplied faster than float32 (AVX512-BF16 without AMX, as in Zen 4 and 5), they are; elsewhere this costs
-   a little more than ATTENTION_FP32. A row's a_ij are rounded before they are normalised: they still sum to 1.
+   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
+   gradients, to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of
+   bfloat16 are multiplied faster than float32 (AVX512-BF16 without AMX, as in Zen 4 and 5), they are; else
+   this costs a little more than ATTENTION_FP32. A row's a_ij are rounded before they are normalised: they
+   still sum to 1.
 
    READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
    laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
@@ -315,10 +316,10 @@ LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a 
 #define LASER_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* The operands of products are float32 or bfloat16. LASER_PAIR: how many bfloat16 a float of them holds, 2 where
-   an instruction multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which comes
-   with AMX (clang 14 leaves an underscore out). A pair lies "along" a row, W of its numbers in W / 2 floats, or
-   "across" two rows, x and y, which are left as rounded. */
+/* The operands of products are float32 or bfloat16. LASER_PAIR: how many bfloat16 a float of them holds, 2
+   where an instruction multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which
+   comes with AMX (clang 14 leaves an underscore out). A pair lies "along" a row, W of its numbers in W / 2
+   floats, or "across" two rows, x and y, which are left as rounded. */
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__) && !defined(__AMXBF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
@@ -397,8 +398,8 @@ LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
     return laser_exp2m1_poly(r * LASER_LOG2E);
 }
 
-/* exp(x) * 2^-n, n an integer, and that less 1 where it is asked for, both with all their digits; the power of
-   two that scales them is cut to 0 below 2^-126, 2^127 above. */
+/* exp(x) * 2^-n, n an integer, and that less 1 where it is asked for, both with all their digits; the power
+   of two that scales them is cut to 0 below 2^-126, 2^127 above. */
 LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n, LaserVec *less_one) {
     LaserVec k;
     const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_min(k - n, laser_set(127)));
@@ -419,8 +420,8 @@ LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
 
 /* ---- Products ---- */
 
-/* C (rows, columns) = [C [* rescale] +] [weights center^T +] A B, summed over depth: A(r, p) = a[r * a_row + p *
-   a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A and B is two bfloat16 of one sum. */
+/* C (rows, columns) = [C [* rescale] +] [weights center^T +] A B, summed over depth: A(r, p) is a[r * a_row +
+   p * a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A, B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
     const float *a, *b, *rescale, *weights, *center;
@@ -491,7 +492,7 @@ typedef struct {
 /* A head: where it begins in the caller's arrays, and what is packed of it; shapes: laser_carve_head. */
 typedef struct __attribute__((aligned(64))) {
     ptrdiff_t in, out, row;
-    float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v_along, *v_across;
+    float *shift, *floor, *wild, *center, *exact, *k_along, *k_across, *v;
     float *q_panels, *g_panels, *q_across, *g_across, *row_shift, *row_term, *dq_parts;
     float *wild_g, *wild_shift; /* (D, rows) backward, of wild columns: do_id / sum, and the sum's shift */
     float wild_from;            /* the first wild key of all columns */
@@ -519,7 +520,7 @@ static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
 
 /* Makes h the caller's head `head`, and cuts its arrays off the memory m; returns the floats of them all. */
 static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t head, float *m) {
-    const ptrdiff_t back = c->backward, front = !back, centered = front && c->laser && c->bf16;
+    const ptrdiff_t back = c->backward, centered = !back && c->laser && c->bf16;
     const ptrdiff_t packed = c->rows * c->units;
     ptrdiff_t used = 0;
     h->shift = laser_cut(m, &used, c->stride); /* n_d; backward: m_d */
@@ -529,8 +530,7 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
     h->k_along = laser_cut(m, &used, packed);
     h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
-    h->v_along = laser_cut(m, &used, back * packed); /* V or V' less its center */
-    h->v_across = laser_cut(m, &used, front * packed);
+    h->v = laser_cut(m, &used, packed); /* V, or V' less its center; forward across, backward along */
     h->q_panels = laser_cut(m, &used, back * packed); /* (panels, units, LANES): along, transposed */
     h->g_panels = laser_cut(m, &used, back * packed); /* the same of dO' / sum of a row */
     h->q_across = laser_cut(m, &used, back * packed);
@@ -573,7 +573,7 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
-    /* few heads: parts for the threads, equal areas under the diagonal, from the shape alone: the same bits */
+    /* few heads: parts for the threads, equal areas under the diagonal; from the shape alone, for the bits */
     c.parts = laser_least(laser_least(32 / c.heads, c.T / 256), 8);
     c.parts += c.parts == 0;
     for (int i = 0; i <= c.parts; i++)
@@ -613,9 +613,8 @@ static void laser_read_rows(const LaserCall *c, float *tile, const float *x, ptr
     for (ptrdiff_t t = first; t < first + count; t++, tile += c->stride) {
         const ptrdiff_t inside = t < c->T ? c->D : 0, ahead = laser_least(t + LASER_AHEAD, c->T - 1);
         for (ptrdiff_t i = 0; i < c->D; i += 16) __builtin_prefetch(x + ahead * token + i);
-        ptrdiff_t d = 0;
-        for (; d + LASER_W <= inside; d += LASER_W) laser_store(tile + d, laser_load(x + t * token + d));
-        for (; d < c->stride; d++) tile[d] = d < inside ? x[t * token + d] : 0;
+        if (inside) memcpy(tile, x + t * token, (size_t)inside * sizeof *x);
+        memset(tile + inside, 0, (size_t)(c->stride - inside) * sizeof *x);
     }
 }
 
@@ -692,10 +691,10 @@ static void laser_wild_sum(const LaserCall *c, const LaserHead *h, LaserWork *w,
             float *at = w->wild_sum + d * LASER_LANES + x, *at_shift = w->wild_shift + d * LASER_LANES + x;
             const float *score = w->score + x;
             const LaserVec old = laser_load(at_shift);
-            LaserVec shift = old, sum;
+            LaserVec shift = old;
             for (ptrdiff_t j = 0; j < keys; j++)
                 shift = laser_max(shift, laser_whole(laser_load(score + j * LASER_LANES)) + whole[j]);
-            sum = laser_load(at) * laser_pow2(old - shift);
+            LaserVec sum = laser_load(at) * laser_pow2(old - shift);
             for (ptrdiff_t j = 0; j < keys; j++)
                 sum += laser_wild_power(score + j * LASER_LANES, whole[j], rest[j], shift);
             laser_store(at, sum), laser_store(at_shift, shift);
@@ -785,13 +784,10 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
     laser_pack_along(c, h->k_along + packed, w->tile, LASER_TILE, 1);
     if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, w->tile, LASER_TILE);
     laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
-    if (c->backward) {
-        if (c->laser) laser_expm1_tile(c, h, w, NULL);
-        laser_pack_along(c, h->v_along + packed, w->tile, LASER_TILE, 1);
-    } else {
-        if (c->laser) laser_exp_tile(c, h, w, tile);
-        laser_pack_across(c, h->v_across + packed, w->tile, LASER_TILE);
-    }
+    if (c->laser && c->backward) laser_expm1_tile(c, h, w, NULL);
+    if (c->laser && !c->backward) laser_exp_tile(c, h, w, tile);
+    c->backward ? laser_pack_along(c, h->v + packed, w->tile, LASER_TILE, 1)
+                : laser_pack_across(c, h->v + packed, w->tile, LASER_TILE);
 }
 
 /* ---- Forward ---- */
@@ -830,8 +826,8 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
     }
 }
 
-/* Goes over the keys of a panel of queries: leaves K_i, the sums of the weights, the sums of the wild columns,
-   and in forward the sums of a V. q: the panel, packed. */
+/* Goes over the keys of a panel of queries, q packed: leaves K_i, the sums of the weights and of the wild
+   columns, and in forward the sums of a V. */
 static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
                        ptrdiff_t query) {
     const ptrdiff_t end = query + LASER_LANES;
@@ -850,7 +846,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         const int exact = centered && last;
         exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
         if (c->backward) continue;
-        LaserProduct p = laser_over_tokens(c, w->sum, w->weight, h->v_across + key * c->units, keys, key > 0);
+        LaserProduct p = laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
         if (exact)
             p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
@@ -1004,7 +1000,7 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
     const ptrdiff_t k = key * c->units, q = query * c->units;
     laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
-    laser_over_d(c, w->slope, h->v_along + k, h->g_panels + q, keys);
+    laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
@@ -1017,7 +1013,6 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
 static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                 ptrdiff_t key, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, c->T - key);
-    memset(w->dk, 0, (size_t)(LASER_TILE * c->stride) * sizeof(float));
     memset(w->dv, 0, (size_t)(LASER_TILE * c->stride) * sizeof(float));
     for (ptrdiff_t first = key; first < c->T; first += LASER_TILE) {
         const ptrdiff_t end = laser_least(first + LASER_TILE, c->panels * LASER_LANES);
@@ -1027,7 +1022,7 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
             laser_over_tokens(c, w->dv, w->a_along, h->g_across + first * c->units, end - first, 1);
         p.rows = keys, p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.triangle = first == key;
         laser_product(p);
-        p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first * c->units;
+        p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first * c->units, p.accumulate = first > key;
         laser_product(p);
     }
     if (c->laser) {
