@@ -334,10 +334,10 @@ LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec 
         laser_store(to, *x), laser_store(to + row, *y);
         return;
     }
-    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
-                                           7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const LaserInt pairs = (LaserInt)_mm512_permutex2var_epi16(_mm512_castsi256_si512(laser_bf16(*x)), order,
-                                                               _mm512_castsi256_si512(laser_bf16(*y)));
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)*y, (__m512)*x);
+    const LaserInt pairs = (LaserInt)_mm512_permutexvar_epi16(order, both);
     laser_store(to, (LaserVec)pairs);
     *x = (LaserVec)(pairs << 16), *y = (LaserVec)(pairs & (int32_t)0xFFFF0000);
 }
