@@ -17,8 +17,10 @@
    of its own, once, instead of once for each tile of queries:
    - Shift. Column d is scaled by 2^-n_d, a power of two, which changes no digit: n_d = v_0d log2(e) rounded, of the one
      key that every row sees; with the paper's shift it follows the column's maximum over the sequence.
-   - Precision. Rounded to bf16, exp(v) of small v would be 1 and little else. Forward multiplies by V' as the sum of
-     two bf16 (17 bits): one more product of the three, no center, and nothing a row could see of later tokens.
+   - Precision. Rounded to bf16, exp(v) of small v would be 1 and little else. Forward multiplies by V' less a center of
+     each tile of keys, which is as small as v, and adds the center times the tile's weights, a number a row. What hangs on
+     all values of a tile must not reach a row that does not see all of it: so the tile on the diagonal, one of each row,
+     is multiplied as the sum of two bf16 (17 bits), without a center.
      Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v of
      the column, and the row term sum_d do (1 - exp(m - o)) makes up for it.
    - Range. From the first key on whose v is farther than WINDOW from v_0d a column is "wild" (Column.wild_from): rows
@@ -82,25 +84,69 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
     if (threadIdx.x == 0) head_wild[b * s.H + h] = head_least;
 }
 
-/* high + low (N, A) = exp(v) 2^-n in two bf16; what is out of range is cut to it: no row that sees it uses it. A thread four
-   columns; so below. */
-template <typename T>
-__global__ void laser_values_kernel(bf16 *high, bf16 *low, const T *v, const Column *columns,
-                                    AttentionSizes s) {
-    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, A = (int64_t)s.H * s.D, t = i / A;
-    if (t >= (int64_t)s.B * s.T) return;
-    float x[4], rest[4];
-    load(x, v + t * s.qkv_row + i % A);
-    for (int c = 0; c < 4; c++) {
-        const float n = columns[t / s.T * A + i % A + c].shift;
-        const float power = fmaf(x[c], LASER_LOG2E_HIGH, -n) + x[c] * LASER_LOG2E_LOW;
-        x[c] = exp2f(fminf(fmaxf(power, -126.0f), 60.0f));
-        rest[c] = x[c] - to_float(from_float<bf16>(x[c]));
-    }
-    store(high + i, x), store(low + i, rest);
+/* exp(v) 2^-n. What is out of range is cut to it: no row that sees it uses it. */
+__device__ __forceinline__ float laser_value(float v, float n) {
+    const float power = fmaf(v, LASER_LOG2E_HIGH, -n) + v * LASER_LOG2E_LOW;
+    return exp2f(fminf(fmaxf(power, -126.0f), 60.0f));
 }
 
-/* centered (N, A) = exp(v - m) - 1, what backward multiplies by; 0 where no row of the fast path sees it. */
+/* One block a tile of keys of a head: centers (B, H, tiles, D), what V' = exp(v) 2^-n of the tile lies around in each column,
+   and values (N, A) = V' less them. A thread four columns of every ROWS-th row, which it keeps in registers. */
+template <int D, typename T>
+__global__ void laser_values_kernel(bf16 *values, float *centers, const T *v, const Column *columns,
+                                    AttentionSizes s) {
+    enum { ROWS = 256 / (D / 4), EACH = ATTENTION_TILE / ROWS };
+    float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
+    const int d = (int)threadIdx.x % (D / 4) * 4, row = (int)threadIdx.x / (D / 4);
+    const int tile = (int)blockIdx.x, h = (int)blockIdx.y, b = (int)blockIdx.z;
+    const int64_t head = (int64_t)b * s.H + h, A = (int64_t)s.H * D;
+    float x[EACH][4], least[4] = {INFINITY, INFINITY, INFINITY, INFINITY}, most[4] = {};
+    for (int e = 0; e < EACH; e++) {
+        const int key = tile * ATTENTION_TILE + e * ROWS + row;
+        if (key >= s.T) break;
+        load(x[e], v + ((int64_t)b * s.T + key) * s.qkv_row + h * D + d);
+        for (int c = 0; c < 4; c++) {
+            x[e][c] = laser_value(x[e][c], columns[head * D + d + c].shift);
+            least[c] = fminf(least[c], x[e][c]), most[c] = fmaxf(most[c], x[e][c]);
+        }
+    }
+    store(low + row * D + d, least), store(high + row * D + d, most);
+    __syncthreads();
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < 4; c++) {
+            least[c] = fminf(least[c], low[r * D + d + c]);
+            most[c] = fmaxf(most[c], high[r * D + d + c]);
+        }
+    float center[4];
+    for (int c = 0; c < 4; c++) center[c] = fminf(0.5f * (least[c] + most[c]), 2.7f * least[c]);
+    if (row == 0) store(centers + (head * gridDim.x + tile) * D + d, center);
+    for (int e = 0; e < EACH; e++) {
+        const int key = tile * ATTENTION_TILE + e * ROWS + row;
+        if (key >= s.T) break;
+        for (int c = 0; c < 4; c++) x[e][c] -= center[c];
+        store(values + ((int64_t)b * s.T + key) * A + h * D + d, x[e]);
+    }
+}
+
+/* The tile on the diagonal, v in shared memory, becomes high + low = exp(v) 2^-n in two bf16; high in place of v. */
+template <int D>
+__device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Column *columns) {
+    for (int i = (int)threadIdx.x; i < ATTENTION_TILE * Tile<D>::CHUNKS; i += ATTENTION_THREADS) {
+        const int chunk = i % Tile<D>::CHUNKS, at = Tile<D>::at(i / Tile<D>::CHUNKS, chunk);
+        for (int half = 0; half < 8; half += 4) {
+            float x[4], rest[4];
+            load(x, high + at + half);
+            for (int c = 0; c < 4; c++) {
+                x[c] = laser_value(x[c], columns[chunk * 8 + half + c].shift);
+                rest[c] = x[c] - to_float(from_float<bf16>(x[c]));
+            }
+            store(high + at + half, x), store(low + at + half, rest);
+        }
+    }
+}
+
+/* centered (N, A) = exp(v - m) - 1, what backward multiplies by; 0 where no row of the fast path sees it. A thread four
+   columns. */
 template <typename T>
 __global__ void laser_centered_kernel(bf16 *centered, const T *v, const Column *columns, AttentionSizes s) {
     const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, A = (int64_t)s.H * s.D, t = i / A;
@@ -121,8 +167,8 @@ struct SoftmaxRows {
     float
         shift[2]; /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
     float sum[2]; /* of 2^(s - K), this lane's columns */
-    float weight
-        [2]; /* the same as rounded to bf16: by it a row is normalised, so that its weights sum to one */
+    float weight[2];      /* as rounded to bf16: by it a row is normalised, so that its weights sum to one */
+    float tile_weight[2]; /* the latest tile's part of it */
 };
 
 /* Scores (16, 64) of a warp into weights, rounded, as the left operand of the product with V; moves the rows' shifts
@@ -149,6 +195,7 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
         const float moved = fmaxf(rows.shift[r], rintf(top[r]));
         rescale[r] = power_of_two(rows.shift[r] - moved);
         rows.shift[r] = moved, rows.sum[r] *= rescale[r], rows.weight[r] *= rescale[r];
+        rows.tile_weight[r] = 0;
     }
     if (__any_sync(0xFFFFFFFFu, rescale[0] != 1 || rescale[1] != 1))
 #pragma unroll
@@ -163,8 +210,9 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
                         right = fast_exp2(s[n][2 * r + 1] - rows.shift[r]);
             a[n][r] = pack_bf16(left, right);
             rows.sum[r] += left + right;
-            rows.weight[r] += bf16_low(a[n][r]) + bf16_high(a[n][r]);
+            rows.tile_weight[r] += bf16_low(a[n][r]) + bf16_high(a[n][r]);
         }
+    for (int r = 0; r < 2; r++) rows.weight[r] += rows.tile_weight[r];
 }
 
 /* Writes o and lse of a warp's rows; LASER: the logarithm. row: the warp's first, in the sequence. */
@@ -216,26 +264,50 @@ template <class Fetch> __device__ __forceinline__ void turn_stage(bool more, int
     __syncthreads();
 }
 
-/* One block: 64 queries of a head against the keys up to them. v and v_low: rows of v_row; v_low LASER only. */
+/* o += what the center (D) of a tile of keys contributes: the tile's weights, of which a lane has those of its columns, times
+   the center. */
+template <int D>
+__device__ __forceinline__ void add_centers(float (&o)[D / 8][4], const float (&weight)[2],
+                                            const float *center) {
+    float row[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        row[r] = weight[r];
+        for (int mask = 1; mask <= 2; mask *= 2) row[r] += __shfl_xor_sync(0xFFFFFFFFu, row[r], mask);
+    }
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        const float2 c = *(const float2 *)(const void *)(center + n * 8 + lane_of_warp() % 4 * 2);
+#pragma unroll
+        for (int r = 0; r < 2; r++) o[n][2 * r] += row[r] * c.x, o[n][2 * r + 1] += row[r] * c.y;
+    }
+}
+
+/* One block: 64 queries of a head against the keys up to them. LASER: `values` (N, A) and `centers` of the tiles before the
+   diagonal; there, v itself. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_forward_kernel(bf16 *out, float *exact, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
-                             const bf16 *v_low, int64_t v_row, const Column *columns, AttentionSizes s) {
-    enum { TILE = ATTENTION_TILE * D, STAGE = TILE * (LASER ? 3 : 2) };
-    bf16 *q_tile = shared_memory<bf16>(), *stages = q_tile + TILE; /* two of k, v and the low part of v */
-    const int last = (int)(gridDim.x - 1 - blockIdx.x);            /* the longest rows first */
+                             const bf16 *values, const float *centers, const Column *columns,
+                             AttentionSizes s) {
+    enum { TILE = ATTENTION_TILE * D, STAGE = TILE * 2 };
+    bf16 *q_tile = shared_memory<bf16>(), *stages = q_tile + TILE;        /* two of k and v */
+    float *center_stages = (float *)(void *)(stages + 2 * STAGE);         /* LASER: two of D */
+    const int tiles = (int)gridDim.x, last = tiles - 1 - (int)blockIdx.x; /* the longest rows first */
     const int h = (int)blockIdx.y, b = (int)blockIdx.z, row = (int)threadIdx.x / WARP_SIZE * 16;
-    const int64_t token = (int64_t)b * s.T;
+    const int64_t token = (int64_t)b * s.T, head = (int64_t)b * s.H + h, A = (int64_t)s.H * D;
     auto fetch = [&](int tile) {
         const int key = tile * ATTENTION_TILE;
+        const bool centered = LASER && tile < last;
         bf16 *stage = stages + tile % 2 * STAGE;
         load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage, k + (token + key) * s.qkv_row + h * D,
                                                         s.qkv_row, s.T - key);
-        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(stage + TILE, v + (token + key) * v_row + h * D,
-                                                        v_row, s.T - key);
-        if (LASER)
-            load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(
-                stage + 2 * TILE, v_low + (token + key) * v_row + h * D, v_row, s.T - key);
+        load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(
+            stage + TILE, (centered ? values + (token + key) * A : v + (token + key) * s.qkv_row) + h * D,
+            centered ? A : s.qkv_row, s.T - key);
+        if (centered && threadIdx.x < D / 4)
+            cp_async_16(center_stages + tile % 2 * D + threadIdx.x * 4,
+                        centers + (head * tiles + tile) * D + threadIdx.x * 4, true);
         cp_async_commit();
     };
     load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(q_tile,
@@ -243,16 +315,20 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                                                     s.qkv_row, s.T - last * ATTENTION_TILE);
     fetch(0);
     float o[D / 8][4] = {};
-    SoftmaxRows rows = {{-INFINITY, -INFINITY}, {0, 0}, {0, 0}};
+    SoftmaxRows rows = {{-INFINITY, -INFINITY}, {0, 0}, {0, 0}, {0, 0}};
     for (int tile = 0; tile <= last; tile++) {
         turn_stage(tile < last, tile + 1, fetch);
-        const bf16 *stage = stages + tile % 2 * STAGE;
+        bf16 *stage = stages + tile % 2 * STAGE,
+             *low = stages + (tile + 1) % 2 * STAGE; /* free at the last tile */
         float score[ATTENTION_BLOCKS][4] = {};
         uint32_t a[ATTENTION_BLOCKS][2];
+        if (LASER && tile == last) laser_split_tile<D>(stage + TILE, low, columns + head * D);
         product_over_d<D>(score, q_tile, row, stage, 0);
         softmax_step<D>(a, o, rows, score, s.scale * LASER_LOG2E_HIGH, tile == last, row);
+        if (LASER && tile == last) __syncthreads(); /* V' is split */
         product_over_rows<D>(o, a, stage + TILE, 0);
-        if (LASER) product_over_rows<D>(o, a, stage + 2 * TILE, 0);
+        if (LASER && tile == last) product_over_rows<D>(o, a, low, 0);
+        if (LASER && tile < last) add_centers<D>(o, rows.tile_weight, center_stages + tile % 2 * D);
         __syncthreads();
     }
     write_rows<D, LASER>(out, exact, lse, o, rows, columns, s, b, h, last * ATTENTION_TILE + row);
@@ -457,7 +533,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 struct AttentionWork {
     int *head_wild;     /* (B, H) */
     float *row_term;    /* (B, H, T) */
-    bf16 *left, *right; /* (N, A) forward: V' high and low; backward: scaled and centered */
+    float *centers;     /* (B, H, tiles, D) forward: of V' */
+    bf16 *left, *right; /* (N, A) forward: V' less its centers; backward: scaled and centered */
 };
 
 static inline size_t attention_columns(const AttentionSizes &s) {
@@ -475,6 +552,7 @@ static inline AttentionWork attention_work(void *memory, const AttentionSizes &s
     AttentionWork w;
     w.head_wild = (int *)take(heads * sizeof(int));
     w.row_term = (float *)take(heads * s.T * sizeof(float));
+    w.centers = (float *)take(heads * blocks_for(s.T, ATTENTION_TILE) * s.D * sizeof(float));
     w.left = (bf16 *)take(values * sizeof(bf16));
     w.right = (bf16 *)take(values * sizeof(bf16));
     if (bytes) *bytes = used;
@@ -502,16 +580,14 @@ void attention_forward_fast(bf16 *out, float *exact, float *lse, Column *columns
                             const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
                             cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
-    const int64_t values = (int64_t)s.B * s.T * s.H * D;
-    const size_t shared = (size_t)(LASER ? 7 : 5) * ATTENTION_TILE * D * sizeof(bf16);
+    const size_t shared = 5 * ATTENTION_TILE * D * sizeof(bf16) + (LASER ? 2 * D * sizeof(float) : 0);
     if (LASER) {
         laser_find_columns(columns, w, v, s, stream);
-        LAUNCH(laser_values_kernel<bf16>, dim3(blocks_for(values, 1024)), dim3(256), 0, stream, w.left,
-               w.right, v, (const Column *)columns, s);
+        LAUNCH((laser_values_kernel<D, bf16>), grid, dim3(256), 2 * 256 * 4 * sizeof(float), stream, w.left,
+               w.centers, v, (const Column *)columns, s);
     }
     LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, exact,
-           lse, q, k, LASER ? w.left : v, LASER ? w.right : nullptr, LASER ? (int64_t)s.H * D : s.qkv_row,
-           (const Column *)columns, s);
+           lse, q, k, v, (const bf16 *)w.left, (const float *)w.centers, (const Column *)columns, s);
     if (LASER && s.shift == LASER_SHIFT_CAUSAL)
         attention_plain_forward(out, exact, lse, q, k, v, columns, w.head_wild, WILD_BLOCKS, s, stream);
 }
