@@ -96,6 +96,21 @@ static inline int options_distance(const char *a, const char *b) {
     return row[n];
 }
 
+/* "; did you mean laser?" for the value of "a|b|c" that is nearest to what was typed, or nothing when none is near. */
+static inline const char *options_suggest(const char *choices, const char *value, char text[96]) {
+    char name[64];
+    text[0] = 0;
+    for (int distance = 3; *choices; choices += strcspn(choices, "|"), choices += *choices == '|') {
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(choices, "|"), choices);
+        const int d = options_distance(value, name);
+        if (d < distance && d < (int)strlen(name)) {
+            distance = d;
+            snprintf(text, 96, "; did you mean %s?", name);
+        }
+    }
+    return text;
+}
+
 static inline const Option *options_find(const OptionSet *set, const char *name) {
     for (int i = 0; i < set->count; i++)
         if (strcmp(set->table[i].name, name) == 0) return &set->table[i];
@@ -179,6 +194,7 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
     if (*set_by > source) return;
     *set_by = (unsigned char)source;
     void *field = (char *)set->target + option->offset;
+    char hint[96];
     int choice;
     switch (option->type) {
     case OPTION_INT:
@@ -191,7 +207,8 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
     case OPTION_CHOICE:
         choice = options_choice_index(option->choices, value);
         if (choice < 0)
-            options_fail(set, "--%s=%s%s: expected one of %s", name, value, where, option->choices);
+            options_fail(set, "--%s=%s%s: expected one of %s%s", name, value, where, option->choices,
+                         options_suggest(option->choices, value, hint));
         *(int *)field = choice;
         break;
     case OPTION_STRING: *(const char **)field = options_keep(value); break;
@@ -259,7 +276,8 @@ static inline void options_apply_preset(OptionSet *set, const char *name) {
         free(copy);
         return;
     }
-    options_fail(set, "--preset=%s: expected one of %s", name, list);
+    char hint[96];
+    options_fail(set, "--preset=%s: expected one of %s%s", name, list, options_suggest(list, name, hint));
 }
 
 /* One value of a JSON object as it would be typed; NULL for what no option can be. */
