@@ -15,6 +15,10 @@
 #include "matmul.cuh"
 #include "optimizer.cuh"
 
+enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
+
+/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to exact, with
+   =block also that of mlp_input to up, and backward computes these again. */
 template <typename S> struct GpuLayer {
     float *input;     /* (N, C) residual stream as it enters the block */
     float *attn_rstd; /* (N) */
@@ -99,13 +103,19 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->rope_turn = c.rope_turn ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
     m->fixed_positions = c.fixed_positions ? arena->take<float>(c.seq_len * C) : nullptr;
     for (GpuLayer<S> &a : m->layers) {
-        a.input = arena->take<float>(N * C), a.attn_rstd = arena->take<float>(N);
-        a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
-        a.columns = arena->take<Column>((int64_t)attention_columns(attention));
-        a.attn_out = arena->take<S>(N * A),
-        a.exact = c.laser && rounded ? arena->take<float>(N * A) : nullptr;
-        a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
-        a.up = arena->take<S>(N * U);
+        const bool first = &a == &m->layers[0];
+        a = m->layers[0]; /* what is shared; the rest is the block's own */
+        a.input = arena->take<float>(N * C);
+        if (first || c.recompute == GPU_RECOMPUTE_NONE) {
+            a.attn_rstd = arena->take<float>(N);
+            a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
+            a.columns = arena->take<Column>((int64_t)attention_columns(attention));
+            a.attn_out = arena->take<S>(N * A),
+            a.exact = c.laser && rounded ? arena->take<float>(N * A) : nullptr;
+        }
+        if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
+            a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
+            a.up = arena->take<S>(N * U);
     }
     m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N),
     m->losses = arena->take<float>(N);
@@ -165,12 +175,46 @@ template <typename S> void model_round_weights(GpuModel<S> *m) {
     if (is_bf16(m->operands)) cast(m->operands, m->weights, m->c.count, m->stream);
 }
 
+/* The two halves of a block. Each computes what backward needs of it and, unless out is NULL, its output (N, C); so
+   that backward can do them again, to the same bits, for what --recompute did not keep. */
+
+/* out = input + attention(rmsnorm(input)) . o^T */
+template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, float *out) {
+    const DeviceModel &c = m->c;
+    const int C = c.embd, A = (int)m->A();
+    const int64_t N = (int64_t)B * T;
+    const DeviceLayer &w = m->at[(size_t)l];
+    const GpuLayer<S> &a = m->layers[(size_t)l];
+    cudaStream_t stream = m->stream;
+
+    rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
+    matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
+    if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
+    attention_forward(a.attn_out, a.exact, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
+                      m->attention_work, m->attention(B, T), stream);
+    if (out) matmul_forward(out, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
+}
+
+/* out = mlp_input + activation(rmsnorm(mlp_input) . up^T) . down^T */
+template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *out) {
+    const DeviceModel &c = m->c;
+    const int C = c.embd, F = c.mlp_hidden, U = (int)m->U();
+    const DeviceLayer &w = m->at[(size_t)l];
+    const GpuLayer<S> &a = m->layers[(size_t)l];
+    cudaStream_t stream = m->stream;
+
+    rmsnorm_forward(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
+    matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
+    if (!out) return;
+    activation_forward(m->hidden, a.up, N, F, c.activation, stream);
+    matmul_forward(out, (const float *)a.mlp_input, m->hidden, m->operands + w.down, N, F, C, stream);
+}
+
 /* tokens (B, T), the host's -> output (N, C), the residual stream after the last block, and norm, its RMSNorm. */
 template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, int B, int T) {
     const DeviceModel &c = m->c;
-    const int C = c.embd, A = (int)m->A(), F = c.mlp_hidden, U = (int)m->U();
+    const int C = c.embd;
     const int64_t N = (int64_t)B * T;
-    const AttentionSizes attention = m->attention(B, T);
     cudaStream_t stream = m->stream;
 
     copy_to_device(m->tokens, tokens, (size_t)N * sizeof(int32_t), stream);
@@ -184,22 +228,8 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;
     embedding_forward(m->layers[0].input, m->tokens, m->weights + c.embed, position, N, T, C, stream);
     for (int l = 0; l < c.layers; l++) {
-        const DeviceLayer &w = m->at[(size_t)l];
-        GpuLayer<S> &a = m->layers[(size_t)l];
-        float *next_input = l + 1 < c.layers ? m->layers[(size_t)l + 1].input : m->output;
-
-        rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
-        matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
-        if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
-        attention_forward(a.attn_out, a.exact, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
-                          m->attention_work, attention, stream);
-        matmul_forward(a.mlp_input, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
-
-        rmsnorm_forward(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
-        matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
-        activation_forward(m->hidden, a.up, N, F, c.activation, stream);
-        matmul_forward(next_input, (const float *)a.mlp_input, m->hidden, m->operands + w.down, N, F, C,
-                       stream);
+        attention_block(m, l, B, T, m->layers[(size_t)l].mlp_input);
+        mlp_block(m, l, N, l + 1 < c.layers ? m->layers[(size_t)l + 1].input : m->output);
     }
     rmsnorm_forward(m->norm, m->final_rstd, m->output, m->weights + c.final_norm, N, C, stream);
 }
@@ -282,7 +312,13 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr,
                      m->gradients + c.final_norm, m->norm_partial, (const S *)m->d_norm, m->output,
                      m->final_rstd, m->weights + c.final_norm, N, c.embd, m->stream);
-    for (int l = c.layers - 1; l >= 0; l--) layer_backward(m, l, B, T);
+    for (int l = c.layers - 1; l >= 0; l--) {
+        const bool again = c.recompute == GPU_RECOMPUTE_BLOCK;
+        if (c.recompute != GPU_RECOMPUTE_NONE)
+            attention_block(m, l, B, T, again ? m->layers[(size_t)l].mlp_input : nullptr);
+        if (again) mlp_block(m, l, N, nullptr);
+        layer_backward(m, l, B, T);
+    }
     /* layers[0].input = embed[token] + position */
     embedding_backward(m->gradients + c.embed, c.position >= 0 ? m->gradients + c.position : nullptr,
                        m->d_residual, m->tokens, m->buckets, B, T, c.embd, m->stream);

@@ -28,6 +28,7 @@ typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     int batch;                                                          /* B */
     int activation;                                                     /* as in options.h */
+    int recompute;                                                      /* as in options.h */
     bool laser, sequence_shift, bf16;
     int64_t embed, position, final_norm; /* where they begin in the weights; position -1: not learned */
     int64_t count;                       /* floats of the weights */

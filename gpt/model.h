@@ -325,6 +325,7 @@ static DeviceModel device_model(const Model *model) {
                          .vocab_size = c->vocab_size,
                          .batch = model->batch,
                          .activation = c->activation,
+                         .recompute = c->recompute,
                          .laser = c->attn != 0,
                          .sequence_shift = c->laser_shift != 0,
                          .bf16 = c->dtype == DTYPE_BF16,

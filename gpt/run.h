@@ -73,9 +73,6 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
         options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
-    if (device_on() && o->recompute != RECOMPUTE_NONE)
-        warn("--recompute is not there yet on a GPU: every activation is kept; lower --batch if memory is "
-             "short");
     if (o->dtype == DTYPE_AUTO) o->dtype = device_on() || machine_native_bf16() ? DTYPE_BF16 : DTYPE_FP32;
     int64_t micro = o->batch * o->seq_len * parallel_ranks();
     if (o->total_batch == 0) o->total_batch = micro;

@@ -35,7 +35,7 @@ static std::string device_test_data() {
 }
 
 /* The training losses and gradient norms of a log, one after the other. */
-static Doubles device_test_log(const std::string &path) {
+static Doubles device_test_log(const std::string &path, size_t steps = 10) {
     Doubles numbers;
     FILE *file = fopen(path.c_str(), "r");
     char line[2000];
@@ -44,26 +44,36 @@ static Doubles device_test_log(const std::string &path) {
         if (loss && norm) numbers.push_back(atof(loss + 7)), numbers.push_back(atof(norm + 12));
     }
     if (file) fclose(file);
-    CHECK(numbers.size() == 20, "%zu numbers in %s, expected those of 10 steps", numbers.size(),
-          path.c_str());
+    CHECK(numbers.size() == 2 * steps, "%zu numbers in %s, expected those of %zu steps", numbers.size(),
+          path.c_str(), steps);
     return numbers;
 }
 
 /* One run into DATA/NAME; the numbers of its log. */
 static Doubles device_test_run(const char *program, const std::string &data, const char *name,
-                               const std::string &arguments) {
+                               const std::string &arguments, size_t steps = 10) {
     char output[4096];
     const int code =
-        test_command(output, sizeof output, "%s/%s " DEVICE_MODEL "--data=%s --out=%s/%s %s", test_binaries(),
-                     program, data.c_str(), data.c_str(), name, arguments.c_str());
+        test_command(output, sizeof output, "%s/%s " DEVICE_MODEL "--data=%s --out=%s/%s --steps=%zu %s",
+                     test_binaries(), program, data.c_str(), data.c_str(), name, steps, arguments.c_str());
     CHECK(code == 0, "%s %s: exit code %d: %s", program, arguments.c_str(), code, output);
-    return device_test_log(data + "/" + name + "/log.jsonl");
+    return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
 
 static void check_same_curve(const Doubles &got, const Doubles &want, double bound, const std::string &what) {
     for (size_t i = 0; i < got.size() && i < want.size(); i++)
-        CHECK(fabs(got[i] - want[i]) <= bound * fabs(want[i]), "%s: %s of step %zu is %.8g, on the CPU %.8g",
+        CHECK(fabs(got[i] - want[i]) <= bound * fabs(want[i]), "%s: %s of step %zu is %.8g, expected %.8g",
               what.c_str(), i % 2 ? "gradient norm" : "loss", i / 2 + 1, got[i], want[i]);
+}
+
+/* The weights, moments and all else that two runs saved at their end. */
+static void check_same_checkpoints(const std::string &data, const std::string &one, const std::string &other,
+                                   const char *step) {
+    char output[2000];
+    const int code = test_command(
+        output, sizeof output, "cd %s && for f in %s/%s/*.safetensors; do cmp $f %s/${f#%s/} || exit 1; done",
+        data.c_str(), one.c_str(), step, other.c_str(), one.c_str());
+    CHECK(code == 0, "%s", output);
 }
 
 /* bf16: the CPU's rounding is elsewhere, so only as near as bf16 is to float32. */
@@ -91,13 +101,8 @@ static void test_cuda_trainer_repeats_and_resumes_bit_for_bit(void) {
     test_command(output, sizeof output, "cp -r %s/again %s/parts && rm -r %s/parts/step-00000010",
                  data.c_str(), data.c_str(), data.c_str());
     device_test_run(DEVICE_TRAINER, data, "parts", arguments + " --resume=auto");
-    for (const char *other : {"again", "parts"}) {
-        const int code = test_command(
-            output, sizeof output,
-            "cd %s && for f in whole/step-00000010/*.safetensors; do cmp $f %s/${f#whole/} || exit 1; done",
-            data.c_str(), other);
-        CHECK(code == 0, "%s", output);
-    }
+    for (const char *other : {"again", "parts"})
+        check_same_checkpoints(data, "whole", other, "step-00000010");
 }
 
 /* Six steps on the one, four on the other: as ten on the CPU. */
@@ -113,6 +118,37 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
         CHECK(code == 0, "%s", output);
         const Doubles got = device_test_run(programs[1 - first], data, name, arguments + " --resume=auto");
         check_same_curve(got, want, 2e-5, std::string("begun by ") + programs[first]);
+    }
+}
+
+/* MiB on the GPU, as --dry-run tells. */
+static double device_test_memory(const std::string &arguments) {
+    char output[8192];
+    const int code = test_command(output, sizeof output, "%s/" DEVICE_TRAINER " " DEVICE_MODEL "--dry-run %s",
+                                  test_binaries(), arguments.c_str());
+    const char *line = strstr(output, "on the GPU");
+    CHECK(code == 0 && line, "exit code %d: %s", code, output);
+    return line ? atof(line + strlen("on the GPU")) : 0;
+}
+
+/* --recompute costs no bit, and saves memory. */
+static void test_cuda_trainer_recomputes_to_the_same_bits(void) {
+    static const char *const variants[] = {"--attn=standard --dtype=bf16", "--attn=laser --dtype=bf16",
+                                           "--attn=standard --dtype=fp32",
+                                           "--attn=laser --dtype=fp32 --activation=swiglu"};
+    static const char *const ways[] = {"none", "attention", "block"};
+    const std::string data = device_test_data();
+    double before = INFINITY;
+    for (const char *way : ways) {
+        const std::string arguments = std::string("--heads=1 --batch=1 --val-tokens=1 --recompute=") + way;
+        for (int i = 0; i < 4; i++) {
+            const std::string run = way + std::to_string(i);
+            device_test_run(DEVICE_TRAINER, data, run.c_str(), arguments + " " + variants[i], 3);
+            check_same_checkpoints(data, "none" + std::to_string(i), run, "step-00000003");
+        }
+        const double memory = device_test_memory(arguments + " --layers=12 --attn=laser");
+        CHECK(memory < before, "%s needs %g MiB, less recomputing %g", arguments.c_str(), memory, before);
+        before = memory;
     }
 }
 
@@ -139,6 +175,7 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     TEST(cuda_trainer_matches_cpu_step_by_step)                                                              \
     TEST(cuda_trainer_repeats_and_resumes_bit_for_bit)                                                       \
     TEST(cuda_trainer_shares_checkpoints_with_the_cpu)                                                       \
+    TEST(cuda_trainer_recomputes_to_the_same_bits)                                                           \
     CUDA_TRAIN_MPI_TESTS(TEST)
 
 #endif
