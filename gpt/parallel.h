@@ -57,7 +57,7 @@ typedef struct {
 } ParallelBuckets;
 
 /* Large enough that a message costs more than its start, small enough that the first is on its way early. */
-enum { PARALLEL_LEAST = 1 << 18, PARALLEL_MOST = 1 << 22, PARALLEL_ALIGN = 16 };
+enum { PARALLEL_LEAST = 1 << 18, PARALLEL_MOST = 1 << 22 };
 
 /* Appends [begin, end), the highest piece first, in pieces of at most PARALLEL_MOST floats. */
 static inline void parallel_buckets_add(ParallelBuckets *b, size_t begin, size_t end) {
@@ -88,13 +88,6 @@ static inline ParallelBuckets parallel_buckets(const size_t *starts, int n, size
 }
 
 static inline void parallel_buckets_free(ParallelBuckets *b) { free(b->ranges); }
-
-static inline FloatRange parallel_slice(FloatRange bucket, int owner, int owners) {
-    const size_t n = bucket.end - bucket.begin, units = (n + PARALLEL_ALIGN - 1) / PARALLEL_ALIGN;
-    size_t begin = units * (size_t)owner / (size_t)owners * PARALLEL_ALIGN;
-    size_t end = units * ((size_t)owner + 1) / (size_t)owners * PARALLEL_ALIGN;
-    return (FloatRange){bucket.begin + (begin < n ? begin : n), bucket.begin + (end < n ? end : n)};
-}
 
 /* Its slices in order, one of each bucket (some may be empty); a single owner has one range, everything. free() them. */
 static inline FloatRange *parallel_owned(const ParallelBuckets *b, int owner, int owners, int *count) {

@@ -14,7 +14,7 @@
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
    tensor_values(tensor, memory, &copy);   floats, whatever the storage
    tensors_print(&table, layers);      one line a row: name, shape, how many, elements
-   FloatRange                          a part of that memory; ranges_floats, range_meet, tensor_range */
+   tensor_range(tensor)                the part of that memory which is its own, a FloatRange (ranges.h) */
 #ifndef GPT_TENSORS_H
 #define GPT_TENSORS_H
 
@@ -25,6 +25,7 @@
 #include <string.h>
 #include "check.h"
 #include "operand.h"
+#include "ranges.h"
 
 typedef struct {
     const char *name, *shape;
@@ -154,23 +155,6 @@ static inline void tensors_print(const TensorTable *table, int layers) {
                (long long)t->count * (number ? layers : 1));
     }
     printf("%-54s %14lld\n", "all", (long long)table->floats);
-}
-
-typedef struct {
-    size_t begin, end; /* floats of the vector of all parameters */
-} FloatRange;
-
-/* How many floats the first `count` ranges hold. */
-static inline size_t ranges_floats(const FloatRange *ranges, int count) {
-    size_t floats = 0;
-    for (int i = 0; i < count; i++) floats += ranges[i].end - ranges[i].begin;
-    return floats;
-}
-
-static inline FloatRange range_meet(FloatRange a, FloatRange b) {
-    FloatRange both = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-    if (both.end < both.begin) both.end = both.begin;
-    return both;
 }
 
 static inline FloatRange tensor_range(const Tensor *t) {
