@@ -9,7 +9,7 @@
 # make lint       formatting, static analysis, shell scripts
 # make clean
 #
-# Found by itself: OpenMP, MPI (mpicc; MPI=no builds without). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
+# Found by itself: OpenMP, MPI (mpicc; MPI=no builds without), CUDA (nvcc), NCCL (NCCL=no). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
 
 CC     ?= cc
 ARCH   ?= native
@@ -51,6 +51,8 @@ CXX    ?= c++
 HAVE_CXX := $(shell command -v $(CXX))
 NVCC   := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(NVCC))
+# NCCL beside it, for several GPUs; NCCL=no builds without. Tried only where it is used.
+NCCL_FLAGS = $(if $(and $(MPI_FLAGS),$(filter-out no,$(or $(NCCL),yes))),$(call try,-DHAVE_NCCL -I$(CUDA_HOME)/include -L$(CUDA_HOME)/lib64 -lnccl,$(H)include <nccl.h>\nint main(void){int v;return ncclGetVersion(&v);}\n))
 HAVE_GPU := $(shell nvidia-smi -L 2> /dev/null | grep GPU)
 CUDA_ARCHS ?= $(if $(HAVE_GPU),native,80 90 100)
 
@@ -98,7 +100,7 @@ $(P)build/fuzz_short: tests/fuzz.c $(wildcard data/*.h) $(HEADERS) $(P)build/fla
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
-CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h
+CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h gpt/ranges.h
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 CUDA = $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),$(if $(filter native,$a),-arch=native,-gencode arch=compute_$a,code=sm_$a)) \
        $(if $(CI),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
@@ -110,8 +112,8 @@ $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADER
 build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
 	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
 train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
-	$(CUDA) -c $< -o build/train_gpt_cu.o
-	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ -L$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread \
+	$(CUDA) $(filter -D%,$(NCCL_FLAGS)) -c $< -o build/train_gpt_cu.o
+	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ -L$(CUDA_HOME)/lib64 -lcublasLt $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread \
 	    $(MPI_FLAGS) -lcjson -lstdc++ -lm
 build/bench_gpu: tools/bench_gpu.cu $(CUDA_SOURCES) build/flags
 	$(CUDA) $< -o $@ -lcublasLt

@@ -585,18 +585,20 @@ static double micro_step(Trainer *t, int64_t first_sample) {
     return loss;
 }
 
-/* A GPU updates the weights when it holds all of the moments; with several ranks the host does, and sends the weights. */
-static bool update_is_on_device(void) { return device_on() && parallel_ranks() == 1; }
+/* A GPU updates the weights, unless its gradients and those of other ranks meet on the hosts: then they do. */
+static bool update_is_on_device(const Trainer *t) {
+    return device_on() && (parallel_ranks() == 1 || t->options->comm == COMM_GPU);
+}
 
 /* After the host's weights, or moments, have come from elsewhere. */
 static void send_to_device(Trainer *t) {
     if (device_on()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
-    if (update_is_on_device()) device_put(DEVICE_MEAN, t->mean), device_put(DEVICE_SQUARE, t->square);
+    if (update_is_on_device(t)) device_put(DEVICE_MEAN, t->mean), device_put(DEVICE_SQUARE, t->square);
 }
 
 /* Before the host reads them. */
 static void fetch_from_device(Trainer *t) {
-    if (!update_is_on_device()) return;
+    if (!update_is_on_device(t)) return;
     device_get(DEVICE_WEIGHTS, t->model.weights.memory);
     device_get(DEVICE_MEAN, t->mean), device_get(DEVICE_SQUARE, t->square);
 }
@@ -632,8 +634,8 @@ static void update_range(Trainer *t, FloatRange range, size_t moments, const Ada
         AdamWSettings own = *settings;
         if (tensor->rank != 2) own.weight_decay = 0;
         const size_t at = moments + both.begin - range.begin;
-        if (update_is_on_device()) {
-            device_update((int64_t)both.begin, (int64_t)(both.end - both.begin),
+        if (update_is_on_device(t)) {
+            device_update((int64_t)both.begin, (int64_t)at, (int64_t)(both.end - both.begin),
                           &(DeviceAdamW){own.lr, own.beta1, own.beta2, own.eps, own.weight_decay,
                                          own.gradient_scale, own.step});
             continue;
@@ -651,11 +653,34 @@ void divide_parameters(Trainer *t) {
     t->owned = parallel_owned(&t->buckets, t->owner, t->owners, &t->owned_count);
 }
 
+/* The exchange between ranks, see parallel.h: from GPU to GPU where the update is there. */
+static void begin_sums(Trainer *t) {
+    if (update_is_on_device(t))
+        device_sum_begin();
+    else
+        parallel_sum_begin(t->model.gradients.memory);
+}
+
+static void share_bucket(Trainer *t, int what, int bucket) {
+    const Weights *x = what == DEVICE_WEIGHTS ? &t->model.weights : &t->model.gradients;
+    if (update_is_on_device(t))
+        device_share(what, bucket);
+    else
+        parallel_share(x->memory, bucket);
+}
+
+static void wait_for_shares(Trainer *t) {
+    if (update_is_on_device(t))
+        device_share_wait();
+    else
+        parallel_wait();
+}
+
 /* Waits until the gradients of all ranks are summed, each slice on its owner; returns the norm of the whole. */
 static double reduce_gradients(Trainer *t) {
     float *gradients = t->model.gradients.memory;
     double squares = 0;
-    if (update_is_on_device()) return device_gradient_norm();
+    if (update_is_on_device(t)) return sqrt(parallel_sum_double(device_gradient_squares()));
     profile(PROFILE_REDUCE);
     if (device_on()) device_get(DEVICE_GRADIENTS, gradients);
     parallel_final(0);
@@ -680,15 +705,15 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
                                     .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
     size_t moments = 0;
     for (int i = 0; i < t->buckets.count && t->owners < parallel_ranks(); i++)
-        parallel_share(t->model.gradients.memory, i); /* each rank has its sums, and needs all */
-    parallel_wait();
+        share_bucket(t, DEVICE_GRADIENTS, i); /* each rank has its sums, and needs all */
+    wait_for_shares(t);
     for (int i = 0; i < t->owned_count; i++) {
         update_range(t, t->owned[i], moments, &settings);
-        if (t->owners > 1) parallel_share(t->model.weights.memory, i);
+        if (t->owners > 1) share_bucket(t, DEVICE_WEIGHTS, i);
         moments += t->owned[i].end - t->owned[i].begin;
     }
-    parallel_wait();
-    if (device_on() && !update_is_on_device()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
+    wait_for_shares(t);
+    if (device_on() && !update_is_on_device(t)) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
     model_weights_changed(&t->model);
 }
 
@@ -719,7 +744,7 @@ bool train_step(Trainer *t, LogTrain *line) {
     double loss = 0, loss_z;
     for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
         if (parallel_any(stop_requested)) return false;
-        if (micro == t->micro_steps - 1) parallel_sum_begin(t->model.gradients.memory);
+        if (micro == t->micro_steps - 1) begin_sums(t);
         loss += micro_step(t, sample);
     }
     double norm = reduce_gradients(t);

@@ -102,10 +102,18 @@ void device_close(void) {
     model_bf16 = nullptr, model_fp32 = nullptr;
 }
 
+template <typename S> static float *device_floats(const GpuModel<S> *m, int what, size_t *bytes) {
+    float *const floats[] = {m->weights, m->gradients, m->mean, m->square};
+    const bool moments = what == DEVICE_MEAN || what == DEVICE_SQUARE;
+    *bytes = (size_t)(moments ? m->c.moments : m->c.count) * sizeof(float);
+    return floats[what];
+}
+
 void device_put(int what, const float *from) {
     with_model([&](auto *m) {
-        float *const to[] = {m->weights, m->gradients, m->mean, m->square};
-        copy_to_device(to[what], from, (size_t)m->c.count * sizeof(float), m->stream);
+        size_t bytes;
+        float *to = device_floats(m, what, &bytes);
+        copy_to_device(to, from, bytes, m->stream);
         if (what == DEVICE_WEIGHTS) model_round_weights(m);
         device_wait(m->stream);
     });
@@ -113,8 +121,9 @@ void device_put(int what, const float *from) {
 
 void device_get(int what, float *to) {
     with_model([&](auto *m) {
-        const float *const from[] = {m->weights, m->gradients, m->mean, m->square};
-        copy_to_host(to, from[what], (size_t)m->c.count * sizeof(float), m->stream);
+        size_t bytes;
+        const float *from = device_floats(m, what, &bytes);
+        copy_to_host(to, from, bytes, m->stream);
     });
 }
 
@@ -140,14 +149,32 @@ void device_zero_gradients(void) {
     with_model([&](auto *m) { device_zero(m->gradients, (size_t)m->c.count * sizeof(float), m->stream); });
 }
 
-double device_gradient_norm(void) {
-    double norm = 0;
-    with_model([&](auto *m) { norm = model_gradient_norm(m); });
-    return norm;
+double device_gradient_squares(void) {
+    double squares = 0;
+    with_model([&](auto *m) { squares = model_gradient_squares(m); });
+    return squares;
 }
 
-void device_update(int64_t begin, int64_t count, const DeviceAdamW *s) {
+void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *s) {
     const AdamWStep step =
         adamw_step(s->lr, s->beta1, s->beta2, s->eps, s->weight_decay, s->gradient_scale, s->step);
-    with_model([&](auto *m) { model_update(m, begin, count, step); });
+    with_model([&](auto *m) { model_update(m, begin, moments, count, step); });
+}
+
+bool device_has_collectives(void) { return collectives_there(); }
+
+void device_join(const DeviceJob *job) {
+    with_model([&](auto *m) { model_join(m, *job); });
+}
+
+void device_sum_begin(void) {
+    with_model([&](auto *m) { exchange_begin(m->exchange); });
+}
+
+void device_share(int what, int bucket) {
+    with_model([&](auto *m) { model_share(m, what == DEVICE_WEIGHTS, bucket); });
+}
+
+void device_share_wait(void) {
+    with_model([&](auto *m) { exchange_wait(m->exchange, m->stream); });
 }

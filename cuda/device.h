@@ -4,6 +4,8 @@
    LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template with commas goes in parentheses
    shared_memory<T>()             the block's dynamic shared memory; kernels use no other
    device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
+   stream_create, stream_destroy; stream_wait(later, earlier)   what `later` is given from now on waits for what `earlier`
+                                  has been given so far
    bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
    load, store                    one number or four neighbours, as float
    warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
@@ -66,6 +68,23 @@ static inline void copy_on_device(void *to, const void *from, size_t bytes, cuda
 }
 static inline void device_wait(cudaStream_t stream) { cuda_check(cudaStreamSynchronize(stream)); }
 
+/* Its kernels go first where two streams want the same processors: for short ones that others wait for. */
+static inline cudaStream_t stream_create() {
+    cudaStream_t stream;
+    int lowest, highest;
+    cuda_check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    cuda_check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, highest));
+    return stream;
+}
+static inline void stream_destroy(cudaStream_t stream) { cuda_check(cudaStreamDestroy(stream)); }
+static inline void stream_wait(cudaStream_t later, cudaStream_t earlier) {
+    cudaEvent_t event; /* destroyed at once: CUDA keeps it until it has happened */
+    cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    cuda_check(cudaEventRecord(event, earlier));
+    cuda_check(cudaStreamWaitEvent(later, event, 0));
+    cuda_check(cudaEventDestroy(event));
+}
+
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 template <typename T> __device__ __forceinline__ T from_float(float x);
@@ -120,6 +139,9 @@ inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_
     memcpy(to, from, bytes);
 }
 inline void device_wait(cudaStream_t) {}
+inline cudaStream_t stream_create() { return 1; }
+inline void stream_destroy(cudaStream_t) {}
+inline void stream_wait(cudaStream_t, cudaStream_t) {} /* everything happens at once */
 
 inline float bits_to_float(uint32_t bits) {
     float x;

@@ -9,6 +9,7 @@
 
 #include <vector>
 #include "../gpt/device.h"
+#include "exchange.cuh"
 #include "laser.cuh"
 #include "layers.cuh"
 #include "loss.cuh"
@@ -48,8 +49,10 @@ template <typename S> struct GpuModel {
     std::vector<DeviceLayer> at;
     cudaStream_t stream;
     char *memory;
-    float *weights, *gradients, *mean, *square; /* (count) each */
-    S *operands; /* (count) the weights as the products read them; fp32: themselves */
+    Exchange *exchange;         /* with other ranks; nullptr: there are none, or the hosts do it */
+    float *weights, *gradients; /* (count) each */
+    float *mean, *square;       /* (moments) each */
+    S *operands;                /* (count) the weights as the products read them; fp32: themselves */
     float *rope_turn, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
@@ -62,6 +65,7 @@ template <typename S> struct GpuModel {
     float *norm_partial;                              /* (chunks, C) */
     void *attention_work;
     double *sum_partial, *sum; /* of losses and of squares; (1) */
+    double *slice_sums;        /* (owned slices) with an exchange */
     int32_t *tokens, *targets; /* (N) */
     TokenBuckets buckets;
     std::vector<int32_t> place, first, count; /* the host's */
@@ -97,8 +101,8 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
                   V = c.vocab_size;
     const AttentionSizes attention = m->attention(c.batch, c.seq_len);
     const bool rounded = is_bf16(m->operands);
-    float **const copies[] = {&m->weights, &m->gradients, &m->mean, &m->square};
-    for (float **copy : copies) *copy = arena->take<float>(c.count);
+    m->weights = arena->take<float>(c.count), m->gradients = arena->take<float>(c.count);
+    m->mean = arena->take<float>(c.moments), m->square = arena->take<float>(c.moments);
     m->operands = rounded ? arena->take<S>(c.count) : (S *)(void *)m->weights;
     m->rope_turn = c.rope_turn ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
     m->fixed_positions = c.fixed_positions ? arena->take<float>(c.seq_len * C) : nullptr;
@@ -153,9 +157,9 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     model_carve(m, &arena);
     m->place.resize((size_t)m->most()), m->first.resize((size_t)m->most() + 1),
         m->count.resize((size_t)c.vocab_size);
-    const size_t weights = (size_t)c.count * sizeof(float);
+    const size_t weights = (size_t)c.count * sizeof(float), moments = (size_t)c.moments * sizeof(float);
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
-    device_zero(m->mean, weights, stream), device_zero(m->square, weights, stream);
+    device_zero(m->mean, moments, stream), device_zero(m->square, moments, stream);
     if (c.rope_turn)
         copy_to_device(m->rope_turn, c.rope_turn, (size_t)c.seq_len * c.head_dim * sizeof(float), stream);
     if (c.fixed_positions)
@@ -165,9 +169,17 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
 }
 
 template <typename S> void model_close(GpuModel<S> *m) {
+    exchange_close(m->exchange);
     device_wait(m->stream);
+    device_free(m->slice_sums);
     device_free(m->memory);
     delete m;
+}
+
+/* Once, when the ranks are known. */
+template <typename S> void model_join(GpuModel<S> *m, const DeviceJob &job) {
+    m->exchange = exchange_open(job);
+    if (m->exchange) m->slice_sums = (double *)device_malloc(m->exchange->owned.size() * sizeof(double));
 }
 
 /* After the weights have changed from outside. */
@@ -318,10 +330,12 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
             attention_block(m, l, B, T, again ? m->layers[(size_t)l].mlp_input : nullptr);
         if (again) mlp_block(m, l, N, nullptr);
         layer_backward(m, l, B, T);
+        exchange_final(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
     }
     /* layers[0].input = embed[token] + position */
     embedding_backward(m->gradients + c.embed, c.position >= 0 ? m->gradients + c.position : nullptr,
                        m->d_residual, m->tokens, m->buckets, B, T, c.embd, m->stream);
+    exchange_final(m->exchange, m->gradients, 0, m->stream);
 }
 
 /* The logits (V) of one row of the latest forward. */
@@ -331,16 +345,41 @@ template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n
     copy_to_host(logits, m->logits, (size_t)m->c.vocab_size * sizeof(float), m->stream);
 }
 
-template <typename S> double model_gradient_norm(GpuModel<S> *m) {
-    double squares;
-    sum_device(m->sum, m->sum_partial, m->gradients, m->c.count, true, m->stream);
-    copy_to_host(&squares, m->sum, sizeof squares, m->stream);
-    return sqrt(squares);
+/* Of this rank's slices, after their sums over the ranks; of a single rank, of all. */
+template <typename S> double model_gradient_squares(GpuModel<S> *m) {
+    if (!m->exchange) {
+        double squares;
+        sum_device(m->sum, m->sum_partial, m->gradients, m->c.count, true, m->stream);
+        copy_to_host(&squares, m->sum, sizeof squares, m->stream);
+        return squares;
+    }
+    const std::vector<FloatRange> &owned = m->exchange->owned;
+    std::vector<double> sums(owned.size());
+    exchange_wait(m->exchange, m->stream);
+    for (size_t i = 0; i < owned.size(); i++)
+        sum_device(m->slice_sums + i, m->sum_partial, m->gradients + owned[i].begin,
+                   (int64_t)(owned[i].end - owned[i].begin), true, m->stream);
+    copy_to_host(sums.data(), m->slice_sums, sums.size() * sizeof(double), m->stream);
+    double squares = 0;
+    for (double sum : sums) squares += sum;
+    return squares;
 }
 
-template <typename S> void model_update(GpuModel<S> *m, int64_t begin, int64_t count, const AdamWStep &step) {
+/* AdamW on the weights from `begin` on, whose moments begin at `moments`. */
+template <typename S>
+void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count, const AdamWStep &step) {
     adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr,
-                 m->gradients + begin, m->mean + begin, m->square + begin, count, step, m->stream);
+                 m->gradients + begin, m->mean + moments, m->square + moments, count, step, m->stream);
+}
+
+/* Every rank gets the others' slices of a bucket; of the weights also as products read them. */
+template <typename S> void model_share(GpuModel<S> *m, bool weights, int bucket) {
+    Exchange *e = m->exchange;
+    if (!e) return;
+    exchange_share(e, weights ? m->weights : m->gradients, bucket, m->stream);
+    const FloatRange all = e->buckets[(size_t)bucket];
+    if (weights && is_bf16(m->operands))
+        cast(m->operands + all.begin, m->weights + all.begin, (int64_t)(all.end - all.begin), e->stream);
 }
 
 #endif

@@ -67,7 +67,7 @@ __global__ void adamw_kernel(float *parameter, S *operand, const float *gradient
     if (operand) store(operand + at, p);
 }
 
-/* operand NULL where the parameter is its own operand. The arrays begin alike: if one is aligned, all are. */
+/* operand NULL where the parameter is its own operand, else aligned where the parameter is. */
 template <typename S>
 void adamw_update(float *parameter, S *operand, const float *gradient, float *mean, float *square, int64_t n,
                   const AdamWStep &step, cudaStream_t stream) {

@@ -10,14 +10,25 @@
    device_memory_needed(&model)          bytes of its memory that device_open will take
    device_open(&model), device_close()
    device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c
-   device_zero_gradients(), device_gradient_norm()
-   device_update(begin, count, decay, &settings)   AdamW on a range of the weights */
+   device_zero_gradients()
+   device_gradient_squares()             the sum of their squares; with several ranks of those in the slices that this one owns
+   device_update(begin, moments, count, &settings)   AdamW on `count` weights from float `begin` on, whose moments begin at
+                                         `moments` of those that are here
+
+   The GPUs of several ranks exchange gradients and weights themselves where device_has_collectives() (cuda/exchange.cuh);
+   buckets, slices and owners are parallel.h's.
+   device_join(&job)                     once, all ranks, after device_open; a single rank too
+   device_sum_begin()                    the next device_backward is the last of its step: it sums the gradients of all ranks, each
+                                         slice on its owner. device_gradient_squares waits for that
+   device_share(what, bucket)            every rank gets the other ranks' slices of this bucket of the weights or gradients
+   device_share_wait()                   what the GPU does from now on waits until all of that is done */
 #ifndef GPT_DEVICE_H
 #define GPT_DEVICE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "ranges.h"
 
 /* Where the tensors of a layer begin in the weights, in floats. Adjacent ones (q, k, v; gate, up) are one matrix. */
 typedef struct {
@@ -32,6 +43,7 @@ typedef struct {
     bool laser, sequence_shift, bf16;
     int64_t embed, position, final_norm; /* where they begin in the weights; position -1: not learned */
     int64_t count;                       /* floats of the weights */
+    int64_t moments;                     /* of each of AdamW's moments: those that the GPU keeps */
     const DeviceLayer *at;               /* (L) */
     const float *rope_turn;              /* (T, D/2, 2) or NULL */
     const float *fixed_positions;        /* (T, C) or NULL */
@@ -43,6 +55,13 @@ typedef struct { /* AdamWSettings of optimizer.h, which is C */
     double lr, beta1, beta2, eps, weight_decay, gradient_scale;
     int64_t step;
 } DeviceAdamW;
+
+typedef struct { /* what parallel.h, which is C, knows */
+    int rank, ranks;
+    const FloatRange *buckets; /* (count) */
+    int count;
+    void (*collect)(void *all, const void *own, size_t n); /* parallel_collect */
+} DeviceJob;
 
 #ifdef HAVE_GPU
 #ifdef __cplusplus
@@ -62,8 +81,13 @@ double device_loss(const int32_t *targets, int64_t N, float gradient_scale);
 void device_backward(int B, int T);
 void device_logits(float *logits, int64_t n);
 void device_zero_gradients(void);
-double device_gradient_norm(void);
-void device_update(int64_t begin, int64_t count, const DeviceAdamW *settings);
+double device_gradient_squares(void);
+void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *settings);
+bool device_has_collectives(void);
+void device_join(const DeviceJob *job);
+void device_sum_begin(void);
+void device_share(int what, int bucket);
+void device_share_wait(void);
 #ifdef __cplusplus
 }
 #endif
@@ -84,9 +108,14 @@ static inline double device_loss(const int32_t *targets, int64_t N, float gradie
 static inline void device_backward(int B, int T) { (void)B, (void)T; }
 static inline void device_logits(float *logits, int64_t n) { (void)logits, (void)n; }
 static inline void device_zero_gradients(void) {}
-static inline double device_gradient_norm(void) { return 0; }
-static inline void device_update(int64_t begin, int64_t count, const DeviceAdamW *settings) {
-    (void)begin, (void)count, (void)settings;
+static inline double device_gradient_squares(void) { return 0; }
+static inline void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *settings) {
+    (void)begin, (void)moments, (void)count, (void)settings;
 }
+static inline bool device_has_collectives(void) { return false; }
+static inline void device_join(const DeviceJob *job) { (void)job; }
+static inline void device_sum_begin(void) {}
+static inline void device_share(int what, int bucket) { (void)what, (void)bucket; }
+static inline void device_share_wait(void) {}
 #endif
 #endif

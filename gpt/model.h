@@ -138,6 +138,7 @@ enum {
 typedef struct {
     ModelConfig config;
     int batch;              /* B: the most sequences that fit the activations */
+    size_t device_moments;  /* floats of each of AdamW's moments that a GPU keeps beside the model */
     TensorTable parameters; /* what weights, gradients and the optimizer's moments hold, in memory order */
     Weights weights, gradients;
     Linear *
@@ -333,6 +334,7 @@ static DeviceModel device_model(const Model *model) {
                          .position = w->position ? w->position - w->memory : -1,
                          .final_norm = w->layers ? w->final_norm - w->memory : 0,
                          .count = (int64_t)model->parameters.floats,
+                         .moments = (int64_t)model->device_moments,
                          .at = at,
                          .rope_turn = model->rope_turn,
                          .fixed_positions = model->fixed_positions};

@@ -435,6 +435,7 @@ enum { ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_SWIGLU };
 enum { POSITION_ROPE, POSITION_SINUSOIDAL, POSITION_LEARNED };
 enum { DTYPE_AUTO, DTYPE_FP32, DTYPE_BF16 };
 enum { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_BLOCK };
+enum { COMM_AUTO, COMM_GPU, COMM_HOST };
 enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_WSD };
 
 typedef struct {
@@ -456,7 +457,7 @@ typedef struct {
     const char *prompt, *out, *resume;
     /* the machine */
     int64_t threads, zero;
-    int dtype, recompute, comm_dtype;
+    int dtype, recompute, comm, comm_dtype;
     bool profile, comm_thread;
     bool dry_run;
 } Options;
@@ -569,11 +570,14 @@ static const Option train_options[] = {
     ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
         "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the "
         "result is the same"),
+    ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, "auto|gpu|host", false,
+        "how gradients and weights go from rank to rank: from GPU to GPU through NCCL (gpu), or from host to "
+        "host through MPI (host); auto: gpu where that is there"),
     ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", false,
-        "of gradients on their way to other ranks; they are added in float32"),
+        "of gradients on their way from host to host; they are added in float32"),
     ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", false,
-        "a thread of its own moves gradients and weights while the step computes; no: they move between its "
-        "operators"),
+        "a thread of its own moves gradients and weights from host to host while the step computes; no: "
+        "they move between its operators"),
 };
 #undef ROW
 enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };

@@ -74,6 +74,15 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
     if (o->dtype == DTYPE_AUTO) o->dtype = device_on() || machine_native_bf16() ? DTYPE_BF16 : DTYPE_FP32;
+    if (o->comm == COMM_GPU && !device_on())
+        options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
+    if (o->comm == COMM_GPU && !device_has_collectives())
+        options_fail(set,
+                     "--comm=gpu: built without NCCL; install it beside nvcc and make train_gptcu again, or "
+                     "leave it out");
+    if (o->comm == COMM_AUTO) o->comm = device_has_collectives() ? COMM_GPU : COMM_HOST;
+    if (o->comm == COMM_GPU && o->comm_dtype && parallel_ranks() > 1 && parallel_rank() == 0)
+        warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
     int64_t micro = o->batch * o->seq_len * parallel_ranks();
     if (o->total_batch == 0) o->total_batch = micro;
     if (o->total_batch % micro)
@@ -103,6 +112,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     Trainer t = {.options = options, .option_set = set, .last_val_loss = NAN};
     t.model = model_plan(&config, (int)options->batch);
     divide_parameters(&t);
+    if (update_is_on_device(&t)) t.model.device_moments = ranges_floats(t.owned, t.owned_count);
     t.step_sequences = options->total_batch / options->seq_len;
     t.micro_steps = t.step_sequences / (options->batch * parallel_ranks());
     return t;
@@ -130,6 +140,9 @@ void print_configuration(const Trainer *t) {
            machine_cores(), machine_isa());
     hosts_print();
     if (device_on()) printf("GPU        %s\n", device_name(gpu));
+    if (device_on() && parallel_ranks() > 1)
+        printf("           gradients and weights go from %s\n",
+               update_is_on_device(t) ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
     printf("model      %s attention%s%s, %s positions, %s\n", o->attn ? "LASER" : "standard",
            o->attn ? ", shift " : "",
            o->attn ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
@@ -160,7 +173,7 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
            moments = 2 * ranges_floats(t->owned, t->owned_count);
     size_t copy = with_copy ? saver_copy_floats(t) : 0;
     if (device_on()) table.floats = 0, table.count = 0; /* they are on the GPU */
-    size_t buffers = parallel_buffer_floats(&t->buckets, t->options->comm_dtype);
+    size_t buffers = update_is_on_device(t) ? 0 : parallel_buffer_floats(&t->buckets, t->options->comm_dtype);
     for (int i = 0; i < table.count; i++)
         if (table.tensors[i].per_layer && !(table.tensors[i].flags & TENSOR_SHARED))
             kept += table.tensors[i].floats;
@@ -218,7 +231,11 @@ void trainer_allocate(Trainer *t) {
             (double)memory_plan(t, false, false) / 0x1p30, (double)have / 0x1p30);
     model_allocate(&t->model);
     const size_t owned = ranges_floats(t->owned, t->owned_count) * sizeof(float);
-    parallel_open(&t->buckets, t->options->comm_dtype, t->options->comm_thread);
+    if (update_is_on_device(t))
+        device_join(&(DeviceJob){parallel_rank(), parallel_ranks(), t->buckets.ranges, t->buckets.count,
+                                 parallel_collect});
+    else
+        parallel_open(&t->buckets, t->options->comm_dtype, t->options->comm_thread);
     if (!t->options->comm_thread) profile_between = parallel_progress;
     log_several_ranks = parallel_ranks() > 1;
     t->mean = machine_allocate(owned);

@@ -140,33 +140,82 @@ static void test_cuda_trainer_recomputes_to_the_same_bits(void) {
     const std::string data = device_test_data();
     double before = INFINITY;
     for (const char *way : ways) {
-        const std::string arguments = std::string("--heads=1 --batch=1 --val-tokens=1 --recompute=") + way;
+        const std::string arguments =
+            std::string("--heads=1 --batch=1 --seq-len=20 --val-tokens=1 --recompute=") + way;
         for (int i = 0; i < 4; i++) {
             const std::string run = way + std::to_string(i);
             device_test_run(DEVICE_TRAINER, data, run.c_str(), arguments + " " + variants[i], 3);
             check_same_checkpoints(data, "none" + std::to_string(i), run, "step-00000003");
         }
-        const double memory = device_test_memory(arguments + " --layers=12 --attn=laser");
+        const double memory = device_test_memory(arguments + " --layers=12 --seq-len=37 --attn=laser");
         CHECK(memory < before, "%s needs %g MiB, less recomputing %g", arguments.c_str(), memory, before);
         before = memory;
     }
 }
 
 #ifdef TEST_MPI
-/* Two ranks, each with half of the sequences: the losses of one. */
-static void test_cuda_trainer_with_two_ranks_matches_one(void) {
-    const std::string data = device_test_data(), arguments = "--attn=laser --total-batch=148 --dtype=fp32";
-    const Doubles want = device_test_run("train_gpt", data, "one", arguments);
+/* device_test_run of the GPU's program on so many ranks. */
+static Doubles device_test_ranks(int ranks, const std::string &data, const char *name,
+                                 const std::string &arguments, size_t steps = 10) {
     char output[4000];
-    const int code = test_command(output, sizeof output,
-                                  "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
-                                  "mpirun -n 2 --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER
-                                  " " DEVICE_MODEL "--data=%s --out=%s/two %s",
-                                  test_binaries(), data.c_str(), data.c_str(), arguments.c_str());
-    CHECK(code == 0, "exit code %d: %s", code, output);
-    check_same_curve(device_test_log(data + "/two/log.jsonl"), want, 2e-5, "two ranks");
+    const int code =
+        test_command(output, sizeof output,
+                     "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
+                     "mpirun -n %d --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER " " DEVICE_MODEL
+                     "--data=%s --out=%s/%s --steps=%zu %s",
+                     ranks, test_binaries(), data.c_str(), data.c_str(), name, steps, arguments.c_str());
+    CHECK(code == 0, "%d ranks, %s: exit code %d: %s", ranks, arguments.c_str(), code, output);
+    return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
-#define CUDA_TRAIN_MPI_TESTS(TEST) TEST(cuda_trainer_with_two_ranks_matches_one)
+
+/* Two ranks, each with half of the sequences: the losses of one, whichever way gradients go. All slices are equal. */
+static void test_cuda_trainer_with_two_ranks_matches_one(void) {
+    const std::string data = device_test_data(),
+                      arguments = "--attn=laser --embd=32 --vocab-size=64 --batch=1 --seq-len=12 "
+                                  "--total-batch=48 --val-tokens=1 --dtype=fp32 ";
+    const Doubles want = device_test_run("train_gpt", data, "one", arguments, 4);
+    for (const char *way : {"--comm=host", "--comm=gpu"})
+        check_same_curve(device_test_ranks(2, data, way, arguments + way, 4), want, 2e-5, way);
+}
+
+/* A bucket for each layer, and slices of several sizes: three ranks as one; with all moments on every rank the same bits. */
+static void test_cuda_trainer_divides_odd_buckets(void) {
+    const std::string data = device_test_data(),
+                      arguments = "--layers=3 --heads=1 --embd=257 --mlp-hidden=510 --batch=1 --seq-len=8 "
+                                  "--total-batch=24 --val-tokens=1 --dtype=bf16 ";
+    const Doubles want = device_test_run(DEVICE_TRAINER, data, "one", arguments, 2);
+    const Doubles got = device_test_ranks(3, data, "three", arguments + "--zero=1", 2);
+    check_same_curve(got, want, 1e-4, "three ranks");
+    device_test_ranks(3, data, "all", arguments + "--zero=0", 2);
+    char output[2000];
+    const int code = test_command(output, sizeof output,
+                                  "cd %s && cmp three/step-00000002/model.safetensors "
+                                  "all/step-00000002/model.safetensors",
+                                  data.c_str());
+    CHECK(code == 0, "--zero=0 beside --zero=1: %s", output);
+}
+
+/* Two ranks for two steps, then three for two, then one: as one for all six. */
+static void test_cuda_trainer_resumes_with_other_ranks(void) {
+    const std::string data = device_test_data(),
+                      arguments =
+                          "--heads=1 --batch=1 --seq-len=12 --total-batch=72 --val-tokens=1 --dtype=fp32 "
+                          "--save-every=2 --resume=auto ";
+    const Doubles want = device_test_run(DEVICE_TRAINER, data, "whole", arguments, 6);
+    const int ranks[] = {2, 3, 1};
+    for (int part = 0; part < 3; part++) {
+        const Doubles got = device_test_ranks(ranks[part], data, "parts", arguments, 6);
+        check_same_curve(got, want, 2e-5, std::to_string(ranks[part]) + " ranks");
+        char output[2000];
+        const int code = test_command(output, sizeof output, "cd %s/parts && rm -r step-00000006%s",
+                                      data.c_str(), part ? "" : " step-00000004");
+        CHECK(code == 0, "%s", output);
+    }
+}
+#define CUDA_TRAIN_MPI_TESTS(TEST)                                                                           \
+    TEST(cuda_trainer_with_two_ranks_matches_one)                                                            \
+    TEST(cuda_trainer_divides_odd_buckets)                                                                   \
+    TEST(cuda_trainer_resumes_with_other_ranks)
 #else
 #define CUDA_TRAIN_MPI_TESTS(TEST)
 #endif

@@ -190,6 +190,7 @@ static void test_train_refuses_what_is_wrong(void) {
         {"--data=DATA --vocab-size=61 --batch=65536 --seq-len=13 --embd=65536 --layers=1024", 1, "GiB"},
         {"--data=DATA --vocab-size=61 --seq-len=13 --out=/does/not/exist", 1, "cannot create the run folder"},
         {"--data=DATA --vocab-size=61 --seq-len=1", 2, "out of bounds; expected 2 to"},
+        {"--data=DATA --vocab-size=61 --comm=gpu", 2, "computes on the CPU"},
         {"--data=DATA --vocab-size=61 oops", 2, "'oops' is not an option"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

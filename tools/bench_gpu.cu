@@ -139,7 +139,7 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
         layer.mlp_norm = take(C), layer.up = take(F * C), layer.down = take(F * C);
         at.push_back(layer);
     }
-    c.final_norm = take(C), c.count = used, c.at = at.data();
+    c.final_norm = take(C), c.count = c.moments = used, c.at = at.data();
     return c;
 }
 
@@ -167,7 +167,7 @@ static bool bench_step(const BenchPreset &p, int batch, bool laser) {
     seconds[1] = bench_time([&] { model_loss(m, tokens.data(), N, 1.0f / (float)N); });
     seconds[2] = bench_time([&] { model_backward(m, batch, T); });
     const AdamWStep step = adamw_step(1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1);
-    seconds[3] = bench_time([&] { model_update(m, 0, c.count, step); });
+    seconds[3] = bench_time([&] { model_update(m, 0, 0, c.count, step); });
     model_close(m);
     const double micro = seconds[0] + seconds[1] + seconds[2], rate = (double)N / (micro + seconds[3]);
     const double matrices = (double)c.count - (2 * c.layers + 1) * (double)c.embd;

@@ -1,0 +1,109 @@
+/* collectives.cuh: what the GPUs of several ranks do together: sums of gradients, and weights handed round.
+
+   With -DHAVE_NCCL it is NCCL, from GPU to GPU; in the emulator emulate_nccl.h, between real ranks. Without it there is none of
+   it: the trainer then moves gradients and weights through the hosts (gpt/parallel.h).
+
+   collectives_there()                      whether this program has them
+   collectives_open(&c, job)                all ranks; each has a GPU of its own
+   collectives_reduce(&c, x, bucket, stream)   the own slice of this bucket of x = its sum over the ranks; the other slices
+                                            hold nothing of use afterwards
+   collectives_gather(&c, x, bucket, stream)   every rank gets the other ranks' slices of this bucket of x
+   collectives_close(&c)
+   x is all gradients, or all weights. All ranks call the same, in the same order. Slices are those of parallel_slice. */
+#ifndef CUDA_COLLECTIVES_CUH
+#define CUDA_COLLECTIVES_CUH
+
+#include <vector>
+#include "../gpt/device.h"
+#include "device.h"
+
+#ifndef __CUDACC__
+#include "emulate_nccl.h"
+#define HAVE_NCCL
+#elif defined(HAVE_NCCL)
+#include <nccl.h>
+#endif
+
+#ifdef HAVE_NCCL
+
+static inline void nccl_check_at(ncclResult_t result, const char *call, const char *file, int line) {
+    if (result == ncclSuccess || result == ncclInProgress) return;
+    check_die(
+        file, line,
+        "%s: %s; NCCL_DEBUG=WARN tells more (each rank needs a GPU of its own), --comm=host goes without "
+        "NCCL",
+        call, ncclGetErrorString(result));
+}
+#define nccl_check(call) nccl_check_at(call, #call, __FILE__, __LINE__)
+
+struct Collectives {
+    int rank, ranks;
+    ncclComm_t comm;
+};
+
+static inline bool collectives_there() { return true; }
+
+static inline void collectives_open(Collectives *c, const DeviceJob &job) {
+    ncclUniqueId own = ncclUniqueId();
+    std::vector<ncclUniqueId> all((size_t)job.ranks);
+    if (job.rank == 0) nccl_check(ncclGetUniqueId(&own));
+    job.collect(all.data(), &own, sizeof own); /* rank 0's is everybody's */
+    c->rank = job.rank, c->ranks = job.ranks;
+#ifndef __CUDACC__
+    emulated_collect = job.collect;
+#endif
+    nccl_check(ncclCommInitRank(&c->comm, job.ranks, all[0], job.rank));
+}
+
+static inline void collectives_close(Collectives *c) { nccl_check(ncclCommDestroy(c->comm)); }
+
+/* NCCL's reduce-scatter and all-gather want slices of one size, as those of large models are. */
+static inline bool slices_are_equal(const Collectives *c, FloatRange bucket) {
+    return (bucket.end - bucket.begin) % ((size_t)c->ranks * PARALLEL_ALIGN) == 0;
+}
+
+static inline void collectives_reduce(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
+    const FloatRange own = parallel_slice(bucket, c->rank, c->ranks);
+    if (slices_are_equal(c, bucket)) {
+        nccl_check(ncclReduceScatter(x + bucket.begin, x + own.begin, own.end - own.begin, ncclFloat, ncclSum,
+                                     c->comm, stream));
+        return;
+    }
+    nccl_check(ncclGroupStart());
+    for (int r = 0; r < c->ranks; r++) {
+        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
+        float *at = x + slice.begin;
+        if (slice.end > slice.begin)
+            nccl_check(ncclReduce(at, at, slice.end - slice.begin, ncclFloat, ncclSum, r, c->comm, stream));
+    }
+    nccl_check(ncclGroupEnd());
+}
+
+static inline void collectives_gather(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
+    const FloatRange own = parallel_slice(bucket, c->rank, c->ranks);
+    if (slices_are_equal(c, bucket)) {
+        nccl_check(
+            ncclAllGather(x + own.begin, x + bucket.begin, own.end - own.begin, ncclFloat, c->comm, stream));
+        return;
+    }
+    nccl_check(ncclGroupStart());
+    for (int r = 0; r < c->ranks; r++) {
+        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
+        float *at = x + slice.begin;
+        if (slice.end > slice.begin)
+            nccl_check(ncclBroadcast(at, at, slice.end - slice.begin, ncclFloat, r, c->comm, stream));
+    }
+    nccl_check(ncclGroupEnd());
+}
+
+#else
+
+struct Collectives {};
+static inline bool collectives_there() { return false; }
+static inline void collectives_open(Collectives *, const DeviceJob &) { die("built without NCCL"); }
+static inline void collectives_close(Collectives *) {}
+static inline void collectives_reduce(Collectives *, float *, FloatRange, cudaStream_t) {}
+static inline void collectives_gather(Collectives *, float *, FloatRange, cudaStream_t) {}
+
+#endif
+#endif

@@ -1,0 +1,120 @@
+/* emulate_nccl.h: the calls of NCCL that collectives.cuh makes, in the emulator: between the processes of a job, through the
+   host's MPI (DeviceJob's collect), on the emulated memory. So the calls are the very same source.
+
+   What NCCL would wait for without end, or get wrong silently, is an error here:
+   - ranks that do not make the same call with the same count and root
+   - buffers that overlap other than as NCCL's "in place" demands
+   And it is unkind: where NCCL leaves memory that nobody should read, it leaves NaN. Sums are added in the order of the
+   ranks. Groups are carried out one call after the other. */
+#ifndef CUDA_EMULATE_NCCL_H
+#define CUDA_EMULATE_NCCL_H
+
+#include "device.h"
+
+typedef int ncclResult_t, ncclDataType_t, ncclRedOp_t;
+enum { ncclSuccess, ncclInProgress, ncclFloat, ncclSum };
+struct ncclUniqueId {
+    char internal[128];
+};
+struct EmulatedComm {
+    int rank, ranks;
+    void (*collect)(void *all, const void *own, size_t n);
+};
+typedef EmulatedComm *ncclComm_t;
+
+/* What the next ncclCommInitRank gets; NCCL finds its own ways. */
+inline void (*emulated_collect)(void *all, const void *own, size_t n);
+
+inline const char *ncclGetErrorString(ncclResult_t) { return "emulated"; }
+inline ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
+    memset(id, 'N', sizeof *id);
+    return ncclSuccess;
+}
+inline ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank) {
+    if (id.internal[0] != 'N') die("emulator: rank %d has not got the ncclUniqueId of rank 0", rank);
+    *comm = new EmulatedComm{rank, ranks, emulated_collect};
+    return ncclSuccess;
+}
+inline ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+    delete comm;
+    return ncclSuccess;
+}
+inline ncclResult_t ncclGroupStart() { return ncclSuccess; }
+inline ncclResult_t ncclGroupEnd() { return ncclSuccess; }
+
+/* (ranks, count): every rank's `from`; dies unless all make the same call. */
+inline std::vector<float> emulated_collective(const char *name, const float *from, size_t count, int root,
+                                              ncclComm_t comm) {
+    struct Call {
+        char name[32];
+        size_t count;
+        int root;
+    } own = Call();
+    snprintf(own.name, sizeof own.name, "%s", name);
+    own.count = count, own.root = root;
+    std::vector<Call> calls((size_t)comm->ranks);
+    comm->collect(calls.data(), &own, sizeof own);
+    for (const Call &call : calls)
+        if (memcmp(&call, &own, sizeof own) != 0)
+            die("emulator: rank %d makes %s of %zu numbers, root %d, while another makes %s of %zu, root %d",
+                comm->rank, name, count, root, call.name, call.count, call.root);
+    std::vector<float> all((size_t)comm->ranks * count);
+    comm->collect(all.data(), from, count * sizeof(float));
+    return all;
+}
+
+/* [a, a + n) and [b, b + m) must not overlap, unless b is where `in place` puts it. */
+inline void emulated_check_place(const char *name, const float *a, size_t n, const float *b, size_t m,
+                                 const float *in_place) {
+    if (b != in_place && a < b + m && b < a + n) die("emulator: %s: buffers overlap, but not in place", name);
+}
+
+inline ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t, ncclRedOp_t,
+                                      ncclComm_t comm, cudaStream_t) {
+    const size_t rank = (size_t)comm->rank, ranks = (size_t)comm->ranks, n = ranks * count;
+    float *x = (float *)(uintptr_t)from, *sum = (float *)to;
+    emulated_check_place("ncclReduceScatter", x, n, sum, count, x + rank * count);
+    const std::vector<float> all = emulated_collective("ncclReduceScatter", x, n, -1, comm);
+    if (sum == x + rank * count)
+        for (size_t i = 0; i < n; i++) x[i] = NAN;
+    for (size_t i = 0; i < count; i++) {
+        sum[i] = 0;
+        for (size_t r = 0; r < ranks; r++) sum[i] += all[r * n + rank * count + i];
+    }
+    return ncclSuccess;
+}
+
+inline ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t, ncclRedOp_t,
+                               int root, ncclComm_t comm, cudaStream_t) {
+    float *sum = (float *)to;
+    emulated_check_place("ncclReduce", (const float *)from, count, sum, count, (const float *)from);
+    const std::vector<float> all = emulated_collective("ncclReduce", (const float *)from, count, root, comm);
+    for (size_t i = 0; i < count; i++) {
+        sum[i] = comm->rank == root ? 0 : NAN;
+        for (size_t r = 0; r < (size_t)comm->ranks; r++) sum[i] += all[r * count + i];
+    }
+    return ncclSuccess;
+}
+
+inline ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t, ncclComm_t comm,
+                                  cudaStream_t) {
+    float *all = (float *)to;
+    const size_t n = (size_t)comm->ranks * count;
+    emulated_check_place("ncclAllGather", all, n, (const float *)from, count,
+                         all + (size_t)comm->rank * count);
+    const std::vector<float> got = emulated_collective("ncclAllGather", (const float *)from, count, -1, comm);
+    for (size_t i = 0; i < n; i++) all[i] = got[i];
+    return ncclSuccess;
+}
+
+inline ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t, int root,
+                                  ncclComm_t comm, cudaStream_t) {
+    float *copy = (float *)to;
+    emulated_check_place("ncclBroadcast", (const float *)from, count, copy, count, (const float *)from);
+    const std::vector<float> all =
+        emulated_collective("ncclBroadcast", (const float *)from, count, root, comm);
+    for (size_t i = 0; i < count; i++) copy[i] = all[(size_t)root * count + i];
+    return ncclSuccess;
+}
+
+#endif
