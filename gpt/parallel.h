@@ -56,15 +56,16 @@ typedef struct {
     int count;
 } ParallelBuckets;
 
-/* Large enough that a message costs more than its start, small enough that the first is on its way early. */
-enum { PARALLEL_LEAST = 1 << 18, PARALLEL_MOST = 1 << 22 };
+/* Large enough that a message costs more than its start, small enough that the first is on its way early. Cuts inside of a
+   group at multiples of a number that ranks divide: slices of one size are what NCCL is best at. */
+enum { PARALLEL_LEAST = 1 << 18, PARALLEL_MOST = 1 << 22, PARALLEL_CUT = 1 << 14 };
 
-/* Appends [begin, end), the highest piece first, in pieces of at most PARALLEL_MOST floats. */
+/* Appends [begin, end), the highest piece first, in pieces of hardly more than PARALLEL_MOST floats. */
 static inline void parallel_buckets_add(ParallelBuckets *b, size_t begin, size_t end) {
     const size_t n = end - begin, pieces = (n + PARALLEL_MOST - 1) / PARALLEL_MOST;
     for (size_t i = pieces; i-- > 0;) {
-        size_t from = begin + n * i / pieces / PARALLEL_ALIGN * PARALLEL_ALIGN;
-        size_t to = i + 1 < pieces ? begin + n * (i + 1) / pieces / PARALLEL_ALIGN * PARALLEL_ALIGN : end;
+        size_t from = begin + n * i / pieces / PARALLEL_CUT * PARALLEL_CUT;
+        size_t to = i + 1 < pieces ? begin + n * (i + 1) / pieces / PARALLEL_CUT * PARALLEL_CUT : end;
         b->ranges[b->count++] = (FloatRange){from, to};
     }
 }
