@@ -123,7 +123,7 @@ $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS
 	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
 	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) -lcjson -lstdc++ -lm
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
-	$(CUDA) $< build/reference.o -o $@ -lcublasLt
+	$(CUDA) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ -lcublasLt
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
 test_gpu: build/test_gpu train_gptcu train_gpt
