@@ -872,7 +872,7 @@ int main(int argc, char **argv) {
                                   train_options, TRAIN_OPTION_COUNT, &options, train_presets);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
     hosts_settle((int)options.threads);
-    device_choose(parallel_rank());
+    device_choose(hosts_local_rank());
     Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);
     trainer.peak_flops = device_on() ? device_peak_flops(options.dtype == DTYPE_BF16)

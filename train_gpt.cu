@@ -30,15 +30,15 @@ static double seconds_now(void) {
 #ifdef __CUDACC__
 enum { PEAK_SIZE = 8192 }; /* of the product that measures the peak */
 
-void device_choose(int rank) {
+void device_choose(int local_rank) {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0)
         die("no GPU can be used: %s; see nvidia-smi, or train on the CPU with ./train_gpt",
             cudaGetErrorString(error));
-    cuda_check(cudaSetDevice(rank % count));
+    cuda_check(cudaSetDevice(local_rank % count));
     struct cudaDeviceProp properties;
-    cuda_check(cudaGetDeviceProperties(&properties, rank % count));
+    cuda_check(cudaGetDeviceProperties(&properties, local_rank % count));
     if (properties.major < 8)
         die("%s has compute capability %d.%d; bf16 tensor cores begin with 8.0", properties.name,
             properties.major, properties.minor);
@@ -55,7 +55,7 @@ const char *device_name(char text[128]) {
 }
 #else
 enum { PEAK_SIZE = 64 };
-void device_choose(int rank) { (void)rank; }
+void device_choose(int local_rank) { (void)local_rank; }
 const char *device_name(char text[128]) {
     snprintf(text, 128, "no GPU: kernels are emulated");
     return text;

@@ -5,7 +5,7 @@
    brings them (or the gradients) back. Everything else lives on the GPU and never leaves it.
 
    device_on()                           whether there is one
-   device_choose(rank)                   the GPU of this rank; dies when there is none
+   device_choose(local_rank)             the GPU of this rank, counted on its host; dies when there is none
    device_name(text), device_peak_flops(bf16)   the second is measured
    device_memory_needed(&model)          bytes of its memory that device_open will take
    device_open(&model), device_close()
@@ -68,7 +68,7 @@ typedef struct { /* what parallel.h, which is C, knows */
 extern "C" {
 #endif
 static inline bool device_on(void) { return true; }
-void device_choose(int rank);
+void device_choose(int local_rank);
 const char *device_name(char text[128]);
 double device_peak_flops(bool bf16);
 size_t device_memory_needed(const DeviceModel *model);
@@ -93,7 +93,7 @@ void device_share_wait(void);
 #endif
 #else
 static inline bool device_on(void) { return false; }
-static inline void device_choose(int rank) { (void)rank; }
+static inline void device_choose(int local_rank) { (void)local_rank; }
 static inline const char *device_name(char text[128]) { return text; }
 static inline double device_peak_flops(bool bf16) { return bf16; }
 static inline size_t device_memory_needed(const DeviceModel *model) { return model == NULL; }

@@ -3,6 +3,7 @@
 
    hosts_settle(threads)   all ranks, before the first parallel loop: the OpenMP threads of this rank. 0: of the cores it
                            may use its share, when other ranks may use the same
+   hosts_local_rank()      how many lower ranks are on the same host: the number of this one's GPU
    hosts_print()           rank 0: ranks, hosts, threads, cores; warnings, with the option that mends it */
 #ifndef GPT_HOSTS_H
 #define GPT_HOSTS_H
@@ -84,6 +85,13 @@ static inline void hosts_settle(int threads) {
     } else
         hosts_collect();
 #endif
+}
+
+static inline int hosts_local_rank(void) {
+    int local = 0;
+    for (int r = 0; r < parallel_rank(); r++)
+        local += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
+    return local;
 }
 
 typedef struct { /* of the ranks of one host together */
