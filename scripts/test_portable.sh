@@ -62,7 +62,7 @@ aarch64() { # ARCH
             $compiler -std=gnu11 -O3 -march="$1" -fno-math-errno -fno-trapping-math -fopenmp -Wall -Wextra -Wpedantic \
                 -Werror -isystem "$root/usr/include" test_gpt.c -o "$folder/test_gpt" -L"$libraries" -lcjson -lz -lm &&
                 qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$libraries:$root/lib/aarch64-linux-gnu" \
-                    "$folder/test_gpt" --filter="${FILTER:-laser,matmul,model_,rmsnorm,rope,adamw,recompute}"
+                    "$folder/test_gpt" --filter="${FILTER:-laser_,matmul_,model_matches,model_is,model_gradient,rmsnorm,rope,adamw,recompute_gives}"
         } > "$folder/log" 2>&1 || code=$?
         count "$name" $code "$folder/log"
     fi
