@@ -132,14 +132,10 @@ static inline bool loss_watch_from_json(LossWatch *watch, const cJSON *json) {
 
 /* ---- numbers that are none ---- */
 
-#ifdef __clang__ /* where it has no vector maximum the loop stays a loop, which clang would warn of */
-#pragma clang diagnostic push
-#pragma clang diagnostic ignored "-Wpass-failed"
-#endif
 /* The largest magnitude; infinity when there is one, NaN when there is a NaN. */
 static inline float largest_magnitude(const float *x, size_t n) {
     float largest = 0, poison = 0; /* x * 0 is 0 for a number and NaN for NaN and infinities */
-#pragma omp parallel for simd schedule(static) reduction(max : largest) reduction(+ : poison)
+#pragma omp parallel for schedule(static) reduction(max : largest) reduction(+ : poison)
     for (size_t i = 0; i < n; i++) {
         float magnitude = fabsf(x[i]);
         largest = magnitude > largest ? magnitude : largest;
@@ -150,9 +146,6 @@ static inline float largest_magnitude(const float *x, size_t n) {
         if (isnan(x[i])) return NAN;
     return INFINITY;
 }
-#ifdef __clang__
-#pragma clang diagnostic pop
-#endif
 
 /* The index of the first NaN or infinity, or n. */
 static inline size_t first_nonfinite(const float *x, size_t n) {

@@ -271,7 +271,7 @@ static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
                          axis_label(&p->x, p->x.ticks[i], text));
     }
     if (x_labels)
-        picture_text(g, false, b.right + 14, b.bottom + 25, 16, 0, PNG_SOFT,
+        picture_text(g, false, b.right + 40, b.bottom + 25, 16, 0, PNG_SOFT,
                      p->x_is_tokens ? "tokens" : "steps");
 }
 
