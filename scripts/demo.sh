@@ -98,7 +98,7 @@ sample() { # ATTENTION
 
 if [ -z "${DEMO_PROGRAMS:-}" ]; then
     scripts/deps.sh || stop "something the build needs is missing"
-    make -s all || stop "the programs could not be built"
+    make -s -j"$(getconf _NPROCESSORS_ONLN)" all || stop "the programs could not be built"
 fi
 get_text
 prepare
