@@ -30,7 +30,8 @@ int main(int argc, char **argv) {
     test_begin();
     int passed = 0, failed = 0;
     for (const Test &test : tests)
-        if (strstr(test.name, filter)) (test_run(test.name, test.function) == TEST_PASSED ? passed : failed)++;
+        if (strstr(test.name, filter))
+            (test_run(test.name, test.function) == TEST_PASSED ? passed : failed)++;
     test_end();
     if (passed + failed == 0) return 3;
     printf("%d passed, %d failed\n", passed, failed);

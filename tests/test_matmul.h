@@ -167,7 +167,8 @@ static void test_matmul_far_rows(void) {
             a[i * far + k] = (float)(i + 2 * k);
             for (int j = 0; j < 2; j++) want[i * 2 + j] += (i + 2 * k) * b[k * 2 + j];
         }
-    MatmulJob job = {.to.out = operand_floats(out), .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
+    MatmulJob job = {
+        .to.out = operand_floats(out), .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
     matmul_plan(&job, ROWS, 2, K, MATMUL_FP32);
     matmul_run(&job);
     CHECK_NMSE(out, want, ROWS * 2, 0, "rows 4 GiB apart");
