@@ -42,17 +42,6 @@ static const Test tests[] = {OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TEST
                                              FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW)};
 #undef ROW
 
-/* Whether the name contains one of the words of the filter, which stand between commas. */
-static bool is_wanted(const char *name, const char *filter) {
-    char word[128];
-    do {
-        snprintf(word, sizeof word, "%.*s", (int)strcspn(filter, ","), filter);
-        if (strstr(name, word)) return true;
-        filter += strcspn(filter, ",");
-    } while (*filter++);
-    return false;
-}
-
 int main(int argc, char **argv) {
     machine_settle_threads(argv);
     const char *filter = "";
@@ -72,7 +61,7 @@ int main(int argc, char **argv) {
     test_begin();
     int results[TEST_RESULTS] = {0};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
-        if (!is_wanted(tests[i].name, filter)) continue;
+        if (!options_filter(filter, tests[i].name)) continue;
         if (list)
             puts(tests[i].name);
         else

@@ -62,6 +62,17 @@ static inline bool slices_are_equal(const Collectives *c, FloatRange bucket) {
     return (bucket.end - bucket.begin) % ((size_t)c->ranks * PARALLEL_ALIGN) == 0;
 }
 
+/* One group of calls, call(at, count, owner) for every slice that is not empty. */
+template <typename Call>
+static inline void each_slice(const Collectives *c, float *x, FloatRange bucket, Call call) {
+    nccl_check(ncclGroupStart());
+    for (int r = 0; r < c->ranks; r++) {
+        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
+        if (slice.end > slice.begin) nccl_check(call(x + slice.begin, slice.end - slice.begin, r));
+    }
+    nccl_check(ncclGroupEnd());
+}
+
 static inline void collectives_reduce(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
     const FloatRange own = parallel_slice(bucket, c->rank, c->ranks);
     if (slices_are_equal(c, bucket)) {
@@ -69,14 +80,9 @@ static inline void collectives_reduce(Collectives *c, float *x, FloatRange bucke
                                      c->comm, stream));
         return;
     }
-    nccl_check(ncclGroupStart());
-    for (int r = 0; r < c->ranks; r++) {
-        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
-        float *at = x + slice.begin;
-        if (slice.end > slice.begin)
-            nccl_check(ncclReduce(at, at, slice.end - slice.begin, ncclFloat, ncclSum, r, c->comm, stream));
-    }
-    nccl_check(ncclGroupEnd());
+    each_slice(c, x, bucket, [&](float *at, size_t count, int owner) {
+        return ncclReduce(at, at, count, ncclFloat, ncclSum, owner, c->comm, stream);
+    });
 }
 
 static inline void collectives_gather(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
@@ -86,14 +92,9 @@ static inline void collectives_gather(Collectives *c, float *x, FloatRange bucke
             ncclAllGather(x + own.begin, x + bucket.begin, own.end - own.begin, ncclFloat, c->comm, stream));
         return;
     }
-    nccl_check(ncclGroupStart());
-    for (int r = 0; r < c->ranks; r++) {
-        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
-        float *at = x + slice.begin;
-        if (slice.end > slice.begin)
-            nccl_check(ncclBroadcast(at, at, slice.end - slice.begin, ncclFloat, r, c->comm, stream));
-    }
-    nccl_check(ncclGroupEnd());
+    each_slice(c, x, bucket, [&](float *at, size_t count, int owner) {
+        return ncclBroadcast(at, at, count, ncclFloat, owner, c->comm, stream);
+    });
 }
 
 #else

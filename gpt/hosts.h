@@ -87,12 +87,14 @@ static inline void hosts_settle(int threads) {
 #endif
 }
 
-static inline int hosts_local_rank(void) {
-    int local = 0;
-    for (int r = 0; r < parallel_rank(); r++)
-        local += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
-    return local;
+/* How many lower ranks are on the host of this one. */
+static int hosts_lower(int rank) {
+    int lower = 0;
+    for (int r = 0; r < rank; r++) lower += strcmp(hosts_ranks[r].host, hosts_ranks[rank].host) == 0;
+    return lower;
 }
+
+static inline int hosts_local_rank(void) { return hosts_lower(parallel_rank()); }
 
 typedef struct { /* of the ranks of one host together */
     int ranks, threads, launcher_cores;
@@ -108,13 +110,6 @@ static Host hosts_host(int first) {
         for (int i = 0; i < HOSTS_CORES / HOSTS_WORD; i++) host.cores[i] |= hosts_ranks[r].cores[i];
     }
     return host;
-}
-
-/* Whether no lower rank is on the same host. */
-static bool hosts_is_first(int rank) {
-    int r = 0;
-    while (r < rank && strcmp(hosts_ranks[r].host, hosts_ranks[rank].host) != 0) r++;
-    return r == rank;
 }
 
 /* The first trouble there is; true when there was one. */
@@ -166,7 +161,7 @@ static inline void hosts_print(void) {
         const HostRank *rank = &hosts_ranks[r];
         least = rank->threads < least ? rank->threads : least,
         most = rank->threads > most ? rank->threads : most;
-        if (!hosts_is_first(r) || hosts++ >= SHOWN) continue;
+        if (hosts_lower(r) > 0 || hosts++ >= SHOWN) continue;
         const Host host = hosts_host(r);
         int used = snprintf(lines[hosts - 1], 256, "           %.40s: %d rank%s from %d on, cores",
                             rank->host, host.ranks, host.ranks > 1 ? "s" : "", r);
@@ -184,7 +179,7 @@ static inline void hosts_print(void) {
     for (int i = 0; i < hosts && i < SHOWN; i++) printf("%s\n", lines[i]);
     if (hosts > SHOWN) printf("           and %d hosts more\n", hosts - SHOWN);
     free(lines);
-    for (int r = 0; r < ranks && !warned; r++) warned = hosts_is_first(r) && hosts_warn(r);
+    for (int r = 0; r < ranks && !warned; r++) warned = hosts_lower(r) == 0 && hosts_warn(r);
 }
 
 #endif

@@ -32,18 +32,12 @@ static const char *const dtype_names[] = {"fp32", "bf16"};
 
 /* Whether the name contains one of the words of --filter, which stand between commas. */
 __attribute__((format(printf, 1, 2))) static bool bench_wanted(const char *format, ...) {
-    char name[128], word[128];
+    char name[128];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
-    const char *filter = bench.options.filter;
-    bool found = false;
-    do {
-        snprintf(word, sizeof word, "%.*s", (int)strcspn(filter, ","), filter);
-        found = found || strstr(name, word);
-        filter += strcspn(filter, ",");
-    } while (*filter++ && !found);
+    const bool found = options_filter(bench.options.filter, name);
     if (found && bench.title) printf("\n%s\n%s", bench.title, bench.head), bench.title = NULL;
     return found;
 }
