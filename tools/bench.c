@@ -129,7 +129,8 @@ static void write_json(const char *path) {
 }
 
 int main(int argc, char **argv) {
-    machine_keep_freed_memory(); /* as the trainer does */
+    machine_settle_threads(argv); /* as the trainer does, and this */
+    machine_keep_freed_memory();
     OptionSet set = options_begin("bench", "./bench [options]", bench_options,
                                   sizeof bench_options / sizeof *bench_options, &bench.options, NULL);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
