@@ -250,9 +250,12 @@ MATMUL_INLINE void matmul_kernel(const int rows, const bool pairs, int64_t units
         for (int j = 0; j < MATMUL_NV; j++) acc[i][j] = matmul_splat(0);
     }
     for (int64_t unit = 0, end = 0; unit < units;) {
-        const int64_t turn = end / MATMUL_TURN; /* a row of `add` in each of the first turns */
-        if (add && turn < valid)
-            for (int j = 0; j < MATMUL_NR; j += 16) __builtin_prefetch(add + turn * stride + j, 1);
+        const int64_t turn = end / MATMUL_TURN; /* a row of `add` and `out` in each of the first turns */
+        if (turn < valid)
+            for (int j = 0; j < MATMUL_NR; j += 16) {
+                if (add) __builtin_prefetch(add + turn * stride + j);
+                __builtin_prefetch(out + turn * stride + j, 1);
+            }
         for (int l = 0; l < fetch.lines; l++, fetch.next += 16) __builtin_prefetch(fetch.next, 0, 2);
         for (end = matmul_min(end + MATMUL_TURN, units); unit < end; unit++, a += MATMUL_MR, b += MATMUL_NR) {
             MatmulLanes column[MATMUL_NV];
@@ -493,10 +496,12 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const bool is_bf
                 for (int group = (width - 1) / MATMUL_LANES * MATMUL_LANES; group >= 0;
                      group -= MATMUL_LANES) {
                     const int64_t at = (row + e) * x->stride + i + done + group, left = count - done - group;
-                    MatmulLanes lanes = matmul_load(x->data, is_bf16, at, d + e < depth ? left : 0);
-                    if (unit == MATMUL_UNIT_PAIR)
-                        lanes = matmul_pairs_of_two_rows(lanes, matmul_load(x->data, is_bf16, at + x->stride,
-                                                                            d + e + 1 < depth ? left : 0));
+                    MatmulLanes lanes = matmul_load(x->data, is_bf16, at, d + e < depth ? left : 0), odd;
+                    if (unit == MATMUL_UNIT_PAIR) {
+                        odd = matmul_load(x->data, is_bf16, at + x->stride, d + e + 1 < depth ? left : 0);
+                        lanes = is_bf16 ? (MatmulLanes)((MatmulBits)lanes >> 16 | (MatmulBits)odd)
+                                        : matmul_pairs_of_two_rows(lanes, odd);
+                    }
                     if (unit == MATMUL_UNIT_ROUNDED) lanes = (MatmulLanes)matmul_round_lanes(lanes);
                     *(MatmulAnyLanes *)(panel_to + e / per_unit * width + group) = lanes;
                 }
