@@ -149,22 +149,34 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
         for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
 
-/* Rotary positions (Su et al. 2021), in place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each
-   head turns by the angle t * 10000^(-2d/D), given as turn (T, D/2, 2) = cos, sin.
+/* Elements that a layer takes out of an Operand at a time: they stay in the first-level cache. */
+enum { CHUNK = 128 };
+
+/* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the
+   angle t * 10000^(-2d/D), given as turn (T, D/2, 2) = cos, sin. out (N, 3A) = qkv turned; it may be qkv itself.
    direction 1 turns forward; -1 turns gradients back, which is the transpose and so rope's backward. */
-void rope_rotate(float *qkv, const float *turn, float direction, int64_t N, int T, int H, int D) {
-    const int A = H * D, half = D / 2;
+void rope_rotate(Operand out, const float *qkv, const float *turn, float direction, int64_t N, int T, int H,
+                 int D) {
+    const int half = D / 2;
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const float *angle = turn + n % T * D;
-        for (int head = 0; head < 2 * H; head++) { /* the heads of q, then those of k */
-            float *x = qkv + n * 3 * A + head * D;
-            for (int d = 0; d < half; d++) {
-                float cosine = angle[2 * d], sine = direction * angle[2 * d + 1], a = x[d], b = x[d + half];
-                x[d] = a * cosine - b * sine;
-                x[d + half] = b * cosine + a * sine;
+        for (int head = 0; head < 2 * H; head++) /* the heads of q, then those of k */
+            for (int begin = 0; begin < half; begin += CHUNK) {
+                const int count = half - begin < CHUNK ? half - begin : CHUNK;
+                const int64_t at = (n * 3 * H + head) * D + begin;
+                float a[CHUNK], b[CHUNK];
+                for (int d = 0; d < count; d++) {
+                    const float *x = qkv + at + d, *to = angle + 2 * (begin + d);
+                    float cosine = to[0], sine = direction * to[1];
+                    a[d] = x[0] * cosine - x[half] * sine;
+                    b[d] = x[half] * cosine + x[0] * sine;
+                }
+                operand_write(out, at, a, count);
+                operand_write(out, at + half, b, count);
             }
-        }
+        const int64_t v = (n * 3 + 2) * H * D;
+        if (out.data != qkv) operand_write(out, v, qkv + v, H * D);
     }
 }
 
@@ -175,8 +187,6 @@ static inline float gelu_sigmoid(float x) { return sigmoid(1.59576912f * (x + 0.
 static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
-/* Elements that a layer takes out of an Operand at a time: they stay in the first-level cache. */
-enum { CHUNK = 128 };
 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
 void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) {
@@ -303,7 +313,8 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     profile(PROFILE_QKV);
     linear_forward((MatmulOutput){.out = operand_floats(a->qkv)}, norm, &w[QKV], N);
     profile(PROFILE_ROPE);
-    if (model->rope_turn) rope_rotate(a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
+    if (model->rope_turn)
+        rope_rotate(operand_floats(a->qkv), a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
     profile(PROFILE_ATTENTION);
     attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
     if (!out) return;
@@ -423,7 +434,8 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const AttentionShape shape = attention_shape(c, B, T);
     const int A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
-    const Operand d_out = operand_floats(acts->d_residual), d_qkv = operand_floats(acts->d_qkv);
+    const Operand d_out = operand_floats(acts->d_residual);
+    float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
     profile(PROFILE_PROJECTION);
@@ -432,17 +444,18 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                           N);
     /* attn_out = attention(q, k, v) */
     profile(PROFILE_ATTENTION);
-    attention_backward(acts->d_qkv, acts->d_qkv + A, acts->d_qkv + 2 * A, acts->d_attn_out, a->qkv,
-                       a->qkv + A, a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
+    attention_backward(d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A, a->qkv + 2 * A,
+                       a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
     profile(PROFILE_ROPE);
-    if (model->rope_turn) rope_rotate(acts->d_qkv, model->rope_turn, -1, N, T, c->heads, c->head_dim);
+    if (model->rope_turn)
+        rope_rotate(acts->d_qkv, d_in, model->rope_turn, -1, N, T, c->heads, c->head_dim);
     /* qkv = norm . q^T */
     profile(PROFILE_NORM);
     rmsnorm_again(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
     profile(PROFILE_QKV);
-    linear_backward_weight(g->q, d_qkv, acts->norm, &w[QKV], N);
-    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, d_qkv, &w[QKV], N);
+    linear_backward_weight(g->q, acts->d_qkv, acts->norm, &w[QKV], N);
+    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, acts->d_qkv, &w[QKV], N);
     /* norm = rmsnorm(input) * attn_norm */
     profile(PROFILE_NORM);
     rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,

@@ -75,7 +75,9 @@ typedef struct {
     Operand hidden;    /* (N, F) the latest activation's output; done again in backward */
     float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
     Operand d_logits;  /* (R, V) their gradient, in their place when both are float32 */
-    float *d_residual, *d_norm, *d_qkv, *d_attn_out;
+    float *d_residual, *d_norm, *d_attn_out;
+    float *d_attn_in; /* (N, 3A) of q, k, v as attention takes them */
+    Operand d_qkv;    /* (N, 3A) before rope; in the same place unless rope writes bfloat16 */
     Operand d_up;
     float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
     float *memory;
@@ -105,7 +107,7 @@ static const TensorRow weight_rows[] = {
 
 /* How an activation is stored, and up to which --recompute (none, attention, block) every layer has its own. */
 enum { FLOATS, OPERAND };
-enum { KEPT_BY_NONE, KEPT_BY_ATTENTION, KEPT_BY_BLOCK, IF_BF16 };
+enum { KEPT_BY_NONE, KEPT_BY_ATTENTION, KEPT_BY_BLOCK, IF_BF16, IF_BF16_AND_ROPE };
 
 static const TensorRow activation_rows[] = {
     {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, KEPT_BY_BLOCK},
@@ -125,7 +127,8 @@ static const TensorRow activation_rows[] = {
     {"d_logits", "RV", offsetof(Activations, d_logits), OPERAND, IF_BF16},
     {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, KEPT_BY_BLOCK},
     {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, KEPT_BY_BLOCK},
-    {"d_qkv", "N3A", offsetof(Activations, d_qkv), FLOATS, KEPT_BY_BLOCK},
+    {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, KEPT_BY_BLOCK},
+    {"d_qkv", "N3A", offsetof(Activations, d_qkv), OPERAND, IF_BF16_AND_ROPE},
     {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, KEPT_BY_BLOCK},
     {"d_up", "NU", offsetof(Activations, d_up), OPERAND, KEPT_BY_BLOCK},
     {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, KEPT_BY_BLOCK},
@@ -165,7 +168,8 @@ static int weight_flags(const ModelConfig *c, const TensorRow *row) {
 }
 
 static int activation_flags(const ModelConfig *c, const TensorRow *row) {
-    if (row->when == IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
+    if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
+    if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
                         : c->dtype == DTYPE_BF16 ? TENSOR_OPERAND | TENSOR_BF16
                                                  : TENSOR_OPERAND;
@@ -213,6 +217,7 @@ static Activations activations_create(const Model *model) {
     a.memory = machine_allocate(table.floats * sizeof(float));
     tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
     if (!a.d_logits.data) a.d_logits = operand_floats(a.logits);
+    if (!a.d_qkv.data) a.d_qkv = operand_floats(a.d_attn_in);
     tensors_free(&table);
     return a;
 }

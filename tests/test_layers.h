@@ -145,11 +145,16 @@ static void test_rope_matches_float64(void) {
     model_allocate(&model);
     float *x = test_normal(SIZE, 1, 1), *dout = test_normal(SIZE, 1, 2);
     double want[SIZE];
+    uint16_t halves[SIZE];
     Twin twin = {test_to_double(x, SIZE), NULL, want, test_to_double(dout, SIZE), SIZE, NULL, 0, rope_twin};
     rope_twin(&twin);
-    rope_rotate(x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(operand_halves(halves), x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(operand_floats(x), x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     CHECK_NMSE(x, want, SIZE, 1e-13, "out");
-    rope_rotate(dout, model.rope_turn, -1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    for (int i = 0; i < SIZE; i++)
+        CHECK(halves[i] == bf16_from_float(x[i]), "out[%d] in bfloat16 is %g, in float32 %g", i,
+              float_from_bf16(halves[i]), x[i]);
+    rope_rotate(operand_floats(dout), dout, model.rope_turn, -1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     check_gradient("dx", dout, twin.a, SIZE, &twin);
     free(x), free(dout), free(twin.a), free(twin.dout);
     model_free(&model);

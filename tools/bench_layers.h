@@ -58,7 +58,8 @@ static void layer_rmsnorm_backward(void *context) {
 static void layer_rope(void *context) {
     Layers *l = context;
     const int64_t A = (int64_t)LAYER_H * LAYER_D;
-    rope_rotate(layer_piece(l, LAYER_N * 3 * A), l->turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    float *qkv = layer_piece(l, LAYER_N * 3 * A);
+    rope_rotate(operand_floats(qkv), qkv, l->turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     l->bytes = 2.0 * 4 * LAYER_N * 2 * (double)A; /* q and k, read and written */
 }
 
