@@ -448,8 +448,7 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                        a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
     profile(PROFILE_ROPE);
-    if (model->rope_turn)
-        rope_rotate(acts->d_qkv, d_in, model->rope_turn, -1, N, T, c->heads, c->head_dim);
+    if (model->rope_turn) rope_rotate(acts->d_qkv, d_in, model->rope_turn, -1, N, T, c->heads, c->head_dim);
     /* qkv = norm . q^T */
     profile(PROFILE_NORM);
     rmsnorm_again(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
