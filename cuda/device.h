@@ -125,8 +125,8 @@ void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...
 
 /* Filled with NaN, as nobody may read what nobody has written. */
 inline void *device_malloc(size_t bytes) {
-    void *memory = malloc(bytes ? bytes : 1);
-    if (!memory) die("cannot allocate %zu bytes", bytes);
+    void *memory = bytes > emulate::MEMORY ? nullptr : malloc(bytes ? bytes : 1);
+    if (!memory) die("emulator: out of memory: %zu bytes; use a smaller --batch", bytes);
     return memset(memory, 0xFF, bytes);
 }
 inline void device_free(void *memory) { free(memory); }

@@ -71,6 +71,7 @@ typedef int cudaStream_t;
 namespace emulate {
 
 enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10, STACK = 256 << 10 };
+static const size_t MEMORY = (size_t)16 << 30; /* of the emulated GPU */
 
 struct Copy { /* one cp.async, or the end of a group of them */
     void *to;

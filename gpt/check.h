@@ -24,12 +24,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What several ranks change about failing: a prefix for the message and how to end the whole job. */
-static struct {
+/* What several ranks change about failing: a prefix for the message and how to end the whole job. Weak, so that a program
+   of two translation units (train_gpt.c and train_gpt.cu) has it once: an error on the GPU's side ends all ranks too. */
+struct CheckHooks {
     char prefix[128];           /* "" or "rank 3 on node7: " */
     void (*before_error)(void); /* NULL: nothing; waits, so that of many ranks with one trouble one says it */
     void (*end_job)(int code);  /* NULL: exit(code) */
-} check_hooks;
+};
+#ifdef __cplusplus
+extern "C" {
+#endif
+__attribute__((weak)) struct CheckHooks check_hooks;
+#ifdef __cplusplus
+}
+#endif
 
 static inline const char *check_basename(const char *path) {
     const char *slash = strrchr(path, '/');

@@ -166,16 +166,22 @@ static bool device_test_has_gpus(int ranks) {
 #endif
 }
 
-/* device_test_run of the GPU's program on so many ranks. */
+/* The GPU's program on so many ranks: what it prints, and its exit code. */
+static int device_test_mpirun(char *output, size_t size, int ranks, const std::string &data, const char *name,
+                              const std::string &arguments) {
+    return test_command(output, size,
+                        "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
+                        "mpirun -n %d --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER " " DEVICE_MODEL
+                        "--data=%s --out=%s/%s %s",
+                        ranks, test_binaries(), data.c_str(), data.c_str(), name, arguments.c_str());
+}
+
+/* device_test_run on so many ranks. */
 static Doubles device_test_ranks(int ranks, const std::string &data, const char *name,
                                  const std::string &arguments, size_t steps = 10) {
     char output[4000];
-    const int code =
-        test_command(output, sizeof output,
-                     "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
-                     "mpirun -n %d --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER " " DEVICE_MODEL
-                     "--data=%s --out=%s/%s --steps=%zu %s",
-                     ranks, test_binaries(), data.c_str(), data.c_str(), name, steps, arguments.c_str());
+    const int code = device_test_mpirun(output, sizeof output, ranks, data, name,
+                                        arguments + " --steps=" + std::to_string(steps));
     CHECK(code == 0, "%d ranks, %s: exit code %d: %s", ranks, arguments.c_str(), code, output);
     return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
@@ -189,6 +195,17 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     for (const char *way : {"--comm=host", "--comm=gpu"})
         if (strcmp(way, "--comm=host") == 0 || device_test_has_gpus(2))
             check_same_curve(device_test_ranks(2, data, way, arguments + way, 4), want, 2e-5, way);
+}
+
+/* What fails on the GPU's side of the program is told as elsewhere: which rank, and the end of all. */
+static void test_cuda_trainer_names_the_rank_that_fails(void) {
+    const std::string data = device_test_data();
+    char output[20000];
+    const int code = device_test_mpirun(output, sizeof output, 2, data, "large",
+                                        "--comm=host --layers=1000 --batch=65536 --dtype=bf16");
+    const char *line = strstr(output, "error: rank ");
+    CHECK(code == 1 && line && strstr(line, "use a smaller --batch (device.h:"), "exit code %d: %s", code,
+          line ? line : output);
 }
 
 /* A bucket for each layer, and slices of several sizes: three ranks as one; with all moments on every rank the same bits. */
@@ -229,6 +246,7 @@ static void test_cuda_trainer_resumes_with_other_ranks(void) {
 }
 #define CUDA_TRAIN_MPI_TESTS(TEST)                                                                           \
     TEST(cuda_trainer_with_two_ranks_matches_one)                                                            \
+    TEST(cuda_trainer_names_the_rank_that_fails)                                                             \
     TEST(cuda_trainer_divides_odd_buckets)                                                                   \
     TEST(cuda_trainer_resumes_with_other_ranks)
 #else
