@@ -224,6 +224,9 @@ enum { GPU_GELU, GPU_RELU, GPU_SWIGLU }; /* in the order of options.h */
 __device__ __forceinline__ float gelu_sigmoid(float x) {
     return 1.0f / (1.0f + expf(-1.59576912f * (x + 0.044715f * x * x * x)));
 }
+__device__ __forceinline__ float gelu_slope(float x, float sigmoid) {
+    return sigmoid + x * sigmoid * (1.0f - sigmoid) * 1.59576912f * (1.0f + 0.134145f * x * x);
+}
 __device__ __forceinline__ float silu_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first. A thread W elements. */
@@ -254,8 +257,7 @@ __global__ void activation_backward_kernel(S *dup, const S *dhidden, const S *up
     if (kind == GPU_SWIGLU) load(u, up + at + F);
     for (int p = 0; p < W; p++) {
         if (kind == GPU_GELU) {
-            const float s = gelu_sigmoid(x[p]);
-            dx[p] = dh[p] * (s + x[p] * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x[p] * x[p]));
+            dx[p] = dh[p] * gelu_slope(x[p], gelu_sigmoid(x[p]));
         } else if (kind == GPU_RELU) {
             dx[p] = x[p] > 0 ? dh[p] : 0.0f;
         } else { /* h = g s(g) u, s the sigmoid */

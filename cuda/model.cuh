@@ -19,7 +19,7 @@
 enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
 
 /* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to exact, with
-   =block also that of mlp_input to up, and backward computes these again. */
+   =block also that of mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
     float *input;     /* (N, C) residual stream as it enters the block */
     float *attn_rstd; /* (N) */
@@ -30,7 +30,7 @@ template <typename S> struct GpuLayer {
     float *exact;     /* (N, A) LASER with bf16: attn_out in float32 */
     float *mlp_input; /* (N, C) residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) */
-    S *up;            /* (N, U) before the activation */
+    S *up, *hidden;   /* (N, U), (N, F) before and after the activation */
 };
 
 /* Gives out pieces of one allocation; without memory it only counts. */
@@ -44,6 +44,9 @@ struct Arena {
     }
 };
 
+static inline bool is_bf16(const float *) { return false; }
+static inline bool is_bf16(const bf16 *) { return true; }
+
 template <typename S> struct GpuModel {
     DeviceModel c;
     std::vector<DeviceLayer> at;
@@ -56,7 +59,7 @@ template <typename S> struct GpuModel {
     float *rope_turn, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
-    S *norm, *hidden;                                 /* (N, C), (N, F) done again in backward */
+    S *norm;                                          /* (N, C) done again in backward */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
     float *d_residual;                                /* (N, C) */
@@ -78,6 +81,10 @@ template <typename S> struct GpuModel {
         const int64_t rows = (int64_t)(1 << 26) / c.vocab_size / 64 * 64, N = most();
         return rows < 64 ? (N < 64 ? N : 64) : rows < N ? rows : N;
     }
+    /* gelu belongs to the products around it; other activations are kernels of their own. */
+    bool gelu_in_products() const {
+        return is_bf16(operands) && c.activation == GPU_GELU && matmul_has_gelu(c.embd, c.mlp_hidden);
+    }
     AttentionSizes attention(int B, int T) const {
         return AttentionSizes{B,
                               T,
@@ -90,9 +97,6 @@ template <typename S> struct GpuModel {
                               c.sequence_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL};
     }
 };
-
-static inline bool is_bf16(const float *) { return false; }
-static inline bool is_bf16(const bf16 *) { return true; }
 
 /* Points everything into the arena. */
 template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
@@ -119,17 +123,17 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
         }
         if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
             a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
-            a.up = arena->take<S>(N * U);
+            a.up = arena->take<S>(N * U), a.hidden = arena->take<S>(N * F);
     }
     m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N),
     m->losses = arena->take<float>(N);
-    m->norm = arena->take<S>(N * C), m->hidden = arena->take<S>(N * F);
+    m->norm = arena->take<S>(N * C);
     m->logits = arena->take<float>(R * V), m->d_logits = arena->take<S>(R * V);
     m->d_residual = arena->take<float>(N * C);
     m->d_operand = rounded ? arena->take<S>(N * C) : (S *)(void *)m->d_residual;
     m->d_norm = arena->take<S>(N * C), m->d_qkv = arena->take<S>(N * 3 * A),
     m->d_attn_out = arena->take<S>(N * A);
-    m->d_hidden = arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
+    m->d_hidden = m->gelu_in_products() ? nullptr : arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
     m->norm_partial = arena->take<float>(rmsnorm_chunks(N) * C);
     m->attention_work = arena->take<char>((int64_t)attention_work_bytes(attention));
     m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
@@ -216,10 +220,13 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     cudaStream_t stream = m->stream;
 
     rmsnorm_forward(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
-    matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
-    if (!out) return;
-    activation_forward(m->hidden, a.up, N, F, c.activation, stream);
-    matmul_forward(out, (const float *)a.mlp_input, m->hidden, m->operands + w.down, N, F, C, stream);
+    if (m->gelu_in_products()) {
+        matmul_gelu_forward(a.hidden, a.up, m->norm, m->operands + w.up, N, C, F, stream);
+    } else {
+        matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
+        activation_forward(a.hidden, a.up, N, F, c.activation, stream);
+    }
+    if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
 }
 
 /* tokens (B, T), the host's -> output (N, C), the residual stream after the last block, and norm, its RMSNorm. */
@@ -282,12 +289,15 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     float *g = m->gradients;
     cudaStream_t stream = m->stream;
 
-    /* next_input = mlp_input + hidden . down^T */
-    activation_forward(m->hidden, (const S *)a.up, N, F, c.activation, stream);
-    matmul_backward_weight(g + w.down, d_operand, (const S *)m->hidden, N, F, C, stream);
-    matmul_backward_input(m->d_hidden, d_operand, (const S *)(m->operands + w.down), N, F, C, stream);
-    /* hidden = activation(up) */
-    activation_backward(m->d_up, (const S *)m->d_hidden, (const S *)a.up, N, F, c.activation, stream);
+    /* next_input = mlp_input + hidden . down^T,  hidden = activation(up) */
+    matmul_backward_weight(g + w.down, d_operand, (const S *)a.hidden, N, F, C, stream);
+    if (m->gelu_in_products()) {
+        matmul_gelu_backward_input(m->d_up, (const S *)a.up, d_operand, (const S *)(m->operands + w.down), N,
+                                   F, C, stream);
+    } else {
+        matmul_backward_input(m->d_hidden, d_operand, (const S *)(m->operands + w.down), N, F, C, stream);
+        activation_backward(m->d_up, (const S *)m->d_hidden, (const S *)a.up, N, F, c.activation, stream);
+    }
     /* up = norm . up^T */
     rmsnorm_again(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
     matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, stream);

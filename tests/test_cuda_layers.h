@@ -252,6 +252,46 @@ static void test_cuda_matmul_matches_float64(void) {
     cuda_matmul<float>(7, 5, 3), cuda_matmul<float>(64, 48, 80), cuda_matmul<bf16>(40, 64, 24);
 }
 
+/* Forward and backward, beside float64 and beside a product and a kernel. */
+template <typename S> static void cuda_gelu_products(int64_t N, int64_t K, int64_t M) {
+    const size_t NM = (size_t)(N * M), NK = (size_t)(N * K);
+    Input<S> x(normal_floats(NK, 1, 1)), w(normal_floats((size_t)(M * K), 0.2, 2)),
+        dout(normal_floats(NM, 1, 3)), argument(normal_floats(NK, 1, 4));
+    Buffer<S> hidden(NM), up(NM), up_alone(NM), hidden_alone(NM), dup(NK), dhidden(NK), dup_alone(NK);
+    Doubles sum(NM), want(NM), dwant(NK);
+    for (size_t i = 0; i < NM; i++) {
+        for (int64_t k = 0; k < K; k++)
+            sum[i] += (double)x.x[i / (size_t)M * (size_t)K + (size_t)k] *
+                      w.x[i % (size_t)M * (size_t)K + (size_t)k];
+        want[i] = activation_double(sum[i], 0, GPU_GELU);
+    }
+    for (size_t i = 0; i < NK; i++) {
+        const double at = argument.x[i], h = 1e-6;
+        for (int64_t m = 0; m < M; m++)
+            dwant[i] += (double)dout.x[i / (size_t)K * (size_t)M + (size_t)m] *
+                        w.x[(size_t)m * (size_t)K + i % (size_t)K];
+        dwant[i] *=
+            (activation_double(at + h, 0, GPU_GELU) - activation_double(at - h, 0, GPU_GELU)) / (2 * h);
+    }
+    matmul_gelu_forward(hidden.data, up.data, x.data, w.data, N, K, M, 0);
+    check_cuda(download(up), sum, cuda_bound<S>(), "up");
+    check_cuda(download(hidden), want, cuda_bound<S>(), "hidden");
+    matmul_forward(up_alone.data, (const S *)nullptr, x.data, w.data, N, K, M, 0);
+    activation_forward(hidden_alone.data, up_alone.data, N, (int)M, GPU_GELU, 0);
+    check_cuda(download(hidden), to_doubles(download(hidden_alone)), cuda_bound<S>(), "hidden, apart");
+    matmul_gelu_backward_input(dup.data, argument.data, dout.data, w.data, N, K, M, 0);
+    check_cuda(download(dup), dwant, cuda_bound<S>(), "dup");
+    matmul_backward_input(dhidden.data, dout.data, w.data, N, K, M, 0);
+    activation_backward(dup_alone.data, dhidden.data, argument.data, N, (int)K, GPU_GELU, 0);
+    check_cuda(download(dup), to_doubles(download(dup_alone)), cuda_bound<S>(), "dup, apart");
+}
+
+static void test_cuda_gelu_products_match_float64(void) {
+    cuda_gelu_products<bf16>(37, 40, 48), cuda_gelu_products<bf16>(128, 64, 16);
+    CHECK(matmul_has_gelu(40, 48) && !matmul_has_gelu(44, 48) && !matmul_has_gelu(48, 44),
+          "rows of a multiple of 8, in both matrices");
+}
+
 #define CUDA_LAYERS_TESTS(TEST)                                                                              \
     TEST(cuda_embedding_matches_float64)                                                                     \
     TEST(cuda_rmsnorm_matches_float64)                                                                       \
@@ -260,6 +300,7 @@ static void test_cuda_matmul_matches_float64(void) {
     TEST(cuda_cross_entropy_matches_float64)                                                                 \
     TEST(cuda_sums_match_float64)                                                                            \
     TEST(cuda_adamw_matches_float64)                                                                         \
-    TEST(cuda_matmul_matches_float64)
+    TEST(cuda_matmul_matches_float64)                                                                        \
+    TEST(cuda_gelu_products_match_float64)
 
 #endif

@@ -76,19 +76,25 @@ static void check_same_checkpoints(const std::string &data, const std::string &o
     CHECK(code == 0, "%s", output);
 }
 
-/* bf16: the CPU's rounding is elsewhere, so only as near as bf16 is to float32. */
+/* bf16: the CPU's rounding is elsewhere, so only as near as bf16 is to float32; at a rate that does not make more of it
+   than there is. */
 static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     static const char *const variants[] = {
-        "--attn=standard --dtype=bf16", "--attn=laser --dtype=bf16 --total-batch=148",
+        "--attn=standard --dtype=bf16 --lr=0.003",
+        "--attn=laser --dtype=bf16 --lr=0.003 --total-batch=148",
         "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned --dtype=fp32",
-        "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32"};
+        "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32",
+#ifndef __CUDACC__
+        "--attn=standard --mlp-hidden=44 --dtype=bf16 --lr=0.003", /* not for gelu's products */
+#endif
+    };
     const std::string data = device_test_data();
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         const Doubles want =
             device_test_run("train_gpt", data, ("cpu" + std::to_string(i)).c_str(), variants[i]);
         const Doubles got =
             device_test_run(DEVICE_TRAINER, data, ("gpu" + std::to_string(i)).c_str(), variants[i]);
-        check_same_curve(got, want, strstr(variants[i], "bf16") ? 3e-2 : 2e-5, variants[i]);
+        check_same_curve(got, want, strstr(variants[i], "bf16") ? 5e-3 : 2e-5, variants[i]);
     }
 }
 
