@@ -368,9 +368,13 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
 
 /* After model_forward: the sum of the losses of the N tokens. Logits (N, V) never exist whole: a slice of rows is
    computed, turned into losses and into their gradients, and used up at once. With gradient_scale not 0 it leaves
-   d_norm (N, C) and adds to the gradient of embed, as the gradient of gradient_scale * sum. */
+   d_norm (N, C) and adds to the gradient of embed, as the gradient of gradient_scale * sum. With a GPU it returns 0 at
+   once, and device_loss_sum() tells later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
-    if (device_on()) return device_loss(targets, N, gradient_scale);
+    if (device_on()) {
+        device_loss(targets, N, gradient_scale);
+        return 0;
+    }
     const ModelConfig *c = &model->config;
     const int C = c->embd, V = c->vocab_size;
     const Linear *w = output_product(model);
@@ -581,7 +585,8 @@ typedef struct {
 
 static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
 
-/* One micro-step: adds the gradients of B sequences to model.gradients, returns the sum of their losses. */
+/* One micro-step: adds the gradients of B sequences to model.gradients, returns the sum of their losses as model_loss
+   does. */
 static double micro_step(Trainer *t, int64_t first_sample) {
     const int B = t->model.batch, T = t->model.config.seq_len;
     const uint64_t seed = (uint64_t)t->options->seed;
@@ -591,6 +596,7 @@ static double micro_step(Trainer *t, int64_t first_sample) {
         dataset_sample(&t->train, seed, sample, t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
         dataset_prefetch(&t->train, seed, sample + (uint64_t)t->step_sequences); /* for the next step */
     }
+    profile(PROFILE_OTHER);
     model_forward(&t->model, t->inputs, B, T);
     double loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)tokens_per_step(t));
     model_backward(&t->model, t->inputs, B, T);
@@ -760,7 +766,7 @@ bool train_step(Trainer *t, LogTrain *line) {
         loss += micro_step(t, sample);
     }
     double norm = reduce_gradients(t);
-    loss = parallel_sum_double(loss) / (double)tokens_per_step(t);
+    loss = parallel_sum_double(loss + device_loss_sum()) / (double)tokens_per_step(t);
     LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
                              .peak = o->lr,
                              .floor_fraction = o->lr_min,
@@ -783,7 +789,7 @@ bool train_step(Trainer *t, LogTrain *line) {
                        .skipped = step_is_skipped(verdict),
                        .seconds = t->seconds,
                        .tokens_per_s = rate,
-                       .comm_hidden = parallel_hidden(),
+                       .comm_hidden = update_is_on_device(t) ? device_hidden() : parallel_hidden(),
                        .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
     report_verdict(t, verdict, line);
     return true;
@@ -809,7 +815,7 @@ double validate(Trainer *t) {
         model_forward(&t->model, t->inputs, count, T);
         sum += model_loss(&t->model, t->targets, (int64_t)count * T, 0);
     }
-    return parallel_sum_double(sum) / ((double)windows * T);
+    return parallel_sum_double(sum + device_loss_sum()) / ((double)windows * T);
 }
 
 #include "gpt/diagnosis.h" /* of a run that cannot go on */

@@ -8,7 +8,6 @@
 #define HAVE_GPU
 #endif
 #include "cuda/model.cuh"
-#include <time.h>
 
 /* One of them is open. */
 static GpuModel<float> *model_fp32;
@@ -19,12 +18,6 @@ template <typename Call> static void with_model(Call call) {
     if (model_bf16) return call(model_bf16);
     if (model_fp32) return call(model_fp32);
     die("the GPU was asked to compute before device_open");
-}
-
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 #ifdef __CUDACC__
@@ -123,7 +116,7 @@ void device_get(int what, float *to) {
     with_model([&](auto *m) {
         size_t bytes;
         const float *from = device_floats(m, what, &bytes);
-        copy_to_host(to, from, bytes, m->stream);
+        model_fetch(m, to, from, bytes);
     });
 }
 
@@ -131,10 +124,14 @@ void device_forward(const int32_t *tokens, int B, int T) {
     with_model([&](auto *m) { model_forward(m, tokens, B, T); });
 }
 
-double device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
-    double loss = 0;
-    with_model([&](auto *m) { loss = model_loss(m, targets, N, gradient_scale); });
-    return loss;
+void device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
+    with_model([&](auto *m) { model_loss(m, targets, N, gradient_scale); });
+}
+
+double device_loss_sum(void) {
+    double sum = 0;
+    with_model([&](auto *m) { sum = model_loss_sum(m); });
+    return sum;
 }
 
 void device_backward(int B, int T) {
@@ -177,4 +174,10 @@ void device_share(int what, int bucket) {
 
 void device_share_wait(void) {
     with_model([&](auto *m) { exchange_wait(m->exchange, m->stream); });
+}
+
+double device_hidden(void) {
+    double hidden = NAN;
+    with_model([&](auto *m) { hidden = m->exchange ? m->exchange->hidden : NAN; });
+    return hidden;
 }

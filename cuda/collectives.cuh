@@ -8,6 +8,8 @@
    collectives_reduce(&c, x, bucket, stream)   the own slice of this bucket of x = its sum over the ranks; the other slices
                                             hold nothing of use afterwards
    collectives_gather(&c, x, bucket, stream)   every rank gets the other ranks' slices of this bucket of x
+   collectives_watch(&c, event)             the host waits for it, which may be after collectives. They never end where a rank or
+                                            the network has failed: what NCCL finds of that ends the job
    collectives_close(&c)
    x is all gradients, or all weights. All ranks call the same, in the same order. Slices are those of parallel_slice. */
 #ifndef CUDA_COLLECTIVES_CUH
@@ -36,9 +38,14 @@ static inline void nccl_check_at(ncclResult_t result, const char *call, const ch
 }
 #define nccl_check(call) nccl_check_at(call, #call, __FILE__, __LINE__)
 
+/* Ranks wait for each other as they do on the CPU, where MPI knows no time-out either: one may be reading or writing for
+   long, and when one dies its launcher ends the job. So after this long they say what they wait for, and go on waiting. */
+enum { COLLECTIVES_PATIENCE = 600 /* seconds */ };
+
 struct Collectives {
     int rank, ranks;
     ncclComm_t comm;
+    double patience; /* seconds until the word; infinite: it has been said */
 };
 
 static inline bool collectives_there() { return true; }
@@ -48,7 +55,7 @@ static inline void collectives_open(Collectives *c, const DeviceJob &job) {
     std::vector<ncclUniqueId> all((size_t)job.ranks);
     if (job.rank == 0) nccl_check(ncclGetUniqueId(&own));
     job.collect(all.data(), &own, sizeof own); /* rank 0's is everybody's */
-    c->rank = job.rank, c->ranks = job.ranks;
+    c->rank = job.rank, c->ranks = job.ranks, c->patience = COLLECTIVES_PATIENCE;
 #ifndef __CUDACC__
     emulated_collect = job.collect;
 #endif
@@ -56,6 +63,35 @@ static inline void collectives_open(Collectives *c, const DeviceJob &job) {
 }
 
 static inline void collectives_close(Collectives *c) { nccl_check(ncclCommDestroy(c->comm)); }
+
+/* Dies when NCCL has found a fault since the latest call, which its kernels would wait through without end. */
+static inline void collectives_check(Collectives *c) {
+    ncclResult_t fault;
+    nccl_check(ncclCommGetAsyncError(c->comm, &fault));
+    if (fault == ncclSuccess || fault == ncclInProgress) return;
+    ncclCommAbort(c->comm); /* ends its kernels */
+    die("NCCL, among %d ranks: %s; the cause is another rank or the network: see what other ranks said, "
+        "NCCL_DEBUG=WARN tells more; --resume=auto goes on from the last checkpoint",
+        c->ranks, ncclGetErrorString(fault));
+}
+
+static inline void collectives_watch(Collectives *c, cudaEvent_t event) {
+    const struct timespec pause = {0, 20000}; /* next to nothing of a step, and leaves the core to others */
+    const double start = seconds_now();
+    for (;;) {
+        const bool done = event_done(event);
+        collectives_check(c);
+        if (done) return;
+        nanosleep(&pause, nullptr);
+        const double waited = seconds_now() - start;
+        if (waited < c->patience) continue;
+        c->patience = INFINITY;
+        warn("the GPU has been waiting for the other ranks for %.0f s; see whether all of them still run, "
+             "and end "
+             "the job if not: --resume=auto goes on from the last checkpoint",
+             waited);
+    }
+}
 
 /* NCCL's reduce-scatter and all-gather want slices of one size, as those of large models are. */
 static inline bool slices_are_equal(const Collectives *c, FloatRange bucket) {
@@ -103,6 +139,7 @@ struct Collectives {};
 static inline bool collectives_there() { return false; }
 static inline void collectives_open(Collectives *, const DeviceJob &) { die("built without NCCL"); }
 static inline void collectives_close(Collectives *) {}
+static inline void collectives_watch(Collectives *, cudaEvent_t) {}
 static inline void collectives_reduce(Collectives *, float *, FloatRange, cudaStream_t) {}
 static inline void collectives_gather(Collectives *, float *, FloatRange, cudaStream_t) {}
 

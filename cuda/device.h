@@ -4,14 +4,28 @@
    LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template with commas goes in parentheses
    shared_memory<T>()             the block's dynamic shared memory; kernels use no other
    device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
+   pinned_malloc, pinned_free     the host's memory from which copy_to_device does not make the host wait
    stream_create, stream_destroy; stream_wait(later, earlier)   what `later` is given from now on waits for what `earlier`
                                   has been given so far
+   event_create, event_destroy; event_record(event, stream): the moment when the stream comes here; event_done(event): whether
+                                  it has; event_wait(event): the host waits for it; event_seconds(from, to): between two
+                                  that are done
+   launch_hook(name, stream)      when set, called after every launch and every product, for who measures them
    bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
    load, store                    one number or four neighbours, as float
+   seconds_now()                  of a clock that only goes forward
    warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
    Every failure is one line with file and line, as everywhere (gpt/check.h). */
 #ifndef CUDA_DEVICE_H
 #define CUDA_DEVICE_H
+
+#include <time.h>
+
+static inline double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
@@ -33,6 +47,8 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
     return reinterpret_cast<T *>(dynamic_shared_memory);
 }
 
+inline void (*launch_hook)(const char *name, cudaStream_t stream);
+
 template <typename... Parameters, typename... Arguments>
 void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid,
                dim3 block, size_t shared, cudaStream_t stream, Arguments... arguments) {
@@ -44,6 +60,7 @@ void launch_at(const char *file, int line, const char *name, void (*kernel)(Para
         error = cudaGetLastError();
     }
     cuda_check_at(error, name, file, line);
+    if (launch_hook) launch_hook(name, stream);
 }
 
 static inline void *device_malloc(size_t bytes) {
@@ -52,6 +69,12 @@ static inline void *device_malloc(size_t bytes) {
     return memory;
 }
 static inline void device_free(void *memory) { cuda_check(cudaFree(memory)); }
+static inline void *pinned_malloc(size_t bytes) {
+    void *memory = nullptr;
+    cuda_check(cudaMallocHost(&memory, bytes));
+    return memory;
+}
+static inline void pinned_free(void *memory) { cuda_check(cudaFreeHost(memory)); }
 static inline void device_zero(void *memory, size_t bytes, cudaStream_t stream) {
     cuda_check(cudaMemsetAsync(memory, 0, bytes, stream));
 }
@@ -83,6 +106,27 @@ static inline void stream_wait(cudaStream_t later, cudaStream_t earlier) {
     cuda_check(cudaEventRecord(event, earlier));
     cuda_check(cudaStreamWaitEvent(later, event, 0));
     cuda_check(cudaEventDestroy(event));
+}
+
+static inline cudaEvent_t event_create() {
+    cudaEvent_t event;
+    cuda_check(cudaEventCreate(&event));
+    return event;
+}
+static inline void event_destroy(cudaEvent_t event) { cuda_check(cudaEventDestroy(event)); }
+static inline void event_record(cudaEvent_t event, cudaStream_t stream) {
+    cuda_check(cudaEventRecord(event, stream));
+}
+static inline bool event_done(cudaEvent_t event) {
+    const cudaError_t state = cudaEventQuery(event);
+    if (state != cudaErrorNotReady) cuda_check(state);
+    return state == cudaSuccess;
+}
+static inline void event_wait(cudaEvent_t event) { cuda_check(cudaEventSynchronize(event)); }
+static inline double event_seconds(cudaEvent_t from, cudaEvent_t to) {
+    float milliseconds;
+    cuda_check(cudaEventElapsedTime(&milliseconds, from, to));
+    return 1e-3 * (double)milliseconds;
 }
 
 __device__ __forceinline__ float to_float(float x) { return x; }
@@ -117,10 +161,14 @@ struct bf16 {
 
 template <typename T> inline T *shared_memory() { return (T *)(void *)emulate::state.shared; }
 
+inline void (*launch_hook)(const char *name, cudaStream_t stream);
+
 template <typename... Parameters, typename... Arguments>
 void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-               size_t shared, cudaStream_t, Arguments... arguments) {
+               size_t shared, cudaStream_t stream, Arguments... arguments) {
     emulate::launch(name, grid, block, shared, [=]() { kernel(arguments...); });
+    emulate::pass(stream, (double)grid.x * grid.y * grid.z * block.x * block.y * block.z);
+    if (launch_hook) launch_hook(name, stream);
 }
 
 /* Filled with NaN, as nobody may read what nobody has written. */
@@ -130,6 +178,8 @@ inline void *device_malloc(size_t bytes) {
     return memset(memory, 0xFF, bytes);
 }
 inline void device_free(void *memory) { free(memory); }
+inline void *pinned_malloc(size_t bytes) { return device_malloc(bytes); }
+inline void pinned_free(void *memory) { free(memory); }
 inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
 inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t) {
     memcpy(to, from, bytes);
@@ -141,7 +191,19 @@ inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_
 inline void device_wait(cudaStream_t) {}
 inline cudaStream_t stream_create() { return 1; }
 inline void stream_destroy(cudaStream_t) {}
-inline void stream_wait(cudaStream_t, cudaStream_t) {} /* everything happens at once */
+inline void stream_wait(cudaStream_t later, cudaStream_t earlier) {
+    emulate::clock[later] = fmax(emulate::clock[later], emulate::clock[earlier]);
+}
+inline cudaEvent_t event_create() { return new double(NAN); }
+inline void event_destroy(cudaEvent_t event) { delete event; }
+inline void event_record(cudaEvent_t event, cudaStream_t stream) { *event = emulate::clock[stream]; }
+inline bool event_done(cudaEvent_t) {
+    if (emulate::unfinished == 0) return true;
+    emulate::unfinished--;
+    return false;
+}
+inline void event_wait(cudaEvent_t) {}
+inline double event_seconds(cudaEvent_t from, cudaEvent_t to) { return *to - *from; }
 
 inline float bits_to_float(uint32_t bits) {
     float x;

@@ -18,7 +18,8 @@
    emulate::bank_conflicts counts the rows of ldmatrix that collide in a bank of shared memory: that much of speed is
    visible.
 
-   Blocks run one after the other, so kernels must not wait for other blocks. */
+   Blocks run one after the other, so kernels must not wait for other blocks. Streams do what they are given at once; each
+   has a clock, on which a thread takes a nanosecond, so that what events measure can be tested. */
 #ifndef CUDA_EMULATE_H
 #define CUDA_EMULATE_H
 
@@ -66,7 +67,8 @@ struct alignas(16) float4 {
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
 };
-typedef int cudaStream_t;
+typedef int cudaStream_t; /* 0, and 1 of stream_create */
+typedef double *cudaEvent_t;
 
 namespace emulate {
 
@@ -323,6 +325,12 @@ inline unsigned vote(bool mine) {
 }
 
 inline int lane() { return state.current->number % WARP; }
+
+/* ---- streams ---- */
+
+inline double clock[2]; /* of each stream, seconds */
+inline int unfinished;  /* so many times event_done says no */
+inline void pass(cudaStream_t stream, double threads) { clock[stream] += 1e-9 * threads; }
 
 } // namespace emulate
 

@@ -5,14 +5,14 @@
    - ranks that do not make the same call with the same count and root
    - buffers that overlap other than as NCCL's "in place" demands
    And it is unkind: where NCCL leaves memory that nobody should read, it leaves NaN. Sums are added in the order of the
-   ranks. Groups are carried out one call after the other. */
+   ranks. Groups are carried out one call after the other. On the clock of its stream a number takes a nanosecond. */
 #ifndef CUDA_EMULATE_NCCL_H
 #define CUDA_EMULATE_NCCL_H
 
 #include "device.h"
 
 typedef int ncclResult_t, ncclDataType_t, ncclRedOp_t;
-enum { ncclSuccess, ncclInProgress, ncclFloat, ncclSum };
+enum { ncclSuccess, ncclRemoteError = 6, ncclInProgress = 7, ncclFloat = 7, ncclSum = 0 };
 struct ncclUniqueId {
     char internal[128];
 };
@@ -24,6 +24,8 @@ typedef EmulatedComm *ncclComm_t;
 
 /* What the next ncclCommInitRank gets; NCCL finds its own ways. */
 inline void (*emulated_collect)(void *all, const void *own, size_t n);
+/* What ncclCommGetAsyncError tells: for tests. */
+inline ncclResult_t emulated_error;
 
 inline const char *ncclGetErrorString(ncclResult_t) { return "emulated"; }
 inline ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
@@ -39,12 +41,17 @@ inline ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     delete comm;
     return ncclSuccess;
 }
+inline ncclResult_t ncclCommAbort(ncclComm_t comm) { return ncclCommDestroy(comm); }
+inline ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *error) {
+    *error = emulated_error;
+    return ncclSuccess;
+}
 inline ncclResult_t ncclGroupStart() { return ncclSuccess; }
 inline ncclResult_t ncclGroupEnd() { return ncclSuccess; }
 
 /* (ranks, count): every rank's `from`; dies unless all make the same call. */
 inline std::vector<float> emulated_collective(const char *name, const float *from, size_t count, int root,
-                                              ncclComm_t comm) {
+                                              ncclComm_t comm, cudaStream_t stream) {
     struct Call {
         char name[32];
         size_t count;
@@ -60,6 +67,7 @@ inline std::vector<float> emulated_collective(const char *name, const float *fro
                 comm->rank, name, count, root, call.name, call.count, call.root);
     std::vector<float> all((size_t)comm->ranks * count);
     comm->collect(all.data(), from, count * sizeof(float));
+    emulate::pass(stream, (double)count);
     return all;
 }
 
@@ -70,11 +78,11 @@ inline void emulated_check_place(const char *name, const float *a, size_t n, con
 }
 
 inline ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t, ncclRedOp_t,
-                                      ncclComm_t comm, cudaStream_t) {
+                                      ncclComm_t comm, cudaStream_t stream) {
     const size_t rank = (size_t)comm->rank, ranks = (size_t)comm->ranks, n = ranks * count;
     float *x = (float *)(uintptr_t)from, *sum = (float *)to;
     emulated_check_place("ncclReduceScatter", x, n, sum, count, x + rank * count);
-    const std::vector<float> all = emulated_collective("ncclReduceScatter", x, n, -1, comm);
+    const std::vector<float> all = emulated_collective("ncclReduceScatter", x, n, -1, comm, stream);
     if (sum == x + rank * count)
         for (size_t i = 0; i < n; i++) x[i] = NAN;
     for (size_t i = 0; i < count; i++) {
@@ -85,10 +93,11 @@ inline ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, 
 }
 
 inline ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t, ncclRedOp_t,
-                               int root, ncclComm_t comm, cudaStream_t) {
+                               int root, ncclComm_t comm, cudaStream_t stream) {
     float *sum = (float *)to;
     emulated_check_place("ncclReduce", (const float *)from, count, sum, count, (const float *)from);
-    const std::vector<float> all = emulated_collective("ncclReduce", (const float *)from, count, root, comm);
+    const std::vector<float> all =
+        emulated_collective("ncclReduce", (const float *)from, count, root, comm, stream);
     for (size_t i = 0; i < count; i++) {
         sum[i] = comm->rank == root ? 0 : NAN;
         for (size_t r = 0; r < (size_t)comm->ranks; r++) sum[i] += all[r * count + i];
@@ -97,22 +106,23 @@ inline ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDat
 }
 
 inline ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t, ncclComm_t comm,
-                                  cudaStream_t) {
+                                  cudaStream_t stream) {
     float *all = (float *)to;
     const size_t n = (size_t)comm->ranks * count;
     emulated_check_place("ncclAllGather", all, n, (const float *)from, count,
                          all + (size_t)comm->rank * count);
-    const std::vector<float> got = emulated_collective("ncclAllGather", (const float *)from, count, -1, comm);
+    const std::vector<float> got =
+        emulated_collective("ncclAllGather", (const float *)from, count, -1, comm, stream);
     for (size_t i = 0; i < n; i++) all[i] = got[i];
     return ncclSuccess;
 }
 
 inline ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t, int root,
-                                  ncclComm_t comm, cudaStream_t) {
+                                  ncclComm_t comm, cudaStream_t stream) {
     float *copy = (float *)to;
     emulated_check_place("ncclBroadcast", (const float *)from, count, copy, count, (const float *)from);
     const std::vector<float> all =
-        emulated_collective("ncclBroadcast", (const float *)from, count, root, comm);
+        emulated_collective("ncclBroadcast", (const float *)from, count, root, comm, stream);
     for (size_t i = 0; i < count; i++) copy[i] = all[(size_t)root * count + i];
     return ncclSuccess;
 }

@@ -136,6 +136,7 @@ void matmul_run(Out *d, const Out *c, const In *a, int transpose_a, const In *b,
     const float alpha = 1, beta = c ? 1 : 0;
     cublas_check(cublasLtMatmul(state->handle, p.operation, &alpha, a, p.a, b, p.b, &beta, c ? c : d, p.d, d,
                                 p.d, &p.algorithm, state->workspace, MatmulState::WORKSPACE, stream));
+    if (launch_hook) launch_hook("matmul", stream);
 }
 
 /* Row by row is column by column of the transpose: out^T (M, N) = w (M, K) x^T, and so on. */
@@ -198,26 +199,32 @@ void host_product_of_input(const In *dout, const In *w, int64_t N, int64_t K, in
         for (int64_t k = 0; k < K; k++) finish(n * K + k, row[(size_t)k]);
     }
 }
+inline void host_product_done(cudaStream_t stream) {
+    if (launch_hook) launch_hook("matmul", stream);
+}
 
 template <typename Out, typename In>
 void matmul_forward(Out *out, const Out *residual, const In *x, const In *w, int64_t N, int64_t K, int64_t M,
-                    cudaStream_t) {
+                    cudaStream_t stream) {
     host_product(x, w, N, K, M, [=](int64_t i, float sum) {
         out[i] = from_float<Out>(sum + (residual ? to_float(residual[i]) : 0.0f));
     });
+    host_product_done(stream);
 }
 template <typename Out, typename In>
 void matmul_backward_input(Out *dx, const In *dout, const In *w, int64_t N, int64_t K, int64_t M,
-                           cudaStream_t) {
+                           cudaStream_t stream) {
     host_product_of_input(dout, w, N, K, M, [=](int64_t i, float sum) { dx[i] = from_float<Out>(sum); });
+    host_product_done(stream);
 }
 template <typename In>
 void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M,
-                            cudaStream_t) {
+                            cudaStream_t stream) {
     const std::vector<float> g = host_matrix(dout, N * M), a = host_matrix(x, N * K);
     for (int64_t n = 0; n < N; n++)
         for (int64_t m = 0; m < M; m++)
             for (int64_t k = 0; k < K; k++) dw[m * K + k] += g[(size_t)(n * M + m)] * a[(size_t)(n * K + k)];
+    host_product_done(stream);
 }
 
 /* What cuBLASLt asks of the other matrix of these epilogues; it says no more than "not supported". */
@@ -228,21 +235,23 @@ template <typename S> void host_check_gelu(const S *up, int64_t rows) {
 }
 template <typename S>
 void matmul_gelu_forward(S *hidden, S *up, const S *x, const S *w, int64_t N, int64_t K, int64_t M,
-                         cudaStream_t) {
+                         cudaStream_t stream) {
     host_check_gelu(up, M);
     host_product(x, w, N, K, M, [=](int64_t i, float sum) {
         up[i] = from_float<S>(sum);
         hidden[i] = from_float<S>(sum * gelu_sigmoid(sum));
     });
+    host_product_done(stream);
 }
 template <typename S>
 void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, int64_t N, int64_t K,
-                                int64_t M, cudaStream_t) {
+                                int64_t M, cudaStream_t stream) {
     host_check_gelu(up, K);
     host_product_of_input(dout, w, N, K, M, [=](int64_t i, float sum) {
         const float x = to_float(up[i]);
         dup[i] = from_float<S>(sum * gelu_slope(x, gelu_sigmoid(x)));
     });
+    host_product_done(stream);
 }
 
 #endif

@@ -3,7 +3,7 @@
    --dtype=fp32, float.
 
    Shapes: B sequences, T tokens of each, N = B*T, V vocabulary, C width, L layers, H heads of size D, A = H*D, F hidden
-   units, U = F or, with swiglu, 2F. Everything goes to one stream; the host waits only for a loss or a norm. */
+   units, U = F or, with swiglu, 2F. Everything goes to one stream, and the host goes on at once; only model_fetch waits. */
 #ifndef CUDA_MODEL_CUH
 #define CUDA_MODEL_CUH
 
@@ -31,6 +31,13 @@ template <typename S> struct GpuLayer {
     float *mlp_input; /* (N, C) residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) */
     S *up, *hidden;   /* (N, U), (N, F) before and after the activation */
+};
+
+/* What the host sends of a micro-step, in pinned memory. There are two, so that it prepares the next micro-step while the
+   GPU is at this one; `copied` tells when the GPU has it. */
+struct HostTokens {
+    int32_t *tokens, *targets, *place, *first; /* (N), (N), (N), (N + 1) as TokenBuckets */
+    cudaEvent_t copied;
 };
 
 /* Gives out pieces of one allocation; without memory it only counts. */
@@ -67,12 +74,17 @@ template <typename S> struct GpuModel {
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (chunks, C) */
     void *attention_work;
-    double *sum_partial, *sum; /* of losses and of squares; (1) */
+    double *sum_partial, *loss_sum,
+        *squares;              /* loss_sum (1) since model_loss_sum, squares (1) of the gradients */
     double *slice_sums;        /* (owned slices) with an exchange */
     int32_t *tokens, *targets; /* (N) */
     TokenBuckets buckets;
-    std::vector<int32_t> place, first, count; /* the host's */
+    HostTokens host[2];
+    int turn; /* of them: the latest */
+    cudaEvent_t fetched;
+    std::vector<int32_t> count;
 
+    HostTokens *host_tokens() { return &host[turn]; }
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
@@ -137,7 +149,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->norm_partial = arena->take<float>(rmsnorm_chunks(N) * C);
     m->attention_work = arena->take<char>((int64_t)attention_work_bytes(attention));
     m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
-    m->sum = arena->take<double>(1);
+    m->loss_sum = arena->take<double>(1), m->squares = arena->take<double>(1);
     m->tokens = arena->take<int32_t>(N), m->targets = arena->take<int32_t>(N);
     m->buckets.place = arena->take<int32_t>(N), m->buckets.first = arena->take<int32_t>(N + 1);
 }
@@ -151,6 +163,12 @@ template <typename S> size_t model_bytes(const DeviceModel &c) {
     return arena.used;
 }
 
+static inline void host_tokens_open(HostTokens *h, int64_t N) {
+    h->tokens = (int32_t *)pinned_malloc((size_t)(4 * N + 1) * sizeof(int32_t));
+    h->targets = h->tokens + N, h->place = h->targets + N, h->first = h->place + N;
+    h->copied = event_create();
+}
+
 template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t stream) {
     GpuModel<S> *m = new GpuModel<S>();
     m->c = c, m->stream = stream;
@@ -159,11 +177,13 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     m->memory = (char *)device_malloc(model_bytes<S>(c));
     Arena arena = {m->memory, 0};
     model_carve(m, &arena);
-    m->place.resize((size_t)m->most()), m->first.resize((size_t)m->most() + 1),
-        m->count.resize((size_t)c.vocab_size);
+    for (HostTokens &h : m->host) host_tokens_open(&h, m->most());
+    m->count.resize((size_t)c.vocab_size);
+    m->fetched = event_create();
     const size_t weights = (size_t)c.count * sizeof(float), moments = (size_t)c.moments * sizeof(float);
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
     device_zero(m->mean, moments, stream), device_zero(m->square, moments, stream);
+    device_zero(m->loss_sum, sizeof *m->loss_sum, stream);
     if (c.rope_turn)
         copy_to_device(m->rope_turn, c.rope_turn, (size_t)c.seq_len * c.head_dim * sizeof(float), stream);
     if (c.fixed_positions)
@@ -177,6 +197,8 @@ template <typename S> void model_close(GpuModel<S> *m) {
     device_wait(m->stream);
     device_free(m->slice_sums);
     device_free(m->memory);
+    for (const HostTokens &h : m->host) pinned_free(h.tokens), event_destroy(h.copied);
+    event_destroy(m->fetched);
     delete m;
 }
 
@@ -184,6 +206,13 @@ template <typename S> void model_close(GpuModel<S> *m) {
 template <typename S> void model_join(GpuModel<S> *m, const DeviceJob &job) {
     m->exchange = exchange_open(job);
     if (m->exchange) m->slice_sums = (double *)device_malloc(m->exchange->owned.size() * sizeof(double));
+}
+
+/* Brings numbers to the host, which waits for all that the stream has been given. */
+template <typename S> void model_fetch(GpuModel<S> *m, void *to, const void *from, size_t bytes) {
+    event_record(m->fetched, m->stream);
+    exchange_watch(m->exchange, m->fetched);
+    copy_to_host(to, from, bytes, m->stream);
 }
 
 /* After the weights have changed from outside. */
@@ -229,6 +258,29 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
 }
 
+/* Sends a micro-step's tokens (N), and where each value stands. Waits for the copies of the micro-step before the last. */
+template <typename S> void model_send_tokens(GpuModel<S> *m, const int32_t *tokens, int64_t N) {
+    m->turn = !m->turn;
+    HostTokens *h = m->host_tokens();
+    exchange_watch(m->exchange, h->copied);
+    memcpy(h->tokens, tokens, (size_t)N * sizeof(int32_t));
+    TokenBuckets sorted = {h->place, h->first, 0};
+    token_buckets(&sorted, h->tokens, N, m->c.vocab_size, m->count.data());
+    m->buckets.distinct = sorted.distinct;
+    copy_to_device(m->tokens, h->tokens, (size_t)N * sizeof(int32_t), m->stream);
+    copy_to_device(m->buckets.place, h->place, (size_t)N * sizeof(int32_t), m->stream);
+    copy_to_device(m->buckets.first, h->first, (size_t)(sorted.distinct + 1) * sizeof(int32_t), m->stream);
+    event_record(h->copied, m->stream);
+}
+
+/* The targets that belong to them, once. */
+template <typename S> void model_send_targets(GpuModel<S> *m, const int32_t *targets, int64_t N) {
+    HostTokens *h = m->host_tokens();
+    memcpy(h->targets, targets, (size_t)N * sizeof(int32_t));
+    copy_to_device(m->targets, h->targets, (size_t)N * sizeof(int32_t), m->stream);
+    event_record(h->copied, m->stream);
+}
+
 /* tokens (B, T), the host's -> output (N, C), the residual stream after the last block, and norm, its RMSNorm. */
 template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, int B, int T) {
     const DeviceModel &c = m->c;
@@ -236,14 +288,7 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const int64_t N = (int64_t)B * T;
     cudaStream_t stream = m->stream;
 
-    copy_to_device(m->tokens, tokens, (size_t)N * sizeof(int32_t), stream);
-    const TokenBuckets host = {m->place.data(), m->first.data(), 0};
-    TokenBuckets sorted = host;
-    token_buckets(&sorted, tokens, N, c.vocab_size, m->count.data());
-    m->buckets.distinct = sorted.distinct;
-    copy_to_device(m->buckets.place, sorted.place, (size_t)N * sizeof(int32_t), stream);
-    copy_to_device(m->buckets.first, sorted.first, (size_t)(sorted.distinct + 1) * sizeof(int32_t), stream);
-
+    model_send_tokens(m, tokens, N);
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;
     embedding_forward(m->layers[0].input, m->tokens, m->weights + c.embed, position, N, T, C, stream);
     for (int l = 0; l < c.layers; l++) {
@@ -253,14 +298,14 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     rmsnorm_forward(m->norm, m->final_rstd, m->output, m->weights + c.final_norm, N, C, stream);
 }
 
-/* After model_forward: the sum of the losses of the N tokens; with gradient_scale not 0 it leaves d_norm (N, C) and adds to
-   the gradient of embed, slice by slice, as the gradient of gradient_scale * sum. */
+/* After model_forward: adds the losses of the N tokens to loss_sum; with gradient_scale not 0 it leaves d_norm (N, C) and
+   adds to the gradient of embed, slice by slice, as the gradient of gradient_scale * their sum. */
 template <typename S>
-double model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
+void model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
     const DeviceModel &c = m->c;
     const int C = c.embd, V = c.vocab_size;
     const int64_t slice = m->slice();
-    copy_to_device(m->targets, targets, (size_t)N * sizeof(int32_t), m->stream);
+    model_send_targets(m, targets, N);
     for (int64_t begin = 0; begin < N; begin += slice) {
         const int64_t rows = begin + slice < N ? slice : N - begin;
         const S *norm = m->norm + begin * C, *embed = m->operands + c.embed;
@@ -271,9 +316,14 @@ double model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradi
         matmul_backward_input(m->d_norm + begin * C, (const S *)m->d_logits, embed, rows, C, V, m->stream);
         matmul_backward_weight(m->gradients + c.embed, (const S *)m->d_logits, norm, rows, C, V, m->stream);
     }
+    sum_device(m->loss_sum, m->sum_partial, m->losses, N, false, true, m->stream);
+}
+
+/* Of all calls of model_loss since the last time. */
+template <typename S> double model_loss_sum(GpuModel<S> *m) {
     double sum;
-    sum_device(m->sum, m->sum_partial, m->losses, N, false, m->stream);
-    copy_to_host(&sum, m->sum, sizeof sum, m->stream);
+    model_fetch(m, &sum, m->loss_sum, sizeof sum);
+    device_zero(m->loss_sum, sizeof sum, m->stream);
     return sum;
 }
 
@@ -352,15 +402,15 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
 template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n) {
     matmul_forward(m->logits, (const float *)nullptr, m->norm + n * m->c.embd, m->operands + m->c.embed, 1,
                    m->c.embd, m->c.vocab_size, m->stream);
-    copy_to_host(logits, m->logits, (size_t)m->c.vocab_size * sizeof(float), m->stream);
+    model_fetch(m, logits, m->logits, (size_t)m->c.vocab_size * sizeof(float));
 }
 
 /* Of this rank's slices, after their sums over the ranks; of a single rank, of all. */
 template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     if (!m->exchange) {
         double squares;
-        sum_device(m->sum, m->sum_partial, m->gradients, m->c.count, true, m->stream);
-        copy_to_host(&squares, m->sum, sizeof squares, m->stream);
+        sum_device(m->squares, m->sum_partial, m->gradients, m->c.count, true, false, m->stream);
+        model_fetch(m, &squares, m->squares, sizeof squares);
         return squares;
     }
     const std::vector<FloatRange> &owned = m->exchange->owned;
@@ -368,8 +418,9 @@ template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     exchange_wait(m->exchange, m->stream);
     for (size_t i = 0; i < owned.size(); i++)
         sum_device(m->slice_sums + i, m->sum_partial, m->gradients + owned[i].begin,
-                   (int64_t)(owned[i].end - owned[i].begin), true, m->stream);
-    copy_to_host(sums.data(), m->slice_sums, sums.size() * sizeof(double), m->stream);
+                   (int64_t)(owned[i].end - owned[i].begin), true, false, m->stream);
+    model_fetch(m, sums.data(), m->slice_sums, sums.size() * sizeof(double));
+    exchange_measure(m->exchange);
     double squares = 0;
     for (double sum : sums) squares += sum;
     return squares;

@@ -1,6 +1,7 @@
 /* optimizer.cuh: the global gradient norm and AdamW, as in gpt/optimizer.h.
 
-   sum_device(result, partial, x, n, squares, stream)   result (1, double) = sum of x or of its squares, in a fixed order
+   sum_device(result, partial, x, n, squares, add, stream)   result (1, double) = sum of x or of its squares, in a fixed order;
+                                 `add`: += it
    adamw_update(parameter, operand, gradient, mean, square, n, settings, stream)
                                  one update; operand: the new value as the matrix products read it, rounded to nearest */
 #ifndef CUDA_OPTIMIZER_CUH
@@ -12,25 +13,26 @@ enum { SUM_CHUNK = 1 << 16, SUM_THREADS = 256 };
 
 static inline int64_t sum_chunks(int64_t n) { return (n + SUM_CHUNK - 1) / SUM_CHUNK; }
 
-/* partial (chunks): a block's chunk, in double. */
-template <typename F> __global__ void sum_chunk_kernel(double *partial, const F *x, int64_t n, bool squares) {
+/* partial (chunks) = or += the sum of a block's chunk, in double. */
+template <typename F>
+__global__ void sum_chunk_kernel(double *partial, const F *x, int64_t n, bool squares, bool add) {
     double *scratch = shared_memory<double>(), sum = 0;
     const int64_t begin = (int64_t)blockIdx.x * SUM_CHUNK,
                   end = begin + SUM_CHUNK < n ? begin + SUM_CHUNK : n;
     for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
         sum += squares ? (double)x[i] * (double)x[i] : (double)x[i];
     sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    if (threadIdx.x == 0) partial[blockIdx.x] = add ? partial[blockIdx.x] + sum : sum;
 }
 
 /* partial (sum_chunks(n)) is scratch. */
 static inline void sum_device(double *result, double *partial, const float *x, int64_t n, bool squares,
-                              cudaStream_t stream) {
+                              bool add, cudaStream_t stream) {
     LAUNCH(sum_chunk_kernel<float>, dim3((unsigned)sum_chunks(n)), dim3(SUM_THREADS),
-           WARP_SIZE * sizeof(double), stream, partial, x, n, squares);
+           WARP_SIZE * sizeof(double), stream, partial, x, n, squares, false);
     if (sum_chunks(n) > SUM_CHUNK) die("a sum of %lld numbers; the two stages hold 2^32", (long long)n);
     LAUNCH(sum_chunk_kernel<double>, dim3(1), dim3(SUM_THREADS), WARP_SIZE * sizeof(double), stream, result,
-           (const double *)partial, sum_chunks(n), false);
+           (const double *)partial, sum_chunks(n), false, add);
 }
 
 struct AdamWStep { /* what is the same for all elements: see adamw_update of gpt/optimizer.h */

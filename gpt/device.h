@@ -9,7 +9,9 @@
    device_name(text), device_peak_flops(bf16)   the second is measured
    device_memory_needed(&model)          bytes of its memory that device_open will take
    device_open(&model), device_close()
-   device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c
+   device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c; only the
+                                         last of them waits for the GPU, the others give it work and go on
+   device_loss_sum()                     waits for it: the sum of what device_loss found since the last call
    device_zero_gradients()
    device_gradient_squares()             the sum of their squares; with several ranks of those in the slices that this one owns
    device_update(begin, moments, count, &settings)   AdamW on `count` weights from float `begin` on, whose moments begin at
@@ -21,7 +23,8 @@
    device_sum_begin()                    the next device_backward is the last of its step: it sums the gradients of all ranks, each
                                          slice on its owner. device_gradient_squares waits for that
    device_share(what, bucket)            every rank gets the other ranks' slices of this bucket of the weights or gradients
-   device_share_wait()                   what the GPU does from now on waits until all of that is done */
+   device_share_wait()                   what the GPU does from now on waits until all of that is done
+   device_hidden()                       as parallel_hidden, between the two latest calls of device_gradient_squares */
 #ifndef GPT_DEVICE_H
 #define GPT_DEVICE_H
 
@@ -77,7 +80,8 @@ void device_close(void);
 void device_put(int what, const float *from);
 void device_get(int what, float *to);
 void device_forward(const int32_t *tokens, int B, int T);
-double device_loss(const int32_t *targets, int64_t N, float gradient_scale);
+void device_loss(const int32_t *targets, int64_t N, float gradient_scale);
+double device_loss_sum(void);
 void device_backward(int B, int T);
 void device_logits(float *logits, int64_t n);
 void device_zero_gradients(void);
@@ -88,6 +92,7 @@ void device_join(const DeviceJob *job);
 void device_sum_begin(void);
 void device_share(int what, int bucket);
 void device_share_wait(void);
+double device_hidden(void);
 #ifdef __cplusplus
 }
 #endif
@@ -102,9 +107,10 @@ static inline void device_close(void) {}
 static inline void device_put(int what, const float *from) { (void)what, (void)from; }
 static inline void device_get(int what, float *to) { (void)what, (void)to; }
 static inline void device_forward(const int32_t *tokens, int B, int T) { (void)tokens, (void)B, (void)T; }
-static inline double device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
-    return (void)targets, (void)N, (double)gradient_scale;
+static inline void device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
+    (void)targets, (void)N, (void)gradient_scale;
 }
+static inline double device_loss_sum(void) { return 0; }
 static inline void device_backward(int B, int T) { (void)B, (void)T; }
 static inline void device_logits(float *logits, int64_t n) { (void)logits, (void)n; }
 static inline void device_zero_gradients(void) {}
@@ -117,5 +123,6 @@ static inline void device_join(const DeviceJob *job) { (void)job; }
 static inline void device_sum_begin(void) {}
 static inline void device_share(int what, int bucket) { (void)what, (void)bucket; }
 static inline void device_share_wait(void) {}
+static inline double device_hidden(void) { return 0; }
 #endif
 #endif

@@ -101,7 +101,7 @@ static bool repeat_until_fault(Trainer *t, int64_t *micro) {
     for (*micro = 0; *micro < t->micro_steps; ++*micro) {
         Weights *g = &t->model.gradients;
         clear_gradients(t);
-        double loss = micro_step(t, first + *micro * B);
+        double loss = micro_step(t, first + *micro * B) + device_loss_sum();
         if (device_on()) device_get(DEVICE_GRADIENTS, g->memory), fetch_from_device(t);
         if (!isfinite(loss) || !isfinite(largest_magnitude(g->memory, g->count))) return true;
     }

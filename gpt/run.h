@@ -277,14 +277,15 @@ void dry_run(Trainer *t) {
         profile_reset();
         start = machine_seconds();
         model_forward(&t->model, t->inputs, B, T);
-        loss =
-            model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T)) / ((double)B * T);
+        loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T));
         model_backward(&t->model, t->inputs, B, T);
+        loss = (loss + device_loss_sum()) / ((double)B * T); /* waits for a GPU */
         micro = fmin(micro, machine_seconds() - start);
     }
     profile(PROFILE_UPDATE);
     start = machine_seconds();
     update_weights(t, t->options->lr, 1);
+    device_loss_sum();
     double update = machine_seconds() - start, step = micro * (double)t->micro_steps + update;
     double rate = (double)tokens_per_step(t) / step;
     char step_text[LOG_CELL_SIZE], run_text[LOG_CELL_SIZE];

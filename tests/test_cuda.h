@@ -66,6 +66,12 @@ template <typename T> inline Floats download(const Buffer<T> &from) {
     return x;
 }
 
+/* A buffer that holds x, rounded to T there and here. */
+template <typename T> struct Input : Buffer<T> {
+    Floats x;
+    explicit Input(Floats values) : Buffer<T>(values.size()), x(values) { upload(*this, x); }
+};
+
 inline Doubles to_doubles(const Floats &x) { return Doubles(x.begin(), x.end()); }
 inline double error_of(const Floats &got, const Doubles &want) {
     return test_nmse(got.data(), want.data(), want.size());

@@ -11,12 +11,6 @@
 
 template <typename S> static double cuda_bound() { return sizeof(S) == 2 ? 1e-5 : 1e-12; }
 
-/* A buffer that holds x, rounded to S there and here. */
-template <typename S> struct Input : Buffer<S> {
-    Floats x;
-    explicit Input(Floats values) : Buffer<S>(values.size()), x(values) { upload(*this, x); }
-};
-
 static std::vector<int32_t> test_tokens(size_t n, int V) {
     std::vector<int32_t> tokens(n);
     for (size_t i = 0; i < n; i++) /* half of them one token */
@@ -188,13 +182,14 @@ static void test_cuda_sums_match_float64(void) {
         Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
         double sum = 0, squares = 0, got;
         for (float y : x.x) sum += y, squares += (double)y * y;
-        sum_device(result.data, partial.data, x.data, (int64_t)n, true, 0);
+        sum_device(result.data, partial.data, x.data, (int64_t)n, true, false, 0);
         copy_to_host(&got, result.data, sizeof got, 0);
         CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
               squares);
-        sum_device(result.data, partial.data, x.data, (int64_t)n, false, 0);
+        sum_device(result.data, partial.data, x.data, (int64_t)n, false, true, 0);
         copy_to_host(&got, result.data, sizeof got, 0);
-        CHECK(fabs(got - sum) <= 1e-12 * squares, "n %zu: sum %.17g, expected %.17g", n, got, sum);
+        CHECK(fabs(got - squares - sum) <= 1e-12 * squares, "n %zu: sum %.17g, added to %.17g, is %.17g", n,
+              sum, squares, got);
     }
 }
 

@@ -34,16 +34,24 @@ static std::string device_test_data() {
     return folder;
 }
 
-/* The training losses and gradient norms of a log, one after the other. */
-static Doubles device_test_log(const std::string &path, size_t steps = 10) {
+/* The numbers after `key` in a log, one after the other. */
+static Doubles device_test_column(const std::string &path, const char *key) {
     Doubles numbers;
     FILE *file = fopen(path.c_str(), "r");
     char line[2000];
-    while (file && fgets(line, sizeof line, file)) {
-        const char *loss = strstr(line, "\"loss\":"), *norm = strstr(line, "\"grad_norm\":");
-        if (loss && norm) numbers.push_back(atof(loss + 7)), numbers.push_back(atof(norm + 12));
-    }
+    while (file && fgets(line, sizeof line, file))
+        if (const char *found = strstr(line, key)) numbers.push_back(atof(found + strlen(key)));
     if (file) fclose(file);
+    return numbers;
+}
+
+/* Its training losses and gradient norms, step by step. */
+static Doubles device_test_log(const std::string &path, size_t steps = 10) {
+    const Doubles losses = device_test_column(path, "\"loss\":"),
+                  norms = device_test_column(path, "\"grad_norm\":");
+    Doubles numbers;
+    for (size_t i = 0; i < losses.size() && i < norms.size(); i++)
+        numbers.push_back(losses[i]), numbers.push_back(norms[i]);
     CHECK(numbers.size() == 2 * steps, "%zu numbers in %s, expected those of %zu steps", numbers.size(),
           path.c_str(), steps);
     return numbers;
@@ -201,6 +209,10 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     for (const char *way : {"--comm=host", "--comm=gpu"})
         if (strcmp(way, "--comm=host") == 0 || device_test_has_gpus(2))
             check_same_curve(device_test_ranks(2, data, way, arguments + way, 4), want, 2e-5, way);
+    if (!device_test_has_gpus(2)) return;
+    const Doubles hidden = device_test_column(data + "/--comm=gpu/log.jsonl", "\"comm_hidden\":");
+    CHECK(hidden.size() == 4, "%zu steps tell what was hidden, expected 4", hidden.size());
+    for (double share : hidden) CHECK(share > 0 && share < 1, "a share of %g was hidden", share);
 }
 
 /* What fails on the GPU's side of the program is told as elsewhere: which rank, and the end of all. */

@@ -11,7 +11,6 @@
    emulator with tiny sizes, where only the sums are true and no time means anything. */
 #define HAVE_GPU
 #include "../cuda/model.cuh"
-#include <time.h>
 
 #ifdef __CUDACC__
 enum { SCALE = 1 }; /* sizes are divided by it */
@@ -22,12 +21,6 @@ enum { SCALE = 64 };
 static cudaStream_t bench_stream;
 static FILE *bench_json;
 static double bench_peak;
-
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* The median of five times of `call`, after one that is not counted. */
 template <typename Call> static double bench_time(Call call) {
