@@ -4,7 +4,7 @@
 # make bench      speed against the machine's limits, into bench.json (BLAS libraries beside it where they are installed);
 #                 PYTHONS="python3 venv/bin/python": next to the PyTorch of each; docs/performance.md
 # make test_gpu   the GPU's kernels on a GPU (make test runs the same tests on the CPU, emulated)
-# make bench_gpu  the GPU trainer's speed, as shares of the GPU's measured peak
+# make bench_gpu  the GPU trainer's speed, as shares of the GPU's measured peak, into bench_gpu.json; BENCH and PYTHONS as above
 # make fuzz       the parsers of files against any bytes, ten minutes each
 # make lint       formatting, static analysis, shell scripts
 # make clean
@@ -129,15 +129,16 @@ build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) 
 test_gpu: build/test_gpu train_gptcu train_gpt
 	$(if $(HAVE_GPU),TEST_BINARY_DIR=. ./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 
-# Attention and whole steps as shares of the GPU's measured peak; docs/gpu.md.
+# Attention and whole steps as shares of the GPU's measured peak, PyTorch's attention beside ours; docs/gpu.md.
 bench_gpu: build/bench_gpu
-	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json $(BENCH),@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick,$(BENCH)) $(PYTHONS))
 
 demo:
 	@scripts/demo.sh
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
-test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda $(P)build/train_gpt_emulated)
+test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated)
 	$(if $(HAVE_CXX),TEST_BINARY_DIR=$(if $(P),$(P),.) $(if $(P),,./)$(P)test_cuda $(if $(FILTER),--filter=$(FILTER) || test $$? = 3),@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
 	$(if $(MPI_FLAGS),,@echo "not run: the GPU trainer with two ranks (there is no MPI)")
 	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"

@@ -10,7 +10,8 @@
    event_create, event_destroy; event_record(event, stream): the moment when the stream comes here; event_done(event): whether
                                   it has; event_wait(event): the host waits for it; event_seconds(from, to): between two
                                   that are done
-   launch_hook(name, stream)      when set, called after every launch and every product, for who measures them
+   launch_hook(name, stream)      when set, called after every launch and every product with what it is called in the code,
+                                  for who measures them
    bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
    load, store                    one number or four neighbours, as float
    seconds_now()                  of a clock that only goes forward

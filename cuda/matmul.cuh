@@ -117,10 +117,10 @@ static inline MatmulPlan matmul_plan(const MatmulShape &s, void *up) {
     return p;
 }
 
-/* up: of the epilogue, which is gelu's; NULL without one. */
+/* up: of the epilogue, which is gelu's; NULL without one. name: for launch_hook. */
 template <typename In, typename Out>
-void matmul_run(Out *d, const Out *c, const In *a, int transpose_a, const In *b, int transpose_b, int64_t m,
-                int64_t n, int64_t k, cudaStream_t stream,
+void matmul_run(const char *name, Out *d, const Out *c, const In *a, int transpose_a, const In *b,
+                int transpose_b, int64_t m, int64_t n, int64_t k, cudaStream_t stream,
                 cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT, Out *up = nullptr) {
     MatmulState *state = matmul_state();
     const uintptr_t pointers =
@@ -136,34 +136,36 @@ void matmul_run(Out *d, const Out *c, const In *a, int transpose_a, const In *b,
     const float alpha = 1, beta = c ? 1 : 0;
     cublas_check(cublasLtMatmul(state->handle, p.operation, &alpha, a, p.a, b, p.b, &beta, c ? c : d, p.d, d,
                                 p.d, &p.algorithm, state->workspace, MatmulState::WORKSPACE, stream));
-    if (launch_hook) launch_hook("matmul", stream);
+    if (launch_hook) launch_hook(name, stream);
 }
 
 /* Row by row is column by column of the transpose: out^T (M, N) = w (M, K) x^T, and so on. */
 template <typename Out, typename In>
 void matmul_forward(Out *out, const Out *residual, const In *x, const In *w, int64_t N, int64_t K, int64_t M,
                     cudaStream_t stream) {
-    matmul_run(out, residual, w, 1, x, 0, M, N, K, stream);
+    matmul_run(__func__, out, residual, w, 1, x, 0, M, N, K, stream);
 }
 template <typename Out, typename In>
 void matmul_backward_input(Out *dx, const In *dout, const In *w, int64_t N, int64_t K, int64_t M,
                            cudaStream_t stream) {
-    matmul_run(dx, (const Out *)nullptr, w, 0, dout, 0, K, N, M, stream);
+    matmul_run(__func__, dx, (const Out *)nullptr, w, 0, dout, 0, K, N, M, stream);
 }
 template <typename In>
 void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M,
                             cudaStream_t stream) {
-    matmul_run(dw, (const float *)dw, x, 0, dout, 1, K, M, N, stream);
+    matmul_run(__func__, dw, (const float *)dw, x, 0, dout, 1, K, M, N, stream);
 }
 template <typename S>
 void matmul_gelu_forward(S *hidden, S *up, const S *x, const S *w, int64_t N, int64_t K, int64_t M,
                          cudaStream_t stream) {
-    matmul_run(hidden, (const S *)nullptr, w, 1, x, 0, M, N, K, stream, CUBLASLT_EPILOGUE_GELU_AUX, up);
+    matmul_run(__func__, hidden, (const S *)nullptr, w, 1, x, 0, M, N, K, stream, CUBLASLT_EPILOGUE_GELU_AUX,
+               up);
 }
 template <typename S>
 void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, int64_t N, int64_t K,
                                 int64_t M, cudaStream_t stream) {
-    matmul_run(dup, (const S *)nullptr, w, 0, dout, 0, K, N, M, stream, CUBLASLT_EPILOGUE_DGELU, (S *)up);
+    matmul_run(__func__, dup, (const S *)nullptr, w, 0, dout, 0, K, N, M, stream, CUBLASLT_EPILOGUE_DGELU,
+               (S *)up);
 }
 
 #else
@@ -199,8 +201,9 @@ void host_product_of_input(const In *dout, const In *w, int64_t N, int64_t K, in
         for (int64_t k = 0; k < K; k++) finish(n * K + k, row[(size_t)k]);
     }
 }
-inline void host_product_done(cudaStream_t stream) {
-    if (launch_hook) launch_hook("matmul", stream);
+inline void host_product_done(const char *name, int64_t results, cudaStream_t stream) {
+    emulate::pass(stream, (double)results);
+    if (launch_hook) launch_hook(name, stream);
 }
 
 template <typename Out, typename In>
@@ -209,13 +212,13 @@ void matmul_forward(Out *out, const Out *residual, const In *x, const In *w, int
     host_product(x, w, N, K, M, [=](int64_t i, float sum) {
         out[i] = from_float<Out>(sum + (residual ? to_float(residual[i]) : 0.0f));
     });
-    host_product_done(stream);
+    host_product_done(__func__, N * M, stream);
 }
 template <typename Out, typename In>
 void matmul_backward_input(Out *dx, const In *dout, const In *w, int64_t N, int64_t K, int64_t M,
                            cudaStream_t stream) {
     host_product_of_input(dout, w, N, K, M, [=](int64_t i, float sum) { dx[i] = from_float<Out>(sum); });
-    host_product_done(stream);
+    host_product_done(__func__, N * K, stream);
 }
 template <typename In>
 void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M,
@@ -224,7 +227,7 @@ void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, i
     for (int64_t n = 0; n < N; n++)
         for (int64_t m = 0; m < M; m++)
             for (int64_t k = 0; k < K; k++) dw[m * K + k] += g[(size_t)(n * M + m)] * a[(size_t)(n * K + k)];
-    host_product_done(stream);
+    host_product_done(__func__, M * K, stream);
 }
 
 /* What cuBLASLt asks of the other matrix of these epilogues; it says no more than "not supported". */
@@ -241,7 +244,7 @@ void matmul_gelu_forward(S *hidden, S *up, const S *x, const S *w, int64_t N, in
         up[i] = from_float<S>(sum);
         hidden[i] = from_float<S>(sum * gelu_sigmoid(sum));
     });
-    host_product_done(stream);
+    host_product_done(__func__, N * M, stream);
 }
 template <typename S>
 void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, int64_t N, int64_t K,
@@ -251,7 +254,7 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
         const float x = to_float(up[i]);
         dup[i] = from_float<S>(sum * gelu_slope(x, gelu_sigmoid(x)));
     });
-    host_product_done(stream);
+    host_product_done(__func__, N * K, stream);
 }
 
 #endif

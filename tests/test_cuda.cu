@@ -4,6 +4,7 @@
    ./test_cuda                  all of them
    ./test_cuda --filter=laser   those whose name contains "laser"; exit code 3 when there are none */
 #include "test_cuda.h"
+#include "test_cuda_bench.h"
 #include "test_cuda_emulate.h"
 #include "test_cuda_exchange.h"
 #include "test_cuda_laser.h"
@@ -17,7 +18,7 @@ struct Test {
 
 #define ROW(name) {#name, test_##name},
 static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)
-                                 CUDA_EXCHANGE_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
+                                 CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -4,13 +4,18 @@
 
    1. the peaks: a bf16 product of large matrices, and a copy
    2. attention forward and backward by T and head size, standard and LASER, as a share of the product's rate (causal:
-      half of the products of a full square are counted)
-   3. whole steps by micro-batch, standard and LASER: forward, loss, backward, update, tokens a second, model FLOP
-      utilisation by the project's convention (6 N + 12 L C T a token), memory
+      half of the products of a full square are counted); scripts/bench_gpu_pytorch.py adds PyTorch's
+   3. gelu in the products around it, and as kernels of its own
+   4. whole steps by micro-batch, standard and LASER: forward, loss, backward, update, tokens a second, model FLOP
+      utilisation by the project's convention (6 N + 12 L C T a token), memory; how much longer LASER's step takes
+   5. for the smallest micro-batch, the share of a step's time that each kernel takes
    Every line of the table is also a line of FILE: one JSON object. Compiled by any other C++ compiler it runs in the
    emulator with tiny sizes, where only the sums are true and no time means anything. */
 #define HAVE_GPU
 #include "../cuda/model.cuh"
+#include <algorithm>
+#include <map>
+#include <string>
 
 #ifdef __CUDACC__
 enum { SCALE = 1 }; /* sizes are divided by it */
@@ -75,7 +80,7 @@ static void bench_peaks(void) {
 
 /* One shape of attention with bf16 operands: 16,384 tokens, 2,048 columns. */
 static void bench_attention(int T, int D, AttentionKind kind) {
-    const int tokens = 16384 / SCALE, H = SCALE > 1 ? 1 : 2048 / D, B = tokens / T > 0 ? tokens / T : 1;
+    const int H = SCALE > 1 ? 1 : 2048 / D, B = SCALE > 1 ? 1 : 16384 / T;
     const int64_t N = (int64_t)B * T, A = (int64_t)H * D;
     const AttentionSizes s = {B, T, H, D, 3 * A, A, 1 / sqrtf((float)D), kind, LASER_SHIFT_CAUSAL};
     bf16 *qkv = bench_numbers<bf16>(N * 3 * A, 1), *dout = bench_numbers<bf16>(N * A, 1);
@@ -105,15 +110,116 @@ static void bench_attention(int T, int D, AttentionKind kind) {
         device_free(piece);
 }
 
+/* The MLP of c4-301m on 16,384 tokens: both ways from its norm to its hidden units, and back to their argument. */
+static void bench_gelu(void) {
+    const int64_t N = 16384 / SCALE, C = 1024 / SCALE, F = 2048 / SCALE;
+    bf16 *norm = bench_numbers<bf16>(N * C, 1), *up = bench_numbers<bf16>(F * C, 0.1f),
+         *down = bench_numbers<bf16>(C * F, 0.1f), *before = bench_numbers<bf16>(N * F, 1),
+         *after = bench_numbers<bf16>(N * F, 1);
+    const double forward =
+        bench_time([&] { matmul_gelu_forward(after, before, norm, up, N, C, F, bench_stream); });
+    const double forward_apart = bench_time([&] {
+        matmul_forward(before, (const bf16 *)nullptr, norm, up, N, C, F, bench_stream);
+        activation_forward(after, before, N, (int)F, GPU_GELU, bench_stream);
+    });
+    const double backward =
+        bench_time([&] { matmul_gelu_backward_input(after, before, norm, down, N, F, C, bench_stream); });
+    const double backward_apart = bench_time([&] {
+        matmul_backward_input(after, norm, down, N, F, C, bench_stream);
+        activation_backward(after, after, before, N, (int)F, GPU_GELU, bench_stream);
+    });
+    printf("\ngelu in the product: forward %.3f ms, apart %.3f; backward %.3f ms, apart %.3f\n\n",
+           1e3 * forward, 1e3 * forward_apart, 1e3 * backward, 1e3 * backward_apart);
+    fprintf(bench_json,
+            "{\"what\": \"gelu\", \"forward_s\": %.6g, \"forward_apart_s\": %.6g, \"backward_s\": %.6g, "
+            "\"backward_apart_s\": %.6g}\n",
+            forward, forward_apart, backward, backward_apart);
+    for (bf16 *piece : {norm, up, down, before, after}) device_free(piece);
+}
+
+/* ---- the time of each kernel: between the moments after it and after the one before it ---- */
+
+struct BenchMoment {
+    const char *kernel;
+    cudaEvent_t event;
+};
+static std::vector<BenchMoment> bench_moments;
+
+static void bench_moment(const char *kernel, cudaStream_t stream) {
+    bench_moments.push_back({kernel, event_create()});
+    event_record(bench_moments.back().event, stream);
+}
+
+/* "(adamw_kernel<S, 4>)" is adamw. */
+static std::string bench_kernel_name(const char *launched) {
+    std::string name = launched[0] == '(' ? launched + 1 : launched;
+    name = name.substr(0, name.find('<'));
+    const size_t end = name.rfind("_kernel");
+    return end == std::string::npos ? name : name.substr(0, end);
+}
+
+struct BenchKernel {
+    std::string name;
+    int calls;
+    double seconds;
+};
+
+/* What `call` launches, the longest first. */
+template <typename Call> static std::vector<BenchKernel> bench_kernels(Call call) {
+    device_wait(bench_stream);
+    bench_moment("", bench_stream);
+    launch_hook = bench_moment;
+    call();
+    launch_hook = nullptr;
+    device_wait(bench_stream);
+    std::map<std::string, BenchKernel> by_name;
+    for (size_t i = 1; i < bench_moments.size(); i++) {
+        const std::string name = bench_kernel_name(bench_moments[i].kernel);
+        BenchKernel &kernel = by_name[name];
+        kernel.name = name, kernel.calls++;
+        kernel.seconds += event_seconds(bench_moments[i - 1].event, bench_moments[i].event);
+    }
+    for (const BenchMoment &moment : bench_moments) event_destroy(moment.event);
+    bench_moments.clear();
+    std::vector<BenchKernel> kernels;
+    for (const auto &entry : by_name) kernels.push_back(entry.second);
+    std::sort(kernels.begin(), kernels.end(),
+              [](const BenchKernel &a, const BenchKernel &b) { return a.seconds > b.seconds; });
+    return kernels;
+}
+
 struct BenchPreset {
     const char *name;
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
+    bool learned; /* positions, else rope */
 };
-static const BenchPreset bench_presets[] = {{"c4-301m", 32, 8, 128, 1024, 2048, 1024, 32000},
-                                            {"gpt2-124m", 12, 12, 64, 768, 3072, 1024, 50304}};
+static const BenchPreset bench_presets[] = {{"c4-301m", 32, 8, 128, 1024, 2048, 1024, 32000, false},
+                                            {"gpt2-124m", 12, 12, 64, 768, 3072, 1024, 50304, true}};
+
+/* Which case a line is about. */
+struct BenchCase {
+    const char *preset, *kind;
+    int batch;
+};
+
+static void bench_shares(const BenchCase &which, const std::vector<BenchKernel> &kernels) {
+    double sum = 0;
+    for (const BenchKernel &kernel : kernels) sum += kernel.seconds;
+    for (const BenchKernel &kernel : kernels) {
+        printf("    %-28s %5d calls %9.3f ms %5.1f %%\n", kernel.name.c_str(), kernel.calls,
+               1e3 * kernel.seconds, 100 * kernel.seconds / sum);
+        fprintf(
+            bench_json,
+            "{\"what\": \"kernel\", \"preset\": \"%s\", \"kind\": \"%s\", \"batch\": %d, \"kernel\": \"%s\", "
+            "\"calls\": %d, \"seconds\": %.6g, \"share\": %.6g}\n",
+            which.preset, which.kind, which.batch, kernel.name.c_str(), kernel.calls, kernel.seconds,
+            kernel.seconds / sum);
+    }
+}
 
 /* Where the tensors of a model lie, one after the other. */
-static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std::vector<DeviceLayer> &at) {
+static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std::vector<DeviceLayer> &at,
+                               std::vector<float> &turn) {
     DeviceModel c = DeviceModel();
     c.layers = p.layers, c.heads = p.heads, c.head_dim = p.head_dim, c.embd = p.embd,
     c.mlp_hidden = p.mlp_hidden;
@@ -125,6 +231,10 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
         used += n;
         return used - n;
     };
+    if (p.learned) c.position = take((int64_t)p.seq_len * C);
+    turn.resize(p.learned ? 0 : (size_t)p.seq_len * (size_t)p.head_dim);
+    for (size_t i = 0; i < turn.size(); i++) turn[i] = i % 2 ? sinf((float)i) : cosf((float)(i + 1));
+    c.rope_turn = p.learned ? nullptr : turn.data();
     at.clear();
     for (int l = 0; l < p.layers; l++) {
         DeviceLayer layer;
@@ -136,15 +246,16 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
     return c;
 }
 
-/* Whole micro-steps and an update; false when the memory does not hold them. */
-static bool bench_step(const BenchPreset &p, int batch, bool laser) {
+/* Whole micro-steps and an update: seconds; 0 when the memory does not hold them. */
+static double bench_step(const BenchPreset &p, int batch, bool laser, bool shares) {
     std::vector<DeviceLayer> at;
-    const DeviceModel c = bench_model(p, batch, laser, at);
+    std::vector<float> turn;
+    const DeviceModel c = bench_model(p, batch, laser, at, turn);
     const size_t bytes = model_bytes<bf16>(c);
 #ifdef __CUDACC__
     size_t free_bytes, all_bytes;
     cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes));
-    if (bytes > free_bytes) return false;
+    if (bytes > free_bytes) return 0;
 #endif
     GpuModel<bf16> *m = model_open<bf16>(c, bench_stream);
     LAUNCH(fill_kernel<float>, dim3(blocks_for(c.count, 256)), dim3(256), 0, bench_stream, m->weights,
@@ -161,9 +272,18 @@ static bool bench_step(const BenchPreset &p, int batch, bool laser) {
     seconds[2] = bench_time([&] { model_backward(m, batch, T); });
     const AdamWStep step = adamw_step(1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1);
     seconds[3] = bench_time([&] { model_update(m, 0, 0, c.count, step); });
+    std::vector<BenchKernel> kernels;
+    if (shares)
+        kernels = bench_kernels([&] {
+            model_forward(m, tokens.data(), batch, T);
+            model_loss(m, tokens.data(), N, 1.0f / (float)N);
+            model_backward(m, batch, T);
+            model_update(m, 0, 0, c.count, step);
+        });
     model_close(m);
-    const double micro = seconds[0] + seconds[1] + seconds[2], rate = (double)N / (micro + seconds[3]);
-    const double matrices = (double)c.count - (2 * c.layers + 1) * (double)c.embd;
+    const double all = seconds[0] + seconds[1] + seconds[2] + seconds[3], rate = (double)N / all;
+    const double matrices = (double)c.count - (2 * c.layers + 1) * (double)c.embd -
+                            (p.learned ? (double)p.seq_len * (double)c.embd : 0);
     const double flops = 6 * matrices + 12.0 * c.layers * c.heads * c.head_dim * T;
     const char *name = laser ? "laser" : "standard";
     printf("%-10s %-9s B %3d   forward %8.2f loss %7.2f backward %8.2f update %6.2f ms   %9.0f tokens/s  MFU "
@@ -178,6 +298,18 @@ static bool bench_step(const BenchPreset &p, int batch, bool laser) {
         "\"backward_s\": %.6g, \"update_s\": %.6g, \"tokens_per_s\": %.6g, \"mfu\": %.6g, \"bytes\": %zu}\n",
         p.name, name, batch, seconds[0], seconds[1], seconds[2], seconds[3], rate, rate * flops / bench_peak,
         bytes);
+    bench_shares({p.name, name, batch}, kernels);
+    return all;
+}
+
+/* Both attentions; false when the memory does not hold them. */
+static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
+    const double standard = bench_step(p, batch, false, shares), laser = bench_step(p, batch, true, shares);
+    if (standard == 0 || laser == 0) return false;
+    printf("%-10s LASER     B %3d   %.3f of standard attention's step\n", p.name, batch, laser / standard);
+    fprintf(bench_json,
+            "{\"what\": \"ratio\", \"preset\": \"%s\", \"batch\": %d, \"laser_over_standard\": %.6g}\n",
+            p.name, batch, laser / standard);
     return true;
 }
 
@@ -212,16 +344,15 @@ int main(int argc, char **argv) {
         for (int T = 512; T <= (quick ? 1024 : 16384); T *= 2)
             for (int kind = 0; kind < 2; kind++)
                 if (T == 512 || SCALE == 1) bench_attention(T / SCALE, D, (AttentionKind)kind);
-    printf("\n");
+    bench_gelu();
     for (BenchPreset p : bench_presets) {
         if (*only && strcmp(only, p.name) != 0) continue;
         if (SCALE > 1)
             p.layers = 1, p.heads = 1, p.embd = 32, p.mlp_hidden = 32, p.seq_len = 16, p.vocab_size = 64;
-        for (int batch = SCALE > 1 ? 1 : 8; batch <= (quick || SCALE > 1 ? 8 : 128);
-             batch *= SCALE > 1 ? 16 : 2)
-            for (int laser = 0; laser < 2; laser++)
-                if (!bench_step(p, batch, laser != 0))
-                    printf("%-10s B %3d does not fit the memory\n", p.name, batch);
+        const int least = SCALE > 1 ? 1 : 8, most = SCALE > 1 ? 1 : quick ? 8 : 128;
+        for (int batch = least; batch <= most; batch *= 2)
+            if (!bench_steps(p, batch, batch == least))
+                printf("%-10s B %3d does not fit the memory\n", p.name, batch);
     }
     check_fclose(bench_json, json);
     return 0;
