@@ -135,6 +135,21 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
     }
 }
 
+/* scripts/compare_gpu_cpu.sh finds curves alike where they are, and another activation on the GPU's side. */
+static void test_cuda_trainer_is_compared_by_the_script(void) {
+    const std::string data = device_test_data();
+    for (const char *other : {"", " --activation=relu"}) {
+        char output[4000];
+        const int code = test_command(output, sizeof output,
+                                      "STEPS=12 CPU_STEPS=6 OUT=%s/out GPU='%s/" DEVICE_TRAINER
+                                      "%s' CPU=%s/train_gpt MODEL='" DEVICE_MODEL
+                                      "--lr=0.003' scripts/compare_gpu_cpu.sh %s",
+                                      data.c_str(), test_binaries(), other, test_binaries(), data.c_str());
+        CHECK(code == (*other != 0) && strstr(output, *other ? "error: they differ" : "agree: at most"),
+              "%s: exit code %d: %s", other, code, output);
+    }
+}
+
 /* MiB on the GPU, as --dry-run tells. */
 static double device_test_memory(const std::string &arguments) {
     char output[8192];
@@ -276,6 +291,7 @@ static void test_cuda_trainer_resumes_with_other_ranks(void) {
     TEST(cuda_trainer_repeats_and_resumes_bit_for_bit)                                                       \
     TEST(cuda_trainer_shares_checkpoints_with_the_cpu)                                                       \
     TEST(cuda_trainer_recomputes_to_the_same_bits)                                                           \
+    TEST(cuda_trainer_is_compared_by_the_script)                                                             \
     CUDA_TRAIN_MPI_TESTS(TEST)
 
 #endif
