@@ -125,9 +125,9 @@ $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
 	$(CUDA) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ -lcublasLt
 
-# Every kernel on the GPU against float64. Without a GPU it is built only, and says so.
+# Every kernel on the GPU against float64. Without a GPU it is built only, and says so. TOOL=compute-sanitizer runs it so.
 test_gpu: build/test_gpu train_gptcu train_gpt
-	$(if $(HAVE_GPU),TEST_BINARY_DIR=. ./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
+	$(if $(HAVE_GPU),TEST_BINARY_DIR=. $(TOOL) ./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 
 # Attention and whole steps as shares of the GPU's measured peak, PyTorch's attention beside ours; docs/gpu.md.
 bench_gpu: build/bench_gpu
