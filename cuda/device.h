@@ -179,32 +179,49 @@ inline void *device_malloc(size_t bytes) {
     return memset(memory, 0xFF, bytes);
 }
 inline void device_free(void *memory) { free(memory); }
-inline void *pinned_malloc(size_t bytes) { return device_malloc(bytes); }
-inline void pinned_free(void *memory) { free(memory); }
+inline void *pinned_malloc(size_t bytes) {
+    emulate::pinned.push_back({(char *)device_malloc(bytes), bytes});
+    return emulate::pinned.back().first;
+}
+inline void pinned_free(void *memory) {
+    std::vector<std::pair<char *, size_t>> &all = emulate::pinned;
+    for (size_t i = 0; i < all.size(); i++)
+        if (all[i].first == memory) all.erase(all.begin() + (long)i--);
+    free(memory);
+}
 inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
-inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t) {
+inline void device_wait(cudaStream_t stream) { emulate::uploads_done(stream, emulate::uploads_begun); }
+inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+    emulate::upload(from, bytes, stream);
     memcpy(to, from, bytes);
 }
-inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t) { memcpy(to, from, bytes); }
+inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+    device_wait(stream);
+    memcpy(to, from, bytes);
+}
 inline void copy_on_device(void *to, const void *from, size_t bytes, cudaStream_t) {
     memcpy(to, from, bytes);
 }
-inline void device_wait(cudaStream_t) {}
 inline cudaStream_t stream_create() { return 1; }
 inline void stream_destroy(cudaStream_t) {}
 inline void stream_wait(cudaStream_t later, cudaStream_t earlier) {
     emulate::clock[later] = fmax(emulate::clock[later], emulate::clock[earlier]);
 }
-inline cudaEvent_t event_create() { return new double(NAN); }
+inline cudaEvent_t event_create() { return new EmulatedEvent{NAN, 0, 0}; }
 inline void event_destroy(cudaEvent_t event) { delete event; }
-inline void event_record(cudaEvent_t event, cudaStream_t stream) { *event = emulate::clock[stream]; }
-inline bool event_done(cudaEvent_t) {
-    if (emulate::unfinished == 0) return true;
-    emulate::unfinished--;
-    return false;
+inline void event_record(cudaEvent_t event, cudaStream_t stream) {
+    *event = EmulatedEvent{emulate::clock[stream], stream, emulate::uploads_begun};
 }
-inline void event_wait(cudaEvent_t) {}
-inline double event_seconds(cudaEvent_t from, cudaEvent_t to) { return *to - *from; }
+inline void event_wait(cudaEvent_t event) { emulate::uploads_done(event->stream, event->uploads); }
+inline bool event_done(cudaEvent_t event) {
+    if (emulate::unfinished > 0) {
+        emulate::unfinished--;
+        return false;
+    }
+    event_wait(event);
+    return true;
+}
+inline double event_seconds(cudaEvent_t from, cudaEvent_t to) { return to->time - from->time; }
 
 inline float bits_to_float(uint32_t bits) {
     float x;

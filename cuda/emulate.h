@@ -8,6 +8,7 @@
    thread:
    - a barrier or a warp operation at which some threads do not arrive, or not the same one
    - misaligned cp.async, ldmatrix and vector accesses; launches beyond the limits of the hardware
+   - pinned memory that the host changes before it has waited for its copy
    - with -fsanitize=address,undefined: every access outside of shared or global memory
    Others show as wrong results, because the emulator is unkind:
    - shared memory starts as NaN in every block
@@ -68,7 +69,12 @@ struct alignas(16) uint4 {
     uint32_t x, y, z, w;
 };
 typedef int cudaStream_t; /* 0, and 1 of stream_create */
-typedef double *cudaEvent_t;
+struct EmulatedEvent {
+    double time;
+    cudaStream_t stream;
+    long uploads; /* begun before it */
+};
+typedef EmulatedEvent *cudaEvent_t;
 
 namespace emulate {
 
@@ -331,6 +337,37 @@ inline int lane() { return state.current->number % WARP; }
 inline double clock[2]; /* of each stream, seconds */
 inline int unfinished;  /* so many times event_done says no */
 inline void pass(cudaStream_t stream, double threads) { clock[stream] += 1e-9 * threads; }
+
+/* A copy from pinned memory: on a GPU it is under way until the host has waited for an event after it. */
+struct Upload {
+    const void *from;
+    std::vector<char> sent;
+    cudaStream_t stream;
+    long number;
+};
+inline std::vector<Upload> &uploads = *new std::vector<Upload>();
+inline long uploads_begun;
+inline std::vector<std::pair<char *, size_t>> &pinned = *new std::vector<std::pair<char *, size_t>>();
+
+inline void upload(const void *from, size_t bytes, cudaStream_t stream) {
+    const char *x = (const char *)from;
+    for (const auto &piece : pinned)
+        if (x >= piece.first && x < piece.first + piece.second)
+            uploads.push_back({from, std::vector<char>(x, x + bytes), stream, ++uploads_begun});
+}
+
+/* Those of a stream up to `number` are done, of which the host may be told only now. */
+inline void uploads_done(cudaStream_t stream, long number) {
+    std::vector<Upload> rest;
+    for (const Upload &u : uploads) {
+        if (u.stream != stream || u.number > number)
+            rest.push_back(u);
+        else if (memcmp(u.from, u.sent.data(), u.sent.size()) != 0)
+            die("emulator: the host changed %zu bytes of pinned memory before their copy was waited for",
+                u.sent.size());
+    }
+    uploads.swap(rest);
+}
 
 } // namespace emulate
 

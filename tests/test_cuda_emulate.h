@@ -123,6 +123,32 @@ static void test_cuda_emulator_finds_faults(void) {
     }
 }
 
+/* Two copies from one piece of pinned memory, with the wait between them that they need, or without. */
+static void send_twice(void *waits) {
+    Buffer<float> to(8);
+    float *from = (float *)pinned_malloc(8 * sizeof(float));
+    cudaEvent_t copied = event_create();
+    for (int turn = 0; turn < 2; turn++) {
+        if (*(bool *)waits) event_wait(copied);
+        for (int i = 0; i < 8; i++) from[i] = (float)(turn + i);
+        copy_to_device(to.data, from, 8 * sizeof(float), 0);
+        event_record(copied, 0);
+    }
+    device_wait(0);
+    event_destroy(copied), pinned_free(from);
+}
+
+static void test_cuda_emulator_finds_changed_pinned_memory(void) {
+    char output[1000];
+    bool waits = true;
+    int code = test_death(send_twice, &waits, output, sizeof output);
+    CHECK(code == 0, "with a wait: exit code %d: %s", code, output);
+    waits = false;
+    code = test_death(send_twice, &waits, output, sizeof output);
+    CHECK(code == 1 && strstr(output, "before their copy was waited for"), "without: exit code %d: %s", code,
+          output);
+}
+
 /* Mistakes that give numbers on a GPU, right or wrong by luck, give NaN here. */
 static void test_cuda_emulator_is_unkind(void) {
     Buffer<float> x(64);
@@ -136,7 +162,8 @@ static void test_cuda_emulator_is_unkind(void) {
     CHECK(isnan(download(x)[5]), "a copy was there before it was waited for: %g", download(x)[5]);
 }
 #define CUDA_EMULATED_TESTS(TEST)                                                                            \
-    TEST(cuda_emulator_finds_faults) TEST(cuda_emulator_is_unkind) CUDA_SANITIZED_TESTS(TEST)
+    TEST(cuda_emulator_finds_faults)                                                                         \
+    TEST(cuda_emulator_finds_changed_pinned_memory) TEST(cuda_emulator_is_unkind) CUDA_SANITIZED_TESTS(TEST)
 #else
 #define CUDA_EMULATED_TESTS(TEST)
 #endif

@@ -89,7 +89,7 @@ static void check_same_checkpoints(const std::string &data, const std::string &o
 static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     static const char *const variants[] = {
         "--attn=standard --dtype=bf16 --lr=0.003",
-        "--attn=laser --dtype=bf16 --lr=0.003 --total-batch=148",
+        "--attn=laser --dtype=bf16 --lr=0.003 --total-batch=296",
         "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned --dtype=fp32",
         "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32",
 #ifndef __CUDACC__
