@@ -74,10 +74,10 @@ template <typename S> struct GpuModel {
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (chunks, C) */
     void *attention_work;
-    double *sum_partial, *loss_sum,
-        *squares;              /* loss_sum (1) since model_loss_sum, squares (1) of the gradients */
-    double *slice_sums;        /* (owned slices) with an exchange */
-    int32_t *tokens, *targets; /* (N) */
+    double *sum_partial;
+    double *loss_sum, *squares; /* (1) of model_loss since it was asked for; (1) of the gradients */
+    double *slice_sums;         /* (owned slices) with an exchange */
+    int32_t *tokens, *targets;  /* (N) */
     TokenBuckets buckets;
     HostTokens host[2];
     int turn; /* of them: the latest */
