@@ -282,7 +282,7 @@ enum {
     LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
     LASER_TILE = 128, /* the keys, and in backward also the queries, that are worked on at a time */
-    LASER_AHEAD = 4   /* rows of the caller's that are fetched ahead */
+    LASER_AHEAD = 16  /* rows of the caller's that are fetched ahead */
 };
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
@@ -506,6 +506,8 @@ typedef struct __attribute__((aligned(64))) {
     float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
     float row_weight[LASER_LANES], tile_weight[LASER_LANES]; /* sum of a as rounded; one tile's part of it */
     float *tile, *other, *query, *sum, *dk, *dv, *wild_sum, *wild_shift;
+    ptrdiff_t next,
+        fetched; /* the head that probably comes next, and how many of its rows are on their way */
 } LaserWork;
 
 static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
@@ -606,16 +608,38 @@ static LaserProduct laser_over_tokens(const LaserCall *c, float *C, const float 
 
 /* ---- Packing ---- */
 
-/* Rows first .. first + count - 1 of the caller's into `tile` (count, stride), zeros where there are none.
-   Rows may lie pages apart, where no hardware prefetch follows: so those that come up are asked for. */
-static void laser_read_rows(const LaserCall *c, float *tile, const float *x, ptrdiff_t token, ptrdiff_t first,
-                            ptrdiff_t count) {
-    for (ptrdiff_t t = first; t < first + count; t++, tile += c->stride) {
-        const ptrdiff_t inside = t < c->T ? c->D : 0, ahead = laser_least(t + LASER_AHEAD, c->T - 1);
-        for (ptrdiff_t i = 0; i < c->D; i += 16) __builtin_prefetch(x + ahead * token + i);
-        if (inside) memcpy(tile, x + t * token, (size_t)inside * sizeof *x);
-        memset(tile + inside, 0, (size_t)(c->stride - inside) * sizeof *x);
+/* Rows of D floats: whole vectors, with zeros beyond D. */
+typedef struct {
+    const float *at;
+    ptrdiff_t step;
+} LaserRows;
+
+/* Asks for the row that is read AHEAD rows later. Rows may lie pages apart, where no hardware prefetch follows;
+   into the second-level cache, since in the first such rows drive each other out. */
+LASER_INLINE void laser_ahead(const LaserCall *c, const float *row, ptrdiff_t step) {
+    const char *x = (const char *)((uintptr_t)row + (uintptr_t)(LASER_AHEAD * step) * sizeof *row);
+    for (ptrdiff_t d = 0; d < c->D; d += 16) __builtin_prefetch(x + d * (ptrdiff_t)sizeof *row, 0, 2);
+}
+
+/* Rows first .. first + count - 1 of the caller's into `copy` (count, stride), zeros where there are none. */
+static LaserRows laser_copy_rows(const LaserCall *c, float *copy, const float *x, ptrdiff_t step,
+                                 ptrdiff_t first, ptrdiff_t count) {
+    float *to = copy;
+    for (ptrdiff_t t = first; t < first + count; t++, to += c->stride) {
+        const ptrdiff_t inside = t < c->T ? c->D : 0, whole = inside / LASER_W * LASER_W;
+        const float *row = x + (inside ? t * step : 0);
+        laser_ahead(c, row, step);
+        for (ptrdiff_t d = 0; d < whole; d += LASER_W) laser_store(to + d, laser_load(row + d));
+        for (ptrdiff_t d = whole; d < c->stride; d++) to[d] = d < inside ? row[d] : 0;
     }
+    return (LaserRows){copy, c->stride};
+}
+
+/* The same rows where they are, if they are as they should be. */
+static LaserRows laser_read_rows(const LaserCall *c, float *copy, const float *x, ptrdiff_t step,
+                                 ptrdiff_t first, ptrdiff_t count) {
+    if (c->stride == c->D && first + count <= c->T) return (LaserRows){x + first * step, step};
+    return laser_copy_rows(c, copy, x, step, first, count);
 }
 
 /* The way back: those of the rows that the caller has. */
@@ -628,36 +652,55 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t token, ptrd
     }
 }
 
-/* `count` rows of a tile, packed along them, times `scale`. */
-static void laser_pack_along(const LaserCall *c, float *to, const float *tile, ptrdiff_t count, float scale) {
-    for (ptrdiff_t i = 0; i < count * c->stride; i += LASER_W)
-        laser_put_along(c->bf16, to + i / c->pair, laser_load(tile + i) * scale);
+/* Called beside the products of a tile of keys and a panel of queries: asks for a share of the next head's rows, so
+   that they need not come from memory when they are packed. */
+static void laser_fetch(const LaserCall *c, LaserWork *w) {
+    if (w->next >= c->heads) return;
+    const ptrdiff_t end = laser_least(c->T, w->fetched + 2 * LASER_LANES / (c->tiles + 1) + 1);
+    const ptrdiff_t in = laser_at(c->shape, c->shape->qkv_strides, w->next, 0);
+    const ptrdiff_t out = laser_at(c->shape, c->shape->out_strides, w->next, 0);
+    const float *const from[] = {c->q + in, c->k + in, c->v + in, c->out + out, c->dout + out};
+    for (; w->fetched < end; w->fetched++)
+        for (int i = 0; i < (c->backward ? 5 : 3); i++)
+            for (ptrdiff_t d = 0; d < c->D; d += 16)
+                __builtin_prefetch(from[i] + w->fetched * (i < 3 ? c->in_token : c->out_token) + d, 0, 2);
+}
+
+/* `count` rows, packed along them, times `scale`. */
+static void laser_pack_along(const LaserCall *c, float *to, LaserRows x, ptrdiff_t count, float scale) {
+    for (; count > 0; count--, x.at += x.step, to += c->units) {
+        laser_ahead(c, x.at, x.step);
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
+            laser_put_along(c->bf16, to + d / c->pair, laser_load(x.at + d) * scale);
+    }
 }
 
 /* The same across them, an even number. */
-static void laser_pack_across(const LaserCall *c, float *to, const float *tile, ptrdiff_t count) {
-    for (ptrdiff_t r = 0; r < count; r += 2, tile += 2 * c->stride)
+static void laser_pack_across(const LaserCall *c, float *to, LaserRows x, ptrdiff_t count) {
+    for (; count > 0; count -= 2, x.at += 2 * x.step, to += c->pair == 2 ? c->stride : 2 * c->stride) {
+        laser_ahead(c, x.at, x.step), laser_ahead(c, x.at + x.step, x.step);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            LaserVec x = laser_load(tile + d), y = laser_load(tile + c->stride + d);
-            laser_put_across(c->bf16, to + r * c->units + d, c->stride, &x, &y);
+            LaserVec a = laser_load(x.at + d), b = laser_load(x.at + x.step + d);
+            laser_put_across(c->bf16, to + d, c->stride, &a, &b);
         }
+    }
 }
 
 /* A panel of queries, packed along d, times `scale`, and transposed: (units, LANES); spoils `spare`. */
-static void laser_pack_panel(const LaserCall *c, float *to, const float *tile, float scale, float *spare) {
-    laser_pack_along(c, spare, tile, LASER_LANES, scale);
+static void laser_pack_panel(const LaserCall *c, float *to, LaserRows x, float scale, float *spare) {
+    laser_pack_along(c, spare, x, LASER_LANES, scale);
     for (ptrdiff_t i = 0; i < LASER_LANES; i += LASER_W)
         for (ptrdiff_t u = 0; u < c->units; u += LASER_W) {
-            LaserVec x[LASER_W], y[LASER_W];
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = laser_load(spare + (i + r) * c->units + u);
+            LaserVec v[LASER_W], y[LASER_W];
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) v[r] = laser_load(spare + (i + r) * c->units + u);
             LASER_UNROLL for (int deal = 1; deal < LASER_W; deal *= 2) { /* cards: log2(W) perfect shuffles */
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
-                    y[2 * r] = LASER_SHUFFLE(x[r], x[r + LASER_W / 2], LASER_DEAL_LOW);
-                    y[2 * r + 1] = LASER_SHUFFLE(x[r], x[r + LASER_W / 2], LASER_DEAL_HIGH);
+                    y[2 * r] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_DEAL_LOW);
+                    y[2 * r + 1] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_DEAL_HIGH);
                 }
-                LASER_UNROLL for (int r = 0; r < LASER_W; r++) x[r] = y[r];
+                LASER_UNROLL for (int r = 0; r < LASER_W; r++) v[r] = y[r];
             }
-            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (u + r) * LASER_LANES + i, x[r]);
+            LASER_UNROLL for (int r = 0; r < LASER_W; r++) laser_store(to + (u + r) * LASER_LANES + i, v[r]);
         }
 }
 
@@ -710,14 +753,15 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     float *low = w->other, *high = low + c->stride;
     for (ptrdiff_t d = 0; d < c->stride; d++) low[d] = 3e38f, high[d] = -3e38f;
     for (ptrdiff_t t = first; t < end; t++) {
-        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, t, 1);
+        const LaserRows x = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, t, 1);
+        laser_ahead(c, x.at, c->in_token);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            const LaserVec v = laser_load(w->tile + d);
+            const LaserVec v = laser_load(x.at + d);
             laser_store(low + d, laser_min(laser_load(low + d), v));
             laser_store(high + d, laser_max(laser_load(high + d), v));
         }
     }
-    laser_read_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
+    laser_copy_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
     for (ptrdiff_t d = 0; d < c->stride; d++) {
         const double n = fmax(-2e6, fmin(2e6, c->causal ? h->shift[d] : high[d])) * 1.4426950408889634;
         h->shift[d] = (float)(c->causal ? rint(n) : ceil(n)), h->wild[d] = LASER_NEVER;
@@ -780,14 +824,15 @@ static void laser_expm1_tile(const LaserCall *c, const LaserHead *h, LaserWork *
 /* Step 2: packs a tile of keys and values. */
 static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     const ptrdiff_t key = tile * LASER_TILE, packed = key * c->units;
-    laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
-    laser_pack_along(c, h->k_along + packed, w->tile, LASER_TILE, 1);
-    if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, w->tile, LASER_TILE);
-    laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+    LaserRows x = laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
+    laser_pack_along(c, h->k_along + packed, x, LASER_TILE, 1);
+    if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, x, LASER_TILE);
+    x = (c->laser ? laser_copy_rows : laser_read_rows)(c, w->tile, c->v + h->in, c->in_token, key,
+                                                       LASER_TILE);
     if (c->laser && c->backward) laser_expm1_tile(c, h, w, NULL);
     if (c->laser && !c->backward) laser_exp_tile(c, h, w, tile);
-    c->backward ? laser_pack_along(c, h->v + packed, w->tile, LASER_TILE, 1)
-                : laser_pack_across(c, h->v + packed, w->tile, LASER_TILE);
+    c->backward ? laser_pack_along(c, h->v + packed, x, LASER_TILE, 1)
+                : laser_pack_across(c, h->v + packed, x, LASER_TILE);
 }
 
 /* ---- Forward ---- */
@@ -846,6 +891,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         const int exact = centered && last;
         exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
         if (c->backward) continue;
+        laser_fetch(c, w);
         LaserProduct p = laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
         if (exact)
@@ -878,8 +924,8 @@ static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w
 /* Step 3: a panel of queries. */
 static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
     const ptrdiff_t query = panel * LASER_LANES, count = laser_least(LASER_LANES, c->T - query);
-    laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
-    laser_pack_panel(c, w->query, w->tile, c->scale_log2e, w->other);
+    const LaserRows q = laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
+    laser_pack_panel(c, w->query, q, c->scale_log2e, w->other);
     laser_rows(c, h, w, w->query, query);
     laser_normalise(c, h, w, query);
     laser_write_rows(c, c->new_out + h->out, c->out_token, query, LASER_LANES, w->sum);
@@ -907,10 +953,10 @@ static void laser_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w,
     }
 }
 
-/* dO' / sum of a row in place of dO; returns the row term before it is divided by the sum: standard sum_d
+/* dO' / sum of a row into `to`; returns the row term before it is divided by the sum: standard sum_d
    do o; LASER, V' being packed less its center: sum_d do (1 - exp(m - o)), of a wild column do. */
-static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *dout, const float *out,
-                                float inverse) {
+static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *to, const float *dout,
+                                const float *out, float inverse) {
     LaserVec row = laser_set(0);
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         LaserVec g = laser_load(dout + d), o = laser_load(out + d), expm1;
@@ -921,7 +967,7 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
             const LaserVec exp = laser_exp(laser_load(h->shift + d) - o, laser_set(0), &expm1);
             row -= g * expm1, g *= exp;
         }
-        laser_store(dout + d, g * inverse);
+        laser_store(to + d, g * inverse);
     }
     float total = 0;
     for (int x = 0; x < LASER_W; x++) total += row[x];
@@ -931,24 +977,26 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *d
 /* Step 3: packs a panel of queries and of gradients, with dS's factor `scale`. */
 static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
     const ptrdiff_t query = panel * LASER_LANES, packed = query * c->units;
-    laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
-    laser_pack_panel(c, h->q_panels + packed, w->tile, c->scale_log2e, w->other);
-    laser_pack_across(c, h->q_across + packed, w->tile, LASER_LANES);
+    const LaserRows q = laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
+    laser_pack_panel(c, h->q_panels + packed, q, c->scale_log2e, w->other);
+    laser_pack_across(c, h->q_across + packed, q, LASER_LANES);
     laser_row_sums(c, h, w, query);
     memcpy(h->row_shift + query, w->row_shift, LASER_LANES * sizeof(float));
-    laser_read_rows(c, w->tile, c->out + h->out, c->out_token, query, LASER_LANES);
-    laser_read_rows(c, w->other, c->dout + h->out, c->out_token, query, LASER_LANES);
+    const LaserRows out = laser_read_rows(c, w->tile, c->out + h->out, c->out_token, query, LASER_LANES);
+    const LaserRows dout = laser_read_rows(c, w->other, c->dout + h->out, c->out_token, query, LASER_LANES);
     for (int i = 0; i < LASER_LANES; i++) {
-        float *g = w->other + i * c->stride;
+        const float *g = dout.at + i * dout.step, *o = out.at + i * out.step;
+        laser_ahead(c, g, dout.step), laser_ahead(c, o, out.step);
         for (ptrdiff_t d = 0; h->wild_from == 0 && d < c->D; d++) {
             h->wild_g[d * c->rows + query + i] = g[d] / w->wild_sum[d * LASER_LANES + i];
             h->wild_shift[d * c->rows + query + i] = w->wild_shift[d * LASER_LANES + i];
         }
-        const float row = laser_row_gradient(c, h, g, w->tile + i * c->stride, w->row_sum[i]);
+        const float row = laser_row_gradient(c, h, w->other + i * c->stride, g, o, w->row_sum[i]);
         h->row_term[query + i] = row * w->row_sum[i] * c->scale;
     }
-    laser_pack_across(c, h->g_across + packed, w->other, LASER_LANES);
-    laser_pack_panel(c, h->g_panels + packed, w->other, c->scale, w->tile);
+    const LaserRows g = {w->other, c->stride};
+    laser_pack_across(c, h->g_across + packed, g, LASER_LANES);
+    laser_pack_panel(c, h->g_panels + packed, g, c->scale, w->tile);
 }
 
 /* do_id p_ijd of the wild columns: summed over them into w->weight, for dS; over the queries into dv. */
@@ -1002,6 +1050,7 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
     laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
+    laser_fetch(c, w);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->wild_from == 0 ? w->weight : NULL;
@@ -1026,7 +1075,7 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
         laser_product(p);
     }
     if (c->laser) {
-        laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+        laser_copy_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
         laser_expm1_tile(c, h, w, w->dv);
     }
     laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
@@ -1077,9 +1126,11 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
             laser_carve_head(c, &heads[me], head, arrays + me * c->head_size);
+            w->next = head + c->threads, w->fetched = 0;
             for (int s = 0; s < count; s++)
                 for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, &heads[me], w, i);
         }
+        w->next = c->heads;
         LASER_OMP(omp for schedule(static))
         for (ptrdiff_t i = 0; i < rest; i++)
             laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
