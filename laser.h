@@ -319,7 +319,7 @@ LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a 
 /* The operands of products are float32 or bfloat16. LASER_PAIR: how many bfloat16 a float of them holds, 2
    where an instruction multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which
    comes with AMX (clang 14 leaves an underscore out). A pair lies "along" a row, W of its numbers in W / 2
-   floats, or "across" two rows, x and y, which are left as rounded. */
+   floats, or "across" two rows, x and y; what is put across is, as rounded, added to `sum`. */
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__) && !defined(__AMXBF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
@@ -329,17 +329,18 @@ LASER_INLINE __m256i laser_bf16(LaserVec x) { return (__m256i)_mm512_cvtneps_pbh
 LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
     bf16 ? _mm256_storeu_si256((void *)to, laser_bf16(x)) : laser_store(to, x);
 }
-LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
+LASER_INLINE LaserVec laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec x, LaserVec y,
+                                       LaserVec sum) {
     if (!bf16) {
-        laser_store(to, *x), laser_store(to + row, *y);
-        return;
+        laser_store(to, x), laser_store(to + row, y);
+        return sum + (x + y);
     }
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)*y, (__m512)*x);
-    const LaserInt pairs = (LaserInt)_mm512_permutexvar_epi16(order, both);
-    laser_store(to, (LaserVec)pairs);
-    *x = (LaserVec)(pairs << 16), *y = (LaserVec)(pairs & (int32_t)0xFFFF0000);
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+    const LaserVec pairs = (LaserVec)_mm512_permutexvar_epi16(order, both);
+    laser_store(to, pairs);
+    return laser_dot(sum, pairs, (LaserVec)((LaserInt){0} + 0x3F803F80)); /* times pairs of 1 */
 }
 #else
 enum { LASER_PAIR = 1 };
@@ -351,9 +352,11 @@ LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even, in f
 LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
     laser_store(to, bf16 ? laser_bf16(x) : x);
 }
-LASER_INLINE void laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec *x, LaserVec *y) {
-    if (bf16) *x = laser_bf16(*x), *y = laser_bf16(*y);
-    laser_store(to, *x), laser_store(to + row, *y);
+LASER_INLINE LaserVec laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec x, LaserVec y,
+                                       LaserVec sum) {
+    if (bf16) x = laser_bf16(x), y = laser_bf16(y);
+    laser_store(to, x), laser_store(to + row, y);
+    return sum + (x + y);
 }
 #endif
 
@@ -382,12 +385,18 @@ LASER_INLINE LaserVec laser_exp2m1_poly(LaserVec r) {
     return (((p * r + 5.550310551e-2f) * r + 2.402265278e-1f) * r + 6.931472150e-1f) * r;
 }
 
-/* 2^x for x <= 127; 0 where x < -126.5. */
+/* 2^x for x <= 127; 0 far below 2^-126. */
 LASER_INLINE LaserVec laser_exp2(LaserVec x) {
+#ifdef __AVX512F__
+    const LaserVec k =
+        (LaserVec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (LaserVec)_mm512_scalef_ps((__m512)(laser_exp2m1_poly(x - k) + 1), (__m512)k);
+#else
     x = laser_max(x, laser_set(-127));
     const LaserVec y = x + (LASER_ROUND + 127); /* its low bits: the integer part + 127 */
     const LaserVec r = x - (y - (LASER_ROUND + 127));
     return (laser_exp2m1_poly(r) + 1) * (LaserVec)((LaserInt)y << 23);
+#endif
 }
 
 /* exp(x) = (1 + result) * 2^k, k an integer; |x| is cut to 2e6. */
@@ -680,8 +689,8 @@ static void laser_pack_across(const LaserCall *c, float *to, LaserRows x, ptrdif
     for (; count > 0; count -= 2, x.at += 2 * x.step, to += c->pair == 2 ? c->stride : 2 * c->stride) {
         laser_ahead(c, x.at, x.step), laser_ahead(c, x.at + x.step, x.step);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            LaserVec a = laser_load(x.at + d), b = laser_load(x.at + x.step + d);
-            laser_put_across(c->bf16, to + d, c->stride, &a, &b);
+            const LaserVec a = laser_load(x.at + d), b = laser_load(x.at + x.step + d);
+            laser_put_across(c->bf16, to + d, c->stride, a, b, a);
         }
     }
 }
@@ -859,10 +868,9 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
         LaserVec sum = laser_set(0), weight = sum;
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             const float *s = w->score + j * LASER_LANES + x;
-            LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
-            sum += a + b;
-            laser_put_across(bf16, w->weight + j / pair * LASER_LANES + x, LASER_LANES, &a, &b);
-            weight += a + b;
+            const LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
+            float *to = w->weight + j / pair * LASER_LANES + x;
+            sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
         }
         laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
         laser_store(w->tile_weight + x, weight);
@@ -1037,7 +1045,7 @@ LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query
                 laser_put_along(bf16, w->ds_along + to, ds[n]);
             }
             float *across = w->ds_across + j / pair * LASER_LANES + x;
-            laser_put_across(bf16, across, LASER_LANES, &ds[0], &ds[1]);
+            laser_put_across(bf16, across, LASER_LANES, ds[0], ds[1], ds[0]);
         }
     }
 }
