@@ -429,19 +429,25 @@ LASER_INLINE LaserVec laser_log(LaserVec x, LaserVec n) {
 
 /* ---- Products ---- */
 
+static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
+static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static ptrdiff_t laser_most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
 /* C (rows, columns) = [C [* rescale] +] [weights center^T +] A B, summed over depth: A(r, p) is a[r * a_row +
    p * a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A, B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
     const float *a, *b, *rescale, *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    int pair, accumulate, triangle; /* triangle: A(r, p) is 0 for p < r, and need not be there */
+    ptrdiff_t first, last; /* A(r, p) is 0, and need not be there, for p < r + first and for p > r + last */
+    int pair, accumulate;
 } LaserProduct;
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
 LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
                                ptrdiff_t a_row, ptrdiff_t a_depth) {
-    const ptrdiff_t first = p->triangle ? row / pair : 0;
+    const ptrdiff_t first = laser_most(0, row + p->first) / pair;
+    const ptrdiff_t end = laser_least(p->depth, (row + LASER_ROWS + p->last) / pair);
     const float *a = p->a + row * a_row + first * a_depth, *b = p->b + first * p->ldb + column;
     float *c = p->c + row * p->ldc + column;
     LaserVec sum[LASER_ROWS * LASER_VECS], x[LASER_VECS];
@@ -452,7 +458,7 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
     if (p->center)
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
             p->weights[row + i / vecs] * laser_load(p->center + column + i % vecs * LASER_W);
-    _Pragma("GCC unroll 2") for (ptrdiff_t n = p->depth - first; n > 0; n--, a += a_depth, b += p->ldb) {
+    _Pragma("GCC unroll 2") for (ptrdiff_t n = end - first; n > 0; n--, a += a_depth, b += p->ldb) {
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
             const LaserVec y = laser_set(a[i / vecs * a_row]);
@@ -518,9 +524,6 @@ typedef struct __attribute__((aligned(64))) {
     ptrdiff_t next,
         fetched; /* the head that probably comes next, and how many of its rows are on their way */
 } LaserWork;
-
-static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) / unit * unit; }
-static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 /* The next `count` floats of memory m; NULL: they are only counted. */
 static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
@@ -599,19 +602,32 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward) {
     return laser_call(shape, backward).bytes;
 }
 
-/* C (n, LANES) = A B over d: A (n, units) along, B a panel (units, LANES). */
-static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
-    LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .pair = c->pair};
+/* Of a tile of keys and a panel of queries that begins `diagonal` keys later: how many of the keys queries x to
+   x + W - 1 see, in the steps that products and weights are computed in. */
+LASER_INLINE ptrdiff_t laser_seen(ptrdiff_t keys, ptrdiff_t diagonal, ptrdiff_t x) {
+    return laser_least(keys, diagonal + laser_up(x + LASER_W, LASER_ROWS));
+}
+
+/* C (keys, LANES) = A B over d: A (keys, units) along, B a panel (units, LANES). What none of W queries sees is left
+   out. */
+static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t keys,
+                         ptrdiff_t diagonal) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .columns = LASER_LANES, .pair = c->pair};
     p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = (c->D + c->pair - 1) / c->pair;
-    laser_product(p);
+    p.first = -LASER_TILE, p.last = c->D;
+    for (ptrdiff_t x = 0, done = 0; x < LASER_LANES; x += LASER_W, p.b += LASER_W, p.c += LASER_W) {
+        p.columns = LASER_LANES - x, p.rows = laser_seen(keys, diagonal, x) - done;
+        if (p.rows > 0) laser_product(p);
+        done += p.rows, p.a += p.rows * c->units, p.c += p.rows * LASER_LANES;
+    }
 }
 
 /* C (LANES, D) = [C +] A^T B over tokens: A (tokens, LANES) and B (tokens, stride) across. */
 static LaserProduct laser_over_tokens(const LaserCall *c, float *C, const float *A, const float *B,
-                                      ptrdiff_t tokens, int accumulate) {
+                                      ptrdiff_t tokens, ptrdiff_t diagonal, int accumulate) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = LASER_LANES, .columns = laser_up(c->D, LASER_W)};
     p.ldc = p.ldb = c->stride, p.a_row = 1, p.a_depth = LASER_LANES, p.depth = tokens / c->pair;
-    p.pair = c->pair, p.accumulate = accumulate;
+    p.pair = c->pair, p.accumulate = accumulate, p.first = -LASER_LANES, p.last = diagonal;
     return p;
 }
 
@@ -855,9 +871,10 @@ static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t qu
 
 /* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them; makes weights
    of the scores, an operand of the product with V, and adds them to the sums. */
-LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t all, ptrdiff_t diagonal, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
+        const ptrdiff_t keys = laser_seen(all, diagonal, x);
         LaserVec top = laser_load(w->score + x), odd = top; /* two chains of maxima are faster than one */
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
@@ -891,16 +908,17 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
     for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
         const int last = key + LASER_TILE >= end, centered = c->laser && c->bf16 && !c->backward;
-        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys);
+        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys, query - key);
         if (last) laser_mask(w->score, key, keys, query);
         if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
         /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums the last tile as it is, in float32. */
         const int exact = centered && last;
-        exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
+        exact || !c->bf16 ? laser_weigh(w, keys, query - key, 0) : laser_weigh(w, keys, query - key, 1);
         if (c->backward) continue;
         laser_fetch(c, w);
-        LaserProduct p = laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, key > 0);
+        LaserProduct p =
+            laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, query - key, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
         if (exact)
             p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
@@ -1028,11 +1046,12 @@ static void laser_wild_gradient(const LaserCall *c, const LaserHead *h, LaserWor
 }
 
 /* Scores and dP of a panel into a and dS = a (dP - term) [+ more], packed for the products that follow. */
-LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
-                               const float *more, int bf16) {
+LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t all,
+                               ptrdiff_t diagonal, const float *more, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1, lda = LASER_TILE / pair;
     for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(h->row_shift + query + x), term = laser_load(h->row_term + query + x);
+        const ptrdiff_t keys = laser_seen(all, diagonal, x);
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             LaserVec ds[2];
             LASER_UNROLL for (int n = 0; n < 2; n++) {
@@ -1055,15 +1074,16 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
                                  ptrdiff_t key, ptrdiff_t query, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
     const ptrdiff_t k = key * c->units, q = query * c->units;
-    laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
-    laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys);
+    laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys, query - key);
+    laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys, query - key);
     laser_mask(w->score, key, keys, query);
     laser_fetch(c, w);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->wild_from == 0 ? w->weight : NULL;
-    c->bf16 ? laser_slopes(h, w, query, keys, more, 1) : laser_slopes(h, w, query, keys, more, 0);
-    laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, accumulate));
+    c->bf16 ? laser_slopes(h, w, query, keys, query - key, more, 1)
+            : laser_slopes(h, w, query, keys, query - key, more, 0);
+    laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, query - key, accumulate));
 }
 
 /* dk and dv of a tile of keys, and what they add to dq (rows, stride). */
@@ -1075,9 +1095,9 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
         const ptrdiff_t end = laser_least(first + LASER_TILE, c->panels * LASER_LANES);
         for (ptrdiff_t query = first; query < end; query += LASER_LANES)
             laser_backward_panel(c, h, w, dq + query * c->stride, key, query, accumulate);
-        LaserProduct p =
-            laser_over_tokens(c, w->dv, w->a_along, h->g_across + first * c->units, end - first, 1);
-        p.rows = keys, p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.triangle = first == key;
+        LaserProduct p = laser_over_tokens(c, w->dv, w->a_along, h->g_across + first * c->units, end - first,
+                                           LASER_TILE, 1);
+        p.rows = keys, p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.first = key - first;
         laser_product(p);
         p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first * c->units, p.accumulate = first > key;
         laser_product(p);
