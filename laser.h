@@ -262,11 +262,13 @@ LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, cons
 #if defined(__AVX512F__)
 enum { LASER_W = 16, LASER_ROWS = 8 };
 #define LASER_PS(operation, a, b) (LaserVec) _mm512_##operation##_ps((__m512)(a), (__m512)(b))
+#define LASER_STREAM(x, a) _mm512_stream_ps(x, (__m512)(a))
 #define LASER_DEAL_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define LASER_DEAL_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX__)
 enum { LASER_W = 8, LASER_ROWS = 4 };
 #define LASER_PS(operation, a, b) (LaserVec) _mm256_##operation##_ps((__m256)(a), (__m256)(b))
+#define LASER_STREAM(x, a) _mm256_stream_ps(x, (__m256)(a))
 #define LASER_DEAL_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define LASER_DEAL_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #else
@@ -300,13 +302,18 @@ LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
     return (LaserVec)((mask & (LaserInt)a) | (~mask & (LaserInt)b));
 }
 
-/* What an instruction set does better than vector extensions say it. */
+/* What an instruction set does better than vector extensions say it. stream: a store past the caches; streamed: such
+   stores are in memory. */
 #ifdef LASER_PS
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return LASER_PS(max, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return LASER_PS(min, a, b); }
+LASER_INLINE void laser_stream(float *x, LaserVec a) { LASER_STREAM(x, a); }
+LASER_INLINE void laser_streamed(void) { _mm_sfence(); }
 #else
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return laser_select(a > b, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a < b, a, b); }
+LASER_INLINE void laser_stream(float *x, LaserVec a) { laser_store(x, a); }
+LASER_INLINE void laser_streamed(void) {}
 #endif
 #ifdef __clang__
 #define LASER_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -667,13 +674,15 @@ static LaserRows laser_read_rows(const LaserCall *c, float *copy, const float *x
     return laser_copy_rows(c, copy, x, step, first, count);
 }
 
-/* The way back: those of the rows that the caller has. */
-static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t token, ptrdiff_t first, ptrdiff_t count,
-                             const float *tile) {
-    for (ptrdiff_t t = first; t < laser_least(first + count, c->T); t++, tile += c->stride) {
-        const ptrdiff_t ahead = laser_least(t + LASER_AHEAD, c->T - 1);
-        for (ptrdiff_t i = 0; i < c->D; i += 16) __builtin_prefetch(x + ahead * token + i, 1);
-        memcpy(x + t * token, tile, (size_t)c->D * sizeof *x);
+/* The way back: those of the rows that the caller has. Whole lines go past the caches, which would fetch first
+   what is overwritten here. */
+static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t step, ptrdiff_t first, ptrdiff_t count,
+                             const float *rows) {
+    for (ptrdiff_t t = first; t < laser_least(first + count, c->T); t++, rows += c->stride) {
+        float *to = x + t * step;
+        const ptrdiff_t lines = (uintptr_t)to % 64 ? 0 : c->D / 16 * 16;
+        for (ptrdiff_t d = 0; d < lines; d += LASER_W) laser_stream(to + d, laser_load(rows + d));
+        for (ptrdiff_t d = lines; d < c->D; d++) to[d] = rows[d];
     }
 }
 
@@ -1167,6 +1176,7 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
                 steps[s].run(c, &heads[i % rest], w, i / rest);
         }
+        laser_streamed();
     }
     for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(heads[i].wild_g);
     LASER_FREE(memory);
