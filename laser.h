@@ -73,7 +73,7 @@
        sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
        sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
    and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16)
-   from each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
+   from each block of keys, so the last block, which a row sees in part, is summed in float32 without.
 
    PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
    gradients, to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of
@@ -284,6 +284,7 @@ enum {
     LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
     LASER_TILE = 128, /* the keys, and in backward also the queries, that are worked on at a time */
+    LASER_BLOCK = 64, /* the keys that have a center in common (forward, LASER, bf16) */
     LASER_AHEAD = 16  /* rows of the caller's that are fetched ahead */
 };
 
@@ -440,14 +441,14 @@ static ptrdiff_t laser_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit - 1) /
 static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static ptrdiff_t laser_most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-/* C (rows, columns) = [C [* rescale] +] [weights center^T +] A B, summed over depth: A(r, p) is a[r * a_row +
+/* C (rows, columns) = [C [* rescale] +] [weights^T center +] A B, summed over depth: A(r, p) is a[r * a_row +
    p * a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A, B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
-    const float *a, *b, *rescale, *weights, *center;
+    const float *a, *b, *rescale, *weights, *center; /* weights (centers, LANES), center (centers, ldc) */
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
     ptrdiff_t first, last; /* A(r, p) is 0, and need not be there, for p < r + first and for p > r + last */
-    int pair, accumulate;
+    int pair, accumulate, centers;
 } LaserProduct;
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
@@ -462,9 +463,10 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
         sum[i] = p->accumulate ? laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W) : laser_set(0);
         if (p->rescale) sum[i] *= p->rescale[row + i / vecs];
     }
-    if (p->center)
+    for (int n = 0; n < p->centers; n++)
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
-            p->weights[row + i / vecs] * laser_load(p->center + column + i % vecs * LASER_W);
+            p->weights[n * LASER_LANES + row + i / vecs] *
+            laser_load(p->center + n * p->ldc + column + i % vecs * LASER_W);
     _Pragma("GCC unroll 2") for (ptrdiff_t n = end - first; n > 0; n--, a += a_depth, b += p->ldb) {
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
@@ -526,7 +528,8 @@ typedef struct __attribute__((aligned(64))) {
     float weight[LASER_TILE * LASER_LANES], ds_across[LASER_TILE * LASER_LANES]; /* a and dS, over keys */
     float a_along[LASER_TILE * LASER_TILE], ds_along[LASER_TILE * LASER_TILE];   /* the same over queries */
     float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
-    float row_weight[LASER_LANES], tile_weight[LASER_LANES]; /* sum of a as rounded; one tile's part of it */
+    float row_weight[LASER_LANES]; /* sum of a as rounded, and its parts: */
+    float block_weight[LASER_TILE / LASER_BLOCK * LASER_LANES];
     float *tile, *other, *query, *sum, *dk, *dv, *wild_sum, *wild_shift;
     ptrdiff_t next,
         fetched; /* the head that probably comes next, and how many of its rows are on their way */
@@ -546,9 +549,10 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     ptrdiff_t used = 0;
     h->shift = laser_cut(m, &used, c->stride); /* n_d; backward: m_d */
     h->wild = laser_cut(m, &used, c->stride);  /* a column's first wild key; backward: all are, 0, or none */
-    h->floor = laser_cut(m, &used, back * c->stride);                 /* the paper's shift: the least o */
-    h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* what V' of a tile lies around */
-    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
+    h->floor = laser_cut(m, &used, back * c->stride); /* the paper's shift: the least o */
+    h->center =
+        laser_cut(m, &used, centered * c->rows / LASER_BLOCK * c->stride); /* V' of a block lies around it */
+    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);        /* V' in float32 */
     h->k_along = laser_cut(m, &used, packed);
     h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
     h->v = laser_cut(m, &used, packed); /* V, or V' less its center; forward across, backward along */
@@ -816,27 +820,32 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
 static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         const LaserVec n = laser_load(h->shift + d);
-        LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(LASER_NEVER);
-        for (ptrdiff_t j = LASER_TILE - 1; j >= 0; j--) {
-            const LaserVec v = laser_load(w->tile + j * c->stride + d), y = v * LASER_LOG2E - n;
-            const LaserVec e = laser_exp(v, n, NULL);
-            const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
-            if (c->causal) wild = laser_select(far, laser_set((float)(tile * LASER_TILE + j)), wild);
-            low = laser_min(low, e), high = laser_max(high, e);
-            laser_store(w->tile + j * c->stride + d, e);
+        LaserVec wild = laser_set(LASER_NEVER);
+        for (ptrdiff_t from = LASER_TILE - LASER_BLOCK; from >= 0; from -= LASER_BLOCK) {
+            const ptrdiff_t key = tile * LASER_TILE + from;
+            float *block = w->tile + from * c->stride + d;
+            LaserVec low = laser_set(3e38f), high = laser_set(0);
+            for (ptrdiff_t j = LASER_BLOCK - 1; j >= 0; j--) {
+                const LaserVec v = laser_load(block + j * c->stride), y = v * LASER_LOG2E - n;
+                const LaserVec e = laser_exp(v, n, NULL);
+                const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
+                if (c->causal) wild = laser_select(far, laser_set((float)(key + j)), wild);
+                low = laser_min(low, e), high = laser_max(high, e);
+                laser_store(block + j * c->stride, e);
+            }
+            if (!c->bf16) continue;
+            const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
+            laser_store(h->center + key / LASER_BLOCK * c->stride + d, center);
+            for (ptrdiff_t at = 0; at < LASER_BLOCK * c->stride; at += c->stride) {
+                laser_store(h->exact + key * c->stride + d + at, laser_load(block + at));
+                laser_store(block + at, laser_load(block + at) - center);
+            }
         }
         for (int i = 0; i < LASER_W; i++)
             if (wild[i] < LASER_NEVER) LASER_OMP(omp critical(laser)) {
                     h->wild[d + i] = fminf(h->wild[d + i], wild[i]);
                     h->wild_from = fminf(h->wild_from, wild[i]);
                 }
-        if (!c->bf16) continue;
-        const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
-        laser_store(h->center + tile * c->stride + d, center);
-        for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
-            laser_store(h->exact + tile * LASER_TILE * c->stride + at, laser_load(w->tile + at));
-            laser_store(w->tile + at, laser_load(w->tile + at) - center);
-        }
     }
 }
 
@@ -891,17 +900,22 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t all, ptrdiff_t diagonal, i
         }
         const LaserVec old = laser_load(w->row_shift + x);
         const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd))), scale = laser_pow2(old - K);
-        LaserVec sum = laser_set(0), weight = sum;
-        for (ptrdiff_t j = 0; j < keys; j += 2) {
-            const float *s = w->score + j * LASER_LANES + x;
-            const LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
-            float *to = w->weight + j / pair * LASER_LANES + x;
-            sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
+        LaserVec row_sum = laser_load(w->row_sum + x) * scale,
+                 row_weight = laser_load(w->row_weight + x) * scale;
+        for (ptrdiff_t j = 0, n = x; j < keys; n += LASER_LANES) {
+            LaserVec sum = laser_set(0), weight = sum;
+            for (const ptrdiff_t end = laser_least(j + LASER_BLOCK, keys); j < end; j += 2) {
+                const float *s = w->score + j * LASER_LANES + x;
+                const LaserVec a = laser_exp2(laser_load(s) - K),
+                               b = laser_exp2(laser_load(s + LASER_LANES) - K);
+                float *to = w->weight + j / pair * LASER_LANES + x;
+                sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
+            }
+            laser_store(w->block_weight + n, weight);
+            row_sum += sum, row_weight += weight;
         }
         laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
-        laser_store(w->tile_weight + x, weight);
-        laser_store(w->row_sum + x, laser_load(w->row_sum + x) * scale + sum);
-        laser_store(w->row_weight + x, laser_load(w->row_weight + x) * scale + weight);
+        laser_store(w->row_sum + x, row_sum), laser_store(w->row_weight + x, row_weight);
     }
 }
 
@@ -914,15 +928,16 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
     for (ptrdiff_t i = 0; h->wild_from < (float)end && i < c->D * LASER_LANES; i++)
         w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
-    for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
-        const ptrdiff_t keys = laser_least(LASER_TILE, end - key);
-        const int last = key + LASER_TILE >= end, centered = c->laser && c->bf16 && !c->backward;
+    for (ptrdiff_t key = 0, keys; key < end; key += keys) {
+        /* What hangs on all values of a block, as its center does, must not reach a row that does not see
+           all of it: so bf16 LASER sums what is left behind whole blocks as it is, in float32. */
+        const int centered = c->laser && c->bf16 && !c->backward,
+                  exact = centered && query - key < LASER_BLOCK;
+        keys = laser_least(LASER_TILE,
+                           centered && !exact ? (query - key) / LASER_BLOCK * LASER_BLOCK : end - key);
         laser_over_d(c, w->score, h->k_along + key * c->units, q, keys, query - key);
-        if (last) laser_mask(w->score, key, keys, query);
+        laser_mask(w->score, key, keys, query);
         if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
-        /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
-           all of it: so bf16 LASER sums the last tile as it is, in float32. */
-        const int exact = centered && last;
         exact || !c->bf16 ? laser_weigh(w, keys, query - key, 0) : laser_weigh(w, keys, query - key, 1);
         if (c->backward) continue;
         laser_fetch(c, w);
@@ -932,7 +947,8 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         if (exact)
             p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
         else if (centered)
-            p.center = h->center + key / LASER_TILE * c->stride, p.weights = w->tile_weight;
+            p.center = h->center + key / LASER_BLOCK * c->stride, p.weights = w->block_weight,
+            p.centers = (int)(keys / LASER_BLOCK);
         laser_product(p);
     }
 }
