@@ -285,7 +285,7 @@ enum {
     LASER_LANES = LASER_W * LASER_VECS,
     LASER_TILE = 128, /* the keys, and in backward also the queries, that are worked on at a time */
     LASER_BLOCK = 64, /* the keys that have a center in common (forward, LASER, bf16) */
-    LASER_AHEAD = 16  /* rows of the caller's that are fetched ahead */
+    LASER_AHEAD = 8   /* rows of the caller's that are fetched ahead */
 };
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
@@ -531,8 +531,6 @@ typedef struct __attribute__((aligned(64))) {
     float row_weight[LASER_LANES]; /* sum of a as rounded, and its parts: */
     float block_weight[LASER_TILE / LASER_BLOCK * LASER_LANES];
     float *tile, *other, *query, *sum, *dk, *dv, *wild_sum, *wild_shift;
-    ptrdiff_t next,
-        fetched; /* the head that probably comes next, and how many of its rows are on their way */
 } LaserWork;
 
 /* The next `count` floats of memory m; NULL: they are only counted. */
@@ -688,20 +686,6 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t step, ptrdi
         for (ptrdiff_t d = 0; d < lines; d += LASER_W) laser_stream(to + d, laser_load(rows + d));
         for (ptrdiff_t d = lines; d < c->D; d++) to[d] = rows[d];
     }
-}
-
-/* Called beside the products of a tile of keys and a panel of queries: asks for a share of the next head's rows, so
-   that they need not come from memory when they are packed. */
-static void laser_fetch(const LaserCall *c, LaserWork *w) {
-    if (w->next >= c->heads) return;
-    const ptrdiff_t end = laser_least(c->T, w->fetched + 2 * LASER_LANES / (c->tiles + 1) + 1);
-    const ptrdiff_t in = laser_at(c->shape, c->shape->qkv_strides, w->next, 0);
-    const ptrdiff_t out = laser_at(c->shape, c->shape->out_strides, w->next, 0);
-    const float *const from[] = {c->q + in, c->k + in, c->v + in, c->out + out, c->dout + out};
-    for (; w->fetched < end; w->fetched++)
-        for (int i = 0; i < (c->backward ? 5 : 3); i++)
-            for (ptrdiff_t d = 0; d < c->D; d += 16)
-                __builtin_prefetch(from[i] + w->fetched * (i < 3 ? c->in_token : c->out_token) + d, 0, 2);
 }
 
 /* `count` rows, packed along them, times `scale`. */
@@ -940,7 +924,6 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
         exact || !c->bf16 ? laser_weigh(w, keys, query - key, 0) : laser_weigh(w, keys, query - key, 1);
         if (c->backward) continue;
-        laser_fetch(c, w);
         LaserProduct p =
             laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, query - key, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
@@ -1102,7 +1085,6 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys, query - key);
     laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys, query - key);
     laser_mask(w->score, key, keys, query);
-    laser_fetch(c, w);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->wild_from == 0 ? w->weight : NULL;
@@ -1179,11 +1161,9 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
             laser_carve_head(c, &heads[me], head, arrays + me * c->head_size);
-            w->next = head + c->threads, w->fetched = 0;
             for (int s = 0; s < count; s++)
                 for (ptrdiff_t i = 0; i < steps[s].pieces; i++) steps[s].run(c, &heads[me], w, i);
         }
-        w->next = c->heads;
         LASER_OMP(omp for schedule(static))
         for (ptrdiff_t i = 0; i < rest; i++)
             laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
