@@ -530,7 +530,7 @@ typedef struct __attribute__((aligned(64))) {
     float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
     float row_weight[LASER_LANES]; /* sum of a as rounded, and its parts: */
     float block_weight[LASER_TILE / LASER_BLOCK * LASER_LANES];
-    float *tile, *other, *query, *sum, *dk, *dv, *wild_sum, *wild_shift;
+    float *tile, *other, *query, *sum, *dk, *dv, *v, *wild_sum, *wild_shift;
 } LaserWork;
 
 /* The next `count` floats of memory m; NULL: they are only counted. */
@@ -553,7 +553,7 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     h->exact = laser_cut(m, &used, centered * c->rows * c->stride);        /* V' in float32 */
     h->k_along = laser_cut(m, &used, packed);
     h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
-    h->v = laser_cut(m, &used, packed); /* V, or V' less its center; forward across, backward along */
+    h->v = laser_cut(m, &used, !back * packed);       /* V, or V' less its center, across */
     h->q_panels = laser_cut(m, &used, back * packed); /* (panels, units, LANES): along, transposed */
     h->g_panels = laser_cut(m, &used, back * packed); /* the same of dO' / sum of a row */
     h->q_across = laser_cut(m, &used, back * packed);
@@ -576,6 +576,8 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     w->sum = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
+    w->v =
+        laser_cut(m, &used, LASER_TILE * c->units); /* backward: V, or V' less its center, of a tile, along */
     w->wild_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sums of exp(s + v) 2^-shift */
     w->wild_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
@@ -833,33 +835,17 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
     }
 }
 
-/* The same for backward: exp(v - m) - 1, and 0 in wild columns, which take no part in the products; or, where
-   dV' is given, makes it dV by a factor of exp(v - m). */
-static void laser_expm1_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dv) {
-    for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
-        for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
-            const LaserInt tame = laser_load(h->wild + d) > 0;
-            LaserVec expm1, x = laser_load(w->tile + at) - laser_load(h->shift + d);
-            x = laser_exp(x, laser_set(0), &expm1);
-            if (dv)
-                laser_store(dv + at, laser_load(dv + at) * laser_select(tame, x, laser_set(1)));
-            else
-                laser_store(w->tile + at, laser_select(tame, expm1, laser_set(0)));
-        }
-}
-
-/* Step 2: packs a tile of keys and values. */
+/* Step 2: packs a tile of keys, and in forward of values. */
 static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     const ptrdiff_t key = tile * LASER_TILE, packed = key * c->units;
     LaserRows x = laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
     laser_pack_along(c, h->k_along + packed, x, LASER_TILE, 1);
     if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, x, LASER_TILE);
+    if (c->backward) return;
     x = (c->laser ? laser_copy_rows : laser_read_rows)(c, w->tile, c->v + h->in, c->in_token, key,
                                                        LASER_TILE);
-    if (c->laser && c->backward) laser_expm1_tile(c, h, w, NULL);
-    if (c->laser && !c->backward) laser_exp_tile(c, h, w, tile);
-    c->backward ? laser_pack_along(c, h->v + packed, x, LASER_TILE, 1)
-                : laser_pack_across(c, h->v + packed, x, LASER_TILE);
+    if (c->laser) laser_exp_tile(c, h, w, tile);
+    laser_pack_across(c, h->v + packed, x, LASER_TILE);
 }
 
 /* ---- Forward ---- */
@@ -1083,7 +1069,7 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
     const ptrdiff_t k = key * c->units, q = query * c->units;
     laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys, query - key);
-    laser_over_d(c, w->slope, h->v + k, h->g_panels + q, keys, query - key);
+    laser_over_d(c, w->slope, w->v, h->g_panels + q, keys, query - key);
     laser_mask(w->score, key, keys, query);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
@@ -1093,10 +1079,29 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, query - key, accumulate));
 }
 
+/* Packs a tile of values; LASER: exp(v - m) - 1, and 0 in wild columns, which take no part in the products.
+   Leaves what makes dV of dV' in w->tile: exp(v - m), in wild columns 1. */
+static void laser_pack_values(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key) {
+    const LaserRows v = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+    if (!c->laser) laser_pack_along(c, w->v, v, LASER_TILE, 1);
+    for (ptrdiff_t j = 0; c->laser && j < LASER_TILE; j++) {
+        laser_ahead(c, v.at + j * v.step, v.step);
+        for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
+            const LaserInt tame = laser_load(h->wild + d) > 0;
+            LaserVec expm1, x = laser_load(v.at + j * v.step + d) - laser_load(h->shift + d);
+            x = laser_exp(x, laser_set(0), &expm1);
+            laser_store(w->tile + j * c->stride + d, laser_select(tame, x, laser_set(1)));
+            laser_put_along(c->bf16, w->v + j * c->units + d / c->pair,
+                            laser_select(tame, expm1, laser_set(0)));
+        }
+    }
+}
+
 /* dk and dv of a tile of keys, and what they add to dq (rows, stride). */
 static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                 ptrdiff_t key, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, c->T - key);
+    laser_pack_values(c, h, w, key);
     memset(w->dv, 0, (size_t)(LASER_TILE * c->stride) * sizeof(float));
     for (ptrdiff_t first = key; first < c->T; first += LASER_TILE) {
         const ptrdiff_t end = laser_least(first + LASER_TILE, c->panels * LASER_LANES);
@@ -1109,10 +1114,8 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
         p.c = w->dk, p.a = w->ds_along, p.b = h->q_across + first * c->units, p.accumulate = first > key;
         laser_product(p);
     }
-    if (c->laser) {
-        laser_copy_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
-        laser_expm1_tile(c, h, w, w->dv);
-    }
+    for (ptrdiff_t i = 0; c->laser && i < keys * c->stride; i += LASER_W)
+        laser_store(w->dv + i, laser_load(w->dv + i) * laser_load(w->tile + i));
     laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
     laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);
 }
