@@ -303,18 +303,14 @@ LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
     return (LaserVec)((mask & (LaserInt)a) | (~mask & (LaserInt)b));
 }
 
-/* What an instruction set does better than vector extensions say it. stream: a store past the caches; streamed: such
-   stores are in memory. */
+/* What an instruction set does better than vector extensions say it; STREAM: a store past the caches. */
 #ifdef LASER_PS
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return LASER_PS(max, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return LASER_PS(min, a, b); }
-LASER_INLINE void laser_stream(float *x, LaserVec a) { LASER_STREAM(x, a); }
-LASER_INLINE void laser_streamed(void) { _mm_sfence(); }
 #else
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return laser_select(a > b, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a < b, a, b); }
-LASER_INLINE void laser_stream(float *x, LaserVec a) { laser_store(x, a); }
-LASER_INLINE void laser_streamed(void) {}
+#define LASER_STREAM(x, a) laser_store(x, a)
 #endif
 #ifdef __clang__
 #define LASER_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -327,7 +323,7 @@ LASER_INLINE void laser_streamed(void) {}
 /* The operands of products are float32 or bfloat16. LASER_PAIR: how many bfloat16 a float of them holds, 2
    where an instruction multiplies such pairs faster than two of float32: AVX512-BF16, but not Intel's, which
    comes with AMX (clang 14 leaves an underscore out). A pair lies "along" a row, W of its numbers in W / 2
-   floats, or "across" two rows, x and y; what is put across is, as rounded, added to `sum`. */
+   floats, or "across" two rows, x and y; across returns z + x + y, x and y as rounded. */
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__) && !defined(__AMXBF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
@@ -338,17 +334,17 @@ LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
     bf16 ? _mm256_storeu_si256((void *)to, laser_bf16(x)) : laser_store(to, x);
 }
 LASER_INLINE LaserVec laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec x, LaserVec y,
-                                       LaserVec sum) {
+                                       LaserVec z) {
     if (!bf16) {
         laser_store(to, x), laser_store(to + row, y);
-        return sum + (x + y);
+        return z + (x + y);
     }
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
     const LaserVec pairs = (LaserVec)_mm512_permutexvar_epi16(order, both);
     laser_store(to, pairs);
-    return laser_dot(sum, pairs, (LaserVec)((LaserInt){0} + 0x3F803F80)); /* times pairs of 1 */
+    return laser_dot(z, pairs, (LaserVec)((LaserInt){0} + 0x3F803F80)); /* times pairs of 1 */
 }
 #else
 enum { LASER_PAIR = 1 };
@@ -361,10 +357,10 @@ LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
     laser_store(to, bf16 ? laser_bf16(x) : x);
 }
 LASER_INLINE LaserVec laser_put_across(int bf16, float *to, ptrdiff_t row, LaserVec x, LaserVec y,
-                                       LaserVec sum) {
+                                       LaserVec z) {
     if (bf16) x = laser_bf16(x), y = laser_bf16(y);
     laser_store(to, x), laser_store(to + row, y);
-    return sum + (x + y);
+    return z + (x + y);
 }
 #endif
 
@@ -396,8 +392,7 @@ LASER_INLINE LaserVec laser_exp2m1_poly(LaserVec r) {
 /* 2^x for x <= 127; 0 far below 2^-126. */
 LASER_INLINE LaserVec laser_exp2(LaserVec x) {
 #ifdef __AVX512F__
-    const LaserVec k =
-        (LaserVec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const LaserVec k = (LaserVec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
     return (LaserVec)_mm512_scalef_ps((__m512)(laser_exp2m1_poly(x - k) + 1), (__m512)k);
 #else
     x = laser_max(x, laser_set(-127));
@@ -548,9 +543,8 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     h->shift = laser_cut(m, &used, c->stride); /* n_d; backward: m_d */
     h->wild = laser_cut(m, &used, c->stride);  /* a column's first wild key; backward: all are, 0, or none */
     h->floor = laser_cut(m, &used, back * c->stride); /* the paper's shift: the least o */
-    h->center =
-        laser_cut(m, &used, centered * c->rows / LASER_BLOCK * c->stride); /* V' of a block lies around it */
-    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);        /* V' in float32 */
+    h->center = laser_cut(m, &used, centered * c->rows / LASER_BLOCK * c->stride); /* of V' in a block */
+    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);                /* V' in float32 */
     h->k_along = laser_cut(m, &used, packed);
     h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
     h->v = laser_cut(m, &used, !back * packed);       /* V, or V' less its center, across */
@@ -576,8 +570,7 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     w->sum = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->v =
-        laser_cut(m, &used, LASER_TILE * c->units); /* backward: V, or V' less its center, of a tile, along */
+    w->v = laser_cut(m, &used, LASER_TILE * c->units);     /* backward: V, or V' less its center, along */
     w->wild_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sums of exp(s + v) 2^-shift */
     w->wild_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
@@ -685,7 +678,7 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t step, ptrdi
     for (ptrdiff_t t = first; t < laser_least(first + count, c->T); t++, rows += c->stride) {
         float *to = x + t * step;
         const ptrdiff_t lines = (uintptr_t)to % 64 ? 0 : c->D / 16 * 16;
-        for (ptrdiff_t d = 0; d < lines; d += LASER_W) laser_stream(to + d, laser_load(rows + d));
+        for (ptrdiff_t d = 0; d < lines; d += LASER_W) LASER_STREAM(to + d, laser_load(rows + d));
         for (ptrdiff_t d = lines; d < c->D; d++) to[d] = rows[d];
     }
 }
@@ -870,14 +863,14 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t all, ptrdiff_t diagonal, i
         }
         const LaserVec old = laser_load(w->row_shift + x);
         const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd))), scale = laser_pow2(old - K);
-        LaserVec row_sum = laser_load(w->row_sum + x) * scale,
-                 row_weight = laser_load(w->row_weight + x) * scale;
+        LaserVec row_sum = laser_load(w->row_sum + x) * scale;
+        LaserVec row_weight = laser_load(w->row_weight + x) * scale;
         for (ptrdiff_t j = 0, n = x; j < keys; n += LASER_LANES) {
             LaserVec sum = laser_set(0), weight = sum;
             for (const ptrdiff_t end = laser_least(j + LASER_BLOCK, keys); j < end; j += 2) {
                 const float *s = w->score + j * LASER_LANES + x;
-                const LaserVec a = laser_exp2(laser_load(s) - K),
-                               b = laser_exp2(laser_load(s + LASER_LANES) - K);
+                const LaserVec a = laser_exp2(laser_load(s) - K);
+                const LaserVec b = laser_exp2(laser_load(s + LASER_LANES) - K);
                 float *to = w->weight + j / pair * LASER_LANES + x;
                 sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
             }
@@ -898,26 +891,24 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         w->row_shift[i] = LASER_MASKED, w->row_sum[i] = w->row_weight[i] = 0;
     for (ptrdiff_t i = 0; h->wild_from < (float)end && i < c->D * LASER_LANES; i++)
         w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
+    const int centered = c->laser && c->bf16 && !c->backward;
     for (ptrdiff_t key = 0, keys; key < end; key += keys) {
         /* What hangs on all values of a block, as its center does, must not reach a row that does not see
            all of it: so bf16 LASER sums what is left behind whole blocks as it is, in float32. */
-        const int centered = c->laser && c->bf16 && !c->backward,
-                  exact = centered && query - key < LASER_BLOCK;
-        keys = laser_least(LASER_TILE,
-                           centered && !exact ? (query - key) / LASER_BLOCK * LASER_BLOCK : end - key);
-        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys, query - key);
+        const ptrdiff_t behind = query - key, whole = behind / LASER_BLOCK * LASER_BLOCK;
+        const int exact = centered && whole == 0;
+        keys = laser_least(LASER_TILE, centered && !exact ? whole : end - key);
+        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys, behind);
         laser_mask(w->score, key, keys, query);
         if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
-        exact || !c->bf16 ? laser_weigh(w, keys, query - key, 0) : laser_weigh(w, keys, query - key, 1);
+        exact || !c->bf16 ? laser_weigh(w, keys, behind, 0) : laser_weigh(w, keys, behind, 1);
         if (c->backward) continue;
-        LaserProduct p =
-            laser_over_tokens(c, w->sum, w->weight, h->v + key * c->units, keys, query - key, key > 0);
+        const float *v = h->v + key * c->units;
+        LaserProduct p = laser_over_tokens(c, w->sum, w->weight, v, keys, behind, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
-        if (exact)
-            p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
-        else if (centered)
-            p.center = h->center + key / LASER_BLOCK * c->stride, p.weights = w->block_weight,
-            p.centers = (int)(keys / LASER_BLOCK);
+        p.center = h->center + key / LASER_BLOCK * c->stride, p.weights = w->block_weight;
+        p.centers = centered && !exact ? (int)(keys / LASER_BLOCK) : 0;
+        if (exact) p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
         laser_product(p);
     }
 }
@@ -1175,7 +1166,9 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last are the longest */
                 steps[s].run(c, &heads[i % rest], w, i / rest);
         }
-        laser_streamed();
+#ifdef __AVX__
+        _mm_sfence(); /* what was streamed is in memory */
+#endif
     }
     for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(heads[i].wild_g);
     LASER_FREE(memory);
