@@ -915,13 +915,15 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
 
 /* o of a panel from its sums, in place: divided by the weights; LASER: the logarithm. */
 static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
-    for (ptrdiff_t i = 0; i < LASER_LANES; i++)
+    for (ptrdiff_t i = 0; i < LASER_LANES; i++) {
+        const float inverse = 1 / w->row_weight[i];
         for (ptrdiff_t d = 0; d < c->D; d += LASER_W) {
             float *o = w->sum + i * c->stride + d;
-            LaserVec value = laser_load(o) * (1 / w->row_weight[i]);
+            LaserVec value = laser_load(o) * inverse;
             if (c->laser && !c->causal) value = laser_max(value, laser_set(0x1p-100f));
             laser_store(o, c->laser ? laser_log(value, laser_load(h->shift + d)) : value);
         }
+    }
     for (ptrdiff_t d = 0; h->wild_from < (float)(query + LASER_LANES) && d < c->D; d++)
         for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
             const LaserVec sum = laser_load(w->wild_sum + d * LASER_LANES + x) / laser_load(w->row_sum + x);
