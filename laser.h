@@ -23,7 +23,7 @@
    lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none. Gradients
    are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on; the same bits for
    any number of threads. Work memory for each head in flight, one to a thread: about 2 T*D floats forward,
-   7 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD
+   6 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD
    and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
 
    EXAMPLE (a test compiles and runs these lines)
@@ -643,32 +643,24 @@ typedef struct {
     ptrdiff_t step;
 } LaserRows;
 
-/* Asks for the row that is read AHEAD rows later. Rows may lie pages apart, where no hardware prefetch follows;
-   into the second-level cache, since in the first such rows drive each other out. */
-LASER_INLINE void laser_ahead(const LaserCall *c, const float *row, ptrdiff_t step) {
-    const char *x = (const char *)((uintptr_t)row + (uintptr_t)(LASER_AHEAD * step) * sizeof *row);
+/* Asks for the row that lies `ahead` floats behind this one. Rows may lie pages apart, where no hardware prefetch
+   follows; into the second-level cache, since in the first such rows drive each other out. */
+LASER_INLINE void laser_fetch(const LaserCall *c, const float *row, ptrdiff_t ahead) {
+    const char *x = (const char *)((uintptr_t)row + (uintptr_t)ahead * sizeof *row);
     for (ptrdiff_t d = 0; d < c->D; d += 16) __builtin_prefetch(x + d * (ptrdiff_t)sizeof *row, 0, 2);
 }
 
-/* Rows first .. first + count - 1 of the caller's into `copy` (count, stride), zeros where there are none. */
-static LaserRows laser_copy_rows(const LaserCall *c, float *copy, const float *x, ptrdiff_t step,
-                                 ptrdiff_t first, ptrdiff_t count) {
-    float *to = copy;
-    for (ptrdiff_t t = first; t < first + count; t++, to += c->stride) {
-        const ptrdiff_t inside = t < c->T ? c->D : 0, whole = inside / LASER_W * LASER_W;
-        const float *row = x + (inside ? t * step : 0);
-        laser_ahead(c, row, step);
-        for (ptrdiff_t d = 0; d < whole; d += LASER_W) laser_store(to + d, laser_load(row + d));
-        for (ptrdiff_t d = whole; d < c->stride; d++) to[d] = d < inside ? row[d] : 0;
-    }
-    return (LaserRows){copy, c->stride};
-}
-
-/* The same rows where they are, if they are as they should be. */
+/* Rows first .. first + count - 1 of the caller's, where they are; or copied, with zeros for what is not there. */
 static LaserRows laser_read_rows(const LaserCall *c, float *copy, const float *x, ptrdiff_t step,
                                  ptrdiff_t first, ptrdiff_t count) {
     if (c->stride == c->D && first + count <= c->T) return (LaserRows){x + first * step, step};
-    return laser_copy_rows(c, copy, x, step, first, count);
+    for (ptrdiff_t t = first; t < first + count; t++) {
+        const ptrdiff_t inside = t < c->T ? c->D : 0;
+        float *to = copy + (t - first) * c->stride;
+        if (inside) memcpy(to, x + t * step, (size_t)inside * sizeof *x);
+        memset(to + inside, 0, (size_t)(c->stride - inside) * sizeof *x);
+    }
+    return (LaserRows){copy, c->stride};
 }
 
 /* The way back: those of the rows that the caller has. Whole lines go past the caches, which would fetch first
@@ -686,7 +678,7 @@ static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t step, ptrdi
 /* `count` rows, packed along them, times `scale`. */
 static void laser_pack_along(const LaserCall *c, float *to, LaserRows x, ptrdiff_t count, float scale) {
     for (; count > 0; count--, x.at += x.step, to += c->units) {
-        laser_ahead(c, x.at, x.step);
+        laser_fetch(c, x.at, LASER_AHEAD * x.step);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W)
             laser_put_along(c->bf16, to + d / c->pair, laser_load(x.at + d) * scale);
     }
@@ -695,7 +687,7 @@ static void laser_pack_along(const LaserCall *c, float *to, LaserRows x, ptrdiff
 /* The same across them, an even number. */
 static void laser_pack_across(const LaserCall *c, float *to, LaserRows x, ptrdiff_t count) {
     for (; count > 0; count -= 2, x.at += 2 * x.step, to += c->pair == 2 ? c->stride : 2 * c->stride) {
-        laser_ahead(c, x.at, x.step), laser_ahead(c, x.at + x.step, x.step);
+        laser_fetch(c, x.at, LASER_AHEAD * x.step), laser_fetch(c, x.at + x.step, LASER_AHEAD * x.step);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
             const LaserVec a = laser_load(x.at + d), b = laser_load(x.at + x.step + d);
             laser_put_across(c->bf16, to + d, c->stride, a, b, a);
@@ -771,16 +763,16 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     for (ptrdiff_t d = 0; d < c->stride; d++) low[d] = 3e38f, high[d] = -3e38f;
     for (ptrdiff_t t = first; t < end; t++) {
         const LaserRows x = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, t, 1);
-        laser_ahead(c, x.at, c->in_token);
+        laser_fetch(c, x.at, LASER_AHEAD * c->in_token);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
-            const LaserVec v = laser_load(x.at + d);
-            laser_store(low + d, laser_min(laser_load(low + d), v));
-            laser_store(high + d, laser_max(laser_load(high + d), v));
+            const LaserVec y = laser_load(x.at + d);
+            laser_store(low + d, laser_min(laser_load(low + d), y));
+            laser_store(high + d, laser_max(laser_load(high + d), y));
         }
     }
-    laser_copy_rows(c, h->shift, c->v + h->in, c->in_token, first, 1);
+    const float *v = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, first, 1).at;
     for (ptrdiff_t d = 0; d < c->stride; d++) {
-        const double n = fmax(-2e6, fmin(2e6, c->causal ? h->shift[d] : high[d])) * 1.4426950408889634;
+        const double n = fmax(-2e6, fmin(2e6, c->causal ? v[d] : high[d])) * 1.4426950408889634;
         h->shift[d] = (float)(c->causal ? rint(n) : ceil(n)), h->wild[d] = LASER_NEVER;
         if (!c->backward) continue;
         h->floor[d] = c->causal ? -3e38f : laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
@@ -795,8 +787,9 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     h->wild_shift = h->wild_g + c->D * c->rows;
 }
 
-/* V in w->tile becomes V' = exp(v) 2^-n; bf16: less its center. Notes the first wild key of a column. */
-static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
+/* V' = exp(v) 2^-n into w->tile; bf16: less its center. Notes the first wild key of a column. */
+static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, LaserRows v, ptrdiff_t tile) {
+    for (ptrdiff_t j = 0; j < LASER_TILE; j++) laser_fetch(c, v.at + j * v.step, 0);
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         const LaserVec n = laser_load(h->shift + d);
         LaserVec wild = laser_set(LASER_NEVER);
@@ -805,8 +798,8 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
             float *block = w->tile + from * c->stride + d;
             LaserVec low = laser_set(3e38f), high = laser_set(0);
             for (ptrdiff_t j = LASER_BLOCK - 1; j >= 0; j--) {
-                const LaserVec v = laser_load(block + j * c->stride), y = v * LASER_LOG2E - n;
-                const LaserVec e = laser_exp(v, n, NULL);
+                const LaserVec x = laser_load(v.at + (from + j) * v.step + d), y = x * LASER_LOG2E - n;
+                const LaserVec e = laser_exp(x, n, NULL);
                 const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
                 if (c->causal) wild = laser_select(far, laser_set((float)(key + j)), wild);
                 low = laser_min(low, e), high = laser_max(high, e);
@@ -826,6 +819,7 @@ static void laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdi
                     h->wild_from = fminf(h->wild_from, wild[i]);
                 }
     }
+    return (LaserRows){w->tile, c->stride};
 }
 
 /* Step 2: packs a tile of keys, and in forward of values. */
@@ -835,9 +829,8 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
     laser_pack_along(c, h->k_along + packed, x, LASER_TILE, 1);
     if (c->backward && c->pair == 2) laser_pack_across(c, h->k_across + packed, x, LASER_TILE);
     if (c->backward) return;
-    x = (c->laser ? laser_copy_rows : laser_read_rows)(c, w->tile, c->v + h->in, c->in_token, key,
-                                                       LASER_TILE);
-    if (c->laser) laser_exp_tile(c, h, w, tile);
+    x = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
+    if (c->laser) x = laser_exp_tile(c, h, w, x, tile);
     laser_pack_across(c, h->v + packed, x, LASER_TILE);
 }
 
@@ -999,7 +992,7 @@ static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, p
     const LaserRows dout = laser_read_rows(c, w->other, c->dout + h->out, c->out_token, query, LASER_LANES);
     for (int i = 0; i < LASER_LANES; i++) {
         const float *g = dout.at + i * dout.step, *o = out.at + i * out.step;
-        laser_ahead(c, g, dout.step), laser_ahead(c, o, out.step);
+        laser_fetch(c, g, LASER_AHEAD * dout.step), laser_fetch(c, o, LASER_AHEAD * out.step);
         for (ptrdiff_t d = 0; h->wild_from == 0 && d < c->D; d++) {
             h->wild_g[d * c->rows + query + i] = g[d] / w->wild_sum[d * LASER_LANES + i];
             h->wild_shift[d * c->rows + query + i] = w->wild_shift[d * LASER_LANES + i];
@@ -1078,7 +1071,7 @@ static void laser_pack_values(const LaserCall *c, const LaserHead *h, LaserWork 
     const LaserRows v = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
     if (!c->laser) laser_pack_along(c, w->v, v, LASER_TILE, 1);
     for (ptrdiff_t j = 0; c->laser && j < LASER_TILE; j++) {
-        laser_ahead(c, v.at + j * v.step, v.step);
+        laser_fetch(c, v.at + j * v.step, LASER_AHEAD * v.step);
         for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
             const LaserInt tame = laser_load(h->wild + d) > 0;
             LaserVec expm1, x = laser_load(v.at + j * v.step + d) - laser_load(h->shift + d);
