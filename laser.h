@@ -570,7 +570,8 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     w->sum = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->v = laser_cut(m, &used, LASER_TILE * c->units);     /* backward: V, or V' less its center, along */
+    w->v = laser_cut(m, &used,
+                     c->backward * LASER_TILE * c->units); /* backward: V, or V' less its center, along */
     w->wild_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sums of exp(s + v) 2^-shift */
     w->wild_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
