@@ -73,7 +73,7 @@
        sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
        sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
    and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16)
-   from each block of keys, so the last block, which a row sees in part, is summed in float32 without.
+   from each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
 
    PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
    gradients, to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of
@@ -284,7 +284,6 @@ enum {
     LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
     LASER_TILE = 128, /* the keys, and in backward also the queries, that are worked on at a time */
-    LASER_BLOCK = 64, /* the keys that have a center in common (forward, LASER, bf16) */
     LASER_AHEAD = 8   /* rows of the caller's that are fetched ahead */
 };
 
@@ -440,10 +439,10 @@ static ptrdiff_t laser_most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
    p * a_depth], B's row p begins at b + p * ldb. With pair == 2 a float of A, B is two bfloat16 of one sum. */
 typedef struct {
     float *c;
-    const float *a, *b, *rescale, *weights, *center; /* weights (centers, LANES), center (centers, ldc) */
+    const float *a, *b, *rescale, *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
     ptrdiff_t first, last; /* A(r, p) is 0, and need not be there, for p < r + first and for p > r + last */
-    int pair, accumulate, centers;
+    int pair, accumulate;
 } LaserProduct;
 
 /* ROWS rows and `vecs` vectors of C, in registers. */
@@ -458,10 +457,9 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
         sum[i] = p->accumulate ? laser_load(c + i / vecs * p->ldc + i % vecs * LASER_W) : laser_set(0);
         if (p->rescale) sum[i] *= p->rescale[row + i / vecs];
     }
-    for (int n = 0; n < p->centers; n++)
+    if (p->center)
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) sum[i] +=
-            p->weights[n * LASER_LANES + row + i / vecs] *
-            laser_load(p->center + n * p->ldc + column + i % vecs * LASER_W);
+            p->weights[row + i / vecs] * laser_load(p->center + column + i % vecs * LASER_W);
     _Pragma("GCC unroll 2") for (ptrdiff_t n = end - first; n > 0; n--, a += a_depth, b += p->ldb) {
         LASER_UNROLL for (int v = 0; v < vecs; v++) x[v] = laser_load(b + v * LASER_W);
         LASER_UNROLL for (int i = 0; i < LASER_ROWS * vecs; i++) {
@@ -523,8 +521,7 @@ typedef struct __attribute__((aligned(64))) {
     float weight[LASER_TILE * LASER_LANES], ds_across[LASER_TILE * LASER_LANES]; /* a and dS, over keys */
     float a_along[LASER_TILE * LASER_TILE], ds_along[LASER_TILE * LASER_TILE];   /* the same over queries */
     float row_shift[LASER_LANES], rescale[LASER_LANES], row_sum[LASER_LANES];    /* K_i; sum of a */
-    float row_weight[LASER_LANES]; /* sum of a as rounded, and its parts: */
-    float block_weight[LASER_TILE / LASER_BLOCK * LASER_LANES];
+    float row_weight[LASER_LANES], tile_weight[LASER_LANES]; /* sum of a as rounded; one tile's part of it */
     float *tile, *other, *query, *sum, *dk, *dv, *v, *wild_sum, *wild_shift;
 } LaserWork;
 
@@ -542,9 +539,9 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     ptrdiff_t used = 0;
     h->shift = laser_cut(m, &used, c->stride); /* n_d; backward: m_d */
     h->wild = laser_cut(m, &used, c->stride);  /* a column's first wild key; backward: all are, 0, or none */
-    h->floor = laser_cut(m, &used, back * c->stride); /* the paper's shift: the least o */
-    h->center = laser_cut(m, &used, centered * c->rows / LASER_BLOCK * c->stride); /* of V' in a block */
-    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);                /* V' in float32 */
+    h->floor = laser_cut(m, &used, back * c->stride);                 /* the paper's shift: the least o */
+    h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* what V' of a tile lies around */
+    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
     h->k_along = laser_cut(m, &used, packed);
     h->k_across = c->pair == 1 ? h->k_along : laser_cut(m, &used, back * packed);
     h->v = laser_cut(m, &used, !back * packed);       /* V, or V' less its center, across */
@@ -607,24 +604,12 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward) {
     return laser_call(shape, backward).bytes;
 }
 
-/* Of a tile of keys and a panel of queries that begins `diagonal` keys later: how many of the keys queries x to
-   x + W - 1 see, in the steps that products and weights are computed in. */
-LASER_INLINE ptrdiff_t laser_seen(ptrdiff_t keys, ptrdiff_t diagonal, ptrdiff_t x) {
-    return laser_least(keys, diagonal + laser_up(x + LASER_W, LASER_ROWS));
-}
-
-/* C (keys, LANES) = A B over d: A (keys, units) along, B a panel (units, LANES). What none of W queries sees is left
-   out. */
-static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t keys,
-                         ptrdiff_t diagonal) {
-    LaserProduct p = {.c = C, .a = A, .b = B, .columns = LASER_LANES, .pair = c->pair};
+/* C (n, LANES) = A B over d: A (n, units) along, B a panel (units, LANES). */
+static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
+    LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .pair = c->pair};
     p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = (c->D + c->pair - 1) / c->pair;
-    p.first = -LASER_TILE, p.last = c->D;
-    for (ptrdiff_t x = 0, done = 0; x < LASER_LANES; x += LASER_W, p.b += LASER_W, p.c += LASER_W) {
-        p.columns = LASER_LANES - x, p.rows = laser_seen(keys, diagonal, x) - done;
-        if (p.rows > 0) laser_product(p);
-        done += p.rows, p.a += p.rows * c->units, p.c += p.rows * LASER_LANES;
-    }
+    p.first = -n, p.last = c->D;
+    laser_product(p);
 }
 
 /* C (LANES, D) = [C +] A^T B over tokens: A (tokens, LANES) and B (tokens, stride) across. */
@@ -793,32 +778,27 @@ static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, 
     for (ptrdiff_t j = 0; j < LASER_TILE; j++) laser_fetch(c, v.at + j * v.step, 0);
     for (ptrdiff_t d = 0; d < c->stride; d += LASER_W) {
         const LaserVec n = laser_load(h->shift + d);
-        LaserVec wild = laser_set(LASER_NEVER);
-        for (ptrdiff_t from = LASER_TILE - LASER_BLOCK; from >= 0; from -= LASER_BLOCK) {
-            const ptrdiff_t key = tile * LASER_TILE + from;
-            float *block = w->tile + from * c->stride + d;
-            LaserVec low = laser_set(3e38f), high = laser_set(0);
-            for (ptrdiff_t j = LASER_BLOCK - 1; j >= 0; j--) {
-                const LaserVec x = laser_load(v.at + (from + j) * v.step + d), y = x * LASER_LOG2E - n;
-                const LaserVec e = laser_exp(x, n, NULL);
-                const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
-                if (c->causal) wild = laser_select(far, laser_set((float)(key + j)), wild);
-                low = laser_min(low, e), high = laser_max(high, e);
-                laser_store(block + j * c->stride, e);
-            }
-            if (!c->bf16) continue;
-            const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
-            laser_store(h->center + key / LASER_BLOCK * c->stride + d, center);
-            for (ptrdiff_t at = 0; at < LASER_BLOCK * c->stride; at += c->stride) {
-                laser_store(h->exact + key * c->stride + d + at, laser_load(block + at));
-                laser_store(block + at, laser_load(block + at) - center);
-            }
+        LaserVec low = laser_set(3e38f), high = laser_set(0), wild = laser_set(LASER_NEVER);
+        for (ptrdiff_t j = LASER_TILE - 1; j >= 0; j--) {
+            const LaserVec x = laser_load(v.at + j * v.step + d), y = x * LASER_LOG2E - n;
+            const LaserVec e = laser_exp(x, n, NULL);
+            const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
+            if (c->causal) wild = laser_select(far, laser_set((float)(tile * LASER_TILE + j)), wild);
+            low = laser_min(low, e), high = laser_max(high, e);
+            laser_store(w->tile + j * c->stride + d, e);
         }
         for (int i = 0; i < LASER_W; i++)
             if (wild[i] < LASER_NEVER) LASER_OMP(omp critical(laser)) {
                     h->wild[d + i] = fminf(h->wild[d + i], wild[i]);
                     h->wild_from = fminf(h->wild_from, wild[i]);
                 }
+        if (!c->bf16) continue;
+        const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
+        laser_store(h->center + tile * c->stride + d, center);
+        for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
+            laser_store(h->exact + tile * LASER_TILE * c->stride + at, laser_load(w->tile + at));
+            laser_store(w->tile + at, laser_load(w->tile + at) - center);
+        }
     }
     return (LaserRows){w->tile, c->stride};
 }
@@ -846,10 +826,9 @@ static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t qu
 
 /* One step of the online softmax: moves the row shifts to a tile of scores, the sums with them; makes weights
    of the scores, an operand of the product with V, and adds them to the sums. */
-LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t all, ptrdiff_t diagonal, int bf16) {
+LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t keys, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        const ptrdiff_t keys = laser_seen(all, diagonal, x);
         LaserVec top = laser_load(w->score + x), odd = top; /* two chains of maxima are faster than one */
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
@@ -857,22 +836,17 @@ LASER_INLINE void laser_weigh(LaserWork *w, ptrdiff_t all, ptrdiff_t diagonal, i
         }
         const LaserVec old = laser_load(w->row_shift + x);
         const LaserVec K = laser_max(old, laser_whole(laser_max(top, odd))), scale = laser_pow2(old - K);
-        LaserVec row_sum = laser_load(w->row_sum + x) * scale;
-        LaserVec row_weight = laser_load(w->row_weight + x) * scale;
-        for (ptrdiff_t j = 0, n = x; j < keys; n += LASER_LANES) {
-            LaserVec sum = laser_set(0), weight = sum;
-            for (const ptrdiff_t end = laser_least(j + LASER_BLOCK, keys); j < end; j += 2) {
-                const float *s = w->score + j * LASER_LANES + x;
-                const LaserVec a = laser_exp2(laser_load(s) - K);
-                const LaserVec b = laser_exp2(laser_load(s + LASER_LANES) - K);
-                float *to = w->weight + j / pair * LASER_LANES + x;
-                sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
-            }
-            laser_store(w->block_weight + n, weight);
-            row_sum += sum, row_weight += weight;
+        LaserVec sum = laser_set(0), weight = sum;
+        for (ptrdiff_t j = 0; j < keys; j += 2) {
+            const float *s = w->score + j * LASER_LANES + x;
+            const LaserVec a = laser_exp2(laser_load(s) - K), b = laser_exp2(laser_load(s + LASER_LANES) - K);
+            float *to = w->weight + j / pair * LASER_LANES + x;
+            sum += a + b, weight = laser_put_across(bf16, to, LASER_LANES, a, b, weight);
         }
         laser_store(w->row_shift + x, K), laser_store(w->rescale + x, scale);
-        laser_store(w->row_sum + x, row_sum), laser_store(w->row_weight + x, row_weight);
+        laser_store(w->tile_weight + x, weight);
+        laser_store(w->row_sum + x, laser_load(w->row_sum + x) * scale + sum);
+        laser_store(w->row_weight + x, laser_load(w->row_weight + x) * scale + weight);
     }
 }
 
@@ -886,23 +860,23 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
     for (ptrdiff_t i = 0; h->wild_from < (float)end && i < c->D * LASER_LANES; i++)
         w->wild_sum[i] = 0, w->wild_shift[i] = LASER_MASKED;
     const int centered = c->laser && c->bf16 && !c->backward;
-    for (ptrdiff_t key = 0, keys; key < end; key += keys) {
-        /* What hangs on all values of a block, as its center does, must not reach a row that does not see
-           all of it: so bf16 LASER sums what is left behind whole blocks as it is, in float32. */
-        const ptrdiff_t behind = query - key, whole = behind / LASER_BLOCK * LASER_BLOCK;
-        const int exact = centered && whole == 0;
-        keys = laser_least(LASER_TILE, centered && !exact ? whole : end - key);
-        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys, behind);
+    for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
+        /* What hangs on all values of a tile, as its center does, must not reach a row that does not see
+           all of it: so bf16 LASER sums the last tile as it is, in float32. */
+        const ptrdiff_t keys = laser_least(LASER_TILE, end - key), behind = query - key;
+        const int exact = centered && key + LASER_TILE >= end;
+        laser_over_d(c, w->score, h->k_along + key * c->units, q, keys);
         laser_mask(w->score, key, keys, query);
         if (h->wild_from < (float)end) laser_wild_sum(c, h, w, key, keys, end);
-        exact || !c->bf16 ? laser_weigh(w, keys, behind, 0) : laser_weigh(w, keys, behind, 1);
+        exact || !c->bf16 ? laser_weigh(w, keys, 0) : laser_weigh(w, keys, 1);
         if (c->backward) continue;
         const float *v = h->v + key * c->units;
         LaserProduct p = laser_over_tokens(c, w->sum, w->weight, v, keys, behind, key > 0);
         p.rescale = key > 0 ? w->rescale : NULL;
-        p.center = h->center + key / LASER_BLOCK * c->stride, p.weights = w->block_weight;
-        p.centers = centered && !exact ? (int)(keys / LASER_BLOCK) : 0;
-        if (exact) p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
+        if (exact)
+            p.b = h->exact + key * c->stride, p.depth = keys, p.pair = 1;
+        else if (centered)
+            p.center = h->center + key / LASER_TILE * c->stride, p.weights = w->tile_weight;
         laser_product(p);
     }
 }
@@ -1027,12 +1001,11 @@ static void laser_wild_gradient(const LaserCall *c, const LaserHead *h, LaserWor
 }
 
 /* Scores and dP of a panel into a and dS = a (dP - term) [+ more], packed for the products that follow. */
-LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t all,
-                               ptrdiff_t diagonal, const float *more, int bf16) {
+LASER_INLINE void laser_slopes(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
+                               const float *more, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1, lda = LASER_TILE / pair;
     for (ptrdiff_t x = 0; x < LASER_LANES; x += LASER_W) {
         const LaserVec K = laser_load(h->row_shift + query + x), term = laser_load(h->row_term + query + x);
-        const ptrdiff_t keys = laser_seen(all, diagonal, x);
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             LaserVec ds[2];
             LASER_UNROLL for (int n = 0; n < 2; n++) {
@@ -1055,14 +1028,13 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
                                  ptrdiff_t key, ptrdiff_t query, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
     const ptrdiff_t k = key * c->units, q = query * c->units;
-    laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys, query - key);
-    laser_over_d(c, w->slope, w->v, h->g_panels + q, keys, query - key);
+    laser_over_d(c, w->score, h->k_along + k, h->q_panels + q, keys);
+    laser_over_d(c, w->slope, w->v, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
     if (h->wild_from == 0) laser_wild_gradient(c, h, w, key, keys, query);
     if (query == 0 && key == 0) w->slope[0] = h->row_term[0], w->weight[0] = 0; /* row 0: one key, dS = 0 */
     const float *more = h->wild_from == 0 ? w->weight : NULL;
-    c->bf16 ? laser_slopes(h, w, query, keys, query - key, more, 1)
-            : laser_slopes(h, w, query, keys, query - key, more, 0);
+    c->bf16 ? laser_slopes(h, w, query, keys, more, 1) : laser_slopes(h, w, query, keys, more, 0);
     laser_product(laser_over_tokens(c, dq, w->ds_across, h->k_across + k, keys, query - key, accumulate));
 }
 
