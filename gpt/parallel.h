@@ -38,12 +38,10 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
-#include <unistd.h>
 #include "check.h"
 #include "machine.h"
 #include "tensors.h"
@@ -106,8 +104,9 @@ static inline FloatRange *parallel_owned(const ParallelBuckets *b, int owner, in
 static struct {
     int rank, ranks, threads; /* threads: the support for them that MPI provides */
     char host[MPI_MAX_PROCESSOR_NAME];
-    int host_number; /* 0: that of rank 0; others in the order of their first ranks */
-    unsigned long long id;
+    int host_number;    /* 0: that of rank 0; others in the order of their first ranks */
+    atomic_int *spoken; /* shared by the ranks of a host: whether one of them has named an error */
+    MPI_Win window;     /* where it lies */
 } parallel_job = {.ranks = 1};
 
 static inline int parallel_rank(void) { return parallel_job.rank; }
@@ -125,19 +124,6 @@ static inline void parallel_collect(void *all, const void *own, size_t n) {
         memcpy(all, own, n);
 }
 
-/* True for the first process of this job on this host that asks: it gets a name that the kernel gives only once. */
-static bool parallel_first_on_host(void) {
-#ifdef __linux__
-    struct sockaddr_un name = {.sun_family =
-                                   AF_UNIX}; /* an abstract name, which begins with 0 and leaves no file */
-    snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "gpt-error-%016llx", parallel_job.id);
-    int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    return s < 0 || bind(s, (struct sockaddr *)&name, sizeof name) == 0 || errno != EADDRINUSE;
-#else
-    return true;
-#endif
-}
-
 /* Not shortened by signals: launchers send one to those they are about to end. */
 static void parallel_sleep(double seconds) {
     struct timespec left = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
@@ -147,7 +133,7 @@ static void parallel_sleep(double seconds) {
 /* What goes wrong mostly goes wrong on all ranks at once, and one message says it. Of a host's ranks the first speaks;
    other hosts let that of rank 0 speak before them, and those between. Whoever speaks ends the job. */
 static void parallel_let_others_speak(void) {
-    if (!parallel_first_on_host()) {
+    if (atomic_exchange(parallel_job.spoken, 1)) {
         parallel_sleep(10);
         parallel_end_job(1);
     }
@@ -155,7 +141,7 @@ static void parallel_let_others_speak(void) {
         parallel_sleep(0.5 + 0.5 * (parallel_job.host_number < 7 ? parallel_job.host_number : 7));
 }
 
-/* Which hosts there are, and a number that no other job has. */
+/* Which hosts there are, and a word of memory for the ranks of each, which outlives any of them. */
 static void parallel_meet(void) {
     const size_t ranks = (size_t)parallel_job.ranks;
     char(*hosts)[MPI_MAX_PROCESSOR_NAME] = check_malloc(ranks * sizeof *hosts);
@@ -166,11 +152,17 @@ static void parallel_meet(void) {
         parallel_job.host_number += before == 0;
     }
     free(hosts);
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    parallel_job.id = (unsigned long long)getpid() << 40 ^ (unsigned long long)now.tv_sec << 20 ^
-                      (unsigned long long)now.tv_nsec;
-    MPI_Bcast(&parallel_job.id, sizeof parallel_job.id, MPI_BYTE, 0, MPI_COMM_WORLD);
+    MPI_Comm on_host;
+    MPI_Aint size;
+    int rank, unit;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &on_host);
+    MPI_Comm_rank(on_host, &rank);
+    MPI_Win_allocate_shared(rank == 0 ? sizeof *parallel_job.spoken : 0, 1, MPI_INFO_NULL, on_host,
+                            &parallel_job.spoken, &parallel_job.window);
+    MPI_Win_shared_query(parallel_job.window, 0, &size, &unit, &parallel_job.spoken);
+    if (rank == 0) atomic_store(parallel_job.spoken, 0);
+    MPI_Barrier(on_host);
+    MPI_Comm_free(&on_host);
 }
 
 static inline void parallel_start(int *argc, char ***argv) {
@@ -197,6 +189,7 @@ static inline void parallel_start(int *argc, char ***argv) {
 static inline void parallel_finish(void) {
     int initialized;
     MPI_Initialized(&initialized);
+    if (parallel_job.spoken) MPI_Win_free(&parallel_job.window);
     if (initialized) MPI_Finalize();
 }
 
