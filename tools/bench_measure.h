@@ -130,12 +130,12 @@ static double bench_turns(Contender *contenders, int count, void *context, Rate 
 
 /* ---- memory ---- */
 
-/* n floats of mixed sign and size, and the same in bf16 where asked for. */
+/* n floats of mixed sign and size, and the same in bf16 where asked for; in huge pages, as the trainer's are. */
 static float *random_floats(int64_t n, uint16_t **bf16) {
-    float *x = check_malloc((size_t)n * sizeof *x);
+    float *x = machine_allocate((size_t)n * sizeof *x);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] = rng_uniform(1, RNG_STREAM_TEST, (uint64_t)i) - 0.5f;
-    if (bf16) operand_write(operand_halves(*bf16 = check_malloc((size_t)n * sizeof **bf16)), 0, x, n);
+    if (bf16) operand_write(operand_halves(*bf16 = machine_allocate((size_t)n * sizeof **bf16)), 0, x, n);
     return x;
 }
 
