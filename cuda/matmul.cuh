@@ -100,15 +100,20 @@ static inline MatmulPlan matmul_plan(const MatmulShape &s, void *up) {
     cublas_check(cublasLtMatmulPreferenceCreate(&preference));
     cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                       &workspace, sizeof workspace));
+    /* A sum over k that is cut into parts: they stay float32 until they are added, in a step of its own. */
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                      &reductions, sizeof reductions));
     const cublasLtMatmulPreferenceAttributes_t alignments[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     for (cublasLtMatmulPreferenceAttributes_t attribute : alignments)
         cublas_check(
             cublasLtMatmulPreferenceSetAttribute(preference, attribute, &s.alignment, sizeof s.alignment));
-    cublas_check(cublasLtMatmulAlgoGetHeuristic(state->handle, p.operation, p.a, p.b, p.d, p.d, preference, 1,
-                                                &result, &found));
-    if (found == 0)
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(state->handle, p.operation, p.a, p.b, p.d,
+                                                                 p.d, preference, 1, &result, &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) cublas_check(status);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || found == 0)
         die("cuBLASLt knows no product of %lld x %lld x %lld%s; sizes that are multiples of 8 are safe",
             (long long)s.m, (long long)s.n, (long long)s.k, up ? " with gelu" : "");
     p.algorithm = result.algo;
