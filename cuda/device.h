@@ -120,7 +120,10 @@ static inline void event_record(cudaEvent_t event, cudaStream_t stream) {
 }
 static inline bool event_done(cudaEvent_t event) {
     const cudaError_t state = cudaEventQuery(event);
-    if (state != cudaErrorNotReady) cuda_check(state);
+    if (state == cudaErrorNotReady)
+        cudaGetLastError(); /* some versions would tell it as the next launch's error */
+    else
+        cuda_check(state);
     return state == cudaSuccess;
 }
 static inline void event_wait(cudaEvent_t event) { cuda_check(cudaEventSynchronize(event)); }
