@@ -215,9 +215,15 @@ __global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const
 
 enum { PLAIN_THREADS = 128 };
 
+static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
+    return ((size_t)rows * s.T + WARP_SIZE) * sizeof(float);
+}
+
+/* Whether this GPU can do both directions. */
+static inline bool plain_fits(const AttentionSizes &s) { return plain_bytes(s, 2) <= shared_memory_most(); }
+
 static inline size_t plain_shared(const AttentionSizes &s, int rows) {
-    const size_t bytes = ((size_t)rows * s.T + WARP_SIZE) * sizeof(float),
-                 most = 99 << 10; /* any GPU since 2020 */
+    const size_t bytes = plain_bytes(s, rows), most = shared_memory_most();
     if (bytes > most)
         die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
             "beyond LASER's "

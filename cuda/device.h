@@ -3,6 +3,7 @@
 
    LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template with commas goes in parentheses
    shared_memory<T>()             the block's dynamic shared memory; kernels use no other
+   shared_memory_most()           bytes of it that a block may have on this GPU
    device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
    pinned_malloc, pinned_free     the host's memory from which copy_to_device does not make the host wait
    stream_create, stream_destroy; stream_wait(later, earlier)   what `later` is given from now on waits for what `earlier`
@@ -91,6 +92,12 @@ static inline void copy_on_device(void *to, const void *from, size_t bytes, cuda
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream));
 }
 static inline void device_wait(cudaStream_t stream) { cuda_check(cudaStreamSynchronize(stream)); }
+static inline size_t shared_memory_most() {
+    int device, bytes;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return (size_t)bytes;
+}
 
 /* Its kernels go first where two streams want the same processors: for short ones that others wait for. */
 static inline cudaStream_t stream_create() {
@@ -194,6 +201,7 @@ inline void pinned_free(void *memory) {
 }
 inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
 inline void device_wait(cudaStream_t stream) { emulate::uploads_done(stream, emulate::uploads_begun); }
+inline size_t shared_memory_most() { return emulate::MAX_SHARED; }
 inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
     emulate::upload(from, bytes, stream);
     memcpy(to, from, bytes);

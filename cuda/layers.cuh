@@ -284,7 +284,7 @@ void activation_backward(S *dup, const S *dhidden, const S *up, int64_t N, int F
                 dim3(LAYER_THREADS), 0, stream, dup, dhidden, up, N, F, kind);
 }
 
-/* ---- casts ---- */
+/* ---- casts, and numbers to measure with ---- */
 
 template <typename S> __global__ void cast_kernel(S *to, const float *from, int64_t n) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -293,6 +293,21 @@ template <typename S> __global__ void cast_kernel(S *to, const float *from, int6
 
 template <typename S> void cast(S *to, const float *from, int64_t n, cudaStream_t stream) {
     LAUNCH(cast_kernel<S>, dim3(blocks_for(n, LAYER_THREADS)), dim3(LAYER_THREADS), 0, stream, to, from, n);
+}
+
+template <typename F> __global__ void fill_kernel(F *x, int64_t n, float size, uint32_t seed) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    uint32_t bits = (uint32_t)i * 2654435761u + seed;
+    bits = (bits ^ (bits >> 15)) * 2246822519u;
+    bits ^= bits >> 13;
+    x[i] = from_float<F>(size * ((float)(bits >> 8) * 0x1p-23f - 1));
+}
+
+/* x (n) = numbers between -size and size, not all alike: a GPU multiplies zeros faster, as that takes less power. */
+template <typename F> void fill(F *x, int64_t n, float size, uint32_t seed, cudaStream_t stream) {
+    LAUNCH(fill_kernel<F>, dim3(blocks_for(n, LAYER_THREADS)), dim3(LAYER_THREADS), 0, stream, x, n, size,
+           seed);
 }
 
 #endif
