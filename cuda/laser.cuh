@@ -45,10 +45,14 @@ enum { ATTENTION_BLOCKS = ATTENTION_TILE / 8 }; /* of eight columns in a tile of
 /* ---- LASER's columns and values ---- */
 
 /* One block a head, a lane a column, a warp some rows: shift, center, floor and wild_from of every column, and
-   head_wild (B, H), the least wild_from of a head. */
+   head_wild (B, H), the least wild_from of a head. Heads are few, so their blocks are as large as can
+   be, and each lane has eight values on their way at a time. */
+enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
+
 template <typename T>
-__global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v, AttentionSizes s) {
-    enum { WARPS = 8 };
+__global__ void __launch_bounds__(LASER_COLUMN_THREADS)
+    laser_columns_kernel(Column *columns, int *head_wild, const T *v, AttentionSizes s) {
+    enum { WARPS = LASER_COLUMN_WARPS };
     float *low = shared_memory<float>(), *high = low + WARPS * WARP_SIZE; /* (WARPS, WARP_SIZE) */
     int *wild = (int *)(high + WARPS * WARP_SIZE), head_least = s.T;
     const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE, h = blockIdx.x,
@@ -59,6 +63,7 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
         const float v0 = to_float(column[0]);
         int wild_from = s.T;
         float least = v0, most = v0; /* of the values inside of the window */
+#pragma unroll 8
         for (int t = warp; t < s.T; t += WARPS) {
             const float x = to_float(column[t * s.qkv_row]);
             if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x - v0) <= LASER_WINDOW))
@@ -69,7 +74,7 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
         const int at = warp * WARP_SIZE + lane;
         low[at] = least, high[at] = most, wild[at] = wild_from;
         __syncthreads();
-        for (int w = 0; w < WARPS; w++) {
+        for (int w = 0; warp == 0 && w < WARPS; w++) {
             least = fminf(least, low[w * WARP_SIZE + lane]);
             most = fmaxf(most, high[w * WARP_SIZE + lane]);
             wild_from = min(wild_from, wild[w * WARP_SIZE + lane]);
@@ -78,7 +83,7 @@ __global__ void laser_columns_kernel(Column *columns, int *head_wild, const T *v
             columns[((int64_t)b * s.H + h) * s.D + d] = laser_column(v0, least, most, wild_from, s);
         for (int mask = 1; mask < WARP_SIZE; mask *= 2)
             wild_from = min(wild_from, __shfl_xor_sync(0xFFFFFFFFu, wild_from, mask));
-        head_least = min(head_least, wild_from);
+        head_least = min(head_least, wild_from); /* in the first warp, the only one that has seen all */
         __syncthreads();
     }
     if (threadIdx.x == 0) head_wild[b * s.H + h] = head_least;
@@ -468,9 +473,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                       });
 }
 
-/* One block: dq of 64 queries of a head, from the keys up to them. */
+/* One block: dq of 64 queries of a head, from the keys up to them. With heads of 128 shared memory holds two blocks at
+   most, so the compiler need not save registers for a third. */
 template <int D>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
     attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,
                              const bf16 *g, int64_t g_row, const float *lse, const float *row_term,
                              AttentionSizes s) {
@@ -568,8 +574,8 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 template <typename T>
 void laser_find_columns(Column *columns, const AttentionWork &w, const T *v, const AttentionSizes &s,
                         cudaStream_t stream) {
-    LAUNCH(laser_columns_kernel<T>, dim3((unsigned)s.H, (unsigned)s.B), dim3(256), 3 * 256 * sizeof(float),
-           stream, columns, w.head_wild, v, s);
+    LAUNCH(laser_columns_kernel<T>, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_COLUMN_THREADS),
+           3 * LASER_COLUMN_THREADS * sizeof(float), stream, columns, w.head_wild, v, s);
 }
 
 /* The plain kernels on top of the others: only the rows of wild columns. */

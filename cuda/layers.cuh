@@ -124,7 +124,7 @@ void rmsnorm_again(S *out, const float *rstd, const float *x, const float *weigh
                 out, (float *)rstd, x, weight, N, C, true);
 }
 
-enum { GPU_NORM_CHUNK = 64 }; /* tokens of a block, whose weight gradients are summed together */
+enum { GPU_NORM_CHUNK = 32 }; /* tokens of a block, whose weight gradients are summed together */
 
 static inline int64_t rmsnorm_chunks(int64_t N) { return (N + GPU_NORM_CHUNK - 1) / GPU_NORM_CHUNK; }
 
@@ -163,13 +163,21 @@ __global__ void rmsnorm_backward_kernel(float *dx, S *operand, float *partial, c
         for (int i = 0; i < W; i++) partial[blockIdx.x * (int64_t)C + c + i] = dw[c + i];
 }
 
-/* sums (C) += partial (rows, C), row after row. */
+enum { SUM_ROWS_WARPS = 16, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };
+
+/* sums (C) += partial (rows, C). A block 32 columns, a warp of it every sixteenth row; then warp after warp. */
 template <typename F> __global__ void sum_rows_kernel(F *sums, const F *partial, int64_t rows, int C) {
-    const int c = (int)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (c >= C) return;
-    F sum = sums[c];
+    F *of_warps = shared_memory<F>(), sum = 0; /* (SUM_ROWS_WARPS, WARP_SIZE) */
+    const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE;
+    const int c = (int)blockIdx.x * WARP_SIZE + lane;
+    if (c >= C) rows = 0;
 #pragma unroll 8
-    for (int64_t i = 0; i < rows; i++) sum += partial[i * C + c];
+    for (int64_t i = warp; i < rows; i += SUM_ROWS_WARPS) sum += partial[i * C + c];
+    of_warps[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp > 0 || c >= C) return;
+    sum = sums[c];
+    for (int w = 0; w < SUM_ROWS_WARPS; w++) sum += of_warps[w * WARP_SIZE + lane];
     sums[c] = sum;
 }
 
@@ -181,8 +189,8 @@ void rmsnorm_backward(float *dx, S *operand, float *dweight, float *partial, con
     LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_kernel, S, dim3((unsigned)chunks), dim3(LAYER_THREADS),
                 ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, partial, dout, x, rstd, weight,
                 N, C);
-    LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, 64)), dim3(64), 0, stream, dweight,
-           (const float *)partial, chunks, C);
+    LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, WARP_SIZE)), dim3(SUM_ROWS_THREADS),
+           SUM_ROWS_THREADS * sizeof(float), stream, dweight, (const float *)partial, chunks, C);
 }
 
 /* ---- rope ---- */
