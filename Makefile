@@ -104,6 +104,8 @@ CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h gpt/ran
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 CUDA = $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),$(if $(filter native,$a),-arch=native,-gencode arch=compute_$a,code=sm_$a)) \
        $(if $(CI),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
+# Where programs find cuBLASLt when they run: nvcc does not say it to them, nor do all installations to the system.
+CUDA_LINK = -L$(CUDA_HOME)/lib64 -Xlinker -rpath -Xlinker $(CUDA_HOME)/lib64 -lcublasLt
 $(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
 	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
 $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
@@ -113,17 +115,17 @@ build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
 	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
 train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
 	$(CUDA) $(filter -D%,$(NCCL_FLAGS)) -c $< -o build/train_gpt_cu.o
-	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ -L$(CUDA_HOME)/lib64 -lcublasLt $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread \
+	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread \
 	    $(MPI_FLAGS) -lcjson -lstdc++ -lm
 build/bench_gpu: tools/bench_gpu.cu $(CUDA_SOURCES) build/flags
-	$(CUDA) $< -o $@ -lcublasLt
+	$(CUDA) $< -o $@ $(CUDA_LINK)
 $(P)build/bench_gpu_emulated: tools/bench_gpu.cu $(CUDA_SOURCES) $(P)build/flags
 	$(EMULATE) $< -o $@ -lm
 $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS) $(P)build/flags
 	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
 	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) -lcjson -lstdc++ -lm
 build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
-	$(CUDA) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ -lcublasLt
+	$(CUDA) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK)
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so. TOOL=compute-sanitizer runs it so.
 test_gpu: build/test_gpu train_gptcu train_gpt
