@@ -104,9 +104,14 @@ def bench(python, version, peak, arguments):
     """Lines for the JSON file."""
     command = [shutil.which(python), os.path.abspath(__file__), "--case", "--device", arguments.device]
     command += ["--tokens", str(arguments.tokens)] + ["--quick"] * arguments.quick
-    run = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
+        output, fault = run.stdout, run.returncode and (run.stderr.strip().splitlines() or ["?"])[-1]
+    except subprocess.TimeoutExpired as late:  # what it has printed until then is bytes, whatever `text` says
+        output, fault = (late.stdout or b"").decode(), f"not done after {arguments.timeout} s"
+        output = output[: output.rfind("\n") + 1]
     lines = []
-    for text in run.stdout.splitlines():
+    for text in output.splitlines():
         case = {"what": "attention", "library": f"pytorch/{version}", **json.loads(text)}
         flops = 2.0 * case["tokens"] * case["T"] * COLUMNS  # of two products, half of each
         case["forward_flops"] = flops / case["forward_s"]
@@ -117,8 +122,8 @@ def bench(python, version, peak, arguments):
             f"   backward {1e3 * case['backward_s']:9.3f} ms {share(2.5 * flops, case['backward_s'], peak)}"
         )
         lines.append(case)
-    if run.returncode != 0:
-        print(f"{python}: left out from here on ({(run.stderr.strip().splitlines() or ['?'])[-1]})")
+    if fault:
+        print(f"{python}: left out from here on ({fault})")
     return lines
 
 
