@@ -128,7 +128,7 @@ static inline void event_record(cudaEvent_t event, cudaStream_t stream) {
 static inline bool event_done(cudaEvent_t event) {
     const cudaError_t state = cudaEventQuery(event);
     if (state == cudaErrorNotReady)
-        cudaGetLastError(); /* some versions would tell it as the next launch's error */
+        cudaGetLastError(); /* CUDA should not keep it as an error; if it did, the next launch would die of it */
     else
         cuda_check(state);
     return state == cudaSuccess;
