@@ -608,7 +608,7 @@ LASER_API size_t attention_memory(const AttentionShape *shape, int backward) {
 static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .pair = c->pair};
     p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = (c->D + c->pair - 1) / c->pair;
-    p.first = -n, p.last = c->D;
+    p.first = -n, p.last = c->D; /* nothing is left out */
     laser_product(p);
 }
 

@@ -141,8 +141,8 @@ static void parallel_let_others_speak(void) {
         parallel_sleep(0.5 + 0.5 * (parallel_job.host_number < 7 ? parallel_job.host_number : 7));
 }
 
-/* Which hosts there are, and a word of memory for the ranks of each, which outlives any of them. */
-static void parallel_meet(void) {
+/* Which of the hosts this is. */
+static void parallel_number_hosts(void) {
     const size_t ranks = (size_t)parallel_job.ranks;
     char(*hosts)[MPI_MAX_PROCESSOR_NAME] = check_malloc(ranks * sizeof *hosts);
     parallel_collect(hosts, parallel_job.host, sizeof *hosts);
@@ -152,6 +152,10 @@ static void parallel_meet(void) {
         parallel_job.host_number += before == 0;
     }
     free(hosts);
+}
+
+/* parallel_job.spoken: memory that the ranks of a host share, and that outlives any of them. */
+static void parallel_share_spoken(void) {
     MPI_Comm on_host;
     MPI_Aint size;
     int rank, unit;
@@ -181,7 +185,8 @@ static inline void parallel_start(int *argc, char ***argv) {
     if (parallel_job.ranks == 1) return;
     snprintf(check_hooks.prefix, sizeof check_hooks.prefix, "rank %d on %.100s: ", parallel_job.rank,
              parallel_job.host);
-    parallel_meet();
+    parallel_number_hosts();
+    parallel_share_spoken();
     check_hooks.before_error = parallel_let_others_speak;
     check_hooks.end_job = parallel_end_job;
 }

@@ -10,8 +10,6 @@
 #include "test_cuda.h"
 
 template <typename S> static double cuda_bound() { return sizeof(S) == 2 ? 1e-5 : 1e-12; }
-/* Of float32 sums of products; tensor cores, which make them of bf16, cut them off where others round them. */
-template <typename S> static double cuda_sum_bound() { return sizeof(S) == 2 ? 1e-11 : 1e-12; }
 
 static std::vector<int32_t> test_tokens(size_t n, int V) {
     std::vector<int32_t> tokens(n);
@@ -237,11 +235,11 @@ template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
     check_cuda(download(plain), want, cuda_bound<S>(), "out");
     for (size_t i = 0; i < want.size(); i++) want[i] += residual.x[i];
     matmul_forward(out.data, (const float *)residual.data, x.data, w.data, N, K, M, 0);
-    check_cuda(download(out), want, cuda_sum_bound<S>(), "out + residual");
+    check_cuda(download(out), want, 1e-12, "out + residual");
     matmul_backward_input(dx.data, dout.data, w.data, N, K, M, 0);
     check_cuda(download(dx), dxwant, cuda_bound<S>(), "dx");
     matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, 0);
-    check_cuda(download(dw), dwwant, cuda_sum_bound<S>(), "dw");
+    check_cuda(download(dw), dwwant, 1e-12, "dw");
 }
 
 /* Sizes that are multiples of 8, as cuBLASLt asks of bf16; float32 takes any. */
