@@ -11,6 +11,7 @@
 #define TRAIN_GPT_NO_MAIN
 #include "train_gpt.c"
 
+#include "gpt/filter.h"
 #include "tests/harness.h"
 #include "tests/test_options.h"
 #include "tests/test_optimizer.h"
@@ -61,7 +62,7 @@ int main(int argc, char **argv) {
     test_begin();
     int results[TEST_RESULTS] = {0};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
-        if (!options_filter(filter, tests[i].name)) continue;
+        if (!filter_takes(filter, tests[i].name)) continue;
         if (list)
             puts(tests[i].name);
         else

@@ -129,17 +129,6 @@ __attribute__((noreturn)) static inline void options_unknown(const OptionSet *se
                  best ? best->name : "", best ? "?" : "");
 }
 
-/* Whether the name contains one of the words of a filter, which stand between commas. */
-static inline bool options_filter(const char *filter, const char *name) {
-    char word[128];
-    do {
-        snprintf(word, sizeof word, "%.*s", (int)strcspn(filter, ","), filter);
-        if (strstr(name, word)) return true;
-        filter += strcspn(filter, ",");
-    } while (*filter++);
-    return false;
-}
-
 /* Whether the user gave it, on the command line or in a file, rather than a preset or the table. */
 static inline bool options_given(const OptionSet *set, const char *name) {
     const Option *option = options_find(set, name);

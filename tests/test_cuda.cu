@@ -2,7 +2,9 @@
    C++17 compiler (c++ -x c++; part of make test) in the emulator of cuda/emulate.h.
 
    ./test_cuda                  all of them
-   ./test_cuda --filter=laser   those whose name contains "laser"; exit code 3 when there are none */
+   ./test_cuda --filter=laser   those whose name contains "laser"; several words with commas between. Exit code 3 when there
+                                are none */
+#include "../gpt/filter.h"
 #include "test_cuda.h"
 #include "test_cuda_bench.h"
 #include "test_cuda_emulate.h"
@@ -25,14 +27,14 @@ int main(int argc, char **argv) {
     const char *filter = "";
     if (argc > 1 && strncmp(argv[1], "--filter=", 9) == 0) filter = argv[1] + 9;
     if (argc > 2 || (argc == 2 && !*filter)) {
-        fprintf(stderr, "error: unknown option '%s'; expected --filter=TEXT\n", argv[argc - 1]);
+        fprintf(stderr, "error: unknown option '%s'; expected --filter=TEXT[,TEXT...]\n", argv[argc - 1]);
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     test_begin();
     int passed = 0, failed = 0;
     for (const Test &test : tests)
-        if (strstr(test.name, filter))
+        if (filter_takes(filter, test.name))
             (test_run(test.name, test.function) == TEST_PASSED ? passed : failed)++;
     test_end();
     if (passed + failed == 0) return 3;

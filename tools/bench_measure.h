@@ -37,7 +37,7 @@ __attribute__((format(printf, 1, 2))) static bool bench_wanted(const char *forma
     va_start(arguments, format);
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
-    const bool found = options_filter(bench.options.filter, name);
+    const bool found = filter_takes(bench.options.filter, name);
     if (found && bench.title) printf("\n%s\n%s", bench.title, bench.head), bench.title = NULL;
     return found;
 }
