@@ -694,6 +694,35 @@ static inline void matmul_block(const MatmulJob *job, const MatmulShared *shared
         }
 }
 
+/* Where part `part` begins when n things are cut into so many: the larger parts first, so that threads who take one
+   after the other end together. */
+static inline int64_t matmul_cut(int64_t n, int64_t parts, int64_t part) {
+    return part * (n / parts) + matmul_min(part, n % parts);
+}
+
+/* How the tiles of own and shared panels are dealt to the threads: blocks of the own, each with `splits` parts of the
+   shared, are the pieces that threads take one after the other. */
+typedef struct {
+    int64_t blocks, splits;
+} MatmulDeal;
+
+/* The deal whose busiest thread has least to do, by count. A piece of own x shared panels takes own x shared tiles'
+   time; half a tile's for packing each own panel, which every piece does for itself; and a quarter for bringing in each
+   shared one. A block has at most `most` panels. */
+static inline MatmulDeal matmul_deal(int64_t own, int64_t shared, int64_t most, int threads) {
+    const int64_t least = matmul_ceil(own, most);
+    MatmulDeal best = {least, 1};
+    int64_t best_time = INT64_MAX; /* in quarters of a tile's */
+    for (int64_t splits = 1; splits <= matmul_min(shared, 2 * threads); splits *= 2)
+        for (int64_t blocks = least; blocks <= matmul_min(own, least + 2 * threads); blocks++) {
+            const int64_t pieces = matmul_ceil(blocks * splits, threads), part = matmul_ceil(shared, splits);
+            const int64_t panels = pieces * (own / blocks) + matmul_ceil(own % blocks * splits, threads);
+            const int64_t time = panels * (4 * part + 2) + pieces * part;
+            if (time < best_time) best = (MatmulDeal){blocks, splits}, best_time = time;
+        }
+    return best;
+}
+
 static inline int matmul_threads(double flops) {
 #ifdef _OPENMP
     if (omp_in_parallel()) return 1;
@@ -747,12 +776,10 @@ static inline void matmul_run(const MatmulJob *job) {
     const int64_t group_blocks = job->to.out.data && !job->to.out.is_bf16 ? 1 : job->k_blocks;
     const int64_t shared_floats =
         job->packed_b ? 0 : matmul_ceil(group * group_blocks * side->panel, 1024) * 1024;
-    /* Blocks of the own side, of even size; the other side is split too when the threads need more. */
-    int64_t blocks = matmul_ceil(own->panels, matmul_max(1, MATMUL_OWN / (own->panel * group_blocks)));
-    blocks = matmul_min(own->panels, matmul_ceil(blocks, threads) * threads);
-    const int64_t splits = matmul_min(group, blocks < threads ? matmul_ceil(2 * threads, blocks) : 1);
+    const int64_t most = matmul_max(1, MATMUL_OWN / (own->panel * group_blocks));
+    const MatmulDeal deal = matmul_deal(own->panels, group, most, threads);
     const int64_t own_floats =
-        matmul_ceil(matmul_ceil(own->panels, blocks) * group_blocks * own->panel, 1024) * 1024;
+        matmul_ceil(matmul_ceil(own->panels, deal.blocks) * group_blocks * own->panel, 1024) * 1024;
     /* Panels that one thread packs at a time: long rows, but work for all. */
     const int64_t chunk = matmul_max(1, matmul_min(256 / side->width, group * group_blocks / (4 * threads)));
     MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
@@ -780,10 +807,12 @@ static inline void matmul_run(const MatmulJob *job) {
                                                b, p, matmul_min(p + chunk, last));
                 }
 #pragma omp for collapse(2) schedule(dynamic, 1)
-                for (int64_t o = 0; o < blocks; o++)
-                    for (int64_t s = 0; s < splits; s++)
-                        matmul_block(job, &shared, o * own->panels / blocks, (o + 1) * own->panels / blocks,
-                                     first + s * width / splits, first + (s + 1) * width / splits,
+                for (int64_t o = 0; o < deal.blocks; o++)
+                    for (int64_t s = 0; s < deal.splits; s++)
+                        matmul_block(job, &shared, matmul_cut(own->panels, deal.blocks, o),
+                                     matmul_cut(own->panels, deal.blocks, o + 1),
+                                     first + matmul_cut(width, deal.splits, s),
+                                     first + matmul_cut(width, deal.splits, s + 1),
                                      workspace->data + shared_floats + matmul_thread() * own_floats);
             }
         if (tiles) machine_tiles_end();
