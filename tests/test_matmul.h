@@ -267,15 +267,15 @@ static inline void matmul_test_all(float *out, float *dinp, float *dweight, cons
 }
 
 static void test_matmul_same_bits_for_any_threads(void) {
-    static const int64_t shapes[][3] = {{150, 700, 190}, {5, 600, 400}, {1100, 40, 33}};
-    for (int s = 0; s < 3; s++)
+    static const int64_t shapes[][3] = {{150, 700, 190}, {5, 600, 400}, {1100, 40, 33}, {300, 520, 380}};
+    for (int s = 0; s < 4; s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
             const size_t size = (size_t)(N * OC + N * C + OC * C);
             float *inp = test_normal((size_t)(N * C), 1, 11), *weight = test_normal((size_t)(OC * C), 1, 12);
             float *dout = test_normal((size_t)(N * OC), 1, 13);
             float *got = check_malloc(size * sizeof *got), *first = check_malloc(size * sizeof *first);
-            for (int threads = 1; threads <= 5; threads++) {
+            for (int threads = 1; threads <= 40; threads += threads < 5 ? 1 : 7) {
 #ifdef _OPENMP
                 int before = omp_get_max_threads();
                 omp_set_num_threads(threads);
