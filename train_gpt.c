@@ -83,19 +83,21 @@ void embedding_forward(float *out, const int32_t *tokens, const float *embed, co
 }
 
 /* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL.
-   A thread owns some columns and walks all tokens in order: no two threads meet, the order of the sums is fixed. */
+   A token's row belongs to one part and so to one thread, which adds to it in the order of the tokens. */
 void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
                         int T, int C) {
-    enum { COLUMNS = 16 }; /* one cache line of float */
-#pragma omp parallel for schedule(static)
-    for (int begin = 0; begin < C; begin += COLUMNS) {
-        int end = begin + COLUMNS < C ? begin + COLUMNS : C;
+    enum { PARTS = 64 };
+#pragma omp parallel for schedule(dynamic)
+    for (int part = 0; part < PARTS; part++)
         for (int64_t n = 0; n < N; n++) {
-            float *row = dembed + (int64_t)tokens[n] * C, *place = dposition ? dposition + n % T * C : NULL;
-            for (int c = begin; c < end; c++) row[c] += dout[n * C + c];
-            for (int c = begin; c < end && place; c++) place[c] += dout[n * C + c];
+            if (tokens[n] % PARTS != part) continue;
+            float *row = dembed + (int64_t)tokens[n] * C;
+            for (int c = 0; c < C; c++) row[c] += dout[n * C + c];
         }
-    }
+#pragma omp parallel for schedule(static)
+    for (int t = 0; t < T; t++)
+        for (int64_t n = t; n < N && dposition; n += T)
+            for (int c = 0; c < C; c++) dposition[(int64_t)t * C + c] += dout[n * C + c];
 }
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
@@ -188,6 +190,15 @@ static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
 
+/* s (n) = the sigmoids that act takes of x. Apart from what uses them, because a compiler that sees both in one loop moves
+   the use before the clamp of exp_fast and divides once for each of its cases. */
+static inline void activation_sigmoids(float *restrict s, const float *restrict x, int n, int kind) {
+    if (kind == ACTIVATION_GELU)
+        for (int i = 0; i < n; i++) s[i] = gelu_sigmoid(x[i]);
+    if (kind == ACTIVATION_SWIGLU)
+        for (int i = 0; i < n; i++) s[i] = sigmoid(x[i]);
+}
+
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
 void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) {
     const int U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
@@ -195,15 +206,16 @@ void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) 
     for (int64_t n = 0; n < N; n++)
         for (int begin = 0; begin < F; begin += CHUNK) {
             const int count = F - begin < CHUNK ? F - begin : CHUNK;
-            float x[CHUNK], y[CHUNK], h[CHUNK];
+            float x[CHUNK], y[CHUNK], s[CHUNK], h[CHUNK];
             operand_read(x, up, n * U + begin, count);
             if (kind == ACTIVATION_SWIGLU) operand_read(y, up, n * U + F + begin, count);
+            activation_sigmoids(s, x, count, kind);
             if (kind == ACTIVATION_GELU)
-                for (int i = 0; i < count; i++) h[i] = x[i] * gelu_sigmoid(x[i]);
+                for (int i = 0; i < count; i++) h[i] = x[i] * s[i];
             else if (kind == ACTIVATION_RELU)
                 for (int i = 0; i < count; i++) h[i] = x[i] > 0 ? x[i] : 0;
             else
-                for (int i = 0; i < count; i++) h[i] = x[i] * sigmoid(x[i]) * y[i];
+                for (int i = 0; i < count; i++) h[i] = x[i] * s[i] * y[i];
             operand_write(hidden, n * F + begin, h, count);
         }
 }
@@ -220,15 +232,16 @@ void activation_backward(void *context, const MatmulTile *tile) {
     const int F = a->F, kind = a->kind, U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
     const int rows = tile->rows, columns = tile->columns, count = rows * columns;
     const int64_t in_up = tile->row * U + tile->column, in_hidden = tile->row * F + tile->column;
-    float x[MATMUL_TILE], y[MATMUL_TILE], h[MATMUL_TILE], dx[MATMUL_TILE], dy[MATMUL_TILE], dh[MATMUL_TILE];
+    float x[MATMUL_TILE], y[MATMUL_TILE], s[MATMUL_TILE], h[MATMUL_TILE];
+    float dx[MATMUL_TILE], dy[MATMUL_TILE], dh[MATMUL_TILE];
     operand_read_tile(dh, operand_floats(tile->values), 0, tile->stride, rows, columns);
     operand_read_tile(x, a->up, in_up, U, rows, columns);
     if (kind == ACTIVATION_SWIGLU) operand_read_tile(y, a->up, in_up + F, U, rows, columns);
+    activation_sigmoids(s, x, count, kind);
     if (kind == ACTIVATION_GELU)
         for (int i = 0; i < count; i++) {
-            float s = gelu_sigmoid(x[i]);
-            h[i] = x[i] * s;
-            dx[i] = dh[i] * gelu_slope(x[i], s);
+            h[i] = x[i] * s[i];
+            dx[i] = dh[i] * gelu_slope(x[i], s[i]);
         }
     else if (kind == ACTIVATION_RELU)
         for (int i = 0; i < count; i++) {
@@ -237,10 +250,9 @@ void activation_backward(void *context, const MatmulTile *tile) {
         }
     else
         for (int i = 0; i < count; i++) { /* h = x s(x) y, s the sigmoid */
-            float s = sigmoid(x[i]);
-            h[i] = x[i] * s * y[i];
-            dx[i] = dh[i] * y[i] * s * (1.0f + x[i] * (1.0f - s));
-            dy[i] = dh[i] * x[i] * s;
+            h[i] = x[i] * s[i] * y[i];
+            dx[i] = dh[i] * y[i] * s[i] * (1.0f + x[i] * (1.0f - s[i]));
+            dy[i] = dh[i] * x[i] * s[i];
         }
     operand_write_tile(a->hidden, in_hidden, F, h, rows, columns);
     operand_write_tile(a->d_up, in_up, U, dx, rows, columns);
