@@ -23,8 +23,8 @@
    lse is (B, H, T), without gaps; forward writes it for backward, NULL when there will be none. Gradients
    are written (=), not added. Outputs must not overlap inputs. Any B, T, H, D from 1 on; the same bits for
    any number of threads. Work memory for each head in flight, one to a thread: about 2 T*D floats forward,
-   6 T*D backward, less with pairs of bfloat16; nothing of size T*T. (glibc: mallopt with M_MMAP_THRESHOLD
-   and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
+   6 T*D backward, up to 13 where the heads are few, less with pairs of bfloat16; nothing of size T*T. (glibc:
+   mallopt with M_MMAP_THRESHOLD and M_TRIM_THRESHOLD keeps it from being faulted in again by each call.)
 
    EXAMPLE (a test compiles and runs these lines)
    [example]
@@ -348,9 +348,9 @@ LASER_INLINE LaserVec laser_put_across(int bf16, float *to, ptrdiff_t row, Laser
 #else
 enum { LASER_PAIR = 1 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
-LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even, in float32 */
+LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even, in float32; a NaN stays one */
     const LaserInt bits = (LaserInt)x;
-    return (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF);
+    return laser_select(x == x, (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF), x);
 }
 LASER_INLINE void laser_put_along(int bf16, float *to, LaserVec x) {
     laser_store(to, bf16 ? laser_bf16(x) : x);
@@ -589,8 +589,8 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
-    /* few heads: parts for the threads, equal areas under the diagonal; from the shape alone, for the bits */
-    c.parts = laser_least(laser_least(32 / c.heads, c.T / 256), 8);
+    /* few heads: 64 parts for the threads, equal areas under the diagonal; from the shape alone, for the bits */
+    c.parts = laser_least(laser_least(64 / c.heads, c.T / 256), 8);
     c.parts += c.parts == 0;
     for (int i = 0; i <= c.parts; i++)
         c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);

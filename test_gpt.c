@@ -4,7 +4,8 @@
    ./test_gpt --filter=laser   those whose name contains "laser"; several words with commas between
    ./test_gpt --list           their names
 
-   A failure prints a line with the values; the last line is `N passed, N failed`; exit code 1 on failure.
+   A failure prints a line with the values; the last line is `N passed, N failed`; exit code 1 on failure, 3 when a filter
+   takes none.
    A test that this machine cannot run (no MPI) says so and counts as neither.
    The tests of each part are in tests/test_PART.h; tests/harness.h says how one is written. Tests that run
    programs find them in $TEST_BINARY_DIR (default: this folder). */
@@ -74,5 +75,5 @@ int main(int argc, char **argv) {
     if (passed + failed + not_run == 0) printf("no test's name contains '%s'\n", filter);
     if (not_run) printf("%d not run on this machine, see above\n", not_run);
     printf("%d passed, %d failed\n", passed, failed);
-    return failed > 0 || passed + not_run == 0;
+    return failed > 0 ? 1 : passed + not_run == 0 ? 3 : 0;
 }

@@ -83,10 +83,11 @@ void embedding_forward(float *out, const int32_t *tokens, const float *embed, co
 }
 
 /* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL.
-   A token's row belongs to one part and so to one thread, which adds to it in the order of the tokens. */
+   A token's row belongs to one part and so to one thread, which looks through all tokens for those of its part, and adds
+   them in order. Parts are more than the threads that memory could feed. */
 void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
                         int T, int C) {
-    enum { PARTS = 64 };
+    enum { PARTS = 32 };
 #pragma omp parallel for schedule(dynamic)
     for (int part = 0; part < PARTS; part++)
         for (int64_t n = 0; n < N; n++) {
@@ -94,9 +95,10 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
             float *row = dembed + (int64_t)tokens[n] * C;
             for (int c = 0; c < C; c++) row[c] += dout[n * C + c];
         }
+    if (!dposition) return;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < T; t++)
-        for (int64_t n = t; n < N && dposition; n += T)
+        for (int64_t n = t; n < N; n += T)
             for (int c = 0; c < C; c++) dposition[(int64_t)t * C + c] += dout[n * C + c];
 }
 

@@ -3,18 +3,17 @@
 #define GPT_FILTER_H
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
-/* Whether the name contains one of the words, which stand between commas. */
+/* Whether the name contains one of the words, which stand between commas; an empty filter takes every name. */
 static inline bool filter_takes(const char *filter, const char *name) {
-    char word[128];
-    do {
-        snprintf(word, sizeof word, "%.*s", (int)strcspn(filter, ","), filter);
-        if (strstr(name, word)) return true;
-        filter += strcspn(filter, ",");
-    } while (*filter++);
-    return false;
+    for (const char *word = filter; *word; word += *word == ',') {
+        const size_t length = strcspn(word, ",");
+        for (const char *at = name; length && *at; at++)
+            if (strncmp(at, word, length) == 0) return true;
+        word += length;
+    }
+    return !*filter;
 }
 
 #endif

@@ -45,21 +45,27 @@
 #include <immintrin.h>
 #endif
 
-/* Memory in huge pages where the system has them, zeroed by all threads in even parts: on a machine of several memory
-   nodes a page lies near the thread that touches it first. free() releases it; never NULL. */
-static inline void *machine_allocate(size_t bytes) {
-    enum { HUGE_PAGE = 2 << 20 };
-    const size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+/* Memory in huge pages where the system has them, not yet touched. free() releases it; never NULL. */
+enum { MACHINE_HUGE_PAGE = 2 << 20 };
+static inline void *machine_reserve(size_t bytes) {
+    const size_t alignment = bytes >= MACHINE_HUGE_PAGE ? MACHINE_HUGE_PAGE : 64;
     const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     char *memory = rounded < bytes ? NULL : aligned_alloc(alignment, rounded ? rounded : alignment);
     if (!memory)
         die("cannot allocate %.1f MiB of memory; use a smaller --batch, --seq-len or model",
             bytes / 1048576.0);
 #if defined __linux__ && defined MADV_HUGEPAGE
-    if (bytes >= HUGE_PAGE) madvise(memory, rounded, MADV_HUGEPAGE);
+    if (bytes >= MACHINE_HUGE_PAGE) madvise(memory, rounded, MADV_HUGEPAGE);
 #endif
-#pragma omp parallel for schedule(static) if (bytes >= HUGE_PAGE)
-    for (size_t i = 0; i < rounded; i += 4096) memset(memory + i, 0, rounded - i < 4096 ? rounded - i : 4096);
+    return memory;
+}
+
+/* The same, zeroed by all threads in even parts: on a machine of several memory nodes a page lies near the thread that
+   touches it first. */
+static inline void *machine_allocate(size_t bytes) {
+    char *memory = machine_reserve(bytes);
+#pragma omp parallel for schedule(static) if (bytes >= MACHINE_HUGE_PAGE)
+    for (size_t i = 0; i < bytes; i += 4096) memset(memory + i, 0, bytes - i < 4096 ? bytes - i : 4096);
     return memory;
 }
 
@@ -84,7 +90,8 @@ static inline double machine_seconds(void) {
 static inline cpu_set_t machine_core_set(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    sched_getaffinity(0, sizeof set, &set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        CPU_SET(0, &set); /* more cores than a set holds: 1,024 */
 #if defined(_OPENMP) && _OPENMP >= 201511
     for (int place = 0; place < omp_get_num_places(); place++) {
         int count = omp_get_place_num_procs(place),

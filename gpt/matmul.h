@@ -44,7 +44,8 @@
    A unit is 32 bits: a float, or with native bf16 dot products two bf16 neighbours in k. Everything that
    differs between machines (vector width, tile shape, multiply-add) is in the section "the machine".
    For each k-block all threads pack the smaller operand together; then each takes blocks of the larger one,
-   packs a block into its second-level cache and meets it with all shared panels. Multiply-adds reach their
+   packs a block into its second-level cache and meets it with the shared panels, all of them or, where threads
+   are many, a part. Multiply-adds reach their
    full rate only when contracted (-std=gnu11, not c11, or -ffp-contract=fast). */
 #ifndef GPT_MATMUL_H
 #define GPT_MATMUL_H
@@ -54,9 +55,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -589,19 +587,14 @@ struct MatmulWorkspace {
 static _Atomic(MatmulWorkspace *) matmul_spare;
 
 /* Bytes of a block for so many floats: whole huge pages. */
-enum { MATMUL_HUGE_PAGE = 2 << 20 };
 static inline size_t matmul_workspace_size(int64_t floats) {
     const size_t bytes = sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
-    return (bytes + MATMUL_HUGE_PAGE - 1) / MATMUL_HUGE_PAGE * MATMUL_HUGE_PAGE;
+    return (bytes + MACHINE_HUGE_PAGE - 1) / MACHINE_HUGE_PAGE * MACHINE_HUGE_PAGE;
 }
 
 static inline MatmulWorkspace *matmul_workspace_new(int64_t floats) {
     const size_t bytes = matmul_workspace_size(floats);
-    MatmulWorkspace *workspace = aligned_alloc(MATMUL_HUGE_PAGE, bytes);
-    if (!workspace) die("cannot allocate %.1f MiB of work memory for a matrix product", bytes / 1048576.0);
-#if defined __linux__ && defined MADV_HUGEPAGE
-    madvise(workspace, bytes, MADV_HUGEPAGE);
-#endif
+    MatmulWorkspace *workspace = machine_reserve(bytes);
     workspace->bytes = bytes;
     return workspace;
 }
@@ -673,6 +666,7 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
 /* All tiles of own panels [own, own_end), which are packed here into `packed`, and shared panels [from, to). */
 static inline void matmul_block(const MatmulJob *job, const MatmulShared *shared, int64_t own,
                                 int64_t own_end, int64_t from, int64_t to, float *packed) {
+    if (from == to) return; /* of a smaller last group not every thread has a part */
     const int64_t own_panel = (shared->is_a ? &job->b : &job->a)->panel;
     const int64_t panel = (shared->is_a ? &job->a : &job->b)->panel;
     const int64_t own_step = (own_end - own) * own_panel, step = (shared->last - shared->first) * panel;
@@ -706,9 +700,9 @@ typedef struct {
     int64_t blocks, splits;
 } MatmulDeal;
 
-/* The deal whose busiest thread has least to do, by count. A piece of own x shared panels takes own x shared tiles'
-   time; half a tile's for packing each own panel, which every piece does for itself; and a quarter for bringing in each
-   shared one. A block has at most `most` panels. */
+/* The deal whose busiest thread has least to do. A piece of own x shared panels takes the time of so many tiles; of half a
+   tile for packing each own panel, which every piece does for itself; and of a quarter for bringing in each shared one. A
+   block has at most `most` panels. Splits are powers of two, to have few to try: blocks can be of any number. */
 static inline MatmulDeal matmul_deal(int64_t own, int64_t shared, int64_t most, int threads) {
     const int64_t least = matmul_ceil(own, most);
     MatmulDeal best = {least, 1};
@@ -763,57 +757,69 @@ static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, 
     matmul_plan_side(&job->b, job, MATMUL_NR, N);
 }
 
+/* How the loops of a job go. */
+typedef struct {
+    const MatmulSide *shared, *own;
+    int threads;
+    int64_t group, group_blocks; /* shared panels, and k-blocks of them, that are packed and met at a time */
+    int64_t chunk;               /* panels that one thread packs at a time: long rows, but work for all */
+    int64_t shared_floats, own_floats;
+    MatmulDeal deal;
+} MatmulSchedule;
+
+static inline MatmulSchedule matmul_schedule(const MatmulJob *job) {
+    const int64_t M = job->a.count, N = job->b.count;
+    const bool share_a = !job->packed_b && M < N; /* the smaller side */
+    MatmulSchedule s = {.shared = share_a ? &job->a : &job->b, .own = share_a ? &job->b : &job->a};
+    s.threads = matmul_threads(2.0 * (double)M * (double)N * (double)job->K);
+    /* In even groups of panels that stay in the last-level cache, one k-block after the other; the sums wait in out. */
+    const int64_t panels = s.shared->panels, room = matmul_max(1, MATMUL_SHARED / s.shared->panel);
+    s.group = job->packed_b ? panels : matmul_ceil(panels, matmul_ceil(panels, room));
+    s.group_blocks = job->to.out.data && !job->to.out.is_bf16 ? 1 : job->k_blocks;
+    s.chunk = matmul_max(1, matmul_min(256 / s.shared->width, s.group * s.group_blocks / (4 * s.threads)));
+    const int64_t own_panel = s.group_blocks * s.own->panel;
+    s.deal = matmul_deal(s.own->panels, s.group, matmul_max(1, MATMUL_OWN / own_panel), s.threads);
+    s.own_floats = matmul_ceil(matmul_ceil(s.own->panels, s.deal.blocks) * own_panel, 1024) * 1024;
+    if (!job->packed_b)
+        s.shared_floats = matmul_ceil(s.group * s.group_blocks * s.shared->panel, 1024) * 1024;
+    return s;
+}
+
 /* Packs groups of the shared side (unless it came packed), and deals blocks of the own side to the threads. */
 static inline void matmul_run(const MatmulJob *job) {
-    const int64_t M = job->a.count, N = job->b.count;
-    if (M <= 0 || N <= 0) return;
-    const int threads = matmul_threads(2.0 * (double)M * (double)N * (double)job->K);
-    const bool share_a = !job->packed_b && M < N; /* the smaller side */
-    const MatmulSide *side = share_a ? &job->a : &job->b, *own = share_a ? &job->b : &job->a;
-    /* In groups of panels that stay in the last-level cache, one k-block after the other; the sums wait in out. */
-    const int64_t group =
-        job->packed_b ? side->panels : matmul_min(side->panels, matmul_max(1, MATMUL_SHARED / side->panel));
-    const int64_t group_blocks = job->to.out.data && !job->to.out.is_bf16 ? 1 : job->k_blocks;
-    const int64_t shared_floats =
-        job->packed_b ? 0 : matmul_ceil(group * group_blocks * side->panel, 1024) * 1024;
-    const int64_t most = matmul_max(1, MATMUL_OWN / (own->panel * group_blocks));
-    const MatmulDeal deal = matmul_deal(own->panels, group, most, threads);
-    const int64_t own_floats =
-        matmul_ceil(matmul_ceil(own->panels, deal.blocks) * group_blocks * own->panel, 1024) * 1024;
-    /* Panels that one thread packs at a time: long rows, but work for all. */
-    const int64_t chunk = matmul_max(1, matmul_min(256 / side->width, group * group_blocks / (4 * threads)));
-    MatmulWorkspace *workspace = matmul_workspace_take(shared_floats + threads * own_floats);
+    if (job->a.count <= 0 || job->b.count <= 0) return;
+    const MatmulSchedule m = matmul_schedule(job);
+    const MatmulSide *const side = m.shared;
+    const bool tiles = matmul_in_tiles(job->unit), share_a = side == &job->a;
+    MatmulWorkspace *workspace = matmul_workspace_take(m.shared_floats + m.threads * m.own_floats);
+    float *const group = workspace->data; /* [k-block][panel] */
 
-    const bool tiles = matmul_in_tiles(job->unit);
-
-#pragma omp parallel num_threads(threads) if (threads > 1)
+#pragma omp parallel num_threads(m.threads) if (m.threads > 1)
     {
+        float *const own = workspace->data + m.shared_floats + matmul_thread() * m.own_floats;
         if (tiles) machine_tiles_begin();
-        for (int64_t block = 0; block < job->k_blocks; block += group_blocks)
-            for (int64_t first = 0; first < side->panels; first += group) {
-                const int64_t last = matmul_min(side->panels, first + group), width = last - first;
-                MatmulShared shared = {
-                    share_a,        first, last, block, matmul_min(job->k_blocks, block + group_blocks),
-                    workspace->data};
+        for (int64_t block = 0; block < job->k_blocks; block += m.group_blocks)
+            for (int64_t first = 0; first < side->panels; first += m.group) {
+                const int64_t last = matmul_min(side->panels, first + m.group), width = last - first;
+                const int64_t last_block = matmul_min(job->k_blocks, block + m.group_blocks);
+                MatmulShared shared = {share_a, first, last, block, last_block, group};
                 if (job->packed_b) {
                     shared.packed = job->packed_b + block * side->panels * side->panel;
                 } else {
 #pragma omp for collapse(2) schedule(dynamic, 1)
-                    for (int64_t b = block; b < shared.last_block; b++)
-                        for (int64_t p = first; p < last; p += chunk)
+                    for (int64_t b = block; b < last_block; b++)
+                        for (int64_t p = first; p < last; p += m.chunk)
                             matmul_pack_panels(job, !share_a,
-                                               workspace->data +
-                                                   ((b - block) * width + p - first) * side->panel,
-                                               b, p, matmul_min(p + chunk, last));
+                                               group + ((b - block) * width + p - first) * side->panel, b, p,
+                                               matmul_min(p + m.chunk, last));
                 }
 #pragma omp for collapse(2) schedule(dynamic, 1)
-                for (int64_t o = 0; o < deal.blocks; o++)
-                    for (int64_t s = 0; s < deal.splits; s++)
-                        matmul_block(job, &shared, matmul_cut(own->panels, deal.blocks, o),
-                                     matmul_cut(own->panels, deal.blocks, o + 1),
-                                     first + matmul_cut(width, deal.splits, s),
-                                     first + matmul_cut(width, deal.splits, s + 1),
-                                     workspace->data + shared_floats + matmul_thread() * own_floats);
+                for (int64_t o = 0; o < m.deal.blocks; o++)
+                    for (int64_t s = 0; s < m.deal.splits; s++)
+                        matmul_block(job, &shared, matmul_cut(m.own->panels, m.deal.blocks, o),
+                                     matmul_cut(m.own->panels, m.deal.blocks, o + 1),
+                                     first + matmul_cut(width, m.deal.splits, s),
+                                     first + matmul_cut(width, m.deal.splits, s + 1), own);
             }
         if (tiles) machine_tiles_end();
     }

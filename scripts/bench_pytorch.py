@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch's speed at the training steps that tools/bench.c times.
 
-    scripts/bench_pytorch.py [--json=bench.json] [--filter=TEXT] [--batch=1] [--quick] PYTHON [PYTHON...]
+    scripts/bench_pytorch.py [--json=bench.json] [--filter=TEXT[,TEXT...]] [--batch=N] [--threads=N] [--quick] PYTHON...
 
 Each PYTHON is an interpreter; one that is absent or has no PyTorch is named and left out. The model is that of
 train_gpt.c: the same sizes, RMSNorm, rope or learned positions, gelu (tanh form), tied output, no biases; a step is
@@ -13,13 +13,14 @@ log(softmax(QK') exp(V - max)) + max. With a PyTorch that has torch.compile the 
 block compiled (it needs a C++ compiler and Python's headers).
 
 To the JSON file it adds pytorch/VERSION/step/MODEL/DTYPE/ATTENTION (tokens/s), VERSION being 1.13, 2.4, 2.4-compile, ...,
-and, where the file has our own step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION = ours / theirs; without VERSION for
-the first interpreter.
+after every case, and, where the file has our own step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION = ours / theirs; without
+VERSION for the first one in the file. The table's ratio is LASER's micro-step over standard's.
 """
 import argparse
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,12 +118,12 @@ def make_optimizer(torch, parameters):
     raise SystemExit("no AdamW")
 
 
-def work(name, dtype, way, batch, quick):
+def work(name, dtype, way, batch, threads, quick):
     """Times one case; the last line of the output is JSON."""
     import torch
 
     torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     T, V = MODELS[name][5], MODELS[name][6]
     model = make_model(torch, name)
     if dtype == "bf16" and way == "pure":
@@ -183,14 +184,18 @@ def find_version(python):
     if probe.returncode != 0:
         print(f"{python}: has no PyTorch, left out ({(probe.stderr.strip().splitlines() or ['?'])[-1]})")
         return None
-    version = ".".join(probe.stdout.strip().split(".")[:2])
-    print(f"{python}: PyTorch {version}")
-    return version
+    version = re.match(r"\d+\.\d+", probe.stdout)
+    if not version:
+        print(f"{python}: is no Python, left out")
+        return None
+    print(f"{python}: PyTorch {version[0]}")
+    return version[0]
 
 
 def run_case(python, name, dtype, way, arguments):
     command = [shutil.which(python), os.path.abspath(__file__), "--case", name, dtype, way]
-    command += ["--batch", str(arguments.batch)] + (["--quick"] if arguments.quick else [])
+    command += ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
+    command += ["--quick"] if arguments.quick else []
     keep = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}  # glibc's
     try:
         run = subprocess.run(
@@ -209,23 +214,26 @@ class Table:
     """The figures of the JSON file, old and new."""
 
     def __init__(self, path):
-        self.path, self.figures = path, []
-        if path and os.path.exists(path):
+        self.path, self.figures = path, {}
+        if path and os.path.exists(path) and os.path.getsize(path):
             with open(path, encoding="utf-8") as file:
-                self.figures = json.load(file)
+                figures = json.load(file)
+            if not isinstance(figures, list):
+                raise ValueError
+            self.figures = {figure["name"]: figure for figure in figures}
 
     def value(self, name):
-        return next((f["value"] for f in self.figures if f["name"] == name), None)
+        return self.figures[name]["value"] if name in self.figures else None
 
     def add(self, name, value, unit, share=None):
-        self.figures = [f for f in self.figures if f["name"] != name]
-        self.figures.append({"name": name, "value": value, "unit": unit})
+        self.figures[name] = {"name": name, "value": value, "unit": unit}
         if share:
-            self.figures[-1]["share_of_peak"] = share
+            self.figures[name]["share_of_peak"] = share
 
     def add_ratios(self):
         first = None
-        for figure in list(self.figures):
+        self.figures = {name: f for name, f in self.figures.items() if not name.startswith("vs_pytorch/")}
+        for figure in list(self.figures.values()):
             library, _, rest = figure["name"].partition("/")
             version, _, step = rest.partition("/")
             if library != "pytorch" or self.value(step) is None:
@@ -236,9 +244,10 @@ class Table:
             self.add(f"vs_pytorch/{place}{step.partition('/')[2]}", ratio, "ratio")
 
     def write(self):
+        self.add_ratios()
         if self.path:
             with open(self.path, "w", encoding="utf-8") as file:
-                file.write("[\n" + ",\n".join(json.dumps(f) for f in self.figures) + "\n]\n")
+                file.write("[\n" + ",\n".join(json.dumps(f) for f in self.figures.values()) + "\n]\n")
 
 
 def report(table, label, name, dtype, times, arguments):
@@ -256,46 +265,68 @@ def report(table, label, name, dtype, times, arguments):
     print(f"{line}{ratio:10.3f}{micro:12.0f}{update:11.0f}", flush=True)
 
 
-def bench(python, version, table, arguments):
+def wanted(filter, name):
+    """As gpt/filter.h has it: the name contains one of the words between commas, or there are none."""
+    return not filter or any(word and word in name for word in filter.split(","))
+
+
+def wanted_cases(version, filter):
+    """(model, dtype, ways) of the cases whose names the filter takes."""
     modern = int(version.split(".")[0]) >= 2
     for name in MODELS:
         for dtype in ("fp32", "bf16"):
-            ways = ["pure", "autocast"] if dtype == "bf16" else ["plain"]
-            case = f"pytorch/{version}/step/{name}/{dtype}/"
-            results = {}
-            for way in ways + ["compile"] * modern:
-                if arguments.filter in case + way:
-                    results[way] = run_case(python, name, dtype, way, arguments)
-            eager = {way: times for way, times in results.items() if times and way != "compile"}
-            if eager:
-                way = min(eager, key=lambda w: eager[w]["standard"] + eager[w]["laser"])
-                report(table, f"{version} {way}", name, dtype, eager[way], arguments)
-            if results.get("compile"):
-                report(table, f"{version}-compile", name, dtype, results["compile"], arguments)
+            ways = (["pure", "autocast"] if dtype == "bf16" else ["plain"]) + ["compile"] * modern
+            places = {way: version + "-compile" * (way == "compile") for way in ways}
+            ways = [way for way in ways if wanted(filter, f"pytorch/{places[way]}/step/{name}/{dtype}/{way}")]
+            if ways:
+                yield name, dtype, ways
+
+
+def bench(python, version, table, arguments, name, dtype, ways):
+    results = {way: run_case(python, name, dtype, way, arguments) for way in ways}
+    eager = {way: times for way, times in results.items() if times and way != "compile"}
+    if eager:
+        way = min(eager, key=lambda w: eager[w]["standard"] + eager[w]["laser"])
+        report(table, f"{version} {way}", name, dtype, eager[way], arguments)
+    if results.get("compile"):
+        report(table, f"{version}-compile", name, dtype, results["compile"], arguments)
+    table.write()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", default="", help="file to add the figures to; it may have ours already")
-    parser.add_argument("--filter", default="", help="only cases whose names contain this: 2.4/step/c4-301m/bf16/compile")
+    parser.add_argument("--filter", default="", help="only cases whose names contain one of these: 2.4-compile/step/c4-301m")
     parser.add_argument("--batch", type=int, default=1, help="sequences of a micro-step")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--quick", action="store_true", help="a turn or two of each")
     parser.add_argument("--timeout", type=int, default=300, help="seconds that a case may take")
     parser.add_argument("--case", nargs=3, metavar=("MODEL", "DTYPE", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("pythons", nargs="*")
     arguments = parser.parse_args()
     if arguments.case:
-        work(*arguments.case, arguments.batch, arguments.quick)
+        work(*arguments.case, arguments.batch, arguments.threads, arguments.quick)
         return
-    table = Table(arguments.json)
+    if not arguments.pythons:
+        parser.error("name the interpreters whose PyTorch is to be timed: scripts/bench_pytorch.py python3")
+    if arguments.batch < 1 or arguments.threads < 0:
+        parser.error("--batch must be at least 1, --threads at least 0")
+    try:
+        table = Table(arguments.json)
+        table.write()  # an error now, not after a quarter of an hour
+    except OSError as error:
+        parser.error(f"cannot use --json={arguments.json}: {error.strerror}")
+    except (ValueError, TypeError, KeyError):
+        parser.error(f"{arguments.json} is no list of figures: choose another --json")
     versions = [(p, v) for p in arguments.pythons for v in [find_version(p)] if v]
-    if versions:
+    cases = [(p, v, c) for p, v in versions for c in wanted_cases(v, arguments.filter)]
+    if versions and not cases:
+        print(f"--filter={arguments.filter} takes no step of PyTorch's")
+    if cases:
         heads = f"{'standard':>12}{'ours is':>10}{'LASER':>12}{'ours is':>10}{'ratio':>10}{'micro ms':>12}{'update ms':>11}"
         print(f"{'PyTorch':<22}{'model/dtype':<16}{heads}")
-    for python, version in versions:
-        bench(python, version, table, arguments)
-    table.add_ratios()
-    table.write()
+    for python, version, case in cases:
+        bench(python, version, table, arguments, *case)
 
 
 if __name__ == "__main__":

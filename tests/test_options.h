@@ -1,8 +1,10 @@
-/* Tests of gpt/options.h: where a value comes from, bounds, spelling, files, and that --help fits its table. */
+/* Tests of gpt/options.h: where a value comes from, bounds, spelling, files, and that --help fits its table; and of
+   gpt/filter.h. */
 #ifndef TESTS_TEST_OPTIONS_H
 #define TESTS_TEST_OPTIONS_H
 
 #include "harness.h"
+#include "../gpt/filter.h"
 #include "../gpt/options.h"
 
 /* Parses a command line given as one text; dies as the program would. */
@@ -152,10 +154,24 @@ static void test_options_help_names_every_option(void) {
     }
 }
 
+static void test_filter_takes_words_between_commas(void) {
+    static const struct {
+        const char *filter, *name;
+        bool takes;
+    } rows[] = {{"", "laser", true},        {"laser", "a_laser_b", true}, {"rope,laser", "laser", true},
+                {"rope", "laser", false},   {"rope,", "laser", false},    {",", "laser", false},
+                {"lasers", "laser", false}, {"rope,laser", "rop", false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        CHECK(filter_takes(rows[i].filter, rows[i].name) == rows[i].takes, "'%s' of --filter=%s",
+              rows[i].name, rows[i].filter);
+}
+
 #define OPTIONS_TESTS(TEST)                                                                                  \
     TEST(options_command_wins_over_file_over_preset)                                                         \
     TEST(options_dump_reads_back)                                                                            \
     TEST(options_refuse_what_is_wrong)                                                                       \
-    TEST(options_table_is_sound) TEST(options_help_fits_80_columns) TEST(options_help_names_every_option)
+    TEST(options_table_is_sound)                                                                             \
+    TEST(options_help_fits_80_columns) TEST(options_help_names_every_option)                                 \
+        TEST(filter_takes_words_between_commas)
 
 #endif

@@ -2,7 +2,7 @@
 
    First the limits (float32 multiply-adds, bf16 products, memory), then every part against them. The limit is
    measured again before every turn of every row, and contenders take turns, so that they meet the same machine;
-   of each the best turn counts. On a machine that others use at the same time
+   of each the best turn counts; LASER over standard in a step is the median of the turns' ratios. On a machine that others use at the same time
    OMP_WAIT_POLICY=passive ./bench --clock=cpu counts the processor time of all threads, divided by their number, in
    place of the time on the wall: what is left out is waiting, for other programs and for each other.
 
@@ -12,16 +12,17 @@
        layer/NAME                          GB/s, share of the triad
        gemm/DTYPE/NxOCxC                   GFLOP/s of out (N, OC) = inp (N, C) . weight (OC, C)^T, as matmul_forward
        gemm_dinp/...  gemm_dweight/...     the two backward products of the same layer
-           .../packed                      weights packed beforehand (bf16: activations in bf16): what a training step does
+           .../packed                      weights packed beforehand, and for bf16 activations in bf16, as in its steps
            .../openblas  .../onednn        the same product by that library
        attention/DTYPE/T/KIND              GFLOP/s forward, attention_backward/... backward; causal products only count
                                            half; laser_over_standard/attention/... is a ratio of times
        step/MODEL/DTYPE/KIND               tokens/s of whole training steps; the share is the MFU (6N + 12LCT operations
-                                           a token); laser_over_standard/MODEL/DTYPE a ratio of times
+                                           a token); laser_over_standard/MODEL/DTYPE the median ratio
        time/MODEL/DTYPE/KIND/PART          share of a micro-step's time; share_of_peak of the part's products
        micro/MODEL/DTYPE/KIND              seconds of one micro-step
        update/MODEL/DTYPE                  seconds of one AdamW update of all parameters
-   scripts/bench_pytorch.py adds PyTorch's steps to the same file.
+   --filter takes rows by these names up to the shape, T or DTYPE. The file is written after every part of the bench;
+   scripts/bench_pytorch.py adds PyTorch's steps to it.
 
    Build: cc -O3 -march=native -fopenmp tools/bench.c -lcjson -lm; with -DHAVE_CBLAS -lopenblas and -DHAVE_DNNL -ldnnl
    the other libraries take part. (OpenBLAS may not know a new processor: OPENBLAS_CORETYPE=SkylakeX helps it.) */
@@ -91,41 +92,43 @@ static const struct {
      bench_steps},
 };
 
-/* What the file has under names that this run has not measured, in front of this run's. */
-static void keep_other_figures(const char *path) {
+/* The figures that the file has already; an empty file, or none, has no figures. */
+static cJSON *read_figures(const char *path) {
     enum { LIMIT = 1 << 22 };
     FILE *file = fopen(path, "r");
-    if (!file) return; /* nothing to keep */
+    if (!file && errno == ENOENT) return cJSON_CreateArray();
+    if (!file) die("cannot read %s: %s; choose another --json, or leave out --append", path, strerror(errno));
     char *text = check_malloc(LIMIT);
-    cJSON *old = cJSON_ParseWithLength(text, fread(text, 1, LIMIT, file)), *item, *mine;
-    if (!cJSON_IsArray(old))
-        die("%s is no list of figures: choose another --json, or leave out --append", path);
-    for (int i = cJSON_GetArraySize(old) - 1; i >= 0; i--) {
-        item = cJSON_GetArrayItem(old, i);
-        const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(item, "name"));
-        bool again = !name;
-        cJSON_ArrayForEach(mine, bench.list) again =
-            again || strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(mine, "name")), name) == 0;
-        if (!again) cJSON_InsertItemInArray(bench.list, 0, cJSON_DetachItemFromArray(old, i));
-    }
-    cJSON_Delete(old);
+    const size_t size = fread(text, 1, LIMIT, file);
+    cJSON *figures = size ? cJSON_ParseWithLength(text, size) : cJSON_CreateArray(), *figure;
+    bool named = cJSON_IsArray(figures);
+    cJSON_ArrayForEach(figure, figures) named = named && cJSON_IsString(cJSON_GetObjectItem(figure, "name"));
+    if (!named) die("%s is no list of figures: choose another --json, or leave out --append", path);
     free(text);
     fclose(file);
+    return figures;
 }
 
-/* One object a line. */
-static void write_json(const char *path) {
-    if (bench.options.append) keep_other_figures(path);
+static bool has_figure(const cJSON *figures, const char *name) {
+    const cJSON *figure;
+    cJSON_ArrayForEach(figure, figures) if (strcmp(cJSON_GetObjectItem(figure, "name")->valuestring, name) ==
+                                            0) return true;
+    return false;
+}
+
+/* One object a line: what is kept and not measured again, then this run's. */
+static void write_figures(const char *path, const cJSON *kept) {
     FILE *file = check_fopen(path, "w", "choose a folder that exists and can be written");
+    const cJSON *const lists[] = {kept, bench.list}, *figure;
     const char *before = "[\n";
-    const cJSON *item;
-    cJSON_ArrayForEach(item, bench.list) {
-        char *text = cJSON_PrintUnformatted(item);
-        fprintf(file, "%s%s", before, text);
-        free(text);
-        before = ",\n";
-    }
-    fprintf(file, "%s\n]\n", bench.list->child ? "" : "[");
+    for (int i = 0; i < 2; i++) cJSON_ArrayForEach(figure, lists[i]) {
+            if (i == 0 && has_figure(bench.list, cJSON_GetObjectItem(figure, "name")->valuestring)) continue;
+            char *text = cJSON_PrintUnformatted(figure);
+            fprintf(file, "%s%s", before, text);
+            free(text);
+            before = ",\n";
+        }
+    fprintf(file, "\n]\n");
     check_fclose(file, path);
 }
 
@@ -138,15 +141,27 @@ int main(int argc, char **argv) {
 #ifdef _OPENMP
     if (bench.options.threads > 0) omp_set_num_threads((int)bench.options.threads);
 #endif
+    const char *const json = bench.options.json, *const filter = bench.options.filter;
+    if (bench.options.append && !*json)
+        options_fail(&set, "--append keeps what --json=FILE has: name the file");
     bench.list = cJSON_CreateArray();
+    cJSON *kept = bench.options.append ? read_figures(json) : cJSON_CreateArray();
+    if (*json) { /* an error now, not after a quarter of an hour */
+        FILE *file = check_fopen(json, "a", "choose a folder that exists and can be written");
+        check_fclose(file, json);
+    }
     char cpu[128];
     printf("%s, %d threads on %d cores, compiled for %s\n", machine_cpu_name(cpu), machine_threads(),
            machine_cores(), machine_isa());
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         bench.title = parts[i].title, bench.head = parts[i].head;
         parts[i].run();
+        if (*json && bench.list->child) write_figures(json, kept);
     }
-    if (*bench.options.json) write_json(bench.options.json);
-    cJSON_Delete(bench.list);
+    if (!bench.list->child)
+        options_fail(
+            &set, "--filter=%s takes no row; names are like step/c4-301m/bf16, gemm/fp32/1024x, layer/rope",
+            filter);
+    cJSON_Delete(bench.list), cJSON_Delete(kept);
     return 0;
 }

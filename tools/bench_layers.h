@@ -151,7 +151,7 @@ static const struct {
 static Layers layers_create(void) {
     const int64_t chunks = (LAYER_N + NORM_CHUNK - 1) / NORM_CHUNK;
     Layers l = {.size = (int64_t)1 << 28};
-    l.pool = check_malloc((size_t)l.size * sizeof *l.pool);
+    l.pool = machine_allocate((size_t)l.size * sizeof *l.pool);
     l.weight = random_floats(LAYER_C, NULL), l.rstd = random_floats(LAYER_N, NULL);
     l.partial = random_floats(chunks * LAYER_C, NULL), l.losses = random_floats(LAYER_N, NULL);
     l.turn = random_floats((int64_t)LAYER_T * LAYER_D, NULL);

@@ -3,7 +3,7 @@
    bench_wanted(format, ...)    whether a row of this name was asked for (--filter); its part's title goes first
    bench_report(value, unit, share, format, ...)   a figure for the JSON file; share 0: none
    bench_burst(rate), bench_peak(rate)   a few milliseconds of nothing but the machine's fastest instructions; the
-                                         GFLOP/s of the latest bursts
+                                         GFLOP/s of the bursts since bench_new_peak(rate), of the latest 64 at most
    bench_turns(contenders, count, context, rate, seconds)   contenders in turns, a burst before each */
 #ifndef TOOLS_BENCH_MEASURE_H
 #define TOOLS_BENCH_MEASURE_H
@@ -30,7 +30,7 @@ static const char *const dtype_names[] = {"fp32", "bf16"};
 
 /* ---- names ---- */
 
-/* Whether the name contains one of the words of --filter, which stand between commas. */
+/* Whether --filter takes the name. */
 __attribute__((format(printf, 1, 2))) static bool bench_wanted(const char *format, ...) {
     char name[128];
     va_list arguments;
@@ -94,6 +94,8 @@ static void bench_burst(Rate rate) {
         bench.bursts[rate][bench.burst_count[rate]++ % BURSTS] = (bench_seconds() - start) / operations;
 }
 
+static void bench_new_peak(Rate rate) { bench.burst_count[rate] = 0; }
+
 static double bench_peak(Rate rate) {
     double sorted[BURSTS];
     const int count = bench.burst_count[rate] < BURSTS ? bench.burst_count[rate] : BURSTS;
@@ -114,6 +116,7 @@ static double bench_turns(Contender *contenders, int count, void *context, Rate 
     const int least = bench.options.quick ? 2 : 5;
     int turn = 0;
     if (bench.options.quick) seconds /= 4;
+    bench_new_peak(rate);
     for (; turn < least || (turn < TURNS && machine_seconds() - start < seconds); turn++)
         for (int i = 0; i < count; i++) {
             if (!contenders[i].name) continue;
