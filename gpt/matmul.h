@@ -45,8 +45,8 @@
    differs between machines (vector width, tile shape, multiply-add) is in the section "the machine".
    For each k-block all threads pack the smaller operand together; then each takes blocks of the larger one,
    packs a block into its second-level cache and meets it with the shared panels, all of them or, where threads
-   are many, a part. Multiply-adds reach their
-   full rate only when contracted (-std=gnu11, not c11, or -ffp-contract=fast). */
+   are many, a part. Multiply-adds reach their full rate only when contracted (-std=gnu11, not c11, or
+   -ffp-contract=fast). */
 #ifndef GPT_MATMUL_H
 #define GPT_MATMUL_H
 
