@@ -652,6 +652,13 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
     cJSON_Delete(json);
 }
 
+/* After the manifest is there; and again by who finds it, since the run that wrote it may have been killed in between. */
+static void remove_state(const Run *run, const char *state) {
+    char *unfinished = output_path(run->options->out, "prepare.state.json~"); /* of a save that was killed */
+    unlink(state), unlink(unfinished);
+    free(unfinished);
+}
+
 static void finish(Run *run, const char *manifest, const char *state, const char *tokenizer) {
     char text[3][32];
     check_bad(run, run->totals.lines);
@@ -663,10 +670,7 @@ static void finish(Run *run, const char *manifest, const char *state, const char
         die("none of %llu documents went to validation; raise --val-fraction, or name a file with --val",
             (unsigned long long)run->writers[TRAIN].documents);
     write_manifest(run, manifest, tokenizer);
-    unlink(state);
-    char *unfinished = output_path(run->options->out, "prepare.state.json~"); /* of a save that was killed */
-    unlink(unfinished);
-    free(unfinished);
+    remove_state(run, state);
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
         printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
@@ -748,8 +752,10 @@ static bool begin_output(Run *run, const char *manifest, const char *state, cons
         if (!same)
             die("'%s' holds %s other inputs or options; choose another --out, or add --overwrite", o->out,
                 has_manifest ? "shards made from" : "the unfinished shards of a run with");
-        if (has_manifest)
+        if (has_manifest) {
+            remove_state(run, state);
             return printf("%s is already prepared from these inputs with these options\n", o->out), true;
+        }
         Progress progress = {0};
         memcpy(progress.fingerprint, run->fingerprint, sizeof progress.fingerprint);
         if (!state_load(run->writers, &run->totals, &progress))
