@@ -90,8 +90,7 @@ static inline double machine_seconds(void) {
 static inline cpu_set_t machine_core_set(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        CPU_SET(0, &set); /* more cores than a set holds: 1,024 */
+    sched_getaffinity(0, sizeof set, &set); /* on more cores than a set holds, 1,024, it stays empty */
 #if defined(_OPENMP) && _OPENMP >= 201511
     for (int place = 0; place < omp_get_num_places(); place++) {
         int count = omp_get_place_num_procs(place),
@@ -104,22 +103,22 @@ static inline cpu_set_t machine_core_set(void) {
     return set;
 }
 
-static inline int machine_cores(void) {
-    const cpu_set_t set = machine_core_set();
-    return CPU_COUNT(&set);
-}
-
 static inline void machine_roam(void) {
     const cpu_set_t set = machine_core_set();
     sched_setaffinity(0, sizeof set, &set);
 }
 #else
-static inline int machine_cores(void) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return cores > 0 ? (int)cores : 1;
-}
 static inline void machine_roam(void) {}
 #endif
+
+static inline int machine_cores(void) {
+#if defined(__linux__) && defined(CPU_COUNT)
+    const cpu_set_t set = machine_core_set();
+    if (CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+#endif
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores > 0 ? (int)cores : 1;
+}
 
 static inline int machine_threads(void) {
 #ifdef _OPENMP

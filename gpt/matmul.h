@@ -792,7 +792,7 @@ static inline void matmul_run(const MatmulJob *job) {
     const MatmulSide *const side = m.shared;
     const bool tiles = matmul_in_tiles(job->unit), share_a = side == &job->a;
     MatmulWorkspace *workspace = matmul_workspace_take(m.shared_floats + m.threads * m.own_floats);
-    float *const group = workspace->data; /* [k-block][panel] */
+    float *const packed = workspace->data; /* the group: [k-block][panel] */
 
 #pragma omp parallel num_threads(m.threads) if (m.threads > 1)
     {
@@ -802,7 +802,7 @@ static inline void matmul_run(const MatmulJob *job) {
             for (int64_t first = 0; first < side->panels; first += m.group) {
                 const int64_t last = matmul_min(side->panels, first + m.group), width = last - first;
                 const int64_t last_block = matmul_min(job->k_blocks, block + m.group_blocks);
-                MatmulShared shared = {share_a, first, last, block, last_block, group};
+                MatmulShared shared = {share_a, first, last, block, last_block, packed};
                 if (job->packed_b) {
                     shared.packed = job->packed_b + block * side->panels * side->panel;
                 } else {
@@ -810,7 +810,7 @@ static inline void matmul_run(const MatmulJob *job) {
                     for (int64_t b = block; b < last_block; b++)
                         for (int64_t p = first; p < last; p += m.chunk)
                             matmul_pack_panels(job, !share_a,
-                                               group + ((b - block) * width + p - first) * side->panel, b, p,
+                                               packed + ((b - block) * width + p - first) * side->panel, b, p,
                                                matmul_min(p + m.chunk, last));
                 }
 #pragma omp for collapse(2) schedule(dynamic, 1)

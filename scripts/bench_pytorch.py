@@ -276,8 +276,8 @@ def wanted_cases(version, filter):
     for name in MODELS:
         for dtype in ("fp32", "bf16"):
             ways = (["pure", "autocast"] if dtype == "bf16" else ["plain"]) + ["compile"] * modern
-            places = {way: version + "-compile" * (way == "compile") for way in ways}
-            ways = [way for way in ways if wanted(filter, f"pytorch/{places[way]}/step/{name}/{dtype}/{way}")]
+            prefix = {"compile": f"{version}-compile"}
+            ways = [w for w in ways if wanted(filter, f"pytorch/{prefix.get(w, version)}/step/{name}/{dtype}/{w}")]
             if ways:
                 yield name, dtype, ways
 

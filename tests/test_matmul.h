@@ -268,7 +268,7 @@ static inline void matmul_test_all(float *out, float *dinp, float *dweight, cons
 
 static void test_matmul_same_bits_for_any_threads(void) {
     static const int64_t shapes[][3] = {{150, 700, 190}, {5, 600, 400}, {1100, 40, 33}, {300, 520, 380}};
-    for (int s = 0; s < 4; s++)
+    for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
             const size_t size = (size_t)(N * OC + N * C + OC * C);

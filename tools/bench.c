@@ -2,9 +2,10 @@
 
    First the limits (float32 multiply-adds, bf16 products, memory), then every part against them. The limit is
    measured again before every turn of every row, and contenders take turns, so that they meet the same machine;
-   of each the best turn counts; LASER over standard in a step is the median of the turns' ratios. On a machine that others use at the same time
-   OMP_WAIT_POLICY=passive ./bench --clock=cpu counts the processor time of all threads, divided by their number, in
-   place of the time on the wall: what is left out is waiting, for other programs and for each other.
+   of each the best turn counts; LASER over standard in a step is the median of the turns' ratios. On a machine that
+   others use at the same time OMP_WAIT_POLICY=passive ./bench --clock=cpu counts the processor time of all threads,
+   divided by their number, in place of the time on the wall: what is left out is waiting, for other programs and for
+   each other.
 
    The JSON file is a list of objects {"name", "value", "unit"} and, where it applies, "share_of_peak":
        peak/fp32 peak/bf16                 GFLOP/s
@@ -92,20 +93,15 @@ static const struct {
      bench_steps},
 };
 
-/* The figures that the file has already; an empty file, or none, has no figures. */
+/* The figures that the file has already; NULL: it is not there, or empty. */
 static cJSON *read_figures(const char *path) {
-    enum { LIMIT = 1 << 22 };
-    FILE *file = fopen(path, "r");
-    if (!file && errno == ENOENT) return cJSON_CreateArray();
-    if (!file) die("cannot read %s: %s; choose another --json, or leave out --append", path, strerror(errno));
-    char *text = check_malloc(LIMIT);
-    const size_t size = fread(text, 1, LIMIT, file);
-    cJSON *figures = size ? cJSON_ParseWithLength(text, size) : cJSON_CreateArray(), *figure;
-    bool named = cJSON_IsArray(figures);
+    size_t size = 0;
+    char *text = shard_slurp(path, &size);
+    cJSON *figures = size ? cJSON_ParseWithLength(text, size) : NULL, *figure;
+    bool named = !size || cJSON_IsArray(figures);
     cJSON_ArrayForEach(figure, figures) named = named && cJSON_IsString(cJSON_GetObjectItem(figure, "name"));
     if (!named) die("%s is no list of figures: choose another --json, or leave out --append", path);
     free(text);
-    fclose(file);
     return figures;
 }
 
@@ -145,7 +141,7 @@ int main(int argc, char **argv) {
     if (bench.options.append && !*json)
         options_fail(&set, "--append keeps what --json=FILE has: name the file");
     bench.list = cJSON_CreateArray();
-    cJSON *kept = bench.options.append ? read_figures(json) : cJSON_CreateArray();
+    cJSON *kept = bench.options.append ? read_figures(json) : NULL;
     if (*json) { /* an error now, not after a quarter of an hour */
         FILE *file = check_fopen(json, "a", "choose a folder that exists and can be written");
         check_fclose(file, json);

@@ -77,7 +77,6 @@ typedef struct {
 /* Turns of standard, LASER, LASER, standard, ..., so that neither always follows the update. */
 static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     double micro[2][STEP_TURNS], ratio[STEP_TURNS], update[STEP_TURNS], begin;
-    double fastest[2] = {INFINITY, INFINITY};
     const int least = bench.options.quick ? 2 : STEP_TURNS_LEAST;
     int turn = 0;
     StepTimes times = {0};
@@ -94,8 +93,8 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
             step_micro(t);
             micro[kind][turn] = bench_seconds() - begin;
             profile(PROFILE_OTHER);
-            if (micro[kind][turn] < fastest[kind]) {
-                fastest[kind] = micro[kind][turn];
+            if (turn == 0 || micro[kind][turn] < times.micro[kind]) { /* the fastest so far */
+                times.micro[kind] = micro[kind][turn];
                 memcpy(times.parts[kind], profile_state.seconds, sizeof times.parts[kind]);
             }
         }
