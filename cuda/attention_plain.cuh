@@ -1,11 +1,14 @@
 /* attention_plain.cuh: attention row by row, as the formulas stand: each row takes its own maximum, so any range of
    values is fine, and nothing is fast. It is the float32 path, the path of head sizes without tensor-core kernels, and
-   what laser.cuh leaves to it: the rows of LASER's wild columns (see there), on top of what the fast kernels wrote.
+   what the fast kernels leave to it: the rows in which a column of LASER's values is out of range (see laser.cuh), on top
+   of what those kernels wrote.
 
-   attention_plain_forward(out, exact, lse, q, k, v, columns, head_wild, blocks, sizes, stream)
-   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, exact, lse, columns, head_wild, blocks, sizes, stream)
-   head_wild NULL: all rows of all columns, results are written (=). Else (B, H): only rows from head_wild on, and of
-   those only columns with wild_from <= row: forward overwrites them, backward adds their share (+=).
+   attention_plain_forward(out, low_bits, lse, q, k, v, columns, sizes, stream)
+   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, only_out_of_range, sizes, stream)
+   only_out_of_range: only the rows and columns that Column.out_of_range_from names, whose share is added (+=); else all of
+   them, and results are written (=). turn: rope's table (T, D/2, 2) = cos, sin: dq and dk are those before rope turned q and
+   k; NULL: of q and k as they are given.
+   low_bits: see exact_output below.
    Shared memory holds a row of scores: T floats forward, 2 T backward. */
 #ifndef CUDA_ATTENTION_PLAIN_CUH
 #define CUDA_ATTENTION_PLAIN_CUH
@@ -25,10 +28,10 @@ struct AttentionSizes {
 
 /* What LASER needs to know of a column of V of a head, (B, H, D) of them. */
 struct alignas(16) Column {
-    float shift;   /* n: forward scales exp(v) by 2^-n */
-    float center;  /* m: backward takes exp(v - m) */
-    float floor;   /* the least o that the paper's shift leaves; it passes no gradient */
-    int wild_from; /* the first key that the fast path cannot hold; T if there is none */
+    float shift;           /* n: forward scales exp(v) by 2^-n */
+    float center;          /* m: backward takes exp(v - m) */
+    float floor;           /* the least o that the paper's shift leaves; it passes no gradient */
+    int out_of_range_from; /* the first key that the fast kernels cannot hold; T if there is none */
 };
 
 /* Within exp(+-30) of v_0 the products of backward, exp(60) at most, stay far inside of float32. */
@@ -39,16 +42,45 @@ struct alignas(16) Column {
 #define LASER_LN2_HIGH_PART 0.693359375f
 #define LASER_LN2_LOW_PART -2.12194440e-4f
 
+#define LASER_LN2 0.693147181f
+
 /* log(x 2^n) */
 __device__ __forceinline__ float laser_log(float x, float n) {
     return n * LASER_LN2_HIGH_PART + (n * LASER_LN2_LOW_PART + logf(x));
 }
 
+/* The same to 2^-22 or so: more than enough where x is a sum of bf16. */
+__device__ __forceinline__ float fast_laser_log(float x, float n) {
+    return fmaf(n, LASER_LN2_HIGH_PART, fmaf(n, LASER_LN2_LOW_PART, fast_log2(x) * LASER_LN2));
+}
+
+/* LASER's backward needs exp(-o), and bf16 has too few digits for it. So beside its output as bf16, `out`, forward keeps the
+   16 bits that the rounding cut off, `low_bits`: the float32 is out's 16 bits, then zeros, plus low_bits as a signed number.
+   A tie, which rounding may have moved up by 2^15 of these units, is stored as 2^15 - 1. With float32, out is exact. */
+__device__ __forceinline__ uint32_t low_bits_of(float exact, uint32_t rounded) { /* rounded: bf16 in the upper half */
+    const int low = (int)(float_to_bits(exact) - rounded);
+    return (uint32_t)min(low, 32767) & 0xFFFFu;
+}
+__device__ __forceinline__ float join_low_bits(uint32_t rounded, uint32_t low) {
+    return bits_to_float(rounded + (uint32_t)(int32_t)(int16_t)(uint16_t)low);
+}
+__device__ __forceinline__ float exact_output(const float *out, const uint16_t *, int64_t at) {
+    return out[at];
+}
+__device__ __forceinline__ float exact_output(const bf16 *out, const uint16_t *low_bits, int64_t at) {
+    return join_low_bits(float_to_bits(to_float(out[at])), low_bits[at]);
+}
+__device__ __forceinline__ void store_exact(float *out, uint16_t *, int64_t at, float x) { out[at] = x; }
+__device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64_t at, float x) {
+    out[at] = from_float<bf16>(x);
+    low_bits[at] = (uint16_t)low_bits_of(x, float_to_bits(to_float(out[at])));
+}
+
 /* v0: the first value of the column; least, most: of those inside of the window (with the paper's shift, all). */
-__device__ __forceinline__ Column laser_column(float v0, float least, float most, int wild_from,
+__device__ __forceinline__ Column laser_column(float v0, float least, float most, int out_of_range_from,
                                                const AttentionSizes &s) {
     Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
-                wild_from};
+                out_of_range_from};
     if (s.shift == LASER_SHIFT_SEQUENCE) {
         c.shift = ceilf(most * LASER_LOG2E_HIGH);
         c.center = fmaxf(c.center, most - 69);
@@ -57,6 +89,10 @@ __device__ __forceinline__ Column laser_column(float v0, float least, float most
     }
     return c;
 }
+
+/* Floats of shared memory for a row of scores. Compilers read such rows in vectors, also past the number that a loop needs;
+   so each row ends with some room, and the next begins at a multiple of 16 bytes. */
+__host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
 
 template <typename T> __device__ __forceinline__ float attention_dot(const T *x, const T *y, int D) {
     float sum = 0;
@@ -82,20 +118,31 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
     return block_sum(sum, scratch);
 }
 
-/* Whether the plain path has to do row i of a column. */
-__device__ __forceinline__ bool plain_takes(const Column *column, bool whole, int i) {
-    return whole || i >= column->wild_from;
+/* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it; scratch
+   holds a number a warp. */
+__device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch, const AttentionSizes &s) {
+    int first = s.T;
+    for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x)
+        first = min(first, head_columns[d].out_of_range_from);
+    return -(int)block_max((float)-first, scratch); /* floats hold every T up to 2^24 */
 }
 
-/* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
+/* Whether row i of a column is this path's. */
+__device__ __forceinline__ bool plain_takes(const Column *column, bool whole, int i) {
+    return whole || i >= column->out_of_range_from;
+}
+
+/* Rows first, first + step, ... of head (b, h), by all threads of a block. whole: of all columns and with lse, else only what
+   is out of range. */
 template <typename T>
-__global__ void plain_forward_kernel(T *out, float *exact, float *lse, const T *q, const T *k, const T *v,
-                                     const Column *columns, const int *head_wild, AttentionSizes s) {
+__device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
+                                   const Column *columns, bool whole, int b, int h, int first, int step,
+                                   const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE;
-    const int h = (int)blockIdx.y, b = (int)blockIdx.z, D = s.D;
+    const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
-    const bool laser = s.kind == ATTENTION_LASER, whole = head_wild == nullptr;
-    for (int i = (whole ? 0 : head_wild[head]) + (int)blockIdx.x; i < s.T; i += (int)gridDim.x) {
+    const bool laser = s.kind == ATTENTION_LASER;
+    for (int i = first; i < s.T; i += step) {
         float largest;
         const float sum = plain_scores(score, scratch, q + in, k + in, i, s, &largest);
         if (whole && threadIdx.x == 0) lse[head * s.T + i] = largest + logf(sum);
@@ -110,15 +157,22 @@ __global__ void plain_forward_kernel(T *out, float *exact, float *lse, const T *
                 o = most + (logf(o) - logf(sum));
                 if (s.shift == LASER_SHIFT_SEQUENCE)
                     o = fmaxf(o, laser_log(LASER_LEAST, columns[head * D + d].shift));
-                exact[at] = o;
+                store_exact(out, low_bits, at, o);
             } else {
                 for (int j = 0; j <= i; j++) o += expf(score[j]) * to_float(column[j * s.qkv_row]);
-                o /= sum;
+                out[at] = from_float<T>(o / sum);
             }
-            out[at] = from_float<T>(o);
         }
         __syncthreads();
     }
+}
+
+/* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
+template <typename T>
+__global__ void plain_forward_kernel(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
+                                     const Column *columns, AttentionSizes s) {
+    plain_forward_rows(out, low_bits, lse, q, k, v, columns, true, (int)blockIdx.z, (int)blockIdx.y,
+                       (int)blockIdx.x, (int)gridDim.x, s);
 }
 
 /* ds_ij / a_ij of one column is do expm1(v - o), LASER, or do (v - o); this is do times it and a, a = exp(log_a). */
@@ -130,13 +184,13 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
 /* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`, over the columns (of the head,
    from `column` on) that the plain path does; and nothing from the floor. */
 template <typename T>
-__device__ __forceinline__ float plain_ds(const T *dout, const T *out, const float *exact, int64_t row,
+__device__ __forceinline__ float plain_ds(const T *dout, const T *out, const uint16_t *low_bits, int64_t row,
                                           const T *v, int64_t key, const Column *columns, int64_t column,
                                           float log_a, int i, bool whole, const AttentionSizes &s) {
     const bool laser = s.kind == ATTENTION_LASER;
     float ds = 0;
     for (int d = 0; d < s.D; d++) {
-        const float o = laser ? exact[row + d] : to_float(out[row + d]);
+        const float o = laser ? exact_output(out, low_bits, row + d) : to_float(out[row + d]);
         if (laser && (!plain_takes(columns + column + d, whole, i) || o <= columns[column + d].floor))
             continue;
         ds += to_float(dout[row + d]) * plain_slope(log_a, to_float(v[key + d]) - o, laser);
@@ -144,79 +198,119 @@ __device__ __forceinline__ float plain_ds(const T *dout, const T *out, const flo
     return ds;
 }
 
-/* dq of some rows of a head. */
+/* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope turned the pair (d, d + D/2). */
+template <typename Of>
+__device__ __forceinline__ float turned_back(Of of, int d, const float *turn, int t, int D) {
+    if (!turn) return of(d);
+    const int half = D / 2, pair = d % half;
+    const float cosine = turn[(int64_t)t * D + 2 * pair], sine = turn[(int64_t)t * D + 2 * pair + 1];
+    return d < half ? of(d) * cosine + of(d + half) * sine : of(d) * cosine - of(d - half) * sine;
+}
+
+/* The same for two neighbouring pairs in one thread: left[i] is element d + i, right[i] element d + i + D/2; table: turn's
+   entry of the token and d. */
+__device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], const float *table) {
+    const float4 angle = *(const float4 *)(const void *)table; /* cos, sin, cos, sin */
+    const float l0 = left[0], l1 = left[1];
+    left[0] = l0 * angle.x + right[0] * angle.y, right[0] = right[0] * angle.x - l0 * angle.y;
+    left[1] = l1 * angle.z + right[1] * angle.w, right[1] = right[1] * angle.z - l1 * angle.w;
+}
+
+/* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
 template <typename T>
-__global__ void plain_queries_kernel(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                                     const float *exact, const Column *columns, const int *head_wild,
-                                     AttentionSizes s) {
-    float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + s.T;
-    const int h = (int)blockIdx.y, b = (int)blockIdx.z, D = s.D;
+__device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
+                              const uint16_t *low_bits, const Column *columns, const float *turn, bool whole, int b,
+                              int h, int first, int step, const AttentionSizes &s) {
+    float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + plain_row(s);
+    const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
-    const bool whole = head_wild == nullptr;
-    for (int i = (whole ? 0 : head_wild[head]) + (int)blockIdx.x; i < s.T; i += (int)gridDim.x) {
+    for (int i = first; i < s.T; i += step) {
         const int64_t row = ((int64_t)b * s.T + i) * s.out_row + h * D;
         float largest;
         const float log_sum = logf(plain_scores(score, scratch, q + in, k + in, i, s, &largest));
         for (int j = (int)threadIdx.x; j <= i; j += (int)blockDim.x)
             ds[j] = i == 0 ? 0
-                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D,
+                           : plain_ds(dout, out, low_bits, row, v, in + j * s.qkv_row, columns, head * D,
                                       score[j] - log_sum, i, whole, s);
         __syncthreads();
-        for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
-            T *to = dq + in + i * s.qkv_row + d;
+        auto sum_over_keys = [&](int d) {
             float sum = 0;
             for (int j = 0; j <= i; j++) sum += ds[j] * to_float(k[in + j * s.qkv_row + d]);
-            *to = from_float<T>((whole ? 0 : to_float(*to)) + s.scale * sum);
+            return s.scale * sum;
+        };
+        for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
+            T *to = dq + in + i * s.qkv_row + d;
+            *to = from_float<T>((whole ? 0 : to_float(*to)) + turned_back(sum_over_keys, d, turn, i, D));
         }
         __syncthreads();
     }
 }
 
-/* dk and dv of some keys of a head. */
+/* dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
 template <typename T>
-__global__ void plain_keys_kernel(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
-                                  const T *out, const float *exact, const float *lse, const Column *columns,
-                                  const int *head_wild, AttentionSizes s) {
-    float *log_a = shared_memory<float>(), *ds = log_a + s.T;
-    const int h = (int)blockIdx.y, b = (int)blockIdx.z, D = s.D;
+__device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, const T *out,
+                           const uint16_t *low_bits, const float *lse, const Column *columns, const float *turn,
+                           bool whole, int b, int h, int start, int first, int step, const AttentionSizes &s) {
+    float *log_a = shared_memory<float>() + WARP_SIZE, *ds = log_a + plain_row(s);
+    const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
     const int64_t out_head = (int64_t)b * s.T * s.out_row + h * D;
-    const bool whole = head_wild == nullptr, laser = s.kind == ATTENTION_LASER;
-    const int start = whole ? 0 : head_wild[head];
-    if (start >= s.T) return;
-    for (int j = (int)blockIdx.x; j < s.T; j += (int)gridDim.x) {
-        const int first = max(j, start); /* query */
-        for (int i = first + (int)threadIdx.x; i < s.T; i += (int)blockDim.x) {
+    const bool laser = s.kind == ATTENTION_LASER;
+    for (int j = first; j < s.T; j += step) {
+        const int query = max(j, start);
+        for (int i = query + (int)threadIdx.x; i < s.T; i += (int)blockDim.x) {
             const int64_t row = out_head + i * s.out_row;
             log_a[i] = attention_dot(q + in + i * s.qkv_row, k + in + j * s.qkv_row, D) * s.scale -
                        lse[head * s.T + i];
             ds[i] = i == 0 ? 0
-                           : plain_ds(dout, out, exact, row, v, in + j * s.qkv_row, columns, head * D,
+                           : plain_ds(dout, out, low_bits, row, v, in + j * s.qkv_row, columns, head * D,
                                       log_a[i], i, whole, s);
         }
         __syncthreads();
+        auto sum_over_queries = [&](int d) {
+            float sum = 0;
+            for (int i = query; i < s.T; i++) sum += ds[i] * to_float(q[in + i * s.qkv_row + d]);
+            return s.scale * sum;
+        };
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             const int64_t at = in + j * s.qkv_row + d;
-            float dk_sum = 0, dv_sum = 0;
-            for (int i = first; i < s.T; i++) {
+            float dv_sum = 0;
+            for (int i = query; i < s.T; i++) {
                 const int64_t row = out_head + i * s.out_row + d;
-                dk_sum += ds[i] * to_float(q[in + i * s.qkv_row + d]);
-                if (!laser) dv_sum += to_float(dout[row]) * expf(log_a[i]);
-                if (!laser || !plain_takes(columns + head * D + d, whole, i)) continue;
-                if (exact[row] <= columns[head * D + d].floor) continue;
-                dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - exact[row], 0.0f));
+                if (!laser) {
+                    dv_sum += to_float(dout[row]) * expf(log_a[i]);
+                    continue;
+                }
+                const float o = exact_output(out, low_bits, row);
+                if (!plain_takes(columns + head * D + d, whole, i) || o <= columns[head * D + d].floor) continue;
+                dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - o, 0.0f));
             }
-            dk[at] = from_float<T>((whole ? 0 : to_float(dk[at])) + s.scale * dk_sum);
+            dk[at] = from_float<T>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
             dv[at] = from_float<T>((whole ? 0 : to_float(dv[at])) + dv_sum);
         }
         __syncthreads();
     }
 }
 
-enum { PLAIN_THREADS = 128 };
+/* Blocks of even x do the queries x / 2, x / 2 + gridDim.x / 2, ... of a head, those of odd x the keys. */
+template <typename T>
+__global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
+                                      const T *out, const uint16_t *low_bits, const float *lse,
+                                      const Column *columns, const float *turn, bool whole, AttentionSizes s) {
+    const int h = (int)blockIdx.y, b = (int)blockIdx.z, block = (int)blockIdx.x / 2, blocks = (int)gridDim.x / 2;
+    const int start =
+        whole ? 0 : first_out_of_range(columns + ((int64_t)b * s.H + h) * s.D, shared_memory<float>(), s);
+    if (start >= s.T) return;
+    if (blockIdx.x % 2 == 0)
+        plain_queries(dq, dout, q, k, v, out, low_bits, columns, turn, whole, b, h, start + block, blocks, s);
+    else
+        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, whole, b, h, start, block, blocks, s);
+}
+
+enum { PLAIN_THREADS = 128, PLAIN_BLOCKS = 16 /* of a head where only some of it is to be done */ };
 
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
-    return ((size_t)rows * s.T + WARP_SIZE) * sizeof(float);
+    return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);
 }
 
 /* Whether this GPU can do both directions. */
@@ -226,31 +320,28 @@ static inline size_t plain_shared(const AttentionSizes &s, int rows) {
     const size_t bytes = plain_bytes(s, rows), most = shared_memory_most();
     if (bytes > most)
         die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
-            "beyond LASER's "
-            "window) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, there are %zu; "
-            "use a shorter one",
+            "beyond LASER's range) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, there "
+            "are %zu; use a shorter one",
             s.T, bytes, most);
     return bytes;
 }
 
 template <typename T>
-void attention_plain_forward(T *out, float *exact, float *lse, const T *q, const T *k, const T *v,
-                             const Column *columns, const int *head_wild, int blocks, const AttentionSizes &s,
-                             cudaStream_t stream) {
-    LAUNCH(plain_forward_kernel<T>, dim3((unsigned)blocks, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
-           plain_shared(s, 1), stream, out, exact, lse, q, k, v, columns, head_wild, s);
+void attention_plain_forward(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
+                             const Column *columns, const AttentionSizes &s, cudaStream_t stream) {
+    LAUNCH(plain_forward_kernel<T>, dim3((unsigned)s.T, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
+           plain_shared(s, 1), stream, out, low_bits, lse, q, k, v, columns, s);
 }
 
 template <typename T>
 void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
-                              const T *out, const float *exact, const float *lse, const Column *columns,
-                              const int *head_wild, int blocks, const AttentionSizes &s,
+                              const T *out, const uint16_t *low_bits, const float *lse, const Column *columns,
+                              const float *turn, bool only_out_of_range, const AttentionSizes &s,
                               cudaStream_t stream) {
-    const dim3 grid((unsigned)blocks, (unsigned)s.H, (unsigned)s.B);
-    LAUNCH(plain_queries_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dq, dout, q, k, v,
-           out, exact, columns, head_wild, s);
-    LAUNCH(plain_keys_kernel<T>, grid, dim3(PLAIN_THREADS), plain_shared(s, 2), stream, dk, dv, dout, q, k, v,
-           out, exact, lse, columns, head_wild, s);
+    const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_BLOCKS : s.T);
+    LAUNCH(plain_backward_kernel<T>, dim3(blocks, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
+           plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+           !only_out_of_range, s);
 }
 
 #endif

@@ -9,8 +9,8 @@
 
 #include <vector>
 #include "../gpt/device.h"
+#include "attention.cuh"
 #include "exchange.cuh"
-#include "laser.cuh"
 #include "layers.cuh"
 #include "loss.cuh"
 #include "matmul.cuh"
@@ -18,7 +18,7 @@
 
 enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
 
-/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to exact, with
+/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to low_bits, with
    =block also that of mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
     float *input;     /* (N, C) residual stream as it enters the block */
@@ -27,7 +27,7 @@ template <typename S> struct GpuLayer {
     float *lse;       /* (B, H, T) */
     Column *columns;  /* LASER: what forward found of the columns of v */
     S *attn_out;      /* (N, A) */
-    float *exact;     /* (N, A) LASER with bf16: attn_out in float32 */
+    uint16_t *low_bits; /* (N, A) LASER with bf16: what attn_out's rounding cut off */
     float *mlp_input; /* (N, C) residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) */
     S *up, *hidden;   /* (N, U), (N, F) before and after the activation */
@@ -131,7 +131,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
             a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
             a.columns = arena->take<Column>((int64_t)attention_columns(attention));
             a.attn_out = arena->take<S>(N * A),
-            a.exact = c.laser && rounded ? arena->take<float>(N * A) : nullptr;
+            a.low_bits = c.laser && rounded ? arena->take<uint16_t>(N * A) : nullptr;
         }
         if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
             a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
@@ -235,7 +235,7 @@ template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, 
     rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
     matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
     if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
-    attention_forward(a.attn_out, a.exact, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
+    attention_forward(a.attn_out, a.low_bits, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
                       m->attention_work, m->attention(B, T), stream);
     if (out) matmul_forward(out, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
 }
@@ -359,12 +359,10 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     /* mlp_input = input + attn_out . o^T */
     matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, stream);
     matmul_backward_input(m->d_attn_out, d_operand, (const S *)(m->operands + w.o), N, A, C, stream);
-    /* attn_out = attention(q, k, v) */
+    /* attn_out = attention(rope(q), rope(k), v) */
     attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
-                       a.qkv + 2 * A, a.attn_out, a.exact, a.lse, a.columns, m->attention_work,
-                       m->attention(B, T), stream);
-    /* q, k = rope(q, k) */
-    if (m->rope_turn) rope_rotate(m->d_qkv, m->rope_turn, -1, N, T, c.heads, c.head_dim, stream);
+                       a.qkv + 2 * A, a.attn_out, a.low_bits, a.lse, a.columns, m->rope_turn,
+                       m->attention_work, m->attention(B, T), stream);
     /* qkv = norm . q^T */
     rmsnorm_again(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
     matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, stream);

@@ -66,6 +66,13 @@ template <typename T> inline Floats download(const Buffer<T> &from) {
     return x;
 }
 
+/* Every byte 0xFF: NaN, whatever type. */
+template <typename T> inline void poison(const Buffer<T> &buffer) {
+    const std::vector<char> bytes(buffer.n * sizeof(T), (char)0xFF);
+    copy_to_device((void *)buffer.data, bytes.data(), bytes.size(), 0);
+    device_wait(0);
+}
+
 /* A buffer that holds x, rounded to T there and here. */
 template <typename T> struct Input : Buffer<T> {
     Floats x;

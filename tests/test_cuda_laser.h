@@ -1,9 +1,9 @@
-/* Tests of cuda/laser.cuh and cuda/attention_plain.cuh against the naive twins of laser.h in float64: sizes that divide
+/* Tests of cuda/attention.cuh, each of its kinds of kernels, against the naive twins of laser.h in float64: sizes that divide
    nothing, and LASER's contract with values that break careless implementations. */
 #ifndef TESTS_TEST_CUDA_LASER_H
 #define TESTS_TEST_CUDA_LASER_H
 
-#include "../cuda/laser.cuh"
+#include "../cuda/attention.cuh"
 #include "test_cuda.h"
 
 /* One attention problem: q, k, v packed as (B, T, 3, H, D), as stored in type T. */
@@ -12,7 +12,7 @@ struct Problem {
     AttentionKind kind;
     LaserShift shift;
     size_t A, qkv_size, out_size;
-    Floats qkv, dout, out, lse, dqkv;
+    Floats qkv, dout, out, lse, dqkv, turn /* empty, or rope's table */;
     Doubles out64, lse64, dqkv64;
 
     Problem(int B_, int T_, int H_, int D_, AttentionKind kind_, uint64_t seed, double spread)
@@ -26,17 +26,32 @@ struct Problem {
     template <typename S> void run() {
         const AttentionSizes s = {B, T, H, D, (int64_t)(3 * A), (int64_t)A, 1 / sqrtf((float)D), kind, shift};
         Buffer<S> qkv_(qkv_size), dout_(out_size), out_(out_size), dqkv_(qkv_size);
-        Buffer<float> exact(kind == ATTENTION_LASER ? out_size : 0), lse_((size_t)(B * H * T));
+        Buffer<float> lse_((size_t)(B * H * T)), turn_(turn.size());
+        Buffer<uint16_t> low_bits(kind == ATTENTION_LASER ? out_size : 0);
         Buffer<Column> columns(attention_columns(s));
-        Buffer<char> work(attention_work_bytes(s));
-        upload(qkv_, qkv), upload(dout_, dout);
+        Buffer<char> work(attention_work_bytes(s)), other_work(attention_work_bytes(s));
+        upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
+        poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
         S *q = qkv_.data, *dq = dqkv_.data;
-        attention_forward(out_.data, exact.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s,
+        attention_forward(out_.data, low_bits.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s,
                           0);
-        attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, exact.data,
-                           lse_.data, columns.data, work.data, s, 0);
-        out = sizeof(S) == 2 && kind == ATTENTION_LASER ? download(exact) : download(out_);
-        lse = download(lse_), dqkv = download(dqkv_);
+        /* Layers share this memory, so a backward never finds what its own forward left there. */
+        attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, low_bits.data,
+                           lse_.data, columns.data, turn.empty() ? nullptr : turn_.data, other_work.data, s, 0);
+        out = download(out_), lse = download(lse_), dqkv = download(dqkv_);
+        if (sizeof(S) == 2 && kind == ATTENTION_LASER) add_low_bits(low_bits);
+    }
+
+    /* out in float32, from its bf16 and what that cut off. */
+    void add_low_bits(const Buffer<uint16_t> &low_bits) {
+        std::vector<uint16_t> low(out_size);
+        copy_to_host(low.data(), low_bits.data, out_size * sizeof(uint16_t), 0);
+        for (size_t i = 0; i < out_size; i++) {
+            uint32_t bits;
+            memcpy(&bits, &out[i], sizeof bits);
+            bits += (uint32_t)(int32_t)(int16_t)low[i];
+            memcpy(&out[i], &bits, sizeof bits);
+        }
     }
 
     void naive() {
@@ -53,6 +68,22 @@ struct Problem {
         attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
         attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
                                  out64.data(), lse64.data(), &shape);
+        for (size_t i = 0; i < qkv_size && !turn.empty(); i++) { /* rope's backward: each pair from its first half */
+            const size_t half = (size_t)D / 2, d = i % (size_t)D, t = i / (3 * A) % (size_t)T;
+            if (i / A % 3 == 2 || d >= half) continue;
+            const double cosine = turn[t * (size_t)D + 2 * d], sine = turn[t * (size_t)D + 2 * d + 1],
+                         left = dqkv64[i], right = dqkv64[i + half];
+            dqkv64[i] = left * cosine + right * sine, dqkv64[i + half] = right * cosine - left * sine;
+        }
+    }
+
+    void use_rope() {
+        turn.resize((size_t)(T * D));
+        for (int t = 0; t < T; t++)
+            for (int d = 0; d < D / 2; d++) {
+                const double angle = t * pow(10000, -2.0 * d / D);
+                turn[(size_t)(t * D + 2 * d)] = (float)cos(angle), turn[(size_t)(t * D + 2 * d + 1)] = (float)sin(angle);
+            }
     }
 
     double gradient_error(size_t part) const {
@@ -86,13 +117,16 @@ template <typename S> static void cuda_attention_sizes(double bound) {
                                    {2, 65, 1, 32},
                                    {1, 130, 2, 64},
                                    {1, 150, 1, 128},
-                                   {1, 40, 2, 20}};
+                                   {1, 40, 2, 20},
+                                   {2, 129, 1, 64},
+                                   {1, 300, 2, 128}};
     for (size_t z = 0; z < sizeof sizes / sizeof *sizes; z++)
         for (int kind = 0; kind < 2; kind++)
             for (int shift = 0; shift <= kind; shift++) {
                 Problem p(sizes[z][0], sizes[z][1], sizes[z][2], sizes[z][3], (AttentionKind)kind, z, 1);
                 p.shift = (LaserShift)shift;
-                p.check<S>(bound, "normal values");
+                if (z % 2) p.use_rope();
+                p.check<S>(bound, p.turn.empty() ? "normal values" : "normal values, rope");
             }
 }
 

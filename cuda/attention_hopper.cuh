@@ -1,0 +1,731 @@
+/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash attention on
+   wgmma, products of a warpgroup (four warps) whose right operand, and here the left one of scores, is read from shared
+   memory while the warps do something else.
+
+   A block is three warpgroups. The first one's thread 0 is the producer: it asks the TMA unit for tiles, which land in
+   stages of shared memory, and barriers in shared memory tell the consumers when a tile is there (full) and the producer
+   when both consumers are done with it (empty). The two others are the consumers; each owns 64 rows of the block's tile of
+   128, as accumulators in its registers, so they never exchange numbers.
+
+   Tiles are rows of D bf16 as panels of 64 columns, each line 128 bytes, in the 128-byte swizzle (hopper.cuh). Rows past the
+   end of a sequence are zeros when they are loaded and are not stored.
+
+   hopper_forward_kernel   128 queries of a head against the keys up to them, from the diagonal down. The scores of the next
+                           tile, and this tile's sum with V, run under the softmax. PINGPONG: the consumers take turns at
+                           issuing products, so that the softmax of one runs under the products of the other: faster for
+                           short sequences.
+   hopper_keys_kernel      dk and dv of 128 keys, from the queries at and after them, 64 at a time. Scores lie key by query, so
+                           that weights and ds are left operands from registers.
+   hopper_queries_kernel   dq of 128 queries, from the keys up to them.
+   Backward is two kernels, each of which owns what it sums: seven products of a tile instead of five, and the same bits in
+   every run.
+
+   Fragments: of a warpgroup's accumulators (64, columns), thread t has rows row = t / 32 * 16 + t % 32 / 4 and row + 8, of
+   every eight columns 8 n.. the two at pair = t % 4 * 2: x[4 n + 2 h + e] is element (row + 8 h, 8 n + pair + e). Packed in
+   pairs, four neighbouring registers are the left operand of the next product, without a shuffle. */
+#ifndef CUDA_ATTENTION_HOPPER_CUH
+#define CUDA_ATTENTION_HOPPER_CUH
+
+#include <type_traits>
+#include "hopper.cuh"
+#include "laser.cuh"
+
+enum { HOPPER_TILE = 128, HOPPER_HALF = 64 /* rows of a consumer */, HOPPER_GROUP = 128, HOPPER_THREADS = 3 * HOPPER_GROUP };
+enum { HOPPER_CONSUMER_WARPS = 8 };
+enum { HOPPER_PINGPONG_MOST = 2048 }; /* the longest sequence that takes PINGPONG */
+
+/* Named barriers (0 is __syncthreads). */
+enum { HOPPER_TURN = 2 /* and 3: a consumer's turn */, HOPPER_STAGED = 4 /* and 5: a consumer's results are in shared memory */ };
+
+/* Which tile of which head a block does: heads in groups whose k and v share the L2 cache, all tiles of a group before the
+   next group, the tiles with the longest rows first. */
+struct HopperOrder {
+    int tiles, group;
+};
+
+__device__ __forceinline__ void hopper_place(HopperOrder order, int *place /* in that order */, int *head) {
+    const unsigned each = (unsigned)(order.group * order.tiles), r = blockIdx.x % each;
+    *place = (int)(r / (unsigned)order.group);
+    *head = (int)(blockIdx.x / each * (unsigned)order.group + r % (unsigned)order.group);
+}
+
+static inline HopperOrder hopper_order(const AttentionSizes &s) {
+    const int64_t bytes_of_head = (int64_t)s.T * s.D * 2 * (int64_t)sizeof(bf16), cache = 20 << 20;
+    HopperOrder order = {(int)blocks_for(s.T, HOPPER_TILE), 1};
+    for (int group = 1; group <= 32; group++)
+        if (s.B * s.H % group == 0 && group * bytes_of_head <= cache) order.group = group;
+    return order;
+}
+
+static inline bool attention_takes_hopper(const AttentionSizes &s) {
+    return hopper_there() && s.qkv_row % 8 == 0 && s.out_row % 8 == 0;
+}
+
+static inline TensorMap hopper_map(const void *at, int64_t row, const AttentionSizes &s, int box_rows) {
+    return tensor_map(at, (int64_t)s.H * s.D, row, s.T, s.B, box_rows);
+}
+
+#ifdef HOPPER_CODE
+
+/* ---- tiles and products ---- */
+
+/* Where element (row, column) of a tile of ROWS rows lies, in elements. */
+template <int ROWS> __device__ __forceinline__ int hopper_at(int row, int column) {
+    return column / 64 * ROWS * 64 + (int)swizzle_128((uint32_t)(row * 128 + column % 64 * 2)) / 2;
+}
+
+/* Loads ROWS rows from `row` on of D columns from `column` on. */
+template <int D, int ROWS>
+__device__ __forceinline__ void hopper_load(bf16 *tile, const TensorMap *map, int column, int row, int b,
+                                            SharedBarrier *full) {
+    for (int panel = 0; panel < D / 64; panel++)
+        tensor_load(tile + panel * ROWS * 64, map, column + panel * 64, row, b, full);
+}
+
+/* One lane of each warp of a consumer tells the producer, once all its lanes are done. */
+__device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
+    __syncwarp();
+    if (threadIdx.x % WARP_SIZE == 0) barrier_arrive(empty);
+}
+
+/* x (64, 2 R) = rows of a tile of A_ROWS times rows of a tile of B_ROWS, over D columns; a, b: their descriptors. */
+template <int D, int A_ROWS, int B_ROWS, int R>
+__device__ __forceinline__ void hopper_scores(float (&x)[R], uint64_t a, uint64_t b) {
+#pragma unroll
+    for (int k = 0; k < D / 16; k++)
+        wgmma_from_shared<0, 0>(x, a + (uint64_t)(k / 4 * A_ROWS * 8 + k % 4 * 2),
+                                b + (uint64_t)(k / 4 * B_ROWS * 8 + k % 4 * 2), k > 0);
+}
+
+/* x (64, 2 R) += weights (64, 8 W) times 8 W rows of a tile, whose descriptor is b. */
+template <int R, int W> __device__ __forceinline__ void hopper_sum(float (&x)[R], const uint32_t (&weights)[W], uint64_t b) {
+#pragma unroll
+    for (int k = 0; k < W / 4; k++)
+        wgmma_from_registers<1>(x, weights[4 * k], weights[4 * k + 1], weights[4 * k + 2], weights[4 * k + 3],
+                                b + (uint64_t)(k * 128), true);
+}
+
+/* The 64 rows of a consumer's tile in shared memory, written by its own threads, to memory. */
+template <int D>
+__device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *tile, int column, int row, int b,
+                                             int consumer) {
+    for (int panel = 0; panel < D / 64; panel++)
+        tensor_store(map, column + panel * 64, row + consumer * HOPPER_HALF, b,
+                     tile + panel * HOPPER_TILE * 64 + consumer * HOPPER_HALF * 64);
+}
+
+/* ---- forward ---- */
+
+/* Raw scores x (64, 128) of a consumer into weights 2^(x scale - shift); a row's largest score so far and, with SUM, the sum
+   of this lane's weights move; rescale is what results so far must be multiplied by. MASK: on the diagonal. */
+template <bool MASK, bool SUM>
+__device__ __forceinline__ void hopper_softmax(float (&x)[64], float (&largest)[2], float (&sum)[2],
+                                               float (&rescale)[2], float scale_log2e, int row, int pair) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float most = largest[h];
+#pragma unroll
+        for (int n = 0; n < 16; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float &score = x[4 * n + 2 * h + e];
+                if (MASK && 8 * n + pair + e > row + 8 * h) score = -INFINITY;
+                most = fmaxf(most, score);
+            }
+        most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
+        rescale[h] = fast_exp2((largest[h] - most) * scale_log2e);
+        largest[h] = most;
+        const float shift = most * scale_log2e;
+        float even = 0, odd = 0;
+#pragma unroll
+        for (int n = 0; n < 16; n++) {
+            float &left = x[4 * n + 2 * h], &right = x[4 * n + 2 * h + 1];
+            left = fast_exp2(fmaf(left, scale_log2e, -shift)), right = fast_exp2(fmaf(right, scale_log2e, -shift));
+            if (SUM) even += left, odd += right;
+        }
+        if (SUM) sum[h] = sum[h] * rescale[h] + (even + odd);
+    }
+}
+
+template <int W> __device__ __forceinline__ void hopper_pack(uint32_t (&pairs)[W], const float (&x)[2 * W]) {
+#pragma unroll
+    for (int i = 0; i < W; i++) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
+}
+
+/* The sums of rounded weights over the tile, of a lane's two rows. */
+__device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float even = 0, odd = 0;
+#pragma unroll
+        for (int n = 0; n < 16; n++) even += bf16_low(pairs[2 * n + h]), odd += bf16_high(pairs[2 * n + h]);
+        weight[h] = even + odd;
+        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 1);
+        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 2);
+    }
+}
+
+/* o = o rescale + weight rescale center: what LASER's centers (D) of a tile bring to its sums, and the rescaling. */
+template <int R>
+__device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&weight)[2], const float (&rescale)[2],
+                                                  const float *center, int pair) {
+    const float top = weight[0] * rescale[0], bottom = weight[1] * rescale[1];
+#pragma unroll
+    for (int n = 0; n < R / 4; n++) {
+        const float2 c = *(const float2 *)(const void *)(center + 8 * n + pair);
+        o[4 * n] = fmaf(top, c.x, o[4 * n] * rescale[0]), o[4 * n + 1] = fmaf(top, c.y, o[4 * n + 1] * rescale[0]);
+        o[4 * n + 2] = fmaf(bottom, c.x, o[4 * n + 2] * rescale[1]);
+        o[4 * n + 3] = fmaf(bottom, c.y, o[4 * n + 3] * rescale[1]);
+    }
+}
+
+template <int D, bool LASER> struct HopperForwardShared {
+    enum { STAGES = 2, TILE = HOPPER_TILE * D };
+    alignas(1024) bf16 q[TILE]; /* at the end: out */
+    alignas(1024) bf16 k[STAGES][TILE];
+    alignas(1024) bf16 v[STAGES][TILE];
+    alignas(1024) bf16 low[LASER ? TILE : 64]; /* what bf16 cuts off V' on the diagonal; at the end: low_bits */
+    float center[STAGES][D];
+    SharedBarrier q_full, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES], split, low_empty;
+};
+
+#endif
+
+struct HopperForwardMaps {
+    TensorMap q, k, v, values, out, low_bits;
+};
+
+template <int D, bool LASER, bool PINGPONG>
+__global__ void __launch_bounds__(HOPPER_THREADS, 1)
+    hopper_forward_kernel(const __grid_constant__ HopperForwardMaps maps, float *lse, const float *centers,
+                          const bf16 *v, const Column *columns, HopperOrder order, AttentionSizes s) {
+#ifdef HOPPER_CODE
+    typedef HopperForwardShared<D, LASER> Shared;
+    Shared &sh = *shared_memory<Shared>();
+    int place, head;
+    hopper_place(order, &place, &head);
+    const int tile = order.tiles - 1 - place, h = head % s.H, b = head / s.H;
+    const Column *head_columns = columns + (int64_t)head * D;
+    const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
+    if (threadIdx.x == 0) {
+        barrier_init(&sh.q_full, 1), barrier_init(&sh.split, 3), barrier_init(&sh.low_empty, HOPPER_CONSUMER_WARPS);
+        for (int i = 0; i < Shared::STAGES; i++) {
+            barrier_init(&sh.k_full[i], 1), barrier_init(&sh.k_empty[i], HOPPER_CONSUMER_WARPS);
+            barrier_init(&sh.v_full[i], 1), barrier_init(&sh.v_empty[i], HOPPER_CONSUMER_WARPS);
+        }
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x < HOPPER_GROUP) {
+        registers_decrease<LASER ? 40 : 24>();
+        const uint32_t bytes = Shared::TILE * sizeof(bf16);
+        if (threadIdx.x == 0) {
+            barrier_expect(&sh.q_full, bytes);
+            hopper_load<D, HOPPER_TILE>(sh.q, &maps.q, h * D, tile * HOPPER_TILE, b, &sh.q_full);
+            for (int step = 0; step <= tile; step++) { /* tiles of keys from the diagonal down */
+                const int stage = step % Shared::STAGES, key = (tile - step) * HOPPER_TILE;
+                const uint32_t free = (uint32_t)(step / Shared::STAGES & 1) ^ 1;
+                barrier_wait(&sh.k_empty[stage], free);
+                barrier_expect(&sh.k_full[stage], bytes);
+                hopper_load<D, HOPPER_TILE>(sh.k[stage], &maps.k, h * D, key, b, &sh.k_full[stage]);
+                barrier_wait(&sh.v_empty[stage], free);
+                if (LASER && step > 0) {
+                    barrier_expect(&sh.v_full[stage], bytes + D * sizeof(float));
+                    hopper_load<D, HOPPER_TILE>(sh.v[stage], &maps.values, h * D, key, b, &sh.v_full[stage]);
+                    bulk_load(sh.center[stage], centers + ((int64_t)head * order.tiles + tile - step) * D,
+                              D * sizeof(float), &sh.v_full[stage]);
+                } else {
+                    barrier_expect(&sh.v_full[stage], bytes);
+                    hopper_load<D, HOPPER_TILE>(sh.v[stage], &maps.v, h * D, key, b, &sh.v_full[stage]);
+                }
+            }
+        } else if (LASER && threadIdx.x >= WARP_SIZE) { /* three warps make V' of the diagonal's v, while scores are summed */
+            enum { CHUNKS = D / 8, ROWS = 3 * WARP_SIZE / CHUNKS };
+            const int chunk = (int)threadIdx.x % CHUNKS;
+            float n[8];
+            for (int c = 0; c < 8; c++) n[c] = laser_shift(head_columns, head_v, chunk * 8 + c, s);
+            barrier_wait(&sh.v_full[0], 0);
+            for (int row = ((int)threadIdx.x - WARP_SIZE) / CHUNKS; row < HOPPER_TILE; row += ROWS) {
+                const int at = hopper_at<HOPPER_TILE>(row, chunk * 8);
+                laser_split_8(sh.v[0] + at, sh.low + at, n);
+            }
+            fence_async_proxy();
+            hopper_release(&sh.split);
+        }
+    } else {
+        registers_increase<LASER ? 232 : 240>();
+        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
+        const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
+        const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
+        const uint64_t q_rows = wgmma_descriptor(sh.q + consumer * HOPPER_HALF * 64, 0), k_tile = wgmma_descriptor(sh.k, 0),
+                       v_tile = wgmma_descriptor(sh.v, HOPPER_TILE * 128),
+                       low_tile = wgmma_descriptor(sh.low, HOPPER_TILE * 128);
+        const uint64_t next_stage = Shared::TILE * sizeof(bf16) / 16; /* between descriptors of stages */
+        float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, weight[2] = {0, 0}, rescale[2];
+        uint32_t p[32];
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) o[i] = 0;
+
+        /* Weights of the diagonal. */
+        if (PINGPONG && consumer == 0) named_barrier_arrive(HOPPER_TURN, 2 * HOPPER_GROUP);
+        barrier_wait(&sh.q_full, 0);
+        barrier_wait(&sh.k_full[0], 0);
+        hold(x), wgmma_fence();
+        hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile);
+        wgmma_commit(), wgmma_wait<0>(), hold(x);
+        hopper_release(&sh.k_empty[0]);
+        hopper_softmax<true, !LASER>(x, largest, sum, rescale, scale_log2e, row, pair);
+        hopper_pack(p, x);
+        if (LASER) hopper_weights(weight, p), sum[0] = weight[0], sum[1] = weight[1];
+
+        /* The scores of tile `step` and the sum of the tile before it run under the softmax of the former. */
+        auto next_tile = [&](auto diagonal_before, int step) {
+            constexpr bool SPLIT = LASER && decltype(diagonal_before)::value;
+            const int stage = step % Shared::STAGES, before = (step - 1) % Shared::STAGES;
+            const uint32_t phase = (uint32_t)(step / Shared::STAGES & 1), phase_before = (uint32_t)((step - 1) / Shared::STAGES & 1);
+            barrier_wait(&sh.k_full[stage], phase);
+            if (PINGPONG) named_barrier_sync(HOPPER_TURN + consumer, 2 * HOPPER_GROUP);
+            hold(x), hold(o), hold(p), wgmma_fence();
+            hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage * next_stage);
+            wgmma_commit();
+            barrier_wait(SPLIT ? &sh.split : &sh.v_full[before], SPLIT ? 0 : phase_before);
+            hopper_sum(o, p, v_tile + (uint64_t)before * next_stage);
+            if constexpr (SPLIT) hopper_sum(o, p, low_tile);
+            wgmma_commit();
+            if (PINGPONG) named_barrier_arrive(HOPPER_TURN + 1 - consumer, 2 * HOPPER_GROUP);
+            wgmma_wait<1>(), hold(x);
+            hopper_release(&sh.k_empty[stage]);
+            hopper_softmax<false, !LASER>(x, largest, sum, rescale, scale_log2e, row, pair);
+            wgmma_wait<0>(), hold(o), hold(p);
+            if constexpr (LASER && !SPLIT) {
+                hopper_add_center(o, weight, rescale, sh.center[before], pair);
+            } else {
+#pragma unroll
+                for (int i = 0; i < D / 2; i++) o[i] *= rescale[i / 2 % 2];
+            }
+            hopper_release(&sh.v_empty[before]);
+            if constexpr (SPLIT) hopper_release(&sh.low_empty);
+            hopper_pack(p, x);
+            if (LASER) {
+                hopper_weights(weight, p);
+                sum[0] = sum[0] * rescale[0] + weight[0], sum[1] = sum[1] * rescale[1] + weight[1];
+            }
+        };
+        if (tile > 0) next_tile(std::true_type(), 1);
+        for (int step = 2; step <= tile; step++) next_tile(std::false_type(), step);
+
+        /* The sum of the last tile, which is the diagonal itself where there is no other. */
+        const int stage = tile % Shared::STAGES;
+        const bool split = LASER && tile == 0;
+        barrier_wait(split ? &sh.split : &sh.v_full[stage], split ? 0 : (uint32_t)(tile / Shared::STAGES & 1));
+        hold(o), hold(p), wgmma_fence();
+        hopper_sum(o, p, v_tile + (uint64_t)stage * next_stage);
+        wgmma_commit(), wgmma_wait<0>(), hold(o), hold(p);
+        if (split) {
+            hold(o), hold(p), wgmma_fence();
+            hopper_sum(o, p, low_tile);
+            wgmma_commit(), wgmma_wait<0>(), hold(o), hold(p);
+            hopper_release(&sh.low_empty);
+        } else if (LASER) {
+            const float same[2] = {1, 1};
+            hopper_add_center(o, weight, same, sh.center[stage], pair);
+        }
+
+        /* Results, through shared memory: this consumer's rows of q are not needed any more, and of `low` once both are done. */
+        if (LASER) barrier_wait(&sh.low_empty, 0);
+        float inverse[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (!LASER) {
+                sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 1);
+                sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 2);
+            }
+            inverse[r] = 1 / sum[r];
+            const int i = tile * HOPPER_TILE + row + 8 * r;
+            if (pair == 0 && i < s.T)
+                lse[(int64_t)head * s.T + i] = (largest[r] * scale_log2e + log2f(sum[r])) * LASER_LN2;
+        }
+        const float least = s.shift == LASER_SHIFT_SEQUENCE ? LASER_LEAST : 1e-37f;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            float shift[2] = {0, 0};
+            if (LASER)
+                for (int e = 0; e < 2; e++) shift[e] = laser_shift(head_columns, head_v, 8 * n + pair + e, s);
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float y[2];
+                for (int e = 0; e < 2; e++) {
+                    y[e] = o[4 * n + 2 * r + e] * inverse[r];
+                    if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), shift[e]);
+                }
+                const uint32_t rounded = pack_bf16(y[0], y[1]);
+                const int at = hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair);
+                *(uint32_t *)(void *)(sh.q + at) = rounded;
+                if (LASER)
+                    *(uint32_t *)(void *)(sh.low + at) = low_bits_of(y[0], rounded << 16) |
+                                                         low_bits_of(y[1], rounded & 0xFFFF0000u) << 16;
+            }
+        }
+        fence_async_proxy();
+        named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
+        if (thread == 0) {
+            hopper_store<D>(&maps.out, sh.q, h * D, tile * HOPPER_TILE, b, consumer);
+            if (LASER) hopper_store<D>(&maps.low_bits, sh.low, h * D, tile * HOPPER_TILE, b, consumer);
+            bulk_commit(), bulk_wait_read();
+        }
+    }
+#endif
+}
+
+/* ---- backward ---- */
+
+#ifdef HOPPER_CODE
+
+/* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; TIMES: also times 1 + what lies
+   there (LASER's dv = dv' exp(v - m)); with rope's table `turn`, at the first of its rows' tokens, turned back. */
+template <int D, bool TIMES>
+__device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row, int pair,
+                                             const float *turn, int token, int T) {
+#pragma unroll
+    for (int n = 0; n < D / 16; n++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            bf16 *left_at = tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair),
+                 *right_at = tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair + D / 2);
+            float left[2], right[2]; /* columns d, d + 1 and those D/2 later */
+            for (int e = 0; e < 2; e++) {
+                left[e] = x[4 * n + 2 * r + e] * scale;
+                right[e] = x[4 * (n + D / 16) + 2 * r + e] * scale;
+            }
+            if (TIMES) {
+                const uint32_t l = *(const uint32_t *)(const void *)left_at, t = *(const uint32_t *)(const void *)right_at;
+                left[0] *= 1 + bf16_low(l), left[1] *= 1 + bf16_high(l);
+                right[0] *= 1 + bf16_low(t), right[1] *= 1 + bf16_high(t);
+            }
+            const int t = token + row + 8 * r;
+            if (turn && t < T) turn_back(left, right, turn + (int64_t)t * D + 2 * (8 * n + pair));
+            *(uint32_t *)(void *)left_at = pack_bf16(left[0], left[1]);
+            *(uint32_t *)(void *)right_at = pack_bf16(right[0], right[1]);
+        }
+}
+
+template <int D> struct HopperKeysShared {
+    enum { STAGES = 3, TILE = HOPPER_TILE * D, HALF = HOPPER_HALF * D };
+    alignas(1024) bf16 k[TILE]; /* at the end: dk */
+    alignas(1024) bf16 u[TILE]; /* at the end: dv */
+    struct {
+        alignas(1024) bf16 q[HALF];
+        alignas(1024) bf16 g[HALF];
+    } stage[STAGES];
+    float lse[STAGES][HOPPER_HALF], term[STAGES][HOPPER_HALF];
+    SharedBarrier ku_full, full[STAGES], empty[STAGES];
+};
+
+template <int D> struct HopperQueriesShared {
+    enum { STAGES = D == 128 ? 2 : 3, TILE = HOPPER_TILE * D };
+    alignas(1024) bf16 q[TILE]; /* at the end: dq */
+    alignas(1024) bf16 g[TILE];
+    struct {
+        alignas(1024) bf16 k[TILE];
+        alignas(1024) bf16 u[TILE];
+    } stage[STAGES];
+    SharedBarrier qg_full, full[STAGES], empty[STAGES];
+};
+
+#endif
+
+/* u: v, or LASER's centered; g: dout, or LASER's scaled. */
+struct HopperKeysMaps {
+    TensorMap k, u, q, g, dk, dv;
+};
+struct HopperQueriesMaps {
+    TensorMap q, g, k, u, dq;
+};
+
+template <int D, bool LASER>
+__global__ void __launch_bounds__(HOPPER_THREADS, 1)
+    hopper_keys_kernel(const __grid_constant__ HopperKeysMaps maps, const float *row_lse, const float *row_term,
+                       const float *turn, HopperOrder order, AttentionSizes s) {
+#ifdef HOPPER_CODE
+    typedef HopperKeysShared<D> Shared;
+    Shared &sh = *shared_memory<Shared>();
+    int tile, head; /* the first tile of keys has the most queries */
+    hopper_place(order, &tile, &head);
+    const int h = head % s.H, b = head / s.H;
+    const int first = 2 * tile, steps = (s.T + HOPPER_HALF - 1) / HOPPER_HALF - first; /* of 64 queries */
+    if (threadIdx.x == 0) {
+        barrier_init(&sh.ku_full, 1);
+        for (int i = 0; i < Shared::STAGES; i++)
+            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_CONSUMER_WARPS);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x < HOPPER_GROUP) {
+        registers_decrease<24>();
+        if (threadIdx.x == 0) {
+            const int64_t rows = (int64_t)head * padded_rows(s);
+            barrier_expect(&sh.ku_full, 2 * Shared::TILE * sizeof(bf16));
+            hopper_load<D, HOPPER_TILE>(sh.k, &maps.k, h * D, tile * HOPPER_TILE, b, &sh.ku_full);
+            for (int step = 0; step < steps; step++) {
+                const int stage = step % Shared::STAGES, query = (first + step) * HOPPER_HALF;
+                SharedBarrier *full = &sh.full[stage];
+                barrier_wait(&sh.empty[stage], (uint32_t)(step / Shared::STAGES & 1) ^ 1);
+                barrier_expect(full, 2 * (Shared::HALF * sizeof(bf16) + HOPPER_HALF * sizeof(float)));
+                hopper_load<D, HOPPER_HALF>(sh.stage[stage].q, &maps.q, h * D, query, b, full);
+                if (step == 0) hopper_load<D, HOPPER_TILE>(sh.u, &maps.u, h * D, tile * HOPPER_TILE, b, &sh.ku_full);
+                hopper_load<D, HOPPER_HALF>(sh.stage[stage].g, &maps.g, h * D, query, b, full);
+                bulk_load(sh.lse[stage], row_lse + rows + query, HOPPER_HALF * sizeof(float), full);
+                bulk_load(sh.term[stage], row_term + rows + query, HOPPER_HALF * sizeof(float), full);
+            }
+        }
+    } else {
+        registers_increase<240>();
+        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
+        const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* key of the tile */
+        const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
+        const uint64_t k_rows = wgmma_descriptor(sh.k + consumer * HOPPER_HALF * 64, 0),
+                       u_rows = wgmma_descriptor(sh.u + consumer * HOPPER_HALF * 64, 0),
+                       q_tile = wgmma_descriptor(sh.stage[0].q, HOPPER_HALF * 128),
+                       g_tile = wgmma_descriptor(sh.stage[0].g, HOPPER_HALF * 128);
+        const uint64_t next_stage = sizeof(sh.stage[0]) / 16;
+        float dk[D / 2], dv[D / 2], x[32], dp[32];
+        uint32_t p[16], ds[16];
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
+        barrier_wait(&sh.ku_full, 0);
+        barrier_wait(&sh.full[0], 0);
+        hold(x), wgmma_fence();
+        hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(x, k_rows, q_tile);
+        wgmma_commit(), wgmma_wait<0>(), hold(x);
+
+        /* 64 queries, whose scores are there. Each product but the last runs under the arithmetic of the one before it, and the
+           next step's scores behind the last. */
+        auto queries = [&](auto more, int step) {
+            const int stage = step % Shared::STAGES, next = (step + 1) % Shared::STAGES;
+            const int query = (first + step) * HOPPER_HALF - tile * HOPPER_TILE; /* from the tile's first key */
+            const uint64_t q = q_tile + (uint64_t)stage * next_stage, g = g_tile + (uint64_t)stage * next_stage;
+            hold(dp), wgmma_fence();
+            hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(dp, u_rows, g);
+            wgmma_commit();
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                const float2 lse = *(const float2 *)(const void *)&sh.lse[stage][8 * n + pair];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float &weight = x[4 * n + i];
+                    weight = fast_exp2(fmaf(weight, scale_log2e, i % 2 ? -lse.y : -lse.x));
+                }
+            }
+            if (query < HOPPER_TILE) /* on the diagonal */
+#pragma unroll
+                for (int i = 0; i < 32; i++)
+                    if (row + 8 * (i / 2 % 2) > query + i / 4 * 8 + pair + i % 2) x[i] = 0;
+            hopper_pack(p, x);
+            hold(p), hold(dv), wgmma_fence();
+            hopper_sum(dv, p, g);
+            wgmma_commit();
+            wgmma_wait<1>(), hold(dp);
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                const float2 term = *(const float2 *)(const void *)&sh.term[stage][8 * n + pair];
+#pragma unroll
+                for (int i = 0; i < 4; i++) dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
+            }
+            if (tile == 0 && query == 0 && pair == 0) dp[0] = dp[2] = 0; /* row 0 has one key */
+            hopper_pack(ds, dp);
+            hold(ds), hold(dk), hold(x), wgmma_fence();
+            hopper_sum(dk, ds, q);
+            wgmma_commit();
+            if constexpr (decltype(more)::value) {
+                barrier_wait(&sh.full[next], (uint32_t)((step + 1) / Shared::STAGES & 1));
+                hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(x, k_rows, q_tile + (uint64_t)next * next_stage);
+                wgmma_commit();
+            }
+            wgmma_wait<0>(), hold(dk), hold(dv), hold(p), hold(ds), hold(x);
+            hopper_release(&sh.empty[stage]);
+        };
+        for (int step = 0; step < steps - 1; step++) queries(std::true_type(), step);
+        queries(std::false_type(), steps - 1);
+        hopper_stage<D, false>(sh.k, dk, s.scale, row, pair, turn, tile * HOPPER_TILE, s.T);
+        hopper_stage<D, LASER>(sh.u, dv, 1, row, pair, nullptr, 0, 0);
+        fence_async_proxy();
+        named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
+        if (thread == 0) {
+            hopper_store<D>(&maps.dk, sh.k, h * D, tile * HOPPER_TILE, b, consumer);
+            hopper_store<D>(&maps.dv, sh.u, h * D, tile * HOPPER_TILE, b, consumer);
+            bulk_commit(), bulk_wait_read();
+        }
+    }
+#endif
+}
+
+template <int D>
+__global__ void __launch_bounds__(HOPPER_THREADS, 1)
+    hopper_queries_kernel(const __grid_constant__ HopperQueriesMaps maps, const float *row_lse,
+                          const float *row_term, const float *turn, HopperOrder order, AttentionSizes s) {
+#ifdef HOPPER_CODE
+    typedef HopperQueriesShared<D> Shared;
+    Shared &sh = *shared_memory<Shared>();
+    int place, head;
+    hopper_place(order, &place, &head);
+    const int tile = order.tiles - 1 - place, h = head % s.H, b = head / s.H;
+    if (threadIdx.x == 0) {
+        barrier_init(&sh.qg_full, 1);
+        for (int i = 0; i < Shared::STAGES; i++)
+            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_CONSUMER_WARPS);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x < HOPPER_GROUP) {
+        registers_decrease<24>();
+        if (threadIdx.x == 0) {
+            barrier_expect(&sh.qg_full, 2 * Shared::TILE * sizeof(bf16));
+            hopper_load<D, HOPPER_TILE>(sh.q, &maps.q, h * D, tile * HOPPER_TILE, b, &sh.qg_full);
+            for (int step = 0; step <= tile; step++) { /* tiles of keys from the diagonal down */
+                const int stage = step % Shared::STAGES, key = (tile - step) * HOPPER_TILE;
+                SharedBarrier *full = &sh.full[stage];
+                barrier_wait(&sh.empty[stage], (uint32_t)(step / Shared::STAGES & 1) ^ 1);
+                barrier_expect(full, 2 * Shared::TILE * sizeof(bf16));
+                hopper_load<D, HOPPER_TILE>(sh.stage[stage].k, &maps.k, h * D, key, b, full);
+                if (step == 0) hopper_load<D, HOPPER_TILE>(sh.g, &maps.g, h * D, tile * HOPPER_TILE, b, &sh.qg_full);
+                hopper_load<D, HOPPER_TILE>(sh.stage[stage].u, &maps.u, h * D, key, b, full);
+            }
+        }
+    } else {
+        registers_increase<240>();
+        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
+        const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* query of the tile */
+        const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
+        const uint64_t q_rows = wgmma_descriptor(sh.q + consumer * HOPPER_HALF * 64, 0),
+                       g_rows = wgmma_descriptor(sh.g + consumer * HOPPER_HALF * 64, 0),
+                       k_tile = wgmma_descriptor(sh.stage[0].k, HOPPER_TILE * 128),
+                       u_tile = wgmma_descriptor(sh.stage[0].u, HOPPER_TILE * 128);
+        const uint64_t next_stage = sizeof(sh.stage[0]) / 16;
+        float dq[D / 2], x[64], dp[64], lse[2], term[2];
+        uint32_t ds[32];
+        for (int r = 0; r < 2; r++) {
+            const int64_t i = (int64_t)head * padded_rows(s) + tile * HOPPER_TILE + row + 8 * r;
+            lse[r] = row_lse[i], term[r] = row_term[i];
+        }
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) dq[i] = 0;
+        barrier_wait(&sh.qg_full, 0);
+        barrier_wait(&sh.full[0], 0);
+        hold(x), wgmma_fence();
+        hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile);
+        wgmma_commit(), wgmma_wait<0>(), hold(x);
+
+        /* 128 keys, whose scores are there; the first ones are on the diagonal. */
+        auto keys = [&](auto diagonal, auto more, int step) {
+            const int stage = step % Shared::STAGES, next = (step + 1) % Shared::STAGES;
+            const uint64_t k = k_tile + (uint64_t)stage * next_stage, u = u_tile + (uint64_t)stage * next_stage;
+            hold(dp), wgmma_fence();
+            hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(dp, g_rows, u);
+            wgmma_commit();
+#pragma unroll
+            for (int i = 0; i < 64; i++) {
+                const int r = i / 2 % 2;
+                x[i] = fast_exp2(fmaf(x[i], scale_log2e, -lse[r]));
+                if (decltype(diagonal)::value && i / 4 * 8 + pair + i % 2 > row + 8 * r) x[i] = 0;
+            }
+            wgmma_wait<0>(), hold(dp);
+#pragma unroll
+            for (int i = 0; i < 64; i++) dp[i] = x[i] * (dp[i] - term[i / 2 % 2]);
+            if (decltype(diagonal)::value && tile == 0 && row == 0) dp[0] = dp[1] = 0; /* row 0 has one key */
+            hopper_pack(ds, dp);
+            hold(ds), hold(dq), hold(x), wgmma_fence();
+            hopper_sum(dq, ds, k);
+            wgmma_commit();
+            if constexpr (decltype(more)::value) {
+                barrier_wait(&sh.full[next], (uint32_t)((step + 1) / Shared::STAGES & 1));
+                hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)next * next_stage);
+                wgmma_commit();
+            }
+            wgmma_wait<0>(), hold(dq), hold(ds), hold(x);
+            hopper_release(&sh.empty[stage]);
+        };
+        if (tile == 0)
+            keys(std::true_type(), std::false_type(), 0);
+        else {
+            keys(std::true_type(), std::true_type(), 0);
+            for (int step = 1; step < tile; step++) keys(std::false_type(), std::true_type(), step);
+            keys(std::false_type(), std::false_type(), tile);
+        }
+        hopper_stage<D, false>(sh.q, dq, s.scale, row, pair, turn, tile * HOPPER_TILE, s.T);
+        fence_async_proxy();
+        named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
+        if (thread == 0) {
+            hopper_store<D>(&maps.dq, sh.q, h * D, tile * HOPPER_TILE, b, consumer);
+            bulk_commit(), bulk_wait_read();
+        }
+    }
+#endif
+}
+
+/* ---- one call ---- */
+
+/* Sizes of the shared structs, which device passes below 9.0 do not have. */
+template <int D, bool LASER> struct HopperBytes {
+    enum {
+        TILE = HOPPER_TILE * D * 2,
+        FORWARD = (LASER ? 6 : 5) * TILE + (LASER ? 0 : 1024) + 2 * D * 4 + 1024,
+        KEYS = 2 * TILE + 3 * TILE + 3 * 2 * HOPPER_HALF * 4 + 1024,
+        QUERIES = 2 * TILE + (D == 128 ? 2 : 3) * 2 * TILE + 1024
+    };
+#ifdef HOPPER_CODE
+    static_assert(sizeof(HopperForwardShared<D, LASER>) <= FORWARD, "");
+    static_assert(sizeof(HopperKeysShared<D>) <= KEYS, "");
+    static_assert(sizeof(HopperQueriesShared<D>) <= QUERIES, "");
+#endif
+};
+
+template <int D, bool LASER>
+void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
+                              const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
+                              cudaStream_t stream) {
+    const int64_t A = (int64_t)s.H * D;
+    const HopperOrder order = hopper_order(s);
+    if (LASER) laser_prepare<D, HOPPER_TILE>(w, columns, v, s, stream);
+    HopperForwardMaps maps = {};
+    maps.q = hopper_map(q, s.qkv_row, s, HOPPER_TILE), maps.k = hopper_map(k, s.qkv_row, s, HOPPER_TILE);
+    maps.v = hopper_map(v, s.qkv_row, s, HOPPER_TILE), maps.out = hopper_map(out, s.out_row, s, HOPPER_HALF);
+    if (LASER) {
+        maps.values = hopper_map(w.left, A, s, HOPPER_TILE);
+        maps.low_bits = hopper_map(low_bits, s.out_row, s, HOPPER_HALF);
+    }
+    auto *kernel = s.T <= HOPPER_PINGPONG_MOST ? hopper_forward_kernel<D, LASER, true>
+                                               : hopper_forward_kernel<D, LASER, false>;
+    launch_at(__FILE__, __LINE__, "attention_forward_kernel", kernel,
+              dim3((unsigned)(order.tiles * s.B * s.H)), dim3(HOPPER_THREADS),
+              (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, lse, (const float *)w.centers, v,
+              (const Column *)columns, order, s);
+    if (LASER) laser_finish(out, low_bits, lse, columns, w, HOPPER_TILE, q, k, v, s, stream);
+}
+
+template <int D, bool LASER>
+void attention_backward_hopper(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
+                               const bf16 *v, const float *turn, const AttentionWork &w,
+                               const AttentionSizes &s, cudaStream_t stream) {
+    const int64_t A = (int64_t)s.H * D, u_row = LASER ? A : s.qkv_row, g_row = LASER ? A : s.out_row;
+    const bf16 *u = LASER ? w.right : v, *g = LASER ? w.left : dout;
+    const HopperOrder order = hopper_order(s);
+    const dim3 grid((unsigned)(order.tiles * s.B * s.H)), block(HOPPER_THREADS);
+    const HopperKeysMaps keys = {
+        hopper_map(k, s.qkv_row, s, HOPPER_TILE),  hopper_map(u, u_row, s, HOPPER_TILE),
+        hopper_map(q, s.qkv_row, s, HOPPER_HALF),  hopper_map(g, g_row, s, HOPPER_HALF),
+        hopper_map(dk, s.qkv_row, s, HOPPER_HALF), hopper_map(dv, s.qkv_row, s, HOPPER_HALF)};
+    const HopperQueriesMaps queries = {
+        hopper_map(q, s.qkv_row, s, HOPPER_TILE), hopper_map(g, g_row, s, HOPPER_TILE),
+        hopper_map(k, s.qkv_row, s, HOPPER_TILE), hopper_map(u, u_row, s, HOPPER_TILE),
+        hopper_map(dq, s.qkv_row, s, HOPPER_HALF)};
+    LAUNCH((hopper_keys_kernel<D, LASER>), grid, block, (size_t)HopperBytes<D, LASER>::KEYS, stream, keys,
+           (const float *)w.row_lse, (const float *)w.row_term, turn, order, s);
+    LAUNCH(hopper_queries_kernel<D>, grid, block, (size_t)HopperBytes<D, LASER>::QUERIES, stream, queries,
+           (const float *)w.row_lse, (const float *)w.row_term, turn, order, s);
+}
+
+#endif
