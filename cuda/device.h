@@ -45,7 +45,7 @@ static inline void cuda_check_at(cudaError_t error, const char *call, const char
 #define cuda_check(call) cuda_check_at(call, #call, __FILE__, __LINE__)
 
 template <typename T> __device__ __forceinline__ T *shared_memory() {
-    extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
+    extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
     return reinterpret_cast<T *>(dynamic_shared_memory);
 }
 

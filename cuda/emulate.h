@@ -27,10 +27,13 @@
 #undef _FORTIFY_SOURCE /* its longjmp knows one stack only */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 #include <functional>
 #include <vector>
 #include "../gpt/check.h"
@@ -51,6 +54,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct dim3 {
     unsigned x, y, z;
@@ -78,7 +82,7 @@ typedef EmulatedEvent *cudaEvent_t;
 
 namespace emulate {
 
-enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10, STACK = 256 << 10 };
+enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10, STACK = 256 << 10, NAMED_BARRIERS = 16 };
 static const size_t MEMORY = (size_t)16 << 30; /* of the emulated GPU */
 
 struct Copy { /* one cp.async, or the end of a group of them */
@@ -96,7 +100,8 @@ struct Thread {
     dim3 index;
     int number;
     bool done;
-    const char *waits_at; /* NULL: can run */
+    const char *waits_at;  /* NULL: can run */
+    const void *waits_for; /* the barrier in shared memory for which it waits there, or NULL */
     std::vector<Copy> copies;
 };
 
@@ -106,6 +111,10 @@ struct Warp {
     int arrived;
 };
 
+struct NamedBarrier {
+    int threads, arrived; /* expected, as the first to come said; those that have come */
+};
+
 struct State {
     const char *kernel;
     dim3 grid, block, block_index;
@@ -113,6 +122,7 @@ struct State {
     Thread *current;
     std::vector<Thread *> pool;
     Warp warps[MAX_THREADS / WARP];
+    NamedBarrier named[NAMED_BARRIERS]; /* number 0 is __syncthreads's */
     std::function<void()> body;
     unsigned char *shared;
     size_t shared_size;
@@ -193,6 +203,16 @@ inline Thread *new_thread(int number) {
         what);
 }
 
+/* The same of the current thread, with numbers in it. */
+__attribute__((noreturn, format(printf, 1, 2))) inline void fail_here(const char *format, ...) {
+    char text[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fail(state.current, text);
+}
+
 inline void wait_at(const char *what) {
     Thread *t = state.current;
     t->waits_at = what;
@@ -200,10 +220,37 @@ inline void wait_at(const char *what) {
 }
 
 inline void block_barrier() {
+    if (state.named[0].arrived) fail_here("it comes to __syncthreads while others are at named barrier 0");
     if (++state.at_barrier < state.threads) return wait_at("__syncthreads");
     state.at_barrier = 0;
     for (int i = 0; i < state.threads; i++)
         if (state.pool[i] != state.current) state.pool[i]->waits_at = nullptr;
+}
+
+/* bar.sync and bar.arrive: the barrier opens when `threads` threads have come, whoever they are. */
+inline void named_barrier(int id, int threads, bool waits) {
+    static const char *const names[NAMED_BARRIERS] = {
+        "named barrier 0",  "named barrier 1",  "named barrier 2",  "named barrier 3",
+        "named barrier 4",  "named barrier 5",  "named barrier 6",  "named barrier 7",
+        "named barrier 8",  "named barrier 9",  "named barrier 10", "named barrier 11",
+        "named barrier 12", "named barrier 13", "named barrier 14", "named barrier 15"};
+    if (id < 0 || id >= NAMED_BARRIERS) fail_here("named barrier %d; there are 0..15", id);
+    if (threads <= 0 || threads % WARP != 0 || threads > state.threads)
+        fail_here("named barrier %d for %d threads; expected whole warps of the block", id, threads);
+    if (id == 0 && state.at_barrier)
+        fail_here("it comes to named barrier 0 while others are at __syncthreads");
+    NamedBarrier *b = &state.named[id];
+    if (b->arrived && b->threads != threads)
+        fail_here("it comes to named barrier %d for %d threads while others are there for %d", id, threads,
+                  b->threads);
+    b->threads = threads;
+    if (++b->arrived < threads) {
+        if (waits) wait_at(names[id]);
+        return;
+    }
+    b->arrived = 0;
+    for (int i = 0; i < state.threads; i++)
+        if (state.pool[i]->waits_at == names[id]) state.pool[i]->waits_at = nullptr;
 }
 
 /* An operation of a whole warp: the last lane to arrive does it for all. */
@@ -226,22 +273,102 @@ inline void warp_operation(const char *name, Operands *mine, void (*all)(Operand
     for (int i = 0; i < WARP; i++) state.pool[t->number / WARP * WARP + i]->waits_at = nullptr;
 }
 
+/* ---- shared memory ---- */
+
+/* It ends where the launch said: after it comes memory that nobody may touch. With the address sanitizer this is a piece of
+   the heap at a multiple of 1024; without, it lies against the end of its pages (up to 15 bytes before it, so that it
+   begins at a multiple of 16), and what counts as its addresses, where the hardware looks at more than that, are offsets in
+   it. */
+#ifdef EMULATE_ASAN
+inline void shared_begin(size_t bytes) {
+    void *memory = nullptr;
+    if (posix_memalign(&memory, 1024, bytes ? bytes : 1) != 0) die("emulator: out of memory");
+    state.shared = (unsigned char *)memory;
+}
+inline void shared_end() { free(state.shared); }
+#else
+enum { SHARED_ROOM = 256 << 10, SHARED_GUARD = 1 << 20 };
+inline unsigned char *shared_pages;
+
+inline void on_segmentation_fault(int signal_number, siginfo_t *info, void *) {
+    const unsigned char *at = (const unsigned char *)info->si_addr;
+    if (state.current && at >= shared_pages && at < shared_pages + SHARED_ROOM + SHARED_GUARD)
+        fail_here("it reads or writes byte %td of the %zu bytes of its shared memory", at - state.shared,
+                  state.shared_size);
+    signal(signal_number, SIG_DFL); /* not of a kernel: happens again, and ends the program */
+}
+
+inline void shared_begin(size_t bytes) {
+    if (!shared_pages) {
+        void *pages =
+            mmap(nullptr, SHARED_ROOM + SHARED_GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pages == MAP_FAILED) die("emulator: no memory for a block's shared memory");
+        shared_pages = (unsigned char *)pages;
+        struct sigaction action = {};
+        action.sa_sigaction = on_segmentation_fault;
+        action.sa_flags = SA_SIGINFO;
+        sigaction(SIGSEGV, &action, nullptr);
+        sigaction(SIGBUS, &action, nullptr);
+    }
+    const size_t page = (size_t)getpagesize(), begin = SHARED_ROOM - (bytes + 15) / 16 * 16;
+    const size_t first = begin / page * page; /* nobody may touch what comes before it either */
+    if (mprotect(shared_pages, SHARED_ROOM, PROT_NONE) != 0 ||
+        mprotect(shared_pages + first, SHARED_ROOM - first, PROT_READ | PROT_WRITE) != 0)
+        die("emulator: cannot protect shared memory: %s", strerror(errno));
+    state.shared = shared_pages + begin;
+}
+inline void shared_end() {}
+#endif
+
+/* Where something lies in the block's shared memory, in bytes from its begin. */
+inline uint32_t shared_offset(const void *at, uint32_t bytes, const char *what) {
+    const uintptr_t offset = (uintptr_t)at - (uintptr_t)state.shared;
+    if (offset > state.shared_size || bytes > state.shared_size - offset)
+        fail_here("%s of %u bytes at byte %lld of the %zu bytes of its shared memory", what, bytes,
+                  (long long)offset, state.shared_size);
+    return (uint32_t)offset;
+}
+
 /* ---- launches ---- */
+
+/* What compute capability 9.0 does on its own, beside the threads: emulate_hopper.h. */
+inline void asynchronous_begin();        /* of a block */
+inline void asynchronous_turn(int warp); /* the threads of a warp have run until they wait */
+inline void asynchronous_end();          /* of a block */
+inline void describe_barrier(const void *barrier, char *text, size_t size);
 
 inline uint64_t next_random() { /* xorshift64 */
     state.random ^= state.random << 13, state.random ^= state.random >> 7, state.random ^= state.random << 17;
     return state.random;
 }
 
+/* Nobody can run. Told of a thread that waits for a barrier in shared memory, where there is one, as the others often wait
+   because of it; and of one that waits elsewhere, or has ended. */
 [[noreturn]] inline void fail_stuck() {
-    const Thread *waiting = nullptr, *ended = nullptr;
-    for (int i = 0; i < state.threads; i++) (state.pool[i]->done ? ended : waiting) = state.pool[i];
-    char text[200];
-    if (ended)
-        snprintf(text, sizeof text, "it waits at %s for ever: thread %d has ended without coming there",
-                 waiting->waits_at, ended->number);
+    const Thread *waiting = nullptr, *other = nullptr;
+    for (int i = 0; i < state.threads; i++) {
+        const Thread *t = state.pool[i];
+        if (!t->done && (!waiting || !waiting->waits_for || t->waits_for)) waiting = t;
+    }
+    const bool group = strcmp(waiting->waits_at, "wgmma_wait") == 0; /* one of its warpgroup, then */
+    const int first = group ? waiting->number / 128 * 128 : 0, end = group ? first + 128 : state.threads;
+    for (int i = first; i < end; i++) {
+        const Thread *t = state.pool[i];
+        const bool elsewhere = t->waits_at != waiting->waits_at || t->waits_for != waiting->waits_for;
+        if (t->done ? !waiting->waits_for : elsewhere && !(other && other->done)) other = t;
+    }
+    char text[600], why[200] = "";
+    describe_barrier(waiting->waits_for, why, sizeof why);
+    int n = snprintf(text, sizeof text, "it waits at %s for ever%s: ", waiting->waits_at, why);
+    if (other) describe_barrier(other->waits_for, why, sizeof why);
+    if (other && other->done)
+        snprintf(text + n, sizeof text - (size_t)n, "thread %d has ended without coming there",
+                 other->number);
+    else if (other)
+        snprintf(text + n, sizeof text - (size_t)n, "thread %d waits at %s%s", other->number, other->waits_at,
+                 why);
     else
-        snprintf(text, sizeof text, "it waits at %s for ever: the others wait elsewhere", waiting->waits_at);
+        snprintf(text + n, sizeof text - (size_t)n, "so do all that are left");
     fail(waiting, text);
 }
 
@@ -249,9 +376,11 @@ inline void run_block() {
     memset(state.shared, 0xFF, state.shared_size);
     state.at_barrier = 0;
     for (Warp &w : state.warps) w.arrived = 0;
+    for (NamedBarrier &b : state.named) b.arrived = 0;
+    asynchronous_begin();
     for (int i = 0; i < state.threads; i++) {
         Thread *t = state.pool[i];
-        t->done = false, t->waits_at = nullptr;
+        t->done = false, t->waits_at = nullptr, t->waits_for = nullptr;
         t->index = dim3((unsigned)i % state.block.x, (unsigned)i / state.block.x % state.block.y,
                         (unsigned)i / state.block.x / state.block.y);
     }
@@ -259,18 +388,27 @@ inline void run_block() {
     for (int done = 0; done < state.threads;) {
         bool moved = false;
         const int first = (int)(next_random() % (uint64_t)warps), step = next_random() % 2 ? 1 : warps - 1;
-        for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps)
+        for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps) {
+            bool ran = false;
             for (int i = at * WARP; i < (at + 1) * WARP; i++) {
                 Thread *t = state.pool[i];
                 if (t->done || t->waits_at) continue;
                 run(t);
-                moved = true;
+                ran = true;
                 done += t->done;
             }
+            if (ran) asynchronous_turn(at);
+            moved = moved || ran;
+        }
         if (!moved) fail_stuck();
     }
     for (int i = 0; i < state.threads; i++)
         if (!state.pool[i]->copies.empty()) fail(state.pool[i], "it ended without waiting for its cp.async");
+    for (int i = 0; i < NAMED_BARRIERS; i++)
+        if (state.named[i].arrived)
+            fail_here("the block ended with %d of %d threads at named barrier %d", state.named[i].arrived,
+                      state.named[i].threads, i);
+    asynchronous_end();
 }
 
 inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std::function<void()> body) {
@@ -287,8 +425,7 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
     state.body = std::move(body);
     state.shared_size = shared;
     state.random = state.random ? state.random : 88172645463325252u;
-    state.shared = (unsigned char *)malloc(shared ? shared : 1);
-    if (!state.shared) die("emulator: out of memory");
+    shared_begin(shared);
     while ((int)state.pool.size() < state.threads) state.pool.push_back(new_thread((int)state.pool.size()));
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
@@ -296,7 +433,7 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
                 state.block_index = dim3(x, y, z);
                 run_block();
             }
-    free(state.shared);
+    shared_end();
     state.current = nullptr;
 }
 
@@ -390,5 +527,7 @@ template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
 inline unsigned __ballot_sync(unsigned, bool vote) { return emulate::vote(vote); }
 inline bool __any_sync(unsigned, bool vote) { return emulate::vote(vote) != 0; }
 inline bool __all_sync(unsigned, bool vote) { return emulate::vote(vote) == 0xFFFFFFFFu; }
+
+#include "emulate_hopper.h"
 
 #endif

@@ -93,16 +93,19 @@ static __global__ void hopper_code_kernel(int *there) {
 /* Asks the GPU once: a program for sm_90 without the `a` runs on it too, but has no such code. */
 static inline bool hopper_there() {
     static int answer = -1;
-    if (answer >= 0) return answer;
-    int device, major;
-    cuda_check(cudaGetDevice(&device));
-    cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    if (major != 9) return answer = 0;
-    int *there = (int *)device_malloc(sizeof *there), found = 0;
-    LAUNCH(hopper_code_kernel, dim3(1), dim3(1), 0, 0, there);
-    copy_to_host(&found, there, sizeof found, 0);
-    device_free(there);
-    return answer = found;
+    if (answer < 0) {
+        int device, major, found = 0;
+        cuda_check(cudaGetDevice(&device));
+        cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+        if (major == 9) {
+            int *there = (int *)device_malloc(sizeof *there);
+            LAUNCH(hopper_code_kernel, dim3(1), dim3(1), 0, 0, there);
+            copy_to_host(&found, there, sizeof found, 0);
+            device_free(there);
+        }
+        answer = found;
+    }
+    return answer != 0;
 }
 
 static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride, int64_t rows,
@@ -126,10 +129,10 @@ static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_
     const cuuint64_t strides[2] = {(cuuint64_t)row_stride * 2, (cuuint64_t)(rows * row_stride) * 2};
     const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, 1}, steps[3] = {1, 1, 1};
     TensorMap map;
-    const CUresult error = ((Encode)encode)(
-        &map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)at, sizes, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult error =
+        ((Encode)encode)(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)at, sizes, strides, box,
+                         steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (error != CUDA_SUCCESS)
         die("no tensor map of %lld x %lld x %lld elements, rows %lld apart, boxes of %d rows: error %d",
             (long long)batches, (long long)rows, (long long)columns, (long long)row_stride, box_rows,
@@ -185,17 +188,18 @@ __device__ __forceinline__ void tensor_load(void *to, const TensorMap *map, int 
                : "memory");
 }
 __device__ __forceinline__ void bulk_load(void *to, const void *from, uint32_t bytes, SharedBarrier *b) {
-    HOPPER_ASM("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(to)),
-               "l"(from), "r"(bytes), "r"(shared_address(b))
-               : "memory");
+    HOPPER_ASM(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            shared_address(to)),
+        "l"(from), "r"(bytes), "r"(shared_address(b))
+        : "memory");
 }
 __device__ __forceinline__ void tensor_store(const TensorMap *map, int column, int row, int batch,
                                              const void *from) {
-    HOPPER_ASM("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(
-                   &map->map),
-               "r"(column), "r"(row), "r"(batch), "r"(shared_address(from))
-               : "memory");
+    HOPPER_ASM(
+        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(&map->map),
+        "r"(column), "r"(row), "r"(batch), "r"(shared_address(from))
+        : "memory");
 }
 __device__ __forceinline__ void bulk_commit() { HOPPER_ASM("cp.async.bulk.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void bulk_wait_read() {
@@ -349,8 +353,12 @@ inline uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
     return (uint64_t)(emulate::shared_offset(shared, 16, "wgmma_descriptor") >> 4) |
            (uint64_t)(leading_bytes >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
-inline void wgmma_fence() { emulate::asynchronous.units[(size_t)emulate::state.current->number].fenced = true; }
-inline void wgmma_commit() { emulate::asynchronous.units[(size_t)emulate::state.current->number].committed++; }
+inline void wgmma_fence() {
+    emulate::asynchronous.units[(size_t)emulate::state.current->number].fenced = true;
+}
+inline void wgmma_commit() {
+    emulate::asynchronous.units[(size_t)emulate::state.current->number].committed++;
+}
 template <int N> inline void wgmma_wait() { emulate::wait_products(N); }
 template <int N> inline void hold(float (&)[N]) {}
 template <int N> inline void hold(uint32_t (&)[N]) {}

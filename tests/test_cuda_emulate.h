@@ -1,8 +1,11 @@
-/* Tests of cuda/emulate.h and cuda/mma.cuh themselves: what a GPU would get wrong in silence ends a test with a message
-   that names kernel, block and thread; and a product made of fragments is the product. */
+/* Tests of cuda/emulate.h, cuda/mma.cuh and cuda/hopper.cuh themselves: what a GPU would get wrong in silence ends a test with
+   a message that names kernel, block and thread, or gives NaN; and a product made of fragments or of tiles in shared memory
+   is the product. The tests of compute capability 9.0 say the same facts to the emulator and to a GPU that has it: layouts,
+   descriptors, the permutation of tiles, what is past the end. */
 #ifndef TESTS_TEST_CUDA_EMULATE_H
 #define TESTS_TEST_CUDA_EMULATE_H
 
+#include "../cuda/hopper.cuh"
 #include "../cuda/mma.cuh"
 #include "test_cuda.h"
 
@@ -51,6 +54,375 @@ template <int D> static void check_fragments() {
 static void test_cuda_fragments_make_a_product(void) {
     check_fragments<16>(), check_fragments<32>(), check_fragments<64>(), check_fragments<128>();
 }
+
+/* ---- compute capability 9.0: the facts ---- */
+
+static bool hopper_to_test() {
+    if (!hopper_there()) test_not_run("no GPU of compute capability 9.0, or no code for sm_90a");
+    return hopper_there();
+}
+
+/* C (64, N) = A B, N = 2 R, 128 deep. B arrives by tensor_load, A by the threads' own stores or in registers. A transposed
+   operand lies with its depth as rows: A as (128, 64), B as (128, N); else A as (64, 128), B as (N, 128). `c` begins as NaN,
+   of which a product that does not add takes no notice. */
+enum { DEPTH = 128 };
+template <int R, int TRANSPOSE_A, int TRANSPOSE_B, bool REGISTERS>
+__global__ void __launch_bounds__(128)
+    wgmma_kernel(float *c_out, const bf16 *a, const __grid_constant__ TensorMap b_map) {
+#ifdef HOPPER_CODE
+    const int N = 2 * R, t = (int)threadIdx.x;
+    const int a_rows = TRANSPOSE_A ? DEPTH : 64, a_columns = TRANSPOSE_A ? 64 : DEPTH;
+    const int b_rows = TRANSPOSE_B ? DEPTH : N, b_columns = TRANSPOSE_B ? N : DEPTH;
+    unsigned char *a_tiles = shared_memory<unsigned char>(), *b_tiles = a_tiles + 64 * DEPTH * 2;
+    SharedBarrier *loaded = (SharedBarrier *)(b_tiles + N * DEPTH * 2);
+    if (t == 0) {
+        barrier_init(loaded, 1), barrier_init_done();
+        barrier_expect(loaded, N * DEPTH * 2);
+        for (int column = 0; column < b_columns; column += 64)
+            tensor_load(b_tiles + column * b_rows * 2, &b_map, column, 0, 0, loaded);
+    }
+    for (int i = t; i < a_rows * a_columns; i += 128) {
+        const int row = i / a_columns, column = i % a_columns;
+        *(bf16 *)(a_tiles + column / 64 * a_rows * 128 +
+                  swizzle_128((uint32_t)(row * 128 + column % 64 * 2))) = a[i];
+    }
+    fence_async_proxy();
+    __syncthreads();
+    barrier_wait(loaded, 0);
+    float c[R];
+    uint32_t pairs[DEPTH / 4]; /* four registers for each 16 columns of A */
+#pragma unroll
+    for (int i = 0; i < R; i++) c[i] = bits_to_float(0x7FC00000u);
+#pragma unroll
+    for (int i = 0; i < DEPTH / 4 && REGISTERS; i++) {
+        const bf16 *at = a + (t / 32 * 16 + t % 32 / 4 + i % 2 * 8) * DEPTH + t % 4 * 2 + i / 2 * 8;
+        pairs[i] = pack_bf16(to_float(at[0]), to_float(at[1]));
+    }
+    hold(c);
+    if (REGISTERS) hold(pairs);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < DEPTH; k += 16) {
+        const uint64_t b_tile =
+            wgmma_descriptor(b_tiles + (TRANSPOSE_B ? k * 128 : k / 64 * b_rows * 128 + k % 64 * 2),
+                             TRANSPOSE_B ? DEPTH * 128 : 0);
+        if constexpr (REGISTERS)
+            wgmma_from_registers<TRANSPOSE_B>(c, pairs[k / 4], pairs[k / 4 + 1], pairs[k / 4 + 2],
+                                              pairs[k / 4 + 3], b_tile, k > 0);
+        else
+            wgmma_from_shared<TRANSPOSE_A, TRANSPOSE_B>(
+                c,
+                wgmma_descriptor(a_tiles + (TRANSPOSE_A ? k * 128 : k / 64 * a_rows * 128 + k % 64 * 2), 0),
+                b_tile, k > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    hold(c);
+    for (int i = 0; i < R; i++)
+        c_out[(t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8) * N + i / 4 * 8 + t % 4 * 2 + i % 2] = c[i];
+#endif
+}
+
+template <int R, int TRANSPOSE_A, int TRANSPOSE_B, bool REGISTERS> static void check_wgmma() {
+    const int N = 2 * R;
+    Input<bf16> a(normal_floats(64 * DEPTH, 1, 1)), b(normal_floats(N * DEPTH, 1, 2));
+    Buffer<float> c(64 * N);
+    const TensorMap b_map =
+        TRANSPOSE_B ? tensor_map(b.data, N, N, DEPTH, 1, DEPTH) : tensor_map(b.data, DEPTH, DEPTH, N, 1, N);
+    LAUNCH((wgmma_kernel<R, TRANSPOSE_A, TRANSPOSE_B, REGISTERS>), dim3(1), dim3(128),
+           (size_t)(64 + N) * DEPTH * 2 + 64, 0, c.data, a.data, b_map);
+    Doubles want(64 * (size_t)N, 0);
+    for (int i = 0; i < 64; i++)
+        for (int n = 0; n < N; n++)
+            for (int k = 0; k < DEPTH; k++)
+                want[(size_t)(i * N + n)] += (double)a.x[(size_t)(TRANSPOSE_A ? k * 64 + i : i * DEPTH + k)] *
+                                             b.x[(size_t)(TRANSPOSE_B ? k * N + n : n * DEPTH + k)];
+    const double error = error_of(download(c), want);
+    CHECK(error < 1e-12, "N %d, A %s%s, B%s: error %.3g", N, REGISTERS ? "in registers" : "in shared memory",
+          TRANSPOSE_A ? " transposed" : "", TRANSPOSE_B ? " transposed" : "", error);
+}
+
+static void test_cuda_wgmma_makes_a_product(void) {
+    if (!hopper_to_test()) return;
+    check_wgmma<32, 0, 0, false>(), check_wgmma<64, 0, 0, false>(), check_wgmma<128, 0, 0, false>();
+    check_wgmma<32, 0, 1, false>(), check_wgmma<64, 0, 1, false>(), check_wgmma<128, 0, 1, false>();
+    check_wgmma<32, 1, 0, false>(), check_wgmma<64, 1, 0, false>();
+    check_wgmma<32, 1, 1, false>(), check_wgmma<64, 1, 1, false>();
+    check_wgmma<32, 0, 0, true>(), check_wgmma<64, 0, 0, true>();
+    check_wgmma<32, 0, 1, true>(), check_wgmma<64, 0, 1, true>(), check_wgmma<128, 0, 1, true>();
+}
+
+/* A tile of (64, 64) from one place to another, by way of an image of it that the threads read in order. */
+__global__ void tile_kernel(bf16 *image, const __grid_constant__ TensorMap from,
+                            const __grid_constant__ TensorMap to, int column, int row, int batch) {
+#ifdef HOPPER_CODE
+    unsigned char *tile = shared_memory<unsigned char>();
+    SharedBarrier *loaded = (SharedBarrier *)(tile + 8192);
+    if (threadIdx.x == 0) {
+        barrier_init(loaded, 1), barrier_init_done();
+        barrier_expect(loaded, 8192);
+        tensor_load(tile, &from, column, row, batch, loaded);
+    }
+    __syncthreads();
+    barrier_wait(loaded, 0);
+    for (int i = (int)threadIdx.x; i < 64 * 64; i += (int)blockDim.x)
+        image[i] = *(bf16 *)(tile + swizzle_128((uint32_t)i * 2));
+    if (threadIdx.x == 0) {
+        tensor_store(&to, column, row, batch, tile);
+        bulk_commit(), bulk_wait_read();
+    }
+#endif
+}
+
+/* In the middle, past the last row of a batch (the next one is behind it), past the last column. */
+static void test_cuda_tensor_copies_stop_at_the_end(void) {
+    if (!hopper_to_test()) return;
+    const int columns = 136, stride = 144, rows = 100, batches = 3;
+    const int places[][3] = {{64, 0, 1}, {0, 64, 1}, {128, 32, 0}, {128, 96, 2}};
+    Input<bf16> from(normal_floats((size_t)batches * rows * stride, 1, 1));
+    for (const auto &place : places) {
+        Input<bf16> to(Floats(from.x.size(), 7.0f));
+        Buffer<bf16> image(64 * 64);
+        LAUNCH(tile_kernel, dim3(1), dim3(64), 8192 + 64, 0, image.data,
+               tensor_map(from.data, columns, stride, rows, batches, 64),
+               tensor_map(to.data, columns, stride, rows, batches, 64), place[0], place[1], place[2]);
+        const Floats tile = download(image), stored = download(to);
+        Floats want = to.x;
+        int wrong = 0;
+        for (int r = 0; r < 64; r++)
+            for (int c = 0; c < 64; c++) {
+                const bool inside = place[1] + r < rows && place[0] + c < columns;
+                const size_t at = (size_t)((place[2] * rows + place[1] + r) * stride + place[0] + c);
+                wrong += tile[(size_t)(r * 64 + c)] != (inside ? from.x[at] : 0);
+                if (inside) want[at] = from.x[at];
+            }
+        CHECK(wrong == 0, "column %d row %d: %d elements of the tile are wrong", place[0], place[1], wrong);
+        CHECK(stored == want, "column %d row %d: stored elsewhere or something else", place[0], place[1]);
+    }
+}
+
+/* Two pieces into one phase of a barrier, then again the other way round. */
+__global__ void bulk_kernel(float *y, const float *x, int n) {
+#ifdef HOPPER_CODE
+    float *both = shared_memory<float>();
+    SharedBarrier *loaded = (SharedBarrier *)(both + 2 * n);
+    if (threadIdx.x == 0) barrier_init(loaded, 1), barrier_init_done();
+    __syncthreads();
+    for (int turn = 0; turn < 2; turn++) {
+        if (threadIdx.x == 0) {
+            barrier_expect(loaded, (uint32_t)n * 8);
+            bulk_load(both + turn * n, x, (uint32_t)n * 4, loaded);
+            bulk_load(both + (1 - turn) * n, x + n, (uint32_t)n * 4, loaded);
+        }
+        barrier_wait(loaded, (uint32_t)turn % 2);
+        for (int i = (int)threadIdx.x; i < 2 * n; i += (int)blockDim.x) y[turn * 2 * n + i] = both[i];
+        __syncthreads();
+    }
+#endif
+}
+
+static void test_cuda_bulk_loads_bytes(void) {
+    if (!hopper_to_test()) return;
+    const size_t n = 52;
+    Input<float> x(normal_floats(2 * n, 1, 1));
+    Buffer<float> y(4 * n);
+    LAUNCH(bulk_kernel, dim3(1), dim3(64), n * 8 + 8, 0, y.data, x.data, (int)n);
+    Floats want = x.x;
+    want.insert(want.end(), x.x.begin() + n, x.x.end());
+    want.insert(want.end(), x.x.begin(), x.x.begin() + n);
+    CHECK(download(y) == want, "the pieces are not where they belong");
+}
+
+/* A pipeline: warpgroup 0 loads B, (64, 64 * STEPS), through two buffers; each of the other two puts its 64 rows of A,
+   (128, 64 * STEPS), into shared memory, forms theirs of C = A B^T and stores them by way of shared memory too. FAULT: one
+   of the mistakes to be found. */
+enum {
+    NO_FAULT,
+    NO_WGMMA_WAIT,
+    NO_WGMMA_FENCE,
+    NO_PROXY_FENCE,
+    PROXY_FENCE_OF_READER,
+    PROXY_FENCE_TOO_EARLY,
+    REFILLED_TOO_EARLY,
+    NO_BARRIER_WAIT,
+    STORED_TOO_EARLY,
+    NO_RELEASE,
+    TOO_FEW_BYTES,
+    TOO_MANY_BYTES,
+    TOO_MANY_ARRIVALS,
+    NOT_INITIALISED,
+    WRITTEN_OVER,
+    NOT_ALL_AT_WGMMA,
+    OTHER_DESCRIPTOR,
+    ACCUMULATOR_WRITTEN,
+    WGMMA_AT_THE_END,
+    STORE_AT_THE_END,
+    LOAD_AT_THE_END,
+    NAMED_BARRIER_COUNTS,
+    NAMED_BARRIER_LEFT,
+    PAST_THE_END
+};
+enum { STEPS = 5, CONSUMER = STEPS * 8192 + 8192, PIPELINE_BYTES = 2 * CONSUMER + 2 * 8192 + 4 * 8 };
+template <int FAULT>
+__global__ void __launch_bounds__(384, 1)
+    pipeline_kernel(const bf16 *a, const __grid_constant__ TensorMap b_map,
+                    const __grid_constant__ TensorMap c_map) {
+#ifdef HOPPER_CODE
+    const int thread = (int)threadIdx.x, t = thread % 128, consumer = thread / 128 - 1;
+    unsigned char *b_tiles = shared_memory<unsigned char>();
+    unsigned char *a_tiles = b_tiles + 2 * 8192 + consumer * CONSUMER, *c_tile = a_tiles + STEPS * 8192;
+    SharedBarrier *full = (SharedBarrier *)(b_tiles + 2 * 8192 + 2 * CONSUMER), *empty = full + 2;
+    if (thread == 0) {
+        for (int i = 0; i < 2 && FAULT != NOT_INITIALISED; i++)
+            barrier_init(&full[i], 1), barrier_init(&empty[i], 8);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (consumer < 0) {
+        registers_decrease<40>();
+        for (int i = 0; i < STEPS + (FAULT == LOAD_AT_THE_END) && t == 0; i++) {
+            barrier_wait(&empty[i % 2], (uint32_t)(i / 2 + 1) % 2);
+            barrier_expect(&full[i % 2], FAULT == TOO_FEW_BYTES    ? 4096
+                                         : FAULT == TOO_MANY_BYTES ? 16384
+                                                                   : 8192);
+            tensor_load(b_tiles + i % 2 * 8192, &b_map, i * 64, 0, 0, &full[i % 2]);
+            if (FAULT == TOO_MANY_ARRIVALS) barrier_arrive(&full[i % 2]);
+        }
+        return;
+    }
+    registers_increase<232>();
+    if (FAULT == PROXY_FENCE_TOO_EARLY) fence_async_proxy();
+    for (int i = t; i < 64 * 64 * STEPS; i += 128) {
+        const int row = i / (64 * STEPS), column = i % (64 * STEPS);
+        *(bf16 *)(a_tiles + column / 64 * 8192 + swizzle_128((uint32_t)(row * 128 + column % 64 * 2))) =
+            a[consumer * 64 * 64 * STEPS + i];
+    }
+    if (FAULT != NO_PROXY_FENCE && FAULT != PROXY_FENCE_OF_READER && FAULT != PROXY_FENCE_TOO_EARLY)
+        fence_async_proxy();
+    if (FAULT == WRITTEN_OVER && thread == 128) ((uint32_t *)(void *)full)[1] = 0;
+    if (FAULT == PAST_THE_END && thread == 205)
+        a_tiles[0] = ((volatile unsigned char *)b_tiles)[PIPELINE_BYTES];
+    named_barrier_sync(1 + consumer, FAULT == NAMED_BARRIER_COUNTS && t >= 64 ? 256 : 128);
+    if (FAULT == PROXY_FENCE_OF_READER && t < 32) fence_async_proxy(); /* of its own writes only */
+    if (FAULT == NAMED_BARRIER_LEFT) named_barrier_arrive(3, 288);
+    float c[32];
+    for (int i = 0; i < STEPS; i++) {
+        if (FAULT != NO_BARRIER_WAIT) barrier_wait(&full[i % 2], (uint32_t)i / 2 % 2);
+        if (i > 0) hold(c);
+        if (FAULT != NO_WGMMA_FENCE) wgmma_fence();
+        if (FAULT != NOT_ALL_AT_WGMMA || thread != 228)
+#pragma unroll
+            for (int k = 0; k < 64; k += 16)
+                wgmma_from_shared<0, 0>(c,
+                                        wgmma_descriptor(a_tiles + i * 8192 + k * 2,
+                                                         FAULT == OTHER_DESCRIPTOR && thread == 137 ? 16 : 0),
+                                        wgmma_descriptor(b_tiles + i % 2 * 8192 + k * 2, 0), i > 0 || k > 0);
+        if (FAULT == ACCUMULATOR_WRITTEN && thread == 183) c[3] = 0;
+        wgmma_commit();
+        if (FAULT == REFILLED_TOO_EARLY && t % 32 == 0) barrier_arrive(&empty[i % 2]);
+        if (FAULT == REFILLED_TOO_EARLY) named_barrier_sync(1 + consumer, 128); /* warpgroup 0 runs here */
+        if (i + 1 < STEPS || (FAULT != NO_WGMMA_WAIT && FAULT != WGMMA_AT_THE_END)) wgmma_wait<0>();
+        hold(c);
+        if (FAULT != REFILLED_TOO_EARLY && FAULT != NO_RELEASE && t % 32 == 0) barrier_arrive(&empty[i % 2]);
+    }
+    uint32_t pairs[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++) pairs[i] = pack_bf16(c[2 * i], c[2 * i + 1]);
+    if (FAULT == NO_WGMMA_WAIT) wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int row = t / 32 * 16 + t % 32 / 4 + i % 2 * 8, column = i / 2 * 8 + t % 4 * 2;
+        *(uint32_t *)(void *)(c_tile + swizzle_128((uint32_t)(row * 128 + column * 2))) = pairs[i];
+    }
+    fence_async_proxy();
+    if (FAULT != STORED_TOO_EARLY) named_barrier_sync(1 + consumer, 128);
+    if (t == 0) {
+        tensor_store(&c_map, 0, consumer * 64, 0, c_tile);
+        bulk_commit();
+        if (FAULT != STORE_AT_THE_END) bulk_wait_read();
+    }
+#endif
+}
+
+template <int FAULT> static double pipeline_error() {
+    const int K = 64 * STEPS, rows = 114;
+    Input<bf16> a(normal_floats(128 * K, 1, 1)), b(normal_floats(64 * K, 1, 2)), c(Floats(rows * 64, 0.0f));
+    LAUNCH(pipeline_kernel<FAULT>, dim3(2), dim3(384), PIPELINE_BYTES, 0, a.data,
+           tensor_map(b.data, K, K, 64, 1, 64), tensor_map(c.data, 64, 64, rows, 1, 64));
+    Doubles want(rows * 64, 0);
+    for (int i = 0; i < rows; i++)
+        for (int n = 0; n < 64; n++)
+            for (int k = 0; k < K; k++)
+                want[(size_t)(i * 64 + n)] += (double)a.x[(size_t)(i * K + k)] * b.x[(size_t)(n * K + k)];
+    return error_of(download(c), want);
+}
+
+static void test_cuda_hopper_pipeline_makes_a_product(void) {
+    if (!hopper_to_test()) return;
+    const double error = pipeline_error<NO_FAULT>();
+    CHECK(error < 1e-5, "error %.3g", error);
+}
+
+#define CUDA_HOPPER_TESTS(TEST)                                                                              \
+    TEST(cuda_wgmma_makes_a_product)                                                                         \
+    TEST(cuda_tensor_copies_stop_at_the_end)                                                                 \
+    TEST(cuda_bulk_loads_bytes) TEST(cuda_hopper_pipeline_makes_a_product)
+
+#ifndef __CUDACC__
+template <int FAULT> static void launch_pipeline(void *) { pipeline_error<FAULT>(); }
+
+/* Every mistake of pipeline_kernel. */
+static void test_cuda_emulator_finds_faults_of_pipelines(void) {
+#define NUMBERS(fault)                                                                                       \
+    { #fault, pipeline_error < fault> }
+    const struct {
+        const char *name;
+        double (*error)();
+    } wrong[] = {NUMBERS(NO_WGMMA_WAIT),         NUMBERS(NO_PROXY_FENCE),     NUMBERS(PROXY_FENCE_OF_READER),
+                 NUMBERS(PROXY_FENCE_TOO_EARLY), NUMBERS(REFILLED_TOO_EARLY), NUMBERS(STORED_TOO_EARLY)};
+#undef NUMBERS
+    for (const auto &fault : wrong) {
+        const double error = fault.error();
+        CHECK(!(error < 1e-3), "%s: not noticed, error %.3g", fault.name, error);
+    }
+#define DEATH(fault, text)                                                                                   \
+    { #fault, launch_pipeline < fault>, text }
+    const struct {
+        const char *name;
+        void (*launch)(void *);
+        const char *text;
+    } deaths[] = {
+        DEATH(NO_BARRIER_WAIT, "a phase whose loads nobody has waited for"),
+        DEATH(NO_WGMMA_FENCE, "wgmma without a wgmma_fence"),
+        DEATH(NO_RELEASE, "byte 114704 of shared memory; it lacks 8 of 8 arrivals"),
+        DEATH(TOO_FEW_BYTES, "8192 bytes are loaded in a phase of a barrier that expects 4096"),
+        DEATH(TOO_MANY_BYTES, "it lacks 0 of 1 arrivals, loads bring 8192 of 16384 bytes"),
+        DEATH(TOO_MANY_ARRIVALS, "thread 0: barrier_arrive: an arrival more than the 1 of a phase"),
+        DEATH(NOT_INITIALISED, "of a barrier that nobody has initialised, at byte 1146"),
+        DEATH(WRITTEN_OVER, "of a barrier that something has been written over, at byte 114688"),
+        DEATH(NOT_ALL_AT_WGMMA, "thread 228: it has issued or committed other wgmma"),
+        DEATH(OTHER_DESCRIPTOR, "thread 137: its wgmma differs"),
+        DEATH(ACCUMULATOR_WRITTEN, "thread 183: it wrote an accumulator of a wgmma"),
+        DEATH(WGMMA_AT_THE_END, "ended without waiting for its wgmma"),
+        DEATH(STORE_AT_THE_END, "it ended without waiting for its tensor_store"),
+        DEATH(LOAD_AT_THE_END, "thread 0: the block ended without waiting for a load"),
+        DEATH(NAMED_BARRIER_COUNTS, "it comes to named barrier 1 for"),
+        DEATH(NAMED_BARRIER_LEFT, "the block ended with 256 of 288 threads at named barrier 3"),
+#ifndef EMULATE_ASAN
+        DEATH(PAST_THE_END,
+              "thread 205: it reads or writes byte 114720 of the 114720 bytes of its shared memory"),
+#endif
+    };
+#undef DEATH
+    for (const auto &fault : deaths) {
+        char output[1000];
+        const int code = test_death(fault.launch, nullptr, output, sizeof output);
+        CHECK(code == 1 && strstr(output, fault.text) && strstr(output, "kernel pipeline_kernel") &&
+                  strstr(output, "block (0, 0, 0)"),
+              "%s: exit code %d, expected '%s': %s", fault.name, code, fault.text, output);
+    }
+}
+#endif
 
 #ifndef __CUDACC__
 template <int FAULT> void faulty_kernel(float *x) {
@@ -163,11 +535,13 @@ static void test_cuda_emulator_is_unkind(void) {
 }
 #define CUDA_EMULATED_TESTS(TEST)                                                                            \
     TEST(cuda_emulator_finds_faults)                                                                         \
-    TEST(cuda_emulator_finds_changed_pinned_memory) TEST(cuda_emulator_is_unkind) CUDA_SANITIZED_TESTS(TEST)
+    TEST(cuda_emulator_finds_changed_pinned_memory)                                                          \
+    TEST(cuda_emulator_is_unkind) TEST(cuda_emulator_finds_faults_of_pipelines) CUDA_SANITIZED_TESTS(TEST)
 #else
 #define CUDA_EMULATED_TESTS(TEST)
 #endif
 
-#define CUDA_EMULATE_TESTS(TEST) TEST(cuda_fragments_make_a_product) CUDA_EMULATED_TESTS(TEST)
+#define CUDA_EMULATE_TESTS(TEST)                                                                             \
+    TEST(cuda_fragments_make_a_product) CUDA_HOPPER_TESTS(TEST) CUDA_EMULATED_TESTS(TEST)
 
 #endif

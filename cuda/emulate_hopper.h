@@ -1,0 +1,523 @@
+/* emulate_hopper.h: what a GPU of compute capability 9.0 does beside its threads, on the CPU: products of warpgroups (wgmma),
+   copies by the tensor memory accelerator, barriers in shared memory. Part of emulate.h; kernels see cuda/hopper.cuh.
+
+   All of it happens at the latest moment at which it may, so that whoever does not wait finds NaN or what was there before:
+   - a product is formed at the wgmma_wait that asks for it. Until then its accumulators are NaN; the descriptors' shared
+     memory is read then, the A in registers at the issue
+   - a load fills its destination with NaN, and with what it loads when a barrier_wait asks for its phase
+   - a store reads shared memory at the bulk_wait_read or bulk_wait that asks for it, and writes at bulk_wait or when the
+     block has ended
+   These units see shared memory through a proxy of their own, here a second copy of it (`view`): what threads write gets
+   there when a thread of the same warp calls fence_async_proxy after it. Who wrote a word is found by comparing shared
+   memory, after the turn of every warp, with what it was before (`seen`); to write what was there is to write nothing. Only
+   blocks that use one of these units pay for that.
+
+   Errors, with kernel, block and thread: a product without a wgmma_fence since the last wgmma_wait; threads of a warpgroup
+   that issue different ones, or not all; accumulators written while a product is on its way; products, stores and loads that
+   nobody waits for; barriers never initialised, overwritten, with more arrivals or bytes than they expect; addresses that
+   the hardware does not take. */
+#ifndef CUDA_EMULATE_HOPPER_H
+#define CUDA_EMULATE_HOPPER_H
+
+#include <map>
+#include "emulate.h"
+
+struct alignas(8) SharedBarrier {
+    uint64_t word; /* says where it lies, once it is initialised */
+};
+
+struct TensorMap { /* (batches, rows, columns) of 16-bit elements */
+    uint16_t *at;
+    int64_t columns, row_stride, rows, batches;
+    int box_rows;
+};
+
+namespace emulate {
+
+inline bool hopper = true; /* what hopper_there answers */
+
+enum { GROUP = 128, MAX_REGISTERS = 128, BOX_COLUMNS = 64 };
+static const size_t WORDS_A_PIECE = 64; /* of shared memory, compared at once */
+enum { NOBODY = 255, ANYBODY = 254 };   /* who wrote a word, else the number of a warp */
+
+struct Product { /* one wgmma, as one thread issued it */
+    float *d;
+    int registers, group; /* group: how many were committed before it */
+    bool transpose_a, transpose_b, from_registers, add;
+    uint32_t a[4];
+    uint64_t a_tile, b_tile; /* descriptors */
+};
+struct Accumulators { /* of products on their way: the true ones, while those of the thread are NaN */
+    float *d;
+    int registers, products;
+    float sums[MAX_REGISTERS];
+};
+struct Load {
+    TensorMap map; /* at NULL: plain bytes */
+    const void *from;
+    int column, row, batch, thread;
+    uint32_t to, bytes;
+};
+struct Store {
+    TensorMap map;
+    int column, row, batch;
+    uint32_t from;
+    bool committed, read;
+    std::vector<uint16_t> box; /* what was read */
+};
+struct Barrier {
+    int arrivals, missing;       /* a phase needs so many; it still needs so many */
+    uint64_t announced, loading; /* bytes of this phase */
+    uint32_t phase;
+    std::vector<Load> loads; /* of this phase */
+};
+struct Unit { /* what belongs to one thread */
+    bool fenced;
+    int committed;
+    std::vector<Product> products;
+    std::vector<Accumulators> accumulators;
+    std::vector<Store> stores;
+};
+struct Asynchronous {
+    bool used; /* by this block */
+    std::vector<Unit> units;
+    std::map<uint32_t, Barrier> barriers; /* by their offset in shared memory */
+    std::vector<uint32_t> view, seen;
+    std::vector<uint8_t> writer; /* of each word whose value the view lacks */
+    std::vector<uint8_t> dirty;  /* pieces of words of which some have a writer */
+    bool fenced[MAX_THREADS / WARP];
+    int at_wait[MAX_THREADS / GROUP]; /* threads of each warpgroup */
+    float a[16][64], b[16][256], d[64][256];
+};
+inline Asynchronous &asynchronous = *new Asynchronous();
+
+/* ---- the two views of shared memory ---- */
+
+inline uint32_t *shared_words() { return (uint32_t *)(void *)state.shared; }
+
+inline void asynchronous_use() {
+    Asynchronous &s = asynchronous;
+    if (s.used) return;
+    s.used = true;
+    const size_t words = state.shared_size / 4;
+    s.view.assign(words, 0xFFFFFFFFu);
+    s.seen.assign(shared_words(), shared_words() + words);
+    s.writer.assign(words, NOBODY);
+    s.dirty.assign(words / WORDS_A_PIECE + 1, 0);
+    for (size_t i = 0; i < words; i++)
+        if (s.seen[i] != 0xFFFFFFFFu) s.writer[i] = ANYBODY, s.dirty[i / WORDS_A_PIECE] = 1;
+}
+
+/* Finds what the warp has written in its turn. */
+inline void notice_writes(int warp) {
+    Asynchronous &s = asynchronous;
+    const uint32_t *now = shared_words();
+    for (size_t begin = 0; begin < s.seen.size(); begin += WORDS_A_PIECE) {
+        const size_t left = s.seen.size() - begin, n = left < WORDS_A_PIECE ? left : WORDS_A_PIECE;
+        if (memcmp(now + begin, &s.seen[begin], n * 4) == 0) continue;
+        s.dirty[begin / WORDS_A_PIECE] = 1;
+        for (size_t i = begin; i < begin + n; i++)
+            if (now[i] != s.seen[i]) s.seen[i] = now[i], s.writer[i] = (uint8_t)warp;
+    }
+}
+
+/* What the warp has written is seen by all from now on. */
+inline void publish_writes(int warp) {
+    Asynchronous &s = asynchronous;
+    for (size_t piece = 0; piece < s.dirty.size(); piece++) {
+        if (!s.dirty[piece]) continue;
+        const size_t begin = piece * WORDS_A_PIECE, left = s.seen.size() - begin;
+        const size_t end = begin + (left < WORDS_A_PIECE ? left : WORDS_A_PIECE);
+        bool others = false;
+        for (size_t i = begin; i < end; i++)
+            if (s.writer[i] == warp || s.writer[i] == ANYBODY)
+                s.view[i] = s.seen[i], s.writer[i] = NOBODY;
+            else
+                others = others || s.writer[i] != NOBODY;
+        s.dirty[piece] = others;
+    }
+}
+
+inline void asynchronous_turn(int warp) {
+    if (!asynchronous.used) return;
+    notice_writes(warp);
+    if (asynchronous.fenced[warp]) publish_writes(warp);
+    asynchronous.fenced[warp] = false;
+}
+
+/* Where all lanes of a warp fence, they do it one after the other: the last one does it for all, the end of the warp's turn
+   for those after it. */
+inline void fence_proxy() {
+    asynchronous_use();
+    const int warp = state.current->number / WARP;
+    asynchronous.fenced[warp] = true;
+    if (state.current->number % WARP == WARP - 1) asynchronous_turn(warp);
+}
+
+/* The unit's own writes are seen by all. from NULL: NaN. */
+inline void write_both(uint32_t to, const void *from, uint32_t bytes) {
+    Asynchronous &s = asynchronous;
+    unsigned char *copies[3] = {state.shared, (unsigned char *)s.view.data(), (unsigned char *)s.seen.data()};
+    const size_t tracked = s.view.size() * 4;
+    for (int i = 0; i < 3; i++) {
+        const size_t n = i == 0 || to + bytes <= tracked ? bytes : tracked > to ? tracked - to : 0;
+        if (from)
+            memcpy(copies[i] + to, from, n);
+        else
+            memset(copies[i] + to, 0xFF, n);
+    }
+    for (uint32_t i = to / 4; i < (to + bytes) / 4; i++) s.writer[i] = NOBODY;
+}
+
+/* The unit reads `bytes` within the view. */
+inline const unsigned char *read_view(uint32_t from, uint32_t bytes, const char *what) {
+    if ((size_t)from + bytes > asynchronous.view.size() * 4)
+        fail_here("%s reads byte %u of the %zu bytes of its shared memory", what, from + bytes - 1,
+                  state.shared_size);
+    return (const unsigned char *)asynchronous.view.data() + from;
+}
+
+inline uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
+
+/* ---- barriers in shared memory ---- */
+
+inline uint64_t barrier_word(uint32_t at) { return 0xBA221E2000000000u | at; }
+
+inline Barrier &barrier_of(const SharedBarrier *b, const char *what) {
+    asynchronous_use();
+    const uint32_t at = shared_offset(b, sizeof *b, what);
+    const auto found = asynchronous.barriers.find(at);
+    if (found == asynchronous.barriers.end())
+        fail_here("%s of a barrier that nobody has initialised, at byte %u of shared memory", what, at);
+    if (b->word != barrier_word(at))
+        fail_here("%s of a barrier that something has been written over, at byte %u of shared memory", what,
+                  at);
+    return found->second;
+}
+
+/* What a barrier still lacks, in brackets; nothing for NULL. */
+inline void describe_barrier(const void *barrier, char *text, size_t size) {
+    *text = 0;
+    if (!barrier) return;
+    const uint32_t at = (uint32_t)((const unsigned char *)barrier - state.shared);
+    const Barrier &b = asynchronous.barriers[at];
+    snprintf(text, size,
+             " (byte %u of shared memory; it lacks %d of %d arrivals, loads bring %llu of %llu bytes)", at,
+             b.missing, b.arrivals, (unsigned long long)b.loading, (unsigned long long)b.announced);
+}
+
+inline void barrier_begin(SharedBarrier *b, int arrivals) {
+    asynchronous_use();
+    const uint32_t at = shared_offset(b, sizeof *b, "barrier_init");
+    if (at % 8 != 0) fail_here("a barrier at byte %u of shared memory, which is no multiple of 8", at);
+    if (arrivals < 1 || arrivals >= 1 << 20) fail_here("a barrier of %d arrivals", arrivals);
+    asynchronous.barriers[at] = Barrier{arrivals, arrivals, 0, 0, 0, {}};
+    b->word = barrier_word(at);
+}
+
+inline void do_load(const Load &load) {
+    if (!load.map.at) return write_both(load.to, load.from, load.bytes);
+    const TensorMap &m = load.map;
+    for (int r = 0; r < m.box_rows; r++) {
+        uint16_t line[BOX_COLUMNS] = {0};
+        const int64_t row = (int64_t)load.row + r;
+        if (row >= 0 && row < m.rows && load.batch >= 0 && load.batch < m.batches)
+            for (int c = 0; c < BOX_COLUMNS; c++) {
+                const int64_t column = (int64_t)load.column + c;
+                if (column >= 0 && column < m.columns)
+                    line[c] = m.at[(load.batch * m.rows + row) * m.row_stride + column];
+            }
+        for (int c = 0; c < BOX_COLUMNS; c += 8)
+            write_both(swizzled(load.to + (uint32_t)(r * 128 + c * 2)), line + c, 16);
+    }
+}
+
+/* Ends the phase if it can end now, by bytes too when somebody asks for it. */
+inline bool end_phase(Barrier *b, bool asked) {
+    if (b->missing > 0 || b->loading < b->announced || (!asked && b->announced + b->loading > 0))
+        return false;
+    if (b->loading > b->announced)
+        fail_here("%llu bytes are loaded in a phase of a barrier that expects %llu",
+                  (unsigned long long)b->loading, (unsigned long long)b->announced);
+    for (const Load &load : b->loads) do_load(load);
+    b->loads.clear();
+    b->loading = b->announced = 0, b->missing = b->arrivals, b->phase++;
+    return true;
+}
+
+inline void wake_waiters(const SharedBarrier *b) {
+    for (int i = 0; i < state.threads; i++)
+        if (state.pool[i]->waits_for == b) state.pool[i]->waits_at = nullptr;
+}
+
+inline void barrier_arrival(SharedBarrier *at, uint32_t bytes, const char *what) {
+    Barrier &b = barrier_of(at, what);
+    if (b.missing == 0 && !b.loads.empty())
+        fail_here("%s: an arrival more than the %d of a phase whose loads nobody has waited for", what,
+                  b.arrivals);
+    if (b.missing == 0)
+        fail_here("%s: an arrival more than the %d of a phase that waits for %llu bytes", what, b.arrivals,
+                  (unsigned long long)b.announced);
+    b.missing--, b.announced += bytes;
+    end_phase(&b, false);
+    wake_waiters(at);
+}
+
+inline void barrier_await(SharedBarrier *at, uint32_t parity) {
+    Barrier &b = barrier_of(at, "barrier_wait");
+    if (parity > 1) fail_here("barrier_wait for parity %u", parity);
+    while ((b.phase & 1) == parity) {
+        if (end_phase(&b, true)) {
+            wake_waiters(at);
+            break;
+        }
+        state.current->waits_for = at;
+        wait_at("barrier_wait");
+        state.current->waits_for = nullptr;
+    }
+}
+
+/* ---- copies ---- */
+
+inline void begin_load(Load load, void *to, SharedBarrier *at, const char *what) {
+    Barrier &b = barrier_of(at, what);
+    load.to = shared_offset(to, load.bytes, what);
+    load.thread = state.current->number;
+    if (load.to % (load.map.at ? 1024 : 16) != 0 || load.bytes % 16 != 0 || (uintptr_t)load.from % 16 != 0)
+        fail_here("%s of %u bytes from %p to byte %u of shared memory: not aligned", what, load.bytes,
+                  load.from, load.to);
+    asynchronous_turn(state.current->number / WARP);
+    write_both(load.to, nullptr, load.bytes);
+    b.loads.push_back(load), b.loading += load.bytes;
+    wake_waiters(at);
+}
+
+inline void begin_store(const TensorMap &map, int column, int row, int batch, const void *from) {
+    asynchronous_use();
+    const uint32_t at = shared_offset(from, (uint32_t)map.box_rows * 128, "tensor_store");
+    if (at % 1024 != 0) fail_here("tensor_store from byte %u of shared memory, no multiple of 1024", at);
+    asynchronous.units[state.current->number].stores.push_back(
+        {map, column, row, batch, at, false, false, {}});
+}
+
+inline void read_store(Store *s) {
+    asynchronous_turn(state.current->number / WARP);
+    s->box.resize((size_t)s->map.box_rows * BOX_COLUMNS);
+    for (int r = 0; r < s->map.box_rows; r++)
+        for (int c = 0; c < BOX_COLUMNS; c += 8)
+            memcpy(&s->box[(size_t)r * BOX_COLUMNS + c],
+                   read_view(swizzled(s->from + (uint32_t)(r * 128 + c * 2)), 16, "tensor_store"), 16);
+    s->read = true;
+}
+
+inline void write_store(const Store &s) {
+    const TensorMap &m = s.map;
+    for (int r = 0; r < m.box_rows; r++)
+        for (int c = 0; c < BOX_COLUMNS; c++) {
+            const int64_t row = (int64_t)s.row + r, column = (int64_t)s.column + c;
+            if (row >= 0 && row < m.rows && column >= 0 && column < m.columns && s.batch >= 0 &&
+                s.batch < m.batches)
+                m.at[(s.batch * m.rows + row) * m.row_stride + column] = s.box[(size_t)r * BOX_COLUMNS + c];
+        }
+}
+
+inline void commit_stores() {
+    for (Store &s : asynchronous.units[state.current->number].stores) s.committed = true;
+}
+inline void wait_stores(bool written) {
+    std::vector<Store> &stores = asynchronous.units[state.current->number].stores, rest;
+    for (Store &s : stores) {
+        if (s.committed && !s.read) read_store(&s);
+        if (s.read && written)
+            write_store(s);
+        else
+            rest.push_back(s);
+    }
+    stores.swap(rest);
+}
+
+/* ---- products of warpgroups ---- */
+
+inline uint32_t nan_bits() { return 0xFFFFFFFFu; }
+
+inline void issue_product(const Product &product) {
+    asynchronous_use();
+    Thread *t = state.current;
+    Unit &u = asynchronous.units[t->number];
+    if (t->number / GROUP * GROUP + GROUP > state.threads)
+        fail(t, "wgmma in a warpgroup of fewer than 128 threads");
+    if (!u.fenced) fail(t, "wgmma without a wgmma_fence since its last wgmma_wait");
+    u.products.push_back(product);
+    u.products.back().group = u.committed;
+    for (Accumulators &x : u.accumulators)
+        if (x.d == product.d) {
+            x.products++;
+            return;
+        }
+    Accumulators x;
+    x.d = product.d, x.registers = product.registers, x.products = 1;
+    memcpy(x.sums, x.d, sizeof(float) * (size_t)x.registers);
+    u.accumulators.push_back(x);
+    memset((void *)product.d, 0xFF, sizeof(float) * (size_t)x.registers);
+}
+
+/* x(k, r), k < 16, r < n: one operand, whose r has its k side by side in shared memory or, transposed, whose k has its r. */
+template <int WIDTH> inline void read_operand(float (*x)[WIDTH], uint64_t tile, bool transposed, int n) {
+    const uint32_t start = (uint32_t)(tile & 0x3FFF) << 4, leading = (uint32_t)(tile >> 16 & 0x3FFF) << 4,
+                   stride = (uint32_t)(tile >> 32 & 0x3FFF) << 4;
+    if (tile >> 62 != 1 || (tile >> 49 & 7) != 0)
+        fail_here("wgmma with a descriptor %016llx, not of the 128-byte swizzle", (unsigned long long)tile);
+    uint16_t eight[8];
+    for (int outer = 0; outer < (transposed ? 16 : n); outer++)
+        for (int inner = 0; inner < (transposed ? n : 16); inner += 8) {
+            const uint32_t o = start + (uint32_t)(outer / 8) * stride + (uint32_t)(outer % 8) * 128 +
+                               (uint32_t)(inner / 64) * leading + (uint32_t)(inner % 64) * 2;
+            memcpy(eight, read_view(swizzled(o), 16, "wgmma"), 16);
+            for (int i = 0; i < 8; i++) {
+                const uint32_t bits = (uint32_t)eight[i] << 16;
+                memcpy(transposed ? &x[outer][inner + i] : &x[inner + i][outer], &bits, 4);
+            }
+        }
+}
+
+inline int fragment_row(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8; }
+inline int fragment_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + i % 2; }
+
+inline Accumulators *accumulators_of(int thread, const float *d) {
+    for (Accumulators &x : asynchronous.units[(size_t)thread].accumulators)
+        if (x.d == d) return &x;
+    return nullptr;
+}
+
+/* The sums of a warpgroup as a matrix, and back. */
+inline void gather_sums(int first, size_t product) {
+    for (int t = 0; t < GROUP; t++) {
+        const Accumulators *x =
+            accumulators_of(first + t, asynchronous.units[(size_t)(first + t)].products[product].d);
+        for (int i = 0; i < x->registers; i++)
+            asynchronous.d[fragment_row(t, i)][fragment_column(t, i)] = x->sums[i];
+    }
+}
+inline void scatter_sums(int first, size_t product) {
+    for (int t = 0; t < GROUP; t++) {
+        Accumulators *x =
+            accumulators_of(first + t, asynchronous.units[(size_t)(first + t)].products[product].d);
+        for (int i = 0; i < x->registers; i++)
+            x->sums[i] = asynchronous.d[fragment_row(t, i)][fragment_column(t, i)];
+    }
+}
+
+inline void form_product(int first, size_t number) {
+    Asynchronous &s = asynchronous;
+    const Product &p = s.units[(size_t)first].products[number];
+    const int n = 2 * p.registers;
+    for (int t = 1; t < GROUP; t++) {
+        const Product &q = s.units[(size_t)(first + t)].products[number];
+        if (p.registers != q.registers || p.transpose_a != q.transpose_a || p.transpose_b != q.transpose_b ||
+            p.from_registers != q.from_registers || p.add != q.add || p.group != q.group ||
+            p.a_tile != q.a_tile || p.b_tile != q.b_tile)
+            fail(state.pool[(size_t)(first + t)],
+                 "its wgmma differs from that of the first thread of its warpgroup (size, descriptors, add)");
+    }
+    read_operand<256>(s.b, p.b_tile, p.transpose_b, n);
+    if (!p.from_registers)
+        read_operand<64>(s.a, p.a_tile, p.transpose_a, 64);
+    else
+        for (int t = 0; t < GROUP; t++)
+            for (int i = 0; i < 4; i++) {
+                const uint32_t pair = s.units[(size_t)(first + t)].products[number].a[i];
+                const uint32_t low = pair << 16, high = pair & 0xFFFF0000u;
+                const int row = t / 32 * 16 + t % 32 / 4 + i % 2 * 8, k = t % 4 * 2 + i / 2 * 8;
+                memcpy(&s.a[k][row], &low, 4), memcpy(&s.a[k + 1][row], &high, 4);
+            }
+    for (int row = 0; row < 64; row++) {
+        float *d = s.d[row];
+        if (!p.add) memset((void *)d, 0, sizeof(float) * (size_t)n);
+        for (int k = 0; k < 16; k++) {
+            const float a = s.a[k][row], *b = s.b[k];
+            for (int i = 0; i < n; i++) d[i] += a * b[i];
+        }
+    }
+}
+
+/* All threads of the warpgroup have come; all but the last `open` committed groups are done now. */
+inline void finish_products(int first, int open) {
+    Asynchronous &s = asynchronous;
+    const Unit &leader = s.units[(size_t)first];
+    size_t count = 0;
+    while (count < leader.products.size() && leader.products[count].group + open < leader.committed) count++;
+    for (int t = 1; t < GROUP; t++) {
+        const Unit &u = s.units[(size_t)(first + t)];
+        if (u.committed != leader.committed || u.products.size() != leader.products.size())
+            fail(state.pool[(size_t)(first + t)],
+                 "it has issued or committed other wgmma than the first thread of its warpgroup");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || leader.products[i].d != leader.products[i - 1].d) gather_sums(first, i);
+        form_product(first, i);
+        if (i + 1 == count || leader.products[i].d != leader.products[i + 1].d) scatter_sums(first, i);
+    }
+    for (int t = 0; t < GROUP; t++) {
+        Unit &u = s.units[(size_t)(first + t)];
+        for (size_t i = 0; i < count; i++) accumulators_of(first + t, u.products[i].d)->products--;
+        u.products.erase(u.products.begin(), u.products.begin() + (long)count);
+        std::vector<Accumulators> rest;
+        for (const Accumulators &x : u.accumulators) {
+            for (int i = 0; i < x.registers; i++) {
+                uint32_t bits;
+                memcpy(&bits, x.d + i, 4);
+                if (bits != nan_bits())
+                    fail(state.pool[(size_t)(first + t)],
+                         "it wrote an accumulator of a wgmma that was still on its way");
+            }
+            if (x.products > 0)
+                rest.push_back(x);
+            else
+                memcpy(x.d, x.sums, sizeof(float) * (size_t)x.registers);
+        }
+        u.accumulators.swap(rest);
+    }
+}
+
+inline void wait_products(int open) {
+    Thread *t = state.current;
+    asynchronous_use();
+    asynchronous.units[(size_t)t->number].fenced = false;
+    const int group = t->number / GROUP, first = group * GROUP;
+    if (first + GROUP > state.threads) fail(t, "wgmma_wait in a warpgroup of fewer than 128 threads");
+    if (++asynchronous.at_wait[group] < GROUP) return wait_at("wgmma_wait");
+    asynchronous.at_wait[group] = 0;
+    asynchronous_turn(t->number / WARP);
+    finish_products(first, open);
+    for (int i = first; i < first + GROUP; i++) state.pool[(size_t)i]->waits_at = nullptr;
+}
+
+/* ---- a block ---- */
+
+inline void asynchronous_begin() {
+    Asynchronous &s = asynchronous;
+    s.used = false;
+    s.barriers.clear();
+    s.units.resize((size_t)MAX_THREADS);
+    for (int i = 0; i < state.threads; i++) s.units[(size_t)i] = Unit();
+    memset(s.fenced, 0, sizeof s.fenced), memset(s.at_wait, 0, sizeof s.at_wait);
+}
+
+inline void asynchronous_end() {
+    if (!asynchronous.used) return;
+    for (int i = 0; i < state.threads; i++) {
+        Unit &u = asynchronous.units[(size_t)i];
+        if (!u.products.empty()) fail(state.pool[(size_t)i], "it ended without waiting for its wgmma");
+        for (const Store &s : u.stores) {
+            if (!s.read) fail(state.pool[(size_t)i], "it ended without waiting for its tensor_store");
+            write_store(s);
+        }
+    }
+    for (const auto &b : asynchronous.barriers)
+        for (const Load &load : b.second.loads)
+            fail(state.pool[(size_t)load.thread], "the block ended without waiting for a load of it");
+}
+
+} // namespace emulate
+
+#endif
