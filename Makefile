@@ -135,10 +135,11 @@ build/test_gpu: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) 
 test_gpu: build/test_gpu train_gptcu train_gpt
 	$(if $(HAVE_GPU),TEST_BINARY_DIR=. $(TOOL) ./build/test_gpu,@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 
-# Attention and whole steps as shares of the GPU's measured peak, PyTorch's attention beside ours; docs/gpu.md.
+# Attention and whole steps as shares of the GPU's measured peak, PyTorch's beside ours; docs/gpu.md. BENCH="--steps-only
+# --preset=c4-301m --batch=32" is less; PyTorch compiles a minute or two for each of its steps.
 bench_gpu: build/bench_gpu
 	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json $(BENCH),@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
-	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick,$(BENCH)) $(PYTHONS))
+	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick --steps-only --preset=% --batch=%,$(BENCH)) $(PYTHONS))
 
 demo:
 	@scripts/demo.sh
