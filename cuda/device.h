@@ -33,6 +33,7 @@ static inline double seconds_now(void) {
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+#include <vector>
 #include "../gpt/check.h"
 
 typedef __nv_bfloat16 bf16;
@@ -51,12 +52,35 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
 
 inline void (*launch_hook)(const char *name, cudaStream_t stream);
 
+/* A block has more than 48 KiB of shared memory only after its kernel has asked for it: once on each device, and again only
+   where it wants more. Kernels with the same parameters share a `granted`. */
+template <typename... Parameters> cudaError_t shared_memory_ask(void (*kernel)(Parameters...), size_t bytes) {
+    struct Granted {
+        void (*kernel)(Parameters...);
+        int device;
+        size_t bytes;
+    };
+    static std::vector<Granted> granted;
+    int device;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error != cudaSuccess) return error;
+    Granted *own = nullptr;
+    for (Granted &g : granted)
+        if (g.kernel == kernel && g.device == device) own = &g;
+    if (own && own->bytes >= bytes) return cudaSuccess;
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess) return error;
+    if (own)
+        own->bytes = bytes;
+    else
+        granted.push_back({kernel, device, bytes});
+    return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid,
                dim3 block, size_t shared, cudaStream_t stream, Arguments... arguments) {
-    cudaError_t error = cudaSuccess;
-    if (shared > 48 << 10)
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    cudaError_t error = shared > 48 << 10 ? shared_memory_ask(kernel, shared) : cudaSuccess;
     if (error == cudaSuccess) {
         kernel<<<grid, block, shared, stream>>>(arguments...);
         error = cudaGetLastError();
