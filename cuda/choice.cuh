@@ -7,14 +7,16 @@
 
    choose_candidate(count, reference, prepare, bits, time)   one of the candidates 0..count-1; what it asks of its caller is
                                               said there
+   choice_operand(x, ...)                     numbers to compare with
    fingerprint(scratch, x, bytes, stream)     64 bits that tell of every bit of x and of its place
 
    Why random operands are evidence enough: a product's bits are decided by the order in which each result's sum over k is
-   taken, by what the tensor core's instruction keeps of it, and by the roundings of the epilogue. Those are fixed in an
-   algorithm, whatever the numbers; and where two differ in one of them, about each second float32 result differs, one in some
-   ten thousand that are rounded to bf16: hundreds of the millions that are compared, twice, on different operands. Of
-   a pair of 64-bit fingerprints that agree by chance nobody will hear. The first operands come a third time, for algorithms
-   that do not repeat themselves. */
+   taken, by what the tensor core's instruction keeps of it, and by the formula and roundings of the epilogue. Those are fixed
+   in an algorithm, whatever the numbers. Where two differ in the first ones, a third of the float32 results or more differ, but of
+   those that are rounded to bf16 only one in ten thousand. So there are two sets of operands: ordinary ones, for the epilogue;
+   and ones whose sums cancel, of which nothing is left but roundings, so that a third tells of the order in bf16 too. Each
+   is of the product's own size, millions of results. The first set comes again at last, for algorithms that do not repeat
+   themselves. That two fingerprints of 64 bits are equal by chance nobody will live to see. */
 #ifndef CUDA_CHOICE_CUH
 #define CUDA_CHOICE_CUH
 
@@ -79,7 +81,7 @@ Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Ti
     return choice;
 }
 
-/* ---- fingerprints ---- */
+/* ---- operands and fingerprints ---- */
 
 enum { FINGERPRINT_BLOCKS = 1024, FINGERPRINT_THREADS = 256 };
 
@@ -88,6 +90,28 @@ __device__ __forceinline__ uint64_t fingerprint_mix(uint64_t x) {
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
     return x ^ (x >> 31);
+}
+
+template <typename F>
+__global__ void choice_operand_kernel(F *x, int64_t n, int64_t k, int64_t row, bool k_first, float size,
+                                      float mirror, uint32_t seed) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const int64_t at = k_first ? i % row : i / row, half = k / 2, step = k_first ? 1 : row;
+    const bool second = mirror != 0 && at >= half;
+    const uint64_t bits = fingerprint_mix((uint64_t)(second ? i - half * step : i) + ((uint64_t)seed << 40));
+    x[i] = from_float<F>((second ? mirror : 1) * size * ((float)(bits >> 40) * 0x1p-23f - 1));
+}
+
+/* x: an operand of a product with sums over k, in memory (others, k) where k_first, else (k, others): numbers between -size
+   and size. mirror, not 0: those of the second half of k are those of the first, times this. A sum over k of one operand with
+   mirror 1 and one with -1 adds up to nothing, but for what is rounded on the way. */
+template <typename F>
+void choice_operand(F *x, int64_t others, int64_t k, bool k_first, float size, float mirror, uint32_t seed,
+                    cudaStream_t stream) {
+    LAUNCH(choice_operand_kernel<F>, dim3(blocks_for(others * k, FINGERPRINT_THREADS)),
+           dim3(FINGERPRINT_THREADS), 0, stream, x, others * k, k, k_first ? k : others, k_first, size,
+           mirror, seed);
 }
 
 /* partial (blocks) = sums over the words of x, each mixed with its place. Whole numbers, so any order gives the same. */

@@ -234,7 +234,7 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
     return x;
 }
 
-/* Chooses between the plan's candidates. Costs some ten runs of each: for a model's dozen shapes a second or two, once a
+/* Chooses between the plan's candidates; operands are bf16. Costs some ten runs of each: for a model's dozen shapes a second or two, once a
    process, during its first step. */
 static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     const double start = seconds_now();
@@ -251,9 +251,11 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     auto prepare = [&](int set) {
         if (!x.memory) return false;
         seed = 10 * (uint32_t)set;
-        /* Both signs, sums of about 1: where gelu bends. */
-        matmul_fill(x.a, s.m * s.k, s.in, 1, seed + 1, stream);
-        matmul_fill(x.b, s.n * s.k, s.in, 4 / sqrtf((float)s.k), seed + 2, stream);
+        /* Sums of about 1, where gelu bends; the second set's cancel. */
+        const float mirror = (float)set;
+        choice_operand((bf16 *)(void *)x.a, s.m, s.k, s.transpose_a, 1, mirror, seed + 1, stream);
+        choice_operand((bf16 *)(void *)x.b, s.n, s.k, !s.transpose_b, 4 / sqrtf((float)s.k), -mirror,
+                       seed + 2, stream);
         if (s.addend == ADDS_C) matmul_fill(x.c, s.m * s.n, s.out, 4, seed + 3, stream);
         if (x.up != x.d && !writes_up) matmul_fill(x.up, s.m * s.n, s.out, 4, seed + 4, stream);
         return true;

@@ -129,6 +129,37 @@ static void test_cuda_fingerprint_tells_bits_and_places(void) {
         cuda_fingerprint<bf16>(4002), cuda_fingerprint<bf16>(4003);
 }
 
+/* How many of the results (n, n), rounded to S, two orders of the sum over k tell apart. */
+template <typename S> static int told_apart(float mirror) {
+    enum { N = 40, K = 66 };
+    Buffer<bf16> a(N * K), b(K * N);
+    choice_operand(a.data, N, K, true, 1, mirror, 1, 0);
+    choice_operand(b.data, N, K, false, 0.5f, -mirror, 2, 0);
+    const Floats x = download(a), y = download(b);
+    int different = 0;
+    for (int i = 0; i < N * N; i++) {
+        double exact = 0;
+        float there = 0, back = 0;
+        for (int k = 0; k < K; k++) {
+            exact += (double)x[(size_t)(i / N * K + k)] * y[(size_t)(k * N + i % N)];
+            there += x[(size_t)(i / N * K + k)] * y[(size_t)(k * N + i % N)];
+            back += x[(size_t)(i / N * K + K - 1 - k)] * y[(size_t)((K - 1 - k) * N + i % N)];
+        }
+        CHECK(mirror == 0 || exact == 0, "result %d does not cancel: %g", i, exact);
+        different += host_float(host_round<S>(there)) != host_float(host_round<S>(back));
+    }
+    return different;
+}
+
+static void test_cuda_choice_operands_tell_orders_apart(void) {
+    int n = told_apart<float>(0);
+    CHECK(n > 400, "ordinary sums, float32: %d of 1600", n);
+    n = told_apart<bf16>(0);
+    CHECK(n < 50, "ordinary sums, bf16: %d of 1600; then why the others?", n);
+    n = told_apart<bf16>(1);
+    CHECK(n > 300, "sums that cancel, bf16: %d of 1600", n);
+}
+
 static ProductTiming made_up_timing(int64_t calls, int equal, double seconds, double first) {
     return {"matmul_forward", "", 8, 8, 8, 3, 1, calls, {0, equal, seconds, first}};
 }
@@ -275,6 +306,7 @@ static void test_cuda_products_without_room_are_not_timed(void) {
     TEST(cuda_choice_takes_the_fastest_of_equal_bits)                                                        \
     TEST(cuda_choice_survives_candidates_that_fail)                                                          \
     TEST(cuda_fingerprint_tells_bits_and_places)                                                             \
+    TEST(cuda_choice_operands_tell_orders_apart)                                                             \
     TEST(cuda_timings_are_told_in_a_line)                                                                    \
     CUDA_MATMUL_GPU_TESTS(TEST)
 
