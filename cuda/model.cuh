@@ -288,6 +288,8 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const int64_t N = (int64_t)B * T;
     cudaStream_t stream = m->stream;
 
+    /* Sampling has another N for each token, and the last batch of a validation one of its own: no products to be timed. */
+    matmul_tuning.wanted = N == m->most();
     model_send_tokens(m, tokens, N);
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;
     embedding_forward(m->layers[0].input, m->tokens, m->weights + c.embed, position, N, T, C, stream);
