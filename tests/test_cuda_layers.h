@@ -51,6 +51,7 @@ static void test_cuda_embedding_matches_float64(void) {
     check_cuda(download(dposition), pwant, 1e-12, "dposition");
 }
 
+/* Two norms of the same x, of which the second adds nothing to dx and writes all its results over. */
 template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     const size_t n = (size_t)(N * C);
     Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2)),
@@ -58,8 +59,9 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     Input<float> dweight(normal_floats((size_t)C, 1, 5));
     Input<S> dout(normal_floats(n, 1, 3));
     Buffer<S> out(n), again(n), operand(n);
-    Buffer<float> rstd((size_t)N), partial((size_t)(rmsnorm_chunks(N) * C));
-    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x);
+    Buffer<float> rstd((size_t)N), partial((size_t)(2 * rmsnorm_chunks(N) * C)), dx_alone(n),
+        dweight_alone((size_t)C);
+    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x), wwant_alone((size_t)C);
     for (int64_t t = 0; t < N; t++) {
         const size_t row = (size_t)(t * C);
         double squares = 0, dot = 0;
@@ -69,23 +71,37 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
         for (int c = 0; c < C; c++) {
             want[row + c] = x.x[row + c] * r * weight.x[c];
             dwant[row + c] += r * ((double)dout.x[row + c] * weight.x[c] - x.x[row + c] * r * r * dot / C);
-            wwant[c] += (double)dout.x[row + c] * x.x[row + c] * r;
+            wwant_alone[c] += (double)dout.x[row + c] * x.x[row + c] * r;
         }
     }
+    for (int c = 0; c < C; c++) wwant[c] += wwant_alone[c];
     rmsnorm_forward(out.data, rstd.data, x.data, weight.data, N, C, 0);
-    rmsnorm_again(again.data, rstd.data, x.data, weight.data, N, C, 0);
-    rmsnorm_backward(dx.data, operand.data, dweight.data, partial.data, dout.data, x.data, rstd.data,
-                     weight.data, N, C, 0);
+    float *second = partial.data + rmsnorm_chunks(N) * C;
+    rmsnorm_backward(dx.data, operand.data, again.data, partial.data, dout.data, x.data, rstd.data,
+                     weight.data, N, C, true, 0);
+    rmsnorm_backward(dx_alone.data, (S *)nullptr, (S *)nullptr, second, dout.data, x.data, rstd.data,
+                     weight.data, N, C, false, 0);
+    rmsnorm_backward_weight(dweight.data, nullptr, partial.data, N, C, true, 0);
     check_cuda(download(out), want, cuda_bound<S>(), "out");
     CHECK(download(again) == download(out), "N %d C %d: the second time differs", (int)N, C);
     check_cuda(download(dx), dwant, 1e-12, "dx");
     check_cuda(download(operand), dwant, cuda_bound<S>(), "dx as operand");
+    Floats added = download(dx_alone);
+    for (size_t i = 0; i < n; i++) added[i] += dx.x[i];
+    check_cuda(added, dwant, 1e-12, "dx, written");
     check_cuda(download(dweight), wwant, 1e-12, "dweight");
+    rmsnorm_backward_weight(dweight.data, dweight_alone.data, partial.data, N, C, false, 0);
+    check_cuda(download(dweight), wwant_alone, 1e-12, "dweight, written");
+    CHECK(download(dweight) == download(dweight_alone), "N %d C %d: two norms at once differ", (int)N, C);
 }
 
+/* Rows that fit in registers, in each number of pieces, full and not; rows that do not, for their end or their length; more
+   tokens than a block's warps take at once, and more blocks' than there are. */
 static void test_cuda_rmsnorm_matches_float64(void) {
-    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300),
-        cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51);
+    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
+    cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51), cuda_rmsnorm<bf16>(37, 1024);
+    cuda_rmsnorm<float>(18, 1024), cuda_rmsnorm<bf16>(3, 2048), cuda_rmsnorm<float>(5, 2044);
+    cuda_rmsnorm<bf16>(5, 2052), cuda_rmsnorm<float>(6, 2049), cuda_rmsnorm<bf16>(9000, 4);
 }
 
 template <typename S, int D> static void cuda_rope() {
