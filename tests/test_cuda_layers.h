@@ -120,12 +120,16 @@ template <typename S, int D> static void cuda_rope() {
             }
     rope_rotate(qkv.data, turn.data, 1, N, T, H, D, 0);
     check_cuda(download(qkv), want, cuda_bound<S>(), "turned");
+    upload(qkv, qkv.x);
+    rope_rotate_by<S, 1>(qkv.data, turn.data, 1, N, T, H, D, 0, 4 * A);
+    check_cuda(download(qkv), want, cuda_bound<S>(), "turned pair by pair, four tokens a launch");
     rope_rotate(qkv.data, turn.data, -1, N, T, H, D, 0);
     check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
 }
 
 static void test_cuda_rope_matches_float64(void) {
-    cuda_rope<float, 10>(), cuda_rope<bf16, 10>(), cuda_rope<float, 16>(), cuda_rope<bf16, 16>();
+    cuda_rope<float, 10>(), cuda_rope<bf16, 10>(), cuda_rope<float, 24>(), cuda_rope<bf16, 24>();
+    cuda_rope<float, 16>(), cuda_rope<bf16, 16>(), cuda_rope<float, 128>(), cuda_rope<bf16, 128>();
 }
 
 /* The activation of x (and of the factor u with swiglu), in double. */
