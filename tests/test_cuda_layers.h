@@ -191,9 +191,11 @@ template <typename S> static void cuda_loss(int V) {
     CHECK(download(only) == download(losses), "V %d: losses differ without their gradient", V);
 }
 
+/* Rows that fit in a block's registers, and those that do not: short, long, no multiple of four. */
 static void test_cuda_cross_entropy_matches_float64(void) {
     cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777), cuda_loss<float>(3000),
         cuda_loss<bf16>(64);
+    cuda_loss<bf16>(32000), cuda_loss<float>(4100), cuda_loss<float>(32768), cuda_loss<bf16>(32772);
 }
 
 static void test_cuda_sums_match_float64(void) {
