@@ -198,21 +198,24 @@ static void test_cuda_cross_entropy_matches_float64(void) {
     cuda_loss<bf16>(32000), cuda_loss<float>(4100), cuda_loss<float>(32768), cuda_loss<bf16>(32772);
 }
 
+/* Of any length, at its beginning and one number later, where nothing is aligned. */
 static void test_cuda_sums_match_float64(void) {
-    for (size_t n = 1; n < 200000; n = n * 19 + 1) {
-        Input<float> x(normal_floats(n, 3, 1));
-        Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
-        double sum = 0, squares = 0, got;
-        for (float y : x.x) sum += y, squares += (double)y * y;
-        sum_device(result.data, partial.data, x.data, (int64_t)n, true, false, 0);
-        copy_to_host(&got, result.data, sizeof got, 0);
-        CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
-              squares);
-        sum_device(result.data, partial.data, x.data, (int64_t)n, false, true, 0);
-        copy_to_host(&got, result.data, sizeof got, 0);
-        CHECK(fabs(got - squares - sum) <= 1e-12 * squares, "n %zu: sum %.17g, added to %.17g, is %.17g", n,
-              sum, squares, got);
-    }
+    for (size_t n = 1; n < 200000; n = n * 19 + 1)
+        for (size_t skipped = 0; skipped < 2; skipped++) {
+            Input<float> x(normal_floats(n + skipped, 3, 1));
+            const float *from = x.data + skipped;
+            Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
+            double sum = 0, squares = 0, got;
+            for (size_t i = skipped; i < n + skipped; i++) sum += x.x[i], squares += (double)x.x[i] * x.x[i];
+            sum_device(result.data, partial.data, from, (int64_t)n, true, false, 0);
+            copy_to_host(&got, result.data, sizeof got, 0);
+            CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
+                  squares);
+            sum_device(result.data, partial.data, from, (int64_t)n, false, true, 0);
+            copy_to_host(&got, result.data, sizeof got, 0);
+            CHECK(fabs(got - squares - sum) <= 1e-12 * squares, "n %zu: sum %.17g, added to %.17g, is %.17g",
+                  n, sum, squares, got);
+        }
 }
 
 static void cuda_adamw(size_t N) {
