@@ -404,10 +404,6 @@ inline void run_block() {
     }
     for (int i = 0; i < state.threads; i++)
         if (!state.pool[i]->copies.empty()) fail(state.pool[i], "it ended without waiting for its cp.async");
-    for (int i = 0; i < NAMED_BARRIERS; i++)
-        if (state.named[i].arrived)
-            fail_here("the block ended with %d of %d threads at named barrier %d", state.named[i].arrived,
-                      state.named[i].threads, i);
     asynchronous_end();
 }
 
