@@ -375,6 +375,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (LASER) hopper_store<D>(&maps.low_bits, sh.low, h * D, tile * HOPPER_TILE, b, consumer);
             bulk_commit(), bulk_wait_read();
         }
+        if (PINGPONG && consumer == 0) /* the turn that the other one gave back last */
+            named_barrier_sync(HOPPER_TURN, 2 * HOPPER_GROUP);
     }
 #endif
 }

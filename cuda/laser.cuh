@@ -286,11 +286,13 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Colum
 
 /* ---- backward's rows ---- */
 
-/* exp(x) - 1 with all of bf16's digits: near zero as x + x^2/2 + ..., which 2^y - 1 would lose. */
-__device__ __forceinline__ float fast_expm1(float x) {
+/* exp(x) - 1 with all of bf16's digits, where exp(x) is known: near zero as x + x^2/2 + ..., as the difference would lose
+   them. */
+__device__ __forceinline__ float fast_expm1(float x, float exp_x) {
     const float near = x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 1.0f / 120, 1.0f / 24), 1.0f / 6), 0.5f), 1.0f);
-    return fabsf(x) < 0.35f ? near : fast_exp2(x * LASER_LOG2E_HIGH) - 1;
+    return fabsf(x) < 0.35f ? near : exp_x - 1;
 }
+__device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
 
 /* row_lse and row_term (B, H, padded T) of every query: lse log2(e), and what is subtracted from dP: standard sum_d do o;
    LASER sum_d do (1 - exp(m - o)). LASER also: scaled (N, A) = do exp(m - o), 0 where a column is out of range or at the
@@ -345,10 +347,11 @@ __global__ void __launch_bounds__(ROWS_THREADS)
             for (int i = 0; i < 8; i++) {
                 const float exact = join_low_bits(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2] & 0xFFFFu);
                 const bool passes = t < c[i].out_of_range_from && exact > c[i].floor;
-                const float change = fast_expm1(c[i].center - exact); /* exp(m - o) - 1 */
-                sum -= passes ? g[i] * change : 0.0f;
-                g[i] = passes ? g[i] + g[i] * change : 0.0f;
-                x[i] = t < c[i].out_of_range_from ? fast_expm1(x[i] - c[i].center) : 0.0f;
+                const float distance = c[i].center - exact, factor = fast_exp(distance); /* exp(m - o) */
+                sum -= passes ? g[i] * fast_expm1(distance, factor) : 0.0f;
+                g[i] = passes ? g[i] * factor : 0.0f;
+                const float above = x[i] - c[i].center;
+                x[i] = t < c[i].out_of_range_from ? fast_expm1(above, fast_exp(above)) : 0.0f;
             }
             if (there && t < s.T) {
                 const int64_t at = ((int64_t)b * s.T + t) * A + column;
