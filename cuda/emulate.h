@@ -6,14 +6,22 @@
    nvcc. A block's threads are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and
    waits there for the others. What a GPU would get wrong silently is an error here, and names kernel, block and
    thread:
-   - a barrier or a warp operation at which some threads do not arrive, or not the same one
+   - a barrier or a warp operation at which some threads do not arrive, or not the same one; a named barrier for which
+     threads expect different numbers of them
+   - an access past the end of a block's shared memory, which ends where the launch said (rounded up to 16 bytes)
    - misaligned cp.async, ldmatrix and vector accesses; launches beyond the limits of the hardware
    - pinned memory that the host changes before it has waited for its copy
    - with -fsanitize=address,undefined: every access outside of shared or global memory
+   - what compute capability 9.0 adds: wgmma without its fence or its wait, accumulators touched meanwhile, barriers in shared
+     memory with other arrivals or bytes than they expect, copies that nobody waits for (emulate_hopper.h has the list)
    Others show as wrong results, because the emulator is unkind:
    - shared memory starts as NaN in every block
-   - cp.async copies when it is waited for, not before
+   - cp.async copies when it is waited for, not before. So do tensor_load and bulk_load, over what was NaN since they began;
+     wgmma reads shared memory and has sums, NaN before, at its wait; tensor_store reads when it is waited for
+   - wgmma and tensor_store do not see what threads wrote to shared memory until a thread of their warp has fenced it
    - warps run in a different order after every barrier, so a missing one is noticed
+
+   Whether it is of compute capability 9.0 says emulate::hopper, which tests may clear.
 
    What it cannot show: speed, and memory ordering between threads that run truly at the same time.
    emulate::bank_conflicts counts the rows of ldmatrix that collide in a bank of shared memory: that much of speed is
