@@ -19,7 +19,7 @@
    - cp.async copies when it is waited for, not before. So do tensor_load and bulk_load, over what was NaN since they began;
      wgmma reads shared memory and has sums, NaN before, at its wait; tensor_store reads when it is waited for
    - wgmma and tensor_store do not see what threads wrote to shared memory until a thread of their warp has fenced it
-   - warps run in a different order after every barrier, so a missing one is noticed
+   - warps run in a different order after every barrier, some long before others, so a missing one is noticed
 
    Whether it is of compute capability 9.0 says emulate::hopper, which tests may clear.
 
@@ -392,22 +392,29 @@ inline void run_block() {
         t->index = dim3((unsigned)i % state.block.x, (unsigned)i / state.block.x % state.block.y,
                         (unsigned)i / state.block.x / state.block.y);
     }
-    const int warps = state.threads / WARP;
+    /* A warpgroup (of four warps or fewer, a warp) is slow for a while: it runs where no other can. So it comes last to all
+       that it does not wait for, and the others first. */
+    const int warps = state.threads / WARP, together = warps > 4 ? 4 : 1;
+    const uint64_t groups = (uint64_t)((warps + together - 1) / together);
+    int slow = (int)(next_random() % (groups + 1)); /* groups: none */
     for (int done = 0; done < state.threads;) {
         bool moved = false;
         const int first = (int)(next_random() % (uint64_t)warps), step = next_random() % 2 ? 1 : warps - 1;
-        for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps) {
-            bool ran = false;
-            for (int i = at * WARP; i < (at + 1) * WARP; i++) {
-                Thread *t = state.pool[i];
-                if (t->done || t->waits_at) continue;
-                run(t);
-                ran = true;
-                done += t->done;
+        for (int turn = 0; turn < 2 && !moved; turn++)
+            for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps) {
+                bool ran = false;
+                if (turn == 0 && at / together == slow) continue;
+                for (int i = at * WARP; i < (at + 1) * WARP; i++) {
+                    Thread *t = state.pool[i];
+                    if (t->done || t->waits_at) continue;
+                    run(t);
+                    ran = true;
+                    done += t->done;
+                }
+                if (ran) asynchronous_turn(at);
+                moved = moved || ran;
             }
-            if (ran) asynchronous_turn(at);
-            moved = moved || ran;
-        }
+        if (next_random() % 256 == 0) slow = (int)(next_random() % (groups + 1));
         if (!moved) fail_stuck();
     }
     for (int i = 0; i < state.threads; i++)
