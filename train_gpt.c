@@ -875,10 +875,12 @@ void train(Trainer *t) {
         printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
     if (resumed_at_end && has_summary(t)) return;
     LogTrain line;
+    char note[160];
     bool going =
         between_steps(t); /* the loss before any training: ln V; resumed: what a stop had cut short */
     while (going && t->step < o->steps) {
         if (!(going = train_step(t, &line))) break;
+        if (parallel_rank() == 0 && *device_note(note)) log_message(&t->log, "%s", note);
         if (parallel_rank() == 0) log_train(&t->log, &line);
         if (t->watch.skipped_in_a_row >= o->max_skipped) {
             save_continue(t, true);

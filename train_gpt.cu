@@ -87,6 +87,7 @@ void device_open(const DeviceModel *model) {
         model_bf16 = model_open<bf16>(*model, device_stream);
     else
         model_fp32 = model_open<float>(*model, device_stream);
+    matmul_count_calls(); /* without those of the peak */
 }
 
 void device_close(void) {
@@ -132,6 +133,14 @@ double device_loss_sum(void) {
     double sum = 0;
     with_model([&](auto *m) { sum = model_loss_sum(m); });
     return sum;
+}
+
+const char *device_note(char text[160]) {
+    static bool told;
+    text[0] = '\0';
+    if (!told) timings_note(text, matmul_timings());
+    told = true;
+    return text;
 }
 
 void device_backward(int B, int T) {

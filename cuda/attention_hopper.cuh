@@ -32,7 +32,7 @@
 
 enum { HOPPER_TILE = 128, HOPPER_HALF = 64 /* rows of a consumer */, HOPPER_GROUP = 128, HOPPER_THREADS = 3 * HOPPER_GROUP };
 enum { HOPPER_CONSUMER_WARPS = 8 };
-enum { HOPPER_PINGPONG_MOST = 2048 }; /* the longest sequence that takes PINGPONG */
+inline int hopper_pingpong_most = 2048; /* the longest sequence that takes PINGPONG; tests change it */
 
 /* Named barriers (0 is __syncthreads). */
 enum { HOPPER_TURN = 2 /* and 3: a consumer's turn */, HOPPER_STAGED = 4 /* and 5: a consumer's results are in shared memory */ };
@@ -57,8 +57,11 @@ static inline HopperOrder hopper_order(const AttentionSizes &s) {
     return order;
 }
 
+/* For tests and measurements: attention_mma.cuh's kernels also where these could run. */
+inline bool attention_without_hopper = false;
+
 static inline bool attention_takes_hopper(const AttentionSizes &s) {
-    return hopper_there() && s.qkv_row % 8 == 0 && s.out_row % 8 == 0;
+    return !attention_without_hopper && hopper_there() && s.qkv_row % 8 == 0 && s.out_row % 8 == 0;
 }
 
 static inline TensorMap hopper_map(const void *at, int64_t row, const AttentionSizes &s, int box_rows) {
@@ -699,7 +702,7 @@ void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, Column 
         maps.values = hopper_map(w.left, A, s, HOPPER_TILE);
         maps.low_bits = hopper_map(low_bits, s.out_row, s, HOPPER_HALF);
     }
-    auto *kernel = s.T <= HOPPER_PINGPONG_MOST ? hopper_forward_kernel<D, LASER, true>
+    auto *kernel = s.T <= hopper_pingpong_most ? hopper_forward_kernel<D, LASER, true>
                                                : hopper_forward_kernel<D, LASER, false>;
     launch_at(__FILE__, __LINE__, "attention_forward_kernel", kernel,
               dim3((unsigned)(order.tiles * s.B * s.H)), dim3(HOPPER_THREADS),

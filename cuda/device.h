@@ -14,7 +14,7 @@
    launch_hook(name, stream)      when set, called after every launch and every product with what it is called in the code,
                                   for who measures them
    bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
-   load, store                    one number or four neighbours, as float
+   load, store                    one number or four or eight neighbours, as float
    seconds_now()                  of a clock that only goes forward
    warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
    Every failure is one line with file and line, as everywhere (gpt/check.h). */
@@ -33,6 +33,7 @@ static inline double seconds_now(void) {
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+#include <vector>
 #include "../gpt/check.h"
 
 typedef __nv_bfloat16 bf16;
@@ -51,12 +52,35 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
 
 inline void (*launch_hook)(const char *name, cudaStream_t stream);
 
+/* A block has more than 48 KiB of shared memory only after its kernel has asked for it: once on each device, and again only
+   where it wants more. Kernels with the same parameters share a `granted`. */
+template <typename... Parameters> cudaError_t shared_memory_ask(void (*kernel)(Parameters...), size_t bytes) {
+    struct Granted {
+        void (*kernel)(Parameters...);
+        int device;
+        size_t bytes;
+    };
+    static std::vector<Granted> granted;
+    int device;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error != cudaSuccess) return error;
+    Granted *own = nullptr;
+    for (Granted &g : granted)
+        if (g.kernel == kernel && g.device == device) own = &g;
+    if (own && own->bytes >= bytes) return cudaSuccess;
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess) return error;
+    if (own)
+        own->bytes = bytes;
+    else
+        granted.push_back({kernel, device, bytes});
+    return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid,
                dim3 block, size_t shared, cudaStream_t stream, Arguments... arguments) {
-    cudaError_t error = cudaSuccess;
-    if (shared > 48 << 10)
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    cudaError_t error = shared > 48 << 10 ? shared_memory_ask(kernel, shared) : cudaSuccess;
     if (error == cudaSuccess) {
         kernel<<<grid, block, shared, stream>>>(arguments...);
         error = cudaGetLastError();
@@ -277,30 +301,40 @@ enum { WARP_SIZE = 32, FULL_WARP = -1 };
 __device__ __forceinline__ float bf16_low(uint32_t pair) { return bits_to_float(pair << 16); }
 __device__ __forceinline__ float bf16_high(uint32_t pair) { return bits_to_float(pair & 0xFFFF0000u); }
 
-/* WIDTH neighbours at once, 1 or 4, as float: a kernel is written for both, and launched with 4 where rows are multiples
-   of 4 and so begin at multiples of 16 bytes (float) or 8 (bf16). */
+/* WIDTH neighbours at once, 1, 4 or 8, as float: a kernel is written for all, and launched with 4 where rows are multiples
+   of 4 and so begin at multiples of 16 bytes (float) or 8 (bf16), with 8 where they are multiples of 8: 16 bytes of bf16. */
 template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const float *from) {
-    if constexpr (WIDTH == 4) {
-        const float4 y = *(const float4 *)(const void *)from;
-        x[0] = y.x, x[1] = y.y, x[2] = y.z, x[3] = y.w;
-    } else
+    if constexpr (WIDTH == 1)
         x[0] = *from;
+    else
+        for (int i = 0; i < WIDTH; i += 4) {
+            const float4 y = *(const float4 *)(const void *)(from + i);
+            x[i] = y.x, x[i + 1] = y.y, x[i + 2] = y.z, x[i + 3] = y.w;
+        }
 }
 template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const bf16 *from) {
-    if constexpr (WIDTH == 4) {
+    if constexpr (WIDTH == 8) {
+        const uint4 y = *(const uint4 *)(const void *)from;
+        x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
+        x[4] = bf16_low(y.z), x[5] = bf16_high(y.z), x[6] = bf16_low(y.w), x[7] = bf16_high(y.w);
+    } else if constexpr (WIDTH == 4) {
         const uint2 y = *(const uint2 *)(const void *)from;
         x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
     } else
         x[0] = to_float(*from);
 }
 template <int WIDTH> __device__ __forceinline__ void store(float *to, const float (&x)[WIDTH]) {
-    if constexpr (WIDTH == 4)
-        *(float4 *)(void *)to = float4{x[0], x[1], x[2], x[3]};
-    else
+    if constexpr (WIDTH == 1)
         *to = x[0];
+    else
+        for (int i = 0; i < WIDTH; i += 4)
+            *(float4 *)(void *)(to + i) = float4{x[i], x[i + 1], x[i + 2], x[i + 3]};
 }
 template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float (&x)[WIDTH]) {
-    if constexpr (WIDTH == 4)
+    if constexpr (WIDTH == 8)
+        *(uint4 *)(void *)to =
+            uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
+    else if constexpr (WIDTH == 4)
         *(uint2 *)(void *)to = uint2{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
     else
         *to = from_float<bf16>(x[0]);

@@ -88,23 +88,81 @@ static inline void embedding_backward(float *dembed, float *dposition, const flo
 
 /* ---- RMSNorm ---- */
 
-/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps); rstd is read when `again`. A warp a token. */
+/* A row of C columns in the registers of a warp: PIECES times four neighbours a lane, the same four of each 128 columns, so
+   that a warp reads and writes without gaps. It is read once, by loads that are all on their way together: that, not
+   arithmetic, is what a norm's time is made of. Rows of other C go through the kernels called _loop, piece by piece. */
+enum { ROW_PIECE = 4 * WARP_SIZE, ROW_MOST = 16 * ROW_PIECE };
+static inline bool row_fits(int C) { return C % 4 == 0 && C <= ROW_MOST; }
+
+/* LAUNCH of kernel<S, PIECES> with as few pieces as hold C columns. */
+#define LAUNCH_ROW(C, kernel, S, ...)                                                                        \
+    do {                                                                                                     \
+        if ((C) <= 4 * ROW_PIECE)                                                                            \
+            LAUNCH((kernel<S, 4>), __VA_ARGS__);                                                             \
+        else if ((C) <= 8 * ROW_PIECE)                                                                       \
+            LAUNCH((kernel<S, 8>), __VA_ARGS__);                                                             \
+        else                                                                                                 \
+            LAUNCH((kernel<S, 16>), __VA_ARGS__);                                                            \
+    } while (0)
+
+/* Where the lane's piece i begins. */
+__device__ __forceinline__ int row_column(int i) { return i * ROW_PIECE + (int)threadIdx.x % WARP_SIZE * 4; }
+
+/* row = from (C), zeros beyond it. */
+template <int PIECES, typename S>
+__device__ __forceinline__ void load_row(float (&row)[PIECES][4], const S *from, int C) {
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        for (int k = 0; k < 4; k++) row[i][k] = 0;
+        if (row_column(i) < C) load(row[i], from + row_column(i));
+    }
+}
+
+__device__ __forceinline__ float rmsnorm_rstd(float squares, int C) {
+    return 1.0f / sqrtf(squares / (float)C + 1e-6f);
+}
+/* One number of the norm; backward makes it again, so it must have the same bits there. */
+__device__ __forceinline__ float rmsnorm_of(float x, float rstd, float weight) { return x * rstd * weight; }
+
+/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps). A warp a token. */
+template <typename S, int PIECES>
+__global__ void __launch_bounds__(LAYER_THREADS)
+    rmsnorm_forward_kernel(S *out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+    const int64_t n = (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
+    if (n >= N) return;
+    float row[PIECES][4], w[4], squares = 0;
+    load_row(row, x + n * C, C);
+#pragma unroll
+    for (int i = 0; i < PIECES; i++)
+        for (int k = 0; k < 4; k++) squares += row[i][k] * row[i][k];
+    const float r = rmsnorm_rstd(warp_sum(squares), C);
+    if (threadIdx.x % WARP_SIZE == 0) rstd[n] = r;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const int c = row_column(i);
+        if (c >= C) continue;
+        load(w, weight + c);
+        for (int k = 0; k < 4; k++) row[i][k] = rmsnorm_of(row[i][k], r, w[k]);
+        store(out + n * C + c, row[i]);
+    }
+}
+
 template <typename S, int W>
-__global__ void rmsnorm_forward_kernel(S *out, float *rstd, const float *x, const float *weight, int64_t N,
-                                       int C, bool again) {
+__global__ void rmsnorm_forward_loop_kernel(S *out, float *rstd, const float *x, const float *weight,
+                                            int64_t N, int C) {
     const int64_t n = (int64_t)blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE;
     const int lane = (int)threadIdx.x % WARP_SIZE;
     if (n >= N) return;
     float squares = 0, row[W], w[W];
-    for (int c = lane * W; c < C && !again; c += WARP_SIZE * W) {
+    for (int c = lane * W; c < C; c += WARP_SIZE * W) {
         load(row, x + n * C + c);
         for (int i = 0; i < W; i++) squares += row[i] * row[i];
     }
-    const float r = again ? rstd[n] : 1.0f / sqrtf(warp_sum(squares) / (float)C + 1e-6f);
-    if (lane == 0 && !again) rstd[n] = r;
+    const float r = rmsnorm_rstd(warp_sum(squares), C);
+    if (lane == 0) rstd[n] = r;
     for (int c = lane * W; c < C; c += WARP_SIZE * W) {
         load(row, x + n * C + c), load(w, weight + c);
-        for (int i = 0; i < W; i++) row[i] = row[i] * r * w[i];
+        for (int i = 0; i < W; i++) row[i] = rmsnorm_of(row[i], r, w[i]);
         store(out + n * C + c, row);
     }
 }
@@ -112,35 +170,86 @@ __global__ void rmsnorm_forward_kernel(S *out, float *rstd, const float *x, cons
 template <typename S>
 void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, int64_t N, int C,
                      cudaStream_t stream) {
-    LAUNCH_WIDE(C % 4 == 0, rmsnorm_forward_kernel, S, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream,
-                out, rstd, x, weight, N, C, false);
+    const dim3 blocks(blocks_for(N, LAYER_THREADS / WARP_SIZE)), threads(LAYER_THREADS);
+    if (row_fits(C))
+        LAUNCH_ROW(C, rmsnorm_forward_kernel, S, blocks, threads, 0, stream, out, rstd, x, weight, N, C);
+    else
+        LAUNCH_WIDE(C % 4 == 0, rmsnorm_forward_loop_kernel, S, blocks, threads, 0, stream, out, rstd, x,
+                    weight, N, C);
 }
 
-/* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
-template <typename S>
-void rmsnorm_again(S *out, const float *rstd, const float *x, const float *weight, int64_t N, int C,
-                   cudaStream_t stream) {
-    LAUNCH_WIDE(C % 4 == 0, rmsnorm_forward_kernel, S, dim3(blocks_for(N, 8)), dim3(8 * WARP_SIZE), 0, stream,
-                out, (float *)rstd, x, weight, N, C, true);
+/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 8192, so that there
+   is little left to sum, and all of them run at once on a large GPU. The order of the sums hangs on N alone. */
+enum { NORM_CHUNKS = 512, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
+
+static inline int64_t rmsnorm_chunks(int64_t N) {
+    const int64_t chunks = (N + 4 * NORM_WARPS - 1) / (4 * NORM_WARPS);
+    return chunks < NORM_CHUNKS ? chunks : (int64_t)NORM_CHUNKS;
 }
-
-enum { GPU_NORM_CHUNK = 32 }; /* tokens of a block, whose weight gradients are summed together */
-
-static inline int64_t rmsnorm_chunks(int64_t N) { return (N + GPU_NORM_CHUNK - 1) / GPU_NORM_CHUNK; }
 
 /* forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r
-   dx (N, C) += ; operand (N, C) its new value as S, when not NULL; partial (chunks, C) = dw of a block's tokens. */
+   dx (N, C) = or, with `add`, += ; operand (N, C) its new value as S, when not NULL; norm (N, C) forward's out again, when not
+   NULL; partial (chunks, C) = dw of a block's tokens.
+   A warp a token, without barriers. Weights are in shared memory, and so are each warp's sums of dw: every number of those is
+   one lane's, and the registers are for what comes from afar. */
+template <typename S, int PIECES>
+__global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
+    rmsnorm_backward_kernel(float *dx, S *operand, S *norm, float *partial, const S *dout, const float *x,
+                            const float *rstd, const float *weight, int64_t N, int C, bool add) {
+    const int warp = (int)threadIdx.x / WARP_SIZE;
+    float *weights = shared_memory<float>(), *sums = weights + C, *dw = sums + warp * C; /* C, (WARPS, C) */
+    for (int c = (int)threadIdx.x; c < C; c += NORM_THREADS) weights[c] = weight[c];
+    const float zeros[4] = {};
+#pragma unroll
+    for (int i = 0; i < PIECES; i++)
+        if (row_column(i) < C) store(dw + row_column(i), zeros);
+    __syncthreads();
+#pragma unroll 1
+    for (int64_t n = (int64_t)blockIdx.x * NORM_WARPS + warp; n < N; n += (int64_t)gridDim.x * NORM_WARPS) {
+        float g[PIECES][4], row[PIECES][4], sum[PIECES][4], w[4], d[4], out[4], dot = 0;
+        const float r = rstd[n];
+        load_row(g, dout + n * C, C), load_row(row, x + n * C, C), load_row(sum, dx + n * C, add ? C : 0);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            if (row_column(i) >= C) continue;
+            load(w, weights + row_column(i));
+            for (int k = 0; k < 4; k++) dot += g[i][k] * w[k] * row[i][k];
+        }
+        const float pull = warp_sum(dot) * r * r * r / (float)C;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            const int c = row_column(i);
+            if (c >= C) continue;
+            load(w, weights + c), load(d, dw + c);
+            for (int k = 0; k < 4; k++) {
+                sum[i][k] += g[i][k] * w[k] * r - row[i][k] * pull;
+                d[k] += g[i][k] * row[i][k] * r;
+                out[k] = rmsnorm_of(row[i][k], r, w[k]);
+            }
+            store(dw + c, d), store(dx + n * C + c, sum[i]);
+            if (operand) store(operand + n * C + c, sum[i]);
+            if (norm) store(norm + n * C + c, out);
+        }
+    }
+    __syncthreads();
+    for (int c = (int)threadIdx.x; c < C; c += NORM_THREADS) {
+        float sum = 0;
+        for (int i = 0; i < NORM_WARPS; i++) sum += sums[i * C + c];
+        partial[(int64_t)blockIdx.x * C + c] = sum;
+    }
+}
+
+/* The same for any C: a block a token, which is read twice. */
 template <typename S, int W>
-__global__ void rmsnorm_backward_kernel(float *dx, S *operand, float *partial, const S *dout, const float *x,
-                                        const float *rstd, const float *weight, int64_t N, int C) {
+__global__ void rmsnorm_backward_loop_kernel(float *dx, S *operand, S *norm, float *partial, const S *dout,
+                                             const float *x, const float *rstd, const float *weight,
+                                             int64_t N, int C, bool add) {
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
     const int step = (int)blockDim.x * W, first = (int)threadIdx.x * W;
-    const int64_t begin = (int64_t)blockIdx.x * GPU_NORM_CHUNK,
-                  end = begin + GPU_NORM_CHUNK < N ? begin + GPU_NORM_CHUNK : N;
-    float g[W], row[W], w[W], sum[W];
+    float g[W], row[W], w[W], sum[W], out[W];
     for (int c = first; c < C; c += step) /* a column is one thread's */
         for (int i = 0; i < W; i++) dw[c + i] = 0;
-    for (int64_t n = begin; n < end; n++) {
+    for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
         const float r = rstd[n];
         float dot = 0;
         for (int c = first; c < C; c += step) {
@@ -149,79 +258,124 @@ __global__ void rmsnorm_backward_kernel(float *dx, S *operand, float *partial, c
         }
         const float pull = block_sum(dot, scratch) * r * r * r / (float)C;
         for (int c = first; c < C; c += step) {
-            load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c),
-                load(sum, dx + n * C + c);
+            load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c);
+            for (int i = 0; i < W; i++) sum[i] = 0;
+            if (add) load(sum, dx + n * C + c);
             for (int i = 0; i < W; i++) {
                 sum[i] += g[i] * w[i] * r - row[i] * pull;
                 dw[c + i] += g[i] * row[i] * r;
+                out[i] = rmsnorm_of(row[i], r, w[i]);
             }
             store(dx + n * C + c, sum);
             if (operand) store(operand + n * C + c, sum);
+            if (norm) store(norm + n * C + c, out);
         }
     }
     for (int c = first; c < C; c += step)
         for (int i = 0; i < W; i++) partial[blockIdx.x * (int64_t)C + c + i] = dw[c + i];
 }
 
-enum { SUM_ROWS_WARPS = 16, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };
+/* What rmsnorm_backward_weight sums: partial (rmsnorm_chunks(N), C). */
+template <typename S>
+void rmsnorm_backward(float *dx, S *operand, S *norm, float *partial, const S *dout, const float *x,
+                      const float *rstd, const float *weight, int64_t N, int C, bool add,
+                      cudaStream_t stream) {
+    const dim3 blocks((unsigned)rmsnorm_chunks(N));
+    if (row_fits(C))
+        LAUNCH_ROW(C, rmsnorm_backward_kernel, S, blocks, dim3(NORM_THREADS),
+                   (size_t)C * (NORM_WARPS + 1) * sizeof(float), stream, dx, operand, norm, partial, dout, x,
+                   rstd, weight, N, C, add);
+    else
+        LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_loop_kernel, S, blocks, dim3(LAYER_THREADS),
+                    ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, norm, partial, dout, x,
+                    rstd, weight, N, C, add);
+}
 
-/* sums (C) += partial (rows, C). A block 32 columns, a warp of it every sixteenth row; then warp after warp. */
-template <typename F> __global__ void sum_rows_kernel(F *sums, const F *partial, int64_t rows, int C) {
+enum { SUM_ROWS_WARPS = 32, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };
+
+/* sums (C) = or += partial (rows, C), and in the blocks with y = 1 `second` those of the rows that follow. A block 32
+   columns, a warp of it every 32nd row: 16 loads on their way at once. Then warp after warp. */
+template <typename F>
+__global__ void __launch_bounds__(SUM_ROWS_THREADS)
+    sum_rows_kernel(F *sums, F *second, const F *partial, int rows, int C, bool add) {
     F *of_warps = shared_memory<F>(), sum = 0; /* (SUM_ROWS_WARPS, WARP_SIZE) */
     const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE;
     const int c = (int)blockIdx.x * WARP_SIZE + lane;
-    if (c >= C) rows = 0;
-#pragma unroll 8
-    for (int64_t i = warp; i < rows; i += SUM_ROWS_WARPS) sum += partial[i * C + c];
+    F *to = blockIdx.y ? second : sums;
+    partial += (int64_t)blockIdx.y * rows * C + c;
+#pragma unroll 16
+    for (int i = warp; i < (c < C ? rows : 0); i += SUM_ROWS_WARPS) sum += partial[(int64_t)i * C];
     of_warps[threadIdx.x] = sum;
     __syncthreads();
     if (warp > 0 || c >= C) return;
-    sum = sums[c];
+    sum = add ? to[c] : 0;
     for (int w = 0; w < SUM_ROWS_WARPS; w++) sum += of_warps[w * WARP_SIZE + lane];
-    sums[c] = sum;
+    to[c] = sum;
 }
 
-/* dx += , dweight (C) += ; partial (rmsnorm_chunks(N), C) is scratch. */
-template <typename S>
-void rmsnorm_backward(float *dx, S *operand, float *dweight, float *partial, const S *dout, const float *x,
-                      const float *rstd, const float *weight, int64_t N, int C, cudaStream_t stream) {
-    const int64_t chunks = rmsnorm_chunks(N);
-    LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_kernel, S, dim3((unsigned)chunks), dim3(LAYER_THREADS),
-                ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, partial, dout, x, rstd, weight,
-                N, C);
-    LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, WARP_SIZE)), dim3(SUM_ROWS_THREADS),
-           SUM_ROWS_THREADS * sizeof(float), stream, dweight, (const float *)partial, chunks, C);
+/* dweight (C) = or, with `add`, += its tokens' sum, from what rmsnorm_backward left in `partial` (rmsnorm_chunks(N), C);
+   the same for another norm, when `second` is not NULL, whose partial follows that of the first. */
+static inline void rmsnorm_backward_weight(float *dweight, float *second, const float *partial, int64_t N,
+                                           int C, bool add, cudaStream_t stream) {
+    LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, WARP_SIZE), second ? 2 : 1), dim3(SUM_ROWS_THREADS),
+           SUM_ROWS_THREADS * sizeof(float), stream, dweight, second, partial, (int)rmsnorm_chunks(N), C,
+           add);
 }
 
 /* ---- rope ---- */
 
 /* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the angle given as turn
-   (T, D/2, 2) = cos, sin. direction 1 forward, -1 back: its transpose, and so rope's backward. A thread W pairs. */
+   (T, D/2, 2) = cos, sin. direction 1 forward, -1 back: its transpose, and so rope's backward. A thread W pairs; the first
+   row is token `first` of its sequence. There are less than 2^32 threads, so their numbers are divided in 32 bits. */
 template <typename S, int W>
-__global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D) {
-    const int half = D / 2;
-    const int64_t pairs = 2 * (int64_t)H * half, i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
-    if (i >= N * pairs) return;
-    const int64_t n = i / pairs;
-    const int head = (int)(i % pairs / half), d = (int)(i % half); /* the heads of q, then those of k */
-    S *x = qkv + n * 3 * H * D + head * D + d;
-    const float *angle = turn + n % T * D + 2 * d;
-    float a[W], b[W], left[W], right[W];
+__global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+                            uint32_t first) {
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, half = (uint32_t)D / 2;
+    const uint32_t of_head = half / W, of_token = 2 * (uint32_t)H * of_head; /* threads */
+    const uint32_t n = i / of_token, within = i - n * of_token;
+    if (n >= N) return;
+    const uint32_t head = within / of_head, d = (within - head * of_head) * W; /* q's heads, then k's */
+    S *x = qkv + (int64_t)n * 3 * H * D + (head * (uint32_t)D + d);
+    const float *angle = turn + (int64_t)((n + first) % (uint32_t)T) * D + 2 * d;
+    float a[W], b[W], left[W], right[W], cosine_sine[W == 1 ? 1 : 4];
     load(a, x), load(b, x + half);
+#pragma unroll
     for (int p = 0; p < W; p++) {
-        const float cosine = angle[2 * p], sine = direction * angle[2 * p + 1];
+        float cosine, sine;
+        if constexpr (W == 1) {
+            cosine = angle[0], sine = angle[1];
+        } else { /* four numbers are two pairs' */
+            if (p % 2 == 0) load(cosine_sine, angle + 2 * p);
+            cosine = cosine_sine[p % 2 * 2], sine = cosine_sine[p % 2 * 2 + 1];
+        }
+        sine *= direction;
         left[p] = a[p] * cosine - b[p] * sine;
         right[p] = b[p] * cosine + a[p] * sine;
     }
     store(x, left), store(x + half, right);
 }
 
+/* `most`: threads of a launch; tokens that need more are turned by several. */
+template <typename S, int W>
+void rope_rotate_by(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+                    cudaStream_t stream, int64_t most = (int64_t)1 << 31) {
+    const int64_t of_token = (int64_t)H * D / W, tokens = most / of_token;
+    for (int64_t n = 0; n < N; n += tokens) {
+        const int64_t now = n + tokens < N ? tokens : N - n;
+        LAUNCH((rope_kernel<S, W>), dim3(blocks_for(now * of_token, LAYER_THREADS)), dim3(LAYER_THREADS), 0,
+               stream, qkv + n * 3 * H * D, turn, direction, now, T, H, D, (uint32_t)(n % T));
+    }
+}
+
 template <typename S>
 void rope_rotate(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
                  cudaStream_t stream) {
-    const bool wide = D % 8 == 0;
-    LAUNCH_WIDE(wide, rope_kernel, S, dim3(blocks_for(N * 2 * H * (D / 2), LAYER_THREADS * (wide ? 4 : 1))),
-                dim3(LAYER_THREADS), 0, stream, qkv, turn, direction, N, T, H, D);
+    if (D % 16 == 0)
+        rope_rotate_by<S, 8>(qkv, turn, direction, N, T, H, D, stream);
+    else if (D % 8 == 0)
+        rope_rotate_by<S, 4>(qkv, turn, direction, N, T, H, D, stream);
+    else
+        rope_rotate_by<S, 1>(qkv, turn, direction, N, T, H, D, stream);
 }
 
 /* ---- activations ---- */

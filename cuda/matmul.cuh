@@ -9,15 +9,28 @@
    matmul_has_gelu(K, M)                                         whether there are these two, for bf16
    Operands are float or bf16, both of one type; results float or bf16; every sum is float32. Adding the residual is
    the product's epilogue, as gelu is: no kernel of its own, and its argument is the sum before it is rounded. residual may
-   not be out; NULL adds nothing. */
+   not be out; NULL adds nothing.
+
+   cuBLASLt's algorithms for a shape of some size are timed when it first comes, and the fastest of those that give the same
+   bits is taken (choice.cuh):
+   matmul_tuning                        when; whoever multiplies what will not come again switches it off
+   matmul_timings()                     what was found; in the emulator nothing is
+   matmul_count_calls()                 their calls count from here on */
 #ifndef CUDA_MATMUL_CUH
 #define CUDA_MATMUL_CUH
 
-#include "device.h"
+#include "choice.cuh"
+#include "layers.cuh"
+
+struct MatmulTuning {
+    bool wanted;
+    double least_flops; /* of a product: a smaller one can save nothing that is worth a tenth of a second */
+    size_t spare; /* bytes that stay free beside the timing's: CUDA loads a kernel when it is first called */
+};
+inline MatmulTuning matmul_tuning = {true, 1e9, (size_t)256 << 20};
 
 #ifdef __CUDACC__
 #include <cublasLt.h>
-#include <vector>
 
 static inline void cublas_check_at(cublasStatus_t status, const char *call, const char *file, int line) {
     if (status != CUBLAS_STATUS_SUCCESS)
@@ -31,24 +44,30 @@ template <> inline cudaDataType_t cuda_type<bf16>() { return CUDA_R_16BF; }
 
 /* Column by column, as cuBLAS counts: D (m, n) = op(A) op(B) + beta C, sums over k. The leading dimensions are those of
    matrices without gaps. */
+enum MatmulAddend { ADDS_NOTHING, ADDS_C, ADDS_D /* to itself */ };
 struct MatmulShape {
     int64_t m, n, k;
     int transpose_a, transpose_b;
     cudaDataType_t in, out;
     cublasLtEpilogue_t epilogue;
+    MatmulAddend addend;
     uint32_t alignment; /* of all pointers, 256 at most: cuBLASLt may choose by it */
     bool operator==(const MatmulShape &s) const {
         return m == s.m && n == s.n && k == s.k && transpose_a == s.transpose_a &&
                transpose_b == s.transpose_b && in == s.in && out == s.out && epilogue == s.epilogue &&
-               alignment == s.alignment;
+               addend == s.addend && alignment == s.alignment;
     }
 };
 
-struct MatmulPlan { /* what cuBLASLt chose for a shape: asked once */
+struct MatmulPlan { /* what cuBLASLt knows for a shape, asked once; and what of it is taken */
     MatmulShape shape;
+    const char *name;
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t a, b, d;
-    cublasLtMatmulAlgo_t algorithm;
+    std::vector<cublasLtMatmulAlgo_t> candidates;
+    bool tried; /* to time them */
+    Choice choice;
+    int64_t calls;
 };
 
 struct MatmulState {
@@ -56,6 +75,7 @@ struct MatmulState {
     cublasLtHandle_t handle;
     void *workspace;
     std::vector<MatmulPlan> plans;
+    double seconds; /* of all timing */
 };
 
 static inline MatmulState *matmul_state() {
@@ -78,25 +98,9 @@ static inline void matmul_set_gelu(cublasLtMatmulDesc_t operation, const MatmulS
         cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &up, sizeof up));
 }
 
-static inline MatmulPlan matmul_plan(const MatmulShape &s, void *up) {
-    MatmulState *state = matmul_state();
-    MatmulPlan p;
-    p.shape = s;
-    const cublasOperation_t a = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
-                            b = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
-    cublas_check(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    cublas_check(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof a));
-    cublas_check(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof b));
-    if (up) matmul_set_gelu(p.operation, s, up);
-    const int64_t a_rows = s.transpose_a ? s.k : s.m, a_columns = s.transpose_a ? s.m : s.k;
-    const int64_t b_rows = s.transpose_b ? s.n : s.k, b_columns = s.transpose_b ? s.k : s.n;
-    cublas_check(cublasLtMatrixLayoutCreate(&p.a, s.in, (uint64_t)a_rows, (uint64_t)a_columns, a_rows));
-    cublas_check(cublasLtMatrixLayoutCreate(&p.b, s.in, (uint64_t)b_rows, (uint64_t)b_columns, b_rows));
-    cublas_check(cublasLtMatrixLayoutCreate(&p.d, s.out, (uint64_t)s.m, (uint64_t)s.n, s.m));
+/* Adds what cuBLASLt names first, likely fast ones before others, for a workspace of so many bytes. */
+static inline void matmul_candidates(MatmulPlan *p, size_t workspace, int most) {
     cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t result;
-    int found = 0;
-    const size_t workspace = MatmulState::WORKSPACE;
     cublas_check(cublasLtMatmulPreferenceCreate(&preference));
     cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                       &workspace, sizeof workspace));
@@ -108,18 +112,186 @@ static inline MatmulPlan matmul_plan(const MatmulShape &s, void *up) {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     for (cublasLtMatmulPreferenceAttributes_t attribute : alignments)
-        cublas_check(
-            cublasLtMatmulPreferenceSetAttribute(preference, attribute, &s.alignment, sizeof s.alignment));
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(state->handle, p.operation, p.a, p.b, p.d,
-                                                                 p.d, preference, 1, &result, &found);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) cublas_check(status);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || found == 0)
+        cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &p->shape.alignment,
+                                                          sizeof p->shape.alignment));
+    std::vector<cublasLtMatmulHeuristicResult_t> results((size_t)most);
+    int found = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(matmul_state()->handle, p->operation, p->a, p->b, p->d, p->d,
+                                       preference, most, results.data(), &found);
+    cublas_check(cublasLtMatmulPreferenceDestroy(preference));
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return;
+    cublas_check(status);
+    for (int i = 0; i < found; i++) {
+        const cublasLtMatmulAlgo_t &algorithm = results[(size_t)i].algo;
+        bool known = results[(size_t)i].state != CUBLAS_STATUS_SUCCESS;
+        for (const cublasLtMatmulAlgo_t &other : p->candidates)
+            known = known || memcmp(&other, &algorithm, sizeof other) == 0;
+        if (!known) p->candidates.push_back(algorithm);
+    }
+}
+
+/* Into how many parts it cuts the sum over k; 1: none. Not positive: cuBLASLt decides (as stream-K does). */
+static inline int matmul_splits(const cublasLtMatmulAlgo_t &algorithm) {
+    int32_t splits = 1;
+    size_t got;
+    cublas_check(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits,
+                                                      sizeof splits, &got));
+    return splits;
+}
+
+static inline MatmulPlan *matmul_plan(const char *name, const MatmulShape &s, void *up) {
+    /* Without a workspace cuBLASLt names some that it does not name with one, and that are sometimes faster. */
+    enum { WITH_WORKSPACE = 16, WITHOUT = 8 };
+    MatmulState *state = matmul_state();
+    MatmulPlan p = MatmulPlan();
+    p.shape = s, p.name = name;
+    const cublasOperation_t a = s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            b = s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublas_check(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    cublas_check(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof a));
+    cublas_check(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof b));
+    if (up) matmul_set_gelu(p.operation, s, up);
+    const int64_t a_rows = s.transpose_a ? s.k : s.m, a_columns = s.transpose_a ? s.m : s.k;
+    const int64_t b_rows = s.transpose_b ? s.n : s.k, b_columns = s.transpose_b ? s.k : s.n;
+    cublas_check(cublasLtMatrixLayoutCreate(&p.a, s.in, (uint64_t)a_rows, (uint64_t)a_columns, a_rows));
+    cublas_check(cublasLtMatrixLayoutCreate(&p.b, s.in, (uint64_t)b_rows, (uint64_t)b_columns, b_rows));
+    cublas_check(cublasLtMatrixLayoutCreate(&p.d, s.out, (uint64_t)s.m, (uint64_t)s.n, s.m));
+    matmul_candidates(&p, MatmulState::WORKSPACE, WITH_WORKSPACE);
+    matmul_candidates(&p, 0, WITHOUT);
+    if (p.candidates.empty())
         die("cuBLASLt knows no product of %lld x %lld x %lld%s; sizes that are multiples of 8 are safe",
             (long long)s.m, (long long)s.n, (long long)s.k, up ? " with gelu" : "");
-    p.algorithm = result.algo;
-    cublas_check(cublasLtMatmulPreferenceDestroy(preference));
+    /* The reference: whose sums are whole, since that gives the most candidates the same bits. Where it is in the list is
+       the same in every run; whether the product adds to something cuBLASLt does not ask, so the bits of the sums are the
+       same with and without. */
+    p.choice = Choice{0, 0, NAN, NAN};
+    for (size_t i = p.candidates.size(); i-- > 0;)
+        if (matmul_splits(p.candidates[i]) == 1) p.choice.candidate = (int)i;
     state->plans.push_back(p);
-    return p;
+    return &state->plans.back();
+}
+
+static inline cublasStatus_t matmul_launch(const MatmulPlan &p, int candidate, const void *a, const void *b,
+                                           const void *c, void *d, cudaStream_t stream) {
+    MatmulState *state = matmul_state();
+    const float alpha = 1, beta = p.shape.addend == ADDS_NOTHING ? 0 : 1;
+    return cublasLtMatmul(state->handle, p.operation, &alpha, a, p.a, b, p.b, &beta, c ? c : d, p.d, d, p.d,
+                          &p.candidates[(size_t)candidate], state->workspace, MatmulState::WORKSPACE, stream);
+}
+
+static inline void matmul_fill(void *x, int64_t n, cudaDataType_t type, float size, uint32_t seed,
+                               cudaStream_t stream) {
+    if (type == CUDA_R_16BF)
+        fill((bf16 *)x, n, size, seed, stream);
+    else
+        fill((float *)x, n, size, seed, stream);
+}
+
+/* What a plan is timed with: matrices of its own, since the live ones must keep their numbers; they are aligned as the live
+   ones are, as an algorithm may count on it. One piece of memory; NULL: there is none. */
+struct MatmulScratch {
+    char *memory;
+    uint64_t *partial; /* of fingerprints */
+    char *cache; /* written between two that are timed, so that neither finds its operands in the cache */
+    char *a, *b, *c, *d, *up; /* c is d where a product adds to itself, else NULL where it adds nothing */
+    size_t cache_bytes, d_bytes;
+};
+
+static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
+    MatmulScratch x = MatmulScratch();
+    int device, cache;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device));
+    x.cache_bytes = 2 * (size_t)cache;
+    const size_t in = s.in == CUDA_R_16BF ? sizeof(bf16) : sizeof(float),
+                 out = s.out == CUDA_R_16BF ? sizeof(bf16) : sizeof(float);
+    x.d_bytes = (size_t)(s.m * s.n) * out;
+    size_t used = 0;
+    auto place = [&](size_t bytes,
+                     size_t offset) { /* where it begins; 256 are the bytes that cudaMalloc aligns to */
+                                      const size_t at = used + offset;
+                                      used = (at + bytes + 255) / 256 * 256;
+                                      return at;
+    };
+    const size_t offset = s.alignment % 256, partial = place(FINGERPRINT_BLOCKS * sizeof(uint64_t), 0),
+                 flushed = place(x.cache_bytes, 0), a = place((size_t)(s.m * s.k) * in, offset),
+                 b = place((size_t)(s.n * s.k) * in, offset), d = place(x.d_bytes, offset),
+                 c = s.addend == ADDS_C ? place(x.d_bytes, offset) : d,
+                 up = s.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? d : place(x.d_bytes, offset);
+    size_t free_bytes, all_bytes;
+    void *memory = nullptr;
+    cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes));
+    if (free_bytes < used || free_bytes - used < matmul_tuning.spare) return x;
+    if (cudaMalloc(&memory, used) != cudaSuccess) {
+        cudaGetLastError(); /* else the next launch would die of it */
+        return x;
+    }
+    x.memory = (char *)memory, x.partial = (uint64_t *)(void *)(x.memory + partial),
+    x.cache = x.memory + flushed;
+    x.a = x.memory + a, x.b = x.memory + b, x.d = x.memory + d, x.up = x.memory + up;
+    x.c = s.addend == ADDS_NOTHING ? nullptr : x.memory + c;
+    return x;
+}
+
+/* Chooses between the plan's candidates; operands are bf16. Costs some ten runs of each: for a model's dozen shapes a second or two, once a
+   process, during its first step. */
+static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
+    const double start = seconds_now();
+    const MatmulShape &s = p->shape;
+    const bool writes_up = s.epilogue == CUBLASLT_EPILOGUE_GELU_AUX;
+    void (*const hook)(const char *, cudaStream_t) = launch_hook; /* nothing here is the caller's */
+    launch_hook = nullptr;
+    device_wait(stream); /* the timing has the GPU to itself */
+    const MatmulScratch x = matmul_scratch(s);
+    std::vector<cudaEvent_t> events(2 * p->candidates.size());
+    for (cudaEvent_t &event : events) event = event_create();
+    if (x.memory && s.epilogue != CUBLASLT_EPILOGUE_DEFAULT) matmul_set_gelu(p->operation, s, x.up);
+    uint32_t seed = 0;
+    auto prepare = [&](int set) {
+        if (!x.memory) return false;
+        seed = 10 * (uint32_t)set;
+        /* Sums of about 1, where gelu bends; the second set's cancel. */
+        const float mirror = (float)set;
+        choice_operand((bf16 *)(void *)x.a, s.m, s.k, s.transpose_a, 1, mirror, seed + 1, stream);
+        choice_operand((bf16 *)(void *)x.b, s.n, s.k, !s.transpose_b, 4 / sqrtf((float)s.k), -mirror,
+                       seed + 2, stream);
+        if (s.addend == ADDS_C) matmul_fill(x.c, s.m * s.n, s.out, 4, seed + 3, stream);
+        if (x.up != x.d && !writes_up) matmul_fill(x.up, s.m * s.n, s.out, 4, seed + 4, stream);
+        return true;
+    };
+    auto bits = [&](int i, uint64_t *print) {
+        if (s.addend == ADDS_D)
+            matmul_fill(x.d, s.m * s.n, s.out, 4, seed + 3, stream);
+        else /* what an algorithm does not write must not be the results of the one before it */
+            device_zero(x.d, x.d_bytes, stream);
+        if (writes_up) device_zero(x.up, x.d_bytes, stream);
+        if (matmul_launch(*p, i, x.a, x.b, x.c, x.d, stream) != CUBLAS_STATUS_SUCCESS) {
+            cudaGetLastError();
+            return false;
+        }
+        *print = fingerprint(x.partial, x.d, x.d_bytes, stream);
+        if (writes_up) *print = 31 * *print + fingerprint(x.partial, x.up, x.d_bytes, stream);
+        return true;
+    };
+    auto time = [&](const std::vector<int> &which, double *seconds) {
+        for (size_t w = 0; w < which.size(); w++) {
+            device_zero(x.cache, x.cache_bytes, stream);
+            event_record(events[2 * w], stream);
+            cublas_check(matmul_launch(*p, which[w], x.a, x.b, x.c, x.d, stream));
+            event_record(events[2 * w + 1], stream);
+        }
+        device_wait(stream);
+        for (size_t w = 0; w < which.size(); w++)
+            seconds[w] = event_seconds(events[2 * w], events[2 * w + 1]);
+    };
+    p->choice = choose_candidate((int)p->candidates.size(), p->choice.candidate, prepare, bits, time);
+    p->tried = true;
+    device_wait(stream);
+    for (cudaEvent_t event : events) event_destroy(event);
+    if (x.memory) device_free(x.memory);
+    launch_hook = hook;
+    matmul_state()->seconds += seconds_now() - start;
 }
 
 /* up: of the epilogue, which is gelu's; NULL without one. name: for launch_hook. */
@@ -131,18 +303,42 @@ void matmul_run(const char *name, Out *d, const Out *c, const In *a, int transpo
     const uintptr_t pointers =
         (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d | (uintptr_t)up | 256;
     const uint32_t alignment = (uint32_t)(pointers & (~pointers + 1)); /* the lowest bit that is set */
-    const MatmulShape s = {m,        n,        k, transpose_a, transpose_b, cuda_type<In>(), cuda_type<Out>(),
-                           epilogue, alignment};
-    const MatmulPlan *plan = nullptr;
+    const MatmulAddend addend = !c ? ADDS_NOTHING : c == d ? ADDS_D : ADDS_C;
+    const MatmulShape s = {
+        m, n, k, transpose_a, transpose_b, cuda_type<In>(), cuda_type<Out>(), epilogue, addend, alignment};
+    MatmulPlan *p = nullptr;
     /* training's plans are the first; sampling adds some for each length of its text */
-    for (size_t i = 0; i < state->plans.size() && !plan; i++)
-        if (state->plans[i].shape == s) plan = &state->plans[i];
-    const MatmulPlan p = plan ? *plan : matmul_plan(s, up);
-    if (up) matmul_set_gelu(p.operation, s, up);
-    const float alpha = 1, beta = c ? 1 : 0;
-    cublas_check(cublasLtMatmul(state->handle, p.operation, &alpha, a, p.a, b, p.b, &beta, c ? c : d, p.d, d,
-                                p.d, &p.algorithm, state->workspace, MatmulState::WORKSPACE, stream));
+    for (size_t i = 0; i < state->plans.size() && !p; i++)
+        if (state->plans[i].shape == s) p = &state->plans[i];
+    if (!p) p = matmul_plan(name, s, up);
+    /* float32 operands are for tests */
+    if (!p->tried && matmul_tuning.wanted && s.in == CUDA_R_16BF &&
+        2.0 * (double)m * (double)n * (double)k >= matmul_tuning.least_flops)
+        matmul_time(p, stream);
+    if (up) matmul_set_gelu(p->operation, s, up);
+    cublas_check(matmul_launch(*p, p->choice.candidate, a, b, c, d, stream));
+    p->calls++;
     if (launch_hook) launch_hook(name, stream);
+}
+
+static inline void matmul_count_calls() {
+    for (MatmulPlan &p : matmul_state()->plans) p.calls = 0;
+}
+static inline ProductTimings matmul_timings() {
+    ProductTimings all = {{}, matmul_state()->seconds};
+    for (const MatmulPlan &p : matmul_state()->plans) {
+        const MatmulShape &s = p.shape;
+        const char *epilogue = s.epilogue == CUBLASLT_EPILOGUE_GELU_AUX ? "gelu"
+                               : s.epilogue == CUBLASLT_EPILOGUE_DGELU  ? "dgelu"
+                               : s.addend == ADDS_C                     ? "+ c"
+                               : s.addend == ADDS_D                     ? "+="
+                                                                        : "";
+        if (p.tried)
+            all.products.push_back({p.name, epilogue, s.m, s.n, s.k, (int)p.candidates.size(),
+                                    matmul_splits(p.candidates[(size_t)p.choice.candidate]), p.calls,
+                                    p.choice});
+    }
+    return all;
 }
 
 /* Row by row is column by column of the transpose: out^T (M, N) = w (M, K) x^T, and so on. */
@@ -176,7 +372,8 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
 
 #else
 
-#include "layers.cuh"
+static inline void matmul_count_calls() {}
+static inline ProductTimings matmul_timings() { return {{}, 0}; }
 
 template <typename S> inline std::vector<float> host_matrix(const S *x, int64_t n) {
     std::vector<float> y((size_t)n);

@@ -72,7 +72,7 @@ template <typename S> struct GpuModel {
     float *d_residual;                                /* (N, C) */
     S *d_operand;                                     /* (N, C) the same as S; fp32: itself */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
-    float *norm_partial;                              /* (chunks, C) */
+    float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
     void *attention_work;
     double *sum_partial;
     double *loss_sum, *squares; /* (1) of model_loss since it was asked for; (1) of the gradients */
@@ -146,7 +146,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->d_norm = arena->take<S>(N * C), m->d_qkv = arena->take<S>(N * 3 * A),
     m->d_attn_out = arena->take<S>(N * A);
     m->d_hidden = m->gelu_in_products() ? nullptr : arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
-    m->norm_partial = arena->take<float>(rmsnorm_chunks(N) * C);
+    m->norm_partial = arena->take<float>(2 * rmsnorm_chunks(N) * C);
     m->attention_work = arena->take<char>((int64_t)attention_work_bytes(attention));
     m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
     m->loss_sum = arena->take<double>(1), m->squares = arena->take<double>(1);
@@ -288,6 +288,8 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const int64_t N = (int64_t)B * T;
     cudaStream_t stream = m->stream;
 
+    /* Sampling has another N for each token, and the last batch of a validation one of its own: no products to be timed. */
+    matmul_tuning.wanted = N == m->most();
     model_send_tokens(m, tokens, N);
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;
     embedding_forward(m->layers[0].input, m->tokens, m->weights + c.embed, position, N, T, C, stream);
@@ -336,7 +338,8 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const GpuLayer<S> &a = m->layers[(size_t)l];
     const S *d_operand = m->d_operand;
     S *operand = is_bf16(m->operands) ? m->d_operand : nullptr;
-    float *g = m->gradients;
+    float *g = m->gradients, *attn_partial = m->norm_partial,
+          *mlp_partial = attn_partial + rmsnorm_chunks(N) * C;
     cudaStream_t stream = m->stream;
 
     /* next_input = mlp_input + hidden . down^T,  hidden = activation(up) */
@@ -348,13 +351,11 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
         matmul_backward_input(m->d_hidden, d_operand, (const S *)(m->operands + w.down), N, F, C, stream);
         activation_backward(m->d_up, (const S *)m->d_hidden, (const S *)a.up, N, F, c.activation, stream);
     }
-    /* up = norm . up^T */
-    rmsnorm_again(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
-    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, stream);
+    /* up = norm . up^T,  norm = rmsnorm(mlp_input) * mlp_norm, which up's gradient waits for */
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
-    /* norm = rmsnorm(mlp_input) * mlp_norm */
-    rmsnorm_backward(m->d_residual, operand, g + w.mlp_norm, m->norm_partial, (const S *)m->d_norm,
-                     a.mlp_input, a.mlp_rstd, m->weights + w.mlp_norm, N, C, stream);
+    rmsnorm_backward(m->d_residual, operand, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input,
+                     a.mlp_rstd, m->weights + w.mlp_norm, N, C, true, stream);
+    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, stream);
 
     /* mlp_input = input + attn_out . o^T */
     matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, stream);
@@ -363,25 +364,25 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
                        a.qkv + 2 * A, a.attn_out, a.low_bits, a.lse, a.columns, m->rope_turn,
                        m->attention_work, m->attention(B, T), stream);
-    /* qkv = norm . q^T */
-    rmsnorm_again(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
-    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, stream);
+    /* qkv = norm . qkv^T,  norm = rmsnorm(input) * attn_norm */
     matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A,
                           stream);
-    /* norm = rmsnorm(input) * attn_norm */
-    rmsnorm_backward(m->d_residual, operand, g + w.attn_norm, m->norm_partial, (const S *)m->d_norm, a.input,
-                     a.attn_rstd, m->weights + w.attn_norm, N, C, stream);
+    rmsnorm_backward(m->d_residual, operand, m->norm, attn_partial, (const S *)m->d_norm, a.input,
+                     a.attn_rstd, m->weights + w.attn_norm, N, C, true, stream);
+    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, stream);
+    rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, true, stream);
 }
 
 /* After model_loss: adds the gradients of all parameters to m->gradients; the tokens are those of model_forward. */
 template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const DeviceModel &c = m->c;
     const int64_t N = (int64_t)B * T;
-    device_zero(m->d_residual, (size_t)(N * c.embd) * sizeof(float), m->stream);
-    /* norm = rmsnorm(output) * final_norm */
-    rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr,
-                     m->gradients + c.final_norm, m->norm_partial, (const S *)m->d_norm, m->output,
-                     m->final_rstd, m->weights + c.final_norm, N, c.embd, m->stream);
+    /* norm = rmsnorm(output) * final_norm: the first gradient of the residual stream, which it writes */
+    rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr, (S *)nullptr,
+                     m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd,
+                     m->weights + c.final_norm, N, c.embd, false, m->stream);
+    rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, true,
+                            m->stream);
     for (int l = c.layers - 1; l >= 0; l--) {
         const bool again = c.recompute == GPU_RECOMPUTE_BLOCK;
         if (c.recompute != GPU_RECOMPUTE_NONE)

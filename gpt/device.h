@@ -12,6 +12,8 @@
    device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c; only the
                                          last of them waits for the GPU, the others give it work and go on
    device_loss_sum()                     waits for it: the sum of what device_loss found since the last call
+   device_note(text)                     once, after the first step: a line about how it computes; else, and where there is
+                                         nothing to say, an empty one
    device_zero_gradients()
    device_gradient_squares()             the sum of their squares; with several ranks of those in the slices that this one owns
    device_update(begin, moments, count, &settings)   AdamW on `count` weights from float `begin` on, whose moments begin at
@@ -82,6 +84,7 @@ void device_get(int what, float *to);
 void device_forward(const int32_t *tokens, int B, int T);
 void device_loss(const int32_t *targets, int64_t N, float gradient_scale);
 double device_loss_sum(void);
+const char *device_note(char text[160]);
 void device_backward(int B, int T);
 void device_logits(float *logits, int64_t n);
 void device_zero_gradients(void);
@@ -111,6 +114,7 @@ static inline void device_loss(const int32_t *targets, int64_t N, float gradient
     (void)targets, (void)N, (void)gradient_scale;
 }
 static inline double device_loss_sum(void) { return 0; }
+static inline const char *device_note(char text[160]) { return text[0] = '\0', text; }
 static inline void device_backward(int B, int T) { (void)B, (void)T; }
 static inline void device_logits(float *logits, int64_t n) { (void)logits, (void)n; }
 static inline void device_zero_gradients(void) {}

@@ -1,14 +1,25 @@
 #!/usr/bin/env python3
-"""PyTorch's attention on the GPU, at the shapes that tools/bench_gpu.cu times.
+"""PyTorch on the GPU beside what tools/bench_gpu.cu times: its attention, and whole training steps.
 
-    scripts/bench_gpu_pytorch.py [--json=bench_gpu.json] [--quick] PYTHON [PYTHON...]
+    scripts/bench_gpu_pytorch.py [--json=bench_gpu.json] [--quick] [--steps-only] [--preset=NAME] [--kind=standard|laser]
+                                 [--batch=B[,B...]] [--compile=model|blocks|none] [--timeout=SECONDS] PYTHON [PYTHON...]
 
-Each PYTHON is an interpreter; one that is absent or has no PyTorch or no GPU is named and left out. Operands are bf16,
-16,384 tokens and 2,048 columns, causal. Standard attention is scaled_dot_product_attention with its flash kernels;
-LASER is written as in the paper, log(softmax(QK') exp(V - max)) + max, around the same kernels, under torch.compile.
+Each PYTHON is an interpreter with PyTorch 2.4 or later; one that is absent or has no PyTorch or no GPU is named and left out.
 
-A line a shape is printed and added to the JSON file, as those of bench_gpu are, with "library": "pytorch/VERSION"; the
-shares are of the product's rate that bench_gpu has measured there.
+Attention: operands are bf16, 16,384 tokens and 2,048 columns, causal. Standard attention is scaled_dot_product_attention with
+its flash kernels; LASER is written as in the paper, log(softmax(QK') exp(V - max)) + max, around the same kernels, under
+torch.compile.
+
+Steps: the models, sizes and micro-batches of bench_gpu, 32 sequences by default, as who knows PyTorch would write them:
+autocast to bf16 with float32 weights and residual stream, scaled_dot_product_attention by whatever kernel PyTorch
+prefers, the paper's LASER around it, cross-entropy over the full vocabulary, fused AdamW, torch.compile. In a step:
+forward, loss, backward, update, gradients set to none. Not in it, as in bench_gpu: clipping, reading and copying of tokens
+(bench_gpu's forward has the copy), logging. The time is the median of nine steps after four. Compiling the model takes a
+minute or two; --compile=blocks, a block once for all layers, seconds, and its steps may be somewhat slower.
+MFU is by the project's convention, 6 N + 12 L C T floating-point operations a token, over the product's rate that bench_gpu has
+measured; without its file, over that of PyTorch's. "ours": our tokens/s over PyTorch's, where the file has that step.
+
+A line a case is printed and added to the JSON file, as those of bench_gpu are, with "library": "pytorch/VERSION".
 """
 import argparse
 import json
@@ -18,12 +29,29 @@ import statistics
 import subprocess
 import time
 
-from bench_pytorch import find_version
+from bench_pytorch import find_version, make_optimizer
 
 COLUMNS = 2048
+KINDS = ("standard", "laser")
+PRESETS = {  # layers, heads, head size, width, hidden, T, V, positions: those of tools/bench_gpu.cu
+    "c4-301m": (32, 8, 128, 1024, 2048, 1024, 32000, "rope"),
+    "gpt2-124m": (12, 12, 64, 768, 3072, 1024, 50304, "learned"),
+}
+TINY = (2, 2, 16, 32, 64, 48, 500)  # on a CPU, to see that all of it runs
 
 
 # ---- in the interpreter that has PyTorch ----
+
+
+def sizes_of(preset, device):
+    return PRESETS[preset] if device == "cuda" else TINY + PRESETS[preset][-1:]
+
+
+def papers_laser(attention, q, k, v):
+    """The paper's form around any attention."""
+    largest = v.detach().float().amax(2, keepdim=True)
+    scaled = attention(q, k, (v.float() - largest).exp().to(v.dtype))
+    return (scaled.float().log() + largest).to(v.dtype)
 
 
 def attentions(torch, device):
@@ -38,38 +66,93 @@ def attentions(torch, device):
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    def laser(q, k, v):
-        largest = v.detach().float().amax(2, keepdim=True)
-        scaled = standard(q, k, (v.float() - largest).exp().to(v.dtype))
-        return (scaled.float().log() + largest).to(v.dtype)
-
-    return {"standard": standard, "laser": torch.compile(laser)}
+    return {"standard": standard, "laser": torch.compile(lambda q, k, v: papers_laser(standard, q, k, v))}
 
 
-def measure(torch, device, call, prepare=lambda: None):
-    """The median of five times of call(prepare()), after two that are not counted."""
+def make_model(torch, sizes, laser):
+    """model(tokens, targets) is the loss."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    L, H, D, C, hidden, T, V, positions = sizes
+    A = H * D
+    angle = torch.arange(T)[:, None] * 10000.0 ** (-2.0 * torch.arange(D // 2) / D)  # (T, D/2)
+
+    def attention(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn_norm, self.mlp_norm = nn.Parameter(torch.ones(C)), nn.Parameter(torch.ones(C))
+            self.qkv, self.o = nn.Linear(C, 3 * A, bias=False), nn.Linear(A, C, bias=False)
+            self.up, self.down = nn.Linear(C, hidden, bias=False), nn.Linear(hidden, C, bias=False)
+
+        def forward(self, x, cos, sin):
+            q, k, v = self.qkv(F.rms_norm(x, (C,), self.attn_norm, 1e-6)).view(-1, T, 3, H, D).permute(2, 0, 3, 1, 4)
+            if positions == "rope":
+                q, k = (torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(v.dtype)
+                        for a, b in (z.float().chunk(2, -1) for z in (q, k)))  # fmt: skip
+            out = papers_laser(attention, q, k, v) if laser else attention(q, k, v)
+            x = x + self.o(out.transpose(1, 2).reshape(-1, T, A))
+            return x + self.down(F.gelu(self.up(F.rms_norm(x, (C,), self.mlp_norm, 1e-6)), approximate="tanh"))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(V, C)
+            self.position = nn.Parameter(torch.zeros(T, C)) if positions == "learned" else None
+            self.blocks = nn.ModuleList(Block() for _ in range(L))
+            self.norm = nn.Parameter(torch.ones(C))
+            self.register_buffer("cos", angle.cos())
+            self.register_buffer("sin", angle.sin())
+            for p in self.parameters():
+                if p.dim() > 1:
+                    nn.init.normal_(p, 0, 0.02)
+
+        def forward(self, tokens, targets):
+            x = self.embed(tokens)
+            if self.position is not None:
+                x = x + self.position
+            for block in self.blocks:
+                x = block(x, self.cos, self.sin)
+            logits = F.linear(F.rms_norm(x, (C,), self.norm, 1e-6), self.embed.weight)
+            return F.cross_entropy(logits.view(-1, V), targets.view(-1))
+
+    return Model()
+
+
+def measure(torch, device, call, prepare=lambda: None, uncounted=2, counted=5):
+    """The median time of call(prepare())."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = []
-    for _ in range(7):
+    for _ in range(uncounted + counted):
         prepared = prepare()
         wait()
         start = time.perf_counter()
         call(prepared)
         wait()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+    return statistics.median(times[uncounted:])
 
 
-def work(arguments):
-    """Prints a line of JSON for each shape."""
+def open_device(device):
     import torch
 
-    device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this PyTorch finds no GPU")
+    if device == "cpu":
+        torch.set_num_threads(1)  # sizes are tiny
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    return torch
+
+
+def work_attention(arguments):
+    """Prints a line of JSON for each shape."""
+    torch, device = open_device(arguments.device), arguments.device
     for kind, attention in attentions(torch, device).items():
-        for D in (64, 128):
+        for D in (64, 128) if arguments.kind in ("", kind) else ():
             T = 512
             while T <= (1024 if arguments.quick else 16384) and T <= arguments.tokens:
                 B, H = arguments.tokens // T, COLUMNS // D
@@ -84,68 +167,180 @@ def work(arguments):
                 T *= 2
 
 
+def work_step(arguments):
+    """Prints a line of JSON for one preset, kind and batch."""
+    torch, device = open_device(arguments.device), arguments.device
+    B, sizes = int(arguments.batch), sizes_of(arguments.preset, device)
+    T, V = sizes[5:7]
+    n = 8192 if device == "cuda" else 64
+    product = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    peak = 2.0 * n**3 / measure(torch, device, lambda _: product @ product)
+    del product
+    model = make_model(torch, sizes, arguments.kind == "laser").to(device)
+    optimizer = make_optimizer(torch, model.parameters())
+    tokens, targets = (torch.randint(0, V, (B, T), device=device) for _ in range(2))
+    run = torch.compile(model) if arguments.compile == "model" else model
+    if arguments.compile == "blocks":
+        for block in model.blocks:
+            block.compile()
+
+    def step(_):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = run(tokens, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    start = time.perf_counter()
+    loss = step(None).item()
+    case = {"preset": arguments.preset, "kind": arguments.kind, "batch": B, "compile": arguments.compile, "device": device}
+    case |= {"first_s": time.perf_counter() - start, "loss": loss}
+    case["step_s"] = measure(torch, device, step, uncounted=4, counted=9)
+    case |= {"tokens_per_s": B * T / case["step_s"], "peak": peak}
+    case["bytes"] = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    print(json.dumps(case), flush=True)
+
+
 # ---- the driver ----
 
 
-def peak_of(path):
-    """The rate of products that bench_gpu has measured, or None."""
+def read_lines(path):
+    """What bench_gpu and this script have written."""
     if not os.path.exists(path):
-        return None
+        return []
     with open(path, encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    return next((line["flops"] for line in lines if line["what"] == "peak"), None)
+        return [json.loads(line) for line in file if line.strip()]
 
 
 def share(flops, seconds, peak):
     return f"{100 * flops / seconds / peak:5.1f} %" if peak else "    - %"
 
 
-def bench(python, version, peak, arguments):
-    """Lines for the JSON file."""
-    command = [shutil.which(python), os.path.abspath(__file__), "--case", "--device", arguments.device]
-    command += ["--tokens", str(arguments.tokens)] + ["--quick"] * arguments.quick
+def flops_per_token(preset, device):
+    L, H, D, C, hidden, T, V, _ = sizes_of(preset, device)
+    return 6 * (L * (4 * C * H * D + 2 * C * hidden) + V * C) + 12 * L * H * D * T
+
+
+def run_work(python, arguments, *options):
+    """The objects that a worker has printed, and why it ended early, or ""."""
+    command = [shutil.which(python), os.path.abspath(__file__), "--device", arguments.device, *options]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
-        output, fault = run.stdout, run.returncode and (run.stderr.strip().splitlines() or ["?"])[-1]
+        output, fault = run.stdout, (run.stderr.strip().splitlines() or ["?"])[-1] if run.returncode else ""
+        if fault and "out of memory" in run.stderr.lower():
+            fault = "out of memory: the GPU does not hold it; a smaller --batch may fit"
     except subprocess.TimeoutExpired as late:  # what it has printed until then is bytes, whatever `text` says
         output, fault = (late.stdout or b"").decode(), f"not done after {arguments.timeout} s"
         output = output[: output.rfind("\n") + 1]
-    lines = []
-    for text in output.splitlines():
-        case = {"what": "attention", "library": f"pytorch/{version}", **json.loads(text)}
-        flops = 2.0 * case["tokens"] * case["T"] * COLUMNS  # of two products, half of each
-        case["forward_flops"] = flops / case["forward_s"]
-        case["backward_flops"] = 2.5 * flops / case["backward_s"]
-        print(
-            f"PyTorch {version:<6} {case['kind']:<9} T {case['T']:6} D {case['D']:4}"
-            f"   forward {1e3 * case['forward_s']:9.3f} ms {share(flops, case['forward_s'], peak)}"
-            f"   backward {1e3 * case['backward_s']:9.3f} ms {share(2.5 * flops, case['backward_s'], peak)}"
-        )
-        lines.append(case)
-    if fault:
-        print(f"{python}: left out from here on ({fault})")
-    return lines
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")], fault
+
+
+class Bench:
+    """One interpreter's cases: printed, and added to the JSON file, as soon as they are there."""
+
+    def __init__(self, python, version, known, arguments):
+        self.python, self.version, self.known, self.arguments = python, version, known, arguments
+        self.peak = next((line["flops"] for line in known if line["what"] == "peak"), None)
+
+    def add(self, what, case):
+        with open(self.arguments.json, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, "library": f"pytorch/{self.version}", **case}) + "\n")
+
+    def attention(self):
+        """What went wrong."""
+        arguments = self.arguments
+        options = ["--case=attention", f"--tokens={arguments.tokens}", f"--kind={arguments.kind}"]
+        cases, fault = run_work(self.python, arguments, *options, *["--quick"] * arguments.quick)
+        for case in cases:
+            flops = 2.0 * case["tokens"] * case["T"] * COLUMNS  # of two products, half of each
+            case["forward_flops"] = flops / case["forward_s"]
+            case["backward_flops"] = 2.5 * flops / case["backward_s"]
+            print(
+                f"PyTorch {self.version:<6} {case['kind']:<9} T {case['T']:6} D {case['D']:4}"
+                f"   forward {1e3 * case['forward_s']:9.3f} ms {share(flops, case['forward_s'], self.peak)}"
+                f"   backward {1e3 * case['backward_s']:9.3f} ms {share(2.5 * flops, case['backward_s'], self.peak)}"
+            )
+            self.add("attention", case)
+        if fault:
+            print(f"{self.python}: attention is left out from here on ({fault})", flush=True)
+        return fault
+
+    def step(self, preset, kind, batch):
+        """One case: its time, or None; and what went wrong."""
+        options = ["--case=step", f"--preset={preset}", f"--kind={kind}", f"--batch={batch}"]
+        options.append(f"--compile={self.arguments.compile}")
+        cases, fault = run_work(self.python, self.arguments, *options)
+        name = f"PyTorch {self.version:<6} {preset:<10} {kind:<9} B {batch:3}"
+        if fault:
+            print(f"{name}   left out ({fault})", flush=True)
+        if not cases:
+            return None, fault
+        case = cases[0]
+        peak = self.peak or case["peak"]
+        case["mfu"] = case["tokens_per_s"] * flops_per_token(preset, self.arguments.device) / peak
+        line = f"{name}   {1e3 * case['step_s']:8.2f} ms {case['tokens_per_s']:9.0f} tokens/s  MFU {100 * case['mfu']:4.1f} %"
+        line += f"  {case['bytes'] / 2**30:5.1f} GiB  first step {case['first_s']:.0f} s"
+        same = {"what": "step", "preset": preset, "kind": kind, "batch": batch}
+        ours = [x for x in self.known if "library" not in x and all(x.get(key) == same[key] for key in same)]
+        if ours and self.arguments.device == "cuda":
+            case["ours"] = ours[-1]["tokens_per_s"] / case["tokens_per_s"]
+            line += f"  ours {case['ours']:.2f} x"
+        print(line, flush=True)
+        self.add("step", case)
+        return case["step_s"], fault
+
+    def steps(self):
+        """Stops where no case can run."""
+        arguments = self.arguments
+        for preset in [arguments.preset] if arguments.preset else PRESETS:
+            for batch in map(int, arguments.batch.split(",")):
+                times = {}
+                for kind in [arguments.kind] if arguments.kind else KINDS:
+                    times[kind], fault = self.step(preset, kind, batch)
+                    if "finds no GPU" in fault:
+                        return
+                if all(times.get(kind) for kind in KINDS):
+                    ratio = times["laser"] / times["standard"]
+                    name = f"PyTorch {self.version:<6} {preset:<10} {'LASER':<9} B {batch:3}"
+                    print(f"{name}   {ratio:.3f} of standard attention's step", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", default="bench_gpu.json", help="bench_gpu's file, to which the lines are added")
-    parser.add_argument("--quick", action="store_true", help="T up to 1,024")
-    parser.add_argument("--tokens", type=int, default=16384, help="of a batch")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to see that all of it runs")
-    parser.add_argument("--timeout", type=int, default=300, help="seconds that an interpreter may take")
-    parser.add_argument("--case", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="attention: T up to 1,024")
+    parser.add_argument("--tokens", type=int, default=16384, help="of a batch of attention")
+    parser.add_argument("--steps-only", action="store_true", help="no attention by itself")
+    parser.add_argument("--attention-only", action="store_true", help="no steps")
+    parser.add_argument("--preset", choices=PRESETS, help="the steps of one model; default: of each")
+    parser.add_argument("--kind", choices=("",) + KINDS, default="", help="one attention; default: both")
+    parser.add_argument("--batch", default="32", help="sequences of a step, one or several numbers between commas")
+    parser.add_argument("--compile", choices=("model", "blocks", "none"), default="model", help="what torch.compile is given")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny, to see that all of it runs")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds that attention may take, and each step")
+    parser.add_argument("--case", choices=("attention", "step"), help=argparse.SUPPRESS)
     parser.add_argument("pythons", nargs="*")
     arguments = parser.parse_args()
     if arguments.case:
-        work(arguments)
+        {"attention": work_attention, "step": work_step}[arguments.case](arguments)
         return
-    peak = peak_of(arguments.json)
+    if not arguments.pythons:
+        parser.error("name the interpreters whose PyTorch is to be timed: scripts/bench_gpu_pytorch.py python3")
+    if not all(number.isdigit() and int(number) for number in arguments.batch.split(",")):
+        parser.error(f"--batch={arguments.batch}: expected numbers from 1 on, with commas between them")
+    try:
+        known = read_lines(arguments.json)
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot read --json={arguments.json}: {error}")
     for python in arguments.pythons:
         version = find_version(python)
-        lines = bench(python, version, peak, arguments) if version else []
-        with open(arguments.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        if not version:
+            continue
+        bench = Bench(python, version, known, arguments)
+        fault = "" if arguments.steps_only else bench.attention()
+        if not arguments.attention_only and "finds no GPU" not in fault:
+            bench.steps()
 
 
 if __name__ == "__main__":

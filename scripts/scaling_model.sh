@@ -1,12 +1,73 @@
 #!/usr/bin/env bash
-# Predicts the time of a training step of c4-301m with 1024 sequences of 1024 tokens on 1 to 1024 nodes, one rank each:
-# the tables of docs/scaling.md, which explains the model. Every number can be given:
+# Predicts the time of a training step of c4-301m on many machines: the tables of docs/scaling.md, which explains the two
+# models. Every number can be given.
 #
-#   scripts/scaling_model.sh                                             CPU nodes, 100 Gbit/s
+#   scripts/scaling_model.sh                                             1 to 1024 CPU nodes, one rank each, 100 Gbit/s
 #   TOKENS_PER_S=180000 GBIT=400 scripts/scaling_model.sh                one fast GPU a node
 #   WIRE=2 ...                                                           gradients travel as bfloat16
+#   scripts/scaling_model.sh gpus                                        1, 8 and 64 GPUs, eight a node, NCCL
+#   TOKENS_PER_S=250000 scripts/scaling_model.sh gpus                    of another measured step: see the settings below
 set -euo pipefail
 
+gpus() {
+    awk -v rate="${TOKENS_PER_S:-179500}" -v sequences="${SEQUENCES:-32}" `# measured: one GPU, sequences of a micro-step` \
+        -v backward="${BACKWARD:-0.618}" -v update_ms="${UPDATE_MS:-2.15}" `# its share of the step's time; AdamW of all weights` \
+        -v round_ms="${ROUND_MS:-0.45}" `# weights to bf16 after they came: 6 bytes each at 4.1 TB/s` \
+        -v nvlink="${NVLINK_GBS:-350}" -v network="${NETWORK_GBS:-45}" `# GB/s that a GPU sends while it receives as much` \
+        -v hop_us="${HOP_US:-1.5}" -v far_us="${FAR_US:-5}" -v launch_us="${LAUNCH_US:-5}" `# of a message, of a collective` \
+        -v taken="${TAKEN:-0.12}" `# of the processors, by NCCL while it runs beside backward: 16 of 132` \
+        -v per_node="${GPUS_A_NODE:-8}" -v counts="${GPUS:-1 8 64}" -v micro_steps="${MICRO_STEPS:-1 4}" '
+    BEGIN {
+        T = 1024; layers = 32
+        layer = 4 * 1024 ^ 2 + 2 * 1024 * 2048 + 2 * 1024; layer_buckets = 3
+        embedding = 32000 * 1024 + 1024; embedding_buckets = 8
+        printf "%.0f tokens/s a GPU with micro-steps of %d sequences, NVLink %g GB/s, network %g GB/s a GPU\n\n", rate, sequences, nvlink, network
+        printf "| GPUs | micro-steps | sequences a step | rings | compute ms | gradients ms | hidden | weights ms | step ms | tokens/s | efficiency |\n"
+        printf "| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        choices = split(micro_steps, steps, " "); sizes = split(counts, count, " ")
+        for (m = 1; m <= choices; m++)
+            for (i = 1; i <= sizes; i++) {
+                n = count[i] + 0
+                all = per_node * network; if (n <= per_node || nvlink < all) all = nvlink
+                row(steps[m], n > per_node ? "through all cards" : n > 1 ? "NVLink" : "", all)
+                if (n > per_node) row(steps[m], "through one card", network)
+            }
+    }
+    function row(k, rings, gbs,    step, micro, sums, last, under, hides, more, update, weights) {
+        bandwidth = gbs
+        micro = 1000 * sequences * T / rate - update_ms      # forward, loss, backward
+        sums = move(layers * layer, layers * layer_buckets)  # of the layers, in the order of backward
+        last = move(embedding, embedding_buckets)            # final only when backward has ended
+        under = backward * (micro + update_ms) * (layers - 1) / layers
+        hides = sums < under ? sums : under
+        more = taken * hides                                 # backward gives up processors meanwhile
+        update = update_ms / n
+        weights = move(layers * layer + embedding, layers * layer_buckets + embedding_buckets)
+        step = k * micro + more + sums - hides + last + (weights > update ? weights : update) + (n > 1 ? round_ms : 0)
+        if (n == 1) alone[k] = step
+        printf "| %d | %d | %d | %s | %.1f | %.1f | %s | %.1f | %.1f | %.0f | %s |\n", n, k, n * k * sequences, rings, k * micro + update,
+            sums + last, (n > 1 ? sprintf("%.0f %%", 100 * hides / (sums + last)) : ""), weights, step,
+            1000 * n * k * sequences * T / step, (k in alone) ? sprintf("%.0f %%", 100 * alone[k] / step) : "-"
+    }
+    # Milliseconds of ring collectives, one after the other, of so many floats in so many buckets: each passes every link.
+    function move(floats, buckets,    far) {
+        if (n == 1) return 0
+        far = n > per_node ? n / per_node : 0
+        return 1e-6 * floats * 4 * (n - 1) / n / bandwidth + 1e-3 * buckets * (launch_us + far * far_us + (n - 1 - far) * hop_us)
+    }'
+}
+
+case ${1:-} in
+'') ;;
+gpus)
+    gpus
+    exit
+    ;;
+*)
+    echo "usage: scripts/scaling_model.sh [gpus]" >&2
+    exit 2
+    ;;
+esac
 exec awk -v rate="${TOKENS_PER_S:-10000}" `# of one node computing alone` \
     -v gbit="${GBIT:-100}" -v efficiency="${EFFICIENCY:-0.8}" `# of the link, and the share of it that TCP and MPI reach` \
     -v latency="${LATENCY_US:-50}" -v message="${MESSAGE_US:-5}" `# one way; what a message costs a core` \

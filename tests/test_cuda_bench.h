@@ -46,6 +46,8 @@ static void test_cuda_bench_tells_all(void) {
         for (const char *kind : {"\"standard\"", "\"laser\""}) {
             CHECK(bench_lines(text, {preset, kind, "\"step\""}, "\"bytes\": ", &sum) == 1, "%s %s: %s",
                   preset, kind, text.c_str());
+            CHECK(bench_lines(text, {preset, kind, "\"step\""}, "\"step_s\": ", &sum) == 1 && sum > 0,
+                  "%s %s: no whole step: %s", preset, kind, text.c_str());
             const int kernels = bench_lines(text, {preset, kind, "\"kernel\""}, "\"share\": ", &sum);
             CHECK(kernels > 12 && fabs(sum - 1) < 1e-4, "%s %s: the shares of %d kernels sum to %g", preset,
                   kind, kernels, sum);
@@ -55,7 +57,32 @@ static void test_cuda_bench_tells_all(void) {
               bench_lines(text, {"\"activation_"}, "\"share\": ", &sum) == 0,
           "gelu is not in the products alone: %s", text.c_str());
 }
-#define CUDA_BENCH_TESTS(TEST) TEST(cuda_bench_tells_all)
+
+/* Only steps, of one preset, at two sizes of a batch: what a short time on a GPU is enough for. */
+static void test_cuda_bench_can_be_short(void) {
+    char output[1000];
+    const std::string json = std::string(test_folder()) + "/short.json";
+    int code = test_command(
+        output, sizeof output,
+        "%s/build/bench_gpu_emulated --json=%s --steps-only --preset=c4-301m --batch=2,1 > /dev/null",
+        test_binaries(), json.c_str());
+    REQUIRE(code == 0, "exit code %d: %s", code, output);
+    const std::string text = bench_read(json);
+    double sum;
+    CHECK(bench_lines(text, {"\"attention\""}, "\"T\": ", &sum) == 0, "attention: %s", text.c_str());
+    CHECK(bench_lines(text, {"\"gelu\""}, "\"forward_s\": ", &sum) == 0, "gelu: %s", text.c_str());
+    CHECK(bench_lines(text, {"\"step\""}, "\"batch\": ", &sum) == 4 && sum == 6, "steps: %s", text.c_str());
+    CHECK(bench_lines(text, {"\"ratio\"", "\"in_turn\": true"}, "\"batch\": ", &sum) == 2 && sum == 3,
+          "ratios: %s", text.c_str());
+    CHECK(bench_lines(text, {"\"kernel\"", "\"batch\": 1,"}, "\"calls\": ", &sum) == 0,
+          "shares are the first batch's: %s", text.c_str());
+    for (const char *bad : {"--batch=", "--batch=8,", "--batch=0", "--batch=8x"}) {
+        code = test_command(output, sizeof output, "%s/build/bench_gpu_emulated --json=%s %s",
+                            test_binaries(), json.c_str(), bad);
+        CHECK(code == 2 && strstr(output, bad), "%s: exit code %d: %s", bad, code, output);
+    }
+}
+#define CUDA_BENCH_TESTS(TEST) TEST(cuda_bench_tells_all) TEST(cuda_bench_can_be_short)
 #else
 #define CUDA_BENCH_TESTS(TEST)
 #endif

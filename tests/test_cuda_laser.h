@@ -109,6 +109,17 @@ struct Problem {
     }
 };
 
+/* Calls test(D) for heads of each size that has kernels of its own, on each kind of kernels that this GPU has. */
+template <typename Test> static void for_each_kernel(Test test) {
+    static const int head_dims[] = {32, 64, 128};
+    for (int D : head_dims)
+        for (int without = 0; without < (D >= 64 && hopper_there() ? 2 : 1); without++) {
+            attention_without_hopper = without;
+            test(D);
+            attention_without_hopper = false;
+        }
+}
+
 template <typename S> static void cuda_attention_sizes(double bound) {
     static const int sizes[][4] = {/* B T H D */ {1, 1, 1, 32},
                                    {2, 2, 1, 32},
@@ -127,6 +138,10 @@ template <typename S> static void cuda_attention_sizes(double bound) {
                 p.shift = (LaserShift)shift;
                 if (z % 2) p.use_rope();
                 p.check<S>(bound, p.turn.empty() ? "normal values" : "normal values, rope");
+                if (sizeof(S) == 4 || p.D < 64 || !hopper_there()) continue;
+                attention_without_hopper = true;
+                p.check<S>(bound, "normal values, mma.sync");
+                attention_without_hopper = false;
             }
 }
 
@@ -139,9 +154,22 @@ static bool floats_finite(const Floats &x) {
     return true;
 }
 
+/* Many tiles, and the forward kernel for long sequences beside that for short ones. */
+static void test_cuda_attention_of_many_tiles_matches_float64(void) {
+    const int most = hopper_pingpong_most;
+    for (int kind = 0; kind < 2; kind++)
+        for (int D = 64; D <= 128; D += 64)
+            for (int pingpong = 0; pingpong < 2; pingpong++) {
+                Problem p(1, 650, 1, D, (AttentionKind)kind, 14, 1);
+                hopper_pingpong_most = pingpong ? most : 0;
+                p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, no turns");
+            }
+    hopper_pingpong_most = most;
+}
+
 /* Values of every size up to 1e4, alone, mixed, rising, falling, and scores just as large. */
-template <typename S> static void cuda_attention_finite() {
-    enum { T = 90, H = 1, D = 32 };
+template <typename S> static void cuda_attention_finite(int D) {
+    enum { T = 90, H = 1 };
     for (int pattern = 0; pattern < 6; pattern++)
         for (int shift = 0; shift < 2; shift++) {
             Problem p(1, T, H, D, ATTENTION_LASER, 7, 1);
@@ -169,74 +197,84 @@ template <typename S> static void cuda_attention_finite() {
 }
 
 static void test_cuda_laser_stays_finite(void) {
-    cuda_attention_finite<bf16>(), cuda_attention_finite<float>();
+    for_each_kernel(cuda_attention_finite<bf16>), cuda_attention_finite<float>(32);
 }
 
-/* Columns far apart: wild ones beside tame ones, rows that see only the small values; gradients still match. */
-static void test_cuda_laser_wild_columns_match_float64(void) {
+/* Columns far apart: some out of range beside some that are not, rows that see only the small values; gradients still match,
+   those before rope too. */
+static void test_cuda_laser_columns_out_of_range_match_float64(void) {
     for (int T = 20; T <= 140; T += 60)
         for (int shift = 0; shift < 2; shift++) {
-            Problem p(2, T, 2, 32, ATTENTION_LASER, 8, 1);
-            p.shift = (LaserShift)shift;
-            for (int t = 0; t < 2 * T; t++)
-                for (int c = 0; c < 64; c += 3) p.at(t, 2, c) += (float)((t * 37 + c) % 11) * 30 - 150;
-            p.check<bf16>(1e-4, "columns 300 wide");
-            p.check<float>(shift ? 1e-8 : 1e-10, "columns 300 wide");
+            auto problem = [&](int D) {
+                Problem p(2, T, 2, D, ATTENTION_LASER, 8, 1);
+                p.shift = (LaserShift)shift;
+                for (int t = 0; t < 2 * T; t++)
+                    for (int c = 0; c < 2 * D; c += 3) p.at(t, 2, c) += (float)((t * 37 + c) % 11) * 30 - 150;
+                if (T == 80) p.use_rope();
+                return p;
+            };
+            for_each_kernel([&](int D) { problem(D).check<bf16>(1e-4, "columns 300 wide"); });
+            problem(32).check<float>(shift ? 1e-8 : 1e-10, "columns 300 wide");
         }
 }
 
 /* One key leaves the window in the middle of a tile: earlier rows on tensor cores, later ones not. */
-static void test_cuda_laser_late_wild_key_matches_float64(void) {
-    for (int D = 32; D <= 64; D += 32)
-        for (int key = 1; key < 140; key += 46) {
+static void test_cuda_laser_late_key_out_of_range_matches_float64(void) {
+    for (int key = 1; key < 140; key += 46)
+        for_each_kernel([&](int D) {
             Problem p(1, 140, 1, D, ATTENTION_LASER, 9, 1);
             p.at(key, 2, 3) = 500, p.at(key, 2, 7) = -500;
             p.check<bf16>(1e-4, "one value of 500");
-        }
+        });
 }
 
 /* Values so small that exp(v) in bfloat16 is 1 and little else: results keep their digits. */
 static void test_cuda_laser_small_values_match_float64(void) {
     for (int shift = 0; shift < 2; shift++) {
-        Problem p(1, 140, 2, 32, ATTENTION_LASER, 11, 1);
-        p.shift = (LaserShift)shift;
-        for (int t = 0; t < 140; t++)
-            for (int c = 0; c < 64; c++) p.at(t, 2, c) *= 0.05f;
-        p.check<bf16>(1e-4, "values of 0.05");
-        p.check<float>(2e-10, "values of 0.05");
+        auto problem = [&](int D) {
+            Problem p(1, 140, 2, D, ATTENTION_LASER, 11, 1);
+            p.shift = (LaserShift)shift;
+            for (int t = 0; t < 140; t++)
+                for (int c = 0; c < 2 * D; c++) p.at(t, 2, c) *= 0.05f;
+            return p;
+        };
+        for_each_kernel([&](int D) { problem(D).check<bf16>(1e-4, "values of 0.05"); });
+        problem(32).check<float>(2e-10, "values of 0.05");
     }
 }
 
 /* Columns that lie 300 from zero, in a window of their own: bf16 v, but o with all its digits. */
 static void test_cuda_laser_values_far_from_zero_match_float64(void) {
-    Problem p(1, 100, 1, 64, ATTENTION_LASER, 12, 1);
-    for (int t = 0; t < 100; t++)
-        for (int c = 0; c < 64; c++) p.at(t, 2, c) = p.at(t, 2, c) * 5 + (c % 2 ? 300.0f : -300.0f);
-    p.check<bf16>(1e-4, "values around 300");
-    p.check<float>(1e-9, "values around 300");
+    auto problem = [](int D) {
+        Problem p(1, 100, 1, D, ATTENTION_LASER, 12, 1);
+        for (int t = 0; t < 100; t++)
+            for (int c = 0; c < D; c++) p.at(t, 2, c) = p.at(t, 2, c) * 5 + (c % 2 ? 300.0f : -300.0f);
+        return p;
+    };
+    for_each_kernel([&](int D) { problem(D).check<bf16>(1e-4, "values around 300"); });
+    problem(64).check<float>(1e-9, "values around 300");
+}
+
+template <typename S> static void cuda_row_zero(int D, float allowed) {
+    Problem p(2, 77, 2, D, ATTENTION_LASER, 9, 3);
+    p.at(50, 2, 4) = 1e4f;
+    p.run<S>();
+    for (int b = 0; b < 2; b++)
+        for (int c = 0; c < 2 * D; c++) {
+            const float v0 = p.at(b * 77, 2, c), o0 = p.out[(size_t)b * 77 * p.A + (size_t)c];
+            CHECK(fabsf(o0 - v0) <= allowed * (1 + fabsf(v0)), "%s D %d column %d: %.8g, v0 %.8g", type_name<S>(), D,
+                  c, o0, v0);
+        }
 }
 
 static void test_cuda_laser_row_zero_returns_v0(void) {
-    Problem p(2, 77, 2, 32, ATTENTION_LASER, 9, 3);
-    p.at(50, 2, 4) = 1e4f;
-    for (int precision = 0; precision < 2; precision++) {
-        if (precision)
-            p.run<bf16>();
-        else
-            p.run<float>();
-        for (int b = 0; b < 2; b++)
-            for (int c = 0; c < 64; c++) {
-                const float v0 = p.at(b * 77, 2, c), o0 = p.out[(size_t)b * 77 * p.A + (size_t)c];
-                const float allowed = (precision ? 1e-5f : 2e-6f) * (1 + fabsf(v0));
-                CHECK(fabsf(o0 - v0) <= allowed, "precision %d column %d: %.8g, v0 %.8g", precision, c, o0,
-                      v0);
-            }
-    }
+    for_each_kernel([](int D) { cuda_row_zero<bf16>(D, 1e-5f); });
+    cuda_row_zero<float>(32, 2e-6f);
 }
 
 /* Row t keeps its bits when tokens after t change, a value of 1e4 included. */
-template <typename S> static void cuda_rows_do_not_see_the_future() {
-    enum { T = 140, H = 2, D = 32 };
+template <typename S> static void cuda_rows_do_not_see_the_future(int D) {
+    enum { T = 140, H = 2 };
     for (int kind = 0; kind < 2; kind++) {
         Problem p(1, T, H, D, (AttentionKind)kind, 10, 1);
         p.run<S>();
@@ -254,22 +292,23 @@ template <typename S> static void cuda_rows_do_not_see_the_future() {
 }
 
 static void test_cuda_attention_rows_do_not_see_the_future(void) {
-    cuda_rows_do_not_see_the_future<bf16>();
-    cuda_rows_do_not_see_the_future<float>();
+    for_each_kernel(cuda_rows_do_not_see_the_future<bf16>);
+    cuda_rows_do_not_see_the_future<float>(32);
 }
 
 /* Scores of +-1e4, where most rows see one key. */
 static void test_cuda_attention_large_scores_match_float64(void) {
-    for (int kind = 0; kind < 2; kind++) {
-        Problem p(1, 90, 2, 32, (AttentionKind)kind, 12, 1);
-        for (int t = 0; t < 90; t++)
-            for (int c = 0; c < 128; c++) p.at(t, c / 64, c % 64) *= 100;
-        p.run<bf16>();
-        p.naive();
-        const double errors[2] = {error_of(p.out, p.out64), p.gradient_error(2)};
-        CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d: out error %.3g, dv error %.3g", kind,
-              errors[0], errors[1]);
-    }
+    for (int kind = 0; kind < 2; kind++)
+        for_each_kernel([&](int D) {
+            Problem p(1, 90, 2, D, (AttentionKind)kind, 12, 1);
+            for (int t = 0; t < 90; t++)
+                for (int c = 0; c < 4 * D; c++) p.at(t, c / (2 * D), c % (2 * D)) *= 100;
+            p.run<bf16>();
+            p.naive();
+            const double errors[2] = {error_of(p.out, p.out64), p.gradient_error(2)};
+            CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d D %d: out error %.3g, dv error %.3g", kind, D,
+                  errors[0], errors[1]);
+        });
 }
 
 #ifndef __CUDACC__
@@ -278,7 +317,9 @@ static void test_cuda_tiles_have_no_bank_conflicts(void) {
     for (int D = 32; D <= 128; D *= 2) {
         Problem p(1, 70, 1, D, ATTENTION_LASER, 13, 1);
         emulate::state.bank_conflicts = 0;
+        attention_without_hopper = true;
         p.run<bf16>();
+        attention_without_hopper = false;
         CHECK(emulate::state.bank_conflicts == 0, "D %d: %ld rows collide", D, emulate::state.bank_conflicts);
     }
 }
@@ -290,9 +331,10 @@ static void test_cuda_tiles_have_no_bank_conflicts(void) {
 #define CUDA_LASER_TESTS(TEST)                                                                               \
     TEST(cuda_attention_bf16_matches_float64)                                                                \
     TEST(cuda_attention_fp32_matches_float64)                                                                \
+    TEST(cuda_attention_of_many_tiles_matches_float64)                                                       \
     TEST(cuda_laser_stays_finite)                                                                            \
-    TEST(cuda_laser_wild_columns_match_float64)                                                              \
-    TEST(cuda_laser_late_wild_key_matches_float64)                                                           \
+    TEST(cuda_laser_columns_out_of_range_match_float64)                                                      \
+    TEST(cuda_laser_late_key_out_of_range_matches_float64)                                                   \
     TEST(cuda_laser_small_values_match_float64)                                                              \
     TEST(cuda_laser_values_far_from_zero_match_float64)                                                      \
     TEST(cuda_laser_row_zero_returns_v0)                                                                     \

@@ -51,6 +51,7 @@ static void test_cuda_embedding_matches_float64(void) {
     check_cuda(download(dposition), pwant, 1e-12, "dposition");
 }
 
+/* Two norms of the same x, of which the second adds nothing to dx and writes all its results over. */
 template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     const size_t n = (size_t)(N * C);
     Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2)),
@@ -58,8 +59,9 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     Input<float> dweight(normal_floats((size_t)C, 1, 5));
     Input<S> dout(normal_floats(n, 1, 3));
     Buffer<S> out(n), again(n), operand(n);
-    Buffer<float> rstd((size_t)N), partial((size_t)(rmsnorm_chunks(N) * C));
-    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x);
+    Buffer<float> rstd((size_t)N), partial((size_t)(2 * rmsnorm_chunks(N) * C)), dx_alone(n),
+        dweight_alone((size_t)C);
+    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x), wwant_alone((size_t)C);
     for (int64_t t = 0; t < N; t++) {
         const size_t row = (size_t)(t * C);
         double squares = 0, dot = 0;
@@ -69,23 +71,37 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
         for (int c = 0; c < C; c++) {
             want[row + c] = x.x[row + c] * r * weight.x[c];
             dwant[row + c] += r * ((double)dout.x[row + c] * weight.x[c] - x.x[row + c] * r * r * dot / C);
-            wwant[c] += (double)dout.x[row + c] * x.x[row + c] * r;
+            wwant_alone[c] += (double)dout.x[row + c] * x.x[row + c] * r;
         }
     }
+    for (int c = 0; c < C; c++) wwant[c] += wwant_alone[c];
     rmsnorm_forward(out.data, rstd.data, x.data, weight.data, N, C, 0);
-    rmsnorm_again(again.data, rstd.data, x.data, weight.data, N, C, 0);
-    rmsnorm_backward(dx.data, operand.data, dweight.data, partial.data, dout.data, x.data, rstd.data,
-                     weight.data, N, C, 0);
+    float *second = partial.data + rmsnorm_chunks(N) * C;
+    rmsnorm_backward(dx.data, operand.data, again.data, partial.data, dout.data, x.data, rstd.data,
+                     weight.data, N, C, true, 0);
+    rmsnorm_backward(dx_alone.data, (S *)nullptr, (S *)nullptr, second, dout.data, x.data, rstd.data,
+                     weight.data, N, C, false, 0);
+    rmsnorm_backward_weight(dweight.data, nullptr, partial.data, N, C, true, 0);
     check_cuda(download(out), want, cuda_bound<S>(), "out");
     CHECK(download(again) == download(out), "N %d C %d: the second time differs", (int)N, C);
     check_cuda(download(dx), dwant, 1e-12, "dx");
     check_cuda(download(operand), dwant, cuda_bound<S>(), "dx as operand");
+    Floats added = download(dx_alone);
+    for (size_t i = 0; i < n; i++) added[i] += dx.x[i];
+    check_cuda(added, dwant, 1e-12, "dx, written");
     check_cuda(download(dweight), wwant, 1e-12, "dweight");
+    rmsnorm_backward_weight(dweight.data, dweight_alone.data, partial.data, N, C, false, 0);
+    check_cuda(download(dweight), wwant_alone, 1e-12, "dweight, written");
+    CHECK(download(dweight) == download(dweight_alone), "N %d C %d: two norms at once differ", (int)N, C);
 }
 
+/* Rows that fit in registers, in each number of pieces, full and not; rows that do not, for their end or their length; more
+   tokens than a block's warps take at once, and more blocks' than there are. */
 static void test_cuda_rmsnorm_matches_float64(void) {
-    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300),
-        cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51);
+    cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
+    cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51), cuda_rmsnorm<bf16>(37, 1024);
+    cuda_rmsnorm<float>(18, 1024), cuda_rmsnorm<bf16>(3, 2048), cuda_rmsnorm<float>(5, 2044);
+    cuda_rmsnorm<bf16>(5, 2052), cuda_rmsnorm<float>(6, 2049), cuda_rmsnorm<bf16>(9000, 4);
 }
 
 template <typename S, int D> static void cuda_rope() {
@@ -104,12 +120,16 @@ template <typename S, int D> static void cuda_rope() {
             }
     rope_rotate(qkv.data, turn.data, 1, N, T, H, D, 0);
     check_cuda(download(qkv), want, cuda_bound<S>(), "turned");
+    upload(qkv, qkv.x);
+    rope_rotate_by<S, 1>(qkv.data, turn.data, 1, N, T, H, D, 0, 4 * A);
+    check_cuda(download(qkv), want, cuda_bound<S>(), "turned pair by pair, four tokens a launch");
     rope_rotate(qkv.data, turn.data, -1, N, T, H, D, 0);
     check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
 }
 
 static void test_cuda_rope_matches_float64(void) {
-    cuda_rope<float, 10>(), cuda_rope<bf16, 10>(), cuda_rope<float, 16>(), cuda_rope<bf16, 16>();
+    cuda_rope<float, 10>(), cuda_rope<bf16, 10>(), cuda_rope<float, 24>(), cuda_rope<bf16, 24>();
+    cuda_rope<float, 16>(), cuda_rope<bf16, 16>(), cuda_rope<float, 128>(), cuda_rope<bf16, 128>();
 }
 
 /* The activation of x (and of the factor u with swiglu), in double. */
@@ -171,26 +191,31 @@ template <typename S> static void cuda_loss(int V) {
     CHECK(download(only) == download(losses), "V %d: losses differ without their gradient", V);
 }
 
+/* Rows that fit in a block's registers, and those that do not: short, long, no multiple of four. */
 static void test_cuda_cross_entropy_matches_float64(void) {
     cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777), cuda_loss<float>(3000),
         cuda_loss<bf16>(64);
+    cuda_loss<bf16>(32000), cuda_loss<float>(4100), cuda_loss<float>(32768), cuda_loss<bf16>(32772);
 }
 
+/* Of any length, at its beginning and one number later, where nothing is aligned. */
 static void test_cuda_sums_match_float64(void) {
-    for (size_t n = 1; n < 200000; n = n * 19 + 1) {
-        Input<float> x(normal_floats(n, 3, 1));
-        Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
-        double sum = 0, squares = 0, got;
-        for (float y : x.x) sum += y, squares += (double)y * y;
-        sum_device(result.data, partial.data, x.data, (int64_t)n, true, false, 0);
-        copy_to_host(&got, result.data, sizeof got, 0);
-        CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
-              squares);
-        sum_device(result.data, partial.data, x.data, (int64_t)n, false, true, 0);
-        copy_to_host(&got, result.data, sizeof got, 0);
-        CHECK(fabs(got - squares - sum) <= 1e-12 * squares, "n %zu: sum %.17g, added to %.17g, is %.17g", n,
-              sum, squares, got);
-    }
+    for (size_t n = 1; n < 200000; n = n * 19 + 1)
+        for (size_t skipped = 0; skipped < 2; skipped++) {
+            Input<float> x(normal_floats(n + skipped, 3, 1));
+            const float *from = x.data + skipped;
+            Buffer<double> result(1), partial((size_t)sum_chunks((int64_t)n));
+            double sum = 0, squares = 0, got;
+            for (size_t i = skipped; i < n + skipped; i++) sum += x.x[i], squares += (double)x.x[i] * x.x[i];
+            sum_device(result.data, partial.data, from, (int64_t)n, true, false, 0);
+            copy_to_host(&got, result.data, sizeof got, 0);
+            CHECK(fabs(got - squares) <= 1e-12 * squares, "n %zu: squares %.17g, expected %.17g", n, got,
+                  squares);
+            sum_device(result.data, partial.data, from, (int64_t)n, false, true, 0);
+            copy_to_host(&got, result.data, sizeof got, 0);
+            CHECK(fabs(got - squares - sum) <= 1e-12 * squares, "n %zu: sum %.17g, added to %.17g, is %.17g",
+                  n, sum, squares, got);
+        }
 }
 
 static void cuda_adamw(size_t N) {

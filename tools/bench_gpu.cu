@@ -1,14 +1,17 @@
 /* bench_gpu.cu: the GPU trainer against the limits of its GPU, measured in the same run. make bench_gpu
 
-   ./bench_gpu [--json=FILE] [--preset=c4-301m] [--quick]
+   ./bench_gpu [--json=FILE] [--preset=c4-301m] [--batch=B[,B...]] [--steps-only] [--quick]
 
    1. the peaks: a bf16 product of large matrices, and a copy
    2. attention forward and backward by T and head size, standard and LASER, as a share of the product's rate (causal:
       half of the products of a full square are counted); scripts/bench_gpu_pytorch.py adds PyTorch's
    3. gelu in the products around it, and as kernels of its own
-   4. whole steps by micro-batch, standard and LASER: forward, loss, backward, update, tokens a second, model FLOP
-      utilisation by the project's convention (6 N + 12 L C T a token), memory; how much longer LASER's step takes
-   5. for the smallest micro-batch, the share of a step's time that each kernel takes
+   4. whole steps by micro-batch (--batch: these), standard and LASER: forward, loss, backward, update, and all of them
+      as one, which decides the tokens a second and the model FLOP utilisation by the project's convention
+      (6 N + 12 L C T a token); memory; how much longer LASER's step takes
+   5. for the first micro-batch, the share of a step's time that each kernel takes
+   6. the products: which of cuBLASLt's algorithms was chosen (cuda/choice.cuh), beside the first that it names
+   --steps-only leaves 2 and 3 out.
    Every line of the table is also a line of FILE: one JSON object. Compiled by any other C++ compiler it runs in the
    emulator with tiny sizes, where only the sums are true and no time means anything. */
 #define HAVE_GPU
@@ -245,88 +248,182 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
     return c;
 }
 
-/* Whole micro-steps and an update: seconds; 0 when the memory does not hold them. */
-static double bench_step(const BenchPreset &p, int batch, bool laser, bool shares) {
+/* A model on the GPU, with the tokens of a micro-step. */
+enum BenchPart { BENCH_FORWARD, BENCH_LOSS, BENCH_BACKWARD, BENCH_UPDATE, BENCH_PARTS };
+struct BenchModel {
+    BenchCase which;
+    DeviceModel c;
     std::vector<DeviceLayer> at;
     std::vector<float> turn;
-    const DeviceModel c = bench_model(p, batch, laser, at, turn);
-    const size_t bytes = model_bytes<bf16>(c);
+    std::vector<int32_t> tokens;
+    size_t bytes;
+    GpuModel<bf16> *m;
+
+    void run(int part) const {
+        const int64_t N = (int64_t)tokens.size();
+        const AdamWStep adamw = adamw_step(1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1);
+        if (part == BENCH_FORWARD) model_forward(m, tokens.data(), c.batch, c.seq_len);
+        if (part == BENCH_LOSS) model_loss(m, tokens.data(), N, 1.0f / (float)N);
+        if (part == BENCH_BACKWARD) model_backward(m, c.batch, c.seq_len);
+        if (part == BENCH_UPDATE) model_update(m, 0, 0, c.count, adamw);
+    }
+    void step() const {
+        for (int part = 0; part < BENCH_PARTS; part++) run(part);
+    }
+};
+
+/* False when the memory does not hold it. The first step is done: it loads kernels and times products. */
+static bool bench_open(BenchModel *b, const BenchPreset &p, int batch, bool laser) {
+    b->which = {p.name, laser ? "laser" : "standard", batch};
+    b->c = bench_model(p, batch, laser, b->at, b->turn);
+    b->bytes = model_bytes<bf16>(b->c);
 #ifdef __CUDACC__
     size_t free_bytes, all_bytes;
     cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes));
-    if (bytes + BENCH_SPARE > free_bytes) return 0;
+    if (b->bytes + BENCH_SPARE > free_bytes) return false;
 #endif
-    GpuModel<bf16> *m = model_open<bf16>(c, bench_stream);
-    fill(m->weights, c.count, 0.04f, 7, bench_stream);
-    model_round_weights(m);
-    const int T = c.seq_len;
-    const int64_t N = (int64_t)batch * T;
-    std::vector<int32_t> tokens((size_t)N);
-    for (size_t i = 0; i < tokens.size(); i++)
-        tokens[i] = (int32_t)(i * 2654435761u % (unsigned)c.vocab_size);
-    double seconds[4]; /* forward, loss, backward, update */
-    seconds[0] = bench_time([&] { model_forward(m, tokens.data(), batch, T); });
-    seconds[1] = bench_time([&] { model_loss(m, tokens.data(), N, 1.0f / (float)N); });
-    seconds[2] = bench_time([&] { model_backward(m, batch, T); });
-    const AdamWStep step = adamw_step(1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1);
-    seconds[3] = bench_time([&] { model_update(m, 0, 0, c.count, step); });
-    std::vector<BenchKernel> kernels;
-    if (shares)
-        kernels = bench_kernels([&] {
-            model_forward(m, tokens.data(), batch, T);
-            model_loss(m, tokens.data(), N, 1.0f / (float)N);
-            model_backward(m, batch, T);
-            model_update(m, 0, 0, c.count, step);
-        });
-    model_close(m);
-    const double all = seconds[0] + seconds[1] + seconds[2] + seconds[3], rate = (double)N / all;
-    const double matrices = (double)c.count - (2 * c.layers + 1) * (double)c.embd -
-                            (p.learned ? (double)p.seq_len * (double)c.embd : 0);
-    const double flops = 6 * matrices + 12.0 * c.layers * c.heads * c.head_dim * T;
-    const char *name = laser ? "laser" : "standard";
-    printf("%-10s %-9s B %3d   forward %8.2f loss %7.2f backward %8.2f update %6.2f ms   %9.0f tokens/s  MFU "
-           "%4.1f %%  "
-           "%5.1f GiB\n",
-           p.name, name, batch, 1e3 * seconds[0], 1e3 * seconds[1], 1e3 * seconds[2], 1e3 * seconds[3], rate,
-           100 * rate * flops / bench_peak, (double)bytes / 0x1p30);
-    fprintf(
-        bench_json,
-        "{\"what\": \"step\", \"preset\": \"%s\", \"kind\": \"%s\", \"batch\": %d, \"forward_s\": %.6g, "
-        "\"loss_s\": %.6g, "
-        "\"backward_s\": %.6g, \"update_s\": %.6g, \"tokens_per_s\": %.6g, \"mfu\": %.6g, \"bytes\": %zu}\n",
-        p.name, name, batch, seconds[0], seconds[1], seconds[2], seconds[3], rate, rate * flops / bench_peak,
-        bytes);
-    bench_shares({p.name, name, batch}, kernels);
-    return all;
+    b->m = model_open<bf16>(b->c, bench_stream);
+    fill(b->m->weights, b->c.count, 0.04f, 7, bench_stream);
+    model_round_weights(b->m);
+    b->tokens.resize((size_t)batch * (size_t)p.seq_len);
+    for (size_t i = 0; i < b->tokens.size(); i++)
+        b->tokens[i] = (int32_t)(i * 2654435761u % (unsigned)p.vocab_size);
+    b->step();
+    device_wait(bench_stream);
+    return true;
 }
 
-/* Both attentions; false when the memory does not hold them. */
-static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
-    const double standard = bench_step(p, batch, false, shares), laser = bench_step(p, batch, true, shares);
-    if (standard == 0 || laser == 0) return false;
-    printf("%-10s LASER     B %3d   %.3f of standard attention's step\n", p.name, batch, laser / standard);
+/* A step, which is one micro-step and an update: seconds. Its parts are timed by themselves as well; a step takes less than
+   their sum, as the host is ahead where one ends and the next begins. */
+static double bench_step(const BenchPreset &p, const BenchModel &b, bool shares) {
+    double seconds[BENCH_PARTS];
+    for (int part = 0; part < BENCH_PARTS; part++) seconds[part] = bench_time([&] { b.run(part); });
+    const double step = bench_time([&] { b.step(); }), rate = (double)b.tokens.size() / step;
+    const double matrices = (double)b.c.count - (2 * p.layers + 1) * (double)p.embd -
+                            (p.learned ? (double)p.seq_len * (double)p.embd : 0);
+    const double flops = 6 * matrices + 12.0 * p.layers * p.heads * p.head_dim * p.seq_len;
+    printf("%-10s %-9s B %3d   forward %8.2f loss %7.2f backward %8.2f update %6.2f, step %8.2f ms   %9.0f "
+           "tokens/s  MFU %4.1f %%  %5.1f GiB\n",
+           p.name, b.which.kind, b.which.batch, 1e3 * seconds[0], 1e3 * seconds[1], 1e3 * seconds[2],
+           1e3 * seconds[3], 1e3 * step, rate, 100 * rate * flops / bench_peak, (double)b.bytes / 0x1p30);
     fprintf(bench_json,
-            "{\"what\": \"ratio\", \"preset\": \"%s\", \"batch\": %d, \"laser_over_standard\": %.6g}\n",
-            p.name, batch, laser / standard);
+            "{\"what\": \"step\", \"preset\": \"%s\", \"kind\": \"%s\", \"batch\": %d, \"forward_s\": %.6g, "
+            "\"loss_s\": %.6g, \"backward_s\": %.6g, \"update_s\": %.6g, \"step_s\": %.6g, "
+            "\"tokens_per_s\": %.6g, \"mfu\": %.6g, \"bytes\": %zu}\n",
+            p.name, b.which.kind, b.which.batch, seconds[0], seconds[1], seconds[2], seconds[3], step, rate,
+            rate * flops / bench_peak, b.bytes);
+    if (shares) bench_shares(b.which, bench_kernels([&] { b.step(); }));
+    return step;
+}
+
+/* The median of how much longer the second's step takes than the first's, one right after the other: the clock that a GPU
+   keeps changes from second to second. */
+static double bench_ratio(const BenchModel &first, const BenchModel &second) {
+    enum { PAIRS = 7 };
+    double ratios[PAIRS];
+    for (int pair = 0; pair < PAIRS; pair++) {
+        double seconds[2];
+        for (int turn = 0; turn < 2; turn++) {
+            const int which = (turn + pair) % 2;
+            const double start = seconds_now();
+            (which ? second : first).step();
+            device_wait(bench_stream);
+            seconds[which] = seconds_now() - start;
+        }
+        ratios[pair] = seconds[1] / seconds[0];
+    }
+    std::sort(ratios, ratios + PAIRS);
+    return ratios[PAIRS / 2];
+}
+
+/* Both attentions, at a time where the memory holds both; false when it does not even hold one. */
+static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
+    BenchModel standard, laser;
+    if (!bench_open(&standard, p, batch, false)) return false;
+    const double standard_step = bench_step(p, standard, shares);
+    const bool pairs = bench_open(&laser, p, batch, true);
+    if (!pairs) {
+        model_close(standard.m);
+        if (!bench_open(&laser, p, batch, true)) return false;
+    }
+    const double laser_step = bench_step(p, laser, shares),
+                 ratio = pairs ? bench_ratio(standard, laser) : laser_step / standard_step;
+    model_close(laser.m);
+    if (pairs) model_close(standard.m);
+    printf("%-10s LASER     B %3d   %.3f of standard attention's step (%s)\n", p.name, batch, ratio,
+           pairs ? "in turn" : "one after the other");
+    fprintf(bench_json,
+            "{\"what\": \"ratio\", \"preset\": \"%s\", \"batch\": %d, \"laser_over_standard\": %.6g, "
+            "\"in_turn\": %s}\n",
+            p.name, batch, ratio, pairs ? "true" : "false");
     return true;
+}
+
+/* What was chosen for every product so far. `first` is the algorithm that cuBLASLt names first, whatever its bits. */
+static void bench_products(void) {
+    const ProductTimings timings = matmul_timings();
+    char note[160];
+    if (timings.products.empty()) return; /* emulated */
+    printf("\n%s\n", timings_note(note, timings));
+    for (const ProductTiming &p : timings.products) {
+        const double flops = 2.0 * (double)p.m * (double)p.n * (double)p.k, rate = flops / p.choice.seconds;
+        printf("%-27s %-5s %6lld x %6lld x %6lld   #%-2d (of %2d, %2d with its bits, k in %d) %8.3f ms %6.1f "
+               "TFLOP/s %5.1f %%   first %8.3f ms   %6lld calls\n",
+               p.name, p.epilogue, (long long)p.m, (long long)p.n, (long long)p.k, p.choice.candidate,
+               p.candidates, p.choice.equal, p.splits, 1e3 * p.choice.seconds, rate / 1e12,
+               100 * rate / bench_peak, 1e3 * p.choice.first_seconds, (long long)p.calls);
+        fprintf(bench_json,
+                "{\"what\": \"product\", \"name\": \"%s\", \"epilogue\": \"%s\", \"m\": %lld, \"n\": %lld, "
+                "\"k\": %lld, \"candidate\": %d, \"candidates\": %d, \"equal\": %d, \"splits\": %d, ",
+                p.name, p.epilogue, (long long)p.m, (long long)p.n, (long long)p.k, p.choice.candidate,
+                p.candidates, p.choice.equal, p.splits);
+        /* JSON has no NaN */
+        for (const auto &time :
+             {std::make_pair("seconds", p.choice.seconds), std::make_pair("first_s", p.choice.first_seconds)})
+            if (time.second > 0) fprintf(bench_json, "\"%s\": %.6g, ", time.first, time.second);
+        fprintf(bench_json, "\"calls\": %lld}\n", (long long)p.calls);
+    }
+}
+
+/* "8,32"; false: it is none. */
+static bool bench_batches(const char *text, std::vector<int> *batches) {
+    for (char *end;; text = end + 1) {
+        const long batch = strtol(text, &end, 10);
+        if (end == text || (*end && *end != ',') || batch < 1 || batch > 1 << 20) return false;
+        batches->push_back((int)batch);
+        if (!*end) return true;
+    }
 }
 
 int main(int argc, char **argv) {
     const char *json = "bench_gpu.json", *only = "";
-    bool quick = false;
+    bool quick = false, steps_only = false;
+    std::vector<int> batches;
     for (int i = 1; i < argc; i++) {
+        bool known = true;
         if (strncmp(argv[i], "--json=", 7) == 0)
             json = argv[i] + 7;
         else if (strncmp(argv[i], "--preset=", 9) == 0)
             only = argv[i] + 9;
+        else if (strncmp(argv[i], "--batch=", 8) == 0)
+            known = bench_batches(argv[i] + 8, &batches);
+        else if (strcmp(argv[i], "--steps-only") == 0)
+            steps_only = true;
         else if (strcmp(argv[i], "--quick") == 0)
             quick = true;
-        else {
-            fprintf(stderr, "error: unknown option '%s'; expected --json=FILE, --preset=NAME or --quick\n",
+        else
+            known = false;
+        if (!known) {
+            fprintf(stderr,
+                    "error: unknown option '%s'; expected --json=FILE, --preset=NAME, --batch=B[,B...], "
+                    "--steps-only or --quick\n",
                     argv[i]);
             return 2;
         }
     }
+    if (batches.empty())
+        for (int batch = SCALE > 1 ? 1 : 8; batch <= (SCALE > 1 ? 1 : quick ? 8 : 128); batch *= 2)
+            batches.push_back(batch);
     bench_json = check_fopen(json, "w", "choose another --json");
 #ifdef __CUDACC__
     struct cudaDeviceProp properties;
@@ -338,20 +435,20 @@ int main(int argc, char **argv) {
     printf("emulated: no time below means anything\n");
 #endif
     bench_peaks();
-    for (int D = 64; D <= 128; D *= 2)
+    for (int D = 64; D <= 128 && !steps_only; D *= 2)
         for (int T = 512; T <= (quick ? 1024 : 16384); T *= 2)
             for (int kind = 0; kind < 2; kind++)
                 if (T == 512 || SCALE == 1) bench_attention(T / SCALE, D, (AttentionKind)kind);
-    bench_gelu();
+    if (!steps_only) bench_gelu();
     for (BenchPreset p : bench_presets) {
         if (*only && strcmp(only, p.name) != 0) continue;
         if (SCALE > 1)
             p.layers = 1, p.heads = 1, p.embd = 32, p.mlp_hidden = 32, p.seq_len = 16, p.vocab_size = 64;
-        const int least = SCALE > 1 ? 1 : 8, most = SCALE > 1 ? 1 : quick ? 8 : 128;
-        for (int batch = least; batch <= most; batch *= 2)
-            if (!bench_steps(p, batch, batch == least))
+        for (int batch : batches)
+            if (!bench_steps(p, batch, batch == batches[0]))
                 printf("%-10s B %3d does not fit the memory\n", p.name, batch);
     }
+    bench_products();
     check_fclose(bench_json, json);
     return 0;
 }
