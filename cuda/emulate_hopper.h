@@ -13,13 +13,18 @@
    blocks that use one of these units pay for that.
 
    Errors, with kernel, block and thread: a product without a wgmma_fence since the last wgmma_wait; threads of a warpgroup
-   that issue different ones, or not all; accumulators written while a product is on its way; products, stores and loads that
-   nobody waits for; barriers never initialised, overwritten, with more arrivals or bytes than they expect; addresses that
-   the hardware does not take. */
+   that issue different ones, or not all; accumulators or A registers written while a product is on its way; products, stores
+   and loads that nobody waits for; barriers never initialised, overwritten, with more arrivals or bytes than they expect, or
+   that nobody completes; addresses that the hardware does not take.
+
+   Not seen: a missing hold(), which only a compiler for the GPU can get wrong; an A given as a value that is no variable;
+   what a thread wrote after another thread of its warp had fenced in the same turn; memory behind a tensor map that the same
+   kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; how many registers there are. */
 #ifndef CUDA_EMULATE_HOPPER_H
 #define CUDA_EMULATE_HOPPER_H
 
 #include <map>
+#include <utility>
 #include "emulate.h"
 
 struct alignas(8) SharedBarrier {
@@ -45,6 +50,7 @@ struct Product { /* one wgmma, as one thread issued it */
     int registers, group; /* group: how many were committed before it */
     bool transpose_a, transpose_b, from_registers, add;
     uint32_t a[4];
+    const uint32_t *a_at[4]; /* where they still are, or NULL */
     uint64_t a_tile, b_tile; /* descriptors */
 };
 struct Accumulators { /* of products on their way: the true ones, while those of the thread are NaN */
@@ -69,6 +75,7 @@ struct Barrier {
     int arrivals, missing;       /* a phase needs so many; it still needs so many */
     uint64_t announced, loading; /* bytes of this phase */
     uint32_t phase;
+    bool init_done;
     std::vector<Load> loads; /* of this phase */
 };
 struct Unit { /* what belongs to one thread */
@@ -99,6 +106,9 @@ inline void asynchronous_use() {
     Asynchronous &s = asynchronous;
     if (s.used) return;
     s.used = true;
+    s.barriers.clear();
+    s.units.clear(), s.units.resize((size_t)state.threads);
+    memset(s.fenced, 0, sizeof s.fenced), memset(s.at_wait, 0, sizeof s.at_wait);
     const size_t words = state.shared_size / 4;
     s.view.assign(words, 0xFFFFFFFFu);
     s.seen.assign(shared_words(), shared_words() + words);
@@ -106,6 +116,11 @@ inline void asynchronous_use() {
     s.dirty.assign(words / WORDS_A_PIECE + 1, 0);
     for (size_t i = 0; i < words; i++)
         if (s.seen[i] != 0xFFFFFFFFu) s.writer[i] = ANYBODY, s.dirty[i / WORDS_A_PIECE] = 1;
+}
+
+inline Unit &unit_here() {
+    asynchronous_use();
+    return asynchronous.units[(size_t)state.current->number];
 }
 
 /* Finds what the warp has written in its turn. */
@@ -211,8 +226,12 @@ inline void barrier_begin(SharedBarrier *b, int arrivals) {
     const uint32_t at = shared_offset(b, sizeof *b, "barrier_init");
     if (at % 8 != 0) fail_here("a barrier at byte %u of shared memory, which is no multiple of 8", at);
     if (arrivals < 1 || arrivals >= 1 << 20) fail_here("a barrier of %d arrivals", arrivals);
-    asynchronous.barriers[at] = Barrier{arrivals, arrivals, 0, 0, 0, {}};
+    asynchronous.barriers[at] = Barrier{arrivals, arrivals, 0, 0, 0, false, {}};
     b->word = barrier_word(at);
+}
+
+inline void barriers_begun() {
+    for (auto &b : asynchronous.barriers) b.second.init_done = true;
 }
 
 inline void do_load(const Load &load) {
@@ -286,6 +305,7 @@ inline void begin_load(Load load, void *to, SharedBarrier *at, const char *what)
     if (load.to % (load.map.at ? 1024 : 16) != 0 || load.bytes % 16 != 0 || (uintptr_t)load.from % 16 != 0)
         fail_here("%s of %u bytes from %p to byte %u of shared memory: not aligned", what, load.bytes,
                   load.from, load.to);
+    if (!b.init_done) fail_here("%s for a barrier of which barrier_init_done has not been said", what);
     asynchronous_turn(state.current->number / WARP);
     write_both(load.to, nullptr, load.bytes);
     b.loads.push_back(load), b.loading += load.bytes;
@@ -293,11 +313,10 @@ inline void begin_load(Load load, void *to, SharedBarrier *at, const char *what)
 }
 
 inline void begin_store(const TensorMap &map, int column, int row, int batch, const void *from) {
-    asynchronous_use();
+    Unit &u = unit_here();
     const uint32_t at = shared_offset(from, (uint32_t)map.box_rows * 128, "tensor_store");
     if (at % 1024 != 0) fail_here("tensor_store from byte %u of shared memory, no multiple of 1024", at);
-    asynchronous.units[state.current->number].stores.push_back(
-        {map, column, row, batch, at, false, false, {}});
+    u.stores.push_back({map, column, row, batch, at, false, false, {}});
 }
 
 inline void read_store(Store *s) {
@@ -322,10 +341,10 @@ inline void write_store(const Store &s) {
 }
 
 inline void commit_stores() {
-    for (Store &s : asynchronous.units[state.current->number].stores) s.committed = true;
+    for (Store &s : unit_here().stores) s.committed = true;
 }
 inline void wait_stores(bool written) {
-    std::vector<Store> &stores = asynchronous.units[state.current->number].stores, rest;
+    std::vector<Store> &stores = unit_here().stores, rest;
     for (Store &s : stores) {
         if (s.committed && !s.read) read_store(&s);
         if (s.read && written)
@@ -341,9 +360,8 @@ inline void wait_stores(bool written) {
 inline uint32_t nan_bits() { return 0xFFFFFFFFu; }
 
 inline void issue_product(const Product &product) {
-    asynchronous_use();
     Thread *t = state.current;
-    Unit &u = asynchronous.units[t->number];
+    Unit &u = unit_here();
     if (t->number / GROUP * GROUP + GROUP > state.threads)
         fail(t, "wgmma in a warpgroup of fewer than 128 threads");
     if (!u.fenced) fail(t, "wgmma without a wgmma_fence since its last wgmma_wait");
@@ -360,6 +378,10 @@ inline void issue_product(const Product &product) {
     u.accumulators.push_back(x);
     memset((void *)product.d, 0xFF, sizeof(float) * (size_t)x.registers);
 }
+
+/* An A register that is a variable is looked at again when the product is done: it must still be what it was. */
+inline const uint32_t *where(const uint32_t &variable) { return &variable; }
+inline const uint32_t *where(const uint32_t &&) { return nullptr; }
 
 /* x(k, r), k < 16, r < n: one operand, whose r has its k side by side in shared memory or, transposed, whose k has its r. */
 template <int WIDTH> inline void read_operand(float (*x)[WIDTH], uint64_t tile, bool transposed, int n) {
@@ -459,7 +481,14 @@ inline void finish_products(int first, int open) {
     }
     for (int t = 0; t < GROUP; t++) {
         Unit &u = s.units[(size_t)(first + t)];
-        for (size_t i = 0; i < count; i++) accumulators_of(first + t, u.products[i].d)->products--;
+        for (size_t i = 0; i < count; i++) {
+            const Product &p = u.products[i];
+            for (int r = 0; r < 4; r++)
+                if (p.a_at[r] && *p.a_at[r] != p.a[r])
+                    fail(state.pool[(size_t)(first + t)],
+                         "it wrote an A register of a wgmma that was still on its way");
+            accumulators_of(first + t, p.d)->products--;
+        }
         u.products.erase(u.products.begin(), u.products.begin() + (long)count);
         std::vector<Accumulators> rest;
         for (const Accumulators &x : u.accumulators) {
@@ -481,8 +510,7 @@ inline void finish_products(int first, int open) {
 
 inline void wait_products(int open) {
     Thread *t = state.current;
-    asynchronous_use();
-    asynchronous.units[(size_t)t->number].fenced = false;
+    unit_here().fenced = false;
     const int group = t->number / GROUP, first = group * GROUP;
     if (first + GROUP > state.threads) fail(t, "wgmma_wait in a warpgroup of fewer than 128 threads");
     if (++asynchronous.at_wait[group] < GROUP) return wait_at("wgmma_wait");
@@ -494,14 +522,7 @@ inline void wait_products(int open) {
 
 /* ---- a block ---- */
 
-inline void asynchronous_begin() {
-    Asynchronous &s = asynchronous;
-    s.used = false;
-    s.barriers.clear();
-    s.units.resize((size_t)MAX_THREADS);
-    for (int i = 0; i < state.threads; i++) s.units[(size_t)i] = Unit();
-    memset(s.fenced, 0, sizeof s.fenced), memset(s.at_wait, 0, sizeof s.at_wait);
-}
+inline void asynchronous_begin() { asynchronous.used = false; }
 
 inline void asynchronous_end() {
     if (!asynchronous.used) return;

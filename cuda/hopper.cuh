@@ -318,7 +318,7 @@ inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride,
 }
 
 inline void barrier_init(SharedBarrier *b, int arrivals) { emulate::barrier_begin(b, arrivals); }
-inline void barrier_init_done() {}
+inline void barrier_init_done() { emulate::barriers_begun(); }
 inline void barrier_expect(SharedBarrier *b, uint32_t bytes) {
     emulate::barrier_arrival(b, bytes, "barrier_expect");
 }
@@ -353,12 +353,8 @@ inline uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
     return (uint64_t)(emulate::shared_offset(shared, 16, "wgmma_descriptor") >> 4) |
            (uint64_t)(leading_bytes >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
-inline void wgmma_fence() {
-    emulate::asynchronous.units[(size_t)emulate::state.current->number].fenced = true;
-}
-inline void wgmma_commit() {
-    emulate::asynchronous.units[(size_t)emulate::state.current->number].committed++;
-}
+inline void wgmma_fence() { emulate::unit_here().fenced = true; }
+inline void wgmma_commit() { emulate::unit_here().committed++; }
 template <int N> inline void wgmma_wait() { emulate::wait_products(N); }
 template <int N> inline void hold(float (&)[N]) {}
 template <int N> inline void hold(uint32_t (&)[N]) {}
@@ -366,13 +362,16 @@ template <int N> inline void hold(uint32_t (&)[N]) {}
 template <int TRANSPOSE_A, int TRANSPOSE_B, int R>
 inline void wgmma_from_shared(float (&d)[R], uint64_t a, uint64_t b, bool add) {
     static_assert(R == 32 || R == 64 || R == 128, "64, 128 or 256 columns");
-    emulate::issue_product({d, R, 0, TRANSPOSE_A, TRANSPOSE_B, false, add, {0, 0, 0, 0}, a, b});
+    emulate::issue_product({d, R, 0, TRANSPOSE_A, TRANSPOSE_B, false, add, {}, {}, a, b});
 }
-template <int TRANSPOSE_B, int R>
-inline void wgmma_from_registers(float (&d)[R], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                 uint64_t b, bool add) {
+template <int TRANSPOSE_B, int R, typename A0, typename A1, typename A2, typename A3>
+inline void wgmma_from_registers(float (&d)[R], A0 &&a0, A1 &&a1, A2 &&a2, A3 &&a3, uint64_t b, bool add) {
     static_assert(R == 32 || R == 64 || R == 128, "64, 128 or 256 columns");
-    emulate::issue_product({d, R, 0, false, TRANSPOSE_B, true, add, {a0, a1, a2, a3}, 0, b});
+    const uint32_t *const at[4] = {emulate::where(std::forward<A0>(a0)), emulate::where(std::forward<A1>(a1)),
+                                   emulate::where(std::forward<A2>(a2)),
+                                   emulate::where(std::forward<A3>(a3))};
+    emulate::issue_product(
+        {d, R, 0, false, TRANSPOSE_B, true, add, {a0, a1, a2, a3}, {at[0], at[1], at[2], at[3]}, 0, b});
 }
 
 #endif
