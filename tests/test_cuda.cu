@@ -11,6 +11,7 @@
 #include "test_cuda_exchange.h"
 #include "test_cuda_laser.h"
 #include "test_cuda_layers.h"
+#include "test_cuda_model.h"
 #include "test_cuda_train.h"
 
 struct Test {
@@ -19,8 +20,8 @@ struct Test {
 };
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)
-                                 CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
+static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(
+    ROW) CUDA_MODEL_TESTS(ROW) CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {
