@@ -107,6 +107,7 @@ void device_put(int what, const float *from) {
     with_model([&](auto *m) {
         size_t bytes;
         float *to = device_floats(m, what, &bytes);
+        if (what == DEVICE_GRADIENTS) model_settle_gradients(m); /* as what comes is not zero */
         copy_to_device(to, from, bytes, m->stream);
         if (what == DEVICE_WEIGHTS) model_round_weights(m);
         device_wait(m->stream);
@@ -117,6 +118,7 @@ void device_get(int what, float *to) {
     with_model([&](auto *m) {
         size_t bytes;
         const float *from = device_floats(m, what, &bytes);
+        if (what == DEVICE_GRADIENTS) model_settle_gradients(m);
         model_fetch(m, to, from, bytes);
     });
 }
@@ -152,7 +154,7 @@ void device_logits(float *logits, int64_t n) {
 }
 
 void device_zero_gradients(void) {
-    with_model([&](auto *m) { device_zero(m->gradients, (size_t)m->c.count * sizeof(float), m->stream); });
+    with_model([&](auto *m) { model_zero_gradients(m); });
 }
 
 double device_gradient_squares(void) {

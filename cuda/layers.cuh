@@ -65,25 +65,27 @@ __global__ void embedding_backward_kernel(F *dembed, const F *dout, const int32_
     dembed[(int64_t)tokens[place[begin]] * C + c] += sum;
 }
 
-/* dposition (T, C) += the sum of dout (B, T, C) over the sequences. */
+/* dposition (T, C) = or, with `add`, += the sum of dout (B, T, C) over the sequences. */
 template <typename F>
-__global__ void position_backward_kernel(F *dposition, const F *dout, int B, int64_t TC) {
+__global__ void position_backward_kernel(F *dposition, const F *dout, int B, int64_t TC, bool add) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= TC) return;
     F sum = 0;
     for (int b = 0; b < B; b++) sum += dout[b * TC + i];
-    dposition[i] += sum;
+    dposition[i] = add ? dposition[i] + sum : sum;
 }
 
-static inline void embedding_backward(float *dembed, float *dposition, const float *dout,
-                                      const int32_t *tokens, const TokenBuckets &buckets, int B, int T, int C,
-                                      cudaStream_t stream) {
+static inline void embedding_backward(float *dembed, const float *dout, const int32_t *tokens,
+                                      const TokenBuckets &buckets, int C, cudaStream_t stream) {
     enum { COLUMNS = 128 };
     LAUNCH(embedding_backward_kernel<float>, dim3((unsigned)buckets.distinct, blocks_for(C, COLUMNS)),
            dim3(COLUMNS), 0, stream, dembed, dout, tokens, buckets.place, buckets.first, C);
-    if (dposition)
-        LAUNCH(position_backward_kernel<float>, dim3(blocks_for((int64_t)T * C, LAYER_THREADS)),
-               dim3(LAYER_THREADS), 0, stream, dposition, dout, B, (int64_t)T * C);
+}
+
+static inline void position_backward(float *dposition, const float *dout, int B, int T, int C, bool add,
+                                     cudaStream_t stream) {
+    LAUNCH(position_backward_kernel<float>, dim3(blocks_for((int64_t)T * C, LAYER_THREADS)),
+           dim3(LAYER_THREADS), 0, stream, dposition, dout, B, (int64_t)T * C, add);
 }
 
 /* ---- RMSNorm ---- */
@@ -178,9 +180,9 @@ void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, i
                     weight, N, C);
 }
 
-/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 8192, so that there
-   is little left to sum, and all of them run at once on a large GPU. The order of the sums hangs on N alone. */
-enum { NORM_CHUNKS = 512, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
+/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 6144, so that there
+   is little left to sum, and all run at once on a GPU of 128 processors. The order of the sums hangs on N alone. */
+enum { NORM_CHUNKS = 384, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
 
 static inline int64_t rmsnorm_chunks(int64_t N) {
     const int64_t chunks = (N + 4 * NORM_WARPS - 1) / (4 * NORM_WARPS);
@@ -193,7 +195,7 @@ static inline int64_t rmsnorm_chunks(int64_t N) {
    A warp a token, without barriers. Weights are in shared memory, and so are each warp's sums of dw: every number of those is
    one lane's, and the registers are for what comes from afar. */
 template <typename S, int PIECES>
-__global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
+__global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 3)
     rmsnorm_backward_kernel(float *dx, S *operand, S *norm, float *partial, const S *dout, const float *x,
                             const float *rstd, const float *weight, int64_t N, int C, bool add) {
     const int warp = (int)threadIdx.x / WARP_SIZE;

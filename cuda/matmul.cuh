@@ -2,7 +2,7 @@
 
    matmul_forward(out, residual, x, w, N, K, M, stream)          out (N, M) = x (N, K) w^T [+ residual], w (M, K)
    matmul_backward_input(dx, dout, w, N, K, M, stream)           dx (N, K) = dout (N, M) w
-   matmul_backward_weight(dw, dout, x, N, K, M, stream)          dw (M, K) += dout^T x, float32
+   matmul_backward_weight(dw, dout, x, N, K, M, add, stream)     dw (M, K) = or, with `add`, += dout^T x, float32
    matmul_gelu_forward(hidden, up, x, w, N, K, M, stream)        hidden (N, M) = gelu(x w^T), up (N, M) = x w^T for backward
    matmul_gelu_backward_input(dup, up, dout, w, N, K, M, stream) dup (N, K) = (dout w) gelu'(up), hidden's product being
                                                                  the forward whose input it is
@@ -353,9 +353,9 @@ void matmul_backward_input(Out *dx, const In *dout, const In *w, int64_t N, int6
     matmul_run(__func__, dx, (const Out *)nullptr, w, 0, dout, 0, K, N, M, stream);
 }
 template <typename In>
-void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M,
+void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M, bool add,
                             cudaStream_t stream) {
-    matmul_run(__func__, dw, (const float *)dw, x, 0, dout, 1, K, M, N, stream);
+    matmul_run(__func__, dw, add ? (const float *)dw : nullptr, x, 0, dout, 1, K, M, N, stream);
 }
 template <typename S>
 void matmul_gelu_forward(S *hidden, S *up, const S *x, const S *w, int64_t N, int64_t K, int64_t M,
@@ -424,8 +424,9 @@ void matmul_backward_input(Out *dx, const In *dout, const In *w, int64_t N, int6
     host_product_done(__func__, N * K, stream);
 }
 template <typename In>
-void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M,
+void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, int64_t K, int64_t M, bool add,
                             cudaStream_t stream) {
+    for (int64_t i = 0; i < M * K && !add; i++) dw[i] = 0;
     const std::vector<float> g = host_matrix(dout, N * M), a = host_matrix(x, N * K);
     for (int64_t n = 0; n < N; n++)
         for (int64_t m = 0; m < M; m++)

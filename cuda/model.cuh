@@ -61,8 +61,11 @@ template <typename S> struct GpuModel {
     char *memory;
     Exchange *exchange;         /* with other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
-    float *mean, *square;       /* (moments) each */
-    S *operands;                /* (count) the weights as the products read them; fp32: themselves */
+    /* Gradients that are zero, whatever their memory holds: the next to write them does not add. embed's come from the loss
+       as well as from backward, the others from backward. */
+    bool embed_is_zero, others_are_zero;
+    float *mean, *square; /* (moments) each */
+    S *operands;          /* (count) the weights as the products read them; fp32: themselves */
     float *rope_turn, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
@@ -88,9 +91,10 @@ template <typename S> struct GpuModel {
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
-    /* Rows of logits held at a time, about 256 MiB of them. */
+    /* Rows of logits held at a time, about 256 MiB of them; tests hold less. */
+    int64_t logits_held = 1 << 26;
     int64_t slice() const {
-        const int64_t rows = (int64_t)(1 << 26) / c.vocab_size / 64 * 64, N = most();
+        const int64_t rows = logits_held / c.vocab_size / 64 * 64, N = most();
         return rows < 64 ? (N < 64 ? N : 64) : rows < N ? rows : N;
     }
     /* gelu belongs to the products around it; other activations are kernels of their own. */
@@ -220,6 +224,23 @@ template <typename S> void model_round_weights(GpuModel<S> *m) {
     if (is_bf16(m->operands)) cast(m->operands, m->weights, m->c.count, m->stream);
 }
 
+/* All gradients are zero from now on; their memory is when somebody reads it. */
+template <typename S> void model_zero_gradients(GpuModel<S> *m) {
+    m->embed_is_zero = m->others_are_zero = true;
+}
+
+/* Before all of them are read, for those that no micro-step has written since. */
+template <typename S> void model_settle_gradients(GpuModel<S> *m) {
+    const int64_t embed = m->c.embed, after = embed + (int64_t)m->c.vocab_size * m->c.embd;
+    float *g = m->gradients;
+    if (m->embed_is_zero) device_zero(g + embed, (size_t)(after - embed) * sizeof(float), m->stream);
+    if (m->others_are_zero) {
+        device_zero(g, (size_t)embed * sizeof(float), m->stream);
+        device_zero(g + after, (size_t)(m->c.count - after) * sizeof(float), m->stream);
+    }
+    m->embed_is_zero = m->others_are_zero = false;
+}
+
 /* The two halves of a block. Each computes what backward needs of it and, unless out is NULL, its output (N, C); so
    that backward can do them again, to the same bits, for what --recompute did not keep. */
 
@@ -316,7 +337,9 @@ void model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradien
                       gradient_scale, rows, V, m->stream);
         if (gradient_scale == 0) continue;
         matmul_backward_input(m->d_norm + begin * C, (const S *)m->d_logits, embed, rows, C, V, m->stream);
-        matmul_backward_weight(m->gradients + c.embed, (const S *)m->d_logits, norm, rows, C, V, m->stream);
+        matmul_backward_weight(m->gradients + c.embed, (const S *)m->d_logits, norm, rows, C, V,
+                               !m->embed_is_zero, m->stream);
+        m->embed_is_zero = false;
     }
     sum_device(m->loss_sum, m->sum_partial, m->losses, N, false, true, m->stream);
 }
@@ -338,12 +361,13 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const GpuLayer<S> &a = m->layers[(size_t)l];
     const S *d_operand = m->d_operand;
     S *operand = is_bf16(m->operands) ? m->d_operand : nullptr;
+    const bool add = !m->others_are_zero; /* to the gradients of weights */
     float *g = m->gradients, *attn_partial = m->norm_partial,
           *mlp_partial = attn_partial + rmsnorm_chunks(N) * C;
     cudaStream_t stream = m->stream;
 
     /* next_input = mlp_input + hidden . down^T,  hidden = activation(up) */
-    matmul_backward_weight(g + w.down, d_operand, (const S *)a.hidden, N, F, C, stream);
+    matmul_backward_weight(g + w.down, d_operand, (const S *)a.hidden, N, F, C, add, stream);
     if (m->gelu_in_products()) {
         matmul_gelu_backward_input(m->d_up, (const S *)a.up, d_operand, (const S *)(m->operands + w.down), N,
                                    F, C, stream);
@@ -355,10 +379,10 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
     rmsnorm_backward(m->d_residual, operand, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input,
                      a.mlp_rstd, m->weights + w.mlp_norm, N, C, true, stream);
-    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, stream);
+    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, add, stream);
 
     /* mlp_input = input + attn_out . o^T */
-    matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, stream);
+    matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, add, stream);
     matmul_backward_input(m->d_attn_out, d_operand, (const S *)(m->operands + w.o), N, A, C, stream);
     /* attn_out = attention(rope(q), rope(k), v) */
     attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
@@ -369,20 +393,20 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
                           stream);
     rmsnorm_backward(m->d_residual, operand, m->norm, attn_partial, (const S *)m->d_norm, a.input,
                      a.attn_rstd, m->weights + w.attn_norm, N, C, true, stream);
-    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, stream);
-    rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, true, stream);
+    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, add, stream);
+    rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, add, stream);
 }
 
 /* After model_loss: adds the gradients of all parameters to m->gradients; the tokens are those of model_forward. */
 template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const DeviceModel &c = m->c;
     const int64_t N = (int64_t)B * T;
+    const bool add = !m->others_are_zero;
     /* norm = rmsnorm(output) * final_norm: the first gradient of the residual stream, which it writes */
     rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr, (S *)nullptr,
                      m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd,
                      m->weights + c.final_norm, N, c.embd, false, m->stream);
-    rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, true,
-                            m->stream);
+    rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, add, m->stream);
     for (int l = c.layers - 1; l >= 0; l--) {
         const bool again = c.recompute == GPU_RECOMPUTE_BLOCK;
         if (c.recompute != GPU_RECOMPUTE_NONE)
@@ -392,8 +416,14 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
         exchange_final(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
     }
     /* layers[0].input = embed[token] + position */
-    embedding_backward(m->gradients + c.embed, c.position >= 0 ? m->gradients + c.position : nullptr,
-                       m->d_residual, m->tokens, m->buckets, B, T, c.embd, m->stream);
+    embedding_backward(m->gradients + c.embed, m->d_residual, m->tokens, m->buckets, c.embd, m->stream);
+    if (c.position >= 0) {
+        float *g = m->gradients + c.position;
+        position_backward(g, m->d_residual, B, T, c.embd, add, m->stream);
+        if (!add && T < c.seq_len)
+            device_zero(g + (int64_t)T * c.embd, (size_t)(c.seq_len - T) * c.embd * sizeof(float), m->stream);
+    }
+    m->others_are_zero = false;
     exchange_final(m->exchange, m->gradients, 0, m->stream);
 }
 
@@ -406,6 +436,7 @@ template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n
 
 /* Of this rank's slices, after their sums over the ranks; of a single rank, of all. */
 template <typename S> double model_gradient_squares(GpuModel<S> *m) {
+    model_settle_gradients(m);
     if (!m->exchange) {
         double squares;
         sum_device(m->squares, m->sum_partial, m->gradients, m->c.count, true, false, m->stream);
@@ -428,6 +459,7 @@ template <typename S> double model_gradient_squares(GpuModel<S> *m) {
 /* AdamW on the weights from `begin` on, whose moments begin at `moments`. */
 template <typename S>
 void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count, const AdamWStep &step) {
+    model_settle_gradients(m);
     adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr,
                  m->gradients + begin, m->mean + moments, m->square + moments, count, step, m->stream);
 }
@@ -436,6 +468,7 @@ void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count,
 template <typename S> void model_share(GpuModel<S> *m, bool weights, int bucket) {
     Exchange *e = m->exchange;
     if (!e) return;
+    if (!weights) model_settle_gradients(m);
     exchange_share(e, weights ? m->weights : m->gradients, bucket, m->stream);
     const FloatRange all = e->buckets[(size_t)bucket];
     if (weights && is_bf16(m->operands))

@@ -14,7 +14,8 @@
    device_loss_sum()                     waits for it: the sum of what device_loss found since the last call
    device_note(text)                     once, after the first step: a line about how it computes; else, and where there is
                                          nothing to say, an empty one
-   device_zero_gradients()
+   device_zero_gradients()               costs nothing: the micro-step that follows writes gradients where others add; who reads
+                                         them before that finds zeros
    device_gradient_squares()             the sum of their squares; with several ranks of those in the slices that this one owns
    device_update(begin, moments, count, &settings)   AdamW on `count` weights from float `begin` on, whose moments begin at
                                          `moments` of those that are here

@@ -12,6 +12,7 @@
 #include "test_cuda_laser.h"
 #include "test_cuda_layers.h"
 #include "test_cuda_matmul.h"
+#include "test_cuda_model.h"
 #include "test_cuda_train.h"
 
 struct Test {
@@ -21,7 +22,8 @@ struct Test {
 
 #define ROW(name) {#name, test_##name},
 static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(
-    ROW) CUDA_MATMUL_TESTS(ROW) CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
+    ROW) CUDA_MATMUL_TESTS(ROW) CUDA_MODEL_TESTS(ROW) CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW)
+                                 CUDA_TRAIN_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

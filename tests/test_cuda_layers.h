@@ -46,9 +46,13 @@ static void test_cuda_embedding_matches_float64(void) {
     copy_to_device(place.data, host_place.data(), N * sizeof(int32_t), 0);
     copy_to_device(first.data, host_first.data(), (N + 1) * sizeof(int32_t), 0);
     buckets.place = place.data, buckets.first = first.data;
-    embedding_backward(dembed.data, dposition.data, dout.data, ids.data, buckets, B, T, C, 0);
+    embedding_backward(dembed.data, dout.data, ids.data, buckets, C, 0);
     check_cuda(download(dembed), dwant, 1e-12, "dembed");
+    position_backward(dposition.data, dout.data, B, T, C, true, 0);
     check_cuda(download(dposition), pwant, 1e-12, "dposition");
+    position_backward(dposition.data, dout.data, B, T, C, false, 0);
+    for (size_t i = 0; i < T * C; i++) pwant[i] -= dposition.x[i];
+    check_cuda(download(dposition), pwant, 1e-12, "dposition, written");
 }
 
 /* Two norms of the same x, of which the second adds nothing to dx and writes all its results over. */
@@ -248,6 +252,7 @@ template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
     Input<float> residual(normal_floats((size_t)(N * M), 1, 4)), dw(normal_floats((size_t)(M * K), 1, 5));
     Buffer<float> out((size_t)(N * M));
     Buffer<S> plain((size_t)(N * M)), dx((size_t)(N * K));
+    Floats nans((size_t)(M * K), NAN);
     Doubles want((size_t)(N * M)), dxwant((size_t)(N * K)), dwwant = to_doubles(dw.x);
     for (int64_t n = 0; n < N; n++)
         for (int64_t m = 0; m < M; m++)
@@ -263,8 +268,12 @@ template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
     check_cuda(download(out), want, 1e-12, "out + residual");
     matmul_backward_input(dx.data, dout.data, w.data, N, K, M, 0);
     check_cuda(download(dx), dxwant, cuda_bound<S>(), "dx");
-    matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, 0);
+    matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, true, 0);
     check_cuda(download(dw), dwwant, 1e-12, "dw");
+    for (size_t i = 0; i < dwwant.size(); i++) dwwant[i] -= dw.x[i];
+    upload(dw, nans);
+    matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, false, 0);
+    check_cuda(download(dw), dwwant, 1e-12, "dw, written");
 }
 
 /* Sizes that are multiples of 8, as cuBLASLt asks of bf16; float32 takes any. */
