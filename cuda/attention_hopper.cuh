@@ -29,6 +29,7 @@
 #include <type_traits>
 #include "hopper.cuh"
 #include "laser.cuh"
+#include "mma.cuh"
 
 enum { HOPPER_TILE = 128, HOPPER_HALF = 64 /* rows of a consumer */, HOPPER_GROUP = 128, HOPPER_THREADS = 3 * HOPPER_GROUP };
 enum { HOPPER_CONSUMER_WARPS = 8 };
@@ -156,17 +157,17 @@ template <int W> __device__ __forceinline__ void hopper_pack(uint32_t (&pairs)[W
     for (int i = 0; i < W; i++) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
 }
 
-/* The sums of rounded weights over the tile, of a lane's two rows. */
+/* The sums of a row's rounded weights over the tile, of a lane's two rows: a product with ones on the tensor cores, as each
+   warp's pairs are the left operand of mma.sync as well; the arithmetic units are busier. */
 __device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
+    const uint32_t ones = 0x3F803F80u; /* two bf16 */
+    float sums[4] = {0, 0, 0, 0};
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float even = 0, odd = 0;
-#pragma unroll
-        for (int n = 0; n < 16; n++) even += bf16_low(pairs[2 * n + h]), odd += bf16_high(pairs[2 * n + h]);
-        weight[h] = even + odd;
-        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 1);
-        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 2);
+    for (int k = 0; k < 8; k++) {
+        const uint32_t rows[4] = {pairs[4 * k], pairs[4 * k + 1], pairs[4 * k + 2], pairs[4 * k + 3]};
+        mma_m16n8k16(sums, rows, ones, ones);
     }
+    weight[0] = sums[0], weight[1] = sums[2];
 }
 
 /* o = o rescale + weight rescale center: what LASER's centers (D) of a tile bring to its sums, and the rescaling. */
@@ -363,12 +364,9 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     y[e] = o[4 * n + 2 * r + e] * inverse[r];
                     if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), shift[e]);
                 }
-                const uint32_t rounded = pack_bf16(y[0], y[1]);
                 const int at = hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair);
-                *(uint32_t *)(void *)(sh.q + at) = rounded;
-                if (LASER)
-                    *(uint32_t *)(void *)(sh.low + at) = low_bits_of(y[0], rounded << 16) |
-                                                         low_bits_of(y[1], rounded & 0xFFFF0000u) << 16;
+                if (LASER) *(uint32_t *)(void *)(sh.low + at) = cut_low_bits(y[0], y[1]);
+                *(uint32_t *)(void *)(sh.q + at) = pack_bf16(y[0], y[1]);
             }
         }
         fence_async_proxy();

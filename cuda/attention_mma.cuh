@@ -116,11 +116,8 @@ __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float 
                 const float least = s.shift == LASER_SHIFT_SEQUENCE ? LASER_LEAST : 1e-37f;
                 x = laser_log(fmaxf(x, least), shift[0]), y = laser_log(fmaxf(y, least), shift[1]);
             }
-            const uint32_t pair = pack_bf16(x, y);
-            *(uint32_t *)(void *)(out + at) = pair;
-            if (LASER)
-                *(uint32_t *)(void *)(low_bits + at) =
-                    low_bits_of(x, pair << 16) | low_bits_of(y, pair & 0xFFFF0000u) << 16;
+            if (LASER) *(uint32_t *)(void *)(low_bits + at) = cut_low_bits(x, y);
+            *(uint32_t *)(void *)(out + at) = pack_bf16(x, y);
         }
     }
 }

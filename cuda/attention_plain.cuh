@@ -49,31 +49,33 @@ __device__ __forceinline__ float laser_log(float x, float n) {
     return n * LASER_LN2_HIGH_PART + (n * LASER_LN2_LOW_PART + logf(x));
 }
 
-/* The same to 2^-22 or so: more than enough where x is a sum of bf16. */
-__device__ __forceinline__ float fast_laser_log(float x, float n) {
-    return fmaf(n, LASER_LN2_HIGH_PART, fmaf(n, LASER_LN2_LOW_PART, fast_log2(x) * LASER_LN2));
-}
+/* The same to 2^-22 or so of the larger of its parts: more than enough where x is a sum of bf16. */
+__device__ __forceinline__ float fast_laser_log(float x, float n) { return (fast_log2(x) + n) * LASER_LN2; }
 
-/* LASER's backward needs exp(-o), and bf16 has too few digits for it. So beside its output as bf16, `out`, forward keeps the
-   16 bits that the rounding cut off, `low_bits`: the float32 is out's 16 bits, then zeros, plus low_bits as a signed number.
-   A tie, which rounding may have moved up by 2^15 of these units, is stored as 2^15 - 1. With float32, out is exact. */
-__device__ __forceinline__ uint32_t low_bits_of(float exact, uint32_t rounded) { /* rounded: bf16 in the upper half */
-    const int low = (int)(float_to_bits(exact) - rounded);
-    return (uint32_t)min(low, 32767) & 0xFFFFu;
+/* LASER's backward needs exp(-o), and bf16 has too few digits for it. So beside its output as bf16, `out`, forward keeps
+   `low_bits`, the lower half of the float32 that was rounded. Rounding adds one to the upper half where the lower one is more
+   than 2^15, so the float32 is out's 16 bits, then zeros, plus low_bits as a signed number. Only a lower half of 2^15 would
+   leave open what happened; so the last bit of the float32 is set, which its digits do not miss. */
+__device__ __forceinline__ float set_last_bit(float x) { return bits_to_float(float_to_bits(x) | 1); }
+/* Of two neighbours, whose last bits it sets. */
+__device__ __forceinline__ uint32_t cut_low_bits(float &x, float &y) {
+    x = set_last_bit(x), y = set_last_bit(y);
+    return (float_to_bits(x) & 0xFFFFu) | float_to_bits(y) << 16;
 }
-__device__ __forceinline__ float join_low_bits(uint32_t rounded, uint32_t low) {
-    return bits_to_float(rounded + (uint32_t)(int32_t)(int16_t)(uint16_t)low);
+__device__ __forceinline__ float join_low_bits(float rounded, uint32_t low) {
+    return bits_to_float(float_to_bits(rounded) + (uint32_t)(int32_t)(int16_t)(uint16_t)low);
 }
 __device__ __forceinline__ float exact_output(const float *out, const uint16_t *, int64_t at) {
     return out[at];
 }
 __device__ __forceinline__ float exact_output(const bf16 *out, const uint16_t *low_bits, int64_t at) {
-    return join_low_bits(float_to_bits(to_float(out[at])), low_bits[at]);
+    return join_low_bits(to_float(out[at]), low_bits[at]);
 }
 __device__ __forceinline__ void store_exact(float *out, uint16_t *, int64_t at, float x) { out[at] = x; }
 __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64_t at, float x) {
+    x = set_last_bit(x);
     out[at] = from_float<bf16>(x);
-    low_bits[at] = (uint16_t)low_bits_of(x, float_to_bits(to_float(out[at])));
+    low_bits[at] = (uint16_t)float_to_bits(x);
 }
 
 /* v0: the first value of the column; least, most: of those inside of the window (with the paper's shift, all). */
@@ -307,7 +309,9 @@ __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const 
         plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, whole, b, h, start, block, blocks, s);
 }
 
-enum { PLAIN_THREADS = 128, PLAIN_BLOCKS = 16 /* of a head where only some of it is to be done */ };
+enum { PLAIN_THREADS = 128 };
+/* Where only what is out of range is to be done, which is nothing as a rule: blocks of a head, and their threads. */
+enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 256 };
 
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
     return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);
@@ -338,9 +342,9 @@ void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, co
                               const T *out, const uint16_t *low_bits, const float *lse, const Column *columns,
                               const float *turn, bool only_out_of_range, const AttentionSizes &s,
                               cudaStream_t stream) {
-    const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_BLOCKS : s.T);
-    LAUNCH(plain_backward_kernel<T>, dim3(blocks, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
-           plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+    const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_FEW_BLOCKS : s.T);
+    LAUNCH(plain_backward_kernel<T>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
+           dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS), plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
            !only_out_of_range, s);
 }
 

@@ -526,6 +526,7 @@ inline void uploads_done(cudaStream_t stream, long number) {
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
+inline uint32_t max(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
 inline void __syncthreads() { emulate::block_barrier(); }
 inline void __syncwarp() { emulate::vote(true); }

@@ -167,46 +167,60 @@ template <int D, int TILE> struct LaserValues {
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 
+/* Of keys first..end - 1 of a column, whose first value is at `column`. */
+__device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first, int end, const AttentionSizes &s) {
+    const float v0 = to_float(column[0]);
+    ColumnRange range = {INFINITY, -INFINITY, s.T};
+    for (int t = end - 1; t >= first; t--) {
+        const float x = to_float(column[t * s.qkv_row]);
+        if (fabsf(x - v0) <= LASER_WINDOW)
+            range.least = fminf(range.least, x), range.most = fmaxf(range.most, x);
+        else
+            range.out_of_range_from = t;
+    }
+    return range;
+}
+
 template <int D, int TILE>
-__global__ void __launch_bounds__(LASER_VALUES_THREADS)
+__global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
     laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v, const Column *columns,
                         AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
     float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
-    int *outside = (int *)(high + ROWS * D);                     /* (ROWS, D) */
+    int *some_outside = (int *)(high + ROWS * D);                /* (1) whether a value is out of range */
     const int d = (int)threadIdx.x % (D / 8) * 8, row = (int)threadIdx.x / (D / 8);
     const int tile = (int)blockIdx.x, h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h, A = (int64_t)s.H * D;
     const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
     uint4 packed[EACH];
 #pragma unroll
-    for (int e = 0; e < EACH; e++) {
+    for (int e = 0; e < EACH; e++) { /* past the end, the first key again: it changes no range */
         const int key = tile * TILE + e * ROWS + row;
-        packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : 0) * s.qkv_row + d);
+        packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : tile * TILE) * s.qkv_row + d);
     }
-    float n[8], v0[8], least[8], most[8];
-    int out_of_range_from[8];
+    if (threadIdx.x == 0) *some_outside = 0;
+    __syncthreads();
+    float least[8], most[8], v0[8];
     unpack_8(v0, *(const uint4 *)(const void *)(head_v + d));
+    uint32_t far = 0; /* the bits of the largest distance from v0: of positive floats they are in order, NaN above all */
 #pragma unroll
-    for (int c = 0; c < 8; c++) {
-        n[c] = laser_shift(columns + head * D, head_v, d + c, s);
-        least[c] = INFINITY, most[c] = -INFINITY, out_of_range_from[c] = s.T;
-    }
+    for (int c = 0; c < 8; c++) least[c] = INFINITY, most[c] = -INFINITY;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
-        const int key = tile * TILE + e * ROWS + row;
         float x[8];
         unpack_8(x, packed[e]);
-        for (int c = 0; c < 8 && key < s.T; c++)
-            if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x[c] - v0[c]) <= LASER_WINDOW))
-                out_of_range_from[c] = min(out_of_range_from[c], key);
-            else
-                least[c] = fminf(least[c], x[c]), most[c] = fmaxf(most[c], x[c]);
-    }
 #pragma unroll
-    for (int c = 0; c < 8; c++)
-        low[row * D + d + c] = least[c], high[row * D + d + c] = most[c],
-                           outside[row * D + d + c] = out_of_range_from[c];
+        for (int c = 0; c < 8; c++) {
+            least[c] = fminf(least[c], x[c]), most[c] = fmaxf(most[c], x[c]);
+            far = max(far, float_to_bits(fabsf(x[c] - v0[c])));
+        }
+    }
+    if (s.shift == LASER_SHIFT_CAUSAL && far > float_to_bits(LASER_WINDOW)) *some_outside = 1;
+#pragma unroll
+    for (int c = 0; c < 8; c += 4) {
+        *(float4 *)(void *)(low + row * D + d + c) = float4{least[c], least[c + 1], least[c + 2], least[c + 3]};
+        *(float4 *)(void *)(high + row * D + d + c) = float4{most[c], most[c + 1], most[c + 2], most[c + 3]};
+    }
     __syncthreads();
     const int column = (int)threadIdx.x; /* of the first D threads */
     float center = 0;
@@ -215,8 +229,8 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS)
         for (int r = 0; r < ROWS; r++) {
             range.least = fminf(range.least, low[r * D + column]);
             range.most = fmaxf(range.most, high[r * D + column]);
-            range.out_of_range_from = min(range.out_of_range_from, outside[r * D + column]);
         }
+        if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
         const float shift = laser_shift(columns + head * D, head_v, column, s),
                     smallest = laser_value(range.least, shift), largest = laser_value(range.most, shift);
         if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
@@ -224,17 +238,18 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS)
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
     }
     __syncthreads();
-    if (column < D) low[column] = center;
+    if (column < D) low[column] = center, high[column] = laser_shift(columns + head * D, head_v, column, s);
     __syncthreads();
-    float own_center[8];
+    float own_center[8], n[8];
 #pragma unroll
-    for (int c = 0; c < 8; c++) own_center[c] = low[d + c];
+    for (int c = 0; c < 8; c++) own_center[c] = low[d + c], n[c] = high[d + c];
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int key = tile * TILE + e * ROWS + row;
         if (key >= s.T) break;
         float x[8];
         unpack_8(x, packed[e]);
+#pragma unroll
         for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c]) - own_center[c];
         *(uint4 *)(void *)(values + ((int64_t)b * s.T + key) * A + h * D + d) = pack_8(x);
     }
@@ -246,19 +261,18 @@ void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const
                    cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
-           dim3(LASER_VALUES_THREADS), 3 * LaserValues<D, TILE>::ROWS * D * sizeof(float), stream, w.left,
+           dim3(LASER_VALUES_THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float), stream, w.left,
            w.centers, w.ranges, v, (const Column *)columns, s);
 }
 
-/* One block a head, after the products of the causal shift: its columns from the ranges of their tiles; then the rows in
-   which one is out of range, by the plain formulas. */
-enum { LASER_FINISH_THREADS = 512 };
-
-static __global__ void __launch_bounds__(LASER_FINISH_THREADS)
+/* After the products of the causal shift: a head's columns from the ranges of their tiles; then the rows in which one is out
+   of range, by the plain formulas, which the blocks of a head share. */
+static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
     laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const ColumnRange *ranges,
                         int tiles, const bf16 *q, const bf16 *k, const bf16 *v, AttentionSizes s) {
-    const int h = (int)blockIdx.x, b = (int)blockIdx.y;
+    const int h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h;
+    int first = s.T; /* row that is out of range */
     for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x) {
         const float v0 = to_float(v[(int64_t)b * s.T * s.qkv_row + h * s.D + d]);
         ColumnRange all = {v0, v0, s.T};
@@ -268,19 +282,21 @@ static __global__ void __launch_bounds__(LASER_FINISH_THREADS)
             all.least = fminf(all.least, range.least), all.most = fmaxf(all.most, range.most);
             all.out_of_range_from = min(all.out_of_range_from, range.out_of_range_from);
         }
+        /* Every block writes the same. */
         columns[head * s.D + d] = laser_column(v0, all.least, all.most, all.out_of_range_from, s);
+        first = min(first, all.out_of_range_from);
     }
-    __syncthreads();
-    const int first = first_out_of_range(columns + head * s.D, shared_memory<float>(), s);
-    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h, first, 1, s);
+    first = -(int)block_max((float)-first, shared_memory<float>());
+    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h, first + (int)blockIdx.x,
+                       (int)gridDim.x, s);
 }
 
 static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
                                 const AttentionWork &w, int tile, const bf16 *q, const bf16 *k, const bf16 *v,
                                 const AttentionSizes &s, cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) return;
-    LAUNCH(laser_finish_kernel, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_FINISH_THREADS), plain_shared(s, 1),
-           stream, out, low_bits, lse, columns, (const ColumnRange *)w.ranges, (int)blocks_for(s.T, tile), q, k, v,
+    LAUNCH(laser_finish_kernel, dim3(PLAIN_FEW_BLOCKS, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_FEW_THREADS),
+           plain_shared(s, 1), stream, out, low_bits, lse, columns, (const ColumnRange *)w.ranges, (int)blocks_for(s.T, tile), q, k, v,
            s);
 }
 
@@ -298,22 +314,22 @@ __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_
    LASER sum_d do (1 - exp(m - o)). LASER also: scaled (N, A) = do exp(m - o), 0 where a column is out of range or at the
    floor of the paper's shift, which pass no gradient here; centered (N, A) = expm1(v - m), 0 where no row of the fast
    kernels sees the key.
-   A warp takes ROWS_EACH neighbouring tokens of 256 neighbouring columns, a lane eight of these, D / 8 lanes a head. */
-enum { ROWS_EACH = 4, ROWS_THREADS = 256, ROWS_COLUMNS = 8 * WARP_SIZE };
+   A block takes ROWS_COLUMNS neighbouring columns of as many tokens as it has warps, times ROWS_EACH; a lane eight columns, D / 8
+   lanes a head. */
+enum { ROWS_EACH = 2, ROWS_WARPS = 8, ROWS_THREADS = ROWS_WARPS * WARP_SIZE, ROWS_COLUMNS = 8 * WARP_SIZE };
+enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
 template <int D, bool LASER>
-__global__ void __launch_bounds__(ROWS_THREADS)
+__global__ void __launch_bounds__(ROWS_THREADS, 3)
     attention_rows_kernel(float *row_lse, float *row_term, bf16 *scaled, bf16 *centered, const bf16 *dout,
                           const bf16 *out, const uint16_t *low_bits, const bf16 *v, const float *lse,
                           const Column *columns, AttentionSizes s) {
     enum { LANES = D / 8 };
-    const int padded = padded_rows(s), groups = padded / ROWS_EACH, A = s.H * D;
-    const int parts = (A + ROWS_COLUMNS - 1) / ROWS_COLUMNS, lane = (int)threadIdx.x % WARP_SIZE;
-    const unsigned warp = blockIdx.x * (ROWS_THREADS / WARP_SIZE) + threadIdx.x / WARP_SIZE;
-    const int part = (int)(warp % (unsigned)parts), group = (int)(warp / (unsigned)parts % (unsigned)groups);
-    const int b = (int)(warp / (unsigned)parts / (unsigned)groups);
-    const int column = part * ROWS_COLUMNS + lane * 8, h = column / D, first = group * ROWS_EACH;
-    if (b >= s.B) return;
+    float *center = shared_memory<float>(), *floor = center + ROWS_COLUMNS; /* (ROWS_COLUMNS), of this block's columns */
+    int *outside = (int *)(floor + ROWS_COLUMNS), *special = outside + ROWS_COLUMNS;
+    const int padded = padded_rows(s), A = s.H * D, b = (int)blockIdx.z, lane = (int)threadIdx.x % WARP_SIZE;
+    const int own = lane * 8, column = (int)blockIdx.y * ROWS_COLUMNS + own, h = column / D;
+    const int first = (int)blockIdx.x * ROWS_TOKENS + (int)threadIdx.x / WARP_SIZE * ROWS_EACH;
     const bool there = column < A;
     uint4 g_packed[ROWS_EACH], o_packed[ROWS_EACH], low_packed[ROWS_EACH], v_packed[ROWS_EACH];
     float head_lse[ROWS_EACH];
@@ -328,9 +344,18 @@ __global__ void __launch_bounds__(ROWS_THREADS)
         v_packed[r] = LASER && inside ? *(const uint4 *)(const void *)(v + token * s.qkv_row + column) : zero;
         head_lse[r] = inside ? lse[((int64_t)b * s.H + h) * s.T + first + r] : INFINITY;
     }
-    Column c[8];
-#pragma unroll
-    for (int i = 0; LASER && i < 8; i++) c[i] = columns[(int64_t)b * A + (there ? column : 0) + i];
+    if (LASER) { /* a thread a column; special: whether one of them may pass no gradient */
+        if (threadIdx.x == 0) *special = 0;
+        __syncthreads();
+        const int at = (int)blockIdx.y * ROWS_COLUMNS + (int)threadIdx.x;
+        if (at < A) {
+            const Column c = columns[(int64_t)b * A + at];
+            center[threadIdx.x] = c.center, floor[threadIdx.x] = c.floor, outside[threadIdx.x] = c.out_of_range_from;
+            if (c.out_of_range_from < s.T || c.floor > -INFINITY) *special = 1;
+        }
+        __syncthreads();
+    }
+    const bool careful = LASER && *special != 0;
 #pragma unroll
     for (int r = 0; r < ROWS_EACH; r++) {
         const int t = first + r;
@@ -339,25 +364,25 @@ __global__ void __launch_bounds__(ROWS_THREADS)
         if (!LASER) {
 #pragma unroll
             for (int i = 0; i < 8; i++) sum += g[i] * o[i];
-        } else {
+        } else if (there && t < s.T) {
             const uint32_t low[4] = {low_packed[r].x, low_packed[r].y, low_packed[r].z, low_packed[r].w};
-            float x[8];
+            float x[8], m[8];
             unpack_8(x, v_packed[r]);
 #pragma unroll
+            for (int i = 0; i < 8; i++) m[i] = center[own + i];
+#pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float exact = join_low_bits(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2] & 0xFFFFu);
-                const bool passes = t < c[i].out_of_range_from && exact > c[i].floor;
-                const float distance = c[i].center - exact, factor = fast_exp(distance); /* exp(m - o) */
+                const float exact = join_low_bits(o[i], i % 2 ? low[i / 2] >> 16 : low[i / 2]);
+                const bool seen = !careful || t < outside[own + i],
+                           passes = !careful || (seen && exact > floor[own + i]);
+                const float distance = m[i] - exact, factor = fast_exp(distance), above = x[i] - m[i];
                 sum -= passes ? g[i] * fast_expm1(distance, factor) : 0.0f;
                 g[i] = passes ? g[i] * factor : 0.0f;
-                const float above = x[i] - c[i].center;
-                x[i] = t < c[i].out_of_range_from ? fast_expm1(above, fast_exp(above)) : 0.0f;
+                x[i] = seen ? fast_expm1(above, fast_exp(above)) : 0.0f;
             }
-            if (there && t < s.T) {
-                const int64_t at = ((int64_t)b * s.T + t) * A + column;
-                *(uint4 *)(void *)(scaled + at) = pack_8(g);
-                *(uint4 *)(void *)(centered + at) = pack_8(x);
-            }
+            const int64_t at = ((int64_t)b * s.T + t) * A + column;
+            *(uint4 *)(void *)(scaled + at) = pack_8(g);
+            *(uint4 *)(void *)(centered + at) = pack_8(x);
         }
         for (int mask = 1; mask < LANES; mask *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, mask);
         if (there && lane % LANES == 0) {
@@ -372,10 +397,11 @@ template <int D, bool LASER>
 void attention_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, const uint16_t *low_bits,
                     const bf16 *v, const float *lse, const Column *columns, const AttentionSizes &s,
                     cudaStream_t stream) {
-    const int64_t warps = (int64_t)s.B * (padded_rows(s) / ROWS_EACH) * blocks_for((int64_t)s.H * D, ROWS_COLUMNS);
-    LAUNCH((attention_rows_kernel<D, LASER>), dim3(blocks_for(warps, ROWS_THREADS / WARP_SIZE)),
-           dim3(ROWS_THREADS), 0, stream, w.row_lse, w.row_term, w.left, w.right, dout, out, low_bits, v, lse,
-           columns, s);
+    const dim3 grid((unsigned)(padded_rows(s) / ROWS_TOKENS), blocks_for((int64_t)s.H * D, ROWS_COLUMNS),
+                    (unsigned)s.B);
+    LAUNCH((attention_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
+           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.row_lse, w.row_term, w.left, w.right,
+           dout, out, low_bits, v, lse, columns, s);
 }
 
 #endif
