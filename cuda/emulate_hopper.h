@@ -17,7 +17,8 @@
    and loads that nobody waits for; barriers never initialised, overwritten, with more arrivals or bytes than they expect, or
    that nobody completes; addresses that the hardware does not take.
 
-   Not seen: a missing hold(), which only a compiler for the GPU can get wrong; an A given as a value that is no variable;
+   Not seen: a missing hold(), which only a compiler for the GPU can get wrong; a second wgmma_fence that is missing, after
+   registers were written behind a first one; an A given as a value that is no variable;
    what a thread wrote after another thread of its warp had fenced in the same turn; memory behind a tensor map that the same
    kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; how many registers there are. */
 #ifndef CUDA_EMULATE_HOPPER_H
