@@ -203,7 +203,7 @@ template <typename S> struct LayerProducts {
         results.push_back(download(sum));
         matmul_backward_input(dx.data, dout.data, w.data, N, K, M, 0);
         results.push_back(download(dx));
-        matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, 0);
+        matmul_backward_weight(dw.data, dout.data, x.data, N, K, M, true, 0);
         results.push_back(download(dw));
         matmul_gelu_forward(out.data, up.data, x.data, w.data, N, K, M, 0);
         results.push_back(download(out)), results.push_back(download(up));
