@@ -29,7 +29,6 @@
 #include <type_traits>
 #include "hopper.cuh"
 #include "laser.cuh"
-#include "mma.cuh"
 
 enum { HOPPER_TILE = 128, HOPPER_HALF = 64 /* rows of a consumer */, HOPPER_GROUP = 128, HOPPER_THREADS = 3 * HOPPER_GROUP };
 enum { HOPPER_CONSUMER_WARPS = 8 };
@@ -157,17 +156,17 @@ template <int W> __device__ __forceinline__ void hopper_pack(uint32_t (&pairs)[W
     for (int i = 0; i < W; i++) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
 }
 
-/* The sums of a row's rounded weights over the tile, of a lane's two rows: a product with ones on the tensor cores, as each
-   warp's pairs are the left operand of mma.sync as well; the arithmetic units are busier. */
+/* The sums of a row's rounded weights over the tile, of a lane's two rows. */
 __device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
-    const uint32_t ones = 0x3F803F80u; /* two bf16 */
-    float sums[4] = {0, 0, 0, 0};
 #pragma unroll
-    for (int k = 0; k < 8; k++) {
-        const uint32_t rows[4] = {pairs[4 * k], pairs[4 * k + 1], pairs[4 * k + 2], pairs[4 * k + 3]};
-        mma_m16n8k16(sums, rows, ones, ones);
+    for (int h = 0; h < 2; h++) {
+        float even = 0, odd = 0;
+#pragma unroll
+        for (int n = 0; n < 16; n++) even += bf16_low(pairs[2 * n + h]), odd += bf16_high(pairs[2 * n + h]);
+        weight[h] = even + odd;
+        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 1);
+        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 2);
     }
-    weight[0] = sums[0], weight[1] = sums[2];
 }
 
 /* o = o rescale + weight rescale center: what LASER's centers (D) of a tile bring to its sums, and the rescaling. */

@@ -24,7 +24,7 @@
 #include <vector>
 #include "device.h"
 
-enum { CHOICE_CHECKS = 3, CHOICE_ROUNDS = 7 };
+enum { CHOICE_CHECKS = 3, CHOICE_ROUNDS = 5 };
 
 struct Choice {
     int candidate;
@@ -36,8 +36,8 @@ struct Choice {
    often than not. The reference itself where it does not repeat its own bits, or nothing can be tried.
    prepare(set)            makes ready the operands of this set, 0 or 1; false: there is no room for them
    bits(i, &fingerprint)   of candidate i's results from the latest operands; false: it does not run
-   time(which, seconds)    runs each of the candidates `which` once and puts its time there. All take their turn before one
-                           is timed again, so that a clock that slows down slows them all
+   time(which, seconds)    times each of the candidates `which` and puts its time there. All take their turn before one is
+                           timed again, so that a clock that slows down slows them all. The first round is not counted
    Candidate 0 is timed even where its bits are others: to tell what the choice has brought. */
 template <typename Prepare, typename Bits, typename Time>
 Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Time time) {
@@ -60,7 +60,8 @@ Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Ti
     std::vector<int> which;
     for (int i = 0; i < count; i++)
         if (equal[(size_t)i] || (i == 0 && runs[0])) which.push_back(i);
-    std::vector<double> rounds[CHOICE_ROUNDS], medians;
+    std::vector<double> rounds[CHOICE_ROUNDS], medians, warm_up(which.size());
+    time(which, warm_up.data());
     for (std::vector<double> &seconds : rounds) {
         seconds.resize(which.size());
         time(which, seconds.data());
