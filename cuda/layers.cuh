@@ -10,6 +10,87 @@
 
 enum { LAYER_THREADS = 256 };
 
+/* ---- the gradient of the residual stream ---- */
+
+/* float32 numbers in two parts: rounded to S, as products read them, and what rounding took away. So nothing is lost, and
+   a norm's backward writes four bytes a number, not six. rest: the number's bits less those of the rounded one, 16 with
+   a sign. They hold all differences but that of half a unit rounded down (one number in 131,072): it loses its last bit. With
+   S float there is no rest, NULL. */
+template <typename S> struct Parted {
+    S *rounded;
+    int16_t *rest;
+};
+
+/* `high`: the bits of the rounded number as float32; the lower 16 of `rest` count. */
+__device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
+    return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
+}
+__device__ __forceinline__ uint32_t rest_of(float x, uint32_t high) {
+    return (uint32_t)min((int)(float_to_bits(x) - high), 32767) & 0xFFFFu;
+}
+
+/* Four neighbours as they lie in memory, which takes less registers than four floats until they are needed: load(piece, from
+   an address or from number `at` of parts), then unpack(x, piece), as often as one likes. */
+template <typename S> struct Piece;
+template <> struct Piece<float> { float4 x; };
+template <> struct Piece<bf16> { uint2 x; };
+template <> struct Piece<Parted<float>> { float4 x; };
+template <> struct Piece<Parted<bf16>> { uint2 high, rest; };
+template <typename S> __device__ __forceinline__ void load(Piece<S> &piece, const S *from) {
+    piece.x = *(const decltype(piece.x) *)(const void *)from;
+}
+__device__ __forceinline__ void load(Piece<Parted<float>> &piece, const Parted<float> &from, int64_t at) {
+    piece.x = *(const float4 *)(const void *)(from.rounded + at);
+}
+__device__ __forceinline__ void load(Piece<Parted<bf16>> &piece, const Parted<bf16> &from, int64_t at) {
+    piece.high = *(const uint2 *)(const void *)(from.rounded + at);
+    piece.rest = *(const uint2 *)(const void *)(from.rest + at);
+}
+__device__ __forceinline__ void unpack(float (&x)[4], const float4 &y) {
+    x[0] = y.x, x[1] = y.y, x[2] = y.z, x[3] = y.w;
+}
+__device__ __forceinline__ void unpack(float (&x)[4], const uint2 &y) {
+    x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
+}
+template <typename S> __device__ __forceinline__ void unpack(float (&x)[4], const Piece<S> &piece) {
+    unpack(x, piece.x);
+}
+__device__ __forceinline__ void unpack(float (&x)[4], const Piece<Parted<bf16>> &piece) {
+    const uint2 high = piece.high, rest = piece.rest;
+    x[0] = join_parts(high.x << 16, rest.x), x[1] = join_parts(high.x & 0xFFFF0000u, rest.x >> 16);
+    x[2] = join_parts(high.y << 16, rest.y), x[3] = join_parts(high.y & 0xFFFF0000u, rest.y >> 16);
+}
+
+/* As load and store of device.h, from and to number `at` of the parts. */
+__device__ __forceinline__ void load(float (&x)[1], const Parted<float> &from, int64_t at) {
+    x[0] = from.rounded[at];
+}
+__device__ __forceinline__ void load(float (&x)[1], const Parted<bf16> &from, int64_t at) {
+    x[0] = join_parts(float_to_bits(to_float(from.rounded[at])), (uint32_t)from.rest[at]);
+}
+template <typename S> __device__ __forceinline__ void load(float (&x)[4], const Parted<S> &from, int64_t at) {
+    Piece<Parted<S>> piece;
+    load(piece, from, at), unpack(x, piece);
+}
+template <int WIDTH>
+__device__ __forceinline__ void store(const Parted<float> &to, int64_t at, const float (&x)[WIDTH]) {
+    store(to.rounded + at, x);
+}
+template <int WIDTH>
+__device__ __forceinline__ void store(const Parted<bf16> &to, int64_t at, const float (&x)[WIDTH]) {
+    if constexpr (WIDTH == 4) {
+        const uint2 high = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
+        *(uint2 *)(void *)(to.rounded + at) = high;
+        *(uint2 *)(void *)(to.rest + at) =
+            uint2{rest_of(x[0], high.x << 16) | rest_of(x[1], high.x & 0xFFFF0000u) << 16,
+                  rest_of(x[2], high.y << 16) | rest_of(x[3], high.y & 0xFFFF0000u) << 16};
+    } else {
+        const bf16 high = from_float<bf16>(x[0]);
+        to.rounded[at] = high;
+        to.rest[at] = (int16_t)rest_of(x[0], float_to_bits(to_float(high)));
+    }
+}
+
 /* ---- embedding ---- */
 
 /* out (N, C) = embed[token] (V, C), plus position (T, C) where the model has one. A block a token. */
@@ -52,40 +133,53 @@ static inline void token_buckets(TokenBuckets *buckets, const int32_t *tokens, i
     for (int64_t n = 0; n < N; n++) buckets->place[count[tokens[n]]++] = (int32_t)n;
 }
 
-/* dembed (V, C) += the sum of dout (N, C) over the places of each token, in order. A block a token and some columns. */
-template <typename F>
-__global__ void embedding_backward_kernel(F *dembed, const F *dout, const int32_t *tokens,
+/* dembed (V, C) += the sum of dout (N, C) over the places of each token, in order. A block a token and some columns. A
+   frequent token's is the longest work, so many of its numbers are on their way at once. */
+template <typename S>
+__global__ void embedding_backward_kernel(float *dembed, Parted<S> dout, const int32_t *tokens,
                                           const int32_t *place, const int32_t *first, int C) {
+    enum { AT_ONCE = 16 };
     const int32_t begin = first[blockIdx.x], end = first[blockIdx.x + 1];
     const int c = (int)(blockIdx.y * blockDim.x + threadIdx.x);
     if (c >= C) return;
-    F sum = 0;
-#pragma unroll 8
-    for (int32_t i = begin; i < end; i++) sum += dout[(int64_t)place[i] * C + c];
+    float sum = 0, x[AT_ONCE][1];
+    for (int32_t i = begin; i < end; i += AT_ONCE) {
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            x[k][0] = 0;
+            if (i + k < end) load(x[k], dout, (int64_t)place[i + k] * C + c);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) sum += x[k][0];
+    }
     dembed[(int64_t)tokens[place[begin]] * C + c] += sum;
 }
 
 /* dposition (T, C) = or, with `add`, += the sum of dout (B, T, C) over the sequences. */
-template <typename F>
-__global__ void position_backward_kernel(F *dposition, const F *dout, int B, int64_t TC, bool add) {
+template <typename S>
+__global__ void position_backward_kernel(float *dposition, Parted<S> dout, int B, int64_t TC, bool add) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= TC) return;
-    F sum = 0;
-    for (int b = 0; b < B; b++) sum += dout[b * TC + i];
+    float sum = 0, x[1];
+    for (int b = 0; b < B; b++) {
+        load(x, dout, b * TC + i);
+        sum += x[0];
+    }
     dposition[i] = add ? dposition[i] + sum : sum;
 }
 
-static inline void embedding_backward(float *dembed, const float *dout, const int32_t *tokens,
-                                      const TokenBuckets &buckets, int C, cudaStream_t stream) {
+template <typename S>
+void embedding_backward(float *dembed, Parted<S> dout, const int32_t *tokens, const TokenBuckets &buckets,
+                        int C, cudaStream_t stream) {
     enum { COLUMNS = 128 };
-    LAUNCH(embedding_backward_kernel<float>, dim3((unsigned)buckets.distinct, blocks_for(C, COLUMNS)),
+    LAUNCH(embedding_backward_kernel<S>, dim3((unsigned)buckets.distinct, blocks_for(C, COLUMNS)),
            dim3(COLUMNS), 0, stream, dembed, dout, tokens, buckets.place, buckets.first, C);
 }
 
-static inline void position_backward(float *dposition, const float *dout, int B, int T, int C, bool add,
-                                     cudaStream_t stream) {
-    LAUNCH(position_backward_kernel<float>, dim3(blocks_for((int64_t)T * C, LAYER_THREADS)),
-           dim3(LAYER_THREADS), 0, stream, dposition, dout, B, (int64_t)T * C, add);
+template <typename S>
+void position_backward(float *dposition, Parted<S> dout, int B, int T, int C, bool add, cudaStream_t stream) {
+    LAUNCH(position_backward_kernel<S>, dim3(blocks_for((int64_t)T * C, LAYER_THREADS)), dim3(LAYER_THREADS),
+           0, stream, dposition, dout, B, (int64_t)T * C, add);
 }
 
 /* ---- RMSNorm ---- */
@@ -180,9 +274,9 @@ void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, i
                     weight, N, C);
 }
 
-/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 6144, so that there
+/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 8192, so that there
    is little left to sum, and all run at once on a GPU of 128 processors. The order of the sums hangs on N alone. */
-enum { NORM_CHUNKS = 384, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
+enum { NORM_CHUNKS = 512, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
 
 static inline int64_t rmsnorm_chunks(int64_t N) {
     const int64_t chunks = (N + 4 * NORM_WARPS - 1) / (4 * NORM_WARPS);
@@ -190,13 +284,13 @@ static inline int64_t rmsnorm_chunks(int64_t N) {
 }
 
 /* forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r
-   dx (N, C) = or, with `add`, += ; operand (N, C) its new value as S, when not NULL; norm (N, C) forward's out again, when not
-   NULL; partial (chunks, C) = dw of a block's tokens.
+   dx (N, C) = or, with `add`, += ; norm (N, C) forward's out again, when not NULL; partial (chunks, C) = dw of a block's
+   tokens.
    A warp a token, without barriers. Weights are in shared memory, and so are each warp's sums of dw: every number of those is
    one lane's, and the registers are for what comes from afar. */
 template <typename S, int PIECES>
-__global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 3)
-    rmsnorm_backward_kernel(float *dx, S *operand, S *norm, float *partial, const S *dout, const float *x,
+__global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
+    rmsnorm_backward_kernel(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x,
                             const float *rstd, const float *weight, int64_t N, int C, bool add) {
     const int warp = (int)threadIdx.x / WARP_SIZE;
     float *weights = shared_memory<float>(), *sums = weights + C, *dw = sums + warp * C; /* C, (WARPS, C) */
@@ -208,29 +302,42 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 3)
     __syncthreads();
 #pragma unroll 1
     for (int64_t n = (int64_t)blockIdx.x * NORM_WARPS + warp; n < N; n += (int64_t)gridDim.x * NORM_WARPS) {
-        float g[PIECES][4], row[PIECES][4], sum[PIECES][4], w[4], d[4], out[4], dot = 0;
+        Piece<S> of_dout[PIECES];
+        Piece<float> of_x[PIECES];
+        Piece<Parted<S>> of_dx[PIECES];
+        const int64_t at = n * C + row_column(0);
         const float r = rstd[n];
-        load_row(g, dout + n * C, C), load_row(row, x + n * C, C), load_row(sum, dx + n * C, add ? C : 0);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            if (row_column(i) < C) load(of_dout[i], dout + at + i * ROW_PIECE);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            if (row_column(i) < C) load(of_x[i], x + at + i * ROW_PIECE);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            if (row_column(i) < C && add) load(of_dx[i], dx, at + i * ROW_PIECE);
+        float g[4], row[4], sum[4], w[4], d[4], out[4], dot = 0;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             if (row_column(i) >= C) continue;
-            load(w, weights + row_column(i));
-            for (int k = 0; k < 4; k++) dot += g[i][k] * w[k] * row[i][k];
+            unpack(g, of_dout[i]), unpack(row, of_x[i]), load(w, weights + row_column(i));
+            for (int k = 0; k < 4; k++) dot += g[k] * w[k] * row[k];
         }
         const float pull = warp_sum(dot) * r * r * r / (float)C;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             const int c = row_column(i);
             if (c >= C) continue;
-            load(w, weights + c), load(d, dw + c);
+            unpack(g, of_dout[i]), unpack(row, of_x[i]), load(w, weights + c), load(d, dw + c);
+            for (int k = 0; k < 4; k++) sum[k] = 0;
+            if (add) unpack(sum, of_dx[i]);
             for (int k = 0; k < 4; k++) {
-                sum[i][k] += g[i][k] * w[k] * r - row[i][k] * pull;
-                d[k] += g[i][k] * row[i][k] * r;
-                out[k] = rmsnorm_of(row[i][k], r, w[k]);
+                sum[k] += g[k] * w[k] * r - row[k] * pull;
+                d[k] += g[k] * row[k] * r;
+                out[k] = rmsnorm_of(row[k], r, w[k]);
             }
-            store(dw + c, d), store(dx + n * C + c, sum[i]);
-            if (operand) store(operand + n * C + c, sum[i]);
-            if (norm) store(norm + n * C + c, out);
+            store(dw + c, d), store(dx, at + i * ROW_PIECE, sum);
+            if (norm) store(norm + at + i * ROW_PIECE, out);
         }
     }
     __syncthreads();
@@ -243,7 +350,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 3)
 
 /* The same for any C: a block a token, which is read twice. */
 template <typename S, int W>
-__global__ void rmsnorm_backward_loop_kernel(float *dx, S *operand, S *norm, float *partial, const S *dout,
+__global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *partial, const S *dout,
                                              const float *x, const float *rstd, const float *weight,
                                              int64_t N, int C, bool add) {
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
@@ -262,14 +369,13 @@ __global__ void rmsnorm_backward_loop_kernel(float *dx, S *operand, S *norm, flo
         for (int c = first; c < C; c += step) {
             load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c);
             for (int i = 0; i < W; i++) sum[i] = 0;
-            if (add) load(sum, dx + n * C + c);
+            if (add) load(sum, dx, n * C + c);
             for (int i = 0; i < W; i++) {
                 sum[i] += g[i] * w[i] * r - row[i] * pull;
                 dw[c + i] += g[i] * row[i] * r;
                 out[i] = rmsnorm_of(row[i], r, w[i]);
             }
-            store(dx + n * C + c, sum);
-            if (operand) store(operand + n * C + c, sum);
+            store(dx, n * C + c, sum);
             if (norm) store(norm + n * C + c, out);
         }
     }
@@ -279,18 +385,17 @@ __global__ void rmsnorm_backward_loop_kernel(float *dx, S *operand, S *norm, flo
 
 /* What rmsnorm_backward_weight sums: partial (rmsnorm_chunks(N), C). */
 template <typename S>
-void rmsnorm_backward(float *dx, S *operand, S *norm, float *partial, const S *dout, const float *x,
-                      const float *rstd, const float *weight, int64_t N, int C, bool add,
-                      cudaStream_t stream) {
+void rmsnorm_backward(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x, const float *rstd,
+                      const float *weight, int64_t N, int C, bool add, cudaStream_t stream) {
     const dim3 blocks((unsigned)rmsnorm_chunks(N));
     if (row_fits(C))
         LAUNCH_ROW(C, rmsnorm_backward_kernel, S, blocks, dim3(NORM_THREADS),
-                   (size_t)C * (NORM_WARPS + 1) * sizeof(float), stream, dx, operand, norm, partial, dout, x,
-                   rstd, weight, N, C, add);
+                   (size_t)C * (NORM_WARPS + 1) * sizeof(float), stream, dx, norm, partial, dout, x, rstd,
+                   weight, N, C, add);
     else
         LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_loop_kernel, S, blocks, dim3(LAYER_THREADS),
-                    ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, operand, norm, partial, dout, x,
-                    rstd, weight, N, C, add);
+                    ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, norm, partial, dout, x, rstd, weight,
+                    N, C, add);
 }
 
 enum { SUM_ROWS_WARPS = 32, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };

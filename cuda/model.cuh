@@ -72,8 +72,7 @@ template <typename S> struct GpuModel {
     S *norm;                                          /* (N, C) done again in backward */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
-    float *d_residual;                                /* (N, C) */
-    S *d_operand;                                     /* (N, C) the same as S; fp32: itself */
+    Parted<S> d_residual;                             /* (N, C) its rounded part is an operand of products */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
     void *attention_work;
@@ -145,8 +144,8 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->losses = arena->take<float>(N);
     m->norm = arena->take<S>(N * C);
     m->logits = arena->take<float>(R * V), m->d_logits = arena->take<S>(R * V);
-    m->d_residual = arena->take<float>(N * C);
-    m->d_operand = rounded ? arena->take<S>(N * C) : (S *)(void *)m->d_residual;
+    m->d_residual.rounded = arena->take<S>(N * C),
+    m->d_residual.rest = rounded ? arena->take<int16_t>(N * C) : nullptr;
     m->d_norm = arena->take<S>(N * C), m->d_qkv = arena->take<S>(N * 3 * A),
     m->d_attn_out = arena->take<S>(N * A);
     m->d_hidden = m->gelu_in_products() ? nullptr : arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
@@ -359,8 +358,7 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const int64_t N = (int64_t)B * T;
     const DeviceLayer &w = m->at[(size_t)l];
     const GpuLayer<S> &a = m->layers[(size_t)l];
-    const S *d_operand = m->d_operand;
-    S *operand = is_bf16(m->operands) ? m->d_operand : nullptr;
+    const S *d_operand = m->d_residual.rounded;
     const bool add = !m->others_are_zero; /* to the gradients of weights */
     float *g = m->gradients, *attn_partial = m->norm_partial,
           *mlp_partial = attn_partial + rmsnorm_chunks(N) * C;
@@ -377,8 +375,8 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     }
     /* up = norm . up^T,  norm = rmsnorm(mlp_input) * mlp_norm, which up's gradient waits for */
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
-    rmsnorm_backward(m->d_residual, operand, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input,
-                     a.mlp_rstd, m->weights + w.mlp_norm, N, C, true, stream);
+    rmsnorm_backward(m->d_residual, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input, a.mlp_rstd,
+                     m->weights + w.mlp_norm, N, C, true, stream);
     matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, add, stream);
 
     /* mlp_input = input + attn_out . o^T */
@@ -391,8 +389,8 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     /* qkv = norm . qkv^T,  norm = rmsnorm(input) * attn_norm */
     matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A,
                           stream);
-    rmsnorm_backward(m->d_residual, operand, m->norm, attn_partial, (const S *)m->d_norm, a.input,
-                     a.attn_rstd, m->weights + w.attn_norm, N, C, true, stream);
+    rmsnorm_backward(m->d_residual, m->norm, attn_partial, (const S *)m->d_norm, a.input, a.attn_rstd,
+                     m->weights + w.attn_norm, N, C, true, stream);
     matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, add, stream);
     rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, add, stream);
 }
@@ -403,9 +401,8 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const int64_t N = (int64_t)B * T;
     const bool add = !m->others_are_zero;
     /* norm = rmsnorm(output) * final_norm: the first gradient of the residual stream, which it writes */
-    rmsnorm_backward(m->d_residual, is_bf16(m->operands) ? m->d_operand : nullptr, (S *)nullptr,
-                     m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd,
-                     m->weights + c.final_norm, N, c.embd, false, m->stream);
+    rmsnorm_backward(m->d_residual, (S *)nullptr, m->norm_partial, (const S *)m->d_norm, m->output,
+                     m->final_rstd, m->weights + c.final_norm, N, c.embd, false, m->stream);
     rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, add, m->stream);
     for (int l = c.layers - 1; l >= 0; l--) {
         const bool again = c.recompute == GPU_RECOMPUTE_BLOCK;

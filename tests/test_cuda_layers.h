@@ -23,11 +23,82 @@ static void check_cuda(const Floats &got, const Doubles &want, double bound, con
     CHECK(error <= bound, "%s: normalised mean squared error %.3g, allowed %.3g", what, error, bound);
 }
 
-static void test_cuda_embedding_matches_float64(void) {
+/* float32 numbers on the device in two parts. */
+template <typename S> struct TestParted {
+    Buffer<S> rounded;
+    Buffer<int16_t> rest;
+    explicit TestParted(const Floats &x) : rounded(x.size()), rest(x.size()) {
+        Floats near = x;
+        upload(rounded, near);
+        std::vector<int16_t> rests(x.size());
+        for (size_t i = 0; i < x.size(); i++) {
+            const int64_t difference = (int64_t)bits_of(x[i]) - (int64_t)bits_of(near[i]);
+            rests[i] = (int16_t)(difference > 32767 ? 32767 : difference);
+        }
+        copy_to_device(rest.data, rests.data(), rests.size() * sizeof(int16_t), 0);
+        device_wait(0);
+    }
+    static uint32_t bits_of(float x) {
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        return bits;
+    }
+    Parted<S> parts() const { return Parted<S>{rounded.data, sizeof(S) == 2 ? rest.data : nullptr}; }
+    Floats values() const {
+        Floats x = download(rounded);
+        std::vector<int16_t> rests(x.size());
+        copy_to_host(rests.data(), rest.data, x.size() * sizeof(int16_t), 0);
+        for (size_t i = 0; i < x.size() && sizeof(S) == 2; i++) {
+            const uint32_t bits = bits_of(x[i]) + (uint32_t)(int32_t)rests[i];
+            memcpy(&x[i], &bits, sizeof bits);
+        }
+        return x;
+    }
+};
+
+/* back = x, by way of two parts; W numbers a thread. */
+template <typename S, int W> __global__ void parted_kernel(Parted<S> parts, float *back, const float *x) {
+    const int64_t i = threadIdx.x * W;
+    float y[W];
+    load(y, x + i), store(parts, i, y);
+    load(y, parts, i), store(back + i, y);
+}
+
+/* Every float32 comes back, but the ties that are rounded down: without their last bit. */
+static void test_cuda_parted_numbers_are_exact(void) {
+    const std::vector<uint32_t> odd = {0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x00000001,
+                                       0x3F808000, 0x3F818000, 0xBF808000, 0x3F807FFF, 0x3F808001, 0x7FC00000,
+                                       0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001};
+    enum { N = 4 * WARP_SIZE };
+    Floats x = normal_floats(N, 1, 1);
+    memcpy(x.data(), odd.data(), odd.size() * sizeof(float));
+    Buffer<float> from(N), back(N);
+    copy_to_device(from.data, x.data(), N * sizeof(float), 0);
+    for (int wide = 0; wide < 2; wide++) {
+        TestParted<bf16> parted(Floats(N, 0.0f));
+        if (wide)
+            LAUNCH((parted_kernel<bf16, 4>), dim3(1), dim3(N / 4), 0, 0, parted.parts(), back.data,
+                   (const float *)from.data);
+        else
+            LAUNCH((parted_kernel<bf16, 1>), dim3(1), dim3(N), 0, 0, parted.parts(), back.data,
+                   (const float *)from.data);
+        const Floats got = download(back), near = download(parted.rounded), values = parted.values();
+        for (size_t i = 0; i < N; i++) {
+            const uint32_t bits = parted.bits_of(x[i]), tie = (bits & 0x1FFFF) == 0x8000;
+            CHECK(isnan(x[i]) ? isnan(got[i]) : parted.bits_of(got[i]) == bits - tie,
+                  "%.9g (%08x) came back as %.9g (%08x)", x[i], bits, got[i], parted.bits_of(got[i]));
+            CHECK(isnan(x[i]) || (near[i] == host_float(host_round<bf16>(x[i])) && values[i] == got[i]),
+                  "%.9g is %.9g for products, and %.9g", x[i], near[i], values[i]);
+        }
+    }
+}
+
+template <typename S> static void cuda_embedding() {
     enum { B = 3, T = 21, N = B * T, C = 150, V = 40 };
     Input<float> embed(normal_floats(V * C, 1, 1)), position(normal_floats(T * C, 1, 2)),
-        dout(normal_floats(N * C, 1, 3));
-    Input<float> dembed(normal_floats(V * C, 1, 4)), dposition(normal_floats(T * C, 1, 5));
+        dembed(normal_floats(V * C, 1, 4)), dposition(normal_floats(T * C, 1, 5));
+    const TestParted<S> dout(normal_floats(N * C, 1, 3));
+    const Floats dout_x = dout.values();
     const std::vector<int32_t> tokens = test_tokens(N, V);
     Buffer<int32_t> ids(N), place(N), first(N + 1);
     Buffer<float> out(N * C);
@@ -36,7 +107,7 @@ static void test_cuda_embedding_matches_float64(void) {
     for (size_t i = 0; i < N * C; i++) {
         const size_t row = (size_t)tokens[i / C] * C + i % C, place_row = i % (T * C);
         want[i] = (double)embed.x[row] + position.x[place_row];
-        dwant[row] += dout.x[i], pwant[place_row] += dout.x[i];
+        dwant[row] += dout_x[i], pwant[place_row] += dout_x[i];
     }
     embedding_forward(out.data, ids.data, embed.data, position.data, N, T, C, 0);
     check_cuda(download(out), want, 1e-12, "out");
@@ -46,26 +117,28 @@ static void test_cuda_embedding_matches_float64(void) {
     copy_to_device(place.data, host_place.data(), N * sizeof(int32_t), 0);
     copy_to_device(first.data, host_first.data(), (N + 1) * sizeof(int32_t), 0);
     buckets.place = place.data, buckets.first = first.data;
-    embedding_backward(dembed.data, dout.data, ids.data, buckets, C, 0);
+    embedding_backward(dembed.data, dout.parts(), ids.data, buckets, C, 0);
     check_cuda(download(dembed), dwant, 1e-12, "dembed");
-    position_backward(dposition.data, dout.data, B, T, C, true, 0);
+    position_backward(dposition.data, dout.parts(), B, T, C, true, 0);
     check_cuda(download(dposition), pwant, 1e-12, "dposition");
-    position_backward(dposition.data, dout.data, B, T, C, false, 0);
+    position_backward(dposition.data, dout.parts(), B, T, C, false, 0);
     for (size_t i = 0; i < T * C; i++) pwant[i] -= dposition.x[i];
     check_cuda(download(dposition), pwant, 1e-12, "dposition, written");
 }
 
+static void test_cuda_embedding_matches_float64(void) { cuda_embedding<float>(), cuda_embedding<bf16>(); }
+
 /* Two norms of the same x, of which the second adds nothing to dx and writes all its results over. */
 template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     const size_t n = (size_t)(N * C);
-    Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2)),
-        dx(normal_floats(n, 1, 4));
+    Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2));
+    const TestParted<S> dx(normal_floats(n, 1, 4)), dx_alone(Floats(n, NAN));
+    const Floats dx_before = dx.values();
     Input<float> dweight(normal_floats((size_t)C, 1, 5));
     Input<S> dout(normal_floats(n, 1, 3));
-    Buffer<S> out(n), again(n), operand(n);
-    Buffer<float> rstd((size_t)N), partial((size_t)(2 * rmsnorm_chunks(N) * C)), dx_alone(n),
-        dweight_alone((size_t)C);
-    Doubles want(n), dwant = to_doubles(dx.x), wwant = to_doubles(dweight.x), wwant_alone((size_t)C);
+    Buffer<S> out(n), again(n);
+    Buffer<float> rstd((size_t)N), partial((size_t)(2 * rmsnorm_chunks(N) * C)), dweight_alone((size_t)C);
+    Doubles want(n), dwant = to_doubles(dx_before), wwant = to_doubles(dweight.x), wwant_alone((size_t)C);
     for (int64_t t = 0; t < N; t++) {
         const size_t row = (size_t)(t * C);
         double squares = 0, dot = 0;
@@ -81,17 +154,17 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     for (int c = 0; c < C; c++) wwant[c] += wwant_alone[c];
     rmsnorm_forward(out.data, rstd.data, x.data, weight.data, N, C, 0);
     float *second = partial.data + rmsnorm_chunks(N) * C;
-    rmsnorm_backward(dx.data, operand.data, again.data, partial.data, dout.data, x.data, rstd.data,
-                     weight.data, N, C, true, 0);
-    rmsnorm_backward(dx_alone.data, (S *)nullptr, (S *)nullptr, second, dout.data, x.data, rstd.data,
-                     weight.data, N, C, false, 0);
+    rmsnorm_backward(dx.parts(), again.data, partial.data, dout.data, x.data, rstd.data, weight.data, N, C,
+                     true, 0);
+    rmsnorm_backward(dx_alone.parts(), (S *)nullptr, second, dout.data, x.data, rstd.data, weight.data, N, C,
+                     false, 0);
     rmsnorm_backward_weight(dweight.data, nullptr, partial.data, N, C, true, 0);
     check_cuda(download(out), want, cuda_bound<S>(), "out");
     CHECK(download(again) == download(out), "N %d C %d: the second time differs", (int)N, C);
-    check_cuda(download(dx), dwant, 1e-12, "dx");
-    check_cuda(download(operand), dwant, cuda_bound<S>(), "dx as operand");
-    Floats added = download(dx_alone);
-    for (size_t i = 0; i < n; i++) added[i] += dx.x[i];
+    check_cuda(dx.values(), dwant, 1e-12, "dx");
+    check_cuda(download(dx.rounded), dwant, cuda_bound<S>(), "dx as operand");
+    Floats added = dx_alone.values();
+    for (size_t i = 0; i < n; i++) added[i] += dx_before[i];
     check_cuda(added, dwant, 1e-12, "dx, written");
     check_cuda(download(dweight), wwant, 1e-12, "dweight");
     rmsnorm_backward_weight(dweight.data, dweight_alone.data, partial.data, N, C, false, 0);
@@ -322,6 +395,7 @@ static void test_cuda_gelu_products_match_float64(void) {
 }
 
 #define CUDA_LAYERS_TESTS(TEST)                                                                              \
+    TEST(cuda_parted_numbers_are_exact)                                                                      \
     TEST(cuda_embedding_matches_float64)                                                                     \
     TEST(cuda_rmsnorm_matches_float64)                                                                       \
     TEST(cuda_rope_matches_float64)                                                                          \
