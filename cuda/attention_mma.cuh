@@ -22,7 +22,7 @@ __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Co
         const int chunk = i % Tile<D>::CHUNKS, at = Tile<D>::at(i / Tile<D>::CHUNKS, chunk);
         float n[8];
         for (int c = 0; c < 8; c++) n[c] = laser_shift(head_columns, head_v, chunk * 8 + c, s);
-        laser_split_8(high + at, low + at, n);
+        laser_split(high + at, low + at, n);
     }
 }
 

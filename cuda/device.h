@@ -123,6 +123,15 @@ static inline size_t shared_memory_most() {
     return (size_t)bytes;
 }
 
+static inline int device_multiprocessors() {
+    static int count;
+    int device;
+    if (count > 0) return count;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    return count;
+}
+
 /* Its kernels go first where two streams want the same processors: for short ones that others wait for. */
 static inline cudaStream_t stream_create() {
     cudaStream_t stream;
@@ -233,6 +242,7 @@ inline void pinned_free(void *memory) {
 inline void device_zero(void *memory, size_t bytes, cudaStream_t) { memset(memory, 0, bytes); }
 inline void device_wait(cudaStream_t stream) { emulate::uploads_done(stream, emulate::uploads_begun); }
 inline size_t shared_memory_most() { return emulate::MAX_SHARED; }
+inline int device_multiprocessors() { return 3; }
 inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
     emulate::upload(from, bytes, stream);
     memcpy(to, from, bytes);

@@ -528,6 +528,9 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline uint32_t max(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
+/* Blocks run one after the other, threads until they wait: nothing comes between. */
+inline unsigned atomicAdd(unsigned *x, unsigned more) { return (*x += more) - more; }
+
 inline void __syncthreads() { emulate::block_barrier(); }
 inline void __syncwarp() { emulate::vote(true); }
 template <typename T> inline T __shfl_sync(unsigned, T value, int from) {

@@ -146,16 +146,14 @@ __device__ __forceinline__ float laser_value(float v, float n) {
     return fast_exp2(fminf(fmaxf(power, -126.0f), 60.0f));
 }
 
-/* Eight values of v in place as high + low = exp(v) 2^-n in two bf16. */
-__device__ __forceinline__ void laser_split_8(bf16 *high, bf16 *low, const float (&n)[8]) {
-    float x[8], rest[8];
-    unpack_8(x, *(const uint4 *)(const void *)high);
-    for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c]);
-    const uint4 rounded = pack_8(x);
-    unpack_8(rest, rounded);
-    for (int c = 0; c < 8; c++) rest[c] = x[c] - rest[c];
-    *(uint4 *)(void *)high = rounded;
-    *(uint4 *)(void *)low = pack_8(rest);
+/* W neighbouring values of v in place as high + low = exp(v) 2^-n in two bf16. */
+template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (&n)[W]) {
+    float x[W], rest[W];
+    load(x, high);
+    for (int c = 0; c < W; c++) x[c] = laser_value(x[c], n[c]);
+    store(high, x);
+    for (int c = 0; c < W; c++) rest[c] = x[c] - to_float(from_float<bf16>(x[c]));
+    store(low, rest);
 }
 
 /* One block a tile of TILE keys of a head: centers (B, H, tiles, D), a number that V' = exp(v) 2^-n of the tile lies around
