@@ -55,27 +55,9 @@ const char *device_name(char text[128]) {
 }
 #endif
 
-/* The fastest of three products of two square matrices, as a rate. */
-template <typename S> static double peak_flops() {
-    const int64_t n = PEAK_SIZE;
-    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)),
-      *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
-    fill(x, n * n, 1, 1, device_stream);
-    double best = 0;
-    for (int repeat = 0; repeat < 4; repeat++) {
-        device_wait(device_stream);
-        const double start = seconds_now();
-        for (int i = 0; i < 4; i++) matmul_forward(y, (const S *)nullptr, x, x, n, n, n, device_stream);
-        device_wait(device_stream);
-        const double rate = 4 * 2.0 * (double)n * (double)n * (double)n / (seconds_now() - start);
-        if (repeat > 0 && rate > best) best = rate;
-    }
-    device_free(x), device_free(y);
-    return best;
-}
-
 double device_peak_flops(bool bf16_operands) {
-    return bf16_operands ? peak_flops<bf16>() : peak_flops<float>();
+    return bf16_operands ? matmul_peak<bf16>(PEAK_SIZE, device_stream)
+                         : matmul_peak<float>(PEAK_SIZE, device_stream);
 }
 
 size_t device_memory_needed(const DeviceModel *model) {

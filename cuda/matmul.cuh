@@ -467,6 +467,29 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
 
 #endif
 
+/* The peak that MFU is a share of, in flop a second: of products of two square matrices (n, n), which are cuBLASLt's first
+   answers, the fastest of some rows. So it is the rate of a card that has not yet run into its power limit, as it does
+   in training: a product that goes on for seconds is a tenth slower on an H200. */
+template <typename S> double matmul_peak(int64_t n, cudaStream_t stream) {
+    enum { ROWS = 4, PRODUCTS = 4 };
+    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)), *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
+    fill(x, n * n, 1, 1, stream);
+    const MatmulTuning before = matmul_tuning;
+    matmul_tuning.wanted = false;
+    double best = 0;
+    for (int row = 0; row < ROWS; row++) {
+        device_wait(stream);
+        const double start = seconds_now();
+        for (int i = 0; i < PRODUCTS; i++) matmul_forward(y, (const S *)nullptr, x, x, n, n, n, stream);
+        device_wait(stream);
+        const double rate = PRODUCTS * 2.0 * (double)n * (double)n * (double)n / (seconds_now() - start);
+        if (row > 0) best = fmax(best, rate);
+    }
+    matmul_tuning = before;
+    device_free(x), device_free(y);
+    return best;
+}
+
 /* Leading dimensions are multiples of 8 in all matrices: what these epilogues ask, and tensor cores. */
 static inline bool matmul_has_gelu(int64_t K, int64_t M) { return K % 8 == 0 && M % 8 == 0; }
 

@@ -278,16 +278,23 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
 }
 
-/* Sends a micro-step's tokens (N), and where each value stands. Waits for the copies of the micro-step before the last. */
+/* Sends a micro-step's tokens (N). Waits for the copies of the micro-step before the last. */
 template <typename S> void model_send_tokens(GpuModel<S> *m, const int32_t *tokens, int64_t N) {
     m->turn = !m->turn;
     HostTokens *h = m->host_tokens();
     exchange_watch(m->exchange, h->copied);
     memcpy(h->tokens, tokens, (size_t)N * sizeof(int32_t));
+    copy_to_device(m->tokens, h->tokens, (size_t)N * sizeof(int32_t), m->stream);
+    event_record(h->copied, m->stream);
+}
+
+/* Where each value stands among them, which embedding_backward asks for: sorted by the host when it has given the GPU the
+   forward pass. */
+template <typename S> void model_send_buckets(GpuModel<S> *m, int64_t N) {
+    HostTokens *h = m->host_tokens();
     TokenBuckets sorted = {h->place, h->first, 0};
     token_buckets(&sorted, h->tokens, N, m->c.vocab_size, m->count.data());
     m->buckets.distinct = sorted.distinct;
-    copy_to_device(m->tokens, h->tokens, (size_t)N * sizeof(int32_t), m->stream);
     copy_to_device(m->buckets.place, h->place, (size_t)N * sizeof(int32_t), m->stream);
     copy_to_device(m->buckets.first, h->first, (size_t)(sorted.distinct + 1) * sizeof(int32_t), m->stream);
     event_record(h->copied, m->stream);
@@ -318,6 +325,7 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
         mlp_block(m, l, N, l + 1 < c.layers ? m->layers[(size_t)l + 1].input : m->output);
     }
     rmsnorm_forward(m->norm, m->final_rstd, m->output, m->weights + c.final_norm, N, C, stream);
+    model_send_buckets(m, N);
 }
 
 /* After model_forward: adds the losses of the N tokens to loss_sum; with gradient_scale not 0 it leaves d_norm (N, C) and

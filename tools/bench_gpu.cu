@@ -58,17 +58,7 @@ template <typename F> static F *bench_numbers(int64_t n, float size) {
 
 static void bench_peaks(void) {
     const int64_t n = 8192 / SCALE, floats = (int64_t)(1 << 28) / SCALE;
-    bf16 *x = bench_numbers<bf16>(n * n, 1), *w = bench_numbers<bf16>(n * n, 1),
-         *y = bench_numbers<bf16>(n * n, 1);
-    enum { PRODUCTS = 8 };
-    double product = INFINITY; /* the fastest of some rows of products */
-    for (int repeat = 0; repeat < 3; repeat++)
-        product = fmin(product, bench_time([&] {
-                                    for (int i = 0; i < PRODUCTS; i++)
-                                        matmul_forward(y, (const bf16 *)nullptr, x, w, n, n, n, bench_stream);
-                                }) / PRODUCTS);
-    bench_peak = 2.0 * (double)n * (double)n * (double)n / product;
-    device_free(x), device_free(w), device_free(y);
+    bench_peak = matmul_peak<bf16>(n, bench_stream);
     char *from = (char *)device_malloc((size_t)floats * 8);
     const double copy =
         bench_time([&] { copy_on_device(from, from + floats * 4, (size_t)floats * 4, bench_stream); });
@@ -272,7 +262,8 @@ struct BenchModel {
         if (part == BENCH_BACKWARD) model_backward(m, c.batch, c.seq_len);
         if (part == BENCH_UPDATE) model_update(m, 0, 0, c.count, adamw);
     }
-    void step() const {
+    void step() const { /* its only micro-step writes gradients, as the trainer's first one does */
+        model_zero_gradients(m);
         for (int part = 0; part < BENCH_PARTS; part++) run(part);
     }
 };
