@@ -503,6 +503,7 @@ __device__ __forceinline__ int hopper_unknown(int x) {
 template <int D>
 __device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row, int pair,
                                              const bf16 *above, const float *turn, int token, int T) {
+    row = hopper_unknown(row), pair = hopper_unknown(pair);
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
 #pragma unroll
@@ -836,7 +837,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
             if (thread == 0) bulk_wait_read(); /* the results before these have left shared memory */
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
-            hopper_stage<D>(sh.dq, dq, s.scale, hopper_unknown(row), hopper_unknown(pair), nullptr, turn, piece.tile * HOPPER_TILE, s.T);
+            hopper_stage<D>(sh.dq, dq, s.scale, row, pair, nullptr, turn, piece.tile * HOPPER_TILE, s.T);
             fence_async_proxy();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             if (thread == 0) {
