@@ -73,6 +73,13 @@ static __device__ unsigned hopper_taken, hopper_ended;
 
 #ifdef HOPPER_CODE
 
+/* A block of HOPPER_THREADS is launched with 168 registers a thread, the most that 65,536 allow; of these the consumers get
+   what the producer's warpgroup gives back. More than there are would be waited for without end. */
+template <int OF_PRODUCER> struct HopperRegisters {
+    enum { LAUNCHED = 65536 / HOPPER_THREADS / 8 * 8, PRODUCER = OF_PRODUCER };
+    enum { CONSUMER = (3 * LAUNCHED - PRODUCER) / 2 / 8 * 8 };
+};
+
 /* ---- pieces of work ---- */
 
 struct HopperPiece {
@@ -129,6 +136,14 @@ template <int STAGES> struct HopperStage {
 };
 
 /* ---- tiles and products ---- */
+
+/* x, of which the compiler knows nothing: so it computes what hangs on it here, and not once for all pieces, in registers that
+   are needed for tiles. */
+__device__ __forceinline__ int hopper_unknown(int x) {
+    uint32_t word[1] = {(uint32_t)x};
+    hold(word);
+    return (int)word[0];
+}
 
 /* Where element (row, column) of a tile of ROWS rows lies, in elements. */
 template <int ROWS> __device__ __forceinline__ int hopper_at(int row, int column) {
@@ -289,7 +304,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<LASER ? 48 : 32>();
+        registers_decrease<HopperRegisters<LASER ? 40 : 24>::PRODUCER>();
         HopperStage<STAGES> stage = {0, 0};
         if (threadIdx.x == 0) {
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -346,7 +361,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             }
         }
     } else {
-        registers_increase<LASER ? 232 : 240>();
+        registers_increase<HopperRegisters<LASER ? 40 : 24>::CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
@@ -451,11 +466,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (thread == 0) bulk_wait_read();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             const float least = s.shift == LASER_SHIFT_SEQUENCE ? LASER_LEAST : 1e-37f;
+            const int own_row = hopper_unknown(row), own_pair = hopper_unknown(pair);
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
                 float shift[2] = {0, 0};
                 if (LASER)
-                    for (int e = 0; e < 2; e++) shift[e] = laser_shift(head_columns, head_v, 8 * n + pair + e, s);
+                    for (int e = 0; e < 2; e++) shift[e] = laser_shift(head_columns, head_v, 8 * n + own_pair + e, s);
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     float y[2];
@@ -465,8 +481,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     }
                     if (LASER && first + 8 * r < s.T)
                         *(uint32_t *)(void *)(low_bits + ((int64_t)piece.b * s.T + first + 8 * r) * s.out_row +
-                                              piece.h * D + 8 * n + pair) = cut_low_bits(y[0], y[1]);
-                    *(uint32_t *)(void *)(sh.out + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair)) =
+                                              piece.h * D + 8 * n + own_pair) = cut_low_bits(y[0], y[1]);
+                    *(uint32_t *)(void *)(sh.out + hopper_at<HOPPER_TILE>(own_row + 8 * r, 8 * n + own_pair)) =
                         pack_bf16(y[0], y[1]);
                 }
             }
@@ -488,14 +504,6 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 /* ---- backward ---- */
 
 #ifdef HOPPER_CODE
-
-/* x, of which the compiler knows nothing: so it computes what hangs on it here, and not once for all pieces, in registers that
-   are needed for tiles. */
-__device__ __forceinline__ int hopper_unknown(int x) {
-    uint32_t word[1] = {(uint32_t)x};
-    hold(word);
-    return (int)word[0];
-}
 
 /* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; with `above`, a tile of expm1(v - m),
    also times exp(v - m) (LASER's dv = dv' exp(v - m)); with rope's table `turn`, at the first of its rows' tokens, turned
@@ -538,7 +546,7 @@ template <int D> struct HopperKeysShared {
         alignas(1024) bf16 q[HALF];
         alignas(1024) bf16 g[HALF];
     } stage[STAGES];
-    float lse[STAGES][HOPPER_HALF], term[STAGES][HOPPER_HALF];
+    float rows[STAGES][2 * HOPPER_HALF]; /* lse, then term: ROW_TERM is HOPPER_HALF */
     HopperQueue queue;
     SharedBarrier k_full, k_empty, u_full, u_empty, full[STAGES], empty[STAGES];
 };
@@ -568,8 +576,8 @@ struct HopperQueriesMaps {
 
 template <int D, bool LASER>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
-    hopper_keys_kernel(const __grid_constant__ HopperKeysMaps maps, const float *row_lse, const float *row_term,
-                       const float *turn, HopperOrder order, AttentionSizes s) {
+    hopper_keys_kernel(const __grid_constant__ HopperKeysMaps maps, const float *rows, const float *turn,
+                       HopperOrder order, AttentionSizes s) {
 #ifdef HOPPER_CODE
     typedef HopperKeysShared<D> Shared;
     enum { STAGES = Shared::STAGES };
@@ -585,7 +593,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<32>();
+        registers_decrease<HopperRegisters<24>::PRODUCER>();
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -595,7 +603,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 if (piece.tile < 0) break;
                 const int column = piece.h * D, b = piece.b, key = piece.tile * HOPPER_TILE;
                 const uint32_t free = (uint32_t)(count & 1) ^ 1;
-                const int64_t rows = (int64_t)piece.head * padded_rows(s);
+                const float *head_rows = rows + row_at((int64_t)piece.head * padded_rows(s));
                 number = hopper_take();
                 barrier_wait(&sh.k_empty, free);
                 barrier_expect(&sh.k_full, bytes);
@@ -606,8 +614,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     barrier_wait(&sh.empty[stage.at], stage.phase ^ 1);
                     barrier_expect(full, bytes + 2 * HOPPER_HALF * sizeof(float));
                     hopper_load<D, HOPPER_HALF>(sh.stage[stage.at].q, &maps.q, column, query, b, full);
-                    bulk_load(sh.lse[stage.at], row_lse + rows + query, HOPPER_HALF * sizeof(float), full);
-                    bulk_load(sh.term[stage.at], row_term + rows + query, HOPPER_HALF * sizeof(float), full);
+                    bulk_load(sh.rows[stage.at], head_rows + 2 * query, 2 * HOPPER_HALF * sizeof(float), full);
                     if (tile == 2 * piece.tile) {
                         barrier_wait(&sh.u_empty, free);
                         barrier_expect(&sh.u_full, bytes);
@@ -620,7 +627,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_end();
         }
     } else {
-        registers_increase<240>();
+        registers_increase<HopperRegisters<24>::CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* key of the tile */
@@ -658,7 +665,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_commit();
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    const float2 lse = *(const float2 *)(const void *)&sh.lse[now.at][8 * n + pair];
+                    const float2 lse = *(const float2 *)(const void *)&sh.rows[now.at][8 * n + pair];
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         float &weight = x[4 * n + i];
@@ -676,7 +683,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<1>(), hold(dp);
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    const float2 term = *(const float2 *)(const void *)&sh.term[now.at][8 * n + pair];
+                    const float2 term = *(const float2 *)(const void *)&sh.rows[now.at][ROW_TERM + 8 * n + pair];
 #pragma unroll
                     for (int i = 0; i < 4; i++) dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
                 }
@@ -722,8 +729,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
 template <int D>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
-    hopper_queries_kernel(const __grid_constant__ HopperQueriesMaps maps, const float *row_lse,
-                          const float *row_term, const float *turn, HopperOrder order, AttentionSizes s) {
+    hopper_queries_kernel(const __grid_constant__ HopperQueriesMaps maps, const float *rows,
+                          const float *turn, HopperOrder order, AttentionSizes s) {
 #ifdef HOPPER_CODE
     typedef HopperQueriesShared<D> Shared;
     enum { STAGES = Shared::STAGES };
@@ -738,7 +745,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<32>();
+        registers_decrease<HopperRegisters<24>::PRODUCER>();
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -769,7 +776,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_end();
         }
     } else {
-        registers_increase<240>();
+        registers_increase<HopperRegisters<24>::CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* query of the tile */
@@ -786,8 +793,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (own_tile < 0) break;
             float dq[D / 2], x[64], lse[2], term[2];
             for (int r = 0; r < 2; r++) {
-                const int64_t i = (int64_t)piece.head * padded_rows(s) + own_tile * HOPPER_TILE + row + 8 * r;
-                lse[r] = row_lse[i], term[r] = row_term[i];
+                const float *at = rows + row_at((int64_t)piece.head * padded_rows(s) + own_tile * HOPPER_TILE + row + 8 * r);
+                lse[r] = at[0], term[r] = at[ROW_TERM];
             }
 #pragma unroll
             for (int i = 0; i < D / 2; i++) dq[i] = 0;
@@ -907,9 +914,9 @@ void attention_backward_hopper(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, c
         hopper_map(k, s.qkv_row, s, HOPPER_TILE), hopper_map(u, u_row, s, HOPPER_TILE),
         hopper_map(dq, s.qkv_row, s, HOPPER_HALF)};
     LAUNCH((hopper_keys_kernel<D, LASER>), grid, block, (size_t)HopperBytes<D, LASER>::KEYS, stream, keys,
-           (const float *)w.row_lse, (const float *)w.row_term, turn, order, s);
+           (const float *)w.rows, turn, order, s);
     LAUNCH(hopper_queries_kernel<D>, grid, block, (size_t)HopperBytes<D, LASER>::QUERIES, stream, queries,
-           (const float *)w.row_lse, (const float *)w.row_term, turn, order, s);
+           (const float *)w.rows, turn, order, s);
 }
 
 #endif

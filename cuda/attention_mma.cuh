@@ -238,8 +238,7 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u,
-                          int64_t u_row, const bf16 *g, int64_t g_row, const float *row_lse,
-                          const float *row_term, const Column *columns, const float *turn, AttentionSizes s) {
+                          int64_t u_row, const bf16 *g, int64_t g_row, const float *rows, const Column *columns, const float *turn, AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE,
          *stages = u_tile + TILE;                        /* two of q and g */
@@ -257,8 +256,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                                                         g_row, s.T - query);
         cp_async_commit();
         if (i < ATTENTION_TILE) {
-            stat[i] = row_lse[head * padded_rows(s) + query + i];
-            stat[ATTENTION_TILE + i] = row_term[head * padded_rows(s) + query + i];
+            const float *at = rows + row_at(head * padded_rows(s) + query + i);
+            stat[i] = at[0], stat[ATTENTION_TILE + i] = at[ROW_TERM];
         }
     };
     load_tile<D, ATTENTION_TILE, ATTENTION_THREADS>(k_tile, k + (token + key) * s.qkv_row + h * D, s.qkv_row,
@@ -315,8 +314,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 template <int D>
 __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
     attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,
-                             const bf16 *g, int64_t g_row, const float *row_lse, const float *row_term,
-                             const float *turn, AttentionSizes s) {
+                             const bf16 *g, int64_t g_row, const float *rows, const float *turn,
+                             AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *q_tile = shared_memory<bf16>(), *g_tile = q_tile + TILE,
          *stages = g_tile + TILE; /* two of k and u */
@@ -339,8 +338,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
     fetch(0);
     float lse[2], term[2], dq_sum[D / 8][4] = {};
     for (int r = 0; r < 2; r++) {
-        const int64_t i = head * padded_rows(s) + query + row + lane / 4 + 8 * r;
-        lse[r] = row_lse[i], term[r] = row_term[i];
+        const float *at = rows + row_at(head * padded_rows(s) + query + row + lane / 4 + 8 * r);
+        lse[r] = at[0], term[r] = at[ROW_TERM];
     }
     for (int tile = 0; tile <= last; tile++) {
         turn_stage(tile < last, tile + 1, fetch);
@@ -394,9 +393,9 @@ void attention_backward_mma(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, cons
     const int64_t u_row = LASER ? A : s.qkv_row, g_row = LASER ? A : s.out_row;
     const size_t tile = ATTENTION_TILE * D * sizeof(bf16), stats = 4 * ATTENTION_TILE * sizeof(float);
     LAUNCH((attention_keys_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats, stream, dk, dv,
-           q, k, v, u, u_row, g, g_row, (const float *)w.row_lse, (const float *)w.row_term, columns, turn, s);
+           q, k, v, u, u_row, g, g_row, (const float *)w.rows, columns, turn, s);
     LAUNCH(attention_queries_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u, u_row,
-           g, g_row, (const float *)w.row_lse, (const float *)w.row_term, turn, s);
+           g, g_row, (const float *)w.rows, turn, s);
 }
 
 #endif

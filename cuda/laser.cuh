@@ -30,6 +30,10 @@ __host__ __device__ __forceinline__ int padded_rows(const AttentionSizes &s) {
     return (s.T + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING;
 }
 
+/* Where the lse of query i of (B, H, padded T) lies among AttentionWork.rows; its term lies ROW_TERM further. */
+enum { ROW_TERM = 64 };
+__host__ __device__ __forceinline__ int64_t row_at(int64_t i) { return i + i / ROW_TERM * ROW_TERM; }
+
 /* Of the values of a column in one tile of keys: the least and the largest inside of the window, and the first key outside. */
 struct alignas(16) ColumnRange {
     float least, most;
@@ -40,8 +44,8 @@ struct alignas(16) ColumnRange {
 struct AttentionWork {
     ColumnRange *ranges; /* (B, H, tiles, D) forward */
     float *centers;      /* (B, H, tiles, D) forward: of V' */
-    float *row_lse;      /* (B, H, padded T) backward: lse log2(e); infinity past the end, so that weights are zero there */
-    float *row_term;     /* (B, H, padded T) backward: what is subtracted from dP; zero past the end */
+    float *rows;         /* backward, for each 64 queries of (B, H, padded T): 64 lse log2(e), infinity past the end, so that
+                            weights are zero there; then 64 of what is subtracted from dP, zero past the end */
     bf16 *left, *right;  /* (N, A) LASER. forward: left = V' less its centers; backward: left = do exp(m - o), right =
                             expm1(v - m) */
 };
@@ -60,8 +64,7 @@ static inline AttentionWork attention_work(void *memory, const AttentionSizes &s
     AttentionWork w;
     w.ranges = (ColumnRange *)take(columns * sizeof(ColumnRange));
     w.centers = (float *)take(columns * sizeof(float));
-    w.row_lse = (float *)take(rows * sizeof(float));
-    w.row_term = (float *)take(rows * sizeof(float));
+    w.rows = (float *)take(2 * rows * sizeof(float));
     w.left = (bf16 *)take(values * sizeof(bf16));
     w.right = (bf16 *)take(values * sizeof(bf16));
     if (bytes) *bytes = used;
@@ -308,8 +311,8 @@ __device__ __forceinline__ float fast_expm1(float x, float exp_x) {
 }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
 
-/* row_lse and row_term (B, H, padded T) of every query: lse log2(e), and what is subtracted from dP: standard sum_d do o;
-   LASER sum_d do (1 - exp(m - o)). LASER also: scaled (N, A) = do exp(m - o), 0 where a column is out of range or at the
+/* rows: of every query lse log2(e), and what is subtracted from dP, the term: standard sum_d do o; LASER
+   sum_d do (1 - exp(m - o)). LASER also: scaled (N, A) = do exp(m - o), 0 where a column is out of range or at the
    floor of the paper's shift, which pass no gradient here; centered (N, A) = expm1(v - m), 0 where no row of the fast
    kernels sees the key.
    A block takes ROWS_COLUMNS neighbouring columns of as many tokens as it has warps, times ROWS_EACH; a lane eight columns, D / 8
@@ -319,7 +322,7 @@ enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ROWS_THREADS, 3)
-    attention_rows_kernel(float *row_lse, float *row_term, bf16 *scaled, bf16 *centered, const bf16 *dout,
+    attention_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout,
                           const bf16 *out, const uint16_t *low_bits, const bf16 *v, const float *lse,
                           const Column *columns, AttentionSizes s) {
     enum { LANES = D / 8 };
@@ -384,9 +387,9 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
         }
         for (int mask = 1; mask < LANES; mask *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, mask);
         if (there && lane % LANES == 0) {
-            const int64_t at = ((int64_t)b * s.H + h) * padded + t;
-            row_term[at] = sum;
-            row_lse[at] = head_lse[r] * LASER_LOG2E_HIGH;
+            const int64_t at = row_at(((int64_t)b * s.H + h) * padded + t);
+            rows[at] = head_lse[r] * LASER_LOG2E_HIGH;
+            rows[at + ROW_TERM] = sum;
         }
     }
 }
@@ -398,7 +401,7 @@ void attention_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, c
     const dim3 grid((unsigned)(padded_rows(s) / ROWS_TOKENS), blocks_for((int64_t)s.H * D, ROWS_COLUMNS),
                     (unsigned)s.B);
     LAUNCH((attention_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
-           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.row_lse, w.row_term, w.left, w.right,
+           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.left, w.right,
            dout, out, low_bits, v, lse, columns, s);
 }
 
