@@ -269,7 +269,7 @@ template <int D, bool LASER> struct HopperForwardShared {
     alignas(1024) bf16 v[STAGES][TILE];
     alignas(1024) bf16 out[TILE];
     alignas(1024) bf16 low[LASER ? TILE : 64]; /* what bf16 cuts off V' on the diagonal */
-    float center[STAGES][D];
+    float center[STAGES][D], shift[2][D]; /* of the columns of this piece and the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     /* LASER: V' of the diagonal is there; the consumers have seen all tiles of a piece. Were it released as soon as `low` is
@@ -349,6 +349,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 for (int c = 0; c < WIDTH; c++)
                     n[c] = laser_shift(columns + (int64_t)piece.head * D, head_v, chunk * WIDTH + c, s);
                 barrier_wait(&sh.low_empty, (uint32_t)(count & 1) ^ 1);
+                store(&sh.shift[count % 2][chunk * WIDTH], n); /* several threads the same */
                 barrier_wait(&sh.v_full[stage.at], stage.phase);
                 for (int row = ((int)threadIdx.x - WARP_SIZE) / CHUNKS; row < HOPPER_TILE; row += ROWS) {
                     const int at = hopper_at<HOPPER_TILE>(row, chunk * WIDTH);
@@ -449,8 +450,6 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             stage.next();
 
             /* Results, through shared memory, once the ones before them have left it. */
-            const Column *head_columns = columns + (int64_t)piece.head * D;
-            const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
             const int first = piece.tile * HOPPER_TILE + row; /* query */
             float inverse[2];
 #pragma unroll
@@ -469,15 +468,14 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             const int own_row = hopper_unknown(row), own_pair = hopper_unknown(pair);
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
-                float shift[2] = {0, 0};
-                if (LASER)
-                    for (int e = 0; e < 2; e++) shift[e] = laser_shift(head_columns, head_v, 8 * n + own_pair + e, s);
+                float2 shift = {0, 0};
+                if (LASER) shift = *(const float2 *)(const void *)&sh.shift[count % 2][8 * n + own_pair];
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     float y[2];
                     for (int e = 0; e < 2; e++) {
                         y[e] = o[4 * n + 2 * r + e] * inverse[r];
-                        if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), shift[e]);
+                        if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), e ? shift.y : shift.x);
                     }
                     if (LASER && first + 8 * r < s.T)
                         *(uint32_t *)(void *)(low_bits + ((int64_t)piece.b * s.T + first + 8 * r) * s.out_row +
@@ -864,7 +862,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 template <int D, bool LASER> struct HopperBytes {
     enum {
         TILE = HOPPER_TILE * D * 2,
-        FORWARD = (LASER ? 7 : 6) * TILE + 2 * D * 4 + 512,
+        FORWARD = (LASER ? 7 : 6) * TILE + 4 * D * 4 + 512,
         KEYS = 7 * TILE + 3 * 2 * HOPPER_HALF * 4 + 512,
         QUERIES = 3 * TILE + (D == 128 ? 2 : 3) * 2 * TILE + 512
     };

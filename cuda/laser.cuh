@@ -143,20 +143,24 @@ __device__ __forceinline__ float laser_shift(const Column *head_columns, const b
 
 /* ---- values ---- */
 
-/* exp(v) 2^-n. What is out of range is cut to it: no row that sees it uses it. */
+/* exp(v) 2^-n. What is too large is cut, so that times a weight of zero it is zero: no row that sees it uses it. log2(e) with
+   float32's digits alone makes v wrong by one part in 10^8. */
 __device__ __forceinline__ float laser_value(float v, float n) {
-    const float power = fmaf(v, LASER_LOG2E_HIGH, -n) + v * LASER_LOG2E_LOW;
-    return fast_exp2(fminf(fmaxf(power, -126.0f), 60.0f));
+    return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), 60.0f));
 }
 
 /* W neighbouring values of v in place as high + low = exp(v) 2^-n in two bf16. */
 template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (&n)[W]) {
-    float x[W], rest[W];
+    float x[W], rounded[W];
     load(x, high);
     for (int c = 0; c < W; c++) x[c] = laser_value(x[c], n[c]);
-    store(high, x);
-    for (int c = 0; c < W; c++) rest[c] = x[c] - to_float(from_float<bf16>(x[c]));
-    store(low, rest);
+    for (int c = 0; c < W; c += 2) {
+        const uint32_t pair = pack_bf16(x[c], x[c + 1]);
+        rounded[c] = bf16_low(pair), rounded[c + 1] = bf16_high(pair);
+    }
+    store(high, rounded);
+    for (int c = 0; c < W; c++) x[c] -= rounded[c];
+    store(low, x);
 }
 
 /* One block a tile of TILE keys of a head: centers (B, H, tiles, D), a number that V' = exp(v) 2^-n of the tile lies around
@@ -199,6 +203,8 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
         const int key = tile * TILE + e * ROWS + row;
         packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : tile * TILE) * s.qkv_row + d);
     }
+    const int column = (int)threadIdx.x; /* of the first D threads */
+    const float own_shift = column < D ? laser_shift(columns + head * D, head_v, column, s) : 0;
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
     float least[8], most[8], v0[8];
@@ -223,7 +229,6 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
         *(float4 *)(void *)(high + row * D + d + c) = float4{most[c], most[c + 1], most[c + 2], most[c + 3]};
     }
     __syncthreads();
-    const int column = (int)threadIdx.x; /* of the first D threads */
     float center = 0;
     if (column < D) {
         ColumnRange range = {INFINITY, -INFINITY, s.T};
@@ -232,14 +237,13 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
             range.most = fmaxf(range.most, high[r * D + column]);
         }
         if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
-        const float shift = laser_shift(columns + head * D, head_v, column, s),
-                    smallest = laser_value(range.least, shift), largest = laser_value(range.most, shift);
+        const float smallest = laser_value(range.least, own_shift), largest = laser_value(range.most, own_shift);
         if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
         centers[(head * gridDim.x + tile) * D + column] = center;
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
     }
     __syncthreads();
-    if (column < D) low[column] = center, high[column] = laser_shift(columns + head * D, head_v, column, s);
+    if (column < D) low[column] = center, high[column] = own_shift;
     __syncthreads();
     float own_center[8], n[8];
 #pragma unroll
