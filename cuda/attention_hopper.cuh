@@ -158,7 +158,7 @@ __device__ __forceinline__ void hopper_load(bf16 *tile, const TensorMap *map, in
         tensor_load(tile + panel * ROWS * 64, map, column + panel * 64, row, b, full);
 }
 
-/* One lane of each warp of a consumer tells the producer, once all its lanes are done. */
+/* One lane of each warp of a consumer tells the producer that all its lanes are done. */
 __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
     __syncwarp();
     if (threadIdx.x % WARP_SIZE == 0) barrier_arrive(empty);
@@ -262,6 +262,34 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
     }
 }
 
+/* The tile on the diagonal: 64 keys of v, once they are there, become high + low = exp(v) 2^-n in two bf16, by the threads of a
+   consumer; and n (D) goes to `shift`. `low` must not be in use any more. */
+template <int D>
+__device__ __forceinline__ void hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns,
+                                             const bf16 *head_v, int consumer, int thread, SharedBarrier *low_empty,
+                                             uint32_t low_phase, SharedBarrier *v_full, uint32_t v_phase,
+                                             const AttentionSizes &s) {
+    enum { CHUNKS = D / 8, ROWS = HOPPER_GROUP / CHUNKS };
+    const int column = thread % CHUNKS * 8, first = consumer * HOPPER_HALF + thread / CHUNKS;
+    float n[8];
+    if (s.shift == LASER_SHIFT_CAUSAL) {
+        load(n, head_v + column);
+#pragma unroll
+        for (int c = 0; c < 8; c++) n[c] = rintf(n[c] * LASER_LOG2E_HIGH);
+    } else
+#pragma unroll
+        for (int c = 0; c < 8; c++) n[c] = head_columns[column + c].shift;
+    barrier_wait(low_empty, low_phase);
+    store(shift + column, n); /* several threads the same */
+    barrier_wait(v_full, v_phase);
+#pragma unroll 2
+    for (int row = first; row < consumer * HOPPER_HALF + HOPPER_HALF; row += ROWS) {
+        const int at = hopper_at<HOPPER_TILE>(row, column);
+        laser_split(high + at, low + at, n);
+    }
+    fence_async_proxy();
+}
+
 template <int D, bool LASER> struct HopperForwardShared {
     enum { STAGES = 2, TILE = HOPPER_TILE * D };
     alignas(1024) bf16 q[TILE];
@@ -272,9 +300,7 @@ template <int D, bool LASER> struct HopperForwardShared {
     float center[STAGES][D], shift[2][D]; /* of the columns of this piece and the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    /* LASER: V' of the diagonal is there; the consumers have seen all tiles of a piece. Were it released as soon as `low` is
-       free, the warps that split could be two phases of v_full ahead of the consumers, and a parity tells no two phases apart. */
-    SharedBarrier split, low_empty;
+    SharedBarrier split, low_empty; /* LASER: V' of the diagonal is there; both consumers have used it */
 };
 
 #endif
@@ -290,12 +316,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                           AttentionSizes s) {
 #ifdef HOPPER_CODE
     typedef HopperForwardShared<D, LASER> Shared;
-    enum { STAGES = Shared::STAGES, SPLIT_WARPS = 3 };
+    enum { STAGES = Shared::STAGES };
     Shared &sh = *shared_memory<Shared>();
     if (threadIdx.x == 0) {
-        hopper_queue_init(&sh.queue, HOPPER_CONSUMER_WARPS + (LASER ? SPLIT_WARPS : 0));
+        hopper_queue_init(&sh.queue, HOPPER_CONSUMER_WARPS);
         barrier_init(&sh.q_full, 1), barrier_init(&sh.q_empty, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.split, SPLIT_WARPS), barrier_init(&sh.low_empty, HOPPER_CONSUMER_WARPS);
+        barrier_init(&sh.split, HOPPER_CONSUMER_WARPS), barrier_init(&sh.low_empty, HOPPER_CONSUMER_WARPS);
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&sh.k_full[i], 1), barrier_init(&sh.k_empty[i], HOPPER_CONSUMER_WARPS);
             barrier_init(&sh.v_full[i], 1), barrier_init(&sh.v_empty[i], HOPPER_CONSUMER_WARPS);
@@ -304,7 +330,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<HopperRegisters<LASER ? 40 : 24>::PRODUCER>();
+        registers_decrease<HopperRegisters<24>::PRODUCER>();
         HopperStage<STAGES> stage = {0, 0};
         if (threadIdx.x == 0) {
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -338,31 +364,9 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 }
             }
             hopper_end();
-        } else if (LASER && threadIdx.x >= WARP_SIZE) { /* three warps make V' of the diagonal's v, while scores are summed */
-            enum { WIDTH = 4, CHUNKS = D / WIDTH, ROWS = SPLIT_WARPS * WARP_SIZE / CHUNKS };
-            const int chunk = (int)threadIdx.x % CHUNKS;
-            for (int count = 0;; count++) {
-                const HopperPiece piece = hopper_get(&sh.queue, count);
-                if (piece.tile < 0) break;
-                const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
-                float n[WIDTH];
-                for (int c = 0; c < WIDTH; c++)
-                    n[c] = laser_shift(columns + (int64_t)piece.head * D, head_v, chunk * WIDTH + c, s);
-                barrier_wait(&sh.low_empty, (uint32_t)(count & 1) ^ 1);
-                store(&sh.shift[count % 2][chunk * WIDTH], n); /* several threads the same */
-                barrier_wait(&sh.v_full[stage.at], stage.phase);
-                for (int row = ((int)threadIdx.x - WARP_SIZE) / CHUNKS; row < HOPPER_TILE; row += ROWS) {
-                    const int at = hopper_at<HOPPER_TILE>(row, chunk * WIDTH);
-                    laser_split(sh.v[stage.at] + at, sh.low + at, n);
-                }
-                fence_async_proxy();
-                hopper_release(&sh.split);
-                hopper_release(&sh.queue.empty[count % HopperQueue::SLOTS]);
-                for (int tile = 0; tile <= piece.tile; tile++) stage.next();
-            }
         }
     } else {
-        registers_increase<HopperRegisters<LASER ? 40 : 24>::CONSUMER>();
+        registers_increase<HopperRegisters<24>::CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
@@ -389,7 +393,14 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             barrier_wait(&sh.k_full[stage.at], stage.phase);
             hold(x), wgmma_fence();
             hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage.at * next_stage);
-            wgmma_commit(), wgmma_wait<0>(), hold(x);
+            wgmma_commit();
+            if (LASER) { /* meanwhile, V' of this consumer's keys */
+                const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
+                hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase], columns + (int64_t)piece.head * D, head_v, consumer,
+                                thread, &sh.low_empty, phase ^ 1, &sh.v_full[stage.at], stage.phase, s);
+                hopper_release(&sh.split);
+            }
+            wgmma_wait<0>(), hold(x);
             hopper_release(&sh.k_empty[stage.at]);
             hopper_softmax<true, !LASER>(x, largest, sum, rescale, scale_log2e, row, pair);
             hopper_pack(p, x);
@@ -421,6 +432,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     for (int i = 0; i < D / 2; i++) o[i] *= rescale[i / 2 % 2];
                 }
                 hopper_release(&sh.v_empty[before.at]);
+                if constexpr (SPLIT) hopper_release(&sh.low_empty);
                 hopper_pack(p, x);
                 if (LASER) {
                     hopper_weights(weight, p);
@@ -441,12 +453,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 hold(o), hold(p), wgmma_fence();
                 hopper_sum(o, p, low_tile);
                 wgmma_commit(), wgmma_wait<0>(), hold(o), hold(p);
+                hopper_release(&sh.low_empty);
             } else if (LASER) {
                 const float same[2] = {1, 1};
                 hopper_add_center(o, weight, same, sh.center[stage.at], pair);
             }
             hopper_release(&sh.v_empty[stage.at]);
-            if (LASER) hopper_release(&sh.low_empty);
             stage.next();
 
             /* Results, through shared memory, once the ones before them have left it. */
@@ -469,7 +481,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
                 float2 shift = {0, 0};
-                if (LASER) shift = *(const float2 *)(const void *)&sh.shift[count % 2][8 * n + own_pair];
+                if (LASER) shift = *(const float2 *)(const void *)&sh.shift[phase][8 * n + own_pair];
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     float y[2];
@@ -503,34 +515,40 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
 #ifdef HOPPER_CODE
 
-/* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; with `above`, a tile of expm1(v - m),
-   also times exp(v - m) (LASER's dv = dv' exp(v - m)); with rope's table `turn`, at the first of its rows' tokens, turned
-   back. */
+/* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; with rope's table `turn` turned back,
+   `token` being the first of the tile. */
 template <int D>
 __device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row, int pair,
-                                             const bf16 *above, const float *turn, int token, int T) {
+                                             const float *turn, int token, int T) {
     row = hopper_unknown(row), pair = hopper_unknown(pair);
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int left_at = hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair),
-                      right_at = hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair + D / 2);
             float left[2], right[2]; /* columns d, d + 1 and those D/2 later */
             for (int e = 0; e < 2; e++) {
                 left[e] = x[4 * n + 2 * r + e] * scale;
                 right[e] = x[4 * (n + D / 16) + 2 * r + e] * scale;
             }
-            if (above) {
-                const uint32_t l = *(const uint32_t *)(const void *)(above + left_at),
-                               u = *(const uint32_t *)(const void *)(above + right_at);
-                left[0] *= 1 + bf16_low(l), left[1] *= 1 + bf16_high(l);
-                right[0] *= 1 + bf16_low(u), right[1] *= 1 + bf16_high(u);
-            }
             const int t = token + row + 8 * r;
             if (turn && t < T) turn_back(left, right, turn + (int64_t)t * D + 2 * (8 * n + pair));
-            *(uint32_t *)(void *)(tile + left_at) = pack_bf16(left[0], left[1]);
-            *(uint32_t *)(void *)(tile + right_at) = pack_bf16(right[0], right[1]);
+            bf16 *at = tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair);
+            *(uint32_t *)(void *)at = pack_bf16(left[0], left[1]);
+            at = tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair + D / 2);
+            *(uint32_t *)(void *)at = pack_bf16(right[0], right[1]);
+        }
+}
+
+/* LASER's dv = dv' exp(v - m), from the tile of expm1(v - m). */
+template <int D>
+__device__ __forceinline__ void hopper_times_exp(float (&dv)[D / 2], const bf16 *tile, int row, int pair) {
+    row = hopper_unknown(row), pair = hopper_unknown(pair);
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const uint32_t u = *(const uint32_t *)(const void *)(tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair));
+            dv[4 * n + 2 * r] *= 1 + bf16_low(u), dv[4 * n + 2 * r + 1] *= 1 + bf16_high(u);
         }
 }
 
@@ -703,14 +721,14 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             for (; query < queries_from_here - HOPPER_HALF; query += HOPPER_HALF) queries(std::true_type(), query);
             queries(std::false_type(), query);
             hopper_release(&sh.k_empty);
-            if (!LASER) hopper_release(&sh.u_empty);
+            if (LASER) hopper_times_exp<D>(dv, sh.u, row, pair);
+            hopper_release(&sh.u_empty);
 
             if (thread == 0) bulk_wait_read(); /* the results before these have left shared memory */
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             const int key = piece.tile * HOPPER_TILE;
-            hopper_stage<D>(sh.dk, dk, s.scale, row, pair, nullptr, turn, key, s.T);
-            hopper_stage<D>(sh.dv, dv, 1, row, pair, LASER ? sh.u : nullptr, nullptr, 0, 0);
-            if (LASER) hopper_release(&sh.u_empty);
+            hopper_stage<D>(sh.dk, dk, s.scale, row, pair, turn, key, s.T);
+            hopper_stage<D>(sh.dv, dv, 1, row, pair, nullptr, key, s.T);
             fence_async_proxy();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             if (thread == 0) {
@@ -842,7 +860,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
             if (thread == 0) bulk_wait_read(); /* the results before these have left shared memory */
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
-            hopper_stage<D>(sh.dq, dq, s.scale, row, pair, nullptr, turn, piece.tile * HOPPER_TILE, s.T);
+            hopper_stage<D>(sh.dq, dq, s.scale, row, pair, turn, piece.tile * HOPPER_TILE, s.T);
             fence_async_proxy();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             if (thread == 0) {
@@ -873,8 +891,10 @@ template <int D, bool LASER> struct HopperBytes {
 #endif
 };
 
+inline int hopper_blocks_most = 1 << 20; /* tests make it small, so that blocks do many pieces */
+
 static inline unsigned hopper_blocks(HopperOrder order) {
-    return (unsigned)min(order.pieces, device_multiprocessors());
+    return (unsigned)min(min(order.pieces, device_multiprocessors()), hopper_blocks_most);
 }
 
 template <int D, bool LASER>
