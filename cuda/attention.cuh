@@ -49,12 +49,13 @@ void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
         }
     if (!done) attention_backward_mma<D, LASER>(dq, dk, dv, dout, q, k, v, columns, turn, w, s, stream);
     if (LASER && s.shift == LASER_SHIFT_CAUSAL)
-        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, true, s, stream);
+        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, true, s,
+                                 stream);
 }
 
-static inline void attention_forward(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
-                                     const bf16 *k, const bf16 *v, void *work, const AttentionSizes &s,
-                                     cudaStream_t stream) {
+static inline void attention_forward(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
+                                     const bf16 *q, const bf16 *k, const bf16 *v, void *work,
+                                     const AttentionSizes &s, cudaStream_t stream) {
     const AttentionWork w = attention_work(work, s, nullptr);
     const bool laser = s.kind == ATTENTION_LASER;
     if (attention_has_tensor_cores(s.D)) {
@@ -85,9 +86,9 @@ static inline void attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *
 }
 
 /* float32: out is exact, and low_bits is not used. */
-static inline void attention_forward(float *out, uint16_t *low_bits, float *lse, Column *columns, const float *q,
-                                     const float *k, const float *v, void *, const AttentionSizes &s,
-                                     cudaStream_t stream) {
+static inline void attention_forward(float *out, uint16_t *low_bits, float *lse, Column *columns,
+                                     const float *q, const float *k, const float *v, void *,
+                                     const AttentionSizes &s, cudaStream_t stream) {
     if (s.kind == ATTENTION_LASER) laser_find_columns(columns, v, s, stream);
     attention_plain_forward(out, low_bits, lse, q, k, v, (const Column *)columns, s, stream);
 }
@@ -95,7 +96,8 @@ static inline void attention_forward(float *out, uint16_t *low_bits, float *lse,
 static inline void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
                                       const float *k, const float *v, const float *out,
                                       const uint16_t *low_bits, const float *lse, const Column *columns,
-                                      const float *turn, void *, const AttentionSizes &s, cudaStream_t stream) {
+                                      const float *turn, void *, const AttentionSizes &s,
+                                      cudaStream_t stream) {
     attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, false, s, stream);
 }
 

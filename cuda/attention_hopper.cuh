@@ -34,12 +34,26 @@
 #include "hopper.cuh"
 #include "laser.cuh"
 
-enum { HOPPER_TILE = 128, HOPPER_HALF = 64 /* rows of a consumer */, HOPPER_GROUP = 128, HOPPER_THREADS = 3 * HOPPER_GROUP };
-enum { HOPPER_CONSUMER_WARPS = 8 };
+enum {
+    HOPPER_TILE = 128,
+    HOPPER_HALF = 64 /* rows of a consumer */,
+    HOPPER_GROUP = 128,
+    HOPPER_THREADS = 3 * HOPPER_GROUP
+};
+/* What both consumers together say that they are done with: each warp by one of its lanes. compute-sanitizer's racecheck does not
+   see that __syncwarp orders the other lanes before that one; for it, a program compiled with -DEVERY_LANE_ARRIVES. */
+#ifdef EVERY_LANE_ARRIVES
+enum { HOPPER_ARRIVALS = 2 * HOPPER_GROUP };
+#else
+enum { HOPPER_ARRIVALS = 2 * HOPPER_GROUP / WARP_SIZE };
+#endif
 inline int hopper_pingpong_most = 2048; /* the longest sequence that takes PINGPONG; tests change it */
 
 /* Named barriers (0 is __syncthreads). */
-enum { HOPPER_TURN = 2 /* and 3: a consumer's turn */, HOPPER_STAGED = 4 /* and 5: a consumer's results are in shared memory */ };
+enum {
+    HOPPER_TURN = 2 /* and 3: a consumer's turn */,
+    HOPPER_STAGED = 4 /* and 5: a consumer's results are in shared memory */
+};
 
 /* The order of the pieces of work: heads in groups whose k and v share the L2 cache, all tiles of a group before the next
    group, the tiles with the longest rows first. */
@@ -110,8 +124,9 @@ struct HopperQueue {
     HopperPiece piece[SLOTS];
     SharedBarrier full[SLOTS], empty[SLOTS];
 };
-__device__ __forceinline__ void hopper_queue_init(HopperQueue *queue, int warps) {
-    for (int i = 0; i < HopperQueue::SLOTS; i++) barrier_init(&queue->full[i], 1), barrier_init(&queue->empty[i], warps);
+__device__ __forceinline__ void hopper_queue_init(HopperQueue *queue) {
+    for (int i = 0; i < HopperQueue::SLOTS; i++)
+        barrier_init(&queue->full[i], 1), barrier_init(&queue->empty[i], HOPPER_ARRIVALS);
 }
 /* The count-th piece of this block; tile -1 ends the work. */
 __device__ __forceinline__ void hopper_put(HopperQueue *queue, int count, const HopperPiece &piece) {
@@ -158,10 +173,14 @@ __device__ __forceinline__ void hopper_load(bf16 *tile, const TensorMap *map, in
         tensor_load(tile + panel * ROWS * 64, map, column + panel * 64, row, b, full);
 }
 
-/* One lane of each warp of a consumer tells the producer that all its lanes are done. */
+/* A consumer's warp tells the producer that all its lanes are done. */
 __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
+#ifdef EVERY_LANE_ARRIVES
+    barrier_arrive(empty);
+#else
     __syncwarp();
     if (threadIdx.x % WARP_SIZE == 0) barrier_arrive(empty);
+#endif
 }
 
 /* The descriptor of what lies at `to`, from that of what lies at `from`; the leading bytes, which they share, matter to
@@ -180,7 +199,8 @@ __device__ __forceinline__ void hopper_scores(float (&x)[R], uint64_t a, uint64_
 }
 
 /* x (64, 2 R) += weights (64, 8 W) times 8 W rows of a tile, whose descriptor is b. */
-template <int R, int W> __device__ __forceinline__ void hopper_sum(float (&x)[R], const uint32_t (&weights)[W], uint64_t b) {
+template <int R, int W>
+__device__ __forceinline__ void hopper_sum(float (&x)[R], const uint32_t (&weights)[W], uint64_t b) {
 #pragma unroll
     for (int k = 0; k < W / 4; k++)
         wgmma_from_registers<1>(x, weights[4 * k], weights[4 * k + 1], weights[4 * k + 2], weights[4 * k + 3],
@@ -189,8 +209,8 @@ template <int R, int W> __device__ __forceinline__ void hopper_sum(float (&x)[R]
 
 /* The 64 rows of a consumer's tile in shared memory, written by its own threads, to memory. */
 template <int D>
-__device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *tile, int column, int row, int b,
-                                             int consumer) {
+__device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *tile, int column, int row,
+                                             int b, int consumer) {
     for (int panel = 0; panel < D / 64; panel++)
         tensor_store(map, column + panel * 64, row + consumer * HOPPER_HALF, b,
                      tile + panel * HOPPER_TILE * 64 + consumer * HOPPER_HALF * 64);
@@ -223,7 +243,8 @@ __device__ __forceinline__ void hopper_softmax(float (&x)[64], float (&largest)[
 #pragma unroll
         for (int n = 0; n < 16; n++) {
             float &left = x[4 * n + 2 * h], &right = x[4 * n + 2 * h + 1];
-            left = fast_exp2(fmaf(left, scale_log2e, -shift)), right = fast_exp2(fmaf(right, scale_log2e, -shift));
+            left = fast_exp2(fmaf(left, scale_log2e, -shift)),
+            right = fast_exp2(fmaf(right, scale_log2e, -shift));
             if (SUM) even += left, odd += right;
         }
         if (SUM) sum[h] = sum[h] * rescale[h] + (even + odd);
@@ -250,13 +271,14 @@ __device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_
 
 /* o = o rescale + weight rescale center: what LASER's centers (D) of a tile bring to its sums, and the rescaling. */
 template <int R>
-__device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&weight)[2], const float (&rescale)[2],
-                                                  const float *center, int pair) {
+__device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&weight)[2],
+                                                  const float (&rescale)[2], const float *center, int pair) {
     const float top = weight[0] * rescale[0], bottom = weight[1] * rescale[1];
 #pragma unroll
     for (int n = 0; n < R / 4; n++) {
         const float2 c = *(const float2 *)(const void *)(center + 8 * n + pair);
-        o[4 * n] = fmaf(top, c.x, o[4 * n] * rescale[0]), o[4 * n + 1] = fmaf(top, c.y, o[4 * n + 1] * rescale[0]);
+        o[4 * n] = fmaf(top, c.x, o[4 * n] * rescale[0]),
+              o[4 * n + 1] = fmaf(top, c.y, o[4 * n + 1] * rescale[0]);
         o[4 * n + 2] = fmaf(bottom, c.x, o[4 * n + 2] * rescale[1]);
         o[4 * n + 3] = fmaf(bottom, c.y, o[4 * n + 3] * rescale[1]);
     }
@@ -265,10 +287,10 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
 /* The tile on the diagonal: 64 keys of v, once they are there, become high + low = exp(v) 2^-n in two bf16, by the threads of a
    consumer; and n (D) goes to `shift`. `low` must not be in use any more. */
 template <int D>
-__device__ __forceinline__ void hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns,
-                                             const bf16 *head_v, int consumer, int thread, SharedBarrier *low_empty,
-                                             uint32_t low_phase, SharedBarrier *v_full, uint32_t v_phase,
-                                             const AttentionSizes &s) {
+__device__ __forceinline__ void
+hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, const bf16 *head_v,
+             int consumer, int thread, SharedBarrier *low_empty, uint32_t low_phase, SharedBarrier *v_full,
+             uint32_t v_phase, const AttentionSizes &s) {
     enum { CHUNKS = D / 8, ROWS = HOPPER_GROUP / CHUNKS };
     const int column = thread % CHUNKS * 8, first = consumer * HOPPER_HALF + thread / CHUNKS;
     float n[8];
@@ -297,7 +319,7 @@ template <int D, bool LASER> struct HopperForwardShared {
     alignas(1024) bf16 v[STAGES][TILE];
     alignas(1024) bf16 out[TILE];
     alignas(1024) bf16 low[LASER ? TILE : 64]; /* what bf16 cuts off V' on the diagonal */
-    float center[STAGES][D], shift[2][D]; /* of the columns of this piece and the one before */
+    float center[STAGES][D], shift[2][D];      /* of the columns of this piece and the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     SharedBarrier split, low_empty; /* LASER: V' of the diagonal is there; both consumers have used it */
@@ -319,12 +341,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     enum { STAGES = Shared::STAGES };
     Shared &sh = *shared_memory<Shared>();
     if (threadIdx.x == 0) {
-        hopper_queue_init(&sh.queue, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.q_full, 1), barrier_init(&sh.q_empty, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.split, HOPPER_CONSUMER_WARPS), barrier_init(&sh.low_empty, HOPPER_CONSUMER_WARPS);
+        hopper_queue_init(&sh.queue);
+        barrier_init(&sh.q_full, 1), barrier_init(&sh.q_empty, HOPPER_ARRIVALS);
+        barrier_init(&sh.split, HOPPER_ARRIVALS), barrier_init(&sh.low_empty, HOPPER_ARRIVALS);
         for (int i = 0; i < STAGES; i++) {
-            barrier_init(&sh.k_full[i], 1), barrier_init(&sh.k_empty[i], HOPPER_CONSUMER_WARPS);
-            barrier_init(&sh.v_full[i], 1), barrier_init(&sh.v_empty[i], HOPPER_CONSUMER_WARPS);
+            barrier_init(&sh.k_full[i], 1), barrier_init(&sh.k_empty[i], HOPPER_ARRIVALS);
+            barrier_init(&sh.v_full[i], 1), barrier_init(&sh.v_empty[i], HOPPER_ARRIVALS);
         }
         barrier_init_done();
     }
@@ -343,7 +365,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     const int key = tile * HOPPER_TILE;
                     barrier_wait(&sh.k_empty[stage.at], stage.phase ^ 1);
                     barrier_expect(&sh.k_full[stage.at], bytes);
-                    hopper_load<D, HOPPER_TILE>(sh.k[stage.at], &maps.k, piece.h * D, key, piece.b, &sh.k_full[stage.at]);
+                    hopper_load<D, HOPPER_TILE>(sh.k[stage.at], &maps.k, piece.h * D, key, piece.b,
+                                                &sh.k_full[stage.at]);
                     if (tile == piece.tile) {
                         barrier_wait(&sh.q_empty, (uint32_t)(count & 1) ^ 1);
                         barrier_expect(&sh.q_full, bytes);
@@ -353,9 +376,11 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     barrier_wait(&sh.v_empty[stage.at], stage.phase ^ 1);
                     if (LASER && tile < piece.tile) {
                         barrier_expect(full, bytes + D * sizeof(float));
-                        hopper_load<D, HOPPER_TILE>(sh.v[stage.at], &maps.values, piece.h * D, key, piece.b, full);
-                        bulk_load(sh.center[stage.at], centers + ((int64_t)piece.head * order.tiles + tile) * D,
-                                  D * sizeof(float), full);
+                        hopper_load<D, HOPPER_TILE>(sh.v[stage.at], &maps.values, piece.h * D, key, piece.b,
+                                                    full);
+                        bulk_load(sh.center[stage.at],
+                                  centers + ((int64_t)piece.head * order.tiles + tile) * D, D * sizeof(float),
+                                  full);
                     } else {
                         barrier_expect(full, bytes);
                         hopper_load<D, HOPPER_TILE>(sh.v[stage.at], &maps.v, piece.h * D, key, piece.b, full);
@@ -374,7 +399,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         /* Descriptors differ by the distances between tiles alone. */
         const uint64_t k_tile = wgmma_descriptor(sh.k, HOPPER_TILE * 128),
                        q_rows = hopper_moved(k_tile, sh.k[0], sh.q + consumer * HOPPER_HALF * 64),
-                       v_tile = hopper_moved(k_tile, sh.k[0], sh.v[0]), low_tile = hopper_moved(k_tile, sh.k[0], sh.low);
+                       v_tile = hopper_moved(k_tile, sh.k[0], sh.v[0]),
+                       low_tile = hopper_moved(k_tile, sh.k[0], sh.low);
         const uint64_t next_stage = Shared::TILE * sizeof(bf16) / 16; /* between descriptors of stages */
         HopperStage<STAGES> stage = {0, 0};
         if (PINGPONG && consumer == 0) named_barrier_arrive(HOPPER_TURN, 2 * HOPPER_GROUP);
@@ -383,7 +409,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             const int own_tile = piece.tile;
             if (own_tile < 0) break;
             const uint32_t phase = (uint32_t)(count & 1); /* of barriers that a piece passes once */
-            float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, weight[2] = {0, 0}, rescale[2];
+            float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, weight[2] = {0, 0},
+                                   rescale[2];
             uint32_t p[32];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) o[i] = 0;
@@ -396,8 +423,9 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             wgmma_commit();
             if (LASER) { /* meanwhile, V' of this consumer's keys */
                 const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
-                hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase], columns + (int64_t)piece.head * D, head_v, consumer,
-                                thread, &sh.low_empty, phase ^ 1, &sh.v_full[stage.at], stage.phase, s);
+                hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase], columns + (int64_t)piece.head * D,
+                                head_v, consumer, thread, &sh.low_empty, phase ^ 1, &sh.v_full[stage.at],
+                                stage.phase, s);
                 hopper_release(&sh.split);
             }
             wgmma_wait<0>(), hold(x);
@@ -414,7 +442,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 barrier_wait(&sh.k_full[stage.at], stage.phase);
                 if (PINGPONG) named_barrier_sync(HOPPER_TURN + consumer, 2 * HOPPER_GROUP);
                 hold(x), hold(o), hold(p), wgmma_fence();
-                hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage.at * next_stage);
+                hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows,
+                                                           k_tile + (uint64_t)stage.at * next_stage);
                 wgmma_commit();
                 barrier_wait(SPLIT ? &sh.split : &sh.v_full[before.at], SPLIT ? phase : before.phase);
                 hopper_sum(o, p, v_tile + (uint64_t)before.at * next_stage);
@@ -472,7 +501,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 }
                 inverse[r] = 1 / sum[r];
                 if (pair == 0 && first + 8 * r < s.T)
-                    lse[(int64_t)piece.head * s.T + first + 8 * r] = (largest[r] * scale_log2e + log2f(sum[r])) * LASER_LN2;
+                    lse[(int64_t)piece.head * s.T + first + 8 * r] =
+                        (largest[r] * scale_log2e + log2f(sum[r])) * LASER_LN2;
             }
             if (thread == 0) bulk_wait_read();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
@@ -490,9 +520,11 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                         if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), e ? shift.y : shift.x);
                     }
                     if (LASER && first + 8 * r < s.T)
-                        *(uint32_t *)(void *)(low_bits + ((int64_t)piece.b * s.T + first + 8 * r) * s.out_row +
+                        *(uint32_t *)(void *)(low_bits +
+                                              ((int64_t)piece.b * s.T + first + 8 * r) * s.out_row +
                                               piece.h * D + 8 * n + own_pair) = cut_low_bits(y[0], y[1]);
-                    *(uint32_t *)(void *)(sh.out + hopper_at<HOPPER_TILE>(own_row + 8 * r, 8 * n + own_pair)) =
+                    *(uint32_t *)(void *)(sh.out +
+                                          hopper_at<HOPPER_TILE>(own_row + 8 * r, 8 * n + own_pair)) =
                         pack_bf16(y[0], y[1]);
                 }
             }
@@ -518,8 +550,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 /* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; with rope's table `turn` turned back,
    `token` being the first of the tile. */
 template <int D>
-__device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row, int pair,
-                                             const float *turn, int token, int T) {
+__device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row,
+                                             int pair, const float *turn, int token, int T) {
     row = hopper_unknown(row), pair = hopper_unknown(pair);
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
@@ -547,7 +579,8 @@ __device__ __forceinline__ void hopper_times_exp(float (&dv)[D / 2], const bf16 
     for (int n = 0; n < D / 8; n++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const uint32_t u = *(const uint32_t *)(const void *)(tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair));
+            const uint32_t u =
+                *(const uint32_t *)(const void *)(tile + hopper_at<HOPPER_TILE>(row + 8 * r, 8 * n + pair));
             dv[4 * n + 2 * r] *= 1 + bf16_low(u), dv[4 * n + 2 * r + 1] *= 1 + bf16_high(u);
         }
 }
@@ -600,11 +633,11 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     Shared &sh = *shared_memory<Shared>();
     const int tiles_of_queries = (s.T + HOPPER_HALF - 1) / HOPPER_HALF;
     if (threadIdx.x == 0) {
-        hopper_queue_init(&sh.queue, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.k_full, 1), barrier_init(&sh.k_empty, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.u_full, 1), barrier_init(&sh.u_empty, HOPPER_CONSUMER_WARPS);
+        hopper_queue_init(&sh.queue);
+        barrier_init(&sh.k_full, 1), barrier_init(&sh.k_empty, HOPPER_ARRIVALS);
+        barrier_init(&sh.u_full, 1), barrier_init(&sh.u_empty, HOPPER_ARRIVALS);
         for (int i = 0; i < STAGES; i++)
-            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_CONSUMER_WARPS);
+            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_ARRIVALS);
         barrier_init_done();
     }
     __syncthreads();
@@ -630,7 +663,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     barrier_wait(&sh.empty[stage.at], stage.phase ^ 1);
                     barrier_expect(full, bytes + 2 * HOPPER_HALF * sizeof(float));
                     hopper_load<D, HOPPER_HALF>(sh.stage[stage.at].q, &maps.q, column, query, b, full);
-                    bulk_load(sh.rows[stage.at], head_rows + 2 * query, 2 * HOPPER_HALF * sizeof(float), full);
+                    bulk_load(sh.rows[stage.at], head_rows + 2 * query, 2 * HOPPER_HALF * sizeof(float),
+                              full);
                     if (tile == 2 * piece.tile) {
                         barrier_wait(&sh.u_empty, free);
                         barrier_expect(&sh.u_full, bytes);
@@ -674,7 +708,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 float dp[32];
                 uint32_t p[16], ds[16];
                 const HopperStage<STAGES> now = stage;
-                const uint64_t q = q_tile + (uint64_t)now.at * next_stage, g = g_tile + (uint64_t)now.at * next_stage;
+                const uint64_t q = q_tile + (uint64_t)now.at * next_stage,
+                               g = g_tile + (uint64_t)now.at * next_stage;
                 stage.next();
                 hold(dp), wgmma_fence();
                 hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(dp, u_rows, g);
@@ -699,9 +734,11 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<1>(), hold(dp);
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    const float2 term = *(const float2 *)(const void *)&sh.rows[now.at][ROW_TERM + 8 * n + pair];
+                    const float2 term =
+                        *(const float2 *)(const void *)&sh.rows[now.at][ROW_TERM + 8 * n + pair];
 #pragma unroll
-                    for (int i = 0; i < 4; i++) dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
+                    for (int i = 0; i < 4; i++)
+                        dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
                 }
                 if (own_tile == 0 && query == 0 && pair == 0) dp[0] = dp[2] = 0; /* row 0 has one key */
                 hopper_pack(ds, dp);
@@ -710,7 +747,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_commit();
                 if constexpr (decltype(more)::value) {
                     barrier_wait(&sh.full[stage.at], stage.phase);
-                    hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(x, k_rows, q_tile + (uint64_t)stage.at * next_stage);
+                    hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(x, k_rows,
+                                                               q_tile + (uint64_t)stage.at * next_stage);
                     wgmma_commit();
                 }
                 wgmma_wait<0>(), hold(dk), hold(dv), hold(p), hold(ds), hold(x);
@@ -718,7 +756,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             };
             const int queries_from_here = (tiles_of_queries - 2 * own_tile) * HOPPER_HALF;
             int query = 0;
-            for (; query < queries_from_here - HOPPER_HALF; query += HOPPER_HALF) queries(std::true_type(), query);
+            for (; query < queries_from_here - HOPPER_HALF; query += HOPPER_HALF)
+                queries(std::true_type(), query);
             queries(std::false_type(), query);
             hopper_release(&sh.k_empty);
             if (LASER) hopper_times_exp<D>(dv, sh.u, row, pair);
@@ -752,11 +791,11 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     enum { STAGES = Shared::STAGES };
     Shared &sh = *shared_memory<Shared>();
     if (threadIdx.x == 0) {
-        hopper_queue_init(&sh.queue, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.q_full, 1), barrier_init(&sh.q_empty, HOPPER_CONSUMER_WARPS);
-        barrier_init(&sh.g_full, 1), barrier_init(&sh.g_empty, HOPPER_CONSUMER_WARPS);
+        hopper_queue_init(&sh.queue);
+        barrier_init(&sh.q_full, 1), barrier_init(&sh.q_empty, HOPPER_ARRIVALS);
+        barrier_init(&sh.g_full, 1), barrier_init(&sh.g_empty, HOPPER_ARRIVALS);
         for (int i = 0; i < STAGES; i++)
-            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_CONSUMER_WARPS);
+            barrier_init(&sh.full[i], 1), barrier_init(&sh.empty[i], HOPPER_ARRIVALS);
         barrier_init_done();
     }
     __syncthreads();
@@ -779,13 +818,15 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     SharedBarrier *full = &sh.full[stage.at];
                     barrier_wait(&sh.empty[stage.at], stage.phase ^ 1);
                     barrier_expect(full, 2 * bytes);
-                    hopper_load<D, HOPPER_TILE>(sh.stage[stage.at].k, &maps.k, column, tile * HOPPER_TILE, b, full);
+                    hopper_load<D, HOPPER_TILE>(sh.stage[stage.at].k, &maps.k, column, tile * HOPPER_TILE, b,
+                                                full);
                     if (tile == 0) {
                         barrier_wait(&sh.g_empty, free);
                         barrier_expect(&sh.g_full, bytes);
                         hopper_load<D, HOPPER_TILE>(sh.g, &maps.g, column, query, b, &sh.g_full);
                     }
-                    hopper_load<D, HOPPER_TILE>(sh.stage[stage.at].u, &maps.u, column, tile * HOPPER_TILE, b, full);
+                    hopper_load<D, HOPPER_TILE>(sh.stage[stage.at].u, &maps.u, column, tile * HOPPER_TILE, b,
+                                                full);
                     stage.next();
                 }
             }
@@ -809,7 +850,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (own_tile < 0) break;
             float dq[D / 2], x[64], lse[2], term[2];
             for (int r = 0; r < 2; r++) {
-                const float *at = rows + row_at((int64_t)piece.head * padded_rows(s) + own_tile * HOPPER_TILE + row + 8 * r);
+                const float *at = rows + row_at((int64_t)piece.head * padded_rows(s) +
+                                                own_tile * HOPPER_TILE + row + 8 * r);
                 lse[r] = at[0], term[r] = at[ROW_TERM];
             }
 #pragma unroll
@@ -827,7 +869,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 float dp[64];
                 uint32_t ds[32];
                 const HopperStage<STAGES> now = stage;
-                const uint64_t k = k_tile + (uint64_t)now.at * next_stage, u = u_tile + (uint64_t)now.at * next_stage;
+                const uint64_t k = k_tile + (uint64_t)now.at * next_stage,
+                               u = u_tile + (uint64_t)now.at * next_stage;
                 stage.next();
                 hold(dp), wgmma_fence();
                 hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(dp, g_rows, u);
@@ -848,7 +891,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_commit();
                 if constexpr (!DIAGONAL) {
                     barrier_wait(&sh.full[stage.at], stage.phase);
-                    hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage.at * next_stage);
+                    hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows,
+                                                               k_tile + (uint64_t)stage.at * next_stage);
                     wgmma_commit();
                 }
                 wgmma_wait<0>(), hold(dq), hold(ds), hold(x);
@@ -909,9 +953,9 @@ void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, Column 
     if (LASER) maps.values = hopper_map(w.left, (int64_t)s.H * D, s, HOPPER_TILE);
     auto *kernel = s.T <= hopper_pingpong_most ? hopper_forward_kernel<D, LASER, true>
                                                : hopper_forward_kernel<D, LASER, false>;
-    launch_at(__FILE__, __LINE__, "hopper_forward_kernel", kernel, dim3(hopper_blocks(order)), dim3(HOPPER_THREADS),
-              (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, low_bits, lse, (const float *)w.centers, v,
-              (const Column *)columns, order, s);
+    launch_at(__FILE__, __LINE__, "hopper_forward_kernel", kernel, dim3(hopper_blocks(order)),
+              dim3(HOPPER_THREADS), (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, low_bits, lse,
+              (const float *)w.centers, v, (const Column *)columns, order, s);
     if (LASER) laser_finish(out, low_bits, lse, columns, w, HOPPER_TILE, q, k, v, s, stream);
 }
 

@@ -104,8 +104,7 @@ __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float 
     for (int n = 0; n < D / 8; n++) {
         float shift[2] = {0, 0};
         if (LASER)
-            for (int c = 0; c < 2; c++)
-                shift[c] = laser_shift(head_columns, head_v, n * 8 + 2 * t + c, s);
+            for (int c = 0; c < 2; c++) shift[c] = laser_shift(head_columns, head_v, n * 8 + 2 * t + c, s);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int i = row + lane / 4 + 8 * r;
@@ -155,8 +154,8 @@ __device__ __forceinline__ void add_centers(float (&o)[D / 8][4], const float (&
    diagonal; there, v itself. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_forward_kernel(bf16 *out, uint16_t *low_bits, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
-                             const bf16 *values, const float *centers, const Column *columns,
+    attention_forward_kernel(bf16 *out, uint16_t *low_bits, float *lse, const bf16 *q, const bf16 *k,
+                             const bf16 *v, const bf16 *values, const float *centers, const Column *columns,
                              AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, STAGE = TILE * 2 };
     bf16 *q_tile = shared_memory<bf16>(), *stages = q_tile + TILE;        /* two of k and v */
@@ -238,7 +237,8 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u,
-                          int64_t u_row, const bf16 *g, int64_t g_row, const float *rows, const Column *columns, const float *turn, AttentionSizes s) {
+                          int64_t u_row, const bf16 *g, int64_t g_row, const float *rows,
+                          const Column *columns, const float *turn, AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE,
          *stages = u_tile + TILE;                        /* two of q and g */

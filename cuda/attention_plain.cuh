@@ -121,7 +121,8 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
 
 /* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it; scratch
    holds a number a warp. */
-__device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch, const AttentionSizes &s) {
+__device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch,
+                                                  const AttentionSizes &s) {
     int first = s.T;
     for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x)
         first = min(first, head_columns[d].out_of_range_from);
@@ -170,8 +171,8 @@ __device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const
 
 /* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
 template <typename T>
-__global__ void plain_forward_kernel(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
-                                     const Column *columns, AttentionSizes s) {
+__global__ void plain_forward_kernel(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k,
+                                     const T *v, const Column *columns, AttentionSizes s) {
     plain_forward_rows(out, low_bits, lse, q, k, v, columns, true, (int)blockIdx.z, (int)blockIdx.y,
                        (int)blockIdx.x, (int)gridDim.x, s);
 }
@@ -220,8 +221,8 @@ __device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], c
 /* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
 template <typename T>
 __device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                              const uint16_t *low_bits, const Column *columns, const float *turn, bool whole, int b,
-                              int h, int first, int step, const AttentionSizes &s) {
+                              const uint16_t *low_bits, const Column *columns, const float *turn, bool whole,
+                              int b, int h, int first, int step, const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + plain_row(s);
     const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -250,8 +251,9 @@ __device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, cons
 /* dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
 template <typename T>
 __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, const T *out,
-                           const uint16_t *low_bits, const float *lse, const Column *columns, const float *turn,
-                           bool whole, int b, int h, int start, int first, int step, const AttentionSizes &s) {
+                           const uint16_t *low_bits, const float *lse, const Column *columns,
+                           const float *turn, bool whole, int b, int h, int start, int first, int step,
+                           const AttentionSizes &s) {
     float *log_a = shared_memory<float>() + WARP_SIZE, *ds = log_a + plain_row(s);
     const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -283,10 +285,12 @@ __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, 
                     continue;
                 }
                 const float o = exact_output(out, low_bits, row);
-                if (!plain_takes(columns + head * D + d, whole, i) || o <= columns[head * D + d].floor) continue;
+                if (!plain_takes(columns + head * D + d, whole, i) || o <= columns[head * D + d].floor)
+                    continue;
                 dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - o, 0.0f));
             }
-            dk[at] = from_float<T>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
+            dk[at] =
+                from_float<T>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
             dv[at] = from_float<T>((whole ? 0 : to_float(dv[at])) + dv_sum);
         }
         __syncthreads();
@@ -297,15 +301,18 @@ __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, 
 template <typename T>
 __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
                                       const T *out, const uint16_t *low_bits, const float *lse,
-                                      const Column *columns, const float *turn, bool whole, AttentionSizes s) {
-    const int h = (int)blockIdx.y, b = (int)blockIdx.z, block = (int)blockIdx.x / 2, blocks = (int)gridDim.x / 2;
+                                      const Column *columns, const float *turn, bool whole,
+                                      AttentionSizes s) {
+    const int h = (int)blockIdx.y, b = (int)blockIdx.z, block = (int)blockIdx.x / 2,
+              blocks = (int)gridDim.x / 2;
     const int start =
         whole ? 0 : first_out_of_range(columns + ((int64_t)b * s.H + h) * s.D, shared_memory<float>(), s);
     if (start >= s.T) return;
     if (blockIdx.x % 2 == 0)
         plain_queries(dq, dout, q, k, v, out, low_bits, columns, turn, whole, b, h, start + block, blocks, s);
     else
-        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, whole, b, h, start, block, blocks, s);
+        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, whole, b, h, start, block,
+                   blocks, s);
 }
 
 enum { PLAIN_THREADS = 128 };
@@ -323,7 +330,8 @@ static inline size_t plain_shared(const AttentionSizes &s, int rows) {
     const size_t bytes = plain_bytes(s, rows), most = shared_memory_most();
     if (bytes > most)
         die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
-            "beyond LASER's range) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, there "
+            "beyond LASER's range) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, "
+            "there "
             "are %zu; use a shorter one",
             s.T, bytes, most);
     return bytes;
@@ -343,7 +351,8 @@ void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, co
                               cudaStream_t stream) {
     const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_FEW_BLOCKS : s.T);
     LAUNCH(plain_backward_kernel<T>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
-           dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS), plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+           dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS),
+           plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
            !only_out_of_range, s);
 }
 

@@ -44,9 +44,11 @@ struct alignas(16) ColumnRange {
 struct AttentionWork {
     ColumnRange *ranges; /* (B, H, tiles, D) forward */
     float *centers;      /* (B, H, tiles, D) forward: of V' */
-    float *rows;         /* backward, for each 64 queries of (B, H, padded T): 64 lse log2(e), infinity past the end, so that
+    float *
+        rows; /* backward, for each 64 queries of (B, H, padded T): 64 lse log2(e), infinity past the end, so that
                             weights are zero there; then 64 of what is subtracted from dP, zero past the end */
-    bf16 *left, *right;  /* (N, A) LASER. forward: left = V' less its centers; backward: left = do exp(m - o), right =
+    bf16 *left,
+        *right; /* (N, A) LASER. forward: left = V' less its centers; backward: left = do exp(m - o), right =
                             expm1(v - m) */
 };
 
@@ -79,8 +81,10 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 
 /* Eight neighbours of bf16, 16 bytes, as float. */
 __device__ __forceinline__ void unpack_8(float (&x)[8], const uint4 &packed) {
-    x[0] = bf16_low(packed.x), x[1] = bf16_high(packed.x), x[2] = bf16_low(packed.y), x[3] = bf16_high(packed.y);
-    x[4] = bf16_low(packed.z), x[5] = bf16_high(packed.z), x[6] = bf16_low(packed.w), x[7] = bf16_high(packed.w);
+    x[0] = bf16_low(packed.x), x[1] = bf16_high(packed.x), x[2] = bf16_low(packed.y),
+    x[3] = bf16_high(packed.y);
+    x[4] = bf16_low(packed.z), x[5] = bf16_high(packed.z), x[6] = bf16_low(packed.w),
+    x[7] = bf16_high(packed.w);
 }
 __device__ __forceinline__ uint4 pack_8(const float (&x)[8]) {
     return uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
@@ -138,7 +142,8 @@ void laser_find_columns(Column *columns, const T *v, const AttentionSizes &s, cu
 /* n of column d of a head, whose Columns and first row of v are given. */
 __device__ __forceinline__ float laser_shift(const Column *head_columns, const bf16 *head_v, int d,
                                              const AttentionSizes &s) {
-    return s.shift == LASER_SHIFT_SEQUENCE ? head_columns[d].shift : rintf(to_float(head_v[d]) * LASER_LOG2E_HIGH);
+    return s.shift == LASER_SHIFT_SEQUENCE ? head_columns[d].shift
+                                           : rintf(to_float(head_v[d]) * LASER_LOG2E_HIGH);
 }
 
 /* ---- values ---- */
@@ -173,7 +178,8 @@ template <int D, int TILE> struct LaserValues {
 };
 
 /* Of keys first..end - 1 of a column, whose first value is at `column`. */
-__device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first, int end, const AttentionSizes &s) {
+__device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first, int end,
+                                                   const AttentionSizes &s) {
     const float v0 = to_float(column[0]);
     ColumnRange range = {INFINITY, -INFINITY, s.T};
     for (int t = end - 1; t >= first; t--) {
@@ -188,8 +194,8 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
 
 template <int D, int TILE>
 __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
-    laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v, const Column *columns,
-                        AttentionSizes s) {
+    laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v,
+                        const Column *columns, AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
     float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
     int *some_outside = (int *)(high + ROWS * D);                /* (1) whether a value is out of range */
@@ -209,7 +215,8 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
     __syncthreads();
     float least[8], most[8], v0[8];
     unpack_8(v0, *(const uint4 *)(const void *)(head_v + d));
-    uint32_t far = 0; /* the bits of the largest distance from v0: of positive floats they are in order, NaN above all */
+    uint32_t far =
+        0; /* the bits of the largest distance from v0: of positive floats they are in order, NaN above all */
 #pragma unroll
     for (int c = 0; c < 8; c++) least[c] = INFINITY, most[c] = -INFINITY;
 #pragma unroll
@@ -225,7 +232,8 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
     if (s.shift == LASER_SHIFT_CAUSAL && far > float_to_bits(LASER_WINDOW)) *some_outside = 1;
 #pragma unroll
     for (int c = 0; c < 8; c += 4) {
-        *(float4 *)(void *)(low + row * D + d + c) = float4{least[c], least[c + 1], least[c + 2], least[c + 3]};
+        *(float4 *)(void *)(low + row * D + d + c) =
+            float4{least[c], least[c + 1], least[c + 2], least[c + 3]};
         *(float4 *)(void *)(high + row * D + d + c) = float4{most[c], most[c + 1], most[c + 2], most[c + 3]};
     }
     __syncthreads();
@@ -237,7 +245,8 @@ __global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
             range.most = fmaxf(range.most, high[r * D + column]);
         }
         if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
-        const float smallest = laser_value(range.least, own_shift), largest = laser_value(range.most, own_shift);
+        const float smallest = laser_value(range.least, own_shift),
+                    largest = laser_value(range.most, own_shift);
         if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
         centers[(head * gridDim.x + tile) * D + column] = center;
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
@@ -266,8 +275,8 @@ void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const
                    cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
-           dim3(LASER_VALUES_THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float), stream, w.left,
-           w.centers, w.ranges, v, (const Column *)columns, s);
+           dim3(LASER_VALUES_THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float), stream,
+           w.left, w.centers, w.ranges, v, (const Column *)columns, s);
 }
 
 /* After the products of the causal shift: a head's columns from the ranges of their tiles; then the rows in which one is out
@@ -292,8 +301,8 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
         first = min(first, all.out_of_range_from);
     }
     first = -(int)block_max((float)-first, shared_memory<float>());
-    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h, first + (int)blockIdx.x,
-                       (int)gridDim.x, s);
+    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h,
+                       first + (int)blockIdx.x, (int)gridDim.x, s);
 }
 
 static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
@@ -301,8 +310,8 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Colum
                                 const AttentionSizes &s, cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) return;
     LAUNCH(laser_finish_kernel, dim3(PLAIN_FEW_BLOCKS, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_FEW_THREADS),
-           plain_shared(s, 1), stream, out, low_bits, lse, columns, (const ColumnRange *)w.ranges, (int)blocks_for(s.T, tile), q, k, v,
-           s);
+           plain_shared(s, 1), stream, out, low_bits, lse, columns, (const ColumnRange *)w.ranges,
+           (int)blocks_for(s.T, tile), q, k, v, s);
 }
 
 /* ---- backward's rows ---- */
@@ -326,11 +335,12 @@ enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ROWS_THREADS, 3)
-    attention_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout,
-                          const bf16 *out, const uint16_t *low_bits, const bf16 *v, const float *lse,
-                          const Column *columns, AttentionSizes s) {
+    attention_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout, const bf16 *out,
+                          const uint16_t *low_bits, const bf16 *v, const float *lse, const Column *columns,
+                          AttentionSizes s) {
     enum { LANES = D / 8 };
-    float *center = shared_memory<float>(), *floor = center + ROWS_COLUMNS; /* (ROWS_COLUMNS), of this block's columns */
+    float *center = shared_memory<float>(),
+          *floor = center + ROWS_COLUMNS; /* (ROWS_COLUMNS), of this block's columns */
     int *outside = (int *)(floor + ROWS_COLUMNS), *special = outside + ROWS_COLUMNS;
     const int padded = padded_rows(s), A = s.H * D, b = (int)blockIdx.z, lane = (int)threadIdx.x % WARP_SIZE;
     const int own = lane * 8, column = (int)blockIdx.y * ROWS_COLUMNS + own, h = column / D;
@@ -355,7 +365,8 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
         const int at = (int)blockIdx.y * ROWS_COLUMNS + (int)threadIdx.x;
         if (at < A) {
             const Column c = columns[(int64_t)b * A + at];
-            center[threadIdx.x] = c.center, floor[threadIdx.x] = c.floor, outside[threadIdx.x] = c.out_of_range_from;
+            center[threadIdx.x] = c.center, floor[threadIdx.x] = c.floor,
+            outside[threadIdx.x] = c.out_of_range_from;
             if (c.out_of_range_from < s.T || c.floor > -INFINITY) *special = 1;
         }
         __syncthreads();
@@ -405,8 +416,8 @@ void attention_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, c
     const dim3 grid((unsigned)(padded_rows(s) / ROWS_TOKENS), blocks_for((int64_t)s.H * D, ROWS_COLUMNS),
                     (unsigned)s.B);
     LAUNCH((attention_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
-           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.left, w.right,
-           dout, out, low_bits, v, lse, columns, s);
+           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.left, w.right, dout, out,
+           low_bits, v, lse, columns, s);
 }
 
 #endif

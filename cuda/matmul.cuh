@@ -210,9 +210,8 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
                                       return at;
     };
     const size_t offset = s.alignment % 256, partial = place(FINGERPRINT_BLOCKS * sizeof(uint64_t), 0),
-                 a = place((size_t)(s.m * s.k) * in, offset),
-                 b = place((size_t)(s.n * s.k) * in, offset), d = place(x.d_bytes, offset),
-                 c = s.addend == ADDS_C ? place(x.d_bytes, offset) : d,
+                 a = place((size_t)(s.m * s.k) * in, offset), b = place((size_t)(s.n * s.k) * in, offset),
+                 d = place(x.d_bytes, offset), c = s.addend == ADDS_C ? place(x.d_bytes, offset) : d,
                  up = s.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? d : place(x.d_bytes, offset);
     size_t free_bytes, all_bytes;
     void *memory = nullptr;
@@ -472,7 +471,8 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
    in training: a product that goes on for seconds is a tenth slower on an H200. */
 template <typename S> double matmul_peak(int64_t n, cudaStream_t stream) {
     enum { ROWS = 4, PRODUCTS = 4 };
-    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)), *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
+    S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)),
+      *y = (S *)device_malloc((size_t)(n * n) * sizeof(S));
     fill(x, n * n, 1, 1, stream);
     const MatmulTuning before = matmul_tuning;
     matmul_tuning.wanted = false;

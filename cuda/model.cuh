@@ -21,16 +21,16 @@ enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in
 /* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to low_bits, with
    =block also that of mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
-    float *input;     /* (N, C) residual stream as it enters the block */
-    float *attn_rstd; /* (N) */
-    S *qkv;           /* (N, 3A) q and k after rope */
-    float *lse;       /* (B, H, T) */
-    Column *columns;  /* LASER: what forward found of the columns of v */
-    S *attn_out;      /* (N, A) */
+    float *input;       /* (N, C) residual stream as it enters the block */
+    float *attn_rstd;   /* (N) */
+    S *qkv;             /* (N, 3A) q and k after rope */
+    float *lse;         /* (B, H, T) */
+    Column *columns;    /* LASER: what forward found of the columns of v */
+    S *attn_out;        /* (N, A) */
     uint16_t *low_bits; /* (N, A) LASER with bf16: what attn_out's rounding cut off */
-    float *mlp_input; /* (N, C) residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) */
-    S *up, *hidden;   /* (N, U), (N, F) before and after the activation */
+    float *mlp_input;   /* (N, C) residual stream between attention and MLP */
+    float *mlp_rstd;    /* (N) */
+    S *up, *hidden;     /* (N, U), (N, F) before and after the activation */
 };
 
 /* What the host sends of a micro-step, in pinned memory. There are two, so that it prepares the next micro-step while the

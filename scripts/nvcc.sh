@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs nvcc with the arguments and says more about what costs a kernel its speed although the assembler only mentions it:
-# setmaxnreg ignored (C7508), and wgmma made to wait for each other (C7510 to C7514). With CI set these are errors, as all
+# setmaxnreg ignored (C7508), and wgmma made to wait for each other (C7510 to C7514, C7520). With CI set these are errors, as all
 # warnings are, registers that go to memory among them. Left out: such registers when they are SPILLED bytes a thread or
 # fewer, which no clock notices and which come and go with the version. Harmless: C7519, a fence added where wgmma needs one.
 #
@@ -13,8 +13,8 @@ code=$?
 awk -v ci="${CI:-}" -v spilled="$SPILLED" '
     / bytes spill stores/ { bytes = $0; sub(/ bytes spill stores.*/, "", bytes); sub(/.* /, "", bytes); if (bytes + 0 <= spilled) next }
     { print }
-    /\(C75(08|1[0-4])\)/ { slow++ }
-    /warning|\(C75(08|1[0-4])\)/ { warnings++ }
+    /\(C75(08|1[0-4]|20)\)/ { slow++ }
+    /warning|\(C75(08|1[0-4]|20)\)/ { warnings++ }
     END {
         if (slow) print (ci ? "error" : "warning") ": setmaxnreg is ignored, or wgmma serialized, in " slow " of the lines above"
         else if (ci && warnings) print "error: warnings are errors with CI set"

@@ -21,9 +21,9 @@ struct Test {
 };
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(
-    ROW) CUDA_MATMUL_TESTS(ROW) CUDA_MODEL_TESTS(ROW) CUDA_EXCHANGE_TESTS(ROW) CUDA_BENCH_TESTS(ROW)
-                                 CUDA_TRAIN_TESTS(ROW)};
+static const Test tests[] = {CUDA_EMULATE_TESTS(ROW) CUDA_LASER_TESTS(ROW) CUDA_LAYERS_TESTS(ROW)
+                                 CUDA_MATMUL_TESTS(ROW) CUDA_MODEL_TESTS(ROW) CUDA_EXCHANGE_TESTS(ROW)
+                                     CUDA_BENCH_TESTS(ROW) CUDA_TRAIN_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -33,11 +33,12 @@ struct Problem {
         upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
         poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
         S *q = qkv_.data, *dq = dqkv_.data;
-        attention_forward(out_.data, low_bits.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data, s,
-                          0);
+        attention_forward(out_.data, low_bits.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data,
+                          s, 0);
         /* Layers share this memory, so a backward never finds what its own forward left there. */
         attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, low_bits.data,
-                           lse_.data, columns.data, turn.empty() ? nullptr : turn_.data, other_work.data, s, 0);
+                           lse_.data, columns.data, turn.empty() ? nullptr : turn_.data, other_work.data, s,
+                           0);
         out = download(out_), lse = download(lse_), dqkv = download(dqkv_);
         if (sizeof(S) == 2 && kind == ATTENTION_LASER) add_low_bits(low_bits);
     }
@@ -68,7 +69,8 @@ struct Problem {
         attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
         attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
                                  out64.data(), lse64.data(), &shape);
-        for (size_t i = 0; i < qkv_size && !turn.empty(); i++) { /* rope's backward: each pair from its first half */
+        for (size_t i = 0; i < qkv_size && !turn.empty();
+             i++) { /* rope's backward: each pair from its first half */
             const size_t half = (size_t)D / 2, d = i % (size_t)D, t = i / (3 * A) % (size_t)T;
             if (i / A % 3 == 2 || d >= half) continue;
             const double cosine = turn[t * (size_t)D + 2 * d], sine = turn[t * (size_t)D + 2 * d + 1],
@@ -82,7 +84,8 @@ struct Problem {
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
                 const double angle = t * pow(10000, -2.0 * d / D);
-                turn[(size_t)(t * D + 2 * d)] = (float)cos(angle), turn[(size_t)(t * D + 2 * d + 1)] = (float)sin(angle);
+                turn[(size_t)(t * D + 2 * d)] = (float)cos(angle),
+                                          turn[(size_t)(t * D + 2 * d + 1)] = (float)sin(angle);
             }
     }
 
@@ -263,8 +266,8 @@ template <typename S> static void cuda_row_zero(int D, float allowed) {
     for (int b = 0; b < 2; b++)
         for (int c = 0; c < 2 * D; c++) {
             const float v0 = p.at(b * 77, 2, c), o0 = p.out[(size_t)b * 77 * p.A + (size_t)c];
-            CHECK(fabsf(o0 - v0) <= allowed * (1 + fabsf(v0)), "%s D %d column %d: %.8g, v0 %.8g", type_name<S>(), D,
-                  c, o0, v0);
+            CHECK(fabsf(o0 - v0) <= allowed * (1 + fabsf(v0)), "%s D %d column %d: %.8g, v0 %.8g",
+                  type_name<S>(), D, c, o0, v0);
         }
 }
 
@@ -307,8 +310,8 @@ static void test_cuda_attention_large_scores_match_float64(void) {
             p.run<bf16>();
             p.naive();
             const double errors[2] = {error_of(p.out, p.out64), p.gradient_error(2)};
-            CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d D %d: out error %.3g, dv error %.3g", kind, D,
-                  errors[0], errors[1]);
+            CHECK(errors[0] <= 1e-4 && errors[1] <= 1e-4, "kind %d D %d: out error %.3g, dv error %.3g", kind,
+                  D, errors[0], errors[1]);
         });
 }
 
