@@ -94,7 +94,7 @@ __device__ __forceinline__ uint4 pack_8(const float (&x)[8]) {
 
 /* One block a head, a lane a column, a warp some rows: all of every column's Column in one pass over V. For the paper's shift,
    which forward needs before it begins, and for the plain path. Heads are few, so their blocks are as large as can be,
-   and each lane has eight values on their way at a time. */
+   and each lane has four values on their way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename T>
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
         const float v0 = to_float(column[0]);
         int out_of_range_from = s.T;
         float least = v0, most = v0; /* of the values inside of the window */
-#pragma unroll 8
+#pragma unroll 4
         for (int t = warp; t < s.T; t += WARPS) {
             const float x = to_float(column[t * s.qkv_row]);
             if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x - v0) <= LASER_WINDOW))
@@ -171,9 +171,8 @@ template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *l
 /* One block a tile of TILE keys of a head: centers (B, H, tiles, D), a number that V' = exp(v) 2^-n of the tile lies around
    in each column, values (N, A) = V' less it, and ranges (causal shift). A thread eight columns of every ROWS-th row, which
    it keeps in registers. */
-enum { LASER_VALUES_THREADS = 256 };
 template <int D, int TILE> struct LaserValues {
-    enum { CHUNKS = D / 8, ROWS = LASER_VALUES_THREADS / CHUNKS, EACH = TILE / ROWS };
+    enum { THREADS = 4 * TILE, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 
@@ -193,7 +192,7 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
 }
 
 template <int D, int TILE>
-__global__ void __launch_bounds__(LASER_VALUES_THREADS, 3)
+__global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, 1024 / LaserValues<D, TILE>::THREADS)
     laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v,
                         const Column *columns, AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
@@ -275,8 +274,8 @@ void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const
                    cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
-           dim3(LASER_VALUES_THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float), stream,
-           w.left, w.centers, w.ranges, v, (const Column *)columns, s);
+           dim3(LaserValues<D, TILE>::THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float),
+           stream, w.left, w.centers, w.ranges, v, (const Column *)columns, s);
 }
 
 /* After the products of the causal shift: a head's columns from the ranges of their tiles; then the rows in which one is out
