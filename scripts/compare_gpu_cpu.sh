@@ -14,8 +14,8 @@ cd "$(dirname "$0")/.."
 
 STEPS=${STEPS:-200}
 CPU_STEPS=${CPU_STEPS:-10}
-# 8,192 tokens a step; the rate does not depend on the number of steps
-MODEL=${MODEL:---preset=c4-301m --batch=8 --total-batch=8192 --lr=3e-4 --warmup=20}
+# 8,192 tokens a step; the rate is the same in every step, whatever their number, so there is no warmup
+MODEL=${MODEL:---preset=c4-301m --batch=8 --total-batch=8192 --lr=1e-4 --warmup=0}
 GPU=${GPU:-./train_gptcu}
 CPU=${CPU:-./train_gpt}
 OUT=${OUT:-runs/compare}

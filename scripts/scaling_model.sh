@@ -10,8 +10,8 @@
 set -euo pipefail
 
 gpus() {
-    awk -v rate="${TOKENS_PER_S:-179500}" -v sequences="${SEQUENCES:-32}" `# measured: one GPU, sequences of a micro-step` \
-        -v backward="${BACKWARD:-0.618}" -v update_ms="${UPDATE_MS:-2.15}" `# its share of the step's time; AdamW of all weights` \
+    awk -v rate="${TOKENS_PER_S:-237800}" -v sequences="${SEQUENCES:-32}" `# measured: one GPU, sequences of a micro-step` \
+        -v backward="${BACKWARD:-0.605}" -v update_ms="${UPDATE_MS:-2.16}" `# its share of the step's time; AdamW of all weights` \
         -v round_ms="${ROUND_MS:-0.45}" `# weights to bf16 after they came: 6 bytes each at 4.1 TB/s` \
         -v nvlink="${NVLINK_GBS:-350}" -v network="${NETWORK_GBS:-45}" `# GB/s that a GPU sends while it receives as much` \
         -v hop_us="${HOP_US:-1.5}" -v far_us="${FAR_US:-5}" -v launch_us="${LAUNCH_US:-5}" `# of a message, of a collective` \

@@ -50,6 +50,7 @@ inline Floats normal_floats(size_t n, double deviation, uint64_t seed) {
 
 /* Rounds x to T in place, and puts it on the device. */
 template <typename T> inline void upload(Buffer<T> &to, Floats &x) {
+    if (x.empty()) return;
     std::vector<T> stored(x.size());
     for (size_t i = 0; i < x.size(); i++) {
         stored[i] = host_round<T>(x[i]);
@@ -68,6 +69,7 @@ template <typename T> inline Floats download(const Buffer<T> &from) {
 
 /* Every byte 0xFF: NaN, whatever type. */
 template <typename T> inline void poison(const Buffer<T> &buffer) {
+    if (buffer.n == 0) return;
     const std::vector<char> bytes(buffer.n * sizeof(T), (char)0xFF);
     copy_to_device((void *)buffer.data, bytes.data(), bytes.size(), 0);
     device_wait(0);

@@ -135,16 +135,19 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
     }
 }
 
-/* scripts/compare_gpu_cpu.sh finds curves alike where they are, and another activation on the GPU's side. */
+/* scripts/compare_gpu_cpu.sh finds curves alike where they are, and another activation on the GPU's side; its own options for
+   the model stand, but for the sizes. */
 static void test_cuda_trainer_is_compared_by_the_script(void) {
     const std::string data = device_test_data();
     for (const char *other : {"", " --activation=relu"}) {
         char output[4000];
-        const int code = test_command(output, sizeof output,
-                                      "STEPS=12 CPU_STEPS=6 OUT=%s/out GPU='%s/" DEVICE_TRAINER
-                                      "%s' CPU=%s/train_gpt MODEL='" DEVICE_MODEL
-                                      "--lr=0.003' scripts/compare_gpu_cpu.sh %s",
-                                      data.c_str(), test_binaries(), other, test_binaries(), data.c_str());
+        const int code =
+            test_command(output, sizeof output,
+                         "STEPS=12 CPU_STEPS=6 OUT=%s/out GPU='%s/" DEVICE_TRAINER
+                         "%s' CPU=%s/train_gpt scripts/compare_gpu_cpu.sh %s --vocab-size=61 --layers=2 "
+                         "--heads=2 --head-dim=32 --embd=24 --mlp-hidden=40 --seq-len=37 --batch=2 "
+                         "--total-batch=74 --lr=0.003 --threads=1 --sample-every=0",
+                         data.c_str(), test_binaries(), other, test_binaries(), data.c_str());
         CHECK(code == (*other != 0) && strstr(output, *other ? "error: they differ" : "agree: at most"),
               "%s: exit code %d: %s", other, code, output);
     }
