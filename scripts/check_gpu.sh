@@ -4,20 +4,23 @@
 # PyTorch's beside them, and with DATA the losses of GPU and CPU (scripts/compare_gpu_cpu.sh). Exit code 0: nothing failed.
 #
 #   scripts/check_gpu.sh
-#   SKIP_BUILD=1 scripts/check_gpu.sh               with train_gpt, train_gptcu, build/test_gpu and build/bench_gpu made elsewhere
+#   SKIP_BUILD=1 scripts/check_gpu.sh               with train_gpt, train_gptcu, build/test_gpu, build/test_gpu_racecheck
+#                                                   and build/bench_gpu made elsewhere
 #                                                   (make ARCH=x86-64-v3 ...): no compiler is needed
 #   PYTHONS=venv/bin/python DATA=data/c4 scripts/check_gpu.sh
 #
-# What is run: PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare"; FILTER, the sanitizers' tests; BATCH=32,64
+# What is run: PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare"; FILTER, the tests of memcheck; RACE_FILTER, those of
+# racecheck, which is slow; BATCH=32,64
 # sequences of bench_gpu and PYTORCH_BATCH=32 of PyTorch; COMPILE=blocks, or model: PyTorch's best, which takes it two minutes
 # more to compile (PYTORCH_LIMIT=300); STEPS=50 and CPU_STEPS=2 of the comparison. LOGS=runs/check_gpu: what each part says.
-# Seconds that each may take: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=25 BENCH_LIMIT=25 (a model) PYTORCH_LIMIT=100
+# Seconds that each may take: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=40 BENCH_LIMIT=25 (a model) PYTORCH_LIMIT=100
 # COMPARE_LIMIT=75. What has not ended by then is stopped and said to be; only for the tests that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PARTS=${PARTS:-tests memcheck racecheck c4-301m gpt2-124m pytorch compare}
 FILTER=${FILTER:-attention,laser,rmsnorm,rope,cross_entropy}
+RACE_FILTER=${RACE_FILTER:-many_tiles,hopper_pipeline,rmsnorm}
 BATCH=${BATCH:-32,64}
 PYTHONS=${PYTHONS:-python3}
 LOGS=${LOGS:-runs/check_gpu}
@@ -59,14 +62,14 @@ tests() {
     esac
 }
 
-sanitizer() { # TOOL LIMIT
+sanitizer() { # TOOL LIMIT PROGRAM FILTER
     local tool=$1 sanitizer ok said
     sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null || true)
     if [ -z "$sanitizer" ]; then
         note "$tool" 0 "left out: there is no compute-sanitizer here"
         return
     fi
-    part "$tool" "$2" env TEST_BINARY_DIR=. "$sanitizer" --tool "$tool" --error-exitcode 9 ./build/test_gpu --filter="$FILTER"
+    part "$tool" "$2" env TEST_BINARY_DIR=. "$sanitizer" --tool "$tool" --error-exitcode 9 "$3" --filter="$4"
     ok=$(grep -cE '^ *ok ' "$log" || true)
     said=$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//' || true)
     case $code in
@@ -135,9 +138,9 @@ compare() {
 mkdir -p "$LOGS"
 rm -f "$LOGS"/*.log "$LOGS"/*.json
 if [ "${SKIP_BUILD:-}" != 1 ]; then
-    make build/test_gpu build/bench_gpu train_gptcu train_gpt > "$LOGS/build.log" 2>&1 || fail "the build failed: $LOGS/build.log"
+    make build/test_gpu build/test_gpu_racecheck build/bench_gpu train_gptcu train_gpt > "$LOGS/build.log" 2>&1 || fail "the build failed: $LOGS/build.log"
 fi
-for program in build/test_gpu build/bench_gpu train_gptcu train_gpt; do
+for program in build/test_gpu build/test_gpu_racecheck build/bench_gpu train_gptcu train_gpt; do
     [ -x "$program" ] || fail "$program is not here: leave SKIP_BUILD out, or bring it"
 done
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null || echo "nvidia-smi tells no card"
@@ -148,8 +151,8 @@ for name in $PARTS; do
     tests) tests ;;
     pytorch) pytorch ;;
     compare) compare ;;
-    memcheck) sanitizer memcheck "${MEMCHECK_LIMIT:-25}" ;;
-    racecheck) sanitizer racecheck "${RACECHECK_LIMIT:-25}" ;;
+    memcheck) sanitizer memcheck "${MEMCHECK_LIMIT:-25}" ./build/test_gpu "$FILTER" ;;
+    racecheck) sanitizer racecheck "${RACECHECK_LIMIT:-40}" ./build/test_gpu_racecheck "$RACE_FILTER" ;;
     c4-301m | gpt2-124m)
         bench "$name"
         # whole lines only: it may have been stopped in the middle of one
