@@ -13,7 +13,7 @@
 # racecheck, which is slow; BATCH=32,64
 # sequences of bench_gpu and PYTORCH_BATCH=32 of PyTorch; COMPILE=blocks, or model: PyTorch's best, which takes it two minutes
 # more to compile (PYTORCH_LIMIT=300); STEPS=50 and CPU_STEPS=2 of the comparison. LOGS=runs/check_gpu: what each part says.
-# Seconds that each may take: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=40 BENCH_LIMIT=25 (a model) PYTORCH_LIMIT=100
+# Seconds that each may take: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=40 BENCH_LIMIT=45 (a model) PYTORCH_LIMIT=100
 # COMPARE_LIMIT=75. What has not ended by then is stopped and said to be; only for the tests that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -90,7 +90,7 @@ sanitizer() { # TOOL LIMIT PROGRAM FILTER
 }
 
 bench() { # PRESET
-    part "$1" "${BENCH_LIMIT:-25}" stdbuf -oL ./build/bench_gpu --steps-only --preset="$1" --batch="$BATCH" --json="$LOGS/$1.json"
+    part "$1" "${BENCH_LIMIT:-45}" stdbuf -oL ./build/bench_gpu --steps-only --preset="$1" --batch="$BATCH" --json="$LOGS/$1.json"
     case $code in
     0) note "$1" "$took" "timed" ;;
     124) note "$1" "$took" "stopped by the limit" ;;
