@@ -130,7 +130,7 @@ $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS
 	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) -lcjson -lstdc++ -lm
 # The second one is for compute-sanitizer's racecheck: see HOPPER_ARRIVALS in cuda/attention_hopper.cuh.
 build/test_gpu build/test_gpu_racecheck: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
-	$(CUDA) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK)
+	$(CUDA) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS))
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so. TOOL=compute-sanitizer runs it so.
 test_gpu: build/test_gpu train_gptcu train_gpt
