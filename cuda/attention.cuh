@@ -1,18 +1,20 @@
-/* attention.cuh: causal multi-head attention on the GPU, standard and LASER, forward and backward. It computes what laser.h
-   computes; the formulas and their derivation stand in its manual.
+/* attention.cuh: causal multi-head attention on the GPU, standard and LASER, forward and backward. It computes what
+   laser.h computes; the formulas and their derivation stand in its manual.
 
    attention_forward(out, low_bits, lse, columns, q, k, v, work, sizes, stream)
    attention_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, work, sizes, stream)
-   attention_columns(sizes)         how many Columns a forward call writes for its backward (LASER; else none)
-   attention_work_bytes(sizes)      scratch memory of one call; nothing in it is needed after the call
+   attention_columns(sizes)         how many Columns a forward call writes for its backward call (0 without LASER)
+   attention_work_bytes(sizes)      the size of one call's scratch memory `work`, which is not needed after the call
 
-   q, k, v, dq, dk, dv: element (b, t, h, d) lies at ((b * T + t) * qkv_row + h * D + d); out, dout, low_bits likewise with
-   out_row. So q, k, v may be thirds of one packed buffer. lse is (B, H, T). Gradients are written (=). Rows begin at
-   multiples of 16 bytes. low_bits (LASER with bf16): what out's rounding cut off; see attention_plain.cuh.
-   turn: rope's table (T, D/2, 2) = cos, sin where rope has turned q and k: dq and dk are then those before it; else NULL.
+   q, k, v, dq, dk, dv: element (b, t, h, d) lies at ((b * T + t) * qkv_row + h * D + d); out, dout and low_bits
+   likewise with out_row. So q, k, v may be the thirds of one packed buffer. lse is (B, H, T). Gradients are written
+   (=), not added. Rows begin at multiples of 16 bytes. low_bits (LASER with bf16): the bits that rounding cut off
+   from out; see attention_plain.cuh. turn: rope's table (T, D/2, 2) = cos, sin, if rope has rotated q and k: dq and
+   dk are then the gradients of q and k before the rotation. Without rope it is NULL.
 
-   Which kernels: heads of 64 and 128 on compute capability 9.x: attention_hopper.cuh. Heads of 32, 64 and 128 elsewhere:
-   attention_mma.cuh. Other heads, and float32: attention_plain.cuh, which is plain and slow. */
+   Which kernels compute it: for heads of 64 and 128 on compute capability 9.x those of attention_hopper.cuh; else for
+   heads of 32, 64 and 128 those of attention_mma.cuh; for other heads, and for float32, those of attention_plain.cuh,
+   which are plain and slow. */
 #ifndef CUDA_ATTENTION_CUH
 #define CUDA_ATTENTION_CUH
 

@@ -1,32 +1,37 @@
-/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash attention on
-   wgmma, products of a warpgroup (four warps) whose right operand, and here the left one of scores, is read from shared
-   memory while the warps do something else.
+/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash
+   attention with wgmma, products of a warpgroup (four warps) whose right operand, and in the products of scores also
+   the left one, the tensor cores read from shared memory while the warps compute something else.
 
-   A block is three warpgroups. The first one's thread 0 is the producer: it asks the TMA unit for tiles, which land in
-   stages of shared memory, and barriers in shared memory tell the consumers when a tile is there (full) and the producer
-   when both consumers are done with it (empty). The two others are the consumers; each owns 64 rows of the block's tile of
-   128, as accumulators in its registers, so they never exchange numbers.
+   A block has three warpgroups. Thread 0 of the first one is the producer: it starts the copies of tiles by the TMA
+   unit into pipeline stages in shared memory. Barriers in shared memory tell the consumers when a tile has arrived
+   (full), and the producer when both consumers no longer need it (empty). The two other warpgroups are the consumers.
+   Each computes 64 rows of the block's tile of 128 and holds them as accumulators in its registers, so the two never
+   exchange numbers.
 
-   There are as many blocks as processors, and each takes one piece of work (a tile of 128 rows of a head) after the other from
-   a queue, the longest first. While the consumers write the results of one piece, the producer already loads the next one,
-   which for sequences of 1,024 tokens saves a third of the time. Who does a piece changes no bit of it.
+   There are as many blocks as the GPU has multiprocessors, and each block takes one piece of work (a tile of 128 rows
+   of a head) after the other from a queue, the longest pieces first. While the consumers write the results of one
+   piece, the producer already loads the next one, which saves a third of the time for sequences of 1,024 tokens.
+   Which block computes a piece changes no bit of the results.
 
-   Tiles are rows of D bf16 as panels of 64 columns, each line 128 bytes, in the 128-byte swizzle (hopper.cuh). Rows past the
-   end of a sequence are zeros when they are loaded and are not stored.
+   A tile of rows of D bf16 is stored as panels of 64 columns, each row of a panel 128 bytes, in the 128-byte swizzle
+   (hopper.cuh). Rows past the end of a sequence are loaded as zeros and are not stored.
 
-   hopper_forward_kernel   128 queries of a head against the keys up to them, from the diagonal down. The scores of the next
-                           tile, and this tile's sum with V, run under the softmax. PINGPONG: the consumers take turns at
-                           issuing products, so that the softmax of one runs under the products of the other: faster for
-                           short sequences.
-   hopper_keys_kernel      dk and dv of 128 keys, from the queries at and after them, 64 at a time. Scores lie key by query, so
-                           that weights and ds are left operands from registers.
+   hopper_forward_kernel   128 queries of a head against the keys up to them, from the diagonal down. Each step issues
+                           two products together: the scores of the next tile, and this tile's weights times V. The
+                           softmax of the next tile begins when its scores are there, while the second product still
+                           runs. PINGPONG: the consumers issue their products in turns, so that one consumer computes
+                           its softmax while the products of the other run. This is faster for short sequences.
+   hopper_keys_kernel      dk and dv of 128 keys, from the queries at and after them, 64 at a time. Scores have a row
+                           for each key and a column for each query, so that the weights and ds are left operands, in
+                           registers.
    hopper_queries_kernel   dq of 128 queries, from the keys up to them.
-   Backward is two kernels, each of which owns what it sums: seven products of a tile instead of five, and the same bits in
-   every run.
+   Backward consists of two kernels, each of which alone writes the sums that it computes. So a tile takes seven
+   products instead of five, but every run gives the same bits.
 
-   Fragments: of a warpgroup's accumulators (64, columns), thread t has rows row = t / 32 * 16 + t % 32 / 4 and row + 8, of
-   every eight columns 8 n.. the two at pair = t % 4 * 2: x[4 n + 2 h + e] is element (row + 8 h, 8 n + pair + e). Packed in
-   pairs, four neighbouring registers are the left operand of the next product, without a shuffle. */
+   Fragments: of a warpgroup's accumulators (64, columns), thread t holds the rows row = t / 32 * 16 + t % 32 / 4 and
+   row + 8, and in every eight columns 8 n.. the two from pair = t % 4 * 2 on: x[4 n + 2 h + e] is element (row + 8 h,
+   8 n + pair + e). Four neighbouring registers of such values, packed in pairs, are a left operand of the next
+   product as they are, without a shuffle. */
 #ifndef CUDA_ATTENTION_HOPPER_CUH
 #define CUDA_ATTENTION_HOPPER_CUH
 
@@ -40,14 +45,15 @@ enum {
     HOPPER_GROUP = 128,
     HOPPER_THREADS = 3 * HOPPER_GROUP
 };
-/* What both consumers together say that they are done with: each warp by one of its lanes. compute-sanitizer's racecheck does not
-   see that __syncwarp orders the other lanes before that one; for it, a program compiled with -DEVERY_LANE_ARRIVES. */
+/* How many arrivals of the two consumers end their use of a tile: one lane of each warp arrives. The racecheck of
+   compute-sanitizer does not recognise that __syncwarp orders the other lanes before that one; for racecheck the
+   program can be compiled with -DEVERY_LANE_ARRIVES. */
 #ifdef EVERY_LANE_ARRIVES
 enum { HOPPER_ARRIVALS = 2 * HOPPER_GROUP };
 #else
 enum { HOPPER_ARRIVALS = 2 * HOPPER_GROUP / WARP_SIZE };
 #endif
-inline int hopper_pingpong_most = 2048; /* the longest sequence that takes PINGPONG; tests change it */
+inline int hopper_pingpong_most = 2048; /* the longest sequence with PINGPONG; tests change it */
 
 /* Named barriers (0 is __syncthreads). */
 enum {
@@ -55,8 +61,8 @@ enum {
     HOPPER_STAGED = 4 /* and 5: a consumer's results are in shared memory */
 };
 
-/* The order of the pieces of work: heads in groups whose k and v share the L2 cache, all tiles of a group before the next
-   group, the tiles with the longest rows first. */
+/* The order of the pieces of work. Heads form groups whose k and v fit into the L2 cache together; all tiles of a
+   group come before the next group, and within a group the tiles with the longest rows come first. */
 struct HopperOrder {
     int tiles, group, pieces;
 };
@@ -70,7 +76,8 @@ static inline HopperOrder hopper_order(const AttentionSizes &s) {
     return order;
 }
 
-/* For tests and measurements: attention_mma.cuh's kernels also where these could run. */
+/* Set by tests and measurements: attention_mma.cuh's kernels are used also where the kernels of this file could
+   run. */
 inline bool attention_without_hopper = false;
 
 static inline bool attention_takes_hopper(const AttentionSizes &s) {
@@ -81,14 +88,15 @@ static inline TensorMap hopper_map(const void *at, int64_t row, const AttentionS
     return tensor_map(at, (int64_t)s.H * s.D, row, s.T, s.B, box_rows);
 }
 
-/* How many pieces have been taken beyond the first of each block, and how many blocks have ended. Both are zero between
-   kernels; those of a process run one after the other. */
+/* How many pieces blocks have taken beyond their first, and how many blocks have ended. Both are zero between
+   kernels; the kernels of a process that use them run one after the other. */
 static __device__ unsigned hopper_taken, hopper_ended;
 
 #ifdef HOPPER_CODE
 
-/* A block of HOPPER_THREADS is launched with 168 registers a thread, the most that 65,536 allow; of these the consumers get
-   what the producer's warpgroup gives back. More than there are would be waited for without end. */
+/* A block of HOPPER_THREADS is launched with 168 registers a thread, the most that the 65,536 of a multiprocessor
+   allow. The producer's warpgroup gives most of its registers back, and the consumers get them. A demand for more
+   registers than there are would wait without end. */
 template <int OF_PRODUCER> struct HopperRegisters {
     enum { LAUNCHED = 65536 / HOPPER_THREADS / 8 * 8, PRODUCER = OF_PRODUCER };
     enum { CONSUMER = (3 * LAUNCHED - PRODUCER) / 2 / 8 * 8 };
@@ -100,7 +108,8 @@ struct HopperPiece {
     int tile, head, h, b;
 };
 
-/* Tile -1 where there is none of this number. last_is_longest: as of queries; keys are seen by more the earlier they are. */
+/* The piece with this number; its tile is -1 if there is none. last_is_longest: true for tiles of queries, the last
+   of which have the most keys; false for tiles of keys, the first of which are seen by the most queries. */
 __device__ __forceinline__ HopperPiece hopper_piece(HopperOrder order, int number, bool last_is_longest,
                                                     const AttentionSizes &s) {
     if (number >= order.pieces) return HopperPiece{-1, 0, 0, 0};
@@ -110,15 +119,15 @@ __device__ __forceinline__ HopperPiece hopper_piece(HopperOrder order, int numbe
     return HopperPiece{last_is_longest ? order.tiles - 1 - place : place, head, head % s.H, head / s.H};
 }
 
-/* The producer's side of the queue. */
+/* The number of the next piece, from the counter that all blocks share; and the producer's call at its end. */
 __device__ __forceinline__ int hopper_take() { return (int)(gridDim.x + atomicAdd(&hopper_taken, 1u)); }
 __device__ __forceinline__ void hopper_end() {
     if (atomicAdd(&hopper_ended, 1u) + 1 < gridDim.x) return;
-    hopper_taken = 0, hopper_ended = 0; /* the last block; the next kernel begins after it */
+    hopper_taken = 0, hopper_ended = 0; /* the last block resets both; the next kernel begins later */
 }
 
-/* Hands pieces from the producer to all other warps that work on them. These read it there when they need it: they have no
-   registers to keep it in. */
+/* Passes pieces of work from the producer to the consumers' warps, in shared memory. The consumers read the piece
+   there whenever they need it, since they have no registers to keep it in. */
 struct HopperQueue {
     enum { SLOTS = 2 };
     HopperPiece piece[SLOTS];
@@ -128,7 +137,8 @@ __device__ __forceinline__ void hopper_queue_init(HopperQueue *queue) {
     for (int i = 0; i < HopperQueue::SLOTS; i++)
         barrier_init(&queue->full[i], 1), barrier_init(&queue->empty[i], HOPPER_ARRIVALS);
 }
-/* The count-th piece of this block; tile -1 ends the work. */
+/* Puts the count-th piece of this block into the queue; hopper_get waits for it and returns it. Tile -1 ends the
+   work. */
 __device__ __forceinline__ void hopper_put(HopperQueue *queue, int count, const HopperPiece &piece) {
     const int slot = count % HopperQueue::SLOTS;
     barrier_wait(&queue->empty[slot], (uint32_t)(count / HopperQueue::SLOTS & 1) ^ 1);
@@ -141,7 +151,8 @@ __device__ __forceinline__ const HopperPiece &hopper_get(HopperQueue *queue, int
     return queue->piece[slot];
 }
 
-/* A stage of a ring of STAGES, and the parity of its phase, as tiles pass through. */
+/* Which of STAGES pipeline stages is in use, and the parity of its barriers' phase; next() goes on to the next
+   tile's. */
 template <int STAGES> struct HopperStage {
     int at;
     uint32_t phase;
@@ -152,20 +163,20 @@ template <int STAGES> struct HopperStage {
 
 /* ---- tiles and products ---- */
 
-/* x, of which the compiler knows nothing: so it computes what hangs on it here, and not once for all pieces, in registers that
-   are needed for tiles. */
+/* Returns x, but hides its value from the compiler, which then computes the values that depend on x here, for each
+   piece, and not once before all pieces in registers that are needed for tiles. */
 __device__ __forceinline__ int hopper_unknown(int x) {
     uint32_t word[1] = {(uint32_t)x};
     hold(word);
     return (int)word[0];
 }
 
-/* Where element (row, column) of a tile of ROWS rows lies, in elements. */
+/* The position, in elements, of element (row, column) of a tile of ROWS rows. */
 template <int ROWS> __device__ __forceinline__ int hopper_at(int row, int column) {
     return column / 64 * ROWS * 64 + (int)swizzle_128((uint32_t)(row * 128 + column % 64 * 2)) / 2;
 }
 
-/* Loads ROWS rows from `row` on of D columns from `column` on. */
+/* Starts to load a tile: ROWS rows from `row` on, of the D columns from `column` on. */
 template <int D, int ROWS>
 __device__ __forceinline__ void hopper_load(bf16 *tile, const TensorMap *map, int column, int row, int b,
                                             SharedBarrier *full) {
@@ -173,7 +184,7 @@ __device__ __forceinline__ void hopper_load(bf16 *tile, const TensorMap *map, in
         tensor_load(tile + panel * ROWS * 64, map, column + panel * 64, row, b, full);
 }
 
-/* A consumer's warp tells the producer that all its lanes are done. */
+/* A consumer's warp arrives at an empty barrier when all its lanes no longer need what was loaded. */
 __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
 #ifdef EVERY_LANE_ARRIVES
     barrier_arrive(empty);
@@ -183,8 +194,8 @@ __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
 #endif
 }
 
-/* The descriptor of what lies at `to`, from that of what lies at `from`; the leading bytes, which they share, matter to
-   transposed operands only. */
+/* The descriptor of the operand at `to`, from that of the operand at `from`. Both have the same leading bytes, which
+   matter only to transposed operands. */
 __device__ __forceinline__ uint64_t hopper_moved(uint64_t descriptor, const bf16 *from, const bf16 *to) {
     return descriptor + (uint64_t)((to - from) * (int)sizeof(bf16) / 16);
 }
@@ -207,7 +218,8 @@ __device__ __forceinline__ void hopper_sum(float (&x)[R], const uint32_t (&weigh
                                 b + (uint64_t)(k * 128), true);
 }
 
-/* The 64 rows of a consumer's tile in shared memory, written by its own threads, to memory. */
+/* Starts to store a consumer's 64 rows of a tile from shared memory to global memory. The consumer's own threads have
+   written them. */
 template <int D>
 __device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *tile, int column, int row,
                                              int b, int consumer) {
@@ -218,8 +230,9 @@ __device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *t
 
 /* ---- forward ---- */
 
-/* Raw scores x (64, 128) of a consumer into weights 2^(x scale - shift); a row's largest score so far and, with SUM, the sum
-   of this lane's weights move; rescale is what results so far must be multiplied by. MASK: on the diagonal. */
+/* Turns a consumer's raw scores x (64, 128) into weights 2^(x scale_log2e - shift), and updates each row's running
+   maximum `largest` and, with SUM, the sum of this lane's weights. rescale is the factor by which earlier results
+   must be multiplied. MASK: the tile is on the diagonal. */
 template <bool MASK, bool SUM>
 __device__ __forceinline__ void hopper_softmax(float (&x)[64], float (&largest)[2], float (&sum)[2],
                                                float (&rescale)[2], float scale_log2e, int row, int pair) {
@@ -256,7 +269,7 @@ template <int W> __device__ __forceinline__ void hopper_pack(uint32_t (&pairs)[W
     for (int i = 0; i < W; i++) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
 }
 
-/* The sums of a row's rounded weights over the tile, of a lane's two rows. */
+/* For each of a lane's two rows, the sum of its rounded weights over the tile. */
 __device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -269,7 +282,8 @@ __device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_
     }
 }
 
-/* o = o rescale + weight rescale center: what LASER's centers (D) of a tile bring to its sums, and the rescaling. */
+/* o = o rescale + weight rescale center: rescales LASER's sums o and adds what the centers (D) of a tile contribute
+   to them. */
 template <int R>
 __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&weight)[2],
                                                   const float (&rescale)[2], const float *center, int pair) {
@@ -284,8 +298,9 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
     }
 }
 
-/* The tile on the diagonal: 64 keys of v, once they are there, become high + low = exp(v) 2^-n in two bf16, by the threads of a
-   consumer; and n (D) goes to `shift`. `low` must not be in use any more. */
+/* The tile on the diagonal: once its v have been loaded, the threads of a consumer turn the v of 64 keys in place
+   into high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. They wait until `low` is no longer in
+   use. */
 template <int D>
 __device__ __forceinline__ void
 hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, const bf16 *head_v,
@@ -302,7 +317,7 @@ hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, co
 #pragma unroll
         for (int c = 0; c < 8; c++) n[c] = head_columns[column + c].shift;
     barrier_wait(low_empty, low_phase);
-    store(shift + column, n); /* several threads the same */
+    store(shift + column, n); /* several threads write the same */
     barrier_wait(v_full, v_phase);
 #pragma unroll 2
     for (int row = first; row < consumer * HOPPER_HALF + HOPPER_HALF; row += ROWS) {
@@ -318,11 +333,11 @@ template <int D, bool LASER> struct HopperForwardShared {
     alignas(1024) bf16 k[STAGES][TILE];
     alignas(1024) bf16 v[STAGES][TILE];
     alignas(1024) bf16 out[TILE];
-    alignas(1024) bf16 low[LASER ? TILE : 64]; /* what bf16 cuts off V' on the diagonal */
-    float center[STAGES][D], shift[2][D];      /* of the columns of this piece and the one before */
+    alignas(1024) bf16 low[LASER ? TILE : 64]; /* V' on the diagonal less its bf16 */
+    float center[STAGES][D], shift[2][D];      /* shift: of this piece and the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    SharedBarrier split, low_empty; /* LASER: V' of the diagonal is there; both consumers have used it */
+    SharedBarrier split, low_empty; /* LASER: V' of the diagonal is split; both consumers have used it */
 };
 
 #endif
@@ -396,7 +411,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
         const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
-        /* Descriptors differ by the distances between tiles alone. */
+        /* Descriptors differ only by the distances between their tiles. */
         const uint64_t k_tile = wgmma_descriptor(sh.k, HOPPER_TILE * 128),
                        q_rows = hopper_moved(k_tile, sh.k[0], sh.q + consumer * HOPPER_HALF * 64),
                        v_tile = hopper_moved(k_tile, sh.k[0], sh.v[0]),
@@ -408,7 +423,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             const HopperPiece &piece = hopper_get(&sh.queue, count);
             const int own_tile = piece.tile;
             if (own_tile < 0) break;
-            const uint32_t phase = (uint32_t)(count & 1); /* of barriers that a piece passes once */
+            const uint32_t phase = (uint32_t)(count & 1); /* of barriers that have one phase for each piece */
             float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, weight[2] = {0, 0},
                                    rescale[2];
             uint32_t p[32];
@@ -421,7 +436,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hold(x), wgmma_fence();
             hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage.at * next_stage);
             wgmma_commit();
-            if (LASER) { /* meanwhile, V' of this consumer's keys */
+            if (LASER) { /* meanwhile, split V' of this consumer's keys */
                 const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
                 hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase], columns + (int64_t)piece.head * D,
                                 head_v, consumer, thread, &sh.low_empty, phase ^ 1, &sh.v_full[stage.at],
@@ -434,7 +449,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_pack(p, x);
             if (LASER) hopper_weights(weight, p), sum[0] = weight[0], sum[1] = weight[1];
 
-            /* The scores of the next tile, and the sum of the tile before it, run under the softmax of the former. */
+            /* Issues the scores of the next tile and the product of the previous tile's weights with V, and computes
+               the softmax of the next tile while that product runs. */
             auto next_tile = [&](auto diagonal_before) {
                 constexpr bool SPLIT = LASER && decltype(diagonal_before)::value;
                 const HopperStage<STAGES> before = stage;
@@ -472,7 +488,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             for (int tile = own_tile - 2; tile >= 0; tile--) next_tile(std::false_type());
             hopper_release(&sh.q_empty);
 
-            /* The sum of the last tile, which is the diagonal itself where there is no other. */
+            /* The product of the last tile's weights with V. If there is only one tile, it is the one on the
+               diagonal. */
             const bool split = LASER && own_tile == 0;
             barrier_wait(split ? &sh.split : &sh.v_full[stage.at], split ? phase : stage.phase);
             hold(o), hold(p), wgmma_fence();
@@ -490,7 +507,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_release(&sh.v_empty[stage.at]);
             stage.next();
 
-            /* Results, through shared memory, once the ones before them have left it. */
+            /* The results go through shared memory, once the store of the previous results has read it. */
             const int first = piece.tile * HOPPER_TILE + row; /* query */
             float inverse[2];
 #pragma unroll
@@ -537,7 +554,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_release(&sh.queue.empty[count % HopperQueue::SLOTS]);
         }
         if (thread == 0) bulk_wait_read();
-        if (PINGPONG && consumer == 0) /* the turn that the other one gave back last */
+        if (PINGPONG && consumer == 0) /* receives the last turn that the other consumer gave */
             named_barrier_sync(HOPPER_TURN, 2 * HOPPER_GROUP);
     }
 #endif
@@ -547,8 +564,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
 #ifdef HOPPER_CODE
 
-/* Accumulators (64, D) of a consumer into its rows of a tile in shared memory, times scale; with rope's table `turn` turned back,
-   `token` being the first of the tile. */
+/* Writes a consumer's accumulators (64, D), times scale, to its rows of a tile in shared memory. With rope's table
+   `turn` they are rotated back first; `token` is the first token of the tile. */
 template <int D>
 __device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2], float scale, int row,
                                              int pair, const float *turn, int token, int T) {
@@ -571,7 +588,7 @@ __device__ __forceinline__ void hopper_stage(bf16 *tile, const float (&x)[D / 2]
         }
 }
 
-/* LASER's dv = dv' exp(v - m), from the tile of expm1(v - m). */
+/* LASER's dv = dv' exp(v - m), where the tile holds expm1(v - m). */
 template <int D>
 __device__ __forceinline__ void hopper_times_exp(float (&dv)[D / 2], const bf16 *tile, int row, int pair) {
     row = hopper_unknown(row), pair = hopper_unknown(pair);
@@ -595,7 +612,7 @@ template <int D> struct HopperKeysShared {
         alignas(1024) bf16 q[HALF];
         alignas(1024) bf16 g[HALF];
     } stage[STAGES];
-    float rows[STAGES][2 * HOPPER_HALF]; /* lse, then term: ROW_TERM is HOPPER_HALF */
+    float rows[STAGES][2 * HOPPER_HALF]; /* 64 lse, then 64 terms: ROW_TERM is HOPPER_HALF */
     HopperQueue queue;
     SharedBarrier k_full, k_empty, u_full, u_empty, full[STAGES], empty[STAGES];
 };
@@ -615,7 +632,7 @@ template <int D> struct HopperQueriesShared {
 
 #endif
 
-/* u: v, or LASER's centered; g: dout, or LASER's scaled. */
+/* u is v or, for LASER, expm1(v - m); g is dout or, for LASER, dout exp(m - o). */
 struct HopperKeysMaps {
     TensorMap k, u, q, g, dk, dv;
 };
@@ -702,8 +719,9 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             wgmma_commit(), wgmma_wait<0>(), hold(x);
             barrier_wait(&sh.u_full, (uint32_t)(count & 1));
 
-            /* 64 queries, whose scores are there, the first of them `query` after the tile's first key. Each product but the last
-               runs under the arithmetic of the one before it, and the next step's scores behind the last. */
+            /* One step: 64 queries, the first of which is `query` after the tile's first key, and whose scores x have
+               been computed. The product dP runs while the weights are computed, and the product for dv while ds is.
+               The product for dk is issued together with the scores of the next step, if there is one (`more`). */
             auto queries = [&](auto more, int query) {
                 float dp[32];
                 uint32_t p[16], ds[16];
@@ -763,7 +781,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (LASER) hopper_times_exp<D>(dv, sh.u, row, pair);
             hopper_release(&sh.u_empty);
 
-            if (thread == 0) bulk_wait_read(); /* the results before these have left shared memory */
+            if (thread == 0) bulk_wait_read(); /* the previous results have been read */
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             const int key = piece.tile * HOPPER_TILE;
             hopper_stage<D>(sh.dk, dk, s.scale, row, pair, turn, key, s.T);
@@ -863,7 +881,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             wgmma_commit(), wgmma_wait<0>(), hold(x);
             barrier_wait(&sh.g_full, (uint32_t)(count & 1));
 
-            /* 128 keys, whose scores are there; the last ones are on the diagonal. */
+            /* One step: 128 keys, whose scores x have been computed. The last step's keys are those on the
+               diagonal. */
             auto keys = [&](auto diagonal) {
                 constexpr bool DIAGONAL = decltype(diagonal)::value;
                 float dp[64];
@@ -902,7 +921,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             keys(std::true_type());
             hopper_release(&sh.q_empty), hopper_release(&sh.g_empty);
 
-            if (thread == 0) bulk_wait_read(); /* the results before these have left shared memory */
+            if (thread == 0) bulk_wait_read(); /* the previous results have been read */
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             hopper_stage<D>(sh.dq, dq, s.scale, row, pair, turn, piece.tile * HOPPER_TILE, s.T);
             fence_async_proxy();
@@ -920,7 +939,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 
 /* ---- one call ---- */
 
-/* Shared memory: bounds of the structs, which device passes below 9.0 do not have. */
+/* Upper bounds of the sizes in shared memory. The structs themselves do not exist when device code is compiled for an
+   architecture below 9.0. */
 template <int D, bool LASER> struct HopperBytes {
     enum {
         TILE = HOPPER_TILE * D * 2,
@@ -935,7 +955,7 @@ template <int D, bool LASER> struct HopperBytes {
 #endif
 };
 
-inline int hopper_blocks_most = 1 << 20; /* tests make it small, so that blocks do many pieces */
+inline int hopper_blocks_most = 1 << 20; /* tests lower it, so that each block computes many pieces */
 
 static inline unsigned hopper_blocks(HopperOrder order) {
     return (unsigned)min(min(order.pieces, device_multiprocessors()), hopper_blocks_most);

@@ -1,10 +1,11 @@
-/* attention_mma.cuh: attention's kernels on the tensor cores of compute capability 8.0 and later (mma.sync), for bf16 and
-   heads of 32, 64 and 128: flash attention with tiles of 64 queries and 64 keys, cp.async into two stages of shared memory,
-   online softmax, float32 accumulation; nothing of size T*T.
+/* attention_mma.cuh: attention's kernels on the tensor cores of compute capability 8.0 and later (mma.sync), for bf16
+   and heads of 32, 64 and 128: flash attention with tiles of 64 queries and 64 keys, copies by cp.async into two
+   pipeline stages of shared memory, online softmax and float32 accumulation. No array has a size of T*T.
 
-   Backward is two kernels, each of which owns what it sums: one the dk and dv of a tile of keys, one the dq of a tile
-   of queries. Seven products of a tile instead of the five that atomic additions to dq would need; the same bits in
-   every run. Row 0 has one key: its dq and its share of dk are zero, and written so. */
+   Backward consists of two kernels, each of which alone writes the sums that it computes: one the dk and dv of a tile
+   of keys, one the dq of a tile of queries. So a tile takes seven products instead of the five that atomic additions
+   to dq would need, but every run gives the same bits. Row 0 has one key, so its dq and its share of dk are zero, and
+   are set to exactly zero. */
 #ifndef CUDA_ATTENTION_MMA_CUH
 #define CUDA_ATTENTION_MMA_CUH
 
@@ -12,9 +13,10 @@
 #include "mma.cuh"
 
 enum { ATTENTION_TILE = 64, ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP_SIZE };
-enum { ATTENTION_BLOCKS = ATTENTION_TILE / 8 }; /* of eight columns in a tile of scores */
+enum { ATTENTION_BLOCKS = ATTENTION_TILE / 8 }; /* blocks of eight columns in a tile of scores */
 
-/* The tile on the diagonal, v in shared memory, becomes high + low = exp(v) 2^-n in two bf16; high in place of v. */
+/* The tile on the diagonal: turns its v in shared memory into high + low = exp(v) 2^-n in two bf16; high takes the
+   place of v. */
 template <int D>
 __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Column *head_columns,
                                                  const bf16 *head_v, const AttentionSizes &s) {
@@ -32,13 +34,14 @@ __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Co
 struct SoftmaxRows {
     float
         shift[2]; /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
-    float sum[2]; /* of 2^(s - K), this lane's columns */
-    float weight[2];      /* as rounded to bf16: by it a row is normalised, so that its weights sum to one */
-    float tile_weight[2]; /* the latest tile's part of it */
+    float sum[2]; /* of 2^(s log2(e) - K) over this lane's columns */
+    float weight[2];      /* the same of rounded weights: the normaliser, so that weights sum to one */
+    float tile_weight[2]; /* the latest tile's part of `weight` */
 };
 
-/* Scores (16, 64) of a warp into weights, rounded, as the left operand of the product with V; moves the rows' shifts
-   and rescales what was summed before. hidden(row, column): whether a query does not see a key. */
+/* Turns a warp's scores (16, 64) into weights, rounded, as the left operand of the product with V; updates the rows'
+   shifts and rescales the earlier sums. On the diagonal a query does not see the keys after it. row: the warp's first
+   row in the tile. */
 template <int D>
 __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2], float (&o)[D / 8][4],
                                              SoftmaxRows &rows, float (&s)[ATTENTION_BLOCKS][4],
@@ -81,7 +84,8 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
     for (int r = 0; r < 2; r++) rows.weight[r] += rows.tile_weight[r];
 }
 
-/* Writes o and lse of a warp's rows; LASER: the logarithm. row: the warp's first, in the sequence. */
+/* Writes a warp's rows of out and lse; for LASER, out is the logarithm of o. row: the warp's first row in the
+   sequence. */
 template <int D, bool LASER>
 __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float *lse, float (&o)[D / 8][4],
                                            SoftmaxRows &rows, const bf16 *v, const Column *columns,
@@ -121,7 +125,8 @@ __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float 
     }
 }
 
-/* Double buffering: starts the copy of tile `next` if there is one, and waits until all threads have this one's. */
+/* Double buffering: starts the copy of tile `next` if there is one, and waits until the current tile has been copied
+   for all threads. */
 template <class Fetch> __device__ __forceinline__ void turn_stage(bool more, int next, Fetch fetch) {
     if (more) fetch(next);
     if (more)
@@ -131,8 +136,8 @@ template <class Fetch> __device__ __forceinline__ void turn_stage(bool more, int
     __syncthreads();
 }
 
-/* o += what the center (D) of a tile of keys contributes: the tile's weights, of which a lane has those of its columns, times
-   the center. */
+/* o += what the center (D) of a tile of keys contributes: a row's sum of weights in the tile, times the center. Each
+   lane has the sum over its own columns in `weight`. */
 template <int D>
 __device__ __forceinline__ void add_centers(float (&o)[D / 8][4], const float (&weight)[2],
                                             const float *center) {
@@ -150,8 +155,8 @@ __device__ __forceinline__ void add_centers(float (&o)[D / 8][4], const float (&
     }
 }
 
-/* One block: 64 queries of a head against the keys up to them. LASER: `values` (N, A) and `centers` of the tiles before the
-   diagonal; there, v itself. */
+/* One block: 64 queries of a head against the keys up to them. LASER: tiles before the diagonal are read from
+   `values` (N, A) and `centers`, the tile on the diagonal from v itself. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_forward_kernel(bf16 *out, uint16_t *low_bits, float *lse, const bf16 *q, const bf16 *k,
@@ -193,7 +198,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
             laser_split_tile<D>(stage + TILE, low, columns + head * D, v + token * s.qkv_row + h * D, s);
         product_over_d<D>(score, q_tile, row, stage, 0);
         softmax_step<D>(a, o, rows, score, s.scale * LASER_LOG2E_HIGH, tile == last, row);
-        if (LASER && tile == last) __syncthreads(); /* V' is split */
+        if (LASER && tile == last) __syncthreads(); /* all threads have split V' */
         product_over_rows<D>(o, a, stage + TILE, 0);
         if (LASER && tile == last) product_over_rows<D>(o, a, low, 0);
         if (LASER && tile < last) add_centers<D>(o, rows.tile_weight, center_stages + tile % 2 * D);
@@ -204,13 +209,14 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 
 /* ---- backward ---- */
 
-/* Scores of a tile that are held at a time, in blocks of eight columns: what fits into registers beside the sums. */
+/* How many scores of a tile are computed at a time, in blocks of eight columns: as many as fit into registers beside
+   the sums. */
 template <int D> struct AttentionStep {
     enum { BLOCKS = D < 128 ? ATTENTION_BLOCKS : ATTENTION_BLOCKS / 2 };
 };
 
-/* Writes (16, D) of a warp as bf16, times a factor a column or one for all; with rope's table `turn` turned back, as the pair
-   (d, d + D/2) is one thread's. */
+/* Writes a warp's rows (16, D) as bf16, each element times factor(row, column). With rope's table `turn` they are
+   rotated back first; one thread holds both elements of each pair (d, d + D/2). */
 template <int D, typename Factor>
 __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (&x)[D / 8][4], int row, int T,
                                                const float *turn, Factor factor) {
@@ -232,8 +238,9 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
         }
 }
 
-/* One block: dk and dv of 64 keys of a head, from the queries at and after them. Scores lie key by query, so that their
-   weights are the left operand of both sums over queries. g: do, or LASER's scaled; u: v, or LASER's centered. */
+/* One block: dk and dv of 64 keys of a head, from the queries at and after them. Scores have a row for each key and a
+   column for each query, so that the weights are the left operand of both sums over queries. g is dout or, for LASER,
+   dout exp(m - o); u is v or, for LASER, expm1(v - m). */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u,
@@ -242,7 +249,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE,
          *stages = u_tile + TILE;                        /* two of q and g */
-    float *stats = (float *)(void *)(stages + 4 * TILE); /* two of lse log2(e) and row_term, a query each */
+    float *stats = (float *)(void *)(stages + 4 * TILE); /* two of lse log2(e) and term of each query */
     const int first = (int)blockIdx.x, tiles = (int)gridDim.x, h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int lane = lane_of_warp(), row = (int)threadIdx.x / WARP_SIZE * 16, key = first * ATTENTION_TILE;
     const int64_t token = (int64_t)b * s.T, head = (int64_t)b * s.H + h;
@@ -309,8 +316,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                       });
 }
 
-/* One block: dq of 64 queries of a head, from the keys up to them. With heads of 128 shared memory holds two blocks at
-   most, so the compiler need not save registers for a third. */
+/* One block: dq of 64 queries of a head, from the keys up to them. With heads of 128 at most two blocks fit into
+   shared memory, so the compiler need not save registers for a third. */
 template <int D>
 __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
     attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,

@@ -1,15 +1,17 @@
-/* attention_plain.cuh: attention row by row, as the formulas stand: each row takes its own maximum, so any range of
-   values is fine, and nothing is fast. It is the float32 path, the path of head sizes without tensor-core kernels, and
-   what the fast kernels leave to it: the rows in which a column of LASER's values is out of range (see laser.cuh), on top
-   of what those kernels wrote.
+/* attention_plain.cuh: attention row by row, directly from the formulas: each row takes its own maximum, so values of
+   any range are allowed, but nothing is fast. It serves float32, the head sizes without tensor-core kernels, and what
+   the fast kernels leave to it: the rows in which a column of LASER's values is out of range (see laser.cuh). In
+   those, forward overwrites what the fast kernels wrote, and backward adds to it.
 
    attention_plain_forward(out, low_bits, lse, q, k, v, columns, sizes, stream)
-   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, only_out_of_range, sizes, stream)
-   only_out_of_range: only the rows and columns that Column.out_of_range_from names, whose share is added (+=); else all of
-   them, and results are written (=). turn: rope's table (T, D/2, 2) = cos, sin: dq and dk are those before rope turned q and
-   k; NULL: of q and k as they are given.
+   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, only_out_of_range, sizes,
+                            stream)
+   only_out_of_range: only the rows and columns that Column.out_of_range_from names are computed, and their share is
+   added (+=); else all of them, and results are written (=).
+   turn: rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them;
+   NULL: of q and k as they are given.
    low_bits: see exact_output below.
-   Shared memory holds a row of scores: T floats forward, 2 T backward. */
+   Shared memory holds rows of scores: T floats in forward, 2 T in backward. */
 #ifndef CUDA_ATTENTION_PLAIN_CUH
 #define CUDA_ATTENTION_PLAIN_CUH
 
@@ -21,20 +23,20 @@ extern "C" {
 struct AttentionSizes {
     int B, T, H, D;
     int64_t qkv_row, out_row; /* elements from one token to the next */
-    float scale;              /* of the scores */
+    float scale;              /* by which scores are multiplied */
     AttentionKind kind;
     LaserShift shift;
 };
 
-/* What LASER needs to know of a column of V of a head, (B, H, D) of them. */
+/* What LASER needs to know about a column of V of a head; there are (B, H, D) of them. */
 struct alignas(16) Column {
     float shift;           /* n: forward scales exp(v) by 2^-n */
     float center;          /* m: backward takes exp(v - m) */
-    float floor;           /* the least o that the paper's shift leaves; it passes no gradient */
+    float floor;           /* the least o that the paper's shift allows; there o passes no gradient */
     int out_of_range_from; /* the first key that the fast kernels cannot hold; T if there is none */
 };
 
-/* Within exp(+-30) of v_0 the products of backward, exp(60) at most, stay far inside of float32. */
+/* Where v is within 30 of v_0, the products of backward, exp(60) at most, stay far within the range of float32. */
 #define LASER_WINDOW 30.0f
 #define LASER_LEAST 7.888609052e-31f /* 2^-100 */
 #define LASER_LOG2E_HIGH 1.44269502f
@@ -48,15 +50,17 @@ __device__ __forceinline__ float laser_log(float x, float n) {
     return n * LASER_LN2_HIGH_PART + (n * LASER_LN2_LOW_PART + logf(x));
 }
 
-/* The same to 2^-22 or so of the larger of its parts: more than enough where x is a sum of bf16. */
+/* The same, but with an error of about 2^-22 of the larger of its two terms, which is more than enough where x is a
+   sum of bf16. */
 __device__ __forceinline__ float fast_laser_log(float x, float n) { return (fast_log2(x) + n) * LASER_LN2; }
 
-/* LASER's backward needs exp(-o), and bf16 has too few digits for it. So beside its output as bf16, `out`, forward keeps
-   `low_bits`, the lower half of the float32 that was rounded. Rounding adds one to the upper half where the lower one is more
-   than 2^15, so the float32 is out's 16 bits, then zeros, plus low_bits as a signed number. Only a lower half of 2^15 would
-   leave open what happened; so the last bit of the float32 is set, which its digits do not miss. */
+/* LASER's backward needs exp(-o), for which o in bf16 has too few digits. So beside its output in bf16, `out`,
+   forward keeps `low_bits`, the lower 16 bits of the float32 that was rounded. Rounding to bf16 adds one to the upper
+   16 bits where the lower ones are more than 2^15. So the float32 has the bits of out, followed by 16 zeros, plus
+   low_bits as a signed number. Only lower bits of exactly 2^15 would be ambiguous, as they may be rounded up or down;
+   so forward sets the last bit of the float32, a change far below the precision that is needed. */
 __device__ __forceinline__ float set_last_bit(float x) { return bits_to_float(float_to_bits(x) | 1); }
-/* Of two neighbours, whose last bits it sets. */
+/* The low bits of two neighbouring elements; sets the last bits of both. */
 __device__ __forceinline__ uint32_t cut_low_bits(float &x, float &y) {
     x = set_last_bit(x), y = set_last_bit(y);
     return (float_to_bits(x) & 0xFFFFu) | float_to_bits(y) << 16;
@@ -77,7 +81,8 @@ __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64
     low_bits[at] = (uint16_t)float_to_bits(x);
 }
 
-/* v0: the first value of the column; least, most: of those inside of the window (with the paper's shift, all). */
+/* The Column of values whose first is v0. least, most: the least and largest of those within the window (with the
+   paper's shift, of all). */
 __device__ __forceinline__ Column laser_column(float v0, float least, float most, int out_of_range_from,
                                                const AttentionSizes &s) {
     Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
@@ -86,13 +91,14 @@ __device__ __forceinline__ Column laser_column(float v0, float least, float most
         c.shift = ceilf(most * LASER_LOG2E_HIGH);
         c.center = fmaxf(c.center, most - 69);
         c.floor = laser_log(LASER_LEAST, c.shift);
-        c.floor += 1e-5f + 1e-6f * fabsf(c.floor); /* more than its rounding */
+        c.floor += 1e-5f + 1e-6f * fabsf(c.floor); /* more than its rounding error */
     }
     return c;
 }
 
-/* Floats of shared memory for a row of scores. Compilers read such rows in vectors, also past the number that a loop needs;
-   so each row ends with some room, and the next begins at a multiple of 16 bytes. */
+/* The number of floats of shared memory that a row of scores takes. Compilers read such rows as vectors, also beyond
+   the last number that a loop needs; so each row ends with some unused floats, and the next begins at a multiple of
+   16 bytes. */
 __host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
 
 template <typename T> __device__ __forceinline__ float attention_dot(const T *x, const T *y, int D) {
@@ -101,7 +107,7 @@ template <typename T> __device__ __forceinline__ float attention_dot(const T *x,
     return sum;
 }
 
-/* Scores of row i into score (i + 1) less their maximum; returns the sum of their exponentials. */
+/* Writes the scores of row i less their maximum to score (i + 1); returns the sum of their exponentials. */
 template <typename T>
 __device__ __forceinline__ float plain_scores(float *score, float *scratch, const T *q, const T *k, int i,
                                               const AttentionSizes &s, float *largest) {
@@ -119,8 +125,8 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
     return block_sum(sum, scratch);
 }
 
-/* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it; scratch
-   holds a number a warp. */
+/* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it;
+   scratch has one number for each warp. */
 __device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch,
                                                   const AttentionSizes &s) {
     int first = s.T;
@@ -129,13 +135,13 @@ __device__ __forceinline__ int first_out_of_range(const Column *head_columns, fl
     return -(int)block_max((float)-first, scratch); /* floats hold every T up to 2^24 */
 }
 
-/* Whether row i of a column is this path's. */
+/* Whether row i of a column is to be computed here. */
 __device__ __forceinline__ bool plain_takes(const Column *column, bool whole, int i) {
     return whole || i >= column->out_of_range_from;
 }
 
-/* Rows first, first + step, ... of head (b, h), by all threads of a block. whole: of all columns and with lse, else only what
-   is out of range. */
+/* Forward for rows first, first + step, ... of head (b, h), by all threads of a block. whole: all columns, and lse;
+   else only the columns that are out of range. */
 template <typename T>
 __device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
                                    const Column *columns, bool whole, int b, int h, int first, int step,
@@ -177,14 +183,15 @@ __global__ void plain_forward_kernel(T *out, uint16_t *low_bits, float *lse, con
                        (int)blockIdx.x, (int)gridDim.x, s);
 }
 
-/* ds_ij / a_ij of one column is do expm1(v - o), LASER, or do (v - o); this is do times it and a, a = exp(log_a). */
+/* One column's part of ds_ij / a_ij is do expm1(v - o) for LASER, else do (v - o). This returns a times the factor of
+   do, where a = exp(log_a) and distance = v - o. */
 __device__ __forceinline__ float plain_slope(float log_a, float distance, bool laser) {
     if (!laser) return expf(log_a) * distance;
     return distance < 60 ? expf(log_a) * expm1f(distance) : expf(log_a + distance) - expf(log_a);
 }
 
-/* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`, over the columns (of the head,
-   from `column` on) that the plain path does; and nothing from the floor. */
+/* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`: the sum over the columns
+   (those of the head begin at `column`) that are computed here. Outputs at the floor contribute nothing. */
 template <typename T>
 __device__ __forceinline__ float plain_ds(const T *dout, const T *out, const uint16_t *low_bits, int64_t row,
                                           const T *v, int64_t key, const Column *columns, int64_t column,
@@ -200,7 +207,8 @@ __device__ __forceinline__ float plain_ds(const T *dout, const T *out, const uin
     return ds;
 }
 
-/* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope turned the pair (d, d + D/2). */
+/* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope has rotated the pair (d, d +
+   D/2). */
 template <typename Of>
 __device__ __forceinline__ float turned_back(Of of, int d, const float *turn, int t, int D) {
     if (!turn) return of(d);
@@ -209,8 +217,8 @@ __device__ __forceinline__ float turned_back(Of of, int d, const float *turn, in
     return d < half ? of(d) * cosine + of(d + half) * sine : of(d) * cosine - of(d - half) * sine;
 }
 
-/* The same for two neighbouring pairs in one thread: left[i] is element d + i, right[i] element d + i + D/2; table: turn's
-   entry of the token and d. */
+/* The same for two neighbouring pairs in one thread: left[i] is element d + i, right[i] is element d + i + D/2; table
+   points to the entry of `turn` for the token and d. */
 __device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], const float *table) {
     const float4 angle = *(const float4 *)(const void *)table; /* cos, sin, cos, sin */
     const float l0 = left[0], l1 = left[1];
@@ -297,7 +305,8 @@ __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, 
     }
 }
 
-/* Blocks of even x do the queries x / 2, x / 2 + gridDim.x / 2, ... of a head, those of odd x the keys. */
+/* Blocks with an even x compute the queries x / 2, x / 2 + gridDim.x / 2, ... of a head, blocks with an odd x the
+   keys. */
 template <typename T>
 __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
                                       const T *out, const uint16_t *low_bits, const float *lse,
@@ -316,14 +325,15 @@ __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const 
 }
 
 enum { PLAIN_THREADS = 128 };
-/* Where only what is out of range is to be done, which is nothing as a rule: blocks of a head, and their threads. */
+/* Where only rows out of range are computed, of which there are usually none: the number of blocks for a head, and of
+   their threads. */
 enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 256 };
 
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
     return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);
 }
 
-/* Whether this GPU can do both directions. */
+/* Whether this GPU has the shared memory for forward and backward. */
 static inline bool plain_fits(const AttentionSizes &s) { return plain_bytes(s, 2) <= shared_memory_most(); }
 
 static inline size_t plain_shared(const AttentionSizes &s, int rows) {

@@ -1,22 +1,25 @@
-/* choice.cuh: the fastest of several ways to compute the same bits.
+/* choice.cuh: chooses the fastest of several algorithms that compute the same bits.
 
-   cuBLASLt offers a dozen algorithms for a product, and the best of them needs a tenth less time than the first that it
-   names. Only a clock tells which; clocks are noisy, so two runs may choose differently, and yet a run's bits must not hang on
-   it. So only candidates that give, bit for bit, what a reference gives are timed, and the reference is no matter of time:
-   the same in every run on the machine. Nothing need be stored, and all ranks agree.
+   cuBLASLt offers a dozen algorithms for a matrix product, and the best of them needs a tenth less time than the
+   first in its list. Only timing tells which is the best. Times are noisy, so two runs may choose differently, and
+   yet the bits of a run must not depend on the choice. So an algorithm is timed only if its results equal, bit for
+   bit, those of a reference algorithm. The reference is chosen without timing and is the same in every run on the
+   machine. So no choice need be stored, and all ranks get the same bits.
 
-   choose_candidate(count, reference, prepare, bits, time)   one of the candidates 0..count-1; what it asks of its caller is
-                                              said there
-   choice_operand(x, ...)                     numbers to compare with
-   fingerprint(scratch, x, bytes, stream)     64 bits that tell of every bit of x and of its place
+   choose_candidate(count, reference, prepare, bits, time)   chooses one of the candidates 0..count-1; the comment at
+                                              the function says what its caller has to provide
+   choice_operand(x, ...)                     fills an operand of the products that are compared
+   fingerprint(scratch, x, bytes, stream)     64 bits that depend on every bit of x and on its position
 
-   Why random operands are evidence enough: a product's bits are decided by the order in which each result's sum over k is
-   taken, by what the tensor core's instruction keeps of it, and by the formula and roundings of the epilogue. Those are fixed
-   in an algorithm, whatever the numbers. Where two differ in the first ones, a third of the float32 results or more differ, but of
-   those that are rounded to bf16 only one in ten thousand. So there are two sets of operands: ordinary ones, for the epilogue;
-   and ones whose sums cancel, of which nothing is left but roundings, so that a third tells of the order in bf16 too. Each
-   is of the product's own size, millions of results. The first set comes again at last, for algorithms that do not repeat
-   themselves. That two fingerprints of 64 bits are equal by chance nobody will live to see. */
+   Why random operands are evidence enough: the bits of a product are decided by the order in which each result's sum
+   over k is taken, by the digits that the tensor core's instruction keeps of it, and by the formula and roundings of
+   the epilogue. An algorithm does all of these in the same way whatever the numbers are. Where two algorithms differ
+   in the order or in the digits kept, at least a third of the float32 results differ, but only one in ten thousand of
+   the results rounded to bf16. So there are two sets of operands: ordinary numbers, which test the epilogue; and
+   numbers whose sums cancel, so that the results consist of rounding errors alone and a third of them differ in bf16
+   too. Each set has the product's own size, so millions of results are compared. The first set is used again at the
+   end, to find algorithms that do not repeat their own bits. The chance that two different results have the same
+   fingerprint of 64 bits is negligible. */
 #ifndef CUDA_CHOICE_CUH
 #define CUDA_CHOICE_CUH
 
@@ -28,17 +31,20 @@ enum { CHOICE_CHECKS = 3, CHOICE_ROUNDS = 5 };
 
 struct Choice {
     int candidate;
-    int equal; /* candidates with the reference's bits, itself one; 0: there was no room to try */
+    int equal; /* candidates with the reference's bits, itself included; 0: there was no memory to try */
     double seconds, first_seconds; /* the medians of the chosen one and of candidate 0; NAN: not timed */
 };
 
-/* The fastest of the candidates that give the reference's bits; within 1 % the earliest, so that the same one is taken more
-   often than not. The reference itself where it does not repeat its own bits, or nothing can be tried.
-   prepare(set)            makes ready the operands of this set, 0 or 1; false: there is no room for them
-   bits(i, &fingerprint)   of candidate i's results from the latest operands; false: it does not run
-   time(which, seconds)    times each of the candidates `which` and puts its time there. All take their turn before one is
-                           timed again, so that a clock that slows down slows them all. The first round is not counted
-   Candidate 0 is timed even where its bits are others: to tell what the choice has brought. */
+/* Returns the fastest of the candidates that give the reference's bits; among those within 1 % of it the earliest, so
+   that most runs choose the same one. Returns the reference itself where it does not repeat its own bits, or where
+   nothing can be tried.
+   prepare(set)            prepares the operands of set 0 or 1; false: there is no memory for them
+   bits(i, &fingerprint)   runs candidate i on the latest operands and gives the fingerprint of its results; false: it does
+                           not run
+   time(which, seconds)    times each of the candidates in `which` and writes the times to `seconds`. Each candidate is timed
+                           once before any is timed again, so that a falling clock rate slows all of them down. The first
+                           round is not counted
+   Candidate 0 is timed even where its bits differ, to show what the choice has gained. */
 template <typename Prepare, typename Bits, typename Time>
 Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Time time) {
     Choice choice = {reference, 0, NAN, NAN};
@@ -86,7 +92,8 @@ Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Ti
 
 enum { FINGERPRINT_BLOCKS = 1024, FINGERPRINT_THREADS = 256 };
 
-/* The finalizer of splitmix64: each bit of x changes half of the result's. Different x give different results. */
+/* The finalizer of splitmix64: changing one bit of x changes about half of the result's bits, and different x give
+   different results. */
 __device__ __forceinline__ uint64_t fingerprint_mix(uint64_t x) {
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
@@ -104,9 +111,10 @@ __global__ void choice_operand_kernel(F *x, int64_t n, int64_t k, int64_t row, b
     x[i] = from_float<F>((second ? mirror : 1) * size * ((float)(bits >> 40) * 0x1p-23f - 1));
 }
 
-/* x: an operand of a product with sums over k, in memory (others, k) where k_first, else (k, others): numbers between -size
-   and size. mirror, not 0: those of the second half of k are those of the first, times this. A sum over k of one operand with
-   mirror 1 and one with -1 adds up to nothing, but for what is rounded on the way. */
+/* Fills x, an operand of a product with sums over k, with numbers between -size and size. x is (others, k) in memory
+   where k_first, else (k, others). mirror: if it is not 0, the numbers of the second half of k are those of the first
+   half times mirror. A sum over k of an operand with mirror 1 times one with mirror -1 is zero but for its rounding
+   errors. */
 template <typename F>
 void choice_operand(F *x, int64_t others, int64_t k, bool k_first, float size, float mirror, uint32_t seed,
                     cudaStream_t stream) {
@@ -115,7 +123,8 @@ void choice_operand(F *x, int64_t others, int64_t k, bool k_first, float size, f
            mirror, seed);
 }
 
-/* partial (blocks) = sums over the words of x, each mixed with its place. Whole numbers, so any order gives the same. */
+/* partial (blocks) = for each block the sum over its words of x, each mixed with its position. The sums are of
+   integers, so every order gives the same result. */
 template <typename Word> __global__ void fingerprint_kernel(uint64_t *partial, const Word *x, int64_t words) {
     uint64_t *sums = shared_memory<uint64_t>();
     uint64_t sum = 0;
@@ -131,7 +140,8 @@ template <typename Word> __global__ void fingerprint_kernel(uint64_t *partial, c
     if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
 }
 
-/* scratch (FINGERPRINT_BLOCKS); the host waits. x lies as floats or bf16 do. */
+/* Returns the fingerprint of x, for which the host waits. scratch (FINGERPRINT_BLOCKS) is device memory; x is aligned
+   as an array of float or of bf16 is. */
 static inline uint64_t fingerprint(uint64_t *scratch, const void *x, size_t bytes, cudaStream_t stream) {
     uint64_t partial[FINGERPRINT_BLOCKS], sum = 0;
     const bool wide = ((uintptr_t)x | bytes) % sizeof(uint32_t) == 0;
@@ -152,20 +162,21 @@ static inline uint64_t fingerprint(uint64_t *scratch, const void *x, size_t byte
 /* ---- what was chosen ---- */
 
 struct ProductTiming {
-    const char *name;     /* of the function */
+    const char *name;     /* of the function that computes it */
     const char *epilogue; /* "", "+=", "+ c", "gelu" or its slope, "dgelu" */
-    int64_t m, n, k;      /* column by column, as cuBLASLt counts: results (m, n), sums over k */
+    int64_t m, n, k;      /* in cuBLASLt's column-major terms: results (m, n), sums over k */
     int candidates;
-    int splits;    /* parts of the sum over k, in the chosen one */
-    int64_t calls; /* since matmul_count_calls */
+    int splits;    /* number of parts into which the chosen algorithm cuts the sum over k */
+    int64_t calls; /* since the last matmul_count_calls() */
     Choice choice;
 };
 struct ProductTimings {
-    std::vector<ProductTiming> products; /* those that were worth it */
-    double seconds;                      /* what it took */
+    std::vector<ProductTiming> products; /* those that were worth timing */
+    double seconds;                      /* that all timing took */
 };
 
-/* One line, or nothing when no product has been timed. */
+/* Writes one line on the timings to `text` and returns it: what they gained, and how many found no memory. The line
+   is empty when there is nothing to say. */
 static inline const char *timings_note(char text[160], const ProductTimings &t) {
     int timed = 0, without_room = 0;
     double first = 0, chosen = 0;

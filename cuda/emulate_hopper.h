@@ -1,26 +1,31 @@
-/* emulate_hopper.h: what a GPU of compute capability 9.0 does beside its threads, on the CPU: products of warpgroups (wgmma),
-   copies by the tensor memory accelerator, barriers in shared memory. Part of emulate.h; kernels see cuda/hopper.cuh.
+/* emulate_hopper.h: emulates on the CPU what a GPU of compute capability 9.0 does beside its threads: products of
+   warpgroups (wgmma), copies by the tensor memory accelerator (TMA), barriers in shared memory. It is part of
+   emulate.h; kernels use it through cuda/hopper.cuh.
 
-   All of it happens at the latest moment at which it may, so that whoever does not wait finds NaN or what was there before:
-   - a product is formed at the wgmma_wait that asks for it. Until then its accumulators are NaN; the descriptors' shared
-     memory is read then, the A in registers at the issue
-   - a load fills its destination with NaN, and with what it loads when a barrier_wait asks for its phase
-   - a store reads shared memory at the bulk_wait_read or bulk_wait that asks for it, and writes at bulk_wait or when the
-     block has ended
-   These units see shared memory through a proxy of their own, here a second copy of it (`view`): what threads write gets
-   there when a thread of the same warp calls fence_async_proxy after it. Who wrote a word is found by comparing shared
-   memory, after the turn of every warp, with what it was before (`seen`); to write what was there is to write nothing. Only
-   blocks that use one of these units pay for that.
+   Everything happens at the latest moment at which it may, so that a thread that does not wait finds NaN or
+   old values:
+   - a product is computed at the wgmma_wait that waits for it. Until then its accumulators are NaN. Operands in
+     shared memory are read at that moment, an A in registers when the product is issued
+   - a load first fills its destination with NaN, and brings its data when a barrier_wait waits for its phase
+   - a store reads shared memory at the bulk_wait_read or bulk_wait that waits for it, and writes global memory at
+     bulk_wait or when the block has ended
+   On the GPU these units see shared memory through a proxy of their own; here the proxy is a second copy of it
+   (`view`). What threads write reaches the copy when a thread of the same warp then calls fence_async_proxy. To find
+   out which warp wrote a word, shared memory is compared after the turn of every warp with what it was before
+   (`seen`); writing the value that a word already has counts as not writing. Only blocks that use one of these units
+   pay for the comparison.
 
-   Errors, with kernel, block and thread: a product without a wgmma_fence since the last wgmma_wait; threads of a warpgroup
-   that issue different ones, or not all; accumulators or A registers written while a product is on its way; products, stores
-   and loads that nobody waits for; barriers never initialised, overwritten, with more arrivals or bytes than they expect, or
-   that nobody completes; addresses that the hardware does not take.
+   Errors, reported with kernel, block and thread: a product without a wgmma_fence since the last wgmma_wait; threads
+   of a warpgroup that issue different products, or not all of which issue one; accumulators or A registers written
+   before the product is done; products, stores and loads for which no thread waits; barriers that are never
+   initialised, are overwritten, get more arrivals or bytes than they expect, or are never completed; addresses that
+   the hardware does not accept.
 
-   Not seen: a missing hold(), which only a compiler for the GPU can get wrong; a second wgmma_fence that is missing, after
-   registers were written behind a first one; an A given as a value that is no variable;
-   what a thread wrote after another thread of its warp had fenced in the same turn; memory behind a tensor map that the same
-   kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; how many registers there are. */
+   Not found: a missing hold(), whose effect only a compiler for the GPU shows; a missing second wgmma_fence, where
+   registers were written after a first one; a change of an A that was given as a value and not as a variable; what a
+   thread wrote after another thread of its warp had called the fence in the same turn; memory behind a tensor map
+   that the same kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; more registers than
+   there are. */
 #ifndef CUDA_EMULATE_HOPPER_H
 #define CUDA_EMULATE_HOPPER_H
 
@@ -29,7 +34,7 @@
 #include "emulate.h"
 
 struct alignas(8) SharedBarrier {
-    uint64_t word; /* says where it lies, once it is initialised */
+    uint64_t word; /* a mark with its offset in shared memory, once it is initialised */
 };
 
 struct TensorMap { /* (batches, rows, columns) of 16-bit elements */
@@ -40,27 +45,27 @@ struct TensorMap { /* (batches, rows, columns) of 16-bit elements */
 
 namespace emulate {
 
-inline bool hopper = true; /* what hopper_there answers */
+inline bool hopper = true; /* what hopper_there() returns */
 
 enum { GROUP = 128, MAX_REGISTERS = 128, BOX_COLUMNS = 64 };
-static const size_t WORDS_A_PIECE = 64; /* of shared memory, compared at once */
-enum { NOBODY = 255, ANYBODY = 254 };   /* who wrote a word, else the number of a warp */
+static const size_t WORDS_A_PIECE = 64; /* shared memory is compared in pieces of so many words */
+enum { NOBODY = 255, ANYBODY = 254 };   /* writers of a word; others are the numbers of warps */
 
 struct Product { /* one wgmma, as one thread issued it */
     float *d;
-    int registers, group; /* group: how many were committed before it */
+    int registers, group; /* group: how many groups were committed before */
     bool transpose_a, transpose_b, from_registers, add;
     uint32_t a[4];
-    const uint32_t *a_at[4]; /* where they still are, or NULL */
+    const uint32_t *a_at[4]; /* the variables that hold them, or NULL */
     uint64_t a_tile, b_tile; /* descriptors */
 };
-struct Accumulators { /* of products on their way: the true ones, while those of the thread are NaN */
+struct Accumulators { /* of products that are not done: their sums, while the thread's variables are NaN */
     float *d;
     int registers, products;
     float sums[MAX_REGISTERS];
 };
 struct Load {
-    TensorMap map; /* at NULL: plain bytes */
+    TensorMap map; /* at is NULL: plain bytes */
     const void *from;
     int column, row, batch, thread;
     uint32_t to, bytes;
@@ -73,7 +78,7 @@ struct Store {
     std::vector<uint16_t> box; /* what was read */
 };
 struct Barrier {
-    int arrivals, missing;       /* a phase needs so many; it still needs so many */
+    int arrivals, missing;       /* a phase needs so many; it still lacks so many */
     uint64_t announced, loading; /* bytes of this phase */
     uint32_t phase;
     bool init_done;
@@ -91,10 +96,10 @@ struct Asynchronous {
     std::vector<Unit> units;
     std::map<uint32_t, Barrier> barriers; /* by their offset in shared memory */
     std::vector<uint32_t> view, seen;
-    std::vector<uint8_t> writer; /* of each word whose value the view lacks */
-    std::vector<uint8_t> dirty;  /* pieces of words of which some have a writer */
+    std::vector<uint8_t> writer; /* of each word whose latest value the view does not have yet */
+    std::vector<uint8_t> dirty;  /* which pieces have words with a writer */
     bool fenced[MAX_THREADS / WARP];
-    int at_wait[MAX_THREADS / GROUP]; /* threads of each warpgroup */
+    int at_wait[MAX_THREADS / GROUP]; /* how many threads of each warpgroup */
     float a[16][64], b[16][256], d[64][256];
 };
 inline Asynchronous &asynchronous = *new Asynchronous();
@@ -124,7 +129,7 @@ inline Unit &unit_here() {
     return asynchronous.units[(size_t)state.current->number];
 }
 
-/* Finds what the warp has written in its turn. */
+/* Finds the words that the warp has written in its turn. */
 inline void notice_writes(int warp) {
     Asynchronous &s = asynchronous;
     const uint32_t *now = shared_words();
@@ -137,7 +142,7 @@ inline void notice_writes(int warp) {
     }
 }
 
-/* What the warp has written is seen by all from now on. */
+/* From now on the units see what the warp has written. */
 inline void publish_writes(int warp) {
     Asynchronous &s = asynchronous;
     for (size_t piece = 0; piece < s.dirty.size(); piece++) {
@@ -161,8 +166,8 @@ inline void asynchronous_turn(int warp) {
     asynchronous.fenced[warp] = false;
 }
 
-/* Where all lanes of a warp fence, they do it one after the other: the last one does it for all, the end of the warp's turn
-   for those after it. */
+/* Where all lanes of a warp call the fence, they do so one after the other: the last lane publishes the writes of all
+   of them, and the end of the warp's turn publishes those of later fences. */
 inline void fence_proxy() {
     asynchronous_use();
     const int warp = state.current->number / WARP;
@@ -170,7 +175,7 @@ inline void fence_proxy() {
     if (state.current->number % WARP == WARP - 1) asynchronous_turn(warp);
 }
 
-/* The unit's own writes are seen by all. from NULL: NaN. */
+/* What a unit writes is visible in both copies at once. from NULL: NaN is written. */
 inline void write_both(uint32_t to, const void *from, uint32_t bytes) {
     Asynchronous &s = asynchronous;
     unsigned char *copies[3] = {state.shared, (unsigned char *)s.view.data(), (unsigned char *)s.seen.data()};
@@ -185,7 +190,7 @@ inline void write_both(uint32_t to, const void *from, uint32_t bytes) {
     for (uint32_t i = to / 4; i < (to + bytes) / 4; i++) s.writer[i] = NOBODY;
 }
 
-/* The unit reads `bytes` within the view. */
+/* `bytes` of the view, as the unit reads them. */
 inline const unsigned char *read_view(uint32_t from, uint32_t bytes, const char *what) {
     if ((size_t)from + bytes > asynchronous.view.size() * 4)
         fail_here("%s reads byte %u of the %zu bytes of its shared memory", what, from + bytes - 1,
@@ -211,7 +216,7 @@ inline Barrier &barrier_of(const SharedBarrier *b, const char *what) {
     return found->second;
 }
 
-/* What a barrier still lacks, in brackets; nothing for NULL. */
+/* Writes into text what a barrier still lacks, in brackets; nothing if barrier is NULL. */
 inline void describe_barrier(const void *barrier, char *text, size_t size) {
     *text = 0;
     if (!barrier) return;
@@ -252,7 +257,8 @@ inline void do_load(const Load &load) {
     }
 }
 
-/* Ends the phase if it can end now, by bytes too when somebody asks for it. */
+/* Ends the phase if it can end now. A phase with loads ends only when a thread waits for it (`asked`), so that the
+   loads come as late as they may. */
 inline bool end_phase(Barrier *b, bool asked) {
     if (b->missing > 0 || b->loading < b->announced || (!asked && b->announced + b->loading > 0))
         return false;
@@ -380,11 +386,13 @@ inline void issue_product(const Product &product) {
     memset((void *)product.d, 0xFF, sizeof(float) * (size_t)x.registers);
 }
 
-/* An A register that is a variable is looked at again when the product is done: it must still be what it was. */
+/* An A register that is a variable is read again when the product is done: it must still have the value it was issued
+   with. */
 inline const uint32_t *where(const uint32_t &variable) { return &variable; }
 inline const uint32_t *where(const uint32_t &&) { return nullptr; }
 
-/* x(k, r), k < 16, r < n: one operand, whose r has its k side by side in shared memory or, transposed, whose k has its r. */
+/* Reads one operand x(k, r), k < 16, r < n, from shared memory: each r has its k side by side there or, transposed,
+   each k has its r. */
 template <int WIDTH> inline void read_operand(float (*x)[WIDTH], uint64_t tile, bool transposed, int n) {
     const uint32_t start = (uint32_t)(tile & 0x3FFF) << 4, leading = (uint32_t)(tile >> 16 & 0x3FFF) << 4,
                    stride = (uint32_t)(tile >> 32 & 0x3FFF) << 4;
@@ -412,7 +420,7 @@ inline Accumulators *accumulators_of(int thread, const float *d) {
     return nullptr;
 }
 
-/* The sums of a warpgroup as a matrix, and back. */
+/* Collects the sums of a warpgroup's threads in a matrix; the next function does the opposite. */
 inline void gather_sums(int first, size_t product) {
     for (int t = 0; t < GROUP; t++) {
         const Accumulators *x =
@@ -463,7 +471,8 @@ inline void form_product(int first, size_t number) {
     }
 }
 
-/* All threads of the warpgroup have come; all but the last `open` committed groups are done now. */
+/* Called when all threads of the warpgroup have reached wgmma_wait: computes all products but those of the last
+   `open` committed groups. */
 inline void finish_products(int first, int open) {
     Asynchronous &s = asynchronous;
     const Unit &leader = s.units[(size_t)first];

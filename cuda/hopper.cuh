@@ -1,58 +1,72 @@
-/* hopper.cuh: what compute capability 9.0 has beyond mma.cuh: products of whole warpgroups, copies of tiles that need no
-   thread, barriers in shared memory. Under nvcc it is PTX, in the emulator emulate_hopper.h.
+/* hopper.cuh: what compute capability 9.0 has beyond mma.cuh: products computed by whole warpgroups (four warps),
+   copies of tiles that occupy no threads, and barriers in shared memory. Under nvcc this is PTX, in the emulator
+   emulate_hopper.h.
 
-   #define HOPPER_CODE            where a kernel may use this: in the emulator, and where nvcc compiles for sm_90a. A kernel's
-                                  body stands under #ifdef HOPPER_CODE; elsewhere these functions do nothing
-   hopper_there()                 whether this GPU has it and this program has code for it; else do not launch such a kernel
+   #define HOPPER_CODE            defined where a kernel may use this: in the emulator, and where nvcc compiles for
+                                  sm_90a. The body of such a kernel stands under #ifdef HOPPER_CODE; elsewhere these
+                                  functions do nothing
+   hopper_there()                 whether this GPU can run such a kernel and this program has code for it; if not, the
+                                  kernel must not be launched
 
-   Tiles. A tile is rows of 64 elements of bf16, 128 bytes, at a multiple of 1024 bytes in shared memory (which begins at
-   one). Its 16-byte chunks are permuted: what would be at byte o of it, row * 128 + column * 2, is at swizzle_128(o). A
-   matrix of more columns is several tiles, one behind the other.
+   Tiles. A tile is an array of rows of 64 bf16 elements, 128 bytes each, at a multiple of 1024 bytes in shared memory
+   (which itself begins at one). The 16-byte chunks of a tile are permuted: the element that would be at byte
+   o = row * 128 + column * 2 is at byte swizzle_128(o). A matrix of more columns is several tiles, one after the other.
 
-   tensor_map(at, columns, row_stride, rows, batches, box_rows)   on the host: how (batches, rows, columns) of 16-bit
-                                  elements lie in global memory, `row_stride` elements from row to row and rows * row_stride
-                                  from batch to batch, for copies of tiles of box_rows rows. A kernel takes it as
-                                  `const __grid_constant__ TensorMap map`
-   tensor_load(to, &map, column, row, batch, &barrier)    starts the copy of a tile; zeros past the last row or column. One
-                                  thread does it, as all that follow
-   bulk_load(to, from, bytes, &barrier)   of plain bytes: addresses and sizes are multiples of 16
-   tensor_store(&map, column, row, batch, from)   starts the copy of a tile to global memory, of what is inside
-   bulk_commit()                  ends a group of stores; bulk_wait_read(): the committed ones have read shared memory, which
-                                  may be written again; bulk_wait(): they are in global memory
+   tensor_map(at, columns, row_stride, rows, batches, box_rows)   on the host: describes how an array (batches, rows,
+                                  columns) of 16-bit elements lies in global memory, with `row_stride` elements from
+                                  row to row and rows * row_stride from batch to batch, for copies of tiles of
+                                  box_rows rows. A kernel takes it as `const __grid_constant__ TensorMap map`
+   tensor_load(to, &map, column, row, batch, &barrier)    starts the copy of a tile to shared memory; elements past
+                                  the last row or column become zeros. A single thread calls it, and the functions
+                                  from here to bulk_wait
+   bulk_load(to, from, bytes, &barrier)   starts the copy of plain bytes; addresses and sizes are multiples of 16
+   tensor_store(&map, column, row, batch, from)   starts the copy of a tile to global memory; elements past the last
+                                  row or column are not written
+   bulk_commit()                  ends a group of stores
+   bulk_wait_read()               waits until the committed stores have read shared memory, which may then be
+                                  overwritten
+   bulk_wait()                    waits until their data are in global memory
 
-   Barriers. A SharedBarrier lies in shared memory and goes through phases, of parity 0, 1, 0, ... A phase ends when
-   `arrivals` threads have arrived and the announced bytes have been loaded.
-   barrier_init(b, arrivals), barrier_init_done(), __syncthreads()    one thread does the first two, once
-   barrier_expect(b, bytes)       arrives, and announces loads of so many bytes in this phase
+   Barriers. A SharedBarrier lies in shared memory and goes through phases, whose parity is 0, 1, 0, ... A phase ends
+   when `arrivals` threads have arrived and all bytes announced for it have been loaded.
+   barrier_init(b, arrivals), barrier_init_done(), __syncthreads()    one thread calls the first two, once
+   barrier_expect(b, bytes)       arrives, and announces that so many bytes are loaded in this phase
    barrier_arrive(b)
-   barrier_wait(b, parity)        until the phase of this parity has ended. The phase before the first counts as ended: who waits
-                                  for parity 1 first, passes
-   named_barrier_sync(id, threads), named_barrier_arrive(id, threads)    opens when so many threads (whole warps) have come;
-                                  ids 1..15, as 0 is __syncthreads's
+   barrier_wait(b, parity)        waits until the phase of this parity has ended. The phase before the first one
+                                  counts as ended: a thread that waits for parity 1 before anything else does not wait
+   named_barrier_sync(id, threads), named_barrier_arrive(id, threads)    the barrier opens when so many threads (whole
+                                  warps) have called one of the two; only the first waits for it. ids are 1..15: 0
+                                  belongs to __syncthreads
 
-   fence_async_proxy()            what this thread has written to shared memory may be read by wgmma and tensor_store: after
-                                  the writes, before the barrier behind which they are issued. Loads need no such fence
+   fence_async_proxy()            makes what this thread has written to shared memory visible to wgmma and
+                                  tensor_store. It stands after the writes and before the barrier that the thread
+                                  which issues those has passed. What loads have written needs no such fence
 
-   Products: C (64, N) += A (64, 16) B (16, N), float32 += bf16 * bf16, N = 2 R. All 128 threads of a warpgroup do it.
+   Products: C (64, N) += A (64, 16) B (16, N), float32 += bf16 * bf16, N = 2 R. All 128 threads of a warpgroup call
+   them.
    wgmma_from_shared<TRANSPOSE_A, TRANSPOSE_B>(c, a, b, add)      without `add`, C = A B
    wgmma_from_registers<TRANSPOSE_B>(c, a0, a1, a2, a3, b, add)
-   Thread t of the warpgroup, lane l = t % 32, has of C and of an A in registers:
+   Thread t of the warpgroup, lane l = t % 32, holds these elements of C and of an A in registers:
        c[i]      row t / 32 * 16 + l / 4 + i / 2 % 2 * 8, column i / 4 * 8 + l % 4 * 2 + i % 2
-       a<i>      row t / 32 * 16 + l / 4 + i % 2 * 8, k = l % 4 * 2 + i / 2 * 8 in the low half, k + 1 in the high one
-   So the C of one product, rounded, is the A of a next one: its columns 16 k.. are the pairs 4 k..4 k + 3.
-   wgmma_descriptor(shared, leading_bytes)    where an operand in shared memory begins:
-       not transposed: a row of the tile is a row of A or a column of B, and has its k side by side (a matrix and another, row
-       by row). The next 16 k are 32 bytes further; leading_bytes is not looked at
-       transposed: a row of the tile is one k, and has its rows of A or columns of B side by side. The next 16 k are 2048
-       bytes further; leading_bytes lead to the next 64 rows or columns, the next tile
-   wgmma_fence()                  before the first product that uses registers written since (here: since wgmma_wait)
+       a<i>      row t / 32 * 16 + l / 4 + i % 2 * 8, k = l % 4 * 2 + i / 2 * 8 in the low half, k + 1 in the high
+                 half
+   So the C of one product, rounded, can be the A of the next: its columns 16 k.. are the pairs 4 k..4 k + 3.
+   wgmma_descriptor(shared, leading_bytes)    describes where an operand begins in shared memory:
+       not transposed: a row of the tile is a row of A or a column of B, and holds its k side by side (as in the
+       product of two matrices row by row). The next 16 k are 32 bytes further; leading_bytes is ignored
+       transposed: a row of the tile is one k, and holds its rows of A or columns of B side by side. The next 16 k are
+       2048 bytes further; leading_bytes is the distance to the next tile, which holds the next 64 rows or columns
+   wgmma_fence()                  stands before the first product that uses registers written since (here: since
+                                  wgmma_wait)
    wgmma_commit()                 ends a group of products
-   wgmma_wait<N>()                until all but the last N groups are done. Until then neither their accumulators nor their A
-                                  registers may be read or written, nor their shared memory written
-   hold(registers)                the compiler may not move reads and writes of them across here: after a wait, and before the
-                                  fence where they were written
+   wgmma_wait<N>()                waits until all groups but the last N are done. Until then neither the accumulators
+                                  nor the A registers of a product may be read or written, nor its shared memory
+                                  written
+   hold(registers)                forbids the compiler to move reads and writes of these registers across this place:
+                                  stands after a wait, and before a fence where the registers have been written
 
-   registers_increase<N>, registers_decrease<N>   of all threads of a warpgroup: N registers each from here on */
+   registers_increase<N>, registers_decrease<N>   all threads of a warpgroup call it: each has N registers from here
+                                  on */
 #ifndef CUDA_HOPPER_CUH
 #define CUDA_HOPPER_CUH
 
@@ -64,7 +78,7 @@ __host__ __device__ __forceinline__ uint32_t swizzle_128(uint32_t offset) {
 }
 
 #ifdef __CUDACC__
-#include <cuda.h> /* CUtensorMap and its words; no function of libcuda is called by name */
+#include <cuda.h> /* CUtensorMap and its constants; no function of libcuda is called by name */
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define HOPPER_CODE
@@ -77,7 +91,7 @@ struct alignas(8) SharedBarrier {
     uint64_t word;
 };
 struct TensorMap {
-    CUtensorMap map; /* aligned as the hardware wants it */
+    CUtensorMap map; /* has the alignment that the hardware requires */
 };
 
 /* ---- on the host ---- */
@@ -90,7 +104,8 @@ static __global__ void hopper_code_kernel(int *there) {
 #endif
 }
 
-/* Asks the GPU once: a program for sm_90 without the `a` runs on it too, but has no such code. */
+/* A kernel finds out, once: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
+   code. */
 static inline bool hopper_there() {
     static int answer = -1;
     if (answer < 0) {
@@ -142,7 +157,7 @@ static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_
 
 /* ---- barriers ---- */
 
-/* Shared memory's own addresses. */
+/* The address within shared memory, which the instructions below take. */
 __device__ __forceinline__ uint32_t shared_address(const void *x) {
     return (uint32_t)__cvta_generic_to_shared(x);
 }
@@ -160,7 +175,7 @@ __device__ __forceinline__ void barrier_expect(SharedBarrier *b, uint32_t bytes)
 __device__ __forceinline__ void barrier_arrive(SharedBarrier *b) {
     HOPPER_ASM("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
 }
-/* No trap ends a wait that takes too long: with one in a kernel, ptxas takes no notice of registers_increase. */
+/* A wait that takes too long is not ended by a trap: with a trap in the kernel, ptxas ignores registers_increase. */
 __device__ __forceinline__ void barrier_wait(SharedBarrier *b, uint32_t parity) {
     uint32_t ended = 1;
     do {
@@ -243,7 +258,7 @@ template <int N> __device__ __forceinline__ void hold(uint32_t (&x)[N]) {
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i])::"memory");
 }
 
-/* The accumulators as asm takes them: their numbers in its text, and the operands. */
+/* The accumulators as asm takes them: their operand numbers in the text, and the list of operands. */
 // clang-format off
 #define WGMMA_0_31 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -261,8 +276,9 @@ template <int N> __device__ __forceinline__ void hold(uint32_t (&x)[N]) {
 #define WGMMA_D32(i) WGMMA_D8(i), WGMMA_D8(i + 8), WGMMA_D8(i + 16), WGMMA_D8(i + 24)
 #define WGMMA_D64(i) WGMMA_D32(i), WGMMA_D32(i + 32)
 
-/* The instruction. The text's numbers after the accumulators': whether to add, A (a descriptor, or registers), B, and
-   whether they are transposed. A constant `add` costs nothing: ptxas knows the predicate then. */
+/* The instruction. The operand numbers after those of the accumulators are: whether to add, A (a descriptor or
+   registers), B, and whether they are transposed. A constant `add` costs nothing, since ptxas then knows the
+   predicate. */
 #define WGMMA(n, accumulators, add, a, b, transposed) \
     "{\n.reg .pred p;\nsetp.ne.b32 p, " add ", 0;\n" \
     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" accumulators "}, " a ", " b ", p, 1, 1, " \

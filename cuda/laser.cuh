@@ -1,40 +1,44 @@
-/* laser.cuh: what LASER adds to attention on tensor cores, and the pass over rows that any attention's backward begins
-   with. The kernels of attention_mma.cuh and attention_hopper.cuh share it.
+/* laser.cuh: what LASER adds to attention on tensor cores, and the pass over rows with which the backward of both
+   kinds of attention begins. The kernels of attention_mma.cuh and attention_hopper.cuh share it.
 
-   LASER is standard attention on V' = exp(V), then a logarithm, so the matrix products are the same. V' is prepared by a
-   kernel of its own, once, instead of once for each tile of queries:
-   - Shift. Column d is scaled by 2^-n_d, a power of two, which changes no digit: n_d = v_0d log2(e) rounded, of the one
-     key that every row sees; with the paper's shift it follows the column's maximum over the sequence.
-   - Precision. Rounded to bf16, exp(v) of small v would be 1 and little else. Forward multiplies by V' less a center of
-     each tile of keys, which is as small as v, and adds the center times the tile's weights, a number a row. The center
-     depends on every value of its tile, so no row may use it that does not see the whole tile: the tile on the diagonal, one
-     of each row, is multiplied as the sum of two bf16 (17 bits), without a center.
-     Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v of
-     the column, and the row term sum_d do (1 - exp(m - o)) makes up for it.
+   LASER is standard attention on V' = exp(V), then a logarithm, so its matrix products are those of standard
+   attention. A separate kernel computes V' once, instead of once for each tile of queries:
+   - Shift. Column d is scaled by 2^-n_d. A power of two changes no digit. n_d is v_0d log2(e), rounded, where key 0
+     is the one key that every row sees; with the paper's shift n_d follows the column's maximum over the sequence.
+   - Precision. For small v, exp(v) rounded to bf16 would be 1 and little else. So forward multiplies the weights by
+     V' less a center of each tile of keys, a difference that is as small as v, and adds the center times the row's
+     sum of weights in the tile. The center depends on every value of its tile, so a row may use it only if it sees
+     the whole tile. So the one tile that lies on the diagonal is multiplied without a center, as the sum of two bf16
+     (17 bits).
+     Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v
+     of the column, and the row term sum_d do (1 - exp(m - o)) corrects for it.
    - Range. From the first key on whose v is farther than LASER_WINDOW from v_0d, a column is out of range
-     (Column.out_of_range_from): rows from there on are left to the plain kernels, which take each row's own maximum and are
-     not fast; earlier rows do not see that key and keep their bits. In a healthy run no column is out of range, and what
-     looks for such rows ends at once.
+     (Column.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
+     maximum and are slow. Earlier rows do not see that key and keep their bits. In a healthy run no column is out of
+     range, and the kernels that look for such rows end at once.
 
-   laser_prepare(...)      forward, before the products: values and centers (and ranges, of which the columns are made)
+   laser_prepare(...)      forward, before the products: values, centers, and the ranges from which the columns follow
    laser_finish(...)       forward, after the products: columns, and the rows that are out of range
-   attention_rows(...)     backward, before the products: what a query's row brings to them */
+   attention_rows(...)     backward, before the products: the numbers of each query's row that they need */
 #ifndef CUDA_LASER_CUH
 #define CUDA_LASER_CUH
 
 #include "attention_plain.cuh"
 
-/* Rows of the arrays that have a number a query begin at multiples of this, so that tiles of queries can be copied whole. */
+/* In arrays with one number for each query, the row of each head begins at a multiple of this, so that tiles of
+   queries can be copied whole. */
 enum { ROW_PADDING = 128 };
 __host__ __device__ __forceinline__ int padded_rows(const AttentionSizes &s) {
     return (s.T + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING;
 }
 
-/* Where the lse of query i of (B, H, padded T) lies among AttentionWork.rows; its term lies ROW_TERM further. */
+/* The position in AttentionWork.rows of the lse of query i, counted in (B, H, padded T); its term lies ROW_TERM
+   further. */
 enum { ROW_TERM = 64 };
 __host__ __device__ __forceinline__ int64_t row_at(int64_t i) { return i + i / ROW_TERM * ROW_TERM; }
 
-/* Of the values of a column in one tile of keys: the least and the largest inside of the window, and the first key outside. */
+/* For the values of a column in one tile of keys: the least and the largest within the window, and the first key
+   outside it. */
 struct alignas(16) ColumnRange {
     float least, most;
     int out_of_range_from;
@@ -79,7 +83,7 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
     return bytes;
 }
 
-/* Eight neighbours of bf16, 16 bytes, as float. */
+/* Eight neighbouring bf16, 16 bytes, as float. */
 __device__ __forceinline__ void unpack_8(float (&x)[8], const uint4 &packed) {
     x[0] = bf16_low(packed.x), x[1] = bf16_high(packed.x), x[2] = bf16_low(packed.y),
     x[3] = bf16_high(packed.y);
@@ -92,9 +96,9 @@ __device__ __forceinline__ uint4 pack_8(const float (&x)[8]) {
 
 /* ---- columns ---- */
 
-/* One block a head, a lane a column, a warp some rows: all of every column's Column in one pass over V. For the paper's shift,
-   which forward needs before it begins, and for the plain path. Heads are few, so their blocks are as large as can be,
-   and each lane has four values on their way at a time. */
+/* Computes all of every column's Column in one pass over V. This serves the paper's shift, which forward needs before
+   it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There are few
+   heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename T>
@@ -110,7 +114,7 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
         const T *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
         const float v0 = to_float(column[0]);
         int out_of_range_from = s.T;
-        float least = v0, most = v0; /* of the values inside of the window */
+        float least = v0, most = v0; /* of the values within the window */
 #pragma unroll 4
         for (int t = warp; t < s.T; t += WARPS) {
             const float x = to_float(column[t * s.qkv_row]);
@@ -139,7 +143,7 @@ void laser_find_columns(Column *columns, const T *v, const AttentionSizes &s, cu
            3 * LASER_COLUMN_THREADS * sizeof(float), stream, columns, v, s);
 }
 
-/* n of column d of a head, whose Columns and first row of v are given. */
+/* The shift n of column d of a head, whose Columns and first row of v are given. */
 __device__ __forceinline__ float laser_shift(const Column *head_columns, const bf16 *head_v, int d,
                                              const AttentionSizes &s) {
     return s.shift == LASER_SHIFT_SEQUENCE ? head_columns[d].shift
@@ -148,13 +152,13 @@ __device__ __forceinline__ float laser_shift(const Column *head_columns, const b
 
 /* ---- values ---- */
 
-/* exp(v) 2^-n. What is too large is cut, so that times a weight of zero it is zero: no row that sees it uses it. log2(e) with
-   float32's digits alone makes v wrong by one part in 10^8. */
+/* exp(v) 2^-n, at most 2^60, so that times a weight of zero it is zero: no row that sees a larger value uses it.
+   log2(e) with no more than float32's digits changes v by one part in 10^8. */
 __device__ __forceinline__ float laser_value(float v, float n) {
     return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), 60.0f));
 }
 
-/* W neighbouring values of v in place as high + low = exp(v) 2^-n in two bf16. */
+/* Replaces W neighbouring values of v by high + low = exp(v) 2^-n in two bf16; high takes the place of v. */
 template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (&n)[W]) {
     float x[W], rounded[W];
     load(x, high);
@@ -168,12 +172,13 @@ template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *l
     store(low, x);
 }
 
-/* One block a tile of TILE keys of a head: centers (B, H, tiles, D), a number that V' = exp(v) 2^-n of the tile lies around
-   in each column, values (N, A) = V' less it, and ranges (causal shift). A thread eight columns of every ROWS-th row, which
-   it keeps in registers. */
+/* One block for each tile of TILE keys of a head. It writes centers (B, H, tiles, D), in each column a number around
+   which the tile's V' = exp(v) 2^-n lie; values (N, A) = V' less its center; and, for the causal shift, ranges. A
+   thread takes eight columns of every ROWS-th row and keeps them in registers. */
 template <int D, int TILE> struct LaserValues {
     enum { THREADS = 256, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
-    /* Blocks of a processor. 512 threads that hold half as much each were slower on an H200; elsewhere tiles are of 64 keys. */
+    /* Blocks of a multiprocessor. 512 threads that hold half as much each were slower on an H200; on other
+       architectures tiles have 64 keys. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
     enum { BLOCKS = TILE == 64 ? 3 : 2 };
 #else
@@ -182,7 +187,7 @@ template <int D, int TILE> struct LaserValues {
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 
-/* Of keys first..end - 1 of a column, whose first value is at `column`. */
+/* The range of keys first..end - 1 of a column; `column` points to the column's first value. */
 __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first, int end,
                                                    const AttentionSizes &s) {
     const float v0 = to_float(column[0]);
@@ -210,11 +215,11 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
     uint4 packed[EACH];
 #pragma unroll
-    for (int e = 0; e < EACH; e++) { /* past the end, the first key again: it changes no range */
+    for (int e = 0; e < EACH; e++) { /* past the end, the tile's first key again, which changes no range */
         const int key = tile * TILE + e * ROWS + row;
         packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : tile * TILE) * s.qkv_row + d);
     }
-    const int column = (int)threadIdx.x; /* of the first D threads */
+    const int column = (int)threadIdx.x; /* for the first D threads */
     const float own_shift = column < D ? laser_shift(columns + head * D, head_v, column, s) : 0;
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
@@ -274,7 +279,8 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     }
 }
 
-/* Forward, before the products. With the paper's shift it writes columns, else laser_finish does. */
+/* Forward, before the products. With the paper's shift this writes columns; with the causal shift laser_finish
+   does. */
 template <int D, int TILE>
 void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const AttentionSizes &s,
                    cudaStream_t stream) {
@@ -284,14 +290,14 @@ void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const
            stream, w.left, w.centers, w.ranges, v, (const Column *)columns, s);
 }
 
-/* After the products of the causal shift: a head's columns from the ranges of their tiles; then the rows in which one is out
-   of range, by the plain formulas, which the blocks of a head share. */
+/* After the products, for the causal shift: computes a head's columns from the ranges of its tiles; then the blocks
+   of a head compute, by the plain formulas, the rows in which a column is out of range. */
 static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
     laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const ColumnRange *ranges,
                         int tiles, const bf16 *q, const bf16 *k, const bf16 *v, AttentionSizes s) {
     const int h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h;
-    int first = s.T; /* row that is out of range */
+    int first = s.T; /* the first row with a column out of range */
     for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x) {
         const float v0 = to_float(v[(int64_t)b * s.T * s.qkv_row + h * s.D + d]);
         ColumnRange all = {v0, v0, s.T};
@@ -321,20 +327,20 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Colum
 
 /* ---- backward's rows ---- */
 
-/* exp(x) - 1 with all of bf16's digits, where exp(x) is known: near zero as x + x^2/2 + ..., as the difference would lose
-   them. */
+/* exp(x) - 1 with all of bf16's digits, where exp(x) is given. Near zero it is x + x^2/2 + ..., since the difference
+   would lose those digits. */
 __device__ __forceinline__ float fast_expm1(float x, float exp_x) {
     const float near = x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 1.0f / 120, 1.0f / 24), 1.0f / 6), 0.5f), 1.0f);
     return fabsf(x) < 0.35f ? near : exp_x - 1;
 }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
 
-/* rows: of every query lse log2(e), and what is subtracted from dP, the term: standard sum_d do o; LASER
-   sum_d do (1 - exp(m - o)). LASER also: scaled (N, A) = do exp(m - o), 0 where a column is out of range or at the
-   floor of the paper's shift, which pass no gradient here; centered (N, A) = expm1(v - m), 0 where no row of the fast
-   kernels sees the key.
-   A block takes ROWS_COLUMNS neighbouring columns of as many tokens as it has warps, times ROWS_EACH; a lane eight columns, D / 8
-   lanes a head. */
+/* Writes for every query, to `rows`, lse log2(e) and the term that is subtracted from dP: sum_d do o for standard
+   attention, sum_d do (1 - exp(m - o)) for LASER. For LASER it also writes scaled (N, A) = do exp(m - o), which is 0
+   where a column is out of range or at the floor of the paper's shift, as no gradient passes there; and centered (N,
+   A) = expm1(v - m), which is 0 where no row of the fast kernels sees the key.
+   A block takes ROWS_COLUMNS neighbouring columns of ROWS_EACH tokens for each of its warps. A lane takes eight
+   columns, so a head takes D / 8 lanes. */
 enum { ROWS_EACH = 2, ROWS_WARPS = 8, ROWS_THREADS = ROWS_WARPS * WARP_SIZE, ROWS_COLUMNS = 8 * WARP_SIZE };
 enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
@@ -364,7 +370,7 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
         v_packed[r] = LASER && inside ? *(const uint4 *)(const void *)(v + token * s.qkv_row + column) : zero;
         head_lse[r] = inside ? lse[((int64_t)b * s.H + h) * s.T + first + r] : INFINITY;
     }
-    if (LASER) { /* a thread a column; special: whether one of them may pass no gradient */
+    if (LASER) { /* one thread for each column; special: whether one of them may pass no gradient */
         if (threadIdx.x == 0) *special = 0;
         __syncthreads();
         const int at = (int)blockIdx.y * ROWS_COLUMNS + (int)threadIdx.x;

@@ -12,16 +12,16 @@ enum { LAYER_THREADS = 256 };
 
 /* ---- the gradient of the residual stream ---- */
 
-/* float32 numbers in two parts: rounded to S, as products read them, and what rounding took away. So nothing is lost, and
-   a norm's backward writes four bytes a number, not six. rest: the number's bits less those of the rounded one, 16 with
-   a sign. They hold all differences but that of half a unit rounded down (one number in 131,072): it loses its last bit. With
-   S float there is no rest, NULL. */
+/* float32 numbers in two parts: the number rounded to S, as products read it, and what rounding took away. So nothing
+   is lost, and a norm's backward writes four bytes for each number, not six. rest: the bits of the number less those
+   of the rounded one, as a signed 16-bit integer. All differences fit but one: that of a number half a unit above its
+   rounded one (one number in 131,072), which loses its last bit. If S is float there is no rest, and it is NULL. */
 template <typename S> struct Parted {
     S *rounded;
     int16_t *rest;
 };
 
-/* `high`: the bits of the rounded number as float32; the lower 16 of `rest` count. */
+/* The whole number. high: the bits of the rounded number as float32; only the lower 16 bits of `rest` are used. */
 __device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
     return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
 }
@@ -29,8 +29,9 @@ __device__ __forceinline__ uint32_t rest_of(float x, uint32_t high) {
     return (uint32_t)min((int)(float_to_bits(x) - high), 32767) & 0xFFFFu;
 }
 
-/* Four neighbours as they lie in memory, which takes less registers than four floats until they are needed: load(piece, from
-   an address or from number `at` of parts), then unpack(x, piece), as often as one likes. */
+/* Four neighbouring numbers in the form they have in memory, which takes fewer registers than four floats until these
+   are needed. load(piece, ...) reads them from an address or from position `at` of a Parted, and unpack(x, piece) may
+   be called any number of times. */
 template <typename S> struct Piece;
 template <> struct Piece<float> { float4 x; };
 template <> struct Piece<bf16> { uint2 x; };
@@ -61,7 +62,7 @@ __device__ __forceinline__ void unpack(float (&x)[4], const Piece<Parted<bf16>> 
     x[2] = join_parts(high.y << 16, rest.y), x[3] = join_parts(high.y & 0xFFFF0000u, rest.y >> 16);
 }
 
-/* As load and store of device.h, from and to number `at` of the parts. */
+/* Like load and store of device.h, but from and to position `at` of a Parted. */
 __device__ __forceinline__ void load(float (&x)[1], const Parted<float> &from, int64_t at) {
     x[0] = from.rounded[at];
 }
@@ -133,8 +134,8 @@ static inline void token_buckets(TokenBuckets *buckets, const int32_t *tokens, i
     for (int64_t n = 0; n < N; n++) buckets->place[count[tokens[n]]++] = (int32_t)n;
 }
 
-/* dembed (V, C) += the sum of dout (N, C) over the places of each token, in order. A block a token and some columns. A
-   frequent token's is the longest work, so many of its numbers are on their way at once. */
+/* dembed (V, C) += the sum of dout (N, C) over the places of each token, in order. A block takes one token and some
+   columns. The most frequent token takes longest, so a thread loads AT_ONCE numbers at the same time. */
 template <typename S>
 __global__ void embedding_backward_kernel(float *dembed, Parted<S> dout, const int32_t *tokens,
                                           const int32_t *place, const int32_t *first, int C) {
@@ -184,13 +185,14 @@ void position_backward(float *dposition, Parted<S> dout, int B, int T, int C, bo
 
 /* ---- RMSNorm ---- */
 
-/* A row of C columns in the registers of a warp: PIECES times four neighbours a lane, the same four of each 128 columns, so
-   that a warp reads and writes without gaps. It is read once, by loads that are all on their way together: that, not
-   arithmetic, is what a norm's time is made of. Rows of other C go through the kernels called _loop, piece by piece. */
+/* A row of C columns is held in the registers of a warp: each lane has PIECES times four neighbouring columns, four
+   in each 128 columns, so that a warp reads and writes without gaps. The row is read once, by loads that are all
+   under way at the same time, since the time of a norm is that of its memory accesses, not of its arithmetic. Rows of
+   another C are computed piece by piece by the kernels called _loop. */
 enum { ROW_PIECE = 4 * WARP_SIZE, ROW_MOST = 16 * ROW_PIECE };
 static inline bool row_fits(int C) { return C % 4 == 0 && C <= ROW_MOST; }
 
-/* LAUNCH of kernel<S, PIECES> with as few pieces as hold C columns. */
+/* Launches kernel<S, PIECES> with the smallest PIECES whose pieces hold C columns. */
 #define LAUNCH_ROW(C, kernel, S, ...)                                                                        \
     do {                                                                                                     \
         if ((C) <= 4 * ROW_PIECE)                                                                            \
@@ -201,10 +203,10 @@ static inline bool row_fits(int C) { return C % 4 == 0 && C <= ROW_MOST; }
             LAUNCH((kernel<S, 16>), __VA_ARGS__);                                                            \
     } while (0)
 
-/* Where the lane's piece i begins. */
+/* The column at which the lane's piece i begins. */
 __device__ __forceinline__ int row_column(int i) { return i * ROW_PIECE + (int)threadIdx.x % WARP_SIZE * 4; }
 
-/* row = from (C), zeros beyond it. */
+/* row = from (C), with zeros beyond it. */
 template <int PIECES, typename S>
 __device__ __forceinline__ void load_row(float (&row)[PIECES][4], const S *from, int C) {
 #pragma unroll
@@ -217,10 +219,10 @@ __device__ __forceinline__ void load_row(float (&row)[PIECES][4], const S *from,
 __device__ __forceinline__ float rmsnorm_rstd(float squares, int C) {
     return 1.0f / sqrtf(squares / (float)C + 1e-6f);
 }
-/* One number of the norm; backward makes it again, so it must have the same bits there. */
+/* One number of the norm. Backward computes it again and must get the same bits. */
 __device__ __forceinline__ float rmsnorm_of(float x, float rstd, float weight) { return x * rstd * weight; }
 
-/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps). A warp a token. */
+/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps). A warp takes a token. */
 template <typename S, int PIECES>
 __global__ void __launch_bounds__(LAYER_THREADS)
     rmsnorm_forward_kernel(S *out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
@@ -274,8 +276,9 @@ void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, i
                     weight, N, C);
 }
 
-/* Backward's blocks, each of which sums the weight gradients of its tokens: as many for all N beyond 8192, so that there
-   is little left to sum, and all run at once on a GPU of 128 processors. The order of the sums hangs on N alone. */
+/* The number of backward's blocks, each of which sums the weight gradients of its tokens. It is the same for all N
+   above 8192, so that few sums remain to be added, and all blocks run at once on a GPU of 128 multiprocessors. The
+   order of the sums depends on N alone. */
 enum { NORM_CHUNKS = 512, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
 
 static inline int64_t rmsnorm_chunks(int64_t N) {
@@ -284,10 +287,10 @@ static inline int64_t rmsnorm_chunks(int64_t N) {
 }
 
 /* forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r
-   dx (N, C) = or, with `add`, += ; norm (N, C) forward's out again, when not NULL; partial (chunks, C) = dw of a block's
-   tokens.
-   A warp a token, without barriers. Weights are in shared memory, and so are each warp's sums of dw: every number of those is
-   one lane's, and the registers are for what comes from afar. */
+   dx (N, C) = or, with `add`, += ; norm (N, C) = forward's out again, if it is not NULL; partial (chunks, C) = the dw
+   of a block's tokens.
+   A warp takes a token, without barriers. The weights are in shared memory, and so are each warp's sums of dw, of
+   which every number belongs to one lane; so the registers are free for what is loaded from global memory. */
 template <typename S, int PIECES>
 __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
     rmsnorm_backward_kernel(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x,
@@ -348,7 +351,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
     }
 }
 
-/* The same for any C: a block a token, which is read twice. */
+/* The same for any C: a block takes a token and reads its row twice. */
 template <typename S, int W>
 __global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *partial, const S *dout,
                                              const float *x, const float *rstd, const float *weight,
@@ -356,7 +359,7 @@ __global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *parti
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
     const int step = (int)blockDim.x * W, first = (int)threadIdx.x * W;
     float g[W], row[W], w[W], sum[W], out[W];
-    for (int c = first; c < C; c += step) /* a column is one thread's */
+    for (int c = first; c < C; c += step) /* each column belongs to one thread */
         for (int i = 0; i < W; i++) dw[c + i] = 0;
     for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
         const float r = rstd[n];
@@ -383,7 +386,7 @@ __global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *parti
         for (int i = 0; i < W; i++) partial[blockIdx.x * (int64_t)C + c + i] = dw[c + i];
 }
 
-/* What rmsnorm_backward_weight sums: partial (rmsnorm_chunks(N), C). */
+/* dx and norm as above; partial (rmsnorm_chunks(N), C) = what rmsnorm_backward_weight sums. */
 template <typename S>
 void rmsnorm_backward(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x, const float *rstd,
                       const float *weight, int64_t N, int C, bool add, cudaStream_t stream) {
@@ -400,8 +403,9 @@ void rmsnorm_backward(Parted<S> dx, S *norm, float *partial, const S *dout, cons
 
 enum { SUM_ROWS_WARPS = 32, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };
 
-/* sums (C) = or += partial (rows, C), and in the blocks with y = 1 `second` those of the rows that follow. A block 32
-   columns, a warp of it every 32nd row: 16 loads on their way at once. Then warp after warp. */
+/* sums (C) = or += the sum of partial (rows, C) over its rows; the blocks with y = 1 do the same for `second` and the
+   rows that follow. A block takes 32 columns, and each of its warps every 32nd row, with 16 loads under way at once.
+   Then one warp adds the warps' sums in order. */
 template <typename F>
 __global__ void __launch_bounds__(SUM_ROWS_THREADS)
     sum_rows_kernel(F *sums, F *second, const F *partial, int rows, int C, bool add) {
@@ -420,8 +424,9 @@ __global__ void __launch_bounds__(SUM_ROWS_THREADS)
     to[c] = sum;
 }
 
-/* dweight (C) = or, with `add`, += its tokens' sum, from what rmsnorm_backward left in `partial` (rmsnorm_chunks(N), C);
-   the same for another norm, when `second` is not NULL, whose partial follows that of the first. */
+/* dweight (C) = or, with `add`, += the sum over all tokens, from what rmsnorm_backward has written to `partial`
+   (rmsnorm_chunks(N), C). If `second` is not NULL, the same for the dweight of another norm, whose partial sums
+   follow those of the first. */
 static inline void rmsnorm_backward_weight(float *dweight, float *second, const float *partial, int64_t N,
                                            int C, bool add, cudaStream_t stream) {
     LAUNCH(sum_rows_kernel<float>, dim3(blocks_for(C, WARP_SIZE), second ? 2 : 1), dim3(SUM_ROWS_THREADS),
@@ -431,9 +436,10 @@ static inline void rmsnorm_backward_weight(float *dweight, float *second, const 
 
 /* ---- rope ---- */
 
-/* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the angle given as turn
-   (T, D/2, 2) = cos, sin. direction 1 forward, -1 back: its transpose, and so rope's backward. A thread W pairs; the first
-   row is token `first` of its sequence. There are less than 2^32 threads, so their numbers are divided in 32 bits. */
+/* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by the angle given as
+   turn (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A thread takes
+   W pairs; the first row is token `first` of its sequence. There are fewer than 2^32 threads, so their numbers are
+   divided in 32 bits. */
 template <typename S, int W>
 __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
                             uint32_t first) {
@@ -441,7 +447,7 @@ __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t 
     const uint32_t of_head = half / W, of_token = 2 * (uint32_t)H * of_head; /* threads */
     const uint32_t n = i / of_token, within = i - n * of_token;
     if (n >= N) return;
-    const uint32_t head = within / of_head, d = (within - head * of_head) * W; /* q's heads, then k's */
+    const uint32_t head = within / of_head, d = (within - head * of_head) * W; /* the heads of q, then of k */
     S *x = qkv + (int64_t)n * 3 * H * D + (head * (uint32_t)D + d);
     const float *angle = turn + (int64_t)((n + first) % (uint32_t)T) * D + 2 * d;
     float a[W], b[W], left[W], right[W], cosine_sine[W == 1 ? 1 : 4];
@@ -451,7 +457,7 @@ __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t 
         float cosine, sine;
         if constexpr (W == 1) {
             cosine = angle[0], sine = angle[1];
-        } else { /* four numbers are two pairs' */
+        } else { /* four numbers belong to two pairs */
             if (p % 2 == 0) load(cosine_sine, angle + 2 * p);
             cosine = cosine_sine[p % 2 * 2], sine = cosine_sine[p % 2 * 2 + 1];
         }
@@ -462,7 +468,7 @@ __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t 
     store(x, left), store(x + half, right);
 }
 
-/* `most`: threads of a launch; tokens that need more are turned by several. */
+/* `most`: the largest number of threads of a launch; if the tokens need more, several launches rotate them. */
 template <typename S, int W>
 void rope_rotate_by(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
                     cudaStream_t stream, int64_t most = (int64_t)1 << 31) {

@@ -6,17 +6,18 @@
 
 /* losses (N) = -log softmax(logits)[target]; dlogits (N, V) = the gradient of scale * sum(losses), unless scale is 0.
 
-   For vocabularies up to 32768, of a multiple of 4: a block of all the threads that a processor has registers for holds a row
-   in them, 32 numbers a thread, and so reads it once. Alone on its processor it would wait for memory between two
-   rows; so it has a few, and where the gradient of four numbers goes, the next row's come. */
+   For vocabularies up to 32768 that are multiples of 4: a block has as many threads as fit into a multiprocessor's
+   registers and holds a whole row in them, 32 numbers a thread, so it reads the row once. No other block shares the
+   multiprocessor, so between two rows it would wait for memory. Therefore a block computes LOSS_ROWS rows, and as
+   soon as it has stored the gradient of four numbers it loads those of the next row into the same registers. */
 enum { LOSS_ROW_THREADS = 1024, LOSS_ROW_PIECE = 4 * LOSS_ROW_THREADS, LOSS_ROW_PIECES = 8, LOSS_ROWS = 4 };
 
-/* Below a piece some threads had nothing, and smaller blocks do better. */
+/* A row shorter than one piece would leave some threads without work, and smaller blocks are faster for it. */
 static inline bool loss_row_fits(int V) {
     return V % 4 == 0 && V > LOSS_ROW_PIECE && V <= LOSS_ROW_PIECES * LOSS_ROW_PIECE;
 }
 
-/* x = the thread's numbers from column v on, minus infinity beyond the row. */
+/* x = four numbers of the row from column v on; minus infinity beyond its end. */
 __device__ __forceinline__ void load_logits(float (&x)[4], const float *row, int v, int V) {
     for (int i = 0; i < 4; i++) x[i] = -INFINITY;
     if (v < V) load(x, row + v);
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(LOSS_ROW_THREADS)
     cross_entropy_row_kernel(float *losses, S *dlogits, const float *logits, const int32_t *targets,
                              float scale, int64_t N, int V) {
     float2 *of_warps =
-        shared_memory<float2>(); /* (2, warps) maximum and sum; by turns, so one barrier a row is enough */
+        shared_memory<float2>(); /* (2, warps) maximum and sum; rows alternate, so each needs one barrier */
     const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE;
     const int first = (int)threadIdx.x * 4;
     const int64_t begin = (int64_t)blockIdx.x * LOSS_ROWS,
@@ -73,8 +74,8 @@ __global__ void __launch_bounds__(LOSS_ROW_THREADS)
 
 enum { LOSS_THREADS = 512 };
 
-/* Any V. A block a row: once over the row for its maximum and its sum, which each thread rescales as the maximum moves;
-   once for the gradient. */
+/* For any V. A block takes a row and reads it twice: first for its maximum and its sum, which each thread rescales
+   when its running maximum grows; then for the gradient. */
 template <typename S, int W>
 __global__ void cross_entropy_kernel(float *losses, S *dlogits, const float *logits, const int32_t *targets,
                                      float scale, int V) {

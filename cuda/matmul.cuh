@@ -3,19 +3,21 @@
    matmul_forward(out, residual, x, w, N, K, M, stream)          out (N, M) = x (N, K) w^T [+ residual], w (M, K)
    matmul_backward_input(dx, dout, w, N, K, M, stream)           dx (N, K) = dout (N, M) w
    matmul_backward_weight(dw, dout, x, N, K, M, add, stream)     dw (M, K) = or, with `add`, += dout^T x, float32
-   matmul_gelu_forward(hidden, up, x, w, N, K, M, stream)        hidden (N, M) = gelu(x w^T), up (N, M) = x w^T for backward
-   matmul_gelu_backward_input(dup, up, dout, w, N, K, M, stream) dup (N, K) = (dout w) gelu'(up), hidden's product being
-                                                                 the forward whose input it is
-   matmul_has_gelu(K, M)                                         whether there are these two, for bf16
-   Operands are float or bf16, both of one type; results float or bf16; every sum is float32. Adding the residual is
-   the product's epilogue, as gelu is: no kernel of its own, and its argument is the sum before it is rounded. residual may
-   not be out; NULL adds nothing.
+   matmul_gelu_forward(hidden, up, x, w, N, K, M, stream)        hidden (N, M) = gelu(x w^T), up (N, M) = x w^T for
+                                                                 backward
+   matmul_gelu_backward_input(dup, up, dout, w, N, K, M, stream) dup (N, K) = (dout w) gelu'(up): backward of the
+                                                                 product whose input is hidden
+   matmul_has_gelu(K, M)                                         whether the two products with gelu exist for these
+                                                                 sizes, with bf16
+   Operands are float or bf16, both of one type; results are float or bf16; every sum is float32. The residual is
+   added by the product's epilogue, and gelu is computed there: neither has a kernel of its own, and both take the sum
+   before it is rounded. residual must not be out; NULL adds nothing.
 
-   cuBLASLt's algorithms for a shape of some size are timed when it first comes, and the fastest of those that give the same
-   bits is taken (choice.cuh):
-   matmul_tuning                        when; whoever multiplies what will not come again switches it off
-   matmul_timings()                     what was found; in the emulator nothing is
-   matmul_count_calls()                 their calls count from here on */
+   When a shape of some size comes for the first time, cuBLASLt's algorithms for it are timed, and the fastest of
+   those that give the same bits is used from then on (choice.cuh):
+   matmul_tuning                        when to do so; a caller whose products will not come again switches it off
+   matmul_timings()                     what the timing found; nothing in the emulator
+   matmul_count_calls()                 counts the calls of each product from here on */
 #ifndef CUDA_MATMUL_CUH
 #define CUDA_MATMUL_CUH
 
@@ -24,8 +26,8 @@
 
 struct MatmulTuning {
     bool wanted;
-    double least_flops; /* of a product: a smaller one can save nothing that is worth a tenth of a second */
-    size_t spare; /* bytes that stay free beside the timing's: CUDA loads a kernel when it is first called */
+    double least_flops; /* a smaller product is not timed: it cannot save as much as the timing costs */
+    size_t spare; /* bytes left free beside the timing's: CUDA needs memory when it first loads a kernel */
 };
 inline MatmulTuning matmul_tuning = {true, 1e9, (size_t)256 << 20};
 
@@ -42,8 +44,8 @@ template <typename S> cudaDataType_t cuda_type();
 template <> inline cudaDataType_t cuda_type<float>() { return CUDA_R_32F; }
 template <> inline cudaDataType_t cuda_type<bf16>() { return CUDA_R_16BF; }
 
-/* Column by column, as cuBLAS counts: D (m, n) = op(A) op(B) + beta C, sums over k. The leading dimensions are those of
-   matrices without gaps. */
+/* A product in cuBLAS's column-major terms: D (m, n) = op(A) op(B) + beta C, with sums over k. The matrices have no
+   gaps, so their sizes give their leading dimensions. */
 enum MatmulAddend { ADDS_NOTHING, ADDS_C, ADDS_D /* to itself */ };
 struct MatmulShape {
     int64_t m, n, k;
@@ -51,7 +53,7 @@ struct MatmulShape {
     cudaDataType_t in, out;
     cublasLtEpilogue_t epilogue;
     MatmulAddend addend;
-    uint32_t alignment; /* of all pointers, 256 at most: cuBLASLt may choose by it */
+    uint32_t alignment; /* of all pointers, at most 256; cuBLASLt's list may depend on it */
     bool operator==(const MatmulShape &s) const {
         return m == s.m && n == s.n && k == s.k && transpose_a == s.transpose_a &&
                transpose_b == s.transpose_b && in == s.in && out == s.out && epilogue == s.epilogue &&
@@ -59,13 +61,13 @@ struct MatmulShape {
     }
 };
 
-struct MatmulPlan { /* what cuBLASLt knows for a shape, asked once; and what of it is taken */
+struct MatmulPlan { /* the algorithms that cuBLASLt lists for a shape, and the one in use */
     MatmulShape shape;
     const char *name;
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t a, b, d;
     std::vector<cublasLtMatmulAlgo_t> candidates;
-    bool tried; /* to time them */
+    bool tried; /* whether timing them has been tried */
     Choice choice;
     int64_t calls;
 };
@@ -75,7 +77,7 @@ struct MatmulState {
     cublasLtHandle_t handle;
     void *workspace;
     std::vector<MatmulPlan> plans;
-    double seconds; /* of all timing */
+    double seconds; /* that all timing has taken */
 };
 
 static inline MatmulState *matmul_state() {
@@ -88,7 +90,8 @@ static inline MatmulState *matmul_state() {
     return state;
 }
 
-/* The other matrix (m, n) of gelu's epilogues, of D's type: the argument of gelu, which forward writes and backward reads. */
+/* Sets the epilogue of a product with gelu and the epilogue's own matrix `up` (m, n), of D's type: the argument of
+   gelu, which forward writes and backward reads. */
 static inline void matmul_set_gelu(cublasLtMatmulDesc_t operation, const MatmulShape &s, void *up) {
     cublas_check(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &s.epilogue,
                                                 sizeof s.epilogue));
@@ -98,13 +101,14 @@ static inline void matmul_set_gelu(cublasLtMatmulDesc_t operation, const MatmulS
         cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &up, sizeof up));
 }
 
-/* Adds what cuBLASLt names first, likely fast ones before others, for a workspace of so many bytes. */
+/* Adds to the plan's candidates the first `most` algorithms that cuBLASLt lists for a workspace of so many bytes. Its
+   list begins with those that it expects to be fast. */
 static inline void matmul_candidates(MatmulPlan *p, size_t workspace, int most) {
     cublasLtMatmulPreference_t preference;
     cublas_check(cublasLtMatmulPreferenceCreate(&preference));
     cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                       &workspace, sizeof workspace));
-    /* A sum over k that is cut into parts: they stay float32 until they are added, in a step of its own. */
+    /* Where an algorithm cuts the sum over k into parts, these must stay float32 until a separate step adds them. */
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublas_check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                       &reductions, sizeof reductions));
@@ -131,7 +135,8 @@ static inline void matmul_candidates(MatmulPlan *p, size_t workspace, int most) 
     }
 }
 
-/* Into how many parts it cuts the sum over k; 1: none. Not positive: cuBLASLt decides (as stream-K does). */
+/* The number of parts into which the algorithm cuts the sum over k; 1: the sum is whole. Zero or less: cuBLASLt
+   decides (as with stream-K). */
 static inline int matmul_splits(const cublasLtMatmulAlgo_t &algorithm) {
     int32_t splits = 1;
     size_t got;
@@ -141,7 +146,8 @@ static inline int matmul_splits(const cublasLtMatmulAlgo_t &algorithm) {
 }
 
 static inline MatmulPlan *matmul_plan(const char *name, const MatmulShape &s, void *up) {
-    /* Without a workspace cuBLASLt names some that it does not name with one, and that are sometimes faster. */
+    /* For a workspace of no bytes cuBLASLt lists some algorithms that it does not list otherwise and that are
+       sometimes faster. */
     enum { WITH_WORKSPACE = 16, WITHOUT = 8 };
     MatmulState *state = matmul_state();
     MatmulPlan p = MatmulPlan();
@@ -162,9 +168,9 @@ static inline MatmulPlan *matmul_plan(const char *name, const MatmulShape &s, vo
     if (p.candidates.empty())
         die("cuBLASLt knows no product of %lld x %lld x %lld%s; sizes that are multiples of 8 are safe",
             (long long)s.m, (long long)s.n, (long long)s.k, up ? " with gelu" : "");
-    /* The reference: whose sums are whole, since that gives the most candidates the same bits. Where it is in the list is
-       the same in every run; whether the product adds to something cuBLASLt does not ask, so the bits of the sums are the
-       same with and without. */
+    /* The reference is the first algorithm whose sums over k are whole, since most candidates share its bits. Its
+       place in the list is the same in every run. cuBLASLt makes the list without knowing whether the product adds to
+       something, so the sums have the same bits in both cases. */
     p.choice = Choice{0, 0, NAN, NAN};
     for (size_t i = p.candidates.size(); i-- > 0;)
         if (matmul_splits(p.candidates[i]) == 1) p.choice.candidate = (int)i;
@@ -188,12 +194,13 @@ static inline void matmul_fill(void *x, int64_t n, cudaDataType_t type, float si
         fill((float *)x, n, size, seed, stream);
 }
 
-/* What a plan is timed with: matrices of its own, since the live ones must keep their numbers; they are aligned as the live
-   ones are, as an algorithm may count on it. One piece of memory; NULL: there is none. */
+/* The matrices with which a plan is timed. They are not the model's own, which must keep their numbers, but have the
+   same alignment, since an algorithm may depend on it. All lie in one piece of memory; `memory` is NULL where there
+   is not enough. */
 struct MatmulScratch {
     char *memory;
-    uint64_t *partial;        /* of fingerprints */
-    char *a, *b, *c, *d, *up; /* c is d where a product adds to itself, else NULL where it adds nothing */
+    uint64_t *partial;        /* scratch of fingerprint() */
+    char *a, *b, *c, *d, *up; /* c is d where the product adds to d, and NULL where it adds nothing */
     size_t d_bytes;
 };
 
@@ -218,7 +225,7 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
     cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes));
     if (free_bytes < used || free_bytes - used < matmul_tuning.spare) return x;
     if (cudaMalloc(&memory, used) != cudaSuccess) {
-        cudaGetLastError(); /* else the next launch would die of it */
+        cudaGetLastError(); /* clears the error, which the next launch would report else */
         return x;
     }
     x.memory = (char *)memory, x.partial = (uint64_t *)(void *)(x.memory + partial);
@@ -229,18 +236,19 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
 
 #define MATMUL_TURN 5e-3 /* seconds */
 
-/* Chooses between the plan's candidates; operands are bf16. A candidate's turn is a row of its products that lasts some
-   milliseconds, and turns follow each other without a pause: a GPU that multiplies without end runs into its power limit and
-   lowers its clock, as it does in training, and then the algorithm that needs the least energy is the fastest. Timed one at a
-   time, with pauses between, another one wins (on an H200, of 8192 x 8192 matrices: one that trains 10 % slower). Costs about
-   a quarter of a second a shape, once a process, during its first step. */
+/* Chooses one of the plan's candidates; the operands are bf16. In its turn a candidate computes its product again and
+   again for some milliseconds, and the turns follow each other without a pause. The reason: a GPU that computes
+   products without a pause reaches its power limit and lowers its clock rate, as it does in training, and then the
+   algorithm that needs the least energy is the fastest. When products were timed one at a time with pauses between
+   them, another algorithm won (on an H200, for 8192 x 8192 matrices: one that is 10 % slower in training). The timing
+   takes about a quarter of a second for a shape, once in a process, during its first step. */
 static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     const double start = seconds_now();
     const MatmulShape &s = p->shape;
     const bool writes_up = s.epilogue == CUBLASLT_EPILOGUE_GELU_AUX;
-    void (*const hook)(const char *, cudaStream_t) = launch_hook; /* nothing here is the caller's */
+    void (*const hook)(const char *, cudaStream_t) = launch_hook; /* must not see launches of the timing */
     launch_hook = nullptr;
-    device_wait(stream); /* the timing has the GPU to itself */
+    device_wait(stream); /* so that nothing else runs on the GPU during the timing */
     const MatmulScratch x = matmul_scratch(s);
     std::vector<cudaEvent_t> events(2 * p->candidates.size());
     for (cudaEvent_t &event : events) event = event_create();
@@ -249,7 +257,7 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     auto prepare = [&](int set) {
         if (!x.memory) return false;
         seed = 10 * (uint32_t)set;
-        /* Sums of about 1, where gelu bends; the second set's cancel. */
+        /* The sums are about 1, where gelu is curved; those of the second set cancel. */
         const float mirror = (float)set;
         choice_operand((bf16 *)(void *)x.a, s.m, s.k, s.transpose_a, 1, mirror, seed + 1, stream);
         choice_operand((bf16 *)(void *)x.b, s.n, s.k, !s.transpose_b, 4 / sqrtf((float)s.k), -mirror,
@@ -261,7 +269,7 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     auto bits = [&](int i, uint64_t *print) {
         if (s.addend == ADDS_D)
             matmul_fill(x.d, s.m * s.n, s.out, 4, seed + 3, stream);
-        else /* what an algorithm does not write must not be the results of the one before it */
+        else /* else results that an algorithm fails to write would be those of the one before it */
             device_zero(x.d, x.d_bytes, stream);
         if (writes_up) device_zero(x.up, x.d_bytes, stream);
         if (matmul_launch(*p, i, x.a, x.b, x.c, x.d, stream) != CUBLAS_STATUS_SUCCESS) {
@@ -272,7 +280,7 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
         if (writes_up) *print = 31 * *print + fingerprint(x.partial, x.up, x.d_bytes, stream);
         return true;
     };
-    int repeats = 1; /* of a product in one turn; the first round finds out how many */
+    int repeats = 1; /* of the product in one turn; the first round, which is not counted, sets it */
     auto time = [&](const std::vector<int> &which, double *seconds) {
         for (size_t w = 0; w < which.size(); w++) {
             event_record(events[2 * w], stream);
@@ -297,7 +305,8 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     matmul_state()->seconds += seconds_now() - start;
 }
 
-/* up: of the epilogue, which is gelu's; NULL without one. name: for launch_hook. */
+/* Computes D with the plan's chosen algorithm; a plan that has not been timed yet is timed first where this is worth
+   it. up: the matrix of an epilogue with gelu; NULL without gelu. name: for launch_hook. */
 template <typename In, typename Out>
 void matmul_run(const char *name, Out *d, const Out *c, const In *a, int transpose_a, const In *b,
                 int transpose_b, int64_t m, int64_t n, int64_t k, cudaStream_t stream,
@@ -310,11 +319,11 @@ void matmul_run(const char *name, Out *d, const Out *c, const In *a, int transpo
     const MatmulShape s = {
         m, n, k, transpose_a, transpose_b, cuda_type<In>(), cuda_type<Out>(), epilogue, addend, alignment};
     MatmulPlan *p = nullptr;
-    /* training's plans are the first; sampling adds some for each length of its text */
+    /* The plans of training come first in the list; sampling adds some for each length of its text. */
     for (size_t i = 0; i < state->plans.size() && !p; i++)
         if (state->plans[i].shape == s) p = &state->plans[i];
     if (!p) p = matmul_plan(name, s, up);
-    /* float32 operands are for tests */
+    /* Products with float32 operands are not timed, since only tests use them. */
     if (!p->tried && matmul_tuning.wanted && s.in == CUDA_R_16BF &&
         2.0 * (double)m * (double)n * (double)k >= matmul_tuning.least_flops)
         matmul_time(p, stream);
@@ -344,7 +353,8 @@ static inline ProductTimings matmul_timings() {
     return all;
 }
 
-/* Row by row is column by column of the transpose: out^T (M, N) = w (M, K) x^T, and so on. */
+/* A row-major matrix is, in column-major terms, its transpose. So matmul_forward computes out^T (M, N) = w (M, K)
+   x^T, and the other functions likewise. */
 template <typename Out, typename In>
 void matmul_forward(Out *out, const Out *residual, const In *x, const In *w, int64_t N, int64_t K, int64_t M,
                     cudaStream_t stream) {
@@ -395,7 +405,7 @@ void host_product(const In *x, const In *w, int64_t N, int64_t K, int64_t M, Fin
             finish(n * M + m, sum);
         }
 }
-/* The same of dout (N, M) w, for the result (N, K). */
+/* The same for the product dout (N, M) w, whose result is (N, K). */
 template <typename In, typename Finish>
 void host_product_of_input(const In *dout, const In *w, int64_t N, int64_t K, int64_t M, Finish finish) {
     const std::vector<float> g = host_matrix(dout, N * M), b = host_matrix(w, M * K);
@@ -437,7 +447,8 @@ void matmul_backward_weight(float *dw, const In *dout, const In *x, int64_t N, i
     host_product_done(__func__, M * K, stream);
 }
 
-/* What cuBLASLt asks of the other matrix of these epilogues; it says no more than "not supported". */
+/* Checks what cuBLASLt requires of `up` in the epilogues with gelu; cuBLASLt itself would report no more than "not
+   supported". */
 template <typename S> void host_check_gelu(const S *up, int64_t rows) {
     if (rows % 8 != 0 || (uintptr_t)up % 16 != 0)
         die("emulator: a product with gelu: rows of %lld, at %p; expected multiples of 8, at 16 bytes",
@@ -466,9 +477,10 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
 
 #endif
 
-/* The peak that MFU is a share of, in flop a second: of products of two square matrices (n, n), which are cuBLASLt's first
-   answers, the fastest of some rows. So it is the rate of a card that has not yet run into its power limit, as it does
-   in training: a product that goes on for seconds is a tenth slower on an H200. */
+/* The peak rate of which MFU is a fraction, in floating-point operations a second: the rate of products of two square
+   matrices (n, n) with the reference algorithm, in the fastest of several rows of products. The rows are short, so
+   this is the rate of a card that has not yet reached its power limit, as it does in training: a product that is
+   repeated for seconds is a tenth slower on an H200. */
 template <typename S> double matmul_peak(int64_t n, cudaStream_t stream) {
     enum { ROWS = 4, PRODUCTS = 4 };
     S *x = (S *)device_malloc((size_t)(n * n) * sizeof(S)),
@@ -490,7 +502,7 @@ template <typename S> double matmul_peak(int64_t n, cudaStream_t stream) {
     return best;
 }
 
-/* Leading dimensions are multiples of 8 in all matrices: what these epilogues ask, and tensor cores. */
+/* All leading dimensions must be multiples of 8: the epilogues with gelu require it, and so do tensor cores. */
 static inline bool matmul_has_gelu(int64_t K, int64_t M) { return K % 8 == 0 && M % 8 == 0; }
 
 #endif

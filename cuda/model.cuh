@@ -61,8 +61,8 @@ template <typename S> struct GpuModel {
     char *memory;
     Exchange *exchange;         /* with other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
-    /* Gradients that are zero, whatever their memory holds: the next to write them does not add. embed's come from the loss
-       as well as from backward, the others from backward. */
+    /* Whether gradients are zero, whatever their memory holds: the next function that writes them does not add.
+       embed's gradient comes from the loss as well as from backward, the others only from backward. */
     bool embed_is_zero, others_are_zero;
     float *mean, *square; /* (moments) each */
     S *operands;          /* (count) the weights as the products read them; fp32: themselves */
@@ -72,7 +72,7 @@ template <typename S> struct GpuModel {
     S *norm;                                          /* (N, C) done again in backward */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
-    Parted<S> d_residual;                             /* (N, C) its rounded part is an operand of products */
+    Parted<S> d_residual;                             /* (N, C) its rounded part is read by products */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
     void *attention_work;
@@ -90,7 +90,7 @@ template <typename S> struct GpuModel {
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
-    /* Rows of logits held at a time, about 256 MiB of them; tests hold less. */
+    /* The number of rows of logits that are held at a time, about 256 MiB; tests hold fewer. */
     int64_t logits_held = 1 << 26;
     int64_t slice() const {
         const int64_t rows = logits_held / c.vocab_size / 64 * 64, N = most();
@@ -223,12 +223,12 @@ template <typename S> void model_round_weights(GpuModel<S> *m) {
     if (is_bf16(m->operands)) cast(m->operands, m->weights, m->c.count, m->stream);
 }
 
-/* All gradients are zero from now on; their memory is when somebody reads it. */
+/* All gradients count as zero from now on; their memory is not set before it is read. */
 template <typename S> void model_zero_gradients(GpuModel<S> *m) {
     m->embed_is_zero = m->others_are_zero = true;
 }
 
-/* Before all of them are read, for those that no micro-step has written since. */
+/* Called before all gradients are read: sets to zero the memory of those that no micro-step has written since. */
 template <typename S> void model_settle_gradients(GpuModel<S> *m) {
     const int64_t embed = m->c.embed, after = embed + (int64_t)m->c.vocab_size * m->c.embd;
     float *g = m->gradients;
@@ -278,7 +278,8 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
 }
 
-/* Sends a micro-step's tokens (N). Waits for the copies of the micro-step before the last. */
+/* Sends a micro-step's tokens (N) to the GPU. First waits until the copies of the micro-step before the last are
+   done. */
 template <typename S> void model_send_tokens(GpuModel<S> *m, const int32_t *tokens, int64_t N) {
     m->turn = !m->turn;
     HostTokens *h = m->host_tokens();
@@ -288,8 +289,8 @@ template <typename S> void model_send_tokens(GpuModel<S> *m, const int32_t *toke
     event_record(h->copied, m->stream);
 }
 
-/* Where each value stands among them, which embedding_backward asks for: sorted by the host when it has given the GPU the
-   forward pass. */
+/* Sends the places at which each token value stands, which embedding_backward needs. The host sorts them after it has
+   launched the forward pass. */
 template <typename S> void model_send_buckets(GpuModel<S> *m, int64_t N) {
     HostTokens *h = m->host_tokens();
     TokenBuckets sorted = {h->place, h->first, 0};
@@ -315,7 +316,8 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const int64_t N = (int64_t)B * T;
     cudaStream_t stream = m->stream;
 
-    /* Sampling has another N for each token, and the last batch of a validation one of its own: no products to be timed. */
+    /* Products are timed only for the full N of training: sampling has another N for each token, and the last batch
+       of a validation has one of its own. */
     matmul_tuning.wanted = N == m->most();
     model_send_tokens(m, tokens, N);
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;
@@ -367,7 +369,7 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const DeviceLayer &w = m->at[(size_t)l];
     const GpuLayer<S> &a = m->layers[(size_t)l];
     const S *d_operand = m->d_residual.rounded;
-    const bool add = !m->others_are_zero; /* to the gradients of weights */
+    const bool add = !m->others_are_zero; /* whether gradients of weights are added to */
     float *g = m->gradients, *attn_partial = m->norm_partial,
           *mlp_partial = attn_partial + rmsnorm_chunks(N) * C;
     cudaStream_t stream = m->stream;
@@ -381,7 +383,8 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
         matmul_backward_input(m->d_hidden, d_operand, (const S *)(m->operands + w.down), N, F, C, stream);
         activation_backward(m->d_up, (const S *)m->d_hidden, (const S *)a.up, N, F, c.activation, stream);
     }
-    /* up = norm . up^T,  norm = rmsnorm(mlp_input) * mlp_norm, which up's gradient waits for */
+    /* up = norm . up^T,  norm = rmsnorm(mlp_input) * mlp_norm, which rmsnorm_backward computes again for up's
+       gradient */
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
     rmsnorm_backward(m->d_residual, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input, a.mlp_rstd,
                      m->weights + w.mlp_norm, N, C, true, stream);
@@ -408,7 +411,7 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const DeviceModel &c = m->c;
     const int64_t N = (int64_t)B * T;
     const bool add = !m->others_are_zero;
-    /* norm = rmsnorm(output) * final_norm: the first gradient of the residual stream, which it writes */
+    /* norm = rmsnorm(output) * final_norm: writes the residual stream's gradient; later functions add to it */
     rmsnorm_backward(m->d_residual, (S *)nullptr, m->norm_partial, (const S *)m->d_norm, m->output,
                      m->final_rstd, m->weights + c.final_norm, N, c.embd, false, m->stream);
     rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, add, m->stream);

@@ -13,7 +13,8 @@ enum { SUM_CHUNK = 1 << 15, SUM_THREADS = 256, SUM_LOADS = 4 };
 
 static inline int64_t sum_chunks(int64_t n) { return (n + SUM_CHUNK - 1) / SUM_CHUNK; }
 
-/* Four neighbours of x (n), zeros beyond it: one load where they may be. The same sums either way. */
+/* Four neighbouring numbers of x (n), zeros beyond its end. It takes one load where alignment allows; the sums are
+   the same. */
 template <typename F>
 __device__ __forceinline__ void load_terms(F (&terms)[4], const F *x, int64_t i, int64_t n, bool aligned) {
     if constexpr (sizeof(F) == 4)
@@ -21,13 +22,13 @@ __device__ __forceinline__ void load_terms(F (&terms)[4], const F *x, int64_t i,
     for (int k = 0; k < 4; k++) terms[k] = i + k < n ? x[i + k] : F(0);
 }
 
-/* partial (chunks) = or += the sum of a block's chunk, in double. Sixteen numbers a thread are on their way at once. */
+/* partial (chunks) = or += the sum of a block's chunk, in double. A thread has sixteen numbers under way at once. */
 template <typename F>
 __global__ void __launch_bounds__(SUM_THREADS)
     sum_chunk_kernel(double *partial, const F *x, int64_t n, int64_t chunk, bool squares, bool add) {
     double *scratch = shared_memory<double>(), sum = 0;
     const int64_t begin = (int64_t)blockIdx.x * chunk;
-    const bool aligned = (uintptr_t)x % 16 == 0; /* and so are chunks */
+    const bool aligned = (uintptr_t)x % 16 == 0; /* chunks begin at multiples of 16 bytes of x */
     const int64_t rest = n - begin, count = rest < chunk ? rest : chunk;
     x += begin;
     for (int64_t i = threadIdx.x * 4; i < count; i += SUM_LOADS * 4 * SUM_THREADS) {

@@ -1,25 +1,28 @@
 #!/usr/bin/env python3
-"""PyTorch on the GPU beside what tools/bench_gpu.cu times: its attention, and whole training steps.
+"""Times PyTorch on the GPU for comparison with tools/bench_gpu.cu: its attention, and whole training steps.
 
     scripts/bench_gpu_pytorch.py [--json=bench_gpu.json] [--quick] [--steps-only] [--preset=NAME] [--kind=standard|laser]
                                  [--batch=B[,B...]] [--compile=model|blocks|none] [--timeout=SECONDS] PYTHON [PYTHON...]
 
-Each PYTHON is an interpreter with PyTorch 2.4 or later; one that is absent or has no PyTorch or no GPU is named and left out.
+Each PYTHON is an interpreter with PyTorch 2.4 or later. An interpreter that does not exist, or has no PyTorch or no GPU, is named
+and left out.
 
-Attention: operands are bf16, 16,384 tokens and 2,048 columns, causal. Standard attention is scaled_dot_product_attention with
-its flash kernels; LASER is written as in the paper, log(softmax(QK') exp(V - max)) + max, around the same kernels, under
+Attention: the operands are bf16, 16,384 tokens and 2,048 columns, causal. Standard attention is scaled_dot_product_attention with
+its flash kernels. LASER is written as in the paper, log(softmax(QK') exp(V - max)) + max, with the same kernels and under
 torch.compile.
 
-Steps: the models, sizes and micro-batches of bench_gpu, 32 sequences by default, as who knows PyTorch would write them:
-autocast to bf16 with float32 weights and residual stream, scaled_dot_product_attention by whatever kernel PyTorch
-prefers, the paper's LASER around it, cross-entropy over the full vocabulary, fused AdamW, torch.compile. In a step:
-forward, loss, backward, update, gradients set to none. Not in it, as in bench_gpu: clipping, reading and copying of tokens
-(bench_gpu's forward has the copy), logging. The time is the median of nine steps after four. Compiling the model takes a
-minute or two; --compile=blocks, a block once for all layers, seconds, and its steps may be somewhat slower.
-MFU is by the project's convention, 6 N + 12 L C T floating-point operations a token, over the product's rate that bench_gpu has
-measured; without its file, over that of PyTorch's. "ours": our tokens/s over PyTorch's, where the file has that step.
+Steps: the models, sizes and micro-batches are those of bench_gpu, 32 sequences by default. The code is what an experienced user of
+PyTorch would write: autocast to bf16 with float32 weights and residual stream, scaled_dot_product_attention with the kernel that
+PyTorch prefers, the paper's LASER formula with it, cross-entropy over the full vocabulary, fused AdamW, torch.compile. A step
+contains forward, loss, backward, update, and setting the gradients to none. Like bench_gpu's, it contains no clipping, no logging
+and no reading of tokens, and no copying of them either, which bench_gpu's forward contains. The time is the median of nine steps
+after four untimed ones. Compiling the model takes a minute or two; --compile=blocks compiles one block for all layers, which takes
+seconds, but its steps may be somewhat slower.
+The MFU follows the project's convention: 6 N + 12 L C T floating-point operations a token, as a fraction of the rate of a product
+that bench_gpu has measured; without bench_gpu's file, of the rate that PyTorch reaches. "ours" is our tokens a second divided by
+PyTorch's, where the file has that step.
 
-A line a case is printed and added to the JSON file, as those of bench_gpu are, with "library": "pytorch/VERSION".
+For each case one line is printed and added to the JSON file, in the format of bench_gpu, with "library": "pytorch/VERSION".
 """
 import argparse
 import json
@@ -37,7 +40,7 @@ PRESETS = {  # layers, heads, head size, width, hidden, T, V, positions: those o
     "c4-301m": (32, 8, 128, 1024, 2048, 1024, 32000, "rope"),
     "gpt2-124m": (12, 12, 64, 768, 3072, 1024, 50304, "learned"),
 }
-TINY = (2, 2, 16, 32, 64, 48, 500)  # on a CPU, to see that all of it runs
+TINY = (2, 2, 16, 32, 64, 48, 500)  # on a CPU, to check that everything runs
 
 
 # ---- in the interpreter that has PyTorch ----
@@ -230,7 +233,7 @@ def run_work(python, arguments, *options):
         output, fault = run.stdout, (run.stderr.strip().splitlines() or ["?"])[-1] if run.returncode else ""
         if fault and "out of memory" in run.stderr.lower():
             fault = "out of memory: the GPU does not hold it; a smaller --batch may fit"
-    except subprocess.TimeoutExpired as late:  # what it has printed until then is bytes, whatever `text` says
+    except subprocess.TimeoutExpired as late:  # its output until then is bytes, even with text=True
         output, fault = (late.stdout or b"").decode(), f"not done after {arguments.timeout} s"
         output = output[: output.rfind("\n") + 1]
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")], fault

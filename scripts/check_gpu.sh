@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Checks and times the GPU trainer on the card of this machine, in six minutes after the build, and ends with a table:
-# the tests plain, some of them under compute-sanitizer's memcheck and racecheck, bench_gpu's whole steps with both attentions,
-# PyTorch's beside them, and with DATA the losses of GPU and CPU (scripts/compare_gpu_cpu.sh). Exit code 0: nothing failed.
+# Checks and times the GPU trainer on this machine's card, in six minutes after the build, and ends with a table: the tests
+# plain, some of them under compute-sanitizer's memcheck and racecheck, bench_gpu's whole steps with both kinds of attention,
+# PyTorch's steps for comparison, and with DATA the losses of GPU and CPU (scripts/compare_gpu_cpu.sh). The exit code is 0 if
+# nothing failed.
 #
 #   scripts/check_gpu.sh
-#   SKIP_BUILD=1 scripts/check_gpu.sh               with train_gpt, train_gptcu, build/test_gpu, build/test_gpu_racecheck
-#                                                   and build/bench_gpu made elsewhere
-#                                                   (make ARCH=x86-64-v3 ...): no compiler is needed
+#   SKIP_BUILD=1 scripts/check_gpu.sh               uses train_gpt, train_gptcu, build/test_gpu, build/test_gpu_racecheck and
+#                                                   build/bench_gpu that were built elsewhere (make ARCH=x86-64-v3 ...), so that no
+#                                                   compiler is needed
 #   PYTHONS=venv/bin/python DATA=data/c4 scripts/check_gpu.sh
 #
-# What is run: PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare"; FILTER, the tests of memcheck; RACE_FILTER, those of
-# racecheck, which is slow; BATCH=32,64
-# sequences of bench_gpu and PYTORCH_BATCH=32 of PyTorch; COMPILE=blocks, or model: PyTorch's best, which takes it two minutes
-# more to compile (PYTORCH_LIMIT=300); STEPS=50 and CPU_STEPS=2 of the comparison. LOGS=runs/check_gpu: what each part says.
-# Seconds that each may take: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=40 BENCH_LIMIT=45 (a model) PYTORCH_LIMIT=100
-# COMPARE_LIMIT=75. What has not ended by then is stopped and said to be; only for the tests that is a failure.
+# PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare": what is run. FILTER: the tests that run under memcheck;
+# RACE_FILTER: those under racecheck, which is slow. BATCH=32,64: the sequences of bench_gpu's steps; PYTORCH_BATCH=32: of PyTorch's.
+# COMPILE=blocks: how PyTorch compiles; COMPILE=model makes it fastest but compiles two minutes longer (set PYTORCH_LIMIT=300).
+# STEPS=50 and CPU_STEPS=2: the steps of the comparison. LOGS=runs/check_gpu: the folder for the output of each part.
+# The limits of each part, in seconds: TESTS_LIMIT=80 MEMCHECK_LIMIT=25 RACECHECK_LIMIT=40 BENCH_LIMIT=45 (for each model)
+# PYTORCH_LIMIT=100 COMPARE_LIMIT=75. A part that has not ended by then is stopped, and the table says so; only for the tests
+# does this count as a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,7 +36,8 @@ note() { # NAME SECONDS WHAT: a row of the table
     echo "   $3"
 }
 
-# part NAME LIMIT COMMAND...: under its limit, into a log. code: as the command's, 124 where it was stopped.
+# part NAME LIMIT COMMAND...: runs the command with a time limit and writes its output to a log. code: the command's, or 124 if
+# it was stopped.
 part() {
     local name=$1 limit=$2 start=$SECONDS
     shift 2
@@ -45,7 +48,7 @@ part() {
     took=$((SECONDS - start)) log=$LOGS/$name.log
 }
 
-last() { # the last line of the part's log that says something
+last() { # the last line of the part's log that is not empty
     grep -v '^=* *$' "$log" | tail -n 1 || true
 }
 
@@ -155,7 +158,7 @@ for name in $PARTS; do
     racecheck) sanitizer racecheck "${RACECHECK_LIMIT:-40}" ./build/test_gpu_racecheck "$RACE_FILTER" ;;
     c4-301m | gpt2-124m)
         bench "$name"
-        # whole lines only: it may have been stopped in the middle of one
+        # whole lines only: the program may have been stopped in the middle of one
         if [ -f "$LOGS/$name.json" ]; then grep '}$' "$LOGS/$name.json" >> "$LOGS/bench_gpu.json" || true; fi
         ;;
     *) fail "PARTS: there is no part '$name'" ;;

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs nvcc with the arguments and says more about what costs a kernel its speed although the assembler only mentions it:
-# setmaxnreg ignored (C7508), and wgmma made to wait for each other (C7510 to C7514, C7520). With CI set these are errors, as all
-# warnings are, registers that go to memory among them. Left out: such registers when they are SPILLED bytes a thread or
-# fewer, which no clock notices and which come and go with the version. Harmless: C7519, a fence added where wgmma needs one.
+# Runs nvcc with the given arguments and warns of what slows a kernel down although the assembler only mentions it: setmaxnreg
+# that is ignored (C7508), and wgmma that wait for each other (C7510 to C7514, C7520). With CI set these are errors, and so are
+# all warnings, among them those about registers spilled to memory. Spills of at most SPILLED bytes a thread are not reported,
+# since their cost cannot be measured and they vary with the version of nvcc. Not counted, since it is harmless: C7519, a fence
+# added where wgmma needs one.
 #
 #   scripts/nvcc.sh NVCC -Xptxas --warn-on-spills [arguments]
 SPILLED=16
