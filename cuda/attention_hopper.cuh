@@ -120,7 +120,7 @@ __device__ __forceinline__ HopperPiece hopper_piece(HopperOrder order, int numbe
 }
 
 /* The number of the next piece, from the counter that all blocks share; and the producer's call at its end. */
-__device__ __forceinline__ int hopper_take() { return (int)(gridDim.x + atomicAdd(&hopper_taken, 1u)); }
+__device__ __forceinline__ int hopper_take() { return (int)atomicAdd(&hopper_taken, 1u); }
 __device__ __forceinline__ void hopper_end() {
     if (atomicAdd(&hopper_ended, 1u) + 1 < gridDim.x) return;
     hopper_taken = 0, hopper_ended = 0; /* the last block resets both; the next kernel begins later */
@@ -322,7 +322,7 @@ hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, co
 #pragma unroll 2
     for (int row = first; row < consumer * HOPPER_HALF + HOPPER_HALF; row += ROWS) {
         const int at = hopper_at<HOPPER_TILE>(row, column);
-        laser_split(high + at, low + at, n);
+        laser_split(high + at, low + at, n, laser_limit(s));
     }
     fence_async_proxy();
 }
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         HopperStage<STAGES> stage = {0, 0};
         if (threadIdx.x == 0) {
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
-            for (int count = 0, number = (int)blockIdx.x;; count++) {
+            for (int count = 0, number = hopper_take();; count++) {
                 const HopperPiece piece = hopper_piece(order, number, true, s);
                 hopper_put(&sh.queue, count, piece);
                 if (piece.tile < 0) break;
@@ -534,7 +534,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     float y[2];
                     for (int e = 0; e < 2; e++) {
                         y[e] = o[4 * n + 2 * r + e] * inverse[r];
-                        if (LASER) y[e] = fast_laser_log(fmaxf(y[e], least), e ? shift.y : shift.x);
+                        if (LASER) y[e] = fast_laser_log(laser_at_least(y[e], least), e ? shift.y : shift.x);
                     }
                     if (LASER && first + 8 * r < s.T)
                         *(uint32_t *)(void *)(low_bits +
@@ -663,7 +663,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
-            for (int count = 0, number = (int)blockIdx.x;; count++) {
+            for (int count = 0, number = hopper_take();; count++) {
                 const HopperPiece piece = hopper_piece(order, number, false, s);
                 hopper_put(&sh.queue, count, piece);
                 if (piece.tile < 0) break;
@@ -822,7 +822,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
-            for (int count = 0, number = (int)blockIdx.x;; count++) {
+            for (int count = 0, number = hopper_take();; count++) {
                 const HopperPiece piece = hopper_piece(order, number, true, s);
                 hopper_put(&sh.queue, count, piece);
                 if (piece.tile < 0) break;

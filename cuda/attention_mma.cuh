@@ -24,7 +24,7 @@ __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Co
         const int chunk = i % Tile<D>::CHUNKS, at = Tile<D>::at(i / Tile<D>::CHUNKS, chunk);
         float n[8];
         for (int c = 0; c < 8; c++) n[c] = laser_shift(head_columns, head_v, chunk * 8 + c, s);
-        laser_split(high + at, low + at, n);
+        laser_split(high + at, low + at, n, laser_limit(s));
     }
 }
 
@@ -117,7 +117,8 @@ __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float 
             const int64_t at = ((int64_t)b * s.T + i) * s.out_row + h * D + n * 8 + 2 * t;
             if (LASER) {
                 const float least = s.shift == LASER_SHIFT_SEQUENCE ? LASER_LEAST : 1e-37f;
-                x = laser_log(fmaxf(x, least), shift[0]), y = laser_log(fmaxf(y, least), shift[1]);
+                x = laser_log(laser_at_least(x, least), shift[0]);
+                y = laser_log(laser_at_least(y, least), shift[1]);
             }
             if (LASER) *(uint32_t *)(void *)(low_bits + at) = cut_low_bits(x, y);
             *(uint32_t *)(void *)(out + at) = pack_bf16(x, y);

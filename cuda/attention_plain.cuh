@@ -53,6 +53,8 @@ __device__ __forceinline__ float laser_log(float x, float n) {
 /* The same, but with an error of about 2^-22 of the larger of its two terms, which is more than enough where x is a
    sum of bf16. */
 __device__ __forceinline__ float fast_laser_log(float x, float n) { return (fast_log2(x) + n) * LASER_LN2; }
+/* x, at least `least`; a NaN stays one, which fmaxf would hide. */
+__device__ __forceinline__ float laser_at_least(float x, float least) { return x < least ? least : x; }
 
 /* LASER's backward needs exp(-o), for which o in bf16 has too few digits. So beside its output in bf16, `out`,
    forward keeps `low_bits`, the lower 16 bits of the float32 that was rounded. Rounding to bf16 adds one to the upper

@@ -132,8 +132,12 @@ static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_
     static void *encode;
     if (!encode) {
         cudaDriverEntryPointQueryResult status;
+#if CUDART_VERSION >= 12050
         cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
                                                     cudaEnableDefault, &status));
+#else
+        cuda_check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &status));
+#endif
         if (status != cudaDriverEntryPointSuccess || !encode)
             die("the NVIDIA driver has no cuTensorMapEncodeTiled; expected one for CUDA 12 or later");
     }

@@ -152,17 +152,22 @@ __device__ __forceinline__ float laser_shift(const Column *head_columns, const b
 
 /* ---- values ---- */
 
-/* exp(v) 2^-n, at most 2^60, so that times a weight of zero it is zero: no row that sees a larger value uses it.
-   log2(e) with no more than float32's digits changes v by one part in 10^8. */
-__device__ __forceinline__ float laser_value(float v, float n) {
-    return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), 60.0f));
+/* exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of zero is zero: no row
+   that sees it uses it. With the paper's shift nothing is out of range; without a limit, a NaN in v reaches the output.
+   log2(e) with float32's digits alone makes v wrong by one part in 10^8. */
+__device__ __forceinline__ float laser_value(float v, float n, float limit) {
+    return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), limit));
+}
+__device__ __forceinline__ float laser_limit(const AttentionSizes &s) {
+    return s.shift == LASER_SHIFT_CAUSAL ? 60.0f : INFINITY;
 }
 
 /* Replaces W neighbouring values of v by high + low = exp(v) 2^-n in two bf16; high takes the place of v. */
-template <int W> __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (&n)[W]) {
+template <int W>
+__device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (&n)[W], float limit) {
     float x[W], rounded[W];
     load(x, high);
-    for (int c = 0; c < W; c++) x[c] = laser_value(x[c], n[c]);
+    for (int c = 0; c < W; c++) x[c] = laser_value(x[c], n[c], limit);
     for (int c = 0; c < W; c += 2) {
         const uint32_t pair = pack_bf16(x[c], x[c + 1]);
         rounded[c] = bf16_low(pair), rounded[c + 1] = bf16_high(pair);
@@ -220,6 +225,7 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
         packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : tile * TILE) * s.qkv_row + d);
     }
     const int column = (int)threadIdx.x; /* for the first D threads */
+    const float limit = laser_limit(s);
     const float own_shift = column < D ? laser_shift(columns + head * D, head_v, column, s) : 0;
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
@@ -255,8 +261,8 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
             range.most = fmaxf(range.most, high[r * D + column]);
         }
         if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
-        const float smallest = laser_value(range.least, own_shift),
-                    largest = laser_value(range.most, own_shift);
+        const float smallest = laser_value(range.least, own_shift, limit),
+                    largest = laser_value(range.most, own_shift, limit);
         if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
         centers[(head * gridDim.x + tile) * D + column] = center;
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
@@ -274,7 +280,7 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
         float x[8];
         unpack_8(x, packed[e]);
 #pragma unroll
-        for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c]) - own_center[c];
+        for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c], limit) - own_center[c];
         *(uint4 *)(void *)(values + ((int64_t)b * s.T + key) * A + h * D + d) = pack_8(x);
     }
 }

@@ -269,9 +269,9 @@ static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     auto bits = [&](int i, uint64_t *print) {
         if (s.addend == ADDS_D)
             matmul_fill(x.d, s.m * s.n, s.out, 4, seed + 3, stream);
-        else /* else results that an algorithm fails to write would be those of the one before it */
-            device_zero(x.d, x.d_bytes, stream);
-        if (writes_up) device_zero(x.up, x.d_bytes, stream);
+        else /* NaN, as an algorithm must write all results, and read none where it adds nothing */
+            cuda_check(cudaMemsetAsync(x.d, 0xFF, x.d_bytes, stream));
+        if (writes_up) cuda_check(cudaMemsetAsync(x.up, 0xFF, x.d_bytes, stream));
         if (matmul_launch(*p, i, x.a, x.b, x.c, x.d, stream) != CUBLAS_STATUS_SUCCESS) {
             cudaGetLastError();
             return false;

@@ -300,6 +300,25 @@ static void test_cuda_attention_rows_do_not_see_the_future(void) {
     cuda_rows_do_not_see_the_future<float>(32);
 }
 
+/* A NaN in q, k or v is not hidden: LASER's logarithm once took it for the least number. Rows before its token stay finite,
+   but for the paper's shift, which depends on the whole sequence. */
+static void test_cuda_laser_shows_nan(void) {
+    enum { T = 140, TOKEN = 70, COLUMN = 5 };
+    for (int shift = 0; shift < 2; shift++)
+        for (int part = 0; part < 3; part++)
+            for_each_kernel([&](int D) {
+                Problem p(1, T, 1, D, ATTENTION_LASER, 15, 1);
+                p.shift = (LaserShift)shift;
+                p.at(TOKEN, part, COLUMN) = NAN;
+                p.run<bf16>();
+                const float at = p.out[(size_t)(TOKEN * D + COLUMN)];
+                CHECK(!isfinite(at), "D %d shift %d, NaN in part %d: %g", D, shift, part, at);
+                for (size_t i = 0; i < (size_t)(TOKEN * D) && shift == 0; i++)
+                    CHECK(isfinite(p.out[i]), "D %d, NaN in part %d: row %zu is %g", D, part, i / (size_t)D,
+                          p.out[i]);
+            });
+}
+
 /* Scores of +-1e4, where most rows see one key. */
 static void test_cuda_attention_large_scores_match_float64(void) {
     for (int kind = 0; kind < 2; kind++)
@@ -343,6 +362,7 @@ static void test_cuda_tiles_have_no_bank_conflicts(void) {
     TEST(cuda_laser_values_far_from_zero_match_float64)                                                      \
     TEST(cuda_laser_row_zero_returns_v0)                                                                     \
     TEST(cuda_attention_rows_do_not_see_the_future)                                                          \
+    TEST(cuda_laser_shows_nan)                                                                               \
     TEST(cuda_attention_large_scores_match_float64)                                                          \
     CUDA_EMULATED_LASER_TESTS(TEST)
 
