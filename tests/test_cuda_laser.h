@@ -112,11 +112,12 @@ struct Problem {
     }
 };
 
-/* Calls test(D) for heads of each size that has kernels of its own, on each kind of kernels that this GPU has. */
+/* Calls test(D) on each kind of kernels that this GPU has, for heads of each size that they are written for; mma.sync's for heads
+   of 128 are those for 64 with a longer loop, so that one of the two is enough where there are kernels for 9.0. */
 template <typename Test> static void for_each_kernel(Test test) {
     static const int head_dims[] = {32, 64, 128};
     for (int D : head_dims)
-        for (int without = 0; without < (D >= 64 && hopper_there() ? 2 : 1); without++) {
+        for (int without = 0; without < (D == 64 && hopper_there() ? 2 : 1); without++) {
             attention_without_hopper = without;
             test(D);
             attention_without_hopper = false;
@@ -164,7 +165,7 @@ static void test_cuda_attention_of_many_tiles_matches_float64(void) {
     for (int kind = 0; kind < 2; kind++)
         for (int D = 64; D <= 128; D += 64)
             for (int pingpong = 0; pingpong < 2; pingpong++) {
-                Problem p(1, 450, 2, D, (AttentionKind)kind, 14, 1);
+                Problem p(1, 300, 2, D, (AttentionKind)kind, 14, 1);
                 hopper_pingpong_most = pingpong ? most : 0;
                 p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, no turns");
             }
