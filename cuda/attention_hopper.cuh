@@ -97,10 +97,8 @@ static __device__ unsigned hopper_taken, hopper_ended;
 /* A block of HOPPER_THREADS is launched with 168 registers a thread, the most that the 65,536 of a multiprocessor
    allow. The producer's warpgroup gives most of its registers back, and the consumers get them. A demand for more
    registers than there are would wait without end. */
-template <int OF_PRODUCER> struct HopperRegisters {
-    enum { LAUNCHED = 65536 / HOPPER_THREADS / 8 * 8, PRODUCER = OF_PRODUCER };
-    enum { CONSUMER = (3 * LAUNCHED - PRODUCER) / 2 / 8 * 8 };
-};
+enum { HOPPER_LAUNCHED = 65536 / HOPPER_THREADS / 8 * 8, HOPPER_OF_PRODUCER = 24 };
+enum { HOPPER_OF_CONSUMER = (3 * HOPPER_LAUNCHED - HOPPER_OF_PRODUCER) / 2 / 8 * 8 };
 
 /* ---- pieces of work ---- */
 
@@ -367,7 +365,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<HopperRegisters<24>::PRODUCER>();
+        registers_decrease<HOPPER_OF_PRODUCER>();
         HopperStage<STAGES> stage = {0, 0};
         if (threadIdx.x == 0) {
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -406,7 +404,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_end();
         }
     } else {
-        registers_increase<HopperRegisters<24>::CONSUMER>();
+        registers_increase<HOPPER_OF_CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
@@ -659,7 +657,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<HopperRegisters<24>::PRODUCER>();
+        registers_decrease<HOPPER_OF_PRODUCER>();
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -694,7 +692,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_end();
         }
     } else {
-        registers_increase<HopperRegisters<24>::CONSUMER>();
+        registers_increase<HOPPER_OF_CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* key of the tile */
@@ -818,7 +816,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     }
     __syncthreads();
     if (threadIdx.x < HOPPER_GROUP) {
-        registers_decrease<HopperRegisters<24>::PRODUCER>();
+        registers_decrease<HOPPER_OF_PRODUCER>();
         if (threadIdx.x == 0) {
             HopperStage<STAGES> stage = {0, 0};
             const uint32_t bytes = Shared::TILE * sizeof(bf16);
@@ -851,7 +849,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_end();
         }
     } else {
-        registers_increase<HopperRegisters<24>::CONSUMER>();
+        registers_increase<HOPPER_OF_CONSUMER>();
         const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* query of the tile */

@@ -67,14 +67,11 @@ __device__ __forceinline__ uint32_t cut_low_bits(float &x, float &y) {
     x = set_last_bit(x), y = set_last_bit(y);
     return (float_to_bits(x) & 0xFFFFu) | float_to_bits(y) << 16;
 }
-__device__ __forceinline__ float join_low_bits(float rounded, uint32_t low) {
-    return bits_to_float(float_to_bits(rounded) + (uint32_t)(int32_t)(int16_t)(uint16_t)low);
-}
 __device__ __forceinline__ float exact_output(const float *out, const uint16_t *, int64_t at) {
     return out[at];
 }
 __device__ __forceinline__ float exact_output(const bf16 *out, const uint16_t *low_bits, int64_t at) {
-    return join_low_bits(to_float(out[at]), low_bits[at]);
+    return join_parts(float_to_bits(to_float(out[at])), low_bits[at]);
 }
 __device__ __forceinline__ void store_exact(float *out, uint16_t *, int64_t at, float x) { out[at] = x; }
 __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64_t at, float x) {
@@ -127,6 +124,11 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
     return block_sum(sum, scratch);
 }
 
+/* The least of all threads' x; scratch holds a number for each warp. Floats hold every row number up to 2^24. */
+__device__ __forceinline__ int block_least(int x, float *scratch) {
+    return -(int)block_max((float)-x, scratch);
+}
+
 /* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it;
    scratch has one number for each warp. */
 __device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch,
@@ -134,7 +136,7 @@ __device__ __forceinline__ int first_out_of_range(const Column *head_columns, fl
     int first = s.T;
     for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x)
         first = min(first, head_columns[d].out_of_range_from);
-    return -(int)block_max((float)-first, scratch); /* floats hold every T up to 2^24 */
+    return block_least(first, scratch);
 }
 
 /* Whether row i of a column is to be computed here. */

@@ -322,15 +322,20 @@ template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], con
             x[i] = y.x, x[i + 1] = y.y, x[i + 2] = y.z, x[i + 3] = y.w;
         }
 }
+/* Neighbours of bf16 as they lie in memory, four or eight, as float. */
+__device__ __forceinline__ void unpack(float (&x)[4], const uint2 &y) {
+    x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
+}
+__device__ __forceinline__ void unpack(float (&x)[8], const uint4 &y) {
+    x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
+    x[4] = bf16_low(y.z), x[5] = bf16_high(y.z), x[6] = bf16_low(y.w), x[7] = bf16_high(y.w);
+}
 template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const bf16 *from) {
-    if constexpr (WIDTH == 8) {
-        const uint4 y = *(const uint4 *)(const void *)from;
-        x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
-        x[4] = bf16_low(y.z), x[5] = bf16_high(y.z), x[6] = bf16_low(y.w), x[7] = bf16_high(y.w);
-    } else if constexpr (WIDTH == 4) {
-        const uint2 y = *(const uint2 *)(const void *)from;
-        x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
-    } else
+    if constexpr (WIDTH == 8)
+        unpack(x, *(const uint4 *)(const void *)from);
+    else if constexpr (WIDTH == 4)
+        unpack(x, *(const uint2 *)(const void *)from);
+    else
         x[0] = to_float(*from);
 }
 template <int WIDTH> __device__ __forceinline__ void store(float *to, const float (&x)[WIDTH]) {
@@ -348,6 +353,12 @@ template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float
         *(uint2 *)(void *)to = uint2{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
     else
         *to = from_float<bf16>(x[0]);
+}
+
+/* The float32 of which `high` is the part rounded to bf16, as float32 bits, and the lower 16 bits of `rest`, as a signed
+   number, are its bits less those. */
+__device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
+    return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
 }
 
 /* 2^k for an integer k <= 127; 0 where k < -126. */

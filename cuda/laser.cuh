@@ -83,17 +83,6 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
     return bytes;
 }
 
-/* Eight neighbouring bf16, 16 bytes, as float. */
-__device__ __forceinline__ void unpack_8(float (&x)[8], const uint4 &packed) {
-    x[0] = bf16_low(packed.x), x[1] = bf16_high(packed.x), x[2] = bf16_low(packed.y),
-    x[3] = bf16_high(packed.y);
-    x[4] = bf16_low(packed.z), x[5] = bf16_high(packed.z), x[6] = bf16_low(packed.w),
-    x[7] = bf16_high(packed.w);
-}
-__device__ __forceinline__ uint4 pack_8(const float (&x)[8]) {
-    return uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
-}
-
 /* ---- columns ---- */
 
 /* Computes all of every column's Column in one pass over V. This serves the paper's shift, which forward needs before
@@ -230,7 +219,7 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
     float least[8], most[8], v0[8];
-    unpack_8(v0, *(const uint4 *)(const void *)(head_v + d));
+    load(v0, head_v + d);
     uint32_t far =
         0; /* the bits of the largest distance from v0: of positive floats they are in order, NaN above all */
 #pragma unroll
@@ -238,7 +227,7 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         float x[8];
-        unpack_8(x, packed[e]);
+        unpack(x, packed[e]);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             least[c] = fminf(least[c], x[c]), most[c] = fmaxf(most[c], x[c]);
@@ -278,10 +267,10 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
         const int key = tile * TILE + e * ROWS + row;
         if (key >= s.T) break;
         float x[8];
-        unpack_8(x, packed[e]);
+        unpack(x, packed[e]);
 #pragma unroll
         for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c], limit) - own_center[c];
-        *(uint4 *)(void *)(values + ((int64_t)b * s.T + key) * A + h * D + d) = pack_8(x);
+        store(values + ((int64_t)b * s.T + key) * A + h * D + d, x);
     }
 }
 
@@ -317,7 +306,7 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
         columns[head * s.D + d] = laser_column(v0, all.least, all.most, all.out_of_range_from, s);
         first = min(first, all.out_of_range_from);
     }
-    first = -(int)block_max((float)-first, shared_memory<float>());
+    first = block_least(first, shared_memory<float>());
     plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h,
                        first + (int)blockIdx.x, (int)gridDim.x, s);
 }
@@ -393,19 +382,19 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
     for (int r = 0; r < ROWS_EACH; r++) {
         const int t = first + r;
         float g[8], o[8], sum = 0;
-        unpack_8(g, g_packed[r]), unpack_8(o, o_packed[r]);
+        unpack(g, g_packed[r]), unpack(o, o_packed[r]);
         if (!LASER) {
 #pragma unroll
             for (int i = 0; i < 8; i++) sum += g[i] * o[i];
         } else if (there && t < s.T) {
             const uint32_t low[4] = {low_packed[r].x, low_packed[r].y, low_packed[r].z, low_packed[r].w};
             float x[8], m[8];
-            unpack_8(x, v_packed[r]);
+            unpack(x, v_packed[r]);
 #pragma unroll
             for (int i = 0; i < 8; i++) m[i] = center[own + i];
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float exact = join_low_bits(o[i], i % 2 ? low[i / 2] >> 16 : low[i / 2]);
+                const float exact = join_parts(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2]);
                 const bool seen = !careful || t < outside[own + i],
                            passes = !careful || (seen && exact > floor[own + i]);
                 const float distance = m[i] - exact, factor = fast_exp(distance), above = x[i] - m[i];
@@ -414,8 +403,8 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
                 x[i] = seen ? fast_expm1(above, fast_exp(above)) : 0.0f;
             }
             const int64_t at = ((int64_t)b * s.T + t) * A + column;
-            *(uint4 *)(void *)(scaled + at) = pack_8(g);
-            *(uint4 *)(void *)(centered + at) = pack_8(x);
+            store(scaled + at, g);
+            store(centered + at, x);
         }
         for (int mask = 1; mask < LANES; mask *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, mask);
         if (there && lane % LANES == 0) {

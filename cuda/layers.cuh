@@ -21,10 +21,6 @@ template <typename S> struct Parted {
     int16_t *rest;
 };
 
-/* The whole number. high: the bits of the rounded number as float32; only the lower 16 bits of `rest` are used. */
-__device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
-    return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
-}
 __device__ __forceinline__ uint32_t rest_of(float x, uint32_t high) {
     return (uint32_t)min((int)(float_to_bits(x) - high), 32767) & 0xFFFFu;
 }
@@ -49,9 +45,6 @@ __device__ __forceinline__ void load(Piece<Parted<bf16>> &piece, const Parted<bf
 }
 __device__ __forceinline__ void unpack(float (&x)[4], const float4 &y) {
     x[0] = y.x, x[1] = y.y, x[2] = y.z, x[3] = y.w;
-}
-__device__ __forceinline__ void unpack(float (&x)[4], const uint2 &y) {
-    x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
 }
 template <typename S> __device__ __forceinline__ void unpack(float (&x)[4], const Piece<S> &piece) {
     unpack(x, piece.x);
