@@ -790,7 +790,7 @@ static int verify_problem(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fprintf(stderr, "problem: %s\n", text);
+    check_say("problem", text, "");
     return 1;
 }
 

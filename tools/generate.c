@@ -42,9 +42,8 @@ int main(int argc, char **argv) {
         die("'%s' holds no checkpoint; ./train_gpt writes one at its end, and every N steps with "
             "--save-every=N",
             argv[0]);
-    Model model = model_load(folder, 1, DTYPE_FP32);
-    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
-    Tokenizer *tokenizer = tokenizer_load(path);
+    Tokenizer *tokenizer;
+    Model model = checkpoint_load(folder, 1, DTYPE_FP32, &tokenizer);
     for (int64_t i = 0; i < options.samples; i++)
         model_print_sample(&model, tokenizer, options.prompt, (int)options.tokens, options.temperature,
                            (uint64_t)(options.seed + i));
