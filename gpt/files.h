@@ -34,7 +34,7 @@ enum { FILE_ERROR_SIZE = 1024, FILE_PATH_SIZE = 4096 };
 #define FILE_NO_LIMIT ((size_t)PTRDIFF_MAX / 2)
 #define FILE_JSON_LIMIT ((size_t)1 << 28) /* of a tokenizer, a manifest of shards */
 typedef enum { FILE_REGULAR, FILE_STREAM } FileAccept;
-static int file_writer_milliseconds = 2000; /* how long a pipe's first writer is waited for */
+static int file_writer_milliseconds = 1000; /* how long a pipe's first writer is waited for */
 
 __attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, const char *format, ...) {
     va_list arguments;

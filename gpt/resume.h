@@ -161,12 +161,13 @@ static void check_tokenizer_fits(const Tokenizer *tokenizer, int vocab_size, con
 
 /* A checkpoint as tools use it: its model and its tokenizer, which agree; files with sums in DONE are compared with them. */
 Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenizer) {
-    static const char *const needed[] = {"config.json", "model.safetensors", "tokenizer.json", NULL};
-    char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
-    if (!file_join(path, folder, "DONE", error)) die("%s", error);
-    if (access(path, F_OK) == 0 && !checkpoint_verify_needed(folder, needed, error)) die("%s", error);
+    char path[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
+    if (!file_join(path, folder, "tokenizer.json", error) || !file_join(done, folder, "DONE", error))
+        die("%s", error);
+    const char *needed[] = {"config.json", "model.safetensors",
+                            access(path, F_OK) == 0 ? "tokenizer.json" : NULL, NULL};
+    if (access(done, F_OK) == 0 && !checkpoint_verify_needed(folder, needed, error)) die("%s", error);
     Model model = model_load(folder, B, dtype);
-    if (!file_join(path, folder, "tokenizer.json", error)) die("%s", error);
     *tokenizer = tokenizer_load(path);
     check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);
     return model;
