@@ -291,12 +291,12 @@ static inline CheckpointFile *checkpoint_read_done(const char *folder, int *coun
         snprintf(again, sizeof again, "%016" PRIx64 "  %s", file->sum, file->name);
         if (strcmp(line, again) != 0 || strchr(file->name, '/'))
             ok = file_fail(error, "'%s' is damaged: it has a line that is not 'sum  name'; %s", path,
-                           "resume from another checkpoint");
+                           "take another checkpoint");
     }
     snprintf(again, sizeof again, "%d files\n", *count);
     if (ok && (strcmp(line, again) != 0 || *count == 0))
         ok = file_fail(error, "'%s' is damaged: it does not end with the number of its files; %s", path,
-                       "resume from another checkpoint");
+                       "take another checkpoint");
     free(text);
     if (!ok) free(files), files = NULL;
     return files;
@@ -309,7 +309,7 @@ static inline bool checkpoint_verify_file(const char *folder, const CheckpointFi
     if (found == file->sum) return true;
     return file_fail(error,
                      "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
-                     "; resume from another checkpoint",
+                     "; take another checkpoint",
                      path, found, file->sum);
 }
 
@@ -326,7 +326,7 @@ static inline bool checkpoint_verify_names(const char *folder, const CheckpointF
     for (; needed && *needed; needed++)
         if (!checkpoint_find_file(files, count, *needed))
             return file_fail(error,
-                             "'%s/DONE' is damaged: it does not name %s; resume from another checkpoint",
+                             "'%s/DONE' is damaged: it does not name %s; take another checkpoint",
                              folder, *needed);
     return true;
 }
