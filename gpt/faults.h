@@ -117,7 +117,7 @@ static inline bool loss_watch_from_json(LossWatch *watch, const cJSON *json) {
         return false;
     int64_t i = watch->accepted - loss_watch_count(watch);
     cJSON_ArrayForEach(loss, losses) {
-        if (!cJSON_IsNumber(loss)) return false;
+        if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
         watch->losses[i++ % LOSS_WINDOW] = loss->valuedouble;
     }
     return true;
