@@ -438,7 +438,9 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
-    int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666), old = log->file;
+    char error[LOG_ERROR_SIZE];
+    int file = file_open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND, FILE_REGULAR, error), old = log->file;
+    if (file < 0) die("%s; choose another --out folder", error);
     if (file < 0 || !log_write_all(file, text, size) || fsync(file) != 0) {
         int cause = errno;
         unlink(path);
