@@ -109,7 +109,7 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
     enum { MOST = 256 };
     char text[8 + MOST], printable[4 * sizeof text + 1];
     do {
-        const size_t before = strlen(waiting), piece = n < MOST ? n : MOST;
+        const size_t before = strlen(waiting), piece = n < MOST ? n : (size_t)MOST;
         size_t length = before + piece, whole = length;
         uint32_t code;
         memcpy(text, waiting, before);

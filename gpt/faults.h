@@ -28,6 +28,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "check.h"
 #include "json.h"
 
 /* ---- the watch on the loss ---- */
