@@ -325,8 +325,7 @@ static inline bool checkpoint_verify_names(const char *folder, const CheckpointF
                                            const char *const *needed, char *error) {
     for (; needed && *needed; needed++)
         if (!checkpoint_find_file(files, count, *needed))
-            return file_fail(error,
-                             "'%s/DONE' is damaged: it does not name %s; take another checkpoint",
+            return file_fail(error, "'%s/DONE' is damaged: it does not name %s; take another checkpoint",
                              folder, *needed);
     return true;
 }

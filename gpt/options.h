@@ -31,7 +31,8 @@ typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_ST
 
 enum {
     OPTION_FIXED = 1, /* part of what a run is: resuming a checkpoint with another value is refused */
-    OPTION_OWN = 2    /* of several ranks each may have its own value */
+    OPTION_OWN = 2,   /* of several ranks each may have its own value */
+    OPTION_ONCE = 4   /* asked for anew each time: no file that a program writes carries it on */
 };
 
 typedef struct {
@@ -43,7 +44,7 @@ typedef struct {
     const char
         *choices; /* "standard|laser" for OPTION_CHOICE; for a string a word for --help such as "DIR" */
     const char *help;
-    int flags; /* OPTION_FIXED, OPTION_OWN */
+    int flags; /* OPTION_FIXED, ... */
 } Option;
 
 typedef struct {
@@ -392,6 +393,7 @@ static inline cJSON *options_to_json(const OptionSet *set) {
         const Option *o = &set->table[i];
         const void *field = (const char *)set->target + o->offset;
         char text[64];
+        if (o->flags & OPTION_ONCE) continue;
         if (o->type == OPTION_INT)
             json_add_number(json, o->name, (double)*(const int64_t *)field);
         else if (o->type == OPTION_FLOAT)
@@ -524,7 +526,7 @@ static const Option train_options[] = {
     ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
         "tokens of a sequence, T"),
     ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
-        "tokens of the vocabulary, V; 0: as many as the data's tokenizer.json has"),
+        "tokens of the vocabulary, V; 0, or from a preset: as many as the data's tokenizer.json has"),
 
     ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
         "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
@@ -587,7 +589,7 @@ static const Option train_options[] = {
         "go on from the newest whole checkpoint of --out if there is one (auto), from none (no), or from "
         "DIR"),
 
-    ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0, "same|changed", 0,
+    ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0, "same|changed", OPTION_ONCE,
         "whether a resumed run may read other data (text, tokenizer, shards, weights of a mixture) than its "
         "checkpoint did: same refuses it, changed goes on with what --data holds now"),
 
@@ -595,7 +597,7 @@ static const Option train_options[] = {
         "OpenMP threads per rank; 0: all cores"),
     ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, "auto|fp32|bf16", OPTION_FIXED,
         "of the operands of matrix products; sums, norms, softmax and weights are always float32; auto: bf16 "
-        "where the processor multiplies it faster"),
+        "where the processors of all ranks multiply it faster"),
     ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, "none|attention|block", 0,
         "what backward computes again to save memory: nothing, attention, or all of a block but its input; "
         "the results stay the same to the bit"),

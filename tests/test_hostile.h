@@ -275,6 +275,15 @@ static void test_generate_refuses_hostile_files(void) {
                                     test_binaries(), folder);
             CHECK(code == 0 && strncmp(output, "the cat", 7) == 0, "the good one: exit %d, %s", code, output);
         }
+        if (i == 0) { /* of a run the newest checkpoint that is whole; a newer one that is not is told */
+            int code = test_command(
+                output, sizeof output,
+                "cd %s && mkdir run run/step-00000002 run/step-00000003 && cp *.* DONE run/step-00000002 "
+                "&& cp *.* run/step-00000003 && cd - > /dev/null && %s/generate --tokens=1 %s/run",
+                folder, test_binaries(), folder);
+            CHECK(code == 0 && strstr(output, "step-00000003 has no DONE: it is passed over for"),
+                  "exit %d: %s", code, output);
+        }
         hostile_apply(folder, &cases[i]);
         int code = test_command(output, sizeof output, "timeout 60 %s/generate --tokens=3 --prompt=Zq %s",
                                 test_binaries(), folder);
