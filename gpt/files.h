@@ -97,7 +97,9 @@ static inline bool file_has_writer(int file) {
 
 static inline int file_open(const char *path, int flags, FileAccept accept, char *error) {
     struct stat about;
-    const int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (file < 0 && errno == EAGAIN && stat(path, &about) == 0 && S_ISREG(about.st_mode))
+        file = open(path, flags | O_NOCTTY | O_CLOEXEC, 0666); /* a file server gives back its lease first */
     if (file < 0) {
         const int cause = errno; /* ENXIO: a pipe to be written that no program reads, or a socket */
         if ((cause == ENXIO || cause == EISDIR) && stat(path, &about) == 0)

@@ -8,7 +8,7 @@
      log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: no screen.
          resume_step > 0 keeps the lines of RUN/log.jsonl up to that step and drops the later ones and what a
          crash tore, so that the curve has no doubles; otherwise the file starts empty, and what it held is kept as
-         log.jsonl.old. Dies when the file cannot be opened or another process is writing it.
+         log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
      log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
      log_validation(&log, step, val_loss)
      log_message(&log, fmt, ...)   a line above the progress line
@@ -417,7 +417,7 @@ static inline void log_lock(Log *log) {
 /* A run that begins at step 0 where a log tells of steps, or of what is no log: it is kept aside, since nothing else has
    what it tells. */
 static inline void log_set_aside(const Log *log, const char *text, size_t size) {
-    char aside[sizeof log->path + 8], error[LOG_ERROR_SIZE];
+    char aside[sizeof log->path + 16], error[LOG_ERROR_SIZE];
     bool tells = false;
     for (const char *line = text, *end; line < text + size && !tells; line = end + 1) {
         LogTrain train;
@@ -428,6 +428,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
     }
     if (!tells) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);
+    for (int again = 2; again < 1000 && access(aside, F_OK) == 0; again++)
+        snprintf(aside, sizeof aside, "%s.old%d", log->path, again);
     if (!file_write_whole(aside, text, size, error)) die("%s", error);
     warn("no checkpoint has the steps that '%s' tells of: training begins at step 0, and the log is kept as "
          "'%s'",

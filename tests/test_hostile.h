@@ -9,6 +9,13 @@
 #include "test_model.h"
 #include "test_train.h"
 
+/* As train_tiny, with one thread: these runs are many, and their curves do not matter. */
+static int train_alone(const char *data, const char *name, const char *arguments, char *output, size_t size) {
+    char all[512];
+    snprintf(all, sizeof all, "--threads=1 %s", arguments);
+    return train_tiny(data, name, all, output, size);
+}
+
 /* ---- a good checkpoint, made here ---- */
 
 static Tokenizer *hostile_tokenizer(void) {
@@ -339,7 +346,7 @@ static const struct {
 static void test_hostile_states_are_refused(void) {
     char data[256], folder[512], path[600], output[4096];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    int code = train_tiny(data, "run", "--dtype=fp32", output, sizeof output);
+    int code = train_alone(data, "run", "--dtype=fp32", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
     TestRun *run = test_run_open(data, "--batch=4 --steps=12 --warmup=3");
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
@@ -410,7 +417,7 @@ static void test_no_program_waits_for_a_pipe(void) {
     static char output[16384];
     char data[256], script[4096], work[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    int code = train_tiny(data, "run", "", output, sizeof output);
+    int code = train_alone(data, "run", "", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
     snprintf(work, sizeof work, "%s", test_folder());
     for (int i = 0; i < CASES; i++) {
@@ -419,7 +426,8 @@ static void test_no_program_waits_for_a_pipe(void) {
         fprintf(file,
                 "bin=$1\nmkdir %d && cd %d && mkdir data new && cp %s/*.bin %s/shards.json data && cp -r "
                 "%s/run . || exit "
-                "99\nrm -f %s; mkfifo %s || exit 98\ntrain=\"$bin/train_gpt " TINY_RUN "--data=data\"\n%s\n",
+                "99\nrm -f %s; mkfifo %s || exit 98\ntrain=\"$bin/train_gpt " TINY_RUN
+                "--threads=1 --data=data\"\n%s\n",
                 i, i, data, data, data, cases[i].file, cases[i].file, cases[i].command);
         check_fclose(file, script);
     }

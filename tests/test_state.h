@@ -120,14 +120,17 @@ static void test_resume_refuses_other_data(void) {
     snprintf(log, sizeof log, "%s/run/step-00000012/trainer_state.json", data);
     REQUIRE(begin_tiny(data, "run"), "the run did not begin");
     state_put(data, "train_000000.bin", SHARD_HEADER_BYTES, (const char *)changed, sizeof changed);
-    int code = train_tiny(data, "run", "--attn=laser --resume=auto", output, sizeof output);
+    int code = train_alone(data, "run", "--attn=laser --resume=auto", output, sizeof output);
     CHECK(code == 1 &&
               strstr(output, "was trained on other data: folder 1 of --data has other training tokens") &&
               strstr(output, "--resume-data=changed"),
           "exit %d: %s", code, output);
-    code = train_tiny(data, "run", "--attn=laser --resume=auto --resume-data=changed", output, sizeof output);
+    code =
+        train_alone(data, "run", "--attn=laser --resume=auto --resume-data=changed", output, sizeof output);
     CHECK(code == 0 && strstr(output, "the run goes on with other data (--resume-data=changed): folder 1"),
           "exit %d: %s", code, output);
+    code = test_command(output, sizeof output, "grep resume-data %s/run/config.json", data);
+    CHECK(code == 1, "a file of options would ask for it again: %s", output);
     size_t n;
     char *state = (char *)checkpoint_test_slurp(log, &n);
     CHECK(memmem(state, n, "\"data_changes\":\t1", 17), "the change is not noted: %.400s", state);
@@ -149,7 +152,8 @@ static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
         int code = test_command(
             output, sizeof output,
             "d=%s; cd $d && rm -f shards.json && cp first.json tokenizer.json && cd - > /dev/null; "
-            "%s/train_gpt " TINY_MODEL "--vocab-size=0 --batch=4 --warmup=3 --val-every=0 --val-tokens=200 "
+            "%s/train_gpt " TINY_MODEL
+            "--threads=1 --vocab-size=0 --batch=4 --warmup=3 --val-every=0 --val-tokens=200 "
             "--steps=1000000 --data=$d --out=$d/run%d & "
             "pid=$!; for i in $(seq 3000); do grep -q '\"step\": 5,' $d/run%d/log.jsonl 2> /dev/null && "
             "break; sleep "
@@ -168,8 +172,8 @@ static void test_checkpoint_without_done_is_told(void) {
     test_command(output, sizeof output, "cd %s/run && rm step-00000004/DONE && cp log.jsonl ../log", data);
     static const char *const resume[] = {"--resume=auto", "--resume=no"};
     for (int i = 0; i < 2; i++) {
-        int code =
-            train_tiny(data, "run", i ? "--attn=laser" : "--attn=laser --resume=auto", output, sizeof output);
+        int code = train_alone(data, "run", i ? "--attn=laser" : "--attn=laser --resume=auto", output,
+                               sizeof output);
         CHECK(code == 1 && strstr(output, "step-00000004") &&
                   strstr(output, i ? "holds a run already" : "has no DONE"),
               "%s: exit %d: %s", resume[i], code, output);
@@ -178,7 +182,7 @@ static void test_checkpoint_without_done_is_told(void) {
                             "cd %s && cmp run/log.jsonl log && rm -r run/step-00000004", data);
     CHECK(code == 0, "the log was changed: %s", output);
     code =
-        train_tiny(data, "run", "--attn=laser --resume=auto --save-every=4 --keep=0", output, sizeof output);
+        train_alone(data, "run", "--attn=laser --resume=auto --save-every=4 --keep=0", output, sizeof output);
     CHECK(code == 0 && strstr(output, "training begins at step 0, and the log is kept as"), "exit %d: %s",
           code, output);
     code = test_command(output, sizeof output,
@@ -186,11 +190,29 @@ static void test_checkpoint_without_done_is_told(void) {
                         data);
     CHECK(code == 0, "the old log was not kept: %s", output);
     code =
-        train_tiny(data, "run", "--attn=laser --resume=auto --save-every=4 --keep=0", output, sizeof output);
+        train_alone(data, "run", "--attn=laser --resume=auto --save-every=4 --keep=0", output, sizeof output);
     CHECK(code == 0 &&
               strstr(output, "step-00000012 has no DONE: it is passed over for an older checkpoint") &&
               strstr(output, "step-00000008"),
           "exit %d: %s", code, output);
+}
+
+/* However often a run begins anew without a checkpoint, no log is lost; one that tells of no step is not kept. */
+static void test_logs_are_set_aside(void) {
+    const char *folder = test_folder();
+    char output[512];
+    for (long run = 0; run < 4; run++) {
+        Log log;
+        log_open(&log, folder, 0, 10, true);
+        log_validation(&log, 0, 4.0);
+        LogTrain row = {.step = 1, .loss = (double)run};
+        if (run != 1) log_train(&log, &row);
+        log_close(&log);
+    }
+    test_command(output, sizeof output, "cd %s && ls && grep -h -o 'loss\": [0-9]*,' *", folder);
+    CHECK(strcmp(output, "log.jsonl\nlog.jsonl.old\nlog.jsonl.old2\nloss\": 3,\nloss\": 0,\nloss\": 2,\n") ==
+              0,
+          "%s", output);
 }
 
 /* A summary.json that a full disk left empty does not say "done" for ever; config.json of a run is replaced whole or not at
@@ -198,16 +220,17 @@ static void test_checkpoint_without_done_is_told(void) {
 static void test_files_of_a_run_are_whole(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    int code = train_tiny(data, "a/deep/run", "", output, sizeof output); /* the parents of --out are made */
+    int code = train_alone(data, "a/deep/run", "", output, sizeof output); /* the parents of --out are made */
     REQUIRE(code == 0, "exit %d: %s", code, output);
     snprintf(path, sizeof path, "%s/a/deep/run/summary.json", data);
     REQUIRE(truncate(path, 0) == 0, "no summary was written");
-    code = train_tiny(data, "a/deep/run", "--resume=auto", output, sizeof output);
+    code = train_alone(data, "a/deep/run", "--resume=auto", output, sizeof output);
     struct stat about = {0};
     CHECK(code == 0 && stat(path, &about) == 0 && about.st_size > 100,
           "exit %d, summary.json has %lld bytes: %s", code, (long long)about.st_size, output);
     code = test_command(output, sizeof output,
                         "r=%s/a/deep/run; cp $r/config.json $r/was; (ulimit -f 1; %s/train_gpt " TINY_RUN
+                        "--threads=1 "
                         "--data=%s --out=$r --resume=auto); echo exit $?; cmp $r/config.json $r/was && ls $r",
                         data, test_binaries(), data);
     CHECK(code == 0 && strstr(output, "exit 1") && strstr(output, "config.json.part': File too large") &&
@@ -241,15 +264,16 @@ static void test_long_numbers_can_be_resumed(void) {
         "--weight-decay=0.30000000000000004 --beta2=0.94999999999999996 --lr=0.0030000000000000005";
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    int code = train_tiny(data, "run", arguments, output, sizeof output);
+    int code = train_alone(data, "run", arguments, output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    code =
-        train_tiny(data, "run",
-                   "--resume=auto --weight-decay=0.30000000000000004 --beta2=0.95 --lr=0.0030000000000000005",
-                   output, sizeof output);
+    code = train_alone(
+        data, "run",
+        "--resume=auto --weight-decay=0.30000000000000004 --beta2=0.95 --lr=0.0030000000000000005", output,
+        sizeof output);
     CHECK(code == 0 && strstr(output, "has done all"), "exit %d: %s", code, output);
-    code = train_tiny(data, "run", "--resume=auto --weight-decay=0.3 --beta2=0.95 --lr=0.0030000000000000005",
-                      output, sizeof output);
+    code =
+        train_alone(data, "run", "--resume=auto --weight-decay=0.3 --beta2=0.95 --lr=0.0030000000000000005",
+                    output, sizeof output);
     CHECK(code == 1 && strstr(output, "--weight-decay is 0.3, but") &&
               strstr(output, "was trained with 0.30000000000000004"),
           "exit %d: %s", code, output);
@@ -352,8 +376,10 @@ static void test_text_of_others_is_printable(void) {
 #define STATE_TESTS(TEST)                                                                                    \
     TEST(state_print_sees_other_data)                                                                        \
     TEST(resume_refuses_other_data)                                                                          \
-    TEST(checkpoint_holds_the_tokenizer_of_the_start) TEST(checkpoint_without_done_is_told)                  \
-        TEST(files_of_a_run_are_whole) TEST(numbers_keep_their_bits) TEST(long_numbers_can_be_resumed)       \
-            TEST(vocabulary_comes_from_the_data) TEST(text_of_others_is_printable)
+    TEST(checkpoint_holds_the_tokenizer_of_the_start)                                                        \
+    TEST(checkpoint_without_done_is_told)                                                                    \
+    TEST(logs_are_set_aside)                                                                                 \
+    TEST(files_of_a_run_are_whole) TEST(numbers_keep_their_bits) TEST(long_numbers_can_be_resumed)           \
+        TEST(vocabulary_comes_from_the_data) TEST(text_of_others_is_printable)
 
 #endif
