@@ -379,7 +379,8 @@ static void test_text_of_others_is_printable(void) {
     TEST(checkpoint_holds_the_tokenizer_of_the_start)                                                        \
     TEST(checkpoint_without_done_is_told)                                                                    \
     TEST(logs_are_set_aside)                                                                                 \
-    TEST(files_of_a_run_are_whole) TEST(numbers_keep_their_bits) TEST(long_numbers_can_be_resumed)           \
-        TEST(vocabulary_comes_from_the_data) TEST(text_of_others_is_printable)
+    TEST(files_of_a_run_are_whole)                                                                           \
+    TEST(numbers_keep_their_bits) TEST(long_numbers_can_be_resumed) TEST(vocabulary_comes_from_the_data)     \
+        TEST(text_of_others_is_printable)
 
 #endif
