@@ -479,9 +479,8 @@ static void check_options(const Trainer *t, const cJSON *options, const char *fo
 static void check_data(Trainer *t, const DataPrint *was, const char *folder) {
     char difference[256];
     if (was->folder_count == 0 && parallel_rank() == 0)
-        warn("%s was written by an older version, which did not note its data; whether --data is still the "
-             "same is "
-             "not known",
+        warn("%s was written by an older version, which did not note its data: whether --data is still the "
+             "same is not known",
              folder);
     if (was->folder_count == 0 || !data_print_difference(was, &t->data, difference)) return;
     if (!t->options->resume_data)
@@ -505,8 +504,7 @@ static void check_step(const Trainer *t, const RunState *state, const char *fold
     if (state->step > t->options->steps ||
         (state->tokens && state->tokens != state->step * tokens_per_step(t)))
         die("%s/trainer_state.json tells of step %lld and %lld tokens; a run of %lld steps of %lld tokens "
-            "has no such "
-            "state: resume from another checkpoint",
+            "has no such state; resume from another checkpoint",
             folder, (long long)state->step, (long long)state->tokens, (long long)t->options->steps,
             (long long)tokens_per_step(t));
 }
@@ -566,8 +564,7 @@ static void tell_of_torn(const char *out, bool any, long newest) {
         warn("%s/%s has no DONE: it is passed over for an older checkpoint", out, name);
     if (!any)
         die("%s/%s has no DONE, and no other checkpoint is there: its files may be damaged; bring its DONE "
-            "back, or "
-            "choose another --out to start anew",
+            "back, or choose another --out to start anew",
             out, name);
 }
 

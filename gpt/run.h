@@ -76,8 +76,7 @@ static void check_data_agree(const Trainer *t) {
     int other;
     if (parallel_ranks() == 1 || ranks_agree(data_print_sum(&t->data), &other)) return;
     die("the ranks do not agree: --data=%s holds other data (or another tokenizer.json) on rank %d than on "
-        "rank 0; give "
-        "all hosts the same files",
+        "rank 0; give all hosts the same files",
         t->options->data, other);
 }
 
