@@ -156,8 +156,8 @@ static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
             "--threads=1 --vocab-size=0 --batch=4 --warmup=3 --val-every=0 --val-tokens=200 "
             "--steps=1000000 --data=$d --out=$d/run%d & "
             "pid=$!; for i in $(seq 3000); do grep -q '\"step\": 5,' $d/run%d/log.jsonl 2> /dev/null && "
-            "break; sleep "
-            "0.01; done; cd $d; %s; kill -INT $pid; wait $pid && cmp run%d/step-*/tokenizer.json first.json",
+            "break; kill -0 $pid || break; sleep 0.01; done; cd $d; %s; kill -INT $pid; wait $pid && cmp "
+            "run%d/step-*/tokenizer.json first.json",
             data, test_binaries(), i, i, then[i], i);
         CHECK(code == 0, "'%s': exit %d: %s", then[i], code, output);
     }
@@ -380,7 +380,7 @@ static void test_text_of_others_is_printable(void) {
     TEST(checkpoint_without_done_is_told)                                                                    \
     TEST(logs_are_set_aside)                                                                                 \
     TEST(files_of_a_run_are_whole)                                                                           \
-    TEST(numbers_keep_their_bits) TEST(long_numbers_can_be_resumed) TEST(vocabulary_comes_from_the_data)     \
-        TEST(text_of_others_is_printable)
+    TEST(numbers_keep_their_bits)                                                                            \
+    TEST(long_numbers_can_be_resumed) TEST(vocabulary_comes_from_the_data) TEST(text_of_others_is_printable)
 
 #endif
