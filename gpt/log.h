@@ -455,12 +455,14 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
 }
 
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
-    char error[LOG_ERROR_SIZE];
+    char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
     log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
     if (log->file < 0) die("%s; choose another --out folder", error);
     log_lock(log);
+    snprintf(part, sizeof part, "%s.tmp", log->path);
+    unlink(part); /* of log_replace in a run that was killed */
     size_t size = 0, kept = 0;
     char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
     if (!text) die("%s", error);
