@@ -8,6 +8,8 @@
    die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).
    warn(fmt, ...)             the same line as a warning; execution goes on.
+   check_visible(text, to, size)   the text without what a terminal would obey: control characters as \x1b; what names and
+                              files hold is printed so (die and warn do it themselves). Returns to
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
    check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
    check_fopen(path, mode, hint)   never NULL; the hint says what the user can do.
@@ -44,12 +46,35 @@ static inline const char *check_basename(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* The length of the character of UTF-8 at p; 0 for a control character, the C1 ones included, or no UTF-8. */
+static inline int check_character(const unsigned char *p) {
+    const int more = *p < 0x80 ? 0 : *p < 0xE0 ? 1 : *p < 0xF0 ? 2 : 3;
+    if (*p < 0x20 || *p == 0x7F || (*p >= 0x80 && *p < 0xC2) || *p > 0xF4 || (*p == 0xC2 && p[1] < 0xA0))
+        return 0;
+    for (int i = 1; i <= more; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    return more + 1;
+}
+
+static inline const char *check_visible(const char *text, char *to, size_t size) {
+    size_t n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p && n + 5 <= size;) {
+        const int length = check_character(p);
+        if (length) memcpy(to + n, p, (size_t)length);
+        n += length ? (size_t)length : (size_t)snprintf(to + n, 5, "\\x%02x", *p);
+        p += length ? length : 1;
+    }
+    to[n] = 0;
+    return to;
+}
+
 __attribute__((format(printf, 4, 0))) static inline void
 check_print(const char *kind, const char *file, int line, const char *format, va_list arguments) {
-    char text[4096];
+    char text[4096], visible[8192];
     vsnprintf(text, sizeof text, format, arguments);
     fflush(stdout);
-    fprintf(stderr, "%s: %s%s (%s:%d)\n", kind, check_hooks.prefix, text, check_basename(file), line);
+    fprintf(stderr, "%s: %s%s (%s:%d)\n", kind, check_hooks.prefix,
+            check_visible(text, visible, sizeof visible), check_basename(file), line);
 }
 
 __attribute__((noreturn, format(printf, 3, 4))) static inline void check_die(const char *file, int line,
