@@ -91,7 +91,7 @@ static const Option prepare_options[] = {
 enum { N_OPTIONS = sizeof prepare_options / sizeof *prepare_options };
 
 enum { TRAIN, VAL };
-enum { CHUNK_BYTES = 1 << 16, CHUNK_BAD = 3, EARLY_LINES = 100000 };
+enum { CHUNK_BYTES = 1 << 16, CHUNK_BAD = 3, SHOWN_BAD = 10, EARLY_LINES = 100000 };
 
 typedef struct {
     int source;
@@ -132,7 +132,8 @@ typedef struct {
     Round rounds[3];
     ShardWriter writers[2];
     Totals totals;
-    uint64_t val_below; /* a document whose hash is smaller is for validation */
+    uint64_t val_below;     /* a document whose hash is smaller is for validation */
+    BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
     char *standard_input; /* where it is kept */
     uint32_t stdin_crc;
@@ -260,13 +261,18 @@ static void round_cut(Run *run, Round *round) {
     }
 }
 
+/* The first few, once: they are met again when the vocabulary has been learned. */
 static void show_bad(Run *run, const Chunk *chunk) {
-    for (int64_t i = 0; i < chunk->totals.bad_lines && i < CHUNK_BAD && run->bad_shown < 10;
-         i++, run->bad_shown++) {
+    for (int64_t i = 0; i < chunk->totals.bad_lines && i < CHUNK_BAD && run->bad_shown < SHOWN_BAD; i++) {
         const BadLine *bad = &chunk->bad[i];
+        bool shown = false, field = strstr(bad->what, "field");
+        for (int b = 0; b < run->bad_shown; b++)
+            shown |= run->bad[b].source == bad->source && run->bad[b].line == bad->line;
+        if (shown) continue;
+        run->bad[run->bad_shown++] = *bad;
         warn("'%s' line %lld %s%s%s%s; it is left out", run->in.sources[bad->source].path,
-             (long long)bad->line, bad->what, strstr(bad->what, "field") ? " '" : "",
-             strstr(bad->what, "field") ? run->options->field : "", strstr(bad->what, "field") ? "'" : "");
+             (long long)bad->line, bad->what, field ? " '" : "", field ? run->options->field : "",
+             field ? "'" : "");
     }
 }
 
@@ -316,8 +322,8 @@ static void round_write(Run *run, Round *round) {
     for (size_t c = 0; c < round->n_chunks; c++) {
         Chunk *chunk = &round->chunks[c];
         totals_add(&run->totals, &chunk->totals);
-        if (run->trainer) continue;
         show_bad(run, chunk);
+        if (run->trainer) continue;
         for (int split = 0; split < 2; split++) {
             shard_put(&run->writers[split], chunk->tokens[split], chunk->n_tokens[split]);
             run->writers[split].documents += (uint64_t)chunk->documents[split];
@@ -457,6 +463,8 @@ static void learn_tokenizer(Run *run) {
     for (int s = 0; s < SLOTS; s++)
         run->readers[s].fraction = budget / (double)(run->in.bytes ? run->in.bytes : 1);
     run_rounds(run);
+    check_bad(run, run->totals.text_bytes ? EARLY_LINES : run->totals.lines);
+    if (!run->totals.text_bytes) die("the inputs hold no text");
     int64_t bytes = run->totals.text_bytes, vocab = run->options->vocab;
     if (!vocab) vocab = bytes >= 100000000 ? 32000 : bytes >= 10000000 ? 8192 : bytes >= 500000 ? 2048 : 512;
     bool terminal = isatty(STDERR_FILENO) && !run->options->quiet;
@@ -627,8 +635,7 @@ static void check_splits(const Run *run, const char *manifest, const char *state
     const long long documents = (long long)(run->writers[TRAIN].documents + run->writers[VAL].documents);
     if (train && (val || run->options->val_fraction == 0)) return;
     clear_output(run, manifest, state);
-    if (!documents)
-        die("the inputs hold no text: %lld documents, all of them empty", (long long)run->totals.lines);
+    if (!documents) die("the inputs hold no text");
     if (!train)
         die("the inputs hold no text for training: all of %lld documents are for validation", documents);
     if (run->in.has_validation) die("the files for validation hold no text");

@@ -297,10 +297,12 @@ static void test_prepare_errors(void) {
     prepare_write_lines(folder, "b.jsonl", documents, 0, 50);
     prepare_write(folder, "utf16.txt", "\xFF\xFEh\0i\0", 6);
     prepare_write(folder, "tokenizer.json", "{}", 2);
-    CHECK(PREPARE(output,
-                  "mkdir %s/empty && head -c 900 %s/a.jsonl.gz > %s/cut.jsonl.gz && touch %s/x.parquet",
-                  folder, folder, folder, folder) == 0,
-          "%s", output);
+    CHECK(
+        PREPARE(
+            output,
+            "mkdir %s/empty && head -c 900 %s/a.jsonl.gz > %s/cut.jsonl.gz && printf PAR1xyz > %s/x.parquet",
+            folder, folder, folder, folder) == 0,
+        "%s", output);
     static const struct {
         const char *arguments; /* each @ is the folder */
         int code;
@@ -313,8 +315,8 @@ static void test_prepare_errors(void) {
                  {"--out=@/o --format=xml @/b.jsonl", 2, "auto|text|jsonl"},
                  {"--out=@/o @/nowhere.txt", 1, "nowhere.txt': No such file"},
                  {"--out=@/o @/empty", 1, "in the folder"},
-                 {"--out=@/o @/x.parquet", 1, "x.parquet' is neither text nor JSON lines"},
-                 {"--out=@/o1 @/cut.jsonl.gz", 1, "cut.jsonl.gz' ends in the middle of its gzip data"},
+                 {"--out=@/o @/x.parquet", 1, "x.parquet' is a parquet file; convert it"},
+                 {"--out=@/o1 @/cut.jsonl.gz", 1, "cut.jsonl.gz' ends in the middle of its compressed data"},
                  {"--out=@/o2 @/utf16.txt", 1, "UTF-16"},
                  {"--out=@/o3 --tokenizer=@/tokenizer.json @/b.jsonl", 1, "no model"},
                  {"--out=@/o3 --tokenizer=@/nowhere @/b.jsonl", 1, "nowhere"},
@@ -322,7 +324,7 @@ static void test_prepare_errors(void) {
                  {"--out=@/empty --verify", 1, "no manifest"},
                  {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "train"},
                  {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "already prepared"},
-                 {"--out=@/o4 --vocab=301 @/b.jsonl", 1, "other inputs or options"},
+                 {"--out=@/o4 --vocab=301 @/b.jsonl", 1, "made with other options"},
                  {"--out=@/o4 --vocab=301 --overwrite @/b.jsonl", 0, "train"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char command[2048], *to = command + sprintf(command, "%s/prepare ", run);
@@ -417,7 +419,8 @@ static void test_prepare_small_texts_have_validation(void) {
     CHECK(code == 0 && strstr(output, "in 1 documents"), "code %d: %s", code, output);
     prepare_write_lines(folder, "b.jsonl", documents, 0, 1);
     code = PREPARE(output, "%s/prepare --out=%s/p --vocab=260 %s/b.jsonl", test_binaries(), folder, folder);
-    CHECK(code == 1 && strstr(output, "--val-fraction"), "code %d: %s", code, output);
+    CHECK(code == 1 && strstr(output, "one document") && strstr(output, "--val=FILE"), "code %d: %s", code,
+          output);
     prepare_free(documents, 3);
 }
 
