@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "text_file.h"
 
 typedef enum { FORMAT_AUTO, FORMAT_TEXT, FORMAT_JSONL } Format;
@@ -66,7 +66,10 @@ typedef struct {
     bool has_validation;
     PassedOver *passed_over;
     size_t n_passed_over, passed_over_room;
-    uint64_t out_device, out_inode; /* the folder written to, which is no input */
+    const char *out;                /* the folder written to, which is no input */
+    uint64_t out_device, out_inode; /* of it */
+    int n_kept;                     /* pipes, of which the text is kept there */
+    uint32_t kept_crc;              /* of all that */
     size_t largest;                 /* bytes of a document, at most */
     /* how plain text becomes documents */
     DocumentRule rule;
@@ -244,13 +247,41 @@ static void add_folder(Inputs *in, const char *path, const struct stat *folder, 
     free(names);
 }
 
+/* What can be read only once is read twice (for the vocabulary and the tokens), and what it holds is told by a look: it is
+   kept in a file of the folder written to. */
+static void keep_stream(Inputs *in, int stream, const char *name, Format format, bool validation) {
+    static char bytes[1 << 16];
+    struct stat status;
+    char path[FILE_PATH_SIZE], kept[32], error[FILE_ERROR_SIZE];
+    int file;
+    snprintf(kept, sizeof kept, "input-%d.part", in->n_kept++);
+    if (!file_join(path, in->out, kept, error) || !file_create(&file, path, error)) die("%s", error);
+    for (int64_t n = 1; n > 0;) {
+        n = file_read_bytes(stream, bytes, sizeof bytes);
+        if (n < 0) die("cannot read %s: %s", name, strerror(errno));
+        if (!file_write(file, bytes, (size_t)n, path, error)) die("%s", error);
+        in->kept_crc = (uint32_t)crc32_z(in->kept_crc, (unsigned char *)bytes, (size_t)n);
+    }
+    if (close(file) != 0 || stat(path, &status) != 0) die("cannot write '%s': %s", path, strerror(errno));
+    status.st_dev = 0, status.st_ino = 0; /* another file each time */
+    add_source(in, path, &status, format, validation);
+}
+
 static void add_path(Inputs *in, const char *path, Format format, bool validation) {
     struct stat status;
     if (stat(path, &status) != 0)
         die("cannot read the input '%s': %s; name files, folders or - for standard input", path,
             strerror(errno));
-    if (!S_ISDIR(status.st_mode)) {
+    if (S_ISREG(status.st_mode)) {
         add_source(in, path, &status, format, validation);
+        return;
+    }
+    if (!S_ISDIR(status.st_mode)) {
+        char error[FILE_ERROR_SIZE];
+        int stream = file_open(path, O_RDONLY, FILE_STREAM, error);
+        if (stream < 0) die("%s", error);
+        keep_stream(in, stream, path, format, validation);
+        close(stream);
         return;
     }
     int before = in->n_sources;
@@ -311,8 +342,9 @@ static const char *zeros_say(const unsigned char *head, size_t n) {
 /* Settles the format by the first bytes of the text, and dies when it is none. */
 static void look_at_text(Source *source) {
     unsigned char *head = check_malloc(LOOK_BYTES);
-    TextFile *file = text_open(source->path);
-    if (!file) die("cannot read the input '%s': %s", source->path, strerror(errno));
+    char error[FILE_ERROR_SIZE];
+    TextFile *file = text_open(source->path, error);
+    if (!file) die("%s", error);
     int64_t n = text_read(file, head, LOOK_BYTES), i = 0;
     if (n < 0) die("'%s' %s; it is damaged or only partly there: fetch it again", source->path, file->why);
     text_close(file);
@@ -334,8 +366,9 @@ static void look_at_text(Source *source) {
 static void look_at_content(Source *source) {
     unsigned char *bytes = check_malloc(LOOK_BYTES);
     const bool whole = source->bytes <= (int64_t)SAMPLES * LOOK_BYTES;
-    int file = open(source->path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) die("cannot read the input '%s': %s", source->path, strerror(errno));
+    char error[FILE_ERROR_SIZE];
+    int file = file_open(source->path, O_RDONLY, FILE_REGULAR, error);
+    if (file < 0) die("%s", error);
     for (int i = 0; i < SAMPLES; i++) {
         int64_t last = source->bytes - LOOK_BYTES,
                 at = whole ? (int64_t)i * LOOK_BYTES : last / (SAMPLES - 1) * i;
@@ -559,8 +592,9 @@ static void reader_fail(const Reader *r, const char *what) {
 static bool reader_open(Reader *r) {
     const Source *source = &r->inputs->sources[r->place.source];
     if (r->place.source == r->inputs->jobs[r->place.job].end) return false;
-    r->file = text_open(source->path);
-    if (!r->file) die("cannot open the input '%s': %s", source->path, strerror(errno));
+    char error[FILE_ERROR_SIZE];
+    r->file = text_open(source->path, error);
+    if (!r->file) die("%s", error);
     if (r->place.offset && !text_skip(r->file, r->place.offset))
         die("cannot continue in '%s' after %lld bytes of text; did it change? start over with --overwrite",
             source->path, (long long)r->place.offset);

@@ -11,7 +11,7 @@
 
 #include <sys/file.h>
 #include <cjson/cJSON.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/shards.h"
 #include "documents.h"
 
@@ -78,15 +78,8 @@ static void rename_file(const char *from, const char *to) {
 
 /* Writes a small file whole or not at all, and to the disk. */
 static void write_file(const char *path, const char *text, size_t n) {
-    size_t size = strlen(path) + 2;
-    char *part = check_malloc(size);
-    snprintf(part, size, "%s~", path);
-    int file = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) die("cannot write '%s': %s", part, strerror(errno));
-    write_all(file, text, n, part);
-    if (fsync(file) != 0 || close(file) != 0) die("cannot write '%s': %s", part, strerror(errno));
-    rename_file(part, path);
-    free(part);
+    char error[FILE_ERROR_SIZE];
+    if (!file_write_whole(path, text, n, error)) die("%s", error);
 }
 
 static char output_lock_path[4096];
@@ -96,11 +89,12 @@ static void output_unlock(void) { unlink(output_lock_path); }
    system lets go of the lock itself. */
 static void output_lock(const char *folder) {
     struct stat opened, named;
-    char holder[256] = "";
+    char holder[256] = "", error[FILE_ERROR_SIZE];
     for (;;) {
         snprintf(output_lock_path, sizeof output_lock_path, "%s/prepare.lock", folder);
-        int file = open(output_lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-        if (file < 0) return; /* nothing can be written there, which is said when it is tried */
+        int file = file_open(output_lock_path, O_RDWR | O_CREAT, FILE_REGULAR, error);
+        if (file < 0 && (errno == EACCES || errno == EROFS)) return; /* a folder only to be looked at */
+        if (file < 0) die("%s", error);
         if (flock(file, LOCK_EX | LOCK_NB) != 0) {
             ssize_t n = errno == EWOULDBLOCK ? pread(file, holder, sizeof holder - 1, 0) : -1;
             if (n >= 0)
@@ -132,8 +126,9 @@ static void shard_open(ShardWriter *w, bool fresh) {
         w->growing = true;
     }
     char *path = shard_path(w, w->n_shards - 1, ".part");
-    w->file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
-    if (w->file < 0) die("cannot write '%s': %s", path, strerror(errno));
+    char error[FILE_ERROR_SIZE];
+    w->file = file_open(path, O_WRONLY | O_CREAT | (fresh ? O_TRUNC : 0), FILE_REGULAR, error);
+    if (w->file < 0) die("%s", error);
     unsigned char header[SHARD_HEADER_BYTES] = {0}; /* filled in when the shard is finished */
     if (fresh) write_all(w->file, header, sizeof header, path);
     free(path);
@@ -197,9 +192,10 @@ static void remove_shards(const ShardWriter *w, size_t keep) {
 /* The growing shard has the tokens that the state says it has. */
 static bool shard_is(const char *path, const ShardRecord *shard) {
     static unsigned char bytes[1 << 16];
+    char error[FILE_ERROR_SIZE];
     uint32_t crc = 0;
     uint64_t left = 2 * shard->tokens;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0 || lseek(file, SHARD_HEADER_BYTES, SEEK_SET) < 0) return false;
     for (ssize_t n; left; left -= (uint64_t)n) {
         n = read(file, bytes, left < sizeof bytes ? (size_t)left : sizeof bytes);
@@ -332,19 +328,11 @@ static cJSON *state_parse(const char *text, size_t n) {
     return cJSON_ParseWithLength(text + begin, n - 2 - begin);
 }
 
-/* NULL when it is not there, or damaged. */
-static cJSON *state_read(const char *path) {
+/* NULL when it is damaged. */
+static cJSON *output_read(const char *path, bool is_state) {
     size_t n;
-    char *text = shard_slurp(path, &n);
-    cJSON *json = text ? state_parse(text, n) : NULL;
-    free(text);
-    return json;
-}
-
-static cJSON *json_read(const char *path) {
-    size_t n;
-    char *text = shard_slurp(path, &n);
-    cJSON *json = text ? cJSON_ParseWithLength(text, n) : NULL;
+    char *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
+    cJSON *json = is_state ? state_parse(text, n) : cJSON_ParseWithLength(text, n);
     free(text);
     return json;
 }

@@ -135,8 +135,6 @@ typedef struct {
     uint64_t val_below;     /* a document whose hash is smaller is for validation */
     BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
-    char *standard_input; /* where it is kept */
-    uint32_t stdin_crc;
     char *
         tokenizer_text; /* (tokenizer_bytes) of tokenizer.json; NULL: it is in the folder already, or to be learned */
     size_t tokenizer_bytes;
@@ -448,14 +446,6 @@ static void run_rounds(Run *run) {
 /* -----------------------------------------------------------------------------------------------------------
    The tokenizer */
 
-/* tokenizer.json as it will be written. */
-static void tokenizer_to_text(Run *run) {
-    FILE *file = open_memstream(&run->tokenizer_text, &run->tokenizer_bytes);
-    if (!file) die("out of memory");
-    tokenizer_write(run->tokenizer, file);
-    if (fclose(file) != 0) die("out of memory");
-}
-
 static void learn_tokenizer(Run *run) {
     double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
     char text[32], number[32];
@@ -472,7 +462,7 @@ static void learn_tokenizer(Run *run) {
     run->tokenizer = tokenizer_trainer_finish(run->trainer, (int)vocab);
     if (terminal) fprintf(stderr, "\033[K");
     run->trainer = NULL;
-    tokenizer_to_text(run);
+    run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     int size = tokenizer_vocab_size(run->tokenizer);
     printf("tokenizer  %d tokens learned from %s of text in %s%s\n", size, amount((double)bytes, "B", text),
            duration(seconds_now() - began, number), run->options->vocab ? "" : " (another size: --vocab=N)");
@@ -517,8 +507,9 @@ static void given_tokenizer(Run *run) {
             from);
     if (!run->tokenizer_text && stat(from, &status) == 0 && S_ISREG(status.st_mode) &&
         strcmp(check_basename(from), "vocab.json") != 0)
-        run->tokenizer_text = tokenizer_read(from, &run->tokenizer_bytes);
-    if (!run->tokenizer_text) tokenizer_to_text(run);
+        run->tokenizer_text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &run->tokenizer_bytes,
+                                              "name a tokenizer.json");
+    if (!run->tokenizer_text) run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     char shown[256];
     printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer),
            check_visible(from, shown, sizeof shown));
@@ -527,7 +518,7 @@ static void given_tokenizer(Run *run) {
 
 static uint32_t file_crc(const char *path) {
     size_t n;
-    char *text = tokenizer_read(path, &n);
+    char *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
     uint32_t crc = (uint32_t)crc32_z(0, (unsigned char *)text, n);
     free(text);
     return crc;
@@ -583,7 +574,7 @@ static void make_fingerprint(Run *run, const char *tokenizer) {
     cJSON *inputs = cJSON_CreateObject();
     cJSON_AddItemToObject(inputs, "sources", sources_to_json(run));
     if (run->in.n_sources <= 1024 && !run->kept_sources) run->kept_sources = sources_to_json(run);
-    cJSON_AddNumberToObject(inputs, "stdin", run->stdin_crc);
+    cJSON_AddNumberToObject(inputs, "kept", run->in.kept_crc);
     uint32_t crc = run->tokenizer_text
                        ? (uint32_t)crc32_z(0, (unsigned char *)run->tokenizer_text, run->tokenizer_bytes)
                        : file_crc(tokenizer);
@@ -617,9 +608,13 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
 
 /* After the manifest is there; and again by who finds it, since the run that wrote it may have been killed in between. */
 static void remove_state(const Run *run, const char *state) {
-    char *unfinished = output_path(run->options->out, "prepare.state.json~"); /* of a save that was killed */
-    unlink(state), unlink(unfinished);
-    free(unfinished);
+    static const char *const halves[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
+    unlink(state);
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) { /* of a write that was killed */
+        char *half = output_path(run->options->out, "%s.part", halves[i]);
+        unlink(half);
+        free(half);
+    }
 }
 
 /* Removes what belongs to the output, but for the tokenizer. */
@@ -682,23 +677,6 @@ static void finish(Run *run, const char *manifest, const char *state, const char
     show_result(run);
 }
 
-/* Standard input is read twice (the vocabulary, the tokens): it is kept in a file first. */
-static void add_standard_input(Run *run, const char *path) {
-    static char bytes[1 << 16];
-    struct stat status;
-    ssize_t n;
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) die("cannot write '%s': %s", path, strerror(errno));
-    while ((n = read(STDIN_FILENO, bytes, sizeof bytes)) != 0) {
-        if (n < 0 && errno != EINTR) die("cannot read standard input: %s", strerror(errno));
-        if (n > 0) write_all(file, bytes, (size_t)n, path);
-        if (n > 0) run->stdin_crc = (uint32_t)crc32_z(run->stdin_crc, (unsigned char *)bytes, (size_t)n);
-    }
-    if (close(file) != 0 || stat(path, &status) != 0) die("cannot write '%s': %s", path, strerror(errno));
-    status.st_dev = 0, status.st_ino = 0; /* another file each time */
-    add_source(&run->in, path, &status, (Format)run->options->format, false);
-}
-
 /* Says what of the folders was not read; louder when it holds text that could be. */
 static void show_passed_over(const Inputs *in) {
     static const char *const text[] = {".zst", ".parquet", ".xz",  ".bz2",  ".zip",
@@ -741,9 +719,10 @@ static void gather_inputs(Run *run, int count, char **names) {
     struct stat out;
     if (stat(o->out, &out) == 0) in->out_device = (uint64_t)out.st_dev, in->out_inode = (uint64_t)out.st_ino;
     in->largest = (size_t)o->max_document << 20;
+    in->out = o->out;
     for (int i = 0; i < count; i++) {
         if (strcmp(names[i], "-") == 0)
-            add_standard_input(run, run->standard_input);
+            keep_stream(in, STDIN_FILENO, "standard input", (Format)o->format, false);
         else
             add_path(in, names[i], (Format)o->format, false);
     }
@@ -839,7 +818,7 @@ static OutputState begin_output(Run *run, const char *manifest, const char *stat
     if (o->overwrite) return OUTPUT_FRESH;
     bool has_manifest = stat(manifest, &status) == 0, has_state = stat(state, &status) == 0;
     if (stat(tokenizer, &status) == 0 && (has_manifest || has_state)) {
-        cJSON *json = has_manifest ? json_read(manifest) : state_read(state);
+        cJSON *json = output_read(has_manifest ? manifest : state, !has_manifest);
         const char *found = tokenizer_json_string(json, "fingerprint");
         if (!json) die("'%s' is damaged; start over with --overwrite", has_manifest ? manifest : state);
         make_fingerprint(run, tokenizer);
@@ -884,10 +863,11 @@ static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) 
         return verify_problem("the manifest describes a shard badly");
     char *path = shard_join(folder, name), found[16];
     struct stat status;
-    int file = open(path, O_RDONLY | O_CLOEXEC), problems = 0;
+    char error[FILE_ERROR_SIZE];
+    int file = file_open(path, O_RDONLY, FILE_REGULAR, error), problems = 0;
     int64_t want = SHARD_HEADER_BYTES + 2 * (int64_t)tokens;
     if (file < 0)
-        problems = verify_problem("'%s': %s", path, strerror(errno));
+        problems = verify_problem("%s", error);
     else if (fstat(file, &status) != 0 || status.st_size != want)
         problems = verify_problem("'%s' has %lld bytes, expected %lld", path, (long long)status.st_size,
                                   (long long)want);
@@ -947,7 +927,8 @@ static int verify_split(const PrepareOptions *o, const cJSON *json, const char *
 
 static int verify(const PrepareOptions *o) {
     size_t n;
-    char *path = shard_join(o->out, "shards.json"), *text = shard_slurp(path, &n), found[16];
+    char *path = shard_join(o->out, "shards.json"), *text, found[16];
+    text = check_file_read_if(path, FILE_JSON_LIMIT, &n, "prepare the text again");
     char *tokenizer = shard_join(o->out, "tokenizer.json");
     if (!text) die("there is no manifest '%s': the folder was not made by ./prepare, or not finished", path);
     cJSON *json = cJSON_ParseWithLength(text, n);
@@ -984,9 +965,8 @@ static int prepare(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
     char *manifest = shard_join(o->out, "shards.json"), *state = shard_join(o->out, "prepare.state.json");
     char *tokenizer = shard_join(o->out, "tokenizer.json"), shown[256];
-    run->standard_input = shard_join(o->out, "stdin.part");
-    if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
-        die("cannot make the folder '%s': %s", o->out, strerror(errno));
+    char error[FILE_ERROR_SIZE];
+    if (!file_make_folders(o->out, error)) die("%s", error);
     output_lock(o->out);
     gather_inputs(run, count, names);
     if (*o->tokenizer) given_tokenizer(run);
@@ -1007,8 +987,9 @@ static int prepare(Run *run, int count, char **names) {
         run_rounds(run);
         finish(run, manifest, state, tokenizer);
     }
-    unlink(run->standard_input);
-    free(manifest), free(state), free(tokenizer), free(run->standard_input);
+    for (int s = 0; s < run->in.n_sources; s++)
+        if (!run->in.sources[s].inode) unlink(run->in.sources[s].path);
+    free(manifest), free(state), free(tokenizer);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* text_file.h: a file's text from its first byte to its last, whether it lies there as it is, gzipped, or compressed by
    zstd (HAVE_ZSTD); told by its first bytes, not by its name.
 
-   text_open(path)         NULL: it cannot be opened, errno tells why
+   text_open(path, error)  NULL: it cannot be opened, and why
    text_read(f, to, n)     as many of the next bytes as there are, less than n at the end only; -1: f->why
    text_skip(f, n)         goes n bytes on; false when the text ends before, or f->why
    text_ended(f)           true when the last read reached the end
@@ -17,7 +17,7 @@
 #ifdef HAVE_ZSTD
 #include <zstd.h>
 #endif
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 
 enum { TEXT_READ_BYTES = 1 << 18 }; /* of the file at a time */
 
@@ -44,9 +44,9 @@ static inline bool text_is_zstd(const unsigned char head[4]) {
                : head[0] >> 4 == 5 && !memcmp(head + 1, "\x2A\x4D\x18", 3);
 }
 
-static inline TextFile *text_open(const char *path) {
+static inline TextFile *text_open(const char *path, char *error) {
     unsigned char head[4] = {0};
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0) return NULL;
     TextFile *f = check_malloc(sizeof *f);
     if (pread(file, head, 4, 0) == 4 && text_is_zstd(head)) {

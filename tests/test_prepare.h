@@ -320,7 +320,7 @@ static void test_prepare_errors(void) {
                  {"--out=@/o2 @/utf16.txt", 1, "UTF-16"},
                  {"--out=@/o3 --tokenizer=@/tokenizer.json @/b.jsonl", 1, "no model"},
                  {"--out=@/o3 --tokenizer=@/nowhere @/b.jsonl", 1, "nowhere"},
-                 {"--out=@/nowhere/deep @/b.jsonl", 1, "cannot make the folder"},
+                 {"--out=@/b.jsonl/deep @/b.jsonl", 1, "cannot create the folder"},
                  {"--out=@/empty --verify", 1, "no manifest"},
                  {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "train"},
                  {"--out=@/o4 --vocab=300 @/b.jsonl", 0, "already prepared"},
@@ -474,8 +474,9 @@ static void test_prepare_survives_kills(void) {
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after %d kills and %d finishes: %s", kills,
           finishes, output);
     /* killed when all was written, but for what belongs to an unfinished run */
-    code = PREPARE(output, "cd %s && touch prepare.state.json prepare.state.json~ && cd - && %s%s", killed,
-                   command, killed);
+    code = PREPARE(
+        output, "cd %s && touch prepare.state.json prepare.state.json.part shards.json.part && cd - && %s%s",
+        killed, command, killed);
     CHECK(code == 0 && strstr(output, "already prepared"), "code %d: %s", code, output);
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after the last kill: %s", output);
 }
@@ -510,7 +511,8 @@ static void test_prepare_sentencepiece(void) {
     REQUIRE(code == 0, "code %d: %s", code, output);
     size_t n, i = 0, length;
     uint16_t *tokens = prepare_tokens(out, "train_", &n);
-    char *path = shard_join(folder, "ids"), *ids = tokenizer_read(path, &length), *p = ids;
+    char *path = shard_join(folder, "ids"),
+         *ids = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &length, ""), *p = ids;
     Tokenizer *t = tokenizer_load(out);
     CHECK(tokenizer_end_of_text(t) == 1, "end of text is %d", tokenizer_end_of_text(t));
     CHECK(strcmp(tokenizer_decode_token(t, tokenizer_vocab_size(t) - 1, &length), "<extra_id_0>") == 0,
