@@ -71,6 +71,7 @@ typedef struct {
     int n_kept;                     /* pipes, of which the text is kept there */
     uint32_t kept_crc;              /* of all that */
     size_t largest;                 /* bytes of a document, at most */
+    int threads;
     /* how plain text becomes documents */
     DocumentRule rule;
     size_t document_bytes;
@@ -420,7 +421,7 @@ static int part_inputs(Inputs *in) {
 /* After all were added: who is for what, and what each holds. */
 static void inputs_look(Inputs *in) {
     int twice = part_inputs(in);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(in->threads) if (in->n_sources > SLOTS)
     for (int s = 0; s < in->n_sources; s++) look_at_text(&in->sources[s]), look_at_content(&in->sources[s]);
     for (int s = 0; s < in->n_sources; s++) {
         in->bytes += in->sources[s].bytes;

@@ -632,7 +632,10 @@ static void check_splits(const Run *run, const char *manifest, const char *state
     clear_output(run, manifest, state);
     if (!documents) die("the inputs hold no text");
     if (!train)
-        die("the inputs hold no text for training: all of %lld documents are for validation", documents);
+        die("all of %lld documents went to validation, none is left for training; lower --val-fraction, or "
+            "name a text "
+            "for validation with --val=FILE (equal texts always go to the same side)",
+            documents);
     if (run->in.has_validation) die("the files for validation hold no text");
     if (documents > 1)
         die("none of %lld documents went to validation; raise --val-fraction, or name a text for it with "
@@ -720,6 +723,7 @@ static void gather_inputs(Run *run, int count, char **names) {
     if (stat(o->out, &out) == 0) in->out_device = (uint64_t)out.st_dev, in->out_inode = (uint64_t)out.st_ino;
     in->largest = (size_t)o->max_document << 20;
     in->out = o->out;
+    in->threads = run->threads;
     for (int i = 0; i < count; i++) {
         if (strcmp(names[i], "-") == 0)
             keep_stream(in, STDIN_FILENO, "standard input", (Format)o->format, false);
