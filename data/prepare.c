@@ -510,9 +510,8 @@ static void given_tokenizer(Run *run) {
         run->tokenizer_text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &run->tokenizer_bytes,
                                               "name a tokenizer.json");
     if (!run->tokenizer_text) run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
-    char shown[256];
-    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer),
-           check_visible(from, shown, sizeof shown));
+    char shown[CHECK_TEXT_SIZE];
+    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), check_shown(shown, from));
     free(inside);
 }
 
@@ -647,7 +646,7 @@ static void check_splits(const Run *run, const char *manifest, const char *state
 }
 
 static void show_result(const Run *run) {
-    char text[3][32], shown[256];
+    char text[3][32], shown[CHECK_TEXT_SIZE];
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
         printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
@@ -666,8 +665,7 @@ static void show_result(const Run *run) {
         warn("there is no text for validation, without which ./train_gpt does not train: name some with "
              "--val=FILE");
     printf("%s of text in %s, %s; %.3g bytes a token\n", amount((double)run->totals.text_bytes, "B", text[0]),
-           duration(seconds_now() - run->began, text[1]),
-           check_visible(run->options->out, shown, sizeof shown),
+           duration(seconds_now() - run->began, text[1]), check_shown(shown, run->options->out),
            (double)run->totals.text_bytes / (double)(run->writers[TRAIN].tokens + run->writers[VAL].tokens));
 }
 
@@ -684,7 +682,7 @@ static void finish(Run *run, const char *manifest, const char *state, const char
 static void show_passed_over(const Inputs *in) {
     static const char *const text[] = {".zst", ".parquet", ".xz",  ".bz2",  ".zip",
                                        ".csv", ".tsv",     ".pdf", ".html", ".tar"};
-    char shown[256];
+    char shown[CHECK_TEXT_SIZE];
     int count = 0;
     for (size_t i = 0; i < in->n_passed_over; i++) {
         const PassedOver *p = &in->passed_over[i];
@@ -700,8 +698,7 @@ static void show_passed_over(const Inputs *in) {
     printf("passed over  %d file%s whose names say no text:", count, count == 1 ? "" : "s");
     for (size_t i = 0; i < in->n_passed_over && i < 8; i++)
         printf("%s %d %s", i ? "," : "", in->passed_over[i].count,
-               *in->passed_over[i].ending ? check_visible(in->passed_over[i].ending, shown, sizeof shown)
-                                          : "without ending");
+               *in->passed_over[i].ending ? check_shown(shown, in->passed_over[i].ending) : "without ending");
     printf("%s\n", in->n_passed_over > 8 ? ", ..." : "");
 }
 
@@ -854,7 +851,7 @@ static int verify_problem(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fprintf(stderr, "problem: %s\n", text);
+    check_say("problem", text, "");
     return 1;
 }
 
@@ -862,14 +859,14 @@ static int verify_problem(const char *format, ...) {
 static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) {
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "file"));
     const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
-    double tokens = json_number(shard, "tokens");
+    const int64_t tokens = json_count(cJSON_GetObjectItemCaseSensitive(shard, "tokens"), 4294967295.0);
     if (!name || !crc || tokens < 0 || strchr(name, '/'))
         return verify_problem("the manifest describes a shard badly");
     char *path = shard_join(folder, name), found[16];
     struct stat status;
     char error[FILE_ERROR_SIZE];
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error), problems = 0;
-    int64_t want = SHARD_HEADER_BYTES + 2 * (int64_t)tokens;
+    int64_t want = SHARD_HEADER_BYTES + 2 * tokens;
     if (file < 0)
         problems = verify_problem("%s", error);
     else if (fstat(file, &status) != 0 || status.st_size != want)
@@ -938,7 +935,8 @@ static int verify(const PrepareOptions *o) {
     cJSON *json = cJSON_ParseWithLength(text, n);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "tokenizer");
     const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "crc32"));
-    int vocab_size = (int)json_number(item, "vocab_size"), problems = 0;
+    int vocab_size = (int)json_count(cJSON_GetObjectItemCaseSensitive(item, "vocab_size"), TOKENIZER_MAX_VOCAB),
+        problems = 0;
     if (!crc || vocab_size < 1) die("the manifest '%s' is damaged; prepare the text again", path);
     snprintf(found, sizeof found, "%08x", (unsigned)file_crc(tokenizer));
     if (strcmp(found, crc) != 0)
@@ -968,7 +966,7 @@ static void start_output(Run *run, const char *manifest, const char *state, cons
 static int prepare(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
     char *manifest = shard_join(o->out, "shards.json"), *state = shard_join(o->out, "prepare.state.json");
-    char *tokenizer = shard_join(o->out, "tokenizer.json"), shown[256];
+    char *tokenizer = shard_join(o->out, "tokenizer.json"), shown[CHECK_TEXT_SIZE];
     char error[FILE_ERROR_SIZE];
     if (!file_make_folders(o->out, error)) die("%s", error);
     output_lock(o->out);
@@ -977,8 +975,7 @@ static int prepare(Run *run, int count, char **names) {
     OutputState found = begin_output(run, manifest, state, tokenizer);
     if (found == OUTPUT_DONE) {
         remove_state(run, state);
-        printf("%s is already prepared from these inputs with these options\n",
-               check_visible(o->out, shown, sizeof shown));
+        printf("%s is already prepared from these inputs with these options\n", check_shown(shown, o->out));
     } else {
         int files;
         if (found == OUTPUT_FRESH)

@@ -315,7 +315,11 @@ void open_data(Trainer *t) {
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
     watch_shards(&t->train), watch_shards(&t->val);
-    dataset_check_manifest(o->data, (int)o->vocab_size);
+    const bool sums = o->verify_data && parallel_rank() == 0;
+    if (sums)
+        printf("verify     %s: every byte of %.1f GB of shards\n", o->data,
+               2e-9 * (double)(t->train.n_tokens + t->val.n_tokens));
+    dataset_check_manifest(o->data, (int)o->vocab_size, sums);
     tokenizer_file(o, path);
     if (access(path, R_OK) == 0)
         t->tokenizer = tokenizer_load(path);
