@@ -326,7 +326,7 @@ static const char *zeros_say(const unsigned char *head, size_t n) {
     size_t zeros[4] = {0}, all = 0;
     for (size_t i = 0; i < n; i++)
         if (!head[i]) zeros[i % 4]++, all++;
-    if (all * 1000 <= n) return NULL;
+    if (all < 2 || all * 1000 <= n) return NULL;
     const size_t most = n / 4 - n / 32; /* of a quarter of the bytes */
     if (zeros[0] > most && zeros[1] > most && zeros[2] > most && zeros[3] < most)
         return "is UTF-32 text without a mark; convert it to UTF-8 (iconv -f UTF-32BE -t UTF-8)";
