@@ -935,7 +935,8 @@ static int verify(const PrepareOptions *o) {
     cJSON *json = cJSON_ParseWithLength(text, n);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "tokenizer");
     const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "crc32"));
-    int vocab_size = (int)json_count(cJSON_GetObjectItemCaseSensitive(item, "vocab_size"), TOKENIZER_MAX_VOCAB),
+    int vocab_size =
+            (int)json_count(cJSON_GetObjectItemCaseSensitive(item, "vocab_size"), TOKENIZER_MAX_VOCAB),
         problems = 0;
     if (!crc || vocab_size < 1) die("the manifest '%s' is damaged; prepare the text again", path);
     snprintf(found, sizeof found, "%08x", (unsigned)file_crc(tokenizer));
@@ -1007,6 +1008,15 @@ int main(int argc, char **argv) {
     if (options.vocab && options.vocab < 257)
         options_fail(&option_set, "--vocab=%lld: out of bounds; expected 257 to 65536, or 0",
                      (long long)options.vocab);
+    if (options.vocab && *options.tokenizer)
+        options_fail(&option_set,
+                     "--vocab=%lld and --tokenizer=%s: a given tokenizer has its own size; leave one out",
+                     (long long)options.vocab, options.tokenizer);
+    if (options.extra_ids && !ends_with(options.tokenizer, strlen(options.tokenizer), ".model"))
+        options_fail(
+            &option_set,
+            "--extra-ids=%lld: only a SentencePiece vocabulary (--tokenizer=FILE.model) gets sentinels",
+            (long long)options.extra_ids);
     if (options.document_bytes && options.document_bytes < 16)
         options_fail(&option_set, "--document-bytes=%lld: out of bounds; expected 16 to 16777216, or 0",
                      (long long)options.document_bytes);
