@@ -466,15 +466,19 @@ static size_t blank_lines(const char *text, size_t n, size_t at) {
 
 /* The length of the first document of a text: at least `bytes`, up to the next blank line; without one for
    long, to the next newline, then to a space, then to a whole character. 0: that cannot be told before more
-   is read. */
-static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_file) {
+   is read. *searched: how far no blank line begins, as far as it is known; the next document begins there, too. */
+static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_file, size_t *searched) {
     if (!end_of_file && n < 33 * bytes) return 0;
     if (n <= bytes) return n;
+    const size_t seen = n < 33 * bytes ? n : 33 * bytes;
     size_t limit = n < 8 * bytes ? n : 8 * bytes;
-    for (size_t at = bytes - 1; (at = find_byte(text, at, limit, '\n')) < limit; at++) {
-        size_t end = blank_lines(text, n < 33 * bytes ? n : 33 * bytes, at);
-        if (end) return end;
+    for (size_t at = *searched < bytes ? bytes - 1 : *searched - 1;
+         (at = find_byte(text, at, limit, '\n')) < limit; at++) {
+        size_t end = blank_lines(text, seen, at);
+        if (end) return *searched = 0, end;
     }
+    /* white space that goes on beyond what is seen may still end in a blank line */
+    if (limit > *searched && !strchr(" \t\r\n", text[seen - 1])) *searched = limit;
     limit = n < 16 * bytes ? n : 16 * bytes;
     size_t at = find_byte(text, bytes - 1, limit, '\n');
     if (at < limit) return at + 1;
@@ -571,7 +575,7 @@ static size_t cut_documents(Reader *r, Block *b, size_t cut, bool end_of_file) {
         if (*in->separator)
             length = separated_length(text, left, in->separator, end_of_file, &r->searched, &next);
         else if (in->rule == DOCUMENTS_CUT)
-            next = length = cut_length(text, left, in->document_bytes, end_of_file);
+            next = length = cut_length(text, left, in->document_bytes, end_of_file, &r->searched);
         if ((next ? length : left) > in->largest)
             die("'%s' holds a document of more than --max-document=%lld MiB; cut it into pieces "
                 "(--documents=cut), or "
@@ -579,7 +583,7 @@ static size_t cut_documents(Reader *r, Block *b, size_t cut, bool end_of_file) {
                 in->sources[r->place.source].path, (long long)(in->largest >> 20));
         if (!next) break;
         if (length) add_document(b, (RawDocument){.start = cut, .length = length, .source = r->place.source});
-        cut += next, r->searched = 0;
+        cut += next, r->searched = r->searched > next ? r->searched - next : 0;
     }
     return cut;
 }

@@ -119,10 +119,14 @@ static void fuzz_lines(char *data, size_t n) {
         }
     }
     free(text.buffer);
-    for (size_t at = 0, length, next; at < n; at += next) { /* the text cut, two ways */
-        length = cut_length(data + at, n - at, 16, true);
+    for (size_t at = 0, length, next, known = 0; at < n; at += next) { /* the text cut, three ways */
+        size_t searched = 0, half = 0;
+        length = cut_length(data + at, n - at, 16, true, &searched);
         MUST(length > 0 && length <= n - at);
-        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false);
+        MUST(cut_length(data + at, n - at, 16, true, &known) ==
+             length); /* nor does what is known change it */
+        known = known > length ? known - length : 0;
+        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false, &half);
         MUST(early == 0 || early == length); /* reading less at a time does not change the cut */
         next = length;
     }
