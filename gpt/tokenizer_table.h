@@ -33,10 +33,8 @@ static inline uint64_t *tokenizer_find(const TokenizerTable *table, uint32_t key
     }
 }
 
-/* Makes room for `need` keys: at most half of the places are ever taken. */
-static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
+static inline void tokenizer_table_grow(TokenizerTable *table, size_t need) {
     TokenizerTable old = *table;
-    if (old.size && 2 * need <= old.size) return;
     table->size = old.size ? 2 * old.size : 1024;
     while (table->size < 2 * need) table->size *= 2;
     table->places = check_malloc(table->size * sizeof *table->places);
@@ -47,6 +45,11 @@ static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
         table->places[at & (table->size - 1)] = old.places[i];
     }
     free(old.places);
+}
+
+/* Makes room for `need` keys: at most half of the places are ever taken. */
+static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
+    if (!table->size || 2 * need > table->size) tokenizer_table_grow(table, need);
 }
 
 /* Nodes are numbered from 1 on; the children of a node are in a table from (node << 8 | byte) to the child. */
