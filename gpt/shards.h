@@ -505,8 +505,12 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
                 "says %s; put the right one back or prepare the text again",
                 beside, found, tokenizer);
     }
-    dataset_check_split(folder, manifest, "train", sums);
-    dataset_check_split(folder, manifest, "val", sums);
+    if (cJSON_HasObjectItem(manifest, "train") || cJSON_HasObjectItem(manifest, "val")) {
+        dataset_check_split(folder, manifest, "train", sums);
+        dataset_check_split(folder, manifest, "val", sums);
+    } else {
+        warn("the manifest '%s' lists no shards: cannot tell whether they are those that were made", path);
+    }
     free(beside), free(text), free(path);
     cJSON_Delete(manifest);
 }
