@@ -330,7 +330,8 @@ static inline size_t tokenizer_room(const Tokenizer *t, const char *text, size_t
 static inline size_t tokenizer_encode_added(const Tokenizer *t, TokenizerCache *cache, const char *text,
                                             size_t n, bool special, uint16_t *ids) {
     size_t count = 0;
-    if (n && *t->why_not) die("this tokenizer cannot encode text: %s", t->why_not);
+    if (n && *t->why_not)
+        die("this tokenizer cannot encode text, only decode (leave a prompt out): %s", t->why_not);
     while (n) {
         size_t at = n;
         int id = special || t->has_plain_added ? tokenizer_find_added(t, text, n, special, &at) : -1;
