@@ -215,34 +215,39 @@ static char **list_folder(const char *path, size_t *n) {
     return names;
 }
 
-/* Every file below a folder whose name says text or JSON lines; neither what ./prepare wrote itself, nor a folder that
-   is being read already. */
+/* What ./prepare itself wrote in or as the output folder, or a folder that is being read already. */
+static bool is_no_input(const Inputs *in, const char *path, const struct stat *status,
+                        const struct stat *folder, const Above *above) {
+    static const char *const own[] = {"tokenizer.json", "shards.json", "prepare.state.json"};
+    for (size_t o = 0; o < sizeof own / sizeof *own; o++)
+        if (is_out_folder(in, folder) && strcmp(check_basename(path), own[o]) == 0) return true;
+    if (!S_ISDIR(status->st_mode)) return false;
+    for (; above; above = above->above)
+        if (above->device == status->st_dev && above->inode == status->st_ino) return true;
+    return is_out_folder(in, status);
+}
+
+/* Every file below a folder whose name says text or JSON lines. */
 static void add_folder(Inputs *in, const char *path, const struct stat *folder, const Above *above,
                        Format format, bool validation) {
-    static const char *const own[] = {"tokenizer.json", "shards.json", "prepare.state.json"};
     const Above here = {above, folder->st_dev, folder->st_ino};
     size_t n = 0;
     char **names = list_folder(path, &n);
     for (size_t i = 0; i < n; i++) {
-        struct stat status;
-        bool known = format_of_name(names[i]) != FORMAT_AUTO, found = stat(names[i], &status) == 0,
-             skip = false;
+        struct stat status = {0};
+        const bool known = format_of_name(names[i]) != FORMAT_AUTO, found = stat(names[i], &status) == 0;
         if (!found && known)
             die("cannot read '%s': %s%s", names[i], strerror(errno),
                 errno == ENOENT ? " (a link that leads nowhere); put the file there, or remove the link"
                                 : "");
-        for (size_t o = 0; o < sizeof own / sizeof *own; o++)
-            skip |= is_out_folder(in, folder) && strcmp(check_basename(names[i]), own[o]) == 0;
-        bool is_folder = found && S_ISDIR(status.st_mode);
-        if (is_folder) skip |= is_out_folder(in, &status);
-        for (const Above *a = &here; a && is_folder; a = a->above)
-            skip |= a->device == status.st_dev && a->inode == status.st_ino;
-        if (is_folder && !skip)
-            add_folder(in, names[i], &status, &here, format, validation);
-        else if (known && found && !skip && !is_folder)
-            add_source(in, names[i], &status, format, validation);
-        else if (!is_folder)
-            pass_over(in, names[i]);
+        if (!found || !is_no_input(in, names[i], &status, folder, &here)) {
+            if (found && S_ISDIR(status.st_mode))
+                add_folder(in, names[i], &status, &here, format, validation);
+            else if (known)
+                add_source(in, names[i], &status, format, validation);
+            else
+                pass_over(in, names[i]);
+        }
         free(names[i]);
     }
     free(names);

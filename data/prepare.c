@@ -995,31 +995,36 @@ static int prepare(Run *run, int count, char **names) {
     return 0;
 }
 
+/* What no single option's bounds say. */
+static void check_options(const PrepareOptions *o, int count) {
+    if (!*o->out)
+        options_fail(&option_set, "--out is missing; name the folder for the shards with --out=DIR");
+    if (!count && !o->verify)
+        options_fail(&option_set, "no input; name files or folders of text, or - for standard input");
+    if (o->vocab && o->vocab < 257)
+        options_fail(&option_set, "--vocab=%lld: out of bounds; expected 257 to 65536, or 0",
+                     (long long)o->vocab);
+    if (o->vocab && *o->tokenizer)
+        options_fail(&option_set,
+                     "--vocab=%lld and --tokenizer=%s: a given tokenizer has its own size; leave one out",
+                     (long long)o->vocab, o->tokenizer);
+    if (o->extra_ids && !ends_with(o->tokenizer, strlen(o->tokenizer), ".model"))
+        options_fail(
+            &option_set,
+            "--extra-ids=%lld: only a SentencePiece vocabulary (--tokenizer=FILE.model) gets sentinels",
+            (long long)o->extra_ids);
+    if (o->document_bytes && o->document_bytes < 16)
+        options_fail(&option_set, "--document-bytes=%lld: out of bounds; expected 16 to 16777216, or 0",
+                     (long long)o->document_bytes);
+}
+
 int main(int argc, char **argv) {
     static PrepareOptions options;
     static Run run = {.options = &options};
     option_set = options_begin("prepare", "./prepare --out=DIR [--vocab=N | --tokenizer=FILE] INPUT...",
                                prepare_options, N_OPTIONS, &options, NULL);
     int count = options_parse(&option_set, argc, argv);
-    if (!*options.out)
-        options_fail(&option_set, "--out is missing; name the folder for the shards with --out=DIR");
-    if (!count && !options.verify)
-        options_fail(&option_set, "no input; name files or folders of text, or - for standard input");
-    if (options.vocab && options.vocab < 257)
-        options_fail(&option_set, "--vocab=%lld: out of bounds; expected 257 to 65536, or 0",
-                     (long long)options.vocab);
-    if (options.vocab && *options.tokenizer)
-        options_fail(&option_set,
-                     "--vocab=%lld and --tokenizer=%s: a given tokenizer has its own size; leave one out",
-                     (long long)options.vocab, options.tokenizer);
-    if (options.extra_ids && !ends_with(options.tokenizer, strlen(options.tokenizer), ".model"))
-        options_fail(
-            &option_set,
-            "--extra-ids=%lld: only a SentencePiece vocabulary (--tokenizer=FILE.model) gets sentinels",
-            (long long)options.extra_ids);
-    if (options.document_bytes && options.document_bytes < 16)
-        options_fail(&option_set, "--document-bytes=%lld: out of bounds; expected 16 to 16777216, or 0",
-                     (long long)options.document_bytes);
+    check_options(&options, count);
     run.threads = (int)options.threads;
 #ifdef _OPENMP
     if (!run.threads) run.threads = omp_get_num_procs();

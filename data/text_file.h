@@ -48,9 +48,21 @@ static inline TextFile *text_open(const char *path, char *error) {
     unsigned char head[4] = {0};
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0) return NULL;
+    const bool zstd = pread(file, head, 4, 0) == 4 && text_is_zstd(head);
+#ifndef HAVE_ZSTD
+    if (zstd) {
+        close(file);
+        file_fail(
+            error,
+            "'%s' is compressed by zstd, which this ./prepare was built without (Debian: libzstd-dev, then "
+            "make); unpack it with zstd -d",
+            path);
+        return NULL;
+    }
+#endif
     TextFile *f = check_malloc(sizeof *f);
-    if (pread(file, head, 4, 0) == 4 && text_is_zstd(head)) {
 #ifdef HAVE_ZSTD
+    if (zstd) {
         f->zstd = ZSTD_createDCtx();
         if (!f->zstd) die("cannot allocate memory to unpack '%s'", path);
         ZSTD_DCtx_setParameter(f->zstd, ZSTD_d_windowLogMax,
@@ -59,12 +71,8 @@ static inline TextFile *text_open(const char *path, char *error) {
         f->bytes = check_malloc(TEXT_READ_BYTES);
         f->input = (ZSTD_inBuffer){f->bytes, 0, 0};
         return f;
-#else
-        f->why =
-            "is compressed by zstd, which this ./prepare was built without (Debian: libzstd-dev, then make); "
-            "unpack it with zstd -d";
-#endif
     }
+#endif
     f->gz = gzdopen(file, "rb");
     if (!f->gz) die("cannot allocate memory to read '%s'", path);
     gzbuffer(f->gz, TEXT_READ_BYTES);
