@@ -949,7 +949,7 @@ static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
         tokenizer_why_not(
             t,
             "its pre_tokenizer is '%.40s'; known are 'ByteLevel' (GPT-2's) and 'Metaspace' as ./prepare "
-            "writes it for a SentencePiece model",
+            "writes it (give ./prepare the *.model file of a SentencePiece vocabulary)",
             cuts ? cuts : "none");
     else if (strcmp(prepend, "always") != 0 && strcmp(prepend, "never") != 0)
         tokenizer_why_not(t, "its pre_tokenizer has the prepend_scheme '%.40s'", prepend);
