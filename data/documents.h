@@ -38,7 +38,8 @@ typedef struct {
     int64_t bytes; /* on disk */
     Format format; /* FORMAT_AUTO until inputs_look */
     bool jsonl, validation;
-    uint64_t device, inode; /* 0, 0: kept from a pipe */
+    bool kept; /* of a pipe, in the output folder: ours to remove */
+    uint64_t device, inode;
     int64_t modified,
         modified_nano; /* seconds, and billionths of one; 0 when the checksum is of the whole file */
     uint32_t crc;      /* of samples */
@@ -194,8 +195,13 @@ typedef struct Above {
     ino_t inode;
 } Above;
 
+/* Some file systems number no files: those are all different. */
+static bool same_file(uint64_t device, uint64_t inode, uint64_t other_device, uint64_t other_inode) {
+    return inode != 0 && device == other_device && inode == other_inode;
+}
+
 static bool is_out_folder(const Inputs *in, const struct stat *status) {
-    return in->out_inode == (uint64_t)status->st_ino && in->out_device == (uint64_t)status->st_dev;
+    return same_file(in->out_device, in->out_inode, (uint64_t)status->st_dev, (uint64_t)status->st_ino);
 }
 
 /* The names in a folder, sorted, as paths; hidden ones left out. free() each and the list. */
@@ -223,7 +229,9 @@ static bool is_no_input(const Inputs *in, const char *path, const struct stat *s
         if (is_out_folder(in, folder) && strcmp(check_basename(path), own[o]) == 0) return true;
     if (!S_ISDIR(status->st_mode)) return false;
     for (; above; above = above->above)
-        if (above->device == status->st_dev && above->inode == status->st_ino) return true;
+        if (same_file((uint64_t)above->device, (uint64_t)above->inode, (uint64_t)status->st_dev,
+                      (uint64_t)status->st_ino))
+            return true;
     return is_out_folder(in, status);
 }
 
@@ -269,8 +277,8 @@ static void keep_stream(Inputs *in, int stream, const char *name, Format format,
         in->kept_crc = (uint32_t)crc32_z(in->kept_crc, (unsigned char *)bytes, (size_t)n);
     }
     if (close(file) != 0 || stat(path, &status) != 0) die("cannot write '%s': %s", path, strerror(errno));
-    status.st_dev = 0, status.st_ino = 0; /* another file each time */
     add_source(in, path, &status, format, validation);
+    in->sources[in->n_sources - 1].kept = true;
 }
 
 static void add_path(Inputs *in, const char *path, Format format, bool validation) {
@@ -383,8 +391,8 @@ static void look_at_content(Source *source) {
         if (got < 0) die("cannot read the input '%s': %s", source->path, strerror(errno));
         source->crc = (uint32_t)crc32_z(source->crc, bytes, (size_t)got);
     }
-    if (whole || !source->inode)
-        source->modified = source->modified_nano = 0; /* touching it changes nothing */
+    /* touching it changes nothing; what is kept of a pipe is another file each time */
+    if (whole || source->kept) source->modified = source->modified_nano = 0;
     close(file);
     free(bytes);
 }
@@ -404,8 +412,7 @@ static int part_inputs(Inputs *in) {
     for (int s = 0; s < in->n_sources; s++) order[s] = &in->sources[s];
     qsort(order, (size_t)in->n_sources, sizeof *order, compare_inodes);
     for (int s = 1, first = 0; s < in->n_sources; s++) {
-        if (!order[s]->inode || order[s]->inode != order[first]->inode ||
-            order[s]->device != order[first]->device)
+        if (!same_file(order[s]->device, order[s]->inode, order[first]->device, order[first]->inode))
             first = s;
         else if (order[first]->validation)
             order[s]->bytes = -1;

@@ -990,7 +990,7 @@ static int prepare(Run *run, int count, char **names) {
         finish(run, manifest, state, tokenizer);
     }
     for (int s = 0; s < run->in.n_sources; s++)
-        if (!run->in.sources[s].inode) unlink(run->in.sources[s].path);
+        if (run->in.sources[s].kept) unlink(run->in.sources[s].path);
     free(manifest), free(state), free(tokenizer);
     return 0;
 }
