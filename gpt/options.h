@@ -476,6 +476,7 @@ typedef struct {
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
+    bool verify_data;
     int64_t batch, total_batch, steps, seed;
     /* optimizer */
     int schedule;
@@ -530,6 +531,9 @@ static const Option train_options[] = {
 
     ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
         "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
+    ROW("Data and batch", "verify-data", OPTION_SWITCH, verify_data, "no", 0, 0, "", 0,
+        "read all shards before the first step and compare them with the checksums of their manifest; their "
+        "names and sizes are compared always"),
     ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", 0,
         "sequences per micro-step and rank, B; bounds the memory, does not change the result"),
     ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", OPTION_FIXED,
