@@ -29,6 +29,7 @@
 #define LASER_IMPLEMENTATION
 #include "laser.h"
 #include "gpt/check.h"
+#include "gpt/program.h"
 #include "gpt/faults.h"
 #include "gpt/rng.h"
 #include "gpt/machine.h"
@@ -898,6 +899,7 @@ void train(Trainer *t) {
 #ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
 
 int main(int argc, char **argv) {
+    program_begin();
     machine_settle_threads(argv);
     machine_keep_freed_memory();
     parallel_start(&argc, &argv);

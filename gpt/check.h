@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,9 +108,10 @@ static inline void check_fwrite_at(const char *file, int line, const void *from,
 }
 
 static inline void check_fclose_at(const char *file, int line, FILE *stream, const char *path) {
-    if (fclose(stream) != 0)
+    const bool lost = ferror(stream); /* of an earlier write: closing does not tell it again */
+    if (fclose(stream) != 0 || lost)
         check_die(file, line, "cannot write '%s': %s; free some space or choose another folder", path,
-                  strerror(errno));
+                  lost ? "a write failed" : strerror(errno));
 }
 
 #define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)

@@ -69,22 +69,17 @@ static void hosts_collect(void) {
 }
 
 static inline void hosts_settle(int threads) {
-#ifdef _OPENMP
-    if (threads > 0) omp_set_num_threads(threads);
-#endif
+    machine_use_threads(threads);
     hosts_collect();
-#ifdef _OPENMP
     const HostRank *own = &hosts_ranks[parallel_rank()];
     int sharing = 0, cores = hosts_count(own->cores);
     for (int r = 0; r < parallel_ranks(); r++)
         sharing +=
             strcmp(hosts_ranks[r].host, own->host) == 0 && hosts_meet(hosts_ranks[r].cores, own->cores);
-    if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1) {
-        omp_set_num_threads(cores > sharing ? cores / sharing : 1);
-        hosts_collect();
-    } else
-        hosts_collect();
-#endif
+    if (machine_cores() < cores) cores = machine_cores(); /* a quota */
+    if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1)
+        machine_use_threads(cores > sharing ? cores / sharing : 1);
+    hosts_collect();
 }
 
 /* How many lower ranks are on the host of this one. */

@@ -39,8 +39,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
+#include "duration.h"
+#include "program.h"
 
-enum { LOG_ERROR_SIZE = 1024, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
+enum { LOG_ERROR_SIZE = 1024, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = DURATION_SIZE, LOG_PLAIN_LINES = 30 };
 #define LOG_SMOOTHING 0.95      /* share of the past in the smoothed loss */
 #define LOG_REDRAW_SECONDS 0.1  /* between two drawings on a terminal */
 #define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
@@ -178,18 +180,6 @@ static inline void log_units(char text[LOG_CELL_SIZE], double x, int decimals, i
     log_fixed(text, x, unit > 0 || fabs(x) < 10 ? decimals : 0, width, units[unit]);
 }
 
-static inline void log_duration(char text[LOG_CELL_SIZE], double seconds) {
-    long s = seconds < 1e9 ? (long)(seconds + 0.5) : 1000000000;
-    if (s < 3600)
-        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld", s / 60, s % 60);
-    else if (s < 100 * 3600)
-        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else if (s < 1000 * 86400)
-        snprintf(text, LOG_CELL_SIZE, "%ldd%02ldh", s / 86400, s / 3600 % 24);
-    else
-        snprintf(text, LOG_CELL_SIZE, "%ldd", s / 86400);
-}
-
 static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, const LogRow *row,
                             long total_steps) {
     double x = log_row_number(field, row);
@@ -209,7 +199,7 @@ static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, con
     case LOG_STYLE_EXPONENT: snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x); break;
     case LOG_STYLE_UNITS: log_units(text, x, field->decimals, field->width); break;
     case LOG_STYLE_PERCENT: log_fixed(text, 100 * x, field->decimals, field->width, "%"); break;
-    case LOG_STYLE_DURATION: log_duration(text, x > 0 ? x : 0); break;
+    case LOG_STYLE_DURATION: duration_clock(text, x > 0 ? x : 0); break;
     }
 }
 
@@ -495,15 +485,21 @@ static inline long log_plain_every(long steps) {
 
 static inline void log_open(Log *log, const char *run_folder, long resume_step, long total_steps,
                             bool quiet) {
-    const char *kind = getenv("TERM");
     *log = (Log){.file = -1,
                  .total_steps = total_steps,
                  .best.step = -1,
                  .last.step = -1,
                  .screen = quiet ? NULL : stdout};
-    log->terminal = isatty(STDOUT_FILENO) && !(kind && strcmp(kind, "dumb") == 0);
+    log->terminal = program_on_terminal(stdout);
     log->plain_every = log_plain_every(total_steps - (resume_step > 0 ? resume_step : 0));
     if (run_folder) log_open_file(log, run_folder, resume_step);
+}
+
+static inline void log_flush(const Log *log) {
+    if (log->screen == stdout)
+        program_flush();
+    else
+        fflush(log->screen);
 }
 
 /* Takes the progress line off a terminal, so that a lasting line can take its place. */
@@ -549,7 +545,7 @@ static inline void log_show(Log *log, const LogRow *row) {
         fprintf(log->screen, "%s\n", log->line), log->pending = false;
     log->drawn_seconds = row->train.seconds;
     log->next_plain = (row->train.step / log->plain_every + 1) * log->plain_every;
-    fflush(log->screen);
+    log_flush(log);
 }
 
 static inline void log_train(Log *log, const LogTrain *train) {
@@ -574,7 +570,7 @@ __attribute__((format(printf, 2, 0))) static inline void log_print(Log *log, con
     fputc('\n', log->screen);
     log->lines_since_heading++;
     if (redraw) log_draw(log);
-    fflush(log->screen);
+    log_flush(log);
 }
 
 __attribute__((format(printf, 2, 3))) static inline void log_message(Log *log, const char *format, ...) {
@@ -612,7 +608,7 @@ static inline void log_close(Log *log) {
             fprintf(log->screen, "%s\n", log->line);
     }
     if (log->screen && log->drawn) fprintf(log->screen, "\n");
-    if (log->screen) fflush(log->screen);
+    if (log->screen) log_flush(log);
     if (log->file >= 0 && close(log->file) != 0)
         warn("cannot write '%s': %s; free some space", log->path, strerror(errno));
     log->file = -1, log->drawn = false, log->pending = false;
