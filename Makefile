@@ -43,7 +43,7 @@ else ifeq ($(call TRY_LIBRARIES,),)
 PLACES := $(shell scripts/deps.sh --flags)
 endif
 ifeq ($(call TRY_LIBRARIES,$(PLACES)),)
-$(error a C compiler called '$(CC)', cJSON or zlib is missing$(if $(CJSON),, also in CJSON=$(CJSON)); scripts/deps.sh tells which and what to do)
+$(error a C compiler called '$(CC)', cJSON or zlib is missing$(if $(CJSON), (also in CJSON=$(CJSON))); scripts/deps.sh tells which and what to do)
 endif
 endif
 

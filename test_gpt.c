@@ -30,6 +30,7 @@
 #include "tests/test_train.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
+#include "tests/test_running.h"
 
 typedef struct {
     const char *name;
@@ -41,7 +42,7 @@ static const Test tests[] = {OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TEST
                                  LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW)
                                      CHECKPOINT_TESTS(ROW) LOG_TESTS(ROW) PREPARE_TESTS(ROW)
                                          GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW) TRAIN_TESTS(ROW)
-                                             FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW)};
+                                             FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) RUNNING_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

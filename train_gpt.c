@@ -777,6 +777,7 @@ bool train_step(Trainer *t, LogTrain *line) {
     double loss = 0, loss_z;
     for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
         if (parallel_any(stop_requested)) return false;
+        if (parallel_rank() == 0) log_touch(&t->log);
         if (micro == t->micro_steps - 1) begin_sums(t);
         loss += micro_step(t, sample);
     }
@@ -823,6 +824,7 @@ double validate(Trainer *t) {
         int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
         if (parallel_any(stop_requested)) return NAN;
+        if (parallel_rank() == 0) log_touch(&t->log);
         if (count <= 0) continue; /* the others have one more */
         for (int b = 0; b < count; b++)
             dataset_window(&t->val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,

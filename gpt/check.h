@@ -8,6 +8,7 @@
    die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).
    warn(fmt, ...)             the same line as a warning; execution goes on.
+   check_flush()              what was printed so far reaches its reader; when it does not, program.h says so at the end
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
    check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
    check_fopen(path, mode, hint)   never NULL; the hint says what the user can do.
@@ -45,11 +46,17 @@ static inline const char *check_basename(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+static int check_lost; /* errno of the first flush of what is printed that failed; 0: none did */
+
+static inline void check_flush(void) {
+    if (fflush(stdout) != 0 && !check_lost) check_lost = errno;
+}
+
 __attribute__((format(printf, 4, 0))) static inline void
 check_print(const char *kind, const char *file, int line, const char *format, va_list arguments) {
     char text[4096];
     vsnprintf(text, sizeof text, format, arguments);
-    fflush(stdout);
+    check_flush();
     fprintf(stderr, "%s: %s%s (%s:%d)\n", kind, check_hooks.prefix, text, check_basename(file), line);
 }
 

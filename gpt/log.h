@@ -12,6 +12,8 @@
      log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
      log_validation(&log, step, val_loss)
      log_message(&log, fmt, ...)   a line above the progress line
+     log_touch(&log)               gives log.jsonl the time of now, at most every ten seconds: called within long steps, it tells who
+                                   watches the file's age that the run moves
      log_sync(&log)                the file reaches the disk: before a checkpoint that a resumed run builds on
      log_close(&log)               the screen is left at the start of a line
    A line that cannot be written (a full disk) is a warning and leaves no half line; training goes on.
@@ -37,12 +39,19 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "check.h"
 #include "duration.h"
 #include "program.h"
 
-enum { LOG_ERROR_SIZE = 1024, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = DURATION_SIZE, LOG_PLAIN_LINES = 30 };
+enum {
+    LOG_ERROR_SIZE = 1024,
+    LOG_TEXT_SIZE = 512,
+    LOG_CELL_SIZE = DURATION_SIZE,
+    LOG_PLAIN_LINES = 30,
+    LOG_TOUCH_SECONDS = 10
+};
 #define LOG_SMOOTHING 0.95      /* share of the past in the smoothed loss */
 #define LOG_REDRAW_SECONDS 0.1  /* between two drawings on a terminal */
 #define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
@@ -136,6 +145,7 @@ typedef struct {
     double first_seconds, drawn_seconds;
     long first_step, lost_lines;
     int lines_since_heading;
+    time_t touched;           /* when log_touch did it last */
     char line[LOG_TEXT_SIZE]; /* the progress line */
 } Log;
 
@@ -497,7 +507,7 @@ static inline void log_open(Log *log, const char *run_folder, long resume_step, 
 
 static inline void log_flush(const Log *log) {
     if (log->screen == stdout)
-        program_flush();
+        check_flush();
     else
         fflush(log->screen);
 }
@@ -593,6 +603,13 @@ static inline void log_validation(Log *log, long step, double val_loss) {
                     best.val_loss, best.step);
     else
         log_message(log, "%*s  validation loss %.4f", width, cell, val_loss);
+}
+
+static inline void log_touch(Log *log) {
+    const time_t now = time(NULL);
+    if (log->file < 0 || (now >= log->touched && now - log->touched < LOG_TOUCH_SECONDS)) return;
+    log->touched = now;
+    futimens(log->file, NULL); /* where that cannot be done, the lines alone tell */
 }
 
 static inline void log_sync(Log *log) {

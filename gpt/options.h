@@ -73,7 +73,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     if (check_hooks.before_error) check_hooks.before_error();
-    fflush(stdout);
+    check_flush();
     fprintf(stderr, "error: %s%s (see ./%s --help)\n", check_hooks.prefix, text, set->program);
     if (check_hooks.end_job) check_hooks.end_job(2);
     exit(2);

@@ -5,7 +5,6 @@
                               goes into that file. At the end of the program, however it ends, what it printed must have
                               been written: if not (a full disk, a reader that went away), that is an error and the exit
                               code is 1
-   program_flush()            what was printed so far reaches its reader; remembers why it did not
    program_on_terminal(file)  whether a person sees what is written to it as it is, so that a line may be rewritten in
                               place. A launcher such as mpirun gives its ranks terminals of their own, wherever their
                               output goes: then it is the launcher's own output that counts
@@ -36,20 +35,14 @@
 #define BUILD_COMPILER "gcc " __VERSION__
 #endif
 
-static int program_lost; /* errno of the first flush that failed */
-
-static inline void program_flush(void) {
-    if (fflush(stdout) != 0 && !program_lost) program_lost = errno;
-}
-
 /* By atexit. Ends without the other handlers: nothing that they print would be seen either. */
 static inline void program_end(void) {
-    program_flush();
-    const bool lost = ferror(stdout) || program_lost;
-    if (fclose(stdout) != 0 && !program_lost) program_lost = errno;
-    if (!lost && !program_lost) return;
+    check_flush();
+    const bool lost = ferror(stdout);
+    if (fclose(stdout) != 0 && !check_lost) check_lost = errno;
+    if (!lost && !check_lost) return;
     fprintf(stderr, "error: %swhat was printed is lost, in part or as a whole: %s; files are not concerned\n",
-            check_hooks.prefix, program_lost ? strerror(program_lost) : "a write failed");
+            check_hooks.prefix, check_lost ? strerror(check_lost) : "a write failed");
     _exit(1);
 }
 

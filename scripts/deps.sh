@@ -9,7 +9,7 @@
 #   scripts/deps.sh --flags   installs nothing: prints the compiler's flags for the folders, beside the system's, in which some
 #                             of what is needed is: CJSON=DIR, packages/, conda's environment, Homebrew's
 set -eu
-export LC_ALL=C
+export LC_ALL=C # what compilers say is in English, whatever the user's language
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 say() { printf 'deps: %s\n' "$*"; }

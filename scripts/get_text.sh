@@ -10,6 +10,7 @@
 # come from. TEXT_SOURCES="2 4" tries only those of this list; GUTENBERG=address uses a mirror. POSIX sh; no root;
 # nothing is installed.
 set -eu
+export LC_ALL=C # numbers have a point, whatever the user's language
 
 books='2600 135 1184 145 2701 1342' # War and Peace, Les Miserables, Monte Cristo, Middlemarch, Moby-Dick, Pride and P.
 gutenberg=${GUTENBERG:-https://www.gutenberg.org}

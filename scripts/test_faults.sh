@@ -8,6 +8,7 @@
 # is allowed, else a limit on the size of files.
 # shellcheck disable=SC2012,SC2016,SC2046,SC2059,SC2086 # names are made here; options and the launcher are words
 set -u
+export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
 programs=$PWD kills=${1:-50}
 work=$(mktemp -d) || exit 1
