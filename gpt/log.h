@@ -31,22 +31,18 @@
 #define GPT_LOG_H
 
 #include <cjson/cJSON.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
-#include "check.h"
 #include "duration.h"
+#include "files.h"
 #include "program.h"
 
 enum {
-    LOG_ERROR_SIZE = 1024,
+    LOG_ERROR_SIZE = FILE_ERROR_SIZE,
     LOG_TEXT_SIZE = 512,
     LOG_CELL_SIZE = DURATION_SIZE,
     LOG_PLAIN_LINES = 30,
@@ -335,22 +331,6 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
     return kind;
 }
 
-/* The whole file with an ending 0, free() it; NULL with errno set. */
-static inline char *log_slurp(int file, size_t *size) {
-    struct stat about;
-    if (fstat(file, &about) != 0) return NULL;
-    char *text = check_malloc((size_t)about.st_size + 1);
-    for (*size = 0; *size < (size_t)about.st_size;) {
-        ssize_t n = pread(file, text + *size, (size_t)about.st_size - *size, (off_t)*size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return free(text), NULL;
-        if (n == 0) break;
-        *size += (size_t)n;
-    }
-    text[*size] = 0;
-    return text;
-}
-
 static inline void log_free(LogData *data) {
     free(data->train);
     free(data->validation);
@@ -359,11 +339,8 @@ static inline void log_free(LogData *data) {
 
 static inline bool log_read(const char *path, LogData *data, char *error) {
     *data = (LogData){0};
-    int file = open(path, O_RDONLY | O_CLOEXEC);
     size_t size = 0, lines = 1, number = 0;
-    char *text = file < 0 ? NULL : log_slurp(file, &size);
-    if (!text) snprintf(error, LOG_ERROR_SIZE, "cannot read '%s': %s", path, strerror(errno));
-    if (file >= 0) close(file);
+    char *text = file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &size, error);
     if (!text) return false;
     for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
     data->train = check_malloc(lines * sizeof *data->train);
@@ -467,14 +444,15 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
 }
 
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
+    char error[LOG_ERROR_SIZE];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
-    log->file = open(log->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (log->file < 0) die("cannot open '%s': %s; choose another --out folder", log->path, strerror(errno));
+    log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
+    if (log->file < 0) die("%s; choose another --out folder", error);
     log_lock(log);
     size_t size = 0, kept = 0;
-    char *text = log_slurp(log->file, &size);
-    if (!text) die("cannot read '%s': %s", log->path, strerror(errno));
+    char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
+    if (!text) die("%s", error);
     if (resume_step > 0) kept = log_keep(log, text, size, resume_step);
     if (kept != size) log_replace(log, text, kept);
     free(text);

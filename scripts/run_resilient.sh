@@ -114,10 +114,14 @@ end_job() { # PID: it may save; what does not end by itself is killed
 }
 
 watch_log() { # PID
-    local state='' now moved=$SECONDS pause=$((stall / 10))
+    local state='' now sleeper='' moved=$SECONDS pause=$((stall / 10))
     if [ $pause -gt 30 ]; then pause=30; fi
     if [ $pause -lt 1 ]; then pause=1; fi
-    while sleep $pause > /dev/null 2>&1; do
+    trap 'kill "$sleeper" 2> /dev/null; exit' TERM
+    while :; do
+        sleep $pause > /dev/null 2>&1 &
+        sleeper=$!
+        wait $sleeper
         now=$(log_state)
         if [ "$now" != "$state" ]; then
             state=$now moved=$SECONDS

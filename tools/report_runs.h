@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/log.h"
 
 typedef struct {
@@ -148,17 +148,13 @@ static inline char *run_path(const char *folder, const char *name) {
 /* A JSON file of the run's folder; NULL when there is none. */
 static inline cJSON *run_read_json(const char *folder, const char *name) {
     char *path = run_path(folder, name);
-    FILE *file = fopen(path, "rb");
-    if (!file && errno == ENOENT) {
+    size_t length;
+    char *text = check_file_read_if(path, 1 << 22, &length, "remove it, or train the run again");
+    if (!text) {
         free(path);
         return NULL;
     }
-    if (!file) die("cannot open '%s': %s", path, strerror(errno));
-    enum { LIMIT = 1 << 22 };
-    char *text = check_malloc(LIMIT + 1);
-    size_t length = fread(text, 1, LIMIT, file);
-    fclose(file);
-    cJSON *json = length < LIMIT ? cJSON_Parse(text) : NULL;
+    cJSON *json = cJSON_Parse(text);
     if (!json) die("'%s' is no JSON object; it is damaged: remove it, or train the run again", path);
     free(text), free(path);
     return json;
