@@ -362,7 +362,7 @@ static void test_resilient_passes_signals_on(void) {
                  "%s/said 2>&1 & pid=$!; "
                  "cd %s; await() { for i in $(seq 3000); do grep -q \"\\\"step\\\": $1,\" run/log.jsonl 2> "
                  "/dev/null && break; "
-                 "sleep 0.01; done; }; await 5; kill -9 $(pgrep -P $pid); await 40; kill -TERM $pid; wait "
+                 "sleep 0.01; done; }; await 5; kill -9 $(pgrep -P $pid train_gpt); await 40; kill -TERM $pid; wait "
                  "$pid; echo exit $?; "
                  "grep -a 'starting again\\|RESUME' said",
                  test_binaries(), data, data, data, data);
