@@ -22,8 +22,7 @@ static void running_write(const char *folder, const char *name, const char *text
    where the programs are. */
 static const char *const running_programs[] = {
     "$B/train_gpt --data=. " TINY_MODEL "--steps=2 --batch=2 --warmup=1 --val-tokens=26 --threads=1",
-    "$B/prepare --quiet --overwrite --vocab=300 --threads=1 --separator='<|endoftext|>' --out=tokens "
-    "text.txt",
+    "$B/prepare --quiet --overwrite --vocab=300 --val-fraction=0 --threads=1 --out=tokens text.txt",
     "$B/report --out= run",
     "$B/generate --tokens=3 --threads=1 model",
     "$B/grammar --score=text.txt",
