@@ -27,10 +27,7 @@ static const char *const running_programs[] = {
     "$B/generate --tokens=3 --threads=1 model",
     "$B/grammar --score=text.txt",
     "$B/train_gpt --help",
-    "$B/prepare -h",
     "$B/report --version",
-    "$B/generate --help",
-    "$B/grammar -h",
 };
 enum { RUNNING_PROGRAMS = sizeof running_programs / sizeof *running_programs };
 
