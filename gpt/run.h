@@ -361,6 +361,8 @@ void dry_run(Trainer *t) {
     if (memory_plan(t, true, true) > have && memory_plan(t, false, false) > have)
         printf("\nIt does not fit: %.1f GiB are free here; lower --batch (or the model's size).\n",
                (double)have / 0x1p30);
+    t->peak_flops =
+        parallel_sum_double(t->peak_flops) / parallel_ranks(); /* all must choose the same piece */
     Options options = dry_run_piece(t);
     Trainer piece = trainer_plan(&options, t->option_set);
     piece.peak_flops = t->peak_flops;
