@@ -275,8 +275,8 @@ static inline bool machine_set_unless(const char *const *names, const char *valu
    as the runtime would do it, milliseconds, it makes a run ten to a hundred times slower. Not spinning at all costs a
    quiet machine 1 % of a large model's step, and 5 % of the demo's. (LLVM's runtime counts in milliseconds: it sleeps.)
    On a machine of several memory nodes whose cores all work for this one process, threads are bound to cores, since each
-   has touched its share of the memory first. With fewer threads than cores, or several ranks, two processes would
-   be bound to the same cores; and on one node the kernel does better by itself. */
+   has touched its share of the memory first. With fewer threads than cores (asked for, or all that a quota pays for), or
+   several ranks, two processes would be bound to the same cores; and on one node the kernel does better by itself. */
 static inline void machine_settle_threads(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
     static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};
@@ -284,7 +284,8 @@ static inline void machine_settle_threads(char **argv) {
                                        "KMP_AFFINITY",  "OMP_NUM_THREADS", NULL};
     char self[4096];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    bool all_cores = !program_launched(), changed = machine_set_unless(wait, "passive");
+    bool all_cores = !program_launched() && isinf(machine_own_limits().cores),
+         changed = machine_set_unless(wait, "passive");
     if (changed) setenv("GOMP_SPINCOUNT", "3000", 1); /* turns of a loop */
     for (char **argument = argv; *argument; argument++)
         all_cores = all_cores && strncmp(*argument, "--threads", strlen("--threads")) != 0;

@@ -563,7 +563,8 @@ static void test_libraries_without_root(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
     running_fake_system(folder);
-    const char *deps = "cd %s && FAKE=$PWD PATH=$PWD/bin CC=cc %s scripts/deps.sh%s";
+    const char *deps =
+        "cd %s && unset DEPS CJSON CONDA_PREFIX; FAKE=$PWD PATH=$PWD/bin CC=cc %s scripts/deps.sh%s";
     int code = test_command(output, sizeof output, deps, folder, "NO_NETWORK=1", "");
     CHECK(code == 1 && strstr(output, "conda install -c conda-forge cjson zlib") &&
               strstr(output, "no network"),
@@ -608,29 +609,48 @@ static void test_libraries_without_root(void) {
           output);
     code = test_command(output, sizeof output,
                         "cd %s && rm bin/brew && sed 's|=/opt/homebrew|='$PWD/brew'|' scripts/deps.sh > d && "
-                        "mv d scripts/deps.sh && FAKE=$PWD MAC=1 PATH=$PWD/bin sh scripts/deps.sh --flags",
+                        "mv d scripts/deps.sh && unset DEPS CJSON CONDA_PREFIX; FAKE=$PWD MAC=1 "
+                        "PATH=$PWD/bin sh scripts/deps.sh --flags",
                         folder);
     CHECK(strstr(output, "/brew/opt/libomp/lib -Wl,-rpath,/"), "%s", output);
 }
 
-/* make hands CJSON=DIR to the compiler and the linker, and says so when nothing is there. */
+/* make hands CJSON=DIR to the compiler and the linker, and says so when nothing is there; on a Mac it finds Homebrew's OpenMP,
+   for which Apple's compiler wants other options. */
 static void test_make_takes_a_folder_of_libraries(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
     test_command(output, sizeof output,
                  "cd %s && mkdir -p include/cjson lib && : > include/cjson/cJSON.h && : > lib/libcjson.a",
                  folder);
-    int code =
-        test_command(output, sizeof output, "env -u MAKEFLAGS make -n MPI=no CJSON=%s grammar", folder);
+    const char *make = "env -u MAKEFLAGS make -W data/grammar.c -n MPI=no CJSON=%s grammar";
+    int code = test_command(output, sizeof output, make, folder);
     CHECK(code == 2 && strstr(output, "is missing (also in CJSON="), "exit %d: %s", code, output);
+    running_write(folder, "include/cjson/cJSON.h", "int cJSON_CreateObject(void);\n");
+    running_write(folder, "c.c", "int cJSON_CreateObject(void) { return 1; }\n");
     test_command(output, sizeof output,
-                 "cd %s && printf 'int cJSON_CreateObject(void);\n' > include/cjson/cJSON.h && printf 'int "
-                 "cJSON_CreateObject(void) { return 1; }\n' > c.c && cc -c c.c -o c.o && rm lib/libcjson.a "
-                 "&& ar r lib/libcjson.a c.o",
-                 folder);
-    code = test_command(output, sizeof output,
-                        "env -u MAKEFLAGS make -W data/grammar.c -n MPI=no CJSON=%s grammar", folder);
+                 "cd %s && cc -c c.c -o c.o && rm lib/libcjson.a && ar r lib/libcjson.a c.o", folder);
+    code = test_command(output, sizeof output, make, folder);
     CHECK(code == 0 && strstr(output, "/include ") && strstr(output, "/lib -lcjson"), "exit %d: %s", code,
+          output);
+    test_command(output, sizeof output,
+                 "cd %s && mkdir -p bin opt/libomp/include opt/libomp/lib && : > opt/libomp/include/omp.h && "
+                 ": > opt/libomp/lib/libomp.dylib",
+                 folder);
+    running_write(folder, "bin/brew", "#!/bin/sh\necho $BREW\n");
+    running_write(folder, "bin/apple",
+                  "#!/bin/sh\ncase \"$*\" in *-Xpreprocessor\\ -fopenmp\\ -lomp*) case \"$*\" in "
+                  "*-L*/opt/libomp/lib*) exit 0 ;; "
+                  "esac; exit 1 ;; *-fopenmp*) exit 1 ;; esac\nexec cc \"$@\"\n");
+    code = test_command(
+        output, sizeof output,
+        "cd %s && chmod +x bin/* && cd - > /dev/null && export BREW=%s PATH=%s/bin:$PATH && env -u MAKEFLAGS "
+        "SOURCE_DATE_EPOCH=86400 make -W data/grammar.c -n MPI=no CC=apple grammar",
+        folder, folder, folder);
+    CHECK(code == 0 && strstr(output, "/opt/libomp/include -L/") &&
+              strstr(output, " -Xpreprocessor -fopenmp -lomp") && !strstr(output, "has no OpenMP"),
+          "exit %d: %s", code, output);
+    CHECK(strstr(output, "-DBUILD_DATE='\"1970-01-02\"'"), "the date is not that of SOURCE_DATE_EPOCH: %s",
           output);
 }
 
