@@ -3,6 +3,7 @@
 
    hosts_settle(threads)   all ranks, before the first parallel loop: the OpenMP threads of this rank. 0: of the cores it
                            may use its share, when other ranks may use the same
+   hosts_memory_available()   bytes this rank may take: its share of what is free on its host
    hosts_local_rank()      how many lower ranks are on the same host: the number of this one's GPU
    hosts_print()           rank 0: ranks, hosts, threads, cores; warnings, with the option that mends it */
 #ifndef GPT_HOSTS_H
@@ -87,6 +88,21 @@ static int hosts_lower(int rank) {
     int lower = 0;
     for (int r = 0; r < rank; r++) lower += strcmp(hosts_ranks[r].host, hosts_ranks[rank].host) == 0;
     return lower;
+}
+
+/* How many ranks are on this one's host: those that share its memory. */
+static inline int hosts_sharing(void) {
+    int sharing = 0;
+    for (int r = 0; hosts_ranks && r < parallel_ranks(); r++)
+        sharing += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
+    return sharing > 0 ? sharing : 1;
+}
+
+/* Bytes that this rank may take. All ranks call it, and none takes memory before all have looked. */
+static inline int64_t hosts_memory_available(void) {
+    const int64_t bytes = machine_memory_available() / hosts_sharing();
+    parallel_barrier();
+    return bytes;
 }
 
 static inline int hosts_local_rank(void) { return hosts_lower(parallel_rank()); }

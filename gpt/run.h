@@ -221,7 +221,7 @@ void print_profile(const Trainer *t, double micro_steps) {
 }
 
 void trainer_allocate(Trainer *t) {
-    int64_t need = memory_plan(t, false, true), have = machine_memory_available();
+    int64_t need = memory_plan(t, false, true), have = hosts_memory_available();
     bool with_copy = need <= have;
     if (!with_copy && memory_plan(t, false, false) <= have) {
         warn("checkpoints are written while training waits: their copy would make it %.1f GiB, %.1f are free",
@@ -353,21 +353,23 @@ static void dry_run_time(const Trainer *t, Trainer *piece) {
 /* Prints what a run would be and what it would take. */
 void dry_run(Trainer *t) {
     if (parallel_rank() != 0 && !freopen("/dev/null", "w", stdout)) return; /* rank 0 prints for all */
-    const int64_t matrix = model_matrix_parameters(&t->model), have = machine_memory_available();
+    const int64_t matrix = model_matrix_parameters(&t->model), have = hosts_memory_available();
+    char sharing[32] = "";
+    if (hosts_sharing() > 1) snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_sharing());
     printf("\n");
     tensors_print(&t->model.parameters, t->model.config.layers);
     printf("matrix parameters %lld (%.1fM), %.4g floating-point operations a token\n", (long long)matrix,
            (double)matrix / 1e6, model_flops_per_token(&t->model));
     if (memory_plan(t, true, true) > have && memory_plan(t, false, false) > have)
-        printf("\nIt does not fit: %.1f GiB are free here; lower --batch (or the model's size).\n",
-               (double)have / 0x1p30);
+        printf("\nIt does not fit: %.1f GiB are free here%s; lower --batch (or the model's size).\n",
+               (double)have / 0x1p30, sharing);
     t->peak_flops =
         parallel_sum_double(t->peak_flops) / parallel_ranks(); /* all must choose the same piece */
     Options options = dry_run_piece(t);
     Trainer piece = trainer_plan(&options, t->option_set);
     piece.peak_flops = t->peak_flops;
     const ModelConfig *c = &piece.model.config;
-    if (parallel_any(memory_plan(&piece, false, false) > machine_memory_available())) {
+    if (parallel_any(memory_plan(&piece, false, false) > hosts_memory_available())) {
         printf("No step was timed: not even a small piece of one fits.\n");
         trainer_free(&piece);
         return;

@@ -388,6 +388,22 @@ static void test_dry_run_times_a_piece(void) {
         }
 }
 
+/* A machine's memory is shared by its ranks: a run that would fit once does not fit for each of them. */
+static void test_dry_run_divides_the_memory(void) {
+    char output[16384];
+    const char *launcher = launch_ranks(2);
+    const char *huge =
+        "--dry-run --layers=1024 --embd=65536 --mlp-hidden=262144 --vocab-size=65536 --batch=1 --threads=1";
+    int code = test_command(output, sizeof output, "%s/train_gpt %s", test_binaries(), huge);
+    CHECK(code == 0 && strstr(output, "It does not fit: ") && strstr(output, " GiB are free here; lower") &&
+              strstr(output, "No step was timed"),
+          "exit %d: %s", code, output);
+    if (!*launcher) return;
+    code = test_command(output, sizeof output, "%s %s/train_gpt %s", launcher, test_binaries(), huge);
+    CHECK(code == 0 && strstr(output, " GiB are free here for each of 2 ranks; lower"), "exit %d: %s", code,
+          output);
+}
+
 /* ---- runs that end, do not end, or were ended ---- */
 
 /* A folder that a killed run left half removed goes when the run is finished, or is found finished. */
@@ -663,6 +679,7 @@ static void test_make_takes_a_folder_of_libraries(void) {
     TEST(every_program_tells_what_it_is)                                                                     \
     TEST(control_groups_limit)                                                                               \
     TEST(dry_run_times_a_piece)                                                                              \
+    TEST(dry_run_divides_the_memory)                                                                         \
     TEST(finished_run_leaves_no_temporary)                                                                   \
     TEST(run_without_folder_says_so)                                                                         \
     TEST(log_is_touched_within_steps)                                                                        \
