@@ -248,9 +248,8 @@ void trainer_allocate(Trainer *t) {
 
 /* ---- the dry run ---- */
 
-#define DRY_RUN_SECONDS                                                                                      \
-    0.5 /* about, of a micro-step that is timed; there are three, of which the fastest counts */
-enum { DRY_RUN_STEPS = 3 };
+#define DRY_RUN_SECONDS 0.5 /* about, of a micro-step that is timed */
+enum { DRY_RUN_STEPS = 3 }; /* of which the fastest counts */
 
 /* Operations of a micro-step of the model with the layers, length and sequences that the options say. */
 static double piece_operations(const Trainer *t, const Options *o) {
@@ -274,16 +273,20 @@ static Options dry_run_piece(const Trainer *t) {
     return piece;
 }
 
+/* What is done once a step, however many micro-steps it has; its work goes with the parameters. */
+static bool is_once_a_step(ProfilePart part) {
+    return part == PROFILE_UPDATE || part == PROFILE_REDUCE || part == PROFILE_PACK;
+}
+
 /* How often the work of a part of the piece's micro-step is in one of the whole. */
 static double dry_run_factor(const Trainer *t, const Trainer *piece, ProfilePart part) {
     const double operations = model_part_operations(&piece->model, part);
     const ModelConfig *whole = &t->model.config, *small = &piece->model.config;
     if (operations > 0) return model_part_operations(&t->model, part) / operations;
-    if (part == PROFILE_UPDATE || part == PROFILE_REDUCE)
+    if (is_once_a_step(part))
         return (double)t->model.parameters.floats / (double)piece->model.parameters.floats;
     double factor = (double)whole->layers / small->layers;
     if (part == PROFILE_CROSS_ENTROPY || part == PROFILE_EMBEDDING || part == PROFILE_DATA) factor = 1;
-    if (part == PROFILE_PACK) return factor; /* of weights, whatever the tokens */
     return factor * t->model.batch * whole->seq_len / ((double)piece->model.batch * small->seq_len);
 }
 
@@ -338,7 +341,7 @@ static void dry_run_time(const Trainer *t, Trainer *piece) {
     for (int part = 0; part < PROFILE_PARTS; part++) {
         double *seconds = &profile_state.seconds[part];
         *seconds *= dry_run_factor(t, piece, (ProfilePart)part);
-        *(part == PROFILE_UPDATE || part == PROFILE_REDUCE ? &update : &micro) += *seconds;
+        *(is_once_a_step((ProfilePart)part) ? &update : &micro) += *seconds;
     }
     const double step = micro * (double)t->micro_steps + update, rate = (double)tokens_per_step(t) / step;
     printf("first loss %.3f (ln V = %.3f)\n", loss, log(t->model.config.vocab_size));
