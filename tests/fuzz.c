@@ -1,7 +1,8 @@
 /* fuzz.c: what reads files that others made, against any bytes at all, under sanitizers.
 
    Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
-   lines and the cutting of plain text), safetensors (headers), sentencepiece (models). A target may end in
+   lines and the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options),
+   state (trainer_state.json), prepare_state (prepare.state.json). A target may end in
    die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
 
        clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
@@ -48,6 +49,7 @@ static void memory_give_back(void *p) {
 #define main prepare_main
 #include "../data/prepare.c"
 #include "../gpt/checkpoint.h"
+#include "../gpt/state.h"
 #undef main
 
 static jmp_buf after_death;
@@ -71,6 +73,16 @@ static void round_trip(const Tokenizer *t, const char *text, size_t n) {
     free(ids);
 }
 
+/* SentencePiece's pieces do not give the text back; but no more of them than there is room for, and ids that are there. */
+static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
+    const size_t room = tokenizer_room(t, text, n);
+    uint16_t *ids = check_malloc((room + 1) * sizeof *ids);
+    const size_t count = tokenizer_encode(t, NULL, text, n, ids);
+    MUST(count <= room);
+    for (size_t i = 0; i < count; i++) MUST(ids[i] < tokenizer_vocab_size(t));
+    free(ids);
+}
+
 /* A byte 0xFF, which JSON never has, splits vocab.json from merges.txt; what is read encodes its own text. */
 static void fuzz_tokenizer(char *data, size_t n) {
     char *merges = memchr(data, 0xFF, n);
@@ -79,7 +91,8 @@ static void fuzz_tokenizer(char *data, size_t n) {
     bool plain = !t->has_plain_added;
     for (int id = 0; id < t->vocab_size; id++)
         plain &= t->tokens[id].bytes == NULL || t->tokens[id].length > 0;
-    if (!*t->why_not && plain) round_trip(t, data, n < 2000 ? n : 2000);
+    if (!*t->why_not && t->pieces) encode_pieces(t, data, n < 2000 ? n : 2000);
+    if (!*t->why_not && !t->pieces && plain) round_trip(t, data, n < 2000 ? n : 2000);
     tokenizer_free(t);
 }
 
@@ -109,30 +122,36 @@ static void fuzz_shards(char *data, size_t n) {
 }
 
 static void fuzz_lines(char *data, size_t n) {
-    char *copy = check_malloc(n + 1);
-    memcpy(copy, data, n);
+    JsonText text = {0};
     for (size_t at = 0, end; at < n; at = end + 1) { /* each line as JSON */
-        cJSON *json;
-        size_t length;
-        const char *why;
-        end = find_byte(copy, at, n, '\n');
-        char *text = json_text(copy + at, end - at, "text", &json, &length, &why);
-        MUST((text == NULL) == (why != NULL));
-        if (text) is_utf8(text, length);
-        cJSON_Delete(json);
+        end = find_byte(data, at, n, '\n');
+        if (json_line(data + at, end - at, "text", &text) == NULL) {
+            MUST(text.length <= end - at && text.replaced <= text.length / 3);
+            is_utf8(text.bytes, text.length);
+        }
     }
-    for (size_t at = 0, length, next; at < n; at += next) { /* the text cut, two ways */
-        length = cut_length(data + at, n - at, 16, true);
+    free(text.buffer);
+    for (size_t at = 0, length, next, known = 0; at < n; at += next) { /* the text cut, three ways */
+        size_t searched = 0, half = 0;
+        length = cut_length(data + at, n - at, 16, true, &searched);
         MUST(length > 0 && length <= n - at);
-        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false);
+        MUST(cut_length(data + at, n - at, 16, true, &known) ==
+             length); /* nor does what is known change it */
+        known = known > length ? known - length : 0;
+        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false, &half);
         MUST(early == 0 || early == length); /* reading less at a time does not change the cut */
         next = length;
     }
     for (size_t at = 0, next; at < n; at += next) {
-        size_t length = separated_length(data + at, n - at, "---", true, &next);
+        size_t searched = 0, half = 0,
+               length = separated_length(data + at, n - at, "---", true, &searched, &next);
         MUST(next > 0 && length <= next && next <= n - at);
+        size_t early_next,
+            early = separated_length(data + at, (n - at) / 2, "---", false, &half, &early_next);
+        if (!early_next) early = separated_length(data + at, n - at, "---", true, &half, &early_next);
+        MUST(early == length && early_next == next); /* nor does going on from what was searched */
     }
-    free(copy);
+    if (n) zeros_say((const unsigned char *)data, n), foreign_content((const unsigned char *)data, n);
 }
 
 static void fuzz_safetensors(char *data, size_t n) {
@@ -149,12 +168,92 @@ static void fuzz_sentencepiece(char *data, size_t n) {
     char *copy = check_malloc(n + 1);
     memcpy(copy, data, n);
     SpmModel *m = spm_parse("fuzz", copy, n);
-    FILE *file = tmpfile();
-    spm_write_added(file, m, 3);
-    spm_write_base64(file, m->charsmap);
-    for (size_t i = 0; i < m->n_pieces; i++) spm_write_string(file, m->pieces[i].text);
-    fclose(file);
+    char *json = NULL;
+    size_t length = 0;
+    static FILE *file; /* one for all, as dying leaves it open */
+    if (!file) file = tmpfile();
+    rewind(file);
+    spm_write(m, file, 3);
+    length = (size_t)ftell(file);
+    rewind(file);
+    json = check_malloc(length + 1);
+    check_fread(json, 1, length, file, "fuzz");
     spm_free(m);
+    Tokenizer *t = tokenizer_parse("fuzz", json, length, NULL);
+    if (!*t->why_not) encode_pieces(t, data, n < 3000 ? n : 3000); /* what is written encodes any text */
+    tokenizer_free(t), free(json);
+}
+
+/* The state, with its checksum or, after a byte that JSON never begins with, without: then what it says is tried. */
+static void fuzz_prepare_state(char *data, size_t n) {
+    Job jobs[3] = {{0, 1}, {1, 2}, {2, 7}};
+    Inputs in = {.jobs = jobs, .n_jobs = 3, .n_sources = 7};
+    ShardWriter writers[2] = {{.prefix = "train", .shard_tokens = 1000, .file = -1},
+                              {.prefix = "val", .shard_tokens = 1000, .file = -1}};
+    Totals totals = {0};
+    Progress progress = {0};
+    cJSON *json = n && *data == '#' ? cJSON_ParseWithLength(data + 1, n - 1) : state_parse(data, n);
+    if (json && state_take(writers, &totals, &progress, &in, json)) {
+        for (int s = 0; s < SLOTS; s++) {
+            const Place *place = &progress.places[s];
+            MUST(place->job == -1 ||
+                 (place->job >= 0 && place->job < progress.next_job && place->offset >= 0));
+            MUST(place->job == -1 ||
+                 (place->source >= jobs[place->job].first && place->source <= jobs[place->job].end));
+        }
+        for (int split = 0; split < 2; split++)
+            for (size_t s = 0; s < writers[split].n_shards; s++)
+                MUST(writers[split].shards[s].tokens <= 1000);
+        MUST(totals.lines >= 0 && progress.next_job >= 0 && progress.next_job <= 3);
+    }
+    free(writers[0].shards), free(writers[1].shards);
+    cJSON_Delete(json);
+}
+
+static OptionSet fuzz_options(Options *options, char *text, size_t n) {
+    OptionSet set = options_begin("fuzz", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
+    options_apply_text(&set, text, n, "fuzz");
+    if (*options->preset) options_apply_preset(&set, options->preset);
+    return set;
+}
+
+/* What a file of options gives, written as the config.json of a run and read back, is the same. */
+static void fuzz_config(char *data, size_t n) {
+    static Options options, again;
+    char was[64], now[64];
+    options_texts = NULL; /* freed when the last input died */
+    OptionSet set = fuzz_options(&options, data, n);
+    cJSON *json = options_to_json(&set);
+    char *text = cJSON_Print(json);
+    OptionSet second = fuzz_options(&again, text, strlen(text));
+    for (int i = 0; i < TRAIN_OPTION_COUNT; i++)
+        MUST(strcmp(train_options[i].name, "config") == 0 || train_options[i].flags & OPTION_ONCE ||
+             strcmp(options_text(&set, &train_options[i], was),
+                    options_text(&second, &train_options[i], now)) == 0);
+    cJSON_free(text), cJSON_Delete(json);
+    options_forget();
+}
+
+/* A state that is accepted, written and read again, is the same. */
+static void fuzz_state(char *data, size_t n) {
+    char error[FILE_ERROR_SIZE], difference[256];
+    RunState state, again;
+    cJSON *json = json_parse(data, n);
+    if (run_state_read(json, &state, error)) {
+        state.options = cJSON_Duplicate(state.options, true);
+        cJSON *out = run_state_to_json(&state);
+        char *text = cJSON_Print(out);
+        cJSON *in = json_parse(text, strlen(text));
+        MUST(run_state_read(in, &again, error));
+        MUST(again.step == state.step && again.tokens == state.tokens && again.seconds == state.seconds &&
+             again.optimizer_parts == state.optimizer_parts && again.data_changes == state.data_changes);
+        MUST(memcmp(&again.watch, &state.watch, sizeof state.watch) == 0);
+        MUST(!data_print_difference(&state.data, &again.data, difference));
+        cJSON_Delete(in), cJSON_free(text), cJSON_Delete(out);
+        run_state_free(&again);
+    }
+    run_state_free(&state);
+    cJSON_Delete(json);
 }
 
 static const struct {
@@ -164,7 +263,10 @@ static const struct {
                {"shards", fuzz_shards},
                {"lines", fuzz_lines},
                {"safetensors", fuzz_safetensors},
-               {"sentencepiece", fuzz_sentencepiece}};
+               {"sentencepiece", fuzz_sentencepiece},
+               {"config", fuzz_config},
+               {"state", fuzz_state},
+               {"prepare_state", fuzz_prepare_state}};
 
 /* True when the target came to its end, false when it died as it may. */
 static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *bytes, size_t n) {
