@@ -232,12 +232,12 @@ flip_prepared() { # FLIPS
         timeout -s KILL 0.$(printf %03d $((i * 2))) "$programs/prepare" $text --out=half > /dev/null 2>&1
         if grep -qs '"tokens"' half/prepare.state.json && ls half/train_* > /dev/null 2>&1; then break; fi
     done 2> /dev/null
-    files=(half/*)
+    files=()
+    for file in half/*; do if [ -s $file ]; then files+=("$file"); fi; done # the lock is empty
     while [ $tried -lt $1 ]; do
         rm -rf flipped_half && cp -r half flipped_half
         file=flipped_half/${files[tried % ${#files[@]}]#half/}
         tried=$((tried + 1))
-        if [ ! -s $file ]; then continue; fi
         random_place $file
         flip $file
         code=0
