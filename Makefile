@@ -10,6 +10,8 @@
 # make clean
 #
 # Found by itself: OpenMP, MPI (mpicc; MPI=no builds without), CUDA (nvcc), NCCL (NCCL=no). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
+# Without root: CJSON=DIR is a folder with include/ and lib/ of cJSON (and zlib, stb) in it. Where the system has them not, those
+# that scripts/deps.sh unpacked into packages/, conda's and Homebrew's are found as well.
 
 CC     ?= cc
 ARCH   ?= native
@@ -31,14 +33,24 @@ GOALS := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter test,$(GOALS)),)
 $(shell scripts/deps.sh >&2)
 endif
+# Where headers and libraries are that the compiler does not find by itself.
+TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
+PLACES :=
 ifneq ($(filter-out clean lint demo,$(GOALS)),)
-ifeq ($(call try,-lcjson,$(H)include <cjson/cJSON.h>\nint main(void){return !cJSON_CreateObject();}\n),)
-$(error a C compiler called '$(CC)' or the cJSON library is missing; scripts/deps.sh tells which and installs it)
+ifneq ($(CJSON),)
+PLACES := $(shell CJSON='$(CJSON)' scripts/deps.sh --flags)
+else ifeq ($(call TRY_LIBRARIES,),)
+PLACES := $(shell scripts/deps.sh --flags)
+endif
+ifeq ($(call TRY_LIBRARIES,$(PLACES)),)
+$(error a C compiler called '$(CC)', cJSON or zlib is missing$(if $(CJSON), (also in CJSON=$(CJSON))); scripts/deps.sh tells which and what to do)
 endif
 endif
 
 MARCH  := $(call try,-march=$(ARCH),int main(void){return 0;}\n)
-OPENMP := $(call try,-fopenmp,$(H)include <omp.h>\nint main(void){return omp_get_max_threads() < 1;}\n)
+# Apple's clang has the option behind another one, and Homebrew the library.
+OMP_TEST := $(H)include <omp.h>\nint main(void){return omp_get_max_threads() < 1;}\n
+OPENMP := $(or $(call try,-fopenmp,$(OMP_TEST)),$(call try,$(shell scripts/deps.sh --flags) -Xpreprocessor -fopenmp -lomp,$(OMP_TEST)))
 ifneq ($(MPI),no)
 MPI_FLAGS := $(shell command -v mpicc > /dev/null && { mpicc --showme:compile && mpicc --showme:link || mpicc -show | cut -d' ' -f2-; } 2> /dev/null)
 MPI_FLAGS := $(if $(MPI_FLAGS),$(call try,-DHAVE_MPI $(filter-out -pthread,$(MPI_FLAGS)),$(H)include <mpi.h>\nint main(int c,char**v){return MPI_Init(&c,&v);}\n))
@@ -68,7 +80,18 @@ ifdef SAN
 P      := build/san/
 CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
-COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN)
+COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN) $(filter-out -L% -Wl%,$(PLACES))
+# Where the linker finds them; every program names it.
+CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson
+
+# What --version and a run's config.json tell: the commit that a program was built from, and its date (not that of the build:
+# the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
+GIT := GIT_OPTIONAL_LOCKS=0 git
+COMMIT_OF = $(shell $(GIT) ls-files --error-unmatch train_gpt.c > /dev/null 2>&1 && $(GIT) rev-parse --short=12 HEAD && \
+    { test -z "$$($(GIT) status --porcelain --untracked-files=no)" || echo "with changes"; })
+DATE_OF = $(or $(if $(SOURCE_DATE_EPOCH),$(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%d 2> /dev/null || date -u -r '$(SOURCE_DATE_EPOCH)' +%Y-%m-%d)),\
+    $(if $(COMMIT),$(shell $(GIT) log -1 --date=short --format=%cd)))
+VERSION = $(eval COMMIT := $(COMMIT_OF))$(eval VERSION := -DBUILD_COMMIT='"$(or $(COMMIT),unknown)"' -DBUILD_DATE='"$(DATE_OF)"')$(VERSION)
 
 HEADERS  := laser.h $(wildcard gpt/*.h)
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
@@ -88,22 +111,22 @@ $(P)build/flags: FORCE
 	@echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' | cmp -s - $@ || echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' > $@
 
 $(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ $(MPI_FLAGS) -lcjson -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lm
 $(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)prepare: data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ $(ZSTD) -lcjson -lz -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lz -lm
 $(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ $(OPENBLAS) $(ONEDNN) -lcjson -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(OPENBLAS) $(ONEDNN) $(CJSON_LIB) -lm
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lz -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
 $(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lz -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
 CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h gpt/ranges.h
@@ -119,18 +142,18 @@ $(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADER
 	$(EMULATE) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
 # train_gpt.c with its section 2 on the GPU; and the same emulated, which only tests want.
 build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
-	$(COMPILE) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
+	$(COMPILE) $(VERSION) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
 train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
 	$(CUDA) $(filter -D%,$(NCCL_FLAGS)) -c $< -o build/train_gpt_cu.o
 	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread \
-	    $(MPI_FLAGS) -lcjson -lstdc++ -lm
+	    $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
 build/bench_gpu: tools/bench_gpu.cu $(CUDA_SOURCES) build/flags
-	$(CUDA) $< -o $@ $(CUDA_LINK)
+	$(CUDA) $(VERSION) $< -o $@ $(CUDA_LINK)
 $(P)build/bench_gpu_emulated: tools/bench_gpu.cu $(CUDA_SOURCES) $(P)build/flags
-	$(EMULATE) $< -o $@ -lm
+	$(EMULATE) $(VERSION) $< -o $@ -lm
 $(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS) $(P)build/flags
 	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
-	$(COMPILE) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) -lcjson -lstdc++ -lm
+	$(COMPILE) $(VERSION) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
 # The second one is for compute-sanitizer's racecheck: see HOPPER_ARRIVALS in cuda/attention_hopper.cuh.
 build/test_gpu build/test_gpu_racecheck: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
 	$(CUDA) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS))
@@ -172,7 +195,7 @@ FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:
 	@mkdir -p build/fuzz/$*
-	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* -lcjson -lz -lm
+	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* $(CJSON_LIB) -lz -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
 SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)

@@ -30,6 +30,7 @@
 #include "laser.h"
 #include "gpt/check.h"
 #include "gpt/files.h"
+#include "gpt/program.h"
 #include "gpt/faults.h"
 #include "gpt/rng.h"
 #include "gpt/machine.h"
@@ -554,7 +555,7 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
         context[used++] = ids[i];
     if (used == 0) context[used++] = 0;
     const bool shown =
-        isatty(STDOUT_FILENO); /* a terminal obeys some bytes; a file or a pipe gets them as they are */
+        program_on_terminal(stdout); /* a terminal obeys some bytes; a file or a pipe gets them as they are */
     char waiting[8] = "";
     printf("%s", prompt);
     for (int i = 0; i < count; i++) {
@@ -788,6 +789,7 @@ bool train_step(Trainer *t, LogTrain *line) {
     double loss = 0, loss_z;
     for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
         if (parallel_any(stop_requested)) return false;
+        if (parallel_rank() == 0) log_touch(&t->log);
         if (micro == t->micro_steps - 1) begin_sums(t);
         loss += micro_step(t, sample);
     }
@@ -834,6 +836,7 @@ double validate(Trainer *t) {
         int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
         if (parallel_any(stop_requested)) return NAN;
+        if (parallel_rank() == 0) log_touch(&t->log);
         if (count <= 0) continue; /* the others have one more */
         for (int b = 0; b < count; b++)
             dataset_window(&t->val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
@@ -911,6 +914,7 @@ void train(Trainer *t) {
 #ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
 
 int main(int argc, char **argv) {
+    program_begin();
     machine_settle_threads(argv);
     machine_keep_freed_memory();
     parallel_start(&argc, &argv);

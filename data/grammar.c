@@ -559,6 +559,7 @@ static const Option grammar_options[] = {
 };
 
 int main(int argc, char **argv) {
+    program_begin();
     static GrammarOptions options;
     OptionSet set = options_begin("grammar", "./grammar --out=FILE [options] | --score=FILE", grammar_options,
                                   COUNT(grammar_options), &options, NULL);

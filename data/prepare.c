@@ -25,7 +25,10 @@
 #include <omp.h>
 #endif
 #include "../gpt/check.h"
+#include "../gpt/duration.h"
+#include "../gpt/machine.h"
 #include "../gpt/options.h"
+#include "../gpt/program.h"
 #include "../gpt/rng.h"
 #include "../gpt/tokenizer.h"
 #include "documents.h"
@@ -348,15 +351,6 @@ static const char *amount(double x, const char *unit, char text[32]) {
     return text;
 }
 
-static const char *duration(double seconds, char text[32]) {
-    long s = (long)(seconds + 0.5);
-    if (s >= 3600)
-        snprintf(text, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else
-        snprintf(text, 32, "%ld:%02ld", s / 60, s % 60);
-    return text;
-}
-
 /* 1234567 as 1,234,567. */
 static const char *grouped(uint64_t n, char text[32]) {
     char digits[24];
@@ -387,12 +381,12 @@ static int64_t input_position(const Run *run, int *files) {
 }
 
 static void show_progress(Run *run, bool last) {
-    bool terminal = isatty(STDERR_FILENO);
+    bool terminal = program_on_terminal(stderr);
     double now = seconds_now(), passed = now - run->began;
     if (run->options->quiet || (!last && now - run->shown < (terminal ? 0.2 : 10))) return;
     if (last && run->shown == run->began && !terminal) return; /* too short to speak of */
     int files;
-    char text[5][32];
+    char text[3][32], left[DURATION_SIZE];
     int64_t position = input_position(run, &files);
     uint64_t tokens = run->writers[TRAIN].tokens + run->writers[VAL].tokens;
     double rate = (double)(position - run->began_bytes) / passed;
@@ -403,7 +397,7 @@ static void show_progress(Run *run, bool last) {
     if (!run->trainer)
         fprintf(stderr, "  %s", amount((double)(tokens - run->began_tokens) / passed, "tokens/s", text[2]));
     if (!run->trainer && rate > 0)
-        fprintf(stderr, "  %s left", duration((double)(run->in.bytes - position) / rate, text[3]));
+        fprintf(stderr, "  %s left", duration_clock(left, (double)(run->in.bytes - position) / rate));
     fprintf(stderr, "%s%s", terminal ? "\033[K" : "\n", terminal && last ? "\n" : "");
     run->shown = now;
 }
@@ -448,7 +442,7 @@ static void run_rounds(Run *run) {
 
 static void learn_tokenizer(Run *run) {
     double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
-    char text[32], number[32];
+    char text[32], took[DURATION_SIZE];
     run->trainer = tokenizer_trainer_new(run->threads);
     for (int s = 0; s < SLOTS; s++)
         run->readers[s].fraction = budget / (double)(run->in.bytes ? run->in.bytes : 1);
@@ -457,7 +451,7 @@ static void learn_tokenizer(Run *run) {
     if (!run->totals.text_bytes) die("the inputs hold no text");
     int64_t bytes = run->totals.text_bytes, vocab = run->options->vocab;
     if (!vocab) vocab = bytes >= 100000000 ? 32000 : bytes >= 10000000 ? 8192 : bytes >= 500000 ? 2048 : 512;
-    bool terminal = isatty(STDERR_FILENO) && !run->options->quiet;
+    bool terminal = program_on_terminal(stderr) && !run->options->quiet;
     if (terminal) fprintf(stderr, "learning the vocabulary\r");
     run->tokenizer = tokenizer_trainer_finish(run->trainer, (int)vocab);
     if (terminal) fprintf(stderr, "\033[K");
@@ -465,7 +459,8 @@ static void learn_tokenizer(Run *run) {
     run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     int size = tokenizer_vocab_size(run->tokenizer);
     printf("tokenizer  %d tokens learned from %s of text in %s%s\n", size, amount((double)bytes, "B", text),
-           duration(seconds_now() - began, number), run->options->vocab ? "" : " (another size: --vocab=N)");
+           duration_clock(took, seconds_now() - began),
+           run->options->vocab ? "" : " (another size: --vocab=N)");
     if (size < vocab)
         warn("the vocabulary has %d tokens, not %lld: no other pair occurs twice in the text", size,
              (long long)vocab);
@@ -646,7 +641,7 @@ static void check_splits(const Run *run, const char *manifest, const char *state
 }
 
 static void show_result(const Run *run) {
-    char text[3][32], shown[CHECK_TEXT_SIZE];
+    char text[2][32], took[DURATION_SIZE], shown[CHECK_TEXT_SIZE];
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
         printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
@@ -665,7 +660,7 @@ static void show_result(const Run *run) {
         warn("there is no text for validation, without which ./train_gpt does not train: name some with "
              "--val=FILE");
     printf("%s of text in %s, %s; %.3g bytes a token\n", amount((double)run->totals.text_bytes, "B", text[0]),
-           duration(seconds_now() - run->began, text[1]), check_shown(shown, run->options->out),
+           duration_clock(took, seconds_now() - run->began), check_shown(shown, run->options->out),
            (double)run->totals.text_bytes / (double)(run->writers[TRAIN].tokens + run->writers[VAL].tokens));
 }
 
@@ -1019,6 +1014,7 @@ static void check_options(const PrepareOptions *o, int count) {
 }
 
 int main(int argc, char **argv) {
+    program_begin();
     static PrepareOptions options;
     static Run run = {.options = &options};
     option_set = options_begin("prepare", "./prepare --out=DIR [--vocab=N | --tokenizer=FILE] INPUT...",
@@ -1027,7 +1023,7 @@ int main(int argc, char **argv) {
     check_options(&options, count);
     run.threads = (int)options.threads;
 #ifdef _OPENMP
-    if (!run.threads) run.threads = omp_get_num_procs();
+    if (!run.threads) run.threads = machine_cores();
 #else
     run.threads = 1;
 #endif

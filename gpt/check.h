@@ -8,6 +8,7 @@
    die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).
    warn(fmt, ...)             the same line as a warning; execution goes on.
+   check_flush()              what was printed so far reaches its reader; when it does not, program.h says so at the end
    check_say(kind, text, where)   the line itself, its text made printable
    check_printable(...)       text that others made (a name, a value, a token) as a terminal may show it
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
@@ -47,6 +48,12 @@ __attribute__((weak)) struct CheckHooks check_hooks;
 static inline const char *check_basename(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
+}
+
+static int check_lost; /* errno of the first flush of what is printed that failed; 0: none did */
+
+static inline void check_flush(void) {
+    if (fflush(stdout) != 0 && !check_lost) check_lost = errno;
 }
 
 /* The length of the UTF-8 character at `text`, of which n > 0 bytes are there, and its code; 0: it is none. */
@@ -135,7 +142,7 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
 static inline void check_say(const char *kind, const char *text, const char *where) {
     char printable[4 * CHECK_TEXT_SIZE];
     check_printable(printable, sizeof printable, text, strlen(text), false);
-    fflush(stdout);
+    check_flush();
     fprintf(stderr, "%s: %s%s%s\n", kind, check_hooks.prefix, printable, where);
 }
 
@@ -194,9 +201,10 @@ static inline void check_fwrite_at(const char *file, int line, const void *from,
 }
 
 static inline void check_fclose_at(const char *file, int line, FILE *stream, const char *path) {
-    if (fclose(stream) != 0)
+    const bool lost = ferror(stream); /* of an earlier write: closing does not tell it again */
+    if (fclose(stream) != 0 || lost)
         check_die(file, line, "cannot write '%s': %s; free some space or choose another folder", path,
-                  strerror(errno));
+                  lost ? "a write failed" : strerror(errno));
 }
 
 #define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)

@@ -13,7 +13,7 @@
      saved in a checkpoint (loss_watch_to_json, loss_watch_from_json), so a resumed run judges alike.
 
    Signals
-     faults_catch_signals()   SIGTERM, SIGUSR1 (a scheduler's warning), SIGINT and SIGHUP set stop_requested: the trainer writes a
+     faults_catch_signals()   SIGTERM, SIGUSR1 and SIGXCPU (a scheduler's warnings), SIGINT and SIGHUP set stop_requested: the trainer writes a
                               checkpoint and ends with 0. A second SIGINT ends the program at once. SIGPIPE is ignored, so
                               that `| tee` may end first, and so is SIGXFSZ: a full disk loses no run.
      faults_watch_file(path, map, bytes)   reading a mapped file that became shorter raises SIGBUS: with this the program says
@@ -225,6 +225,8 @@ static inline void faults_catch_signals(void) {
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGUSR1, &stop, NULL);
+    sigaction(SIGXCPU, &stop,
+              NULL); /* each second of processor time beyond the limit, until the hard limit kills */
     if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &stop, NULL); /* unless under nohup */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a full disk: the write says so */

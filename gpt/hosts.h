@@ -3,6 +3,7 @@
 
    hosts_settle(threads)   all ranks, before the first parallel loop: the OpenMP threads of this rank. 0: of the cores it
                            may use its share, when other ranks may use the same
+   hosts_memory_available()   bytes this rank may take: its share of what is free on its host
    hosts_local_rank()      how many lower ranks are on the same host: the number of this one's GPU
    hosts_print()           rank 0: ranks, hosts, threads, cores; warnings, with the option that mends it */
 #ifndef GPT_HOSTS_H
@@ -69,22 +70,17 @@ static void hosts_collect(void) {
 }
 
 static inline void hosts_settle(int threads) {
-#ifdef _OPENMP
-    if (threads > 0) omp_set_num_threads(threads);
-#endif
+    machine_use_threads(threads);
     hosts_collect();
-#ifdef _OPENMP
     const HostRank *own = &hosts_ranks[parallel_rank()];
     int sharing = 0, cores = hosts_count(own->cores);
     for (int r = 0; r < parallel_ranks(); r++)
         sharing +=
             strcmp(hosts_ranks[r].host, own->host) == 0 && hosts_meet(hosts_ranks[r].cores, own->cores);
-    if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1) {
-        omp_set_num_threads(cores > sharing ? cores / sharing : 1);
-        hosts_collect();
-    } else
-        hosts_collect();
-#endif
+    if (machine_cores() < cores) cores = machine_cores(); /* a quota */
+    if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1)
+        machine_use_threads(cores > sharing ? cores / sharing : 1);
+    hosts_collect();
 }
 
 /* How many lower ranks are on the host of this one. */
@@ -92,6 +88,21 @@ static int hosts_lower(int rank) {
     int lower = 0;
     for (int r = 0; r < rank; r++) lower += strcmp(hosts_ranks[r].host, hosts_ranks[rank].host) == 0;
     return lower;
+}
+
+/* How many ranks are on this one's host: those that share its memory. */
+static inline int hosts_sharing(void) {
+    int sharing = 0;
+    for (int r = 0; hosts_ranks && r < parallel_ranks(); r++)
+        sharing += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
+    return sharing > 0 ? sharing : 1;
+}
+
+/* Bytes that this rank may take. All ranks call it, and none takes memory before all have looked. */
+static inline int64_t hosts_memory_available(void) {
+    const int64_t bytes = machine_memory_available() / hosts_sharing();
+    parallel_barrier();
+    return bytes;
 }
 
 static inline int hosts_local_rank(void) { return hosts_lower(parallel_rank()); }

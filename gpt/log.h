@@ -12,6 +12,8 @@
      log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
      log_validation(&log, step, val_loss)
      log_message(&log, fmt, ...)   a line above the progress line
+     log_touch(&log)               gives log.jsonl the time of now, at most every ten seconds: called within long steps, it tells who
+                                   watches the file's age that the run moves
      log_sync(&log)                the file reaches the disk: before a checkpoint that a resumed run builds on
      log_close(&log)               the screen is left at the start of a line
    A line that cannot be written (a full disk) is a warning and leaves no half line; training goes on.
@@ -31,10 +33,19 @@
 #include <stddef.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <time.h>
+#include "duration.h"
 #include "files.h"
 #include "json.h"
+#include "program.h"
 
-enum { LOG_ERROR_SIZE = FILE_ERROR_SIZE, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
+enum {
+    LOG_ERROR_SIZE = FILE_ERROR_SIZE,
+    LOG_TEXT_SIZE = 512,
+    LOG_CELL_SIZE = DURATION_SIZE,
+    LOG_PLAIN_LINES = 30,
+    LOG_TOUCH_SECONDS = 10
+};
 #define LOG_SMOOTHING 0.95      /* share of the past in the smoothed loss */
 #define LOG_REDRAW_SECONDS 0.1  /* between two drawings on a terminal */
 #define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
@@ -128,6 +139,7 @@ typedef struct {
     double first_seconds, drawn_seconds;
     long first_step, lost_lines;
     int lines_since_heading;
+    time_t touched;           /* when log_touch did it last */
     char line[LOG_TEXT_SIZE]; /* the progress line */
 } Log;
 
@@ -172,18 +184,6 @@ static inline void log_units(char text[LOG_CELL_SIZE], double x, int decimals, i
     log_fixed(text, x, unit > 0 || fabs(x) < 10 ? decimals : 0, width, units[unit]);
 }
 
-static inline void log_duration(char text[LOG_CELL_SIZE], double seconds) {
-    long s = seconds < 1e9 ? (long)(seconds + 0.5) : 1000000000;
-    if (s < 3600)
-        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld", s / 60, s % 60);
-    else if (s < 100 * 3600)
-        snprintf(text, LOG_CELL_SIZE, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else if (s < 1000 * 86400)
-        snprintf(text, LOG_CELL_SIZE, "%ldd%02ldh", s / 86400, s / 3600 % 24);
-    else
-        snprintf(text, LOG_CELL_SIZE, "%ldd", s / 86400);
-}
-
 static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, const LogRow *row,
                             long total_steps) {
     double x = log_row_number(field, row);
@@ -203,7 +203,7 @@ static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, con
     case LOG_STYLE_EXPONENT: snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x); break;
     case LOG_STYLE_UNITS: log_units(text, x, field->decimals, field->width); break;
     case LOG_STYLE_PERCENT: log_fixed(text, 100 * x, field->decimals, field->width, "%"); break;
-    case LOG_STYLE_DURATION: log_duration(text, x > 0 ? x : 0); break;
+    case LOG_STYLE_DURATION: duration_clock(text, x > 0 ? x : 0); break;
     }
 }
 
@@ -487,15 +487,21 @@ static inline long log_plain_every(long steps) {
 
 static inline void log_open(Log *log, const char *run_folder, long resume_step, long total_steps,
                             bool quiet) {
-    const char *kind = getenv("TERM");
     *log = (Log){.file = -1,
                  .total_steps = total_steps,
                  .best.step = -1,
                  .last.step = -1,
                  .screen = quiet ? NULL : stdout};
-    log->terminal = isatty(STDOUT_FILENO) && !(kind && strcmp(kind, "dumb") == 0);
+    log->terminal = program_on_terminal(stdout);
     log->plain_every = log_plain_every(total_steps - (resume_step > 0 ? resume_step : 0));
     if (run_folder) log_open_file(log, run_folder, resume_step);
+}
+
+static inline void log_flush(const Log *log) {
+    if (log->screen == stdout)
+        check_flush();
+    else
+        fflush(log->screen);
 }
 
 /* Takes the progress line off a terminal, so that a lasting line can take its place. */
@@ -541,7 +547,7 @@ static inline void log_show(Log *log, const LogRow *row) {
         fprintf(log->screen, "%s\n", log->line), log->pending = false;
     log->drawn_seconds = row->train.seconds;
     log->next_plain = (row->train.step / log->plain_every + 1) * log->plain_every;
-    fflush(log->screen);
+    log_flush(log);
 }
 
 static inline void log_train(Log *log, const LogTrain *train) {
@@ -568,7 +574,7 @@ __attribute__((format(printf, 2, 0))) static inline void log_print(Log *log, con
     fprintf(log->screen, "%s\n", printable);
     log->lines_since_heading++;
     if (redraw) log_draw(log);
-    fflush(log->screen);
+    log_flush(log);
 }
 
 __attribute__((format(printf, 2, 3))) static inline void log_message(Log *log, const char *format, ...) {
@@ -593,6 +599,13 @@ static inline void log_validation(Log *log, long step, double val_loss) {
         log_message(log, "%*s  validation loss %.4f", width, cell, val_loss);
 }
 
+static inline void log_touch(Log *log) {
+    const time_t now = time(NULL);
+    if (log->file < 0 || (now >= log->touched && now - log->touched < LOG_TOUCH_SECONDS)) return;
+    log->touched = now;
+    futimens(log->file, NULL); /* where that cannot be done, the lines alone tell */
+}
+
 static inline void log_sync(Log *log) {
     if (log->file >= 0 && fsync(log->file) != 0)
         warn("cannot write '%s': %s; free some space", log->path, strerror(errno));
@@ -606,7 +619,7 @@ static inline void log_close(Log *log) {
             fprintf(log->screen, "%s\n", log->line);
     }
     if (log->screen && log->drawn) fprintf(log->screen, "\n");
-    if (log->screen) fflush(log->screen);
+    if (log->screen) log_flush(log);
     if (log->file >= 0 && close(log->file) != 0)
         warn("cannot write '%s': %s; free some space", log->path, strerror(errno));
     log->file = -1, log->drawn = false, log->pending = false;

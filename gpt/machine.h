@@ -12,7 +12,7 @@
    machine_native_bf16()      whether products of bfloat16 are faster here than those of float32
    machine_tiles_allowed(), machine_tiles_begin(), machine_tiles_end()    AMX, where there is
    machine_isa()              the widest instruction set this binary was compiled for
-   machine_memory_available() bytes the kernel would still give out
+   machine_memory_available() bytes the kernel would still give out, and the limits of the process's cgroups
    machine_peak_rss()         largest resident set of this process so far, bytes
    machine_peak_flops(bf16)   floating-point operations a second of all OpenMP threads in a loop of nothing but
                               fused multiply-adds (or bf16 dot products): the 100 % of every MFU; 0.1 s */
@@ -38,6 +38,7 @@
 #include <sys/syscall.h>
 #endif
 #include "check.h"
+#include "program.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -111,13 +112,118 @@ static inline void machine_roam(void) {
 static inline void machine_roam(void) {}
 #endif
 
+/* ---- control groups: a container's or a scheduler's limits, of which affinity and /proc/meminfo know nothing ---- */
+
+/* Two whole numbers of a file such as "200000 100000" or "max"; how many were found. */
+static inline int machine_read_numbers(const char *path, double numbers[2]) {
+    FILE *file = fopen(path, "r");
+    int count = file ? fscanf(file, "%lf %lf", &numbers[0], &numbers[1]) : 0;
+    if (file) fclose(file);
+    return count > 0 ? count : 0;
+}
+
+/* The number after "key" in a file of lines "key number"; 0: none. */
+static inline double machine_read_key(const char *path, const char *key) {
+    FILE *file = fopen(path, "r");
+    char name[64];
+    double value = 0, found = 0;
+    while (file && fscanf(file, "%63s %lf", name, &value) == 2)
+        if (strcmp(name, key) == 0) found = value;
+    if (file) fclose(file);
+    return found;
+}
+
+typedef struct {
+    double cores;  /* that the CPU quota pays for; infinity: no limit */
+    double memory; /* bytes that may still be taken; infinity: no limit */
+} MachineLimits;
+
+/* What the files of one group say; groups of version 2 have other names than those of version 1. What the page cache
+   holds counts as used, but gives way. */
+static inline void machine_group_limits(const char *folder, MachineLimits *limits) {
+    static const struct {
+        const char *limit, *used, *cache[2];
+    } memory[] = {
+        {"memory.max", "memory.current", {"inactive_file", "active_file"}},
+        {"memory.limit_in_bytes", "memory.usage_in_bytes", {"total_inactive_file", "total_active_file"}}};
+    char path[4400];
+    double numbers[2], quota, period;
+    for (int version = 0; version < 2; version++) {
+        snprintf(path, sizeof path, "%s/%s", folder, memory[version].limit);
+        if (machine_read_numbers(path, numbers) < 1 || numbers[0] >= 0x1p60)
+            continue; /* version 1's "none" */
+        double left = numbers[0];
+        snprintf(path, sizeof path, "%s/%s", folder, memory[version].used);
+        if (machine_read_numbers(path, numbers) > 0) left -= numbers[0];
+        snprintf(path, sizeof path, "%s/memory.stat", folder);
+        for (int i = 0; i < 2; i++) left += machine_read_key(path, memory[version].cache[i]);
+        limits->memory = fmin(limits->memory, fmax(left, 0));
+    }
+    snprintf(path, sizeof path, "%s/cpu.max", folder);
+    if (machine_read_numbers(path, numbers) == 2 && numbers[0] > 0 && numbers[1] > 0)
+        limits->cores = fmin(limits->cores, numbers[0] / numbers[1]);
+    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
+    quota = machine_read_numbers(path, numbers) > 0 ? numbers[0] : -1;
+    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+    period = machine_read_numbers(path, numbers) > 0 ? numbers[0] : -1;
+    if (quota > 0 && period > 0) limits->cores = fmin(limits->cores, quota / period);
+}
+
+/* A group and all that it is in: each limits it. In a container the path may be that outside of it, of which only the
+   root is to be seen. */
+static inline void machine_path_limits(const char *mount, const char *group, MachineLimits *limits) {
+    char folder[4300];
+    size_t least = strlen(mount);
+    snprintf(folder, sizeof folder, "%s%s", mount, strcmp(group, "/") == 0 ? "" : group);
+    for (char *slash;; *slash = 0) {
+        machine_group_limits(folder, limits);
+        if (strlen(folder) <= least || !(slash = strrchr(folder + least, '/'))) return;
+    }
+}
+
+/* The limits of the groups that `list`, /proc/self/cgroup, names: lines "0::/path" of version 2, "4:memory:/path" and
+   "3:cpu,cpuacct:/path" of version 1. `mount` is /sys/fs/cgroup. */
+static inline MachineLimits machine_limits(const char *list, const char *mount) {
+    MachineLimits limits = {INFINITY, INFINITY};
+    char line[4096], folder[4200];
+    FILE *file = fopen(list, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        char *names = strchr(line, ':'), *group = names ? strchr(names + 1, ':') : NULL;
+        if (!group) continue;
+        *group++ = 0;
+        group[strcspn(group, "\n")] = 0;
+        if (!*++names) {
+            machine_path_limits(mount, group, &limits);
+            snprintf(folder, sizeof folder, "%s/unified", mount);
+            machine_path_limits(folder, group, &limits);
+            continue;
+        }
+        for (char *state = NULL, *name = strtok_r(names, ",", &state); name;
+             name = strtok_r(NULL, ",", &state)) {
+            if (strcmp(name, "memory") != 0 && strcmp(name, "cpu") != 0) continue;
+            snprintf(folder, sizeof folder, "%s/%s", mount, name);
+            machine_path_limits(folder, group, &limits);
+        }
+    }
+    if (file) fclose(file);
+    return limits;
+}
+
+static inline MachineLimits machine_own_limits(void) {
+    return machine_limits("/proc/self/cgroup", "/sys/fs/cgroup");
+}
+
+/* Of a quota of 1.5 cores two threads get more than one does. */
 static inline int machine_cores(void) {
+    int cores = 0;
 #if defined(__linux__) && defined(CPU_COUNT)
     const cpu_set_t set = machine_core_set();
-    if (CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    cores = CPU_COUNT(&set);
 #endif
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return cores > 0 ? (int)cores : 1;
+    if (cores == 0) cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const double quota = ceil(machine_own_limits().cores);
+    if (quota < cores) cores = (int)quota;
+    return cores > 0 ? cores : 1;
 }
 
 static inline int machine_threads(void) {
@@ -128,14 +234,17 @@ static inline int machine_threads(void) {
 #endif
 }
 
-/* Whether mpirun or another launcher of ranks started this process. */
-static inline bool machine_launched(void) {
-    static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
-                                            "MPI_LOCALNRANKS"};
-    bool launched = false;
-    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
-        launched |= getenv(launchers[i]) != NULL;
-    return launched;
+/* After the program has set nothing else about threads, before its first parallel loop. */
+static inline void machine_use_threads(int threads) {
+#ifdef _OPENMP
+    const int cores = machine_cores();
+    if (threads > 0)
+        omp_set_num_threads(threads);
+    else if (!getenv("OMP_NUM_THREADS") && omp_get_max_threads() > cores)
+        omp_set_num_threads(cores);
+#else
+    (void)threads;
+#endif
 }
 
 /* How many numbers a list such as "0-1,4" has, the form in which Linux tells its memory nodes; 0: none, or no file. */
@@ -166,8 +275,8 @@ static inline bool machine_set_unless(const char *const *names, const char *valu
    as the runtime would do it, milliseconds, it makes a run ten to a hundred times slower. Not spinning at all costs a
    quiet machine 1 % of a large model's step, and 5 % of the demo's. (LLVM's runtime counts in milliseconds: it sleeps.)
    On a machine of several memory nodes whose cores all work for this one process, threads are bound to cores, since each
-   has touched its share of the memory first. With fewer threads than cores, or several ranks, two processes would
-   be bound to the same cores; and on one node the kernel does better by itself. */
+   has touched its share of the memory first. With fewer threads than cores (asked for, or all that a quota pays for), or
+   several ranks, two processes would be bound to the same cores; and on one node the kernel does better by itself. */
 static inline void machine_settle_threads(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
     static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};
@@ -175,7 +284,8 @@ static inline void machine_settle_threads(char **argv) {
                                        "KMP_AFFINITY",  "OMP_NUM_THREADS", NULL};
     char self[4096];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    bool all_cores = !machine_launched(), changed = machine_set_unless(wait, "passive");
+    bool all_cores = !program_launched() && isinf(machine_own_limits().cores),
+         changed = machine_set_unless(wait, "passive");
     if (changed) setenv("GOMP_SPINCOUNT", "3000", 1); /* turns of a loop */
     for (char **argument = argv; *argument; argument++)
         all_cores = all_cores && strncmp(*argument, "--threads", strlen("--threads")) != 0;
@@ -277,10 +387,12 @@ static inline const char *machine_isa(void) {
 static inline int64_t machine_memory_available(void) {
     char value[64];
     long long kib = 0;
+    int64_t bytes = INT64_MAX; /* unknown: let the allocation decide */
     if (machine_proc_value("/proc/meminfo", "MemAvailable", value, sizeof value) &&
         sscanf(value, "%lld", &kib) == 1)
-        return kib * 1024;
-    return INT64_MAX; /* unknown: let the allocation decide */
+        bytes = kib * 1024;
+    const double limit = machine_own_limits().memory;
+    return limit < (double)bytes ? (int64_t)limit : bytes;
 }
 
 static inline int64_t machine_peak_rss(void) {

@@ -8,8 +8,8 @@
        cJSON *json = options_to_json(&set);          // every option by name; works as --config=FILE later
 
    Values are read as --name=value or --name value; a switch also as --name alone. Where a value comes from
-   decides, not the order: command line > --config file > --preset > default. --help prints the table and exits
-   with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found, its
+   decides, not the order: command line > --config file > --preset > default. --help (or -h) prints the table,
+   --version what program.h knows; both exit with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found, its
    bounds, and the nearest valid spelling. The fields of the struct are, by type:
        OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int: the index in `choices`,
        OPTION_STRING const char * (lives as long as the program).
@@ -26,6 +26,7 @@
 #include <string.h>
 #include "files.h"
 #include "json.h"
+#include "program.h"
 
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
 
@@ -269,6 +270,8 @@ static inline void options_help(const OptionSet *set) {
         if (*o->value) snprintf(text + length, sizeof text - (size_t)length, " (default %s)", o->value);
         options_print_wrapped(text, 30);
     }
+    printf("\n%-30s%s\n%-30s%s\n", "  --help, -h", "print this and exit", "  --version",
+           "print commit, its date and compiler, and exit");
     if (!set->presets) return;
     printf("\nPresets (any option given beside one wins over it)\n");
     for (const OptionPreset *p = set->presets; p->name; p++) {
@@ -429,6 +432,7 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
     int others = 0;
     bool only_others = false;
     for (int i = 1; i < argc; i++) {
+        if (!only_others && strcmp(argv[i], "-h") == 0) options_help(set), exit(0);
         if (only_others || strncmp(argv[i], "--", 2) != 0) {
             argv[others++] = argv[i];
         } else if (!argv[i][2]) {
@@ -437,6 +441,7 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
             char name[64], *equals = strchr(argv[i], '=');
             snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argv[i] - 2) : 63, argv[i] + 2);
             if (strcmp(name, "help") == 0) options_help(set), exit(0);
+            if (strcmp(name, "version") == 0) program_version(set->program), exit(0);
             const Option *option = options_find(set, name);
             if (!option) options_unknown(set, name, "");
             bool next_is_value = i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0;
@@ -504,8 +509,8 @@ static const Option train_options[] = {
     ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", OPTION_OWN,
         "read options from a file: lines name = value, or the config.json of a run"),
     ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
-        "print configuration, parameters, memory and an estimate of the time from two timed steps, then "
-        "exit"),
+        "print configuration, parameters, memory and an estimate of the time from a second or two of work, "
+        "then exit"),
 
     ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", OPTION_FIXED,
         "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),

@@ -171,7 +171,7 @@ static void parallel_share_spoken(void) {
 
 static inline void parallel_start(int *argc, char ***argv) {
     /* Without a launcher there is one rank, and MPI's own start-up, a good part of a second, is not needed. */
-    if (!machine_launched()) return;
+    if (!program_launched()) return;
     int length;
     MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &parallel_job.threads);
     MPI_Comm_rank(MPI_COMM_WORLD, &parallel_job.rank);

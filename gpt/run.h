@@ -7,7 +7,7 @@
    trainer_allocate(t)          all memory there will be
    open_run(t)                  initial weights or those of a checkpoint; the folder with config.json and log.jsonl
    write_summary(t)             RUN/summary.json at the end
-   dry_run(t)                   instead of a run: parameters, memory, and the time of two timed micro-steps
+   dry_run(t)                   instead of a run: parameters, memory, and the time, estimated from a piece of a step
    trainer_free(t) */
 #ifndef GPT_RUN_H
 #define GPT_RUN_H
@@ -306,7 +306,7 @@ void print_profile(const Trainer *t, double micro_steps) {
 }
 
 void trainer_allocate(Trainer *t) {
-    int64_t need = memory_plan(t, false, true), have = machine_memory_available();
+    int64_t need = memory_plan(t, false, true), have = hosts_memory_available();
     bool with_copy = need <= have;
     if (!with_copy && memory_plan(t, false, false) <= have) {
         warn("checkpoints are written while training waits: their copy would make it %.1f GiB, %.1f are free",
@@ -331,58 +331,149 @@ void trainer_allocate(Trainer *t) {
     t->targets = check_malloc(tokens);
 }
 
-/* Prints what a run would be and what it would take; times two micro-steps and an update on random tokens. */
-void dry_run(Trainer *t) {
-    if (parallel_rank() != 0 && !freopen("/dev/null", "w", stdout)) return; /* rank 0 prints for all */
-    int64_t matrix = model_matrix_parameters(&t->model);
-    printf("\n");
-    tensors_print(&t->model.parameters, t->model.config.layers);
-    printf("matrix parameters %lld (%.1fM), %.4g floating-point operations a token\n", (long long)matrix,
-           (double)matrix / 1e6, model_flops_per_token(&t->model));
-    int64_t need = memory_plan(t, true, true);
-    if (need > machine_memory_available()) {
-        printf("\nThis machine has %.1f GiB free, too little: no step was timed.\n",
-               (double)machine_memory_available() / 0x1p30);
-        return;
-    }
-    printf("\ntiming two micro-steps and an update...\n");
-    fflush(stdout);
-    trainer_allocate(t);
-    const int T = t->model.config.seq_len, B = t->model.batch;
-    model_init(&t->model, (uint64_t)t->options->seed);
-    send_to_device(t);
-    for (int64_t i = 0; i < (int64_t)B * T; i++) {
-        t->inputs[i] =
-            (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
-        t->targets[i] =
-            (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)t->options->vocab_size);
-    }
-    double micro = INFINITY, start, loss = 0;
-    for (int repeat = 0; repeat < 2; repeat++) {
-        profile_reset();
-        start = machine_seconds();
-        model_forward(&t->model, t->inputs, B, T);
-        loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T));
-        model_backward(&t->model, t->inputs, B, T);
-        loss = (loss + device_loss_sum()) / ((double)B * T); /* waits for a GPU */
-        micro = fmin(micro, machine_seconds() - start);
-    }
+/* ---- the dry run ---- */
+
+#define DRY_RUN_SECONDS 0.5 /* about, of a micro-step that is timed */
+enum { DRY_RUN_STEPS = 3 }; /* of which the fastest counts */
+
+/* Operations of a micro-step of the model with the layers, length and sequences that the options say. */
+static double piece_operations(const Trainer *t, const Options *o) {
+    ModelConfig config = t->model.config;
+    config.layers = (int)o->layers, config.seq_len = (int)o->seq_len;
+    Model model = model_plan(&config, (int)o->batch);
+    const double operations = model_flops_per_token(&model) * (double)(o->batch * o->seq_len);
+    model_free(&model);
+    return operations;
+}
+
+/* The same model with fewer sequences, layers and, when that is not enough, shorter ones, so that a micro-step takes
+   about DRY_RUN_SECONDS. Widths and vocabulary stay: they decide how fast the products are. */
+static Options dry_run_piece(const Trainer *t) {
+    Options piece = *t->options;
+    const double most = 0.6 * t->peak_flops * DRY_RUN_SECONDS;
+    piece.total_batch = 0;
+    while (piece.batch > 1 && piece_operations(t, &piece) > most) piece.batch = piece.batch / 2;
+    while (piece.layers > 1 && piece_operations(t, &piece) > most) piece.layers = piece.layers / 2;
+    while (piece.seq_len > 64 && piece_operations(t, &piece) > most) piece.seq_len = piece.seq_len / 2;
+    return piece;
+}
+
+/* What is done once a step, however many micro-steps it has; its work goes with the parameters. */
+static bool is_once_a_step(ProfilePart part) {
+    return part == PROFILE_UPDATE || part == PROFILE_REDUCE || part == PROFILE_PACK;
+}
+
+/* How often the work of a part of the piece's micro-step is in one of the whole. */
+static double dry_run_factor(const Trainer *t, const Trainer *piece, ProfilePart part) {
+    const double operations = model_part_operations(&piece->model, part);
+    const ModelConfig *whole = &t->model.config, *small = &piece->model.config;
+    if (operations > 0) return model_part_operations(&t->model, part) / operations;
+    if (is_once_a_step(part))
+        return (double)t->model.parameters.floats / (double)piece->model.parameters.floats;
+    double factor = (double)whole->layers / small->layers;
+    if (part == PROFILE_CROSS_ENTROPY || part == PROFILE_EMBEDDING || part == PROFILE_DATA) factor = 1;
+    return factor * t->model.batch * whole->seq_len / ((double)piece->model.batch * small->seq_len);
+}
+
+/* One micro-step and an update of the piece, on random tokens; leaves the seconds of each part in profile_state and
+   returns the loss. */
+static double dry_run_step(Trainer *piece) {
+    const int T = piece->model.config.seq_len, B = piece->model.batch;
+    profile_reset();
+    model_forward(&piece->model, piece->inputs, B, T);
+    double loss = model_loss(&piece->model, piece->targets, (int64_t)B * T, 1.0f / ((float)B * (float)T));
+    model_backward(&piece->model, piece->inputs, B, T);
+    loss = (loss + device_loss_sum()) / ((double)B * T); /* waits for a GPU */
     profile(PROFILE_UPDATE);
-    start = machine_seconds();
-    update_weights(t, t->options->lr, 1);
+    update_weights(piece, piece->options->lr, 1);
     device_loss_sum();
-    double update = machine_seconds() - start, step = micro * (double)t->micro_steps + update;
-    double rate = (double)tokens_per_step(t) / step;
-    char step_text[LOG_CELL_SIZE], run_text[LOG_CELL_SIZE];
-    log_duration(step_text, step);
-    log_duration(run_text, step * (double)t->options->steps);
+    profile(PROFILE_OTHER);
+    return loss;
+}
+
+/* The parts of the fastest of several, in profile_state: the first one touches the memory and wakes the threads, and
+   other programs come and go. Returns the first loss. */
+static double dry_run_steps(Trainer *piece) {
+    double best[PROFILE_PARTS], least = INFINITY, first = 0;
+    for (int step = 0; step < DRY_RUN_STEPS; step++) {
+        double loss = dry_run_step(piece), sum = 0;
+        if (step == 0) first = loss;
+        for (int part = 0; part < PROFILE_PARTS; part++) sum += profile_state.seconds[part];
+        if (sum < least) least = sum, memcpy(best, profile_state.seconds, sizeof best);
+    }
+    profile_reset();
+    memcpy(profile_state.seconds, best, sizeof best);
+    return first;
+}
+
+static void dry_run_tokens(Trainer *piece) {
+    const uint64_t V = (uint64_t)piece->options->vocab_size;
+    for (int64_t i = 0; i < (int64_t)piece->model.batch * piece->model.config.seq_len; i++) {
+        piece->inputs[i] = (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % V);
+        piece->targets[i] = (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % V);
+    }
+}
+
+/* The time of a step, from that of a piece of it. */
+static void dry_run_time(const Trainer *t, Trainer *piece) {
+    char step_text[DURATION_SIZE], run_text[DURATION_SIZE];
+    double micro = 0, update = 0;
+    trainer_allocate(piece);
+    model_init(&piece->model, (uint64_t)piece->options->seed);
+    send_to_device(piece);
+    dry_run_tokens(piece);
+    const double loss = dry_run_steps(piece);
+    for (int part = 0; part < PROFILE_PARTS; part++) {
+        double *seconds = &profile_state.seconds[part];
+        *seconds *= dry_run_factor(t, piece, (ProfilePart)part);
+        *(is_once_a_step((ProfilePart)part) ? &update : &micro) += *seconds;
+    }
+    const double step = micro * (double)t->micro_steps + update, rate = (double)tokens_per_step(t) / step;
     printf("first loss %.3f (ln V = %.3f)\n", loss, log(t->model.config.vocab_size));
     printf("%.1f tokens/s, %.1f %% of the measured peak of %.0f GFLOP/s\n", rate,
            100 * rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks()),
            t->peak_flops / 1e9);
-    printf("a step would take %s (%.2f s), the run %s\n", step_text, step, run_text);
+    printf("a step would take %s, the run %s\n", duration_words(step_text, step),
+           duration_words(run_text, step * (double)t->options->steps));
     print_profile(t, 1);
-    printf("largest resident memory: %.1f MiB\n", (double)machine_peak_rss() / 1048576);
+}
+
+/* Prints what a run would be and what it would take. */
+void dry_run(Trainer *t) {
+    if (parallel_rank() != 0 && !freopen("/dev/null", "w", stdout)) return; /* rank 0 prints for all */
+    const int64_t matrix = model_matrix_parameters(&t->model), have = hosts_memory_available();
+    char sharing[32] = "";
+    if (hosts_sharing() > 1) snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_sharing());
+    printf("\n");
+    tensors_print(&t->model.parameters, t->model.config.layers);
+    printf("matrix parameters %lld (%.1fM), %.4g floating-point operations a token\n", (long long)matrix,
+           (double)matrix / 1e6, model_flops_per_token(&t->model));
+    if (memory_plan(t, true, true) > have && memory_plan(t, false, false) > have)
+        printf("\nIt does not fit: %.1f GiB are free here%s; lower --batch (or the model's size).\n",
+               (double)have / 0x1p30, sharing);
+    t->peak_flops =
+        parallel_sum_double(t->peak_flops) / parallel_ranks(); /* all must choose the same piece */
+    Options options = dry_run_piece(t);
+    Trainer piece = trainer_plan(&options, t->option_set);
+    piece.peak_flops = t->peak_flops;
+    const ModelConfig *c = &piece.model.config;
+    if (parallel_any(memory_plan(&piece, false, false) > hosts_memory_available())) {
+        printf("No step was timed: not even a small piece of one fits.\n");
+        trainer_free(&piece);
+        return;
+    }
+    if (piece.model.batch == t->model.batch && c->layers == t->model.config.layers &&
+        c->seq_len == t->model.config.seq_len)
+        printf("\nestimated from one micro-step and one update\n");
+    else
+        printf("\nestimated from a micro-step of %d sequence%s of %d tokens through %d layer%s, each part "
+               "times\n"
+               "its operations in the whole\n",
+               piece.model.batch, piece.model.batch > 1 ? "s" : "", c->seq_len, c->layers,
+               c->layers > 1 ? "s" : "");
+    fflush(stdout);
+    dry_run_time(t, &piece);
+    trainer_free(&piece);
 }
 
 /* A shard that another program cuts short while it is read ends the run with its name, not with a bare SIGBUS. */
@@ -431,6 +522,18 @@ void open_data(Trainer *t) {
                (double)(o->steps * tokens_per_step(t)) / (double)t->train.n_tokens);
 }
 
+/* Which program wrote it, when and where. */
+static void add_provenance(cJSON *json) {
+    char text[256] = "";
+    const time_t now = time(NULL);
+    struct tm utc;
+    cJSON_AddStringToObject(json, "commit", BUILD_COMMIT);
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    cJSON_AddStringToObject(json, "date", text);
+    gethostname(text, sizeof text - 1);
+    cJSON_AddStringToObject(json, "host", text);
+}
+
 /* The folder of the run: made, its config.json written, the checkpoint to go on from loaded. */
 void open_run(Trainer *t) {
     const Options *o = t->options;
@@ -455,7 +558,10 @@ void open_run(Trainer *t) {
     }
     /* takes the lock of the folder, so that a second trainer dies before it changes anything */
     log_open(&t->log, *o->out ? o->out : NULL, (long)t->step, (long)o->steps, false);
+    if (!*o->out) warn("nothing of this run will be kept, neither weights nor losses: there is no --out=DIR");
     if (*o->out) {
+        if (!checkpoint_clean(o->out, error))
+            die("%s", error); /* what a killed run left half written or removed */
         cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
         cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
         cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
@@ -464,7 +570,8 @@ void open_run(Trainer *t) {
         json_add_number(machine, "threads", machine_threads());
         json_add_number(machine, "ranks", parallel_ranks());
         json_add_number(machine, "peak_flops", t->peak_flops);
-        cJSON_AddStringToObject(json, "compiler", __VERSION__);
+        cJSON_AddStringToObject(json, "compiler", BUILD_COMPILER);
+        add_provenance(json);
         json_add_number(json, "parameters", (double)t->model.weights.count);
         write_run_json(t, "config.json", json);
     }
@@ -515,6 +622,8 @@ void write_summary(const Trainer *t) {
     json_add_number(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
     json_add_number(json, "peak_memory_bytes", (double)machine_peak_rss());
     json_add_number(json, "parameters", (double)t->model.weights.count);
+    char error[FILE_ERROR_SIZE];
+    if (!checkpoint_clean(t->options->out, error)) warn("%s", error);
     write_run_json(t, "summary.json", json);
 }
 

@@ -18,6 +18,7 @@
 # PYTORCH_LIMIT=100 COMPARE_LIMIT=75. A part that has not ended by then is stopped, and the table says so; only for the tests
 # does this count as a failure.
 set -euo pipefail
+export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 PARTS=${PARTS:-tests memcheck racecheck c4-301m gpt2-124m pytorch compare}

@@ -10,6 +10,7 @@
 # Settings: STEPS=200 of the GPU; CPU_STEPS=10 of the CPU (c4-301m: minutes each); MODEL='options' in place of the preset;
 # GPU='mpirun -n 8 ./train_gptcu' and CPU=./train_gpt, the commands; OUT=runs/compare, where the runs are kept.
 set -euo pipefail
+export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 STEPS=${STEPS:-200}

@@ -10,6 +10,8 @@
 # DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
 # they are. POSIX sh.
 set -eu
+users=${LC_ALL:-} # the report draws with what the terminal can show
+export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 home=${DEMO_HOME:-.} programs=${DEMO_PROGRAMS:-.}
@@ -82,7 +84,7 @@ report() {
     say "What came out"
     rm -f "$runs/report.html"
     # shellcheck disable=SC2046 # nothing or one word
-    "$programs/report" --out="$runs/report.html" --png="$runs/loss.png" $(entropy) "$runs/standard" "$runs/laser" ||
+    LC_ALL=$users "$programs/report" --out="$runs/report.html" --png="$runs/loss.png" $(entropy) "$runs/standard" "$runs/laser" ||
         [ -s "$runs/report.html" ] || stop "no report; the reason stands above"
 }
 

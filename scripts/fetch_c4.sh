@@ -13,6 +13,7 @@
 #
 #   ./prepare --out=data/c4 --tokenizer=spiece.model FOLDER     (or --vocab=32000)
 set -eu
+export LC_ALL=C # numbers have a point, whatever the user's language
 
 url=https://huggingface.co/datasets/allenai/c4/resolve/main/en
 files=0-1023 validation=0-7 jobs=4 out='' dry_run=no
@@ -75,7 +76,7 @@ for option; do
     --jobs=*) jobs=${option#*=} ;;
     --url=*) url=${option#*=} ;;
     --dry-run) dry_run=yes ;;
-    --help) usage && exit 0 ;;
+    --help | -h) usage && exit 0 ;;
     --*) code=2 fail "unknown option $option; expected --files= --validation= --jobs= --url= --dry-run or --help" ;;
     *)
         [ -z "$out" ] || code=2 fail "one folder, please: '$out' or '$option'?"

@@ -10,6 +10,7 @@
 # come from. TEXT_SOURCES="2 4" tries only those of this list; GUTENBERG=address uses a mirror. POSIX sh; no root;
 # nothing is installed.
 set -eu
+export LC_ALL=C # numbers have a point, whatever the user's language
 
 books='2600 135 1184 145 2701 1342' # War and Peace, Les Miserables, Monte Cristo, Middlemarch, Moby-Dick, Pride and P.
 gutenberg=${GUTENBERG:-https://www.gutenberg.org}
@@ -86,22 +87,16 @@ from_gutenberg() {
 }
 
 # --------------------------------------------------------------------------------------------- 3. system packages
-apt() { # apt-get with short timeouts, its state in our folder when the system's lists are empty
-    apt-get -q -o Acquire::Retries=0 -o Acquire::http::Timeout=8 -o Acquire::https::Timeout=8 \
-        -o APT::Sandbox::User= -o Debug::NoLocking=1 ${private_lists:+"$private_lists"} "$@"
-}
-
-fetch_package() { # NAME: into the current folder, unpacked into ./root
-    apt download "$1" > log 2>&1 && dpkg-deb -x "$1"_*.deb root
-}
+# shellcheck source=scripts/packages.sh
+. "$(dirname "$0")/packages.sh"
 
 # The Bible's package holds compressed data that its reader (another package) prints.
 bible() {
-    fetch_package bible-kjv-text || return 1
-    fetch_package bible-kjv || return 1
+    packages_fetch bible-kjv-text || return 1
+    packages_fetch bible-kjv || return 1
     if ! LD_LIBRARY_PATH=libraries root/usr/bin/bible -p root/usr/lib gen1:1 > /dev/null 2>&1; then
         for library in $(dpkg-deb -f bible-kjv_*.deb Depends | grep -o 'libreadline[0-9a-z]*') libtinfo6; do
-            fetch_package "$library" || return 1
+            packages_fetch "$library" || return 1
         done
         mkdir libraries
         find root -name 'lib*.so*' -exec cp {} libraries/ \;
@@ -120,7 +115,7 @@ bible() {
 # A zlib stream is a gzip stream with another header; a serialized R text is 0 4 0 9, four bytes of length, the
 # line. All of it can be undone with gzip, tr and awk.
 austen() {
-    fetch_package r-cran-janeaustenr || return 1
+    packages_fetch r-cran-janeaustenr || return 1
     data=root/usr/lib/R/site-library/janeaustenr/data/Rdata
     # in the index, a pair of integers is 0 0 0 13 (its type), 0 0 0 2 (its length), offset, size
     gzip -dc "$data.rdx" | od -An -v -tu1 | tr -s ' ' '\n' | awk 'NF { b[n++] = $1 } END {
@@ -150,12 +145,7 @@ from_packages() {
     say "asking the system's package manager for books (downloaded and unpacked here, not installed)"
     mkdir "$work/packages"
     cd "$work/packages"
-    private_lists=
-    if ! apt-cache show bible-kjv-text > /dev/null 2>&1; then # no lists: fetch them into our own folder
-        mkdir -p state/lists/partial
-        private_lists=-oDir::State::Lists=$PWD/state/lists
-        apt update > log 2>&1 || :
-    fi
+    packages_known bible-kjv-text || :
     found=
     bible && found="the King James Bible"
     [ -n "$found" ] || rm -f "$work/new/bible.txt"

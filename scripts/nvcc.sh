@@ -6,6 +6,7 @@
 # added where wgmma needs one.
 #
 #   scripts/nvcc.sh NVCC -Xptxas --warn-on-spills [arguments]
+export LC_ALL=C # what nvcc says is in English, and numbers have a point, whatever the user's language
 SPILLED=16
 said=$(mktemp) || exit 1
 trap 'rm -f "$said"' EXIT

@@ -1,36 +1,50 @@
 #!/usr/bin/env bash
 # run_resilient.sh: runs a training command again after a crash, from its last checkpoint.
 #
-#   scripts/run_resilient.sh [--tries=N] COMMAND...
+#   scripts/run_resilient.sh [--tries=N] [--stall=SECONDS] COMMAND...
 #   scripts/run_resilient.sh mpirun -np 8 ./train_gpt --data=data/c4 --out=runs/c4 --save-every=500
 #
 # COMMAND is train_gpt or a launcher (mpirun, srun) with train_gpt among its words. --resume=auto is added where
 # it is missing. When it fails, it is started again, until it has failed N times (default 5) in a row without a new
-# checkpoint in between; then the last failure is final. These are not tried again:
+# checkpoint in between; then the last failure is final. A job that neither ends nor moves (mpirun may hang when a rank
+# was killed) counts as failed: when the log of the run, which the trainer touches within each step, has not changed for
+# SECONDS (default 1800; 0: never), the job is ended, by force if need be. These are not tried again:
 #
 #   exit code 0     finished, or stopped by a signal with a checkpoint written
 #   exit code 2     a wrong option
-#   after a signal  SIGTERM, SIGUSR1, SIGINT, SIGHUP are passed on: the run writes a checkpoint and ends
+#   a finished run  its summary.json is there; only what was printed may be lost
+#   after a signal  SIGTERM, SIGUSR1, SIGXCPU, SIGINT, SIGHUP are passed on: the run writes a checkpoint and ends
 #
 # mpirun gets SIGUSR1 for each of them: it passes that on, while at SIGTERM it kills its ranks after a second, whether
 # their checkpoint is written or not. The exit code is the last run's.
 set -u
 
-tries=5
-case ${1:-} in
---tries=*)
-    tries=${1#--tries=}
-    shift
-    ;;
-esac
-case $tries in
-'' | *[!0-9]* | 0)
-    echo "error: --tries=$tries: expected a number of at least 1" >&2
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
+number() { # NAME VALUE LEAST
+    case $2 in
+    '' | *[!0-9]*) ;;
+    *) if [ "$2" -ge "$3" ]; then return 0; fi ;;
+    esac
+    echo "error: --$1=$2: expected a number of at least $3" >&2
     exit 2
-    ;;
-esac
+}
+tries=5 stall=1800
+while :; do
+    case ${1:-} in
+    --tries=*) tries=${1#--tries=} ;;
+    --stall=*) stall=${1#--stall=} ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *) break ;;
+    esac
+    shift
+done
+number tries "$tries" 1
+number stall "$stall" 0
 if [ $# -eq 0 ]; then
-    echo "usage: scripts/run_resilient.sh [--tries=N] COMMAND..." >&2
+    echo "usage: scripts/run_resilient.sh [--tries=N] [--stall=SECONDS] COMMAND..." >&2
     exit 2
 fi
 
@@ -60,7 +74,7 @@ pass_on() { # SIGNAL
     signalled=$1
     if [ -n "$child" ]; then kill -s "$signal" "$child" 2> /dev/null; fi
 }
-for signal in TERM USR1 INT HUP; do
+for signal in TERM USR1 XCPU INT HUP; do
     # shellcheck disable=SC2064 # the name of now
     trap "pass_on $signal" "$signal"
 done
@@ -73,14 +87,67 @@ newest() { # the newest whole checkpoint
     printf '%s' "${found##*/}"
 }
 
+# ---- a job that does not move ----
+stalled=$(mktemp) || exit 1 # holds a word when the job was ended for that
+trap 'rm -f "$stalled"' EXIT
+
+log_state() { # changes whenever the log does; GNU's stat, or BSD's
+    stat -c '%Y %s' "$out/log.jsonl" 2> /dev/null || stat -f '%m %z' "$out/log.jsonl" 2> /dev/null
+}
+
+with_children() { # PID: it and all that it started
+    local child
+    echo "$1"
+    for child in $(pgrep -P "$1"); do with_children "$child"; done
+}
+
+end_job() { # PID: it may save; what does not end by itself is killed
+    local processes
+    processes=$(with_children "$1")
+    kill -s TERM "$1"
+    for _ in $(seq $((${RESILIENT_GRACE:-30} * 5))); do
+        kill -0 "$1" 2> /dev/null || break
+        sleep 0.2
+    done
+    # shellcheck disable=SC2086 # a list; most are gone by now
+    kill -s KILL -- $processes "-$1" 2> /dev/null
+}
+
+watch_log() { # PID
+    local state='' now sleeper='' moved=$SECONDS pause=$((stall / 10))
+    if [ $pause -gt 30 ]; then pause=30; fi
+    if [ $pause -lt 1 ]; then pause=1; fi
+    trap 'kill "$sleeper" 2> /dev/null; exit' TERM
+    while :; do
+        sleep $pause > /dev/null 2>&1 &
+        sleeper=$!
+        wait $sleeper
+        now=$(log_state)
+        if [ "$now" != "$state" ]; then
+            state=$now moved=$SECONDS
+        elif [ $((SECONDS - moved)) -ge "$stall" ]; then
+            echo "run_resilient: $out/log.jsonl has not changed for $((SECONDS - moved)) s: the job is ended" >&2
+            echo stalled > "$stalled"
+            end_job "$1"
+            return
+        fi
+    done
+}
+
 failures=0
 while :; do
+    : > "$stalled"
     before=$(newest)
     # A job of its own: Ctrl-C then reaches this script alone, which passes it on.
     set -m
     "$@" &
     child=$!
     set +m
+    watcher=''
+    if [ "$stall" -gt 0 ]; then
+        watch_log "$child" &
+        watcher=$!
+    fi
     if [ -n "$signalled" ]; then pass_on TERM; fi
     code=0
     wait "$child" || code=$?
@@ -90,9 +157,20 @@ while :; do
         wait "$child" || code=$?
     done
     child=''
+    if [ -s "$stalled" ]; then
+        wait "$watcher" # until it has killed what was left
+        if [ $code -eq 0 ]; then code=1; fi
+    elif [ -n "$watcher" ]; then
+        kill "$watcher" 2> /dev/null
+        wait "$watcher" 2> /dev/null
+    fi
     if [ $code -eq 0 ] || [ $code -eq 2 ]; then exit $code; fi
     if [ -n "$signalled" ]; then
         echo "run_resilient: exit code $code after SIG$signalled: not started again" >&2
+        exit $code
+    fi
+    if [ -s "$out/summary.json" ]; then
+        echo "run_resilient: exit code $code, but $out is finished" >&2
         exit $code
     fi
     after=$(newest)

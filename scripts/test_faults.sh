@@ -1,24 +1,57 @@
 #!/usr/bin/env bash
-# test_faults.sh: what clusters do to a run, done to tiny ones. Takes some minutes; not part of `make test`.
+# test_faults.sh: what clusters do to a run, done to tiny ones. Takes a quarter of an hour; not part of `make test`.
 #
-#   scripts/test_faults.sh [KILLS]        KILLS random SIGKILLs, default 50
+#   scripts/test_faults.sh                 300 SIGKILLs, 1,400 flipped bits, and one of each of the other faults
+#   scripts/test_faults.sh --kills=30 --flips=140 --seed=7     fewer; other places and moments
+#   scripts/test_faults.sh --programs=build/san                those that `make SAN=1 all build/san/test_gpt` built
 #
-# For people: it prints what each fault was and what the user saw, and ends with `N passed, N failed`. It needs train_gpt,
-# prepare and grammar beside it (make). Faults of many ranks need mpirun; the full disk is a tmpfs of 1 MiB when mounting
-# is allowed, else a limit on the size of files.
+# For people: it prints what each fault was and what the user saw, a table of the many kills and flips, and ends with
+# `N passed, N failed`. It needs train_gpt, prepare, grammar and generate (make), and test_gpt for foreign checkpoints and
+# pipes in place of files. Faults of many ranks need mpirun; the full disk is a tmpfs of 1 MiB when mounting is allowed,
+# else a limit on the size of files.
 # shellcheck disable=SC2012,SC2016,SC2046,SC2059,SC2086 # names are made here; options and the launcher are words
 set -u
+export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
-programs=$PWD kills=${1:-50}
+source=$PWD programs=$PWD kills=300 flips=1400 seed=$$
+for option; do
+    case $option in
+    --kills=*) kills=${option#*=} ;;
+    --flips=*) flips=${option#*=} ;;
+    --seed=*) seed=${option#*=} ;;
+    --programs=*) programs=$(cd "${option#*=}" && pwd) || exit 2 ;;
+    --help | -h)
+        sed -n '2,/^# shellcheck/{/^# shellcheck/d;s/^# \{0,1\}//;p;}' "scripts/${0##*/}"
+        exit 0
+        ;;
+    *)
+        echo "error: unknown option '$option'; expected --kills=N --flips=N --seed=N --programs=DIR or --help" >&2
+        exit 2
+        ;;
+    esac
+done
+RANDOM=$((seed % 32768))
 work=$(mktemp -d) || exit 1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 RESILIENT_PAUSE=0
-passed=0 failed=0
+export ASAN_OPTIONS=detect_leaks=0 # what MPI keeps at its end is no leak of ours
+passed=0 failed=0 table=''
 trap 'umount "$work/full" 2> /dev/null; rm -rf "$work"' EXIT
 cd "$work" || exit 1
+echo "programs in $programs, seed $seed"
 
 result() { # NAME OK(0 is yes) SEEN
     if [ "$2" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     printf '%-4s %-34s %s\n' "$([ "$2" -eq 0 ] && echo ok || echo FAIL)" "$1" "$3"
+}
+# A row of the table; what is not 0 in one of the bad columns fails.
+row() { # WHAT TRIED LOST ACCEPTED CRASHED HUNG NOTE
+    local bad=$(($3 + $4 + $5 + $6))
+    if [ $bad -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    table+=$(printf '%-4s %-42s %6d %6d %9d %8d %6d  %s' "$([ $bad -eq 0 ] && echo ok || echo FAIL)" "$1" "$2" "$3" "$4" "$5" "$6" "$7")$'\n'
+}
+# Whether a program said that it touched memory that is not its own, or ended by a signal other than the one it was sent.
+crashed() { # CODE FILE
+    [ "$1" -ge 128 ] || grep -aqE 'ERROR: AddressSanitizer|runtime error:|Segmentation fault|Bus error' "$2"
 }
 seen() { # FILE PATTERN: the first line that has it, shortened
     grep -a -m 1 -o "$2.*" "$1" | tr -d '\r\033' | sed "s|$work/||g" | cut -c 1-150
@@ -48,62 +81,202 @@ for ranks in $(seq $most); do
     $(trainer "$ranks") --out=whole$ranks > whole$ranks.txt 2>&1 || { cat whole$ranks.txt; exit 1; }
 done
 
-# ---- random kills: of one rank, of the whole job, while a checkpoint is written ----
+# ---- random kills: of a job of one rank, of one of two ranks and mpirun, of one of the two; at times while it saves ----
+ranks_of() { # OUT: the trainers of a run that are alive
+    local rank
+    for rank in $(pgrep -f -- "--out=$1 --save-every=1"); do
+        if [ "$(readlink "/proc/$rank/exe")" = "$programs/train_gpt" ]; then echo "$rank"; fi
+    done
+}
+
+# Waits until the job has ended, for a minute at most; what hangs is ended by force. Sets hung and hung_mpirun.
+await_job() { # PID OUT
+    for _ in $(seq 600); do
+        kill -0 "$1" 2> /dev/null || break
+        sleep 0.1
+    done
+    if kill -0 "$1" 2> /dev/null; then
+        if [ -n "$(ranks_of "$2")" ]; then hung=$((hung + 1)); else hung_mpirun=$((hung_mpirun + 1)); fi
+        kill -9 -- "-$1" $(ranks_of "$2") 2> /dev/null
+    fi
+    wait "$1" 2> /dev/null
+}
+
+newest() { ls -d "$1"/step-*[0-9] 2> /dev/null | tail -n 1; }
+
+# One start of the run: killed at some moment after it has saved something new (a kill before that tests nothing), unless it is
+# finished first. True when it was killed.
+start_and_kill() { # RANKS WHOM OUT
+    local first job
+    first=$(newest $3)
+    setsid $(trainer $1) --out=$3 --save-every=1 --keep=2 --resume=auto >> $3.txt 2>&1 &
+    job=$!
+    for _ in $(seq 1000); do
+        if [ "$(newest $3)" != "$first" ]; then break; fi
+        kill -0 $job 2> /dev/null || break
+        sleep 0.01
+    done
+    sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
+    if [ $((RANDOM % 3)) -eq 0 ]; then # while a checkpoint is written
+        for _ in $(seq 2000); do
+            if [ -n "$(ls -d $3/*.tmp 2> /dev/null)" ]; then break; fi
+            kill -0 $job 2> /dev/null || break
+        done
+    fi
+    if ! kill -0 $job 2> /dev/null || [ -e $3/summary.json ]; then
+        await_job $job $3
+        return 1
+    fi
+    if [ $2 = one ]; then
+        kill -9 $(ranks_of $3 | shuf -n 1) 2> /dev/null
+    else
+        kill -9 -- -$job $(ranks_of $3) 2> /dev/null
+    fi
+    await_job $job $3
+    if [ -n "$(ls -d $3/*.tmp 2> /dev/null)" ]; then in_save=$((in_save + 1)); fi
+}
+
+kill_runs() { # WHAT RANKS WHOM KILLS
+    local done_kills=0 run=0 lost=0 different=0 crashes=0 attempts out job
+    local hung=0 hung_mpirun=0 in_save=0
+    while [ $done_kills -lt $4 ]; do
+        run=$((run + 1)) out=killed_$2_$3_$run attempts=0
+        : > $out.txt
+        while [ $attempts -lt 5 ] && [ $done_kills -lt $4 ] && [ ! -e $out/summary.json ]; do
+            attempts=$((attempts + 1))
+            if start_and_kill $2 $3 $out; then done_kills=$((done_kills + 1)); fi
+        done
+        if [ ! -e $out/summary.json ]; then # left alone it must come to its end
+            setsid $(trainer $2) --out=$out --save-every=1 --keep=2 --resume=auto >> $out.txt 2>&1 &
+            job=$!
+            await_job $job $out
+        fi
+        if [ ! -e $out/summary.json ]; then
+            lost=$((lost + 1))
+            tail -n 3 $out.txt >&3
+        elif ! cmp -s <(curve $out) <(curve whole$2); then
+            different=$((different + 1))
+            diff <(curve $out) <(curve whole$2) | head -n 4 >&3
+        fi
+        if crashed 0 $out.txt; then crashes=$((crashes + 1)); fi
+        rm -rf $out
+    done
+    row "$1" $done_kills $lost $different $crashes $hung "$run runs, $in_save kills while saving, mpirun itself hung $hung_mpirun times"
+}
 exec 3>&2 2> /dev/null # the shell would report each job that is killed
-lost=0 different=0 slow=0 done_kills=0 run=0 in_save=0
-while [ $done_kills -lt "$kills" ]; do
-    ranks=$((run % most + 1)) run=$((run + 1)) out=killed$run attempts=0
-    : > $out.txt
-    # until this run has its end: started, killed, started again from what is there
-    while [ ! -e $out/summary.json ]; do
-        attempts=$((attempts + 1))
-        if [ $attempts -gt 60 ]; then break; fi
-        setsid $(trainer $ranks) --out=$out --save-every=1 --keep=2 --resume=auto >> $out.txt 2>&1 &
-        job=$!
-        if [ $attempts -le 5 ] && [ $done_kills -lt "$kills" ]; then
-            first=$(ls -d $out/step-*[0-9] 2> /dev/null | tail -n 1)
-            for _ in $(seq 400); do # until it has saved something new: a kill before that tests nothing
-                if [ "$(ls -d $out/step-*[0-9] 2> /dev/null | tail -n 1)" != "$first" ]; then break; fi
-                kill -0 $job 2> /dev/null || break
-                sleep 0.01
-            done
-            sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
-            if [ $((done_kills % 3)) -eq 0 ]; then # while a checkpoint is written
-                for _ in $(seq 2000); do
-                    if [ -n "$(ls -d $out/*.tmp 2> /dev/null)" ]; then break; fi
-                    kill -0 $job 2> /dev/null || break
-                done
-            fi
-            if kill -0 $job 2> /dev/null && [ ! -e $out/summary.json ]; then
-                began=$SECONDS
-                if [ $((done_kills % 2)) -eq 0 ] && [ $ranks -gt 1 ]; then
-                    kill -9 "$(pgrep -P $job train_gpt | shuf -n 1)" 2> /dev/null # one rank
-                else
-                    kill -9 -- -$job 2> /dev/null # the job, and the ranks that mpirun started
-                    for rank in $(pgrep -f -- "--out=$out --save-every=1"); do
-                        if [ "$(readlink "/proc/$rank/exe")" = "$programs/train_gpt" ]; then kill -9 "$rank"; fi
-                    done
-                fi
-                done_kills=$((done_kills + 1))
-                wait $job 2> /dev/null
-                if [ $((SECONDS - began)) -gt 30 ]; then slow=$((slow + 1)); fi
-                if [ -n "$(ls -d $out/*.tmp 2> /dev/null)" ]; then in_save=$((in_save + 1)); fi
-                continue
+if [ $most -gt 1 ]; then
+    kill_runs "SIGKILL, one rank" 1 job $((kills - 2 * (kills / 3)))
+    kill_runs "SIGKILL, two ranks and mpirun" 2 job $((kills / 3))
+    kill_runs "SIGKILL, one of two ranks" 2 one $((kills / 3))
+else
+    kill_runs "SIGKILL, one rank" 1 job $kills
+fi
+exec 2>&3
+
+# ---- flipped bits ----
+flip() { # FILE: a random bit; again with the same PLACE and BIT puts it back
+    local byte
+    byte=$(od -An -tu1 -j $place -N 1 "$1")
+    printf "\\$(printf %03o $((byte ^ (1 << bit))))" | dd of="$1" bs=1 seek=$place conv=notrunc 2> /dev/null
+}
+random_place() { # FILE: sets place and bit
+    place=$(((RANDOM * 32768 + RANDOM) % $(stat -c %s "$1"))) bit=$((RANDOM % 8))
+}
+
+# Of every file of a checkpoint in turn; the trainer must refuse to go on from it, and a program that only reads it must not
+# crash.
+flip_checkpoint() { # FLIPS
+    local accepted=0 crashes=0 hung=0 tried=0 code file files
+    $(trainer $most) --out=flipped --keep=1 > flipped.txt 2>&1 || { cat flipped.txt; exit 1; }
+    files=(flipped/step-*/*)
+    while [ $tried -lt $1 ]; do
+        file=${files[tried % ${#files[@]}]}
+        tried=$((tried + 1))
+        random_place $file
+        flip $file
+        code=0
+        timeout 60 $(trainer 1) --resume=$(dirname $file) > flip.txt 2>&1 || code=$?
+        if [ $code -eq 0 ]; then
+            accepted=$((accepted + 1))
+            echo "accepted: bit $bit of byte $place of $file"
+        elif [ $code -eq 124 ]; then
+            hung=$((hung + 1))
+        elif crashed $code flip.txt; then
+            crashes=$((crashes + 1))
+            tail -n 3 flip.txt
+        fi
+        if [ $((tried % 4)) -eq 0 ]; then
+            code=0
+            timeout 60 "$programs/generate" --tokens=2 --threads=1 flipped > flip.txt 2>&1 || code=$?
+            if [ $code -eq 124 ]; then hung=$((hung + 1)); fi
+            if [ $code -ne 124 ] && crashed $code flip.txt; then
+                crashes=$((crashes + 1))
+                tail -n 3 flip.txt
             fi
         fi
-        wait $job 2> /dev/null
+        flip $file
     done
-    if [ ! -e $out/summary.json ]; then
-        lost=$((lost + 1))
-        tail -n 3 $out.txt
-    elif ! cmp -s <(curve $out) <(curve whole$ranks); then
-        different=$((different + 1))
-        diff <(curve $out) <(curve whole$ranks) | head -n 4
+    $(trainer 1) --resume=$(dirname $file) > flip.txt 2>&1 || { echo "the flips were not put back"; crashes=$((crashes + 1)); }
+    row "a bit of a checkpoint's ${#files[@]} files" $tried 0 $accepted $crashes $hung "1 in 4 read by generate as well"
+}
+
+# Of every file that an interrupted ./prepare leaves; the same command must refuse it, or end with the shards of an undisturbed
+# run.
+flip_prepared() { # FLIPS
+    local accepted=0 refused=0 crashes=0 hung=0 tried=0 code file files text i
+    text="--quiet --tokenizer=data --shard-tokens=12000 --round-bytes=16000 --save-every=0 --threads=1 many.txt"
+    for i in $(seq 20); do cat text.txt; done > many.txt
+    "$programs/prepare" $text --out=prepared > prepared.txt 2>&1 || { cat prepared.txt; exit 1; }
+    for i in $(seq 2 400); do
+        rm -rf half
+        timeout -s KILL 0.$(printf %03d $((i * 2))) "$programs/prepare" $text --out=half > /dev/null 2>&1
+        if grep -qs '"tokens"' half/prepare.state.json && ls half/train_* > /dev/null 2>&1; then break; fi
+    done 2> /dev/null
+    files=()
+    for file in half/*; do if [ -s $file ]; then files+=("$file"); fi; done # the lock is empty
+    while [ $tried -lt $1 ]; do
+        rm -rf flipped_half && cp -r half flipped_half
+        file=flipped_half/${files[tried % ${#files[@]}]#half/}
+        tried=$((tried + 1))
+        random_place $file
+        flip $file
+        code=0
+        timeout 60 "$programs/prepare" $text --out=flipped_half > flip.txt 2>&1 || code=$?
+        if [ $code -eq 0 ] && ! diff -r prepared flipped_half > /dev/null; then
+            accepted=$((accepted + 1))
+            echo "accepted: bit $bit of byte $place of $file"
+        elif [ $code -eq 124 ]; then
+            hung=$((hung + 1))
+        elif crashed $code flip.txt; then
+            crashes=$((crashes + 1))
+            tail -n 3 flip.txt
+        elif [ $code -ne 0 ]; then
+            refused=$((refused + 1))
+        fi
+    done
+    row "a bit of prepare's ${#files[@]} unfinished files" $tried 0 $accepted $crashes $hung "$refused refused, the others end as without it"
+}
+flip_checkpoint $((flips - flips / 4))
+flip_prepared $((flips / 4))
+
+# ---- foreign checkpoints, pipes in place of files: the cases of the test program, which the sanitizers may have built ----
+cases() { # WHAT FILTER
+    local code=0 count
+    if [ ! -x "$programs/test_gpt" ]; then
+        echo "note: there is no test_gpt in $programs, so '$1' was left out (make test_gpt)"
+        return
     fi
-done
-exec 2>&3
-result "random SIGKILLs" $((lost + different + slow)) \
-    "$done_kills kills in $run runs of 1 to $most ranks, $in_save while saving: $lost runs cannot resume, $different curves differ, $slow jobs took over 30 s to end"
+    (cd "$source" && TEST_BINARY_DIR=$programs timeout 600 "$programs/test_gpt" --filter="$2") > cases.txt 2>&1 || code=$?
+    if [ $code -eq 3 ]; then
+        echo "note: test_gpt has no test called '$2'"
+        return
+    fi
+    count=$(grep -oE '^[0-9]+ passed' cases.txt | cut -d' ' -f1)
+    if [ $code -ne 0 ]; then grep -aE 'FAIL|expected|ERROR' cases.txt | head -n 5; fi
+    row "$1" "${count:-0}" 0 $((code == 1)) $((code >= 128)) $((code == 124)) "tests '$2' of test_gpt"
+}
+cases "foreign and crafted checkpoints" hostile
+cases "pipes, devices, folders as files" files_,no_program_waits
 
 # ---- another number of ranks ----
 if [ $most -gt 1 ]; then
@@ -208,7 +381,7 @@ if [ $most -gt 1 ]; then
     code=$?
     result "SIGUSR1 to one of two ranks" $code "exit $code: $(seen stopped2.txt 'RESUME: ')"
 fi
-"$programs/scripts/run_resilient.sh" --tries=2 $(trainer 1) --out=resilient --lr=nonsense > resilient.txt 2>&1
+"$source/scripts/run_resilient.sh" --tries=2 $(trainer 1) --out=resilient --lr=nonsense > resilient.txt 2>&1
 code=$?
 result "run_resilient.sh, a wrong option" $((code == 2 ? 0 : 1)) "exit $code: $(seen resilient.txt 'error: ')"
 
@@ -219,5 +392,6 @@ code=$?
 result "divergence" $((code == 1 && $(grep -c 'largest magnitudes by layer' diverged.txt) == 1 ? 0 : 1)) \
     "exit $code: $(seen diverged.txt 'First not finite')"
 
+printf '\n     %-42s %6s %6s %9s %8s %6s\n%s' '' tried lost accepted crashed hung "$table"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

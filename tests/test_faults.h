@@ -357,16 +357,17 @@ static void test_resilient_tries_again(void) {
 static void test_resilient_passes_signals_on(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    test_command(output, sizeof output,
-                 "RESILIENT_PAUSE=0 scripts/run_resilient.sh %s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 "
-                 "--val-every=0 --val-tokens=200 --save-every=1 --steps=1000000 --data=%s --out=%s/run > "
-                 "%s/said 2>&1 & pid=$!; "
-                 "cd %s; await() { for i in $(seq 3000); do grep -q \"\\\"step\\\": $1,\" run/log.jsonl 2> "
-                 "/dev/null && break; "
-                 "sleep 0.01; done; }; await 5; kill -9 $(pgrep -P $pid); await 40; kill -TERM $pid; wait "
-                 "$pid; echo exit $?; "
-                 "grep -a 'starting again\\|RESUME' said",
-                 test_binaries(), data, data, data, data);
+    test_command(
+        output, sizeof output,
+        "RESILIENT_PAUSE=0 scripts/run_resilient.sh %s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 "
+        "--val-every=0 --val-tokens=200 --save-every=1 --steps=1000000 --data=%s --out=%s/run > "
+        "%s/said 2>&1 & pid=$!; "
+        "cd %s; await() { for i in $(seq 3000); do grep -q \"\\\"step\\\": $1,\" run/log.jsonl 2> "
+        "/dev/null && break; "
+        "sleep 0.01; done; }; await 5; kill -9 $(pgrep -P $pid train_gpt); await 40; kill -TERM $pid; wait "
+        "$pid; echo exit $?; "
+        "grep -a 'starting again\\|RESUME' said",
+        test_binaries(), data, data, data, data);
     CHECK(strstr(output, "exit 0") && strstr(output, "exit code 137; starting again from step-0") &&
               strstr(output, "RESUME: "),
           "%s", output);

@@ -75,8 +75,8 @@ static void test_killed_run_continues_to_the_same_end(void) {
 static void test_signal_saves_and_ends_cleanly(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    const int signals[] = {SIGINT, SIGTERM};
-    for (int i = 0; i < 2; i++) {
+    const int signals[] = {SIGINT, SIGTERM, SIGXCPU};
+    for (int i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "stopped%d", i);
         /* --steps is large: the run cannot end by itself before the signal */

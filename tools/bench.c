@@ -129,14 +129,13 @@ static void write_figures(const char *path, const cJSON *kept) {
 }
 
 int main(int argc, char **argv) {
+    program_begin();
     machine_settle_threads(argv); /* as the trainer does, and this */
     machine_keep_freed_memory();
     OptionSet set = options_begin("bench", "./bench [options]", bench_options,
                                   sizeof bench_options / sizeof *bench_options, &bench.options, NULL);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
-#ifdef _OPENMP
-    if (bench.options.threads > 0) omp_set_num_threads((int)bench.options.threads);
-#endif
+    machine_use_threads((int)bench.options.threads);
     const char *const json = bench.options.json, *const filter = bench.options.filter;
     if (bench.options.append && !*json)
         options_fail(&set, "--append keeps what --json=FILE has: name the file");

@@ -17,6 +17,7 @@
 #define HAVE_GPU
 #include "../cuda/model.cuh"
 #include "../gpt/files.h"
+#include "../gpt/program.h"
 #include <algorithm>
 #include <map>
 #include <string>
@@ -392,7 +393,13 @@ static bool bench_batches(const char *text, std::vector<int> *batches) {
     }
 }
 
+#define BENCH_GPU_OPTIONS                                                                                    \
+    "--json=FILE, --preset=NAME, --batch=B[,B...], --steps-only, --untimed-products, --quick, --help (-h) "  \
+    "or "                                                                                                    \
+    "--version"
+
 int main(int argc, char **argv) {
+    program_begin();
     const char *json = "bench_gpu.json", *only = "";
     bool quick = false, steps_only = false;
     std::vector<int> batches;
@@ -410,13 +417,14 @@ int main(int argc, char **argv) {
             quick = true;
         else if (strcmp(argv[i], "--untimed-products") == 0)
             matmul_tuning.least_flops = INFINITY;
+        else if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
+            return printf("options: " BENCH_GPU_OPTIONS "\n"), 0;
+        else if (strcmp(argv[i], "--version") == 0)
+            return program_version("bench_gpu"), 0;
         else
             known = false;
         if (!known) {
-            fprintf(stderr,
-                    "error: unknown option '%s'; expected --json=FILE, --preset=NAME, --batch=B[,B...], "
-                    "--steps-only, --untimed-products or --quick\n",
-                    argv[i]);
+            fprintf(stderr, "error: unknown option '%s'; expected " BENCH_GPU_OPTIONS "\n", argv[i]);
             return 2;
         }
     }

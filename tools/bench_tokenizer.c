@@ -8,6 +8,8 @@
 
    Build: cc -O3 -march=native tools/bench_tokenizer.c -o bench_tokenizer -lcjson -lm */
 #include <time.h>
+#include "../gpt/options.h"
+#include "../gpt/program.h"
 #include "../gpt/tokenizer.h"
 
 enum { PASSES = 5 };
@@ -30,10 +32,15 @@ static const char *next_document(const char **at, const char *end, size_t *lengt
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) die("usage: bench_tokenizer TOKENIZER DOCUMENTS [VOCAB]");
+    program_begin();
+    OptionSet set =
+        options_begin("bench_tokenizer", "bench_tokenizer TOKENIZER DOCUMENTS [VOCAB]", NULL, 0, NULL, NULL);
+    const int count = options_parse(&set, argc, argv);
+    if (count < 2 || count > 3)
+        options_fail(&set, "give a tokenizer, a file of documents, and perhaps VOCAB");
     size_t n, length, bytes = 0, tokens = 0;
-    Tokenizer *t = tokenizer_load(argv[1]);
-    char *documents = check_file_read(argv[2], FILE_REGULAR, FILE_NO_LIMIT, &n, "");
+    Tokenizer *t = tokenizer_load(argv[0]);
+    char *documents = check_file_read(argv[1], FILE_REGULAR, FILE_NO_LIMIT, &n, "");
     uint16_t *ids = check_malloc((tokenizer_room(t, documents, n) + 64) * sizeof *ids);
     double best = 1e30;
     for (int pass = 0; pass < PASSES; pass++) { /* each with an empty cache, as a run of prepare begins */
@@ -47,13 +54,13 @@ int main(int argc, char **argv) {
         free(cache);
     }
     printf("%zu %zu %.6f", bytes, tokens, best);
-    if (argc > 3) {
+    if (count > 2) {
         const char *at = documents, *text;
         double began = seconds_now();
         TokenizerTrainer *trainer = tokenizer_trainer_new(1);
         while ((text = next_document(&at, documents + n, &length)))
             tokenizer_trainer_add(trainer, 0, text, length);
-        tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[3])));
+        tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[2])));
         printf(" %.3f", seconds_now() - began);
     }
     printf("\n");

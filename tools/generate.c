@@ -23,6 +23,7 @@ static const Option generate_options[] = {
 #undef ROW
 
 int main(int argc, char **argv) {
+    program_begin();
     machine_settle_threads(argv);
     static GenerateOptions options;
     const int count = sizeof generate_options / sizeof *generate_options;
@@ -30,9 +31,7 @@ int main(int argc, char **argv) {
         options_begin("generate", "./generate [options] CHECKPOINT", generate_options, count, &options, NULL);
     if (options_parse(&set, argc, argv) != 1)
         options_fail(&set, "give one checkpoint: a folder step-NNNNNNNN, or the folder of a run");
-#ifdef _OPENMP
-    if (options.threads > 0) omp_set_num_threads((int)options.threads);
-#endif
+    machine_use_threads((int)options.threads);
     char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
     char torn[64] = "";
     long step = -1;

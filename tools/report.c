@@ -49,6 +49,7 @@ static void show_verdict(const Run *runs, int count) {
 }
 
 int main(int argc, char **argv) {
+    program_begin();
     static ReportOptions options;
     static Run runs[PLOT_RUNS_MAX];
     OptionSet set = options_begin("report", "./report [options] RUN...", report_options,

@@ -306,21 +306,6 @@ static inline const char *text_short(double value, char text[32]) {
     return text;
 }
 
-static inline const char *text_duration(double seconds, char text[32]) {
-    long s = (long)(seconds + 0.5);
-    if (seconds < 9.95)
-        snprintf(text, 32, "%.1f s", seconds);
-    else if (s < 60)
-        snprintf(text, 32, "%ld s", s);
-    else if (s < 3600)
-        snprintf(text, 32, "%ld min %02ld s", s / 60, s % 60);
-    else if (s < 48 * 3600)
-        snprintf(text, 32, "%ld h %02ld min", s / 3600, s / 60 % 60);
-    else
-        snprintf(text, 32, "%ld d %02ld h", s / 86400, s / 3600 % 24);
-    return text;
-}
-
 static inline const char *text_bytes(double bytes, char text[32]) {
     if (bytes >= 1024.0 * 1024 * 1024)
         snprintf(text, 32, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
@@ -380,7 +365,7 @@ static inline const char *figure_text(const Run *run, Figure figure, char text[9
     else if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS)
         snprintf(number, sizeof number, "%.4f", value);
     else if (figure == FIGURE_TIME)
-        text_duration(value, number);
+        duration_words(number, value);
     else if (figure == FIGURE_MEMORY)
         text_bytes(value, number);
     else if (figure == FIGURE_PARAMETERS)

@@ -22,10 +22,9 @@ static inline Terminal terminal_of(FILE *file) {
         if (locale && !*locale) locale = NULL;
     }
     const char *charset = locale ? strchr(locale, '.') : NULL, *no_color = getenv("NO_COLOR");
-    const char *kind = getenv("TERM");
     return (Terminal){
         .utf8 = charset && (strncasecmp(charset, ".utf-8", 6) == 0 || strncasecmp(charset, ".utf8", 5) == 0),
-        .color = isatty(fileno(file)) && !(no_color && *no_color) && kind && strcmp(kind, "dumb") != 0};
+        .color = program_on_terminal(file) && !(no_color && *no_color) && getenv("TERM")};
 }
 
 /* Blue and orange first: far apart for every kind of colour vision. */
