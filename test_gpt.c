@@ -14,6 +14,7 @@
 
 #include "gpt/filter.h"
 #include "tests/harness.h"
+#include "tests/test_files.h"
 #include "tests/test_options.h"
 #include "tests/test_optimizer.h"
 #include "tests/test_layers.h"
@@ -37,11 +38,11 @@ typedef struct {
 } Test;
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
-                                 LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW)
-                                     CHECKPOINT_TESTS(ROW) LOG_TESTS(ROW) PREPARE_TESTS(ROW)
-                                         GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW) TRAIN_TESTS(ROW)
-                                             FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW)};
+static const Test tests[] = {FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW)
+                                 MATMUL_TESTS(ROW) LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW)
+                                     TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW) LOG_TESTS(ROW)
+                                         PREPARE_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
+                                             TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -29,6 +29,7 @@
 #define LASER_IMPLEMENTATION
 #include "laser.h"
 #include "gpt/check.h"
+#include "gpt/files.h"
 #include "gpt/faults.h"
 #include "gpt/rng.h"
 #include "gpt/machine.h"

@@ -28,7 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/options.h"
 #include "../gpt/rng.h"
 
@@ -517,14 +517,10 @@ static Corpus write_stories(Teller *t, int64_t bytes, const char *path) {
 
 static Corpus read_stories(Teller *t, const char *path) {
     Corpus corpus = {0, 0};
-    FILE *file = check_fopen(path, "rb", "name a file that ./grammar wrote");
-    for (size_t got = 1; got; t->length += got) {
-        t->capacity = 2 * t->length + (1 << 20);
-        if (!(t->text = realloc(t->text, t->capacity))) die("cannot hold '%s' in memory", path);
-        got = fread(t->text + t->length, 1, t->capacity - t->length - 1, file);
-    }
-    check_fclose(file, path);
-    t->text[t->length] = 0;
+    free(t->text);
+    t->text =
+        check_file_read(path, FILE_STREAM, FILE_NO_LIMIT, &t->length, "name a file that ./grammar wrote");
+    t->capacity = t->length;
     t->reading = true, t->path = path;
     for (; t->at < t->length || corpus.documents == 0; corpus.documents++) {
         if (corpus.documents) tell(t, separator);

@@ -9,7 +9,7 @@
 #define DATA_OUTPUT_H
 
 #include <cjson/cJSON.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/shards.h"
 #include "documents.h"
 
@@ -69,15 +69,8 @@ static void rename_file(const char *from, const char *to) {
 
 /* Writes a small file whole or not at all, and to the disk. */
 static void write_file(const char *path, const char *text) {
-    size_t size = strlen(path) + 2;
-    char *part = check_malloc(size);
-    snprintf(part, size, "%s~", path);
-    int file = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) die("cannot write '%s': %s", part, strerror(errno));
-    write_all(file, text, strlen(text), part);
-    if (fsync(file) != 0 || close(file) != 0) die("cannot write '%s': %s", part, strerror(errno));
-    rename_file(part, path);
-    free(part);
+    char error[FILE_ERROR_SIZE];
+    if (!file_write_whole(path, text, strlen(text), error)) die("%s", error);
 }
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -259,7 +252,8 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
    there. */
 static bool state_load(ShardWriter writers[2], Totals *totals, Progress *progress) {
     size_t n;
-    char *path = output_path(writers->folder, "prepare.state.json"), *text = shard_slurp(path, &n);
+    char *path = output_path(writers->folder, "prepare.state.json"), *text;
+    text = check_file_read_if(path, FILE_JSON_LIMIT, &n, "start over with --overwrite");
     free(path);
     if (!text) return false;
     cJSON *json = cJSON_ParseWithLength(text, n);

@@ -576,7 +576,7 @@ static void copy_tokenizer(Run *run, const char *path) {
     if (stat(from, &status) == 0 && S_ISREG(status.st_mode) &&
         strcmp(check_basename(from), "vocab.json") != 0) {
         size_t n;
-        char *text = tokenizer_read(from, &n);
+        char *text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &n, "name a tokenizer.json");
         write_file(path, text);
         free(text);
     } else {
@@ -588,7 +588,7 @@ static void copy_tokenizer(Run *run, const char *path) {
 
 static uint32_t file_crc(const char *path) {
     size_t n;
-    char *text = tokenizer_read(path, &n);
+    char *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
     uint32_t crc = (uint32_t)crc32_z(0, (unsigned char *)text, n);
     free(text);
     return crc;
@@ -743,7 +743,8 @@ static bool begin_output(Run *run, const char *manifest, const char *state, cons
     bool has_tokenizer = stat(tokenizer, &status) == 0;
     if (has_tokenizer && !o->overwrite && (has_manifest || has_state)) {
         size_t n;
-        char *text = shard_slurp(has_manifest ? manifest : state, &n);
+        const char *file = has_manifest ? manifest : state;
+        char *text = check_file_read(file, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
         cJSON *json = cJSON_ParseWithLength(text, n);
         const char *found = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "fingerprint"));
         make_fingerprint(run, tokenizer);
@@ -802,10 +803,11 @@ static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) 
         return verify_problem("the manifest describes a shard badly");
     char *path = shard_join(folder, name), found[16];
     struct stat status;
-    int file = open(path, O_RDONLY | O_CLOEXEC), problems = 0;
+    char error[FILE_ERROR_SIZE];
+    int file = file_open(path, O_RDONLY, FILE_REGULAR, error), problems = 0;
     int64_t want = SHARD_HEADER_BYTES + 2 * (int64_t)tokens;
     if (file < 0)
-        problems = verify_problem("'%s': %s", path, strerror(errno));
+        problems = verify_problem("%s", error);
     else if (fstat(file, &status) != 0 || status.st_size != want)
         problems = verify_problem("'%s' has %lld bytes, expected %lld", path, (long long)status.st_size,
                                   (long long)want);
@@ -865,7 +867,8 @@ static int verify_split(const PrepareOptions *o, const cJSON *json, const char *
 
 static int verify(const PrepareOptions *o) {
     size_t n;
-    char *path = shard_join(o->out, "shards.json"), *text = shard_slurp(path, &n), found[16];
+    char *path = shard_join(o->out, "shards.json"), *text, found[16];
+    text = check_file_read_if(path, FILE_JSON_LIMIT, &n, "prepare the text again");
     char *tokenizer = shard_join(o->out, "tokenizer.json");
     if (!text) die("there is no manifest '%s': the folder was not made by ./prepare, or not finished", path);
     cJSON *json = cJSON_ParseWithLength(text, n);

@@ -119,7 +119,7 @@ static SpmModel *spm_parse(const char *path, char *data, size_t n) {
 
 static SpmModel *spm_load(const char *path) {
     size_t n;
-    char *data = tokenizer_read(path, &n);
+    char *data = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &n, "name a SentencePiece model");
     return spm_parse(path, data, n);
 }
 

@@ -10,9 +10,9 @@
    warn(fmt, ...)             the same line as a warning; execution goes on.
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
    check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
-   check_fopen(path, mode, hint)   never NULL; the hint says what the user can do.
    check_fread / check_fwrite exactly n items, or die naming the file.
    check_fclose(file, path)   dies when buffered data could not be written (a full disk shows here).
+   check_fopen and reading whole files are in files.h.
    The checked calls are macros so that the line reported is the caller's. */
 #ifndef GPT_CHECK_H
 #define GPT_CHECK_H
@@ -83,14 +83,6 @@ static inline void *check_malloc_at(const char *file, int line, size_t bytes) {
     return memset(memory, 0, rounded);
 }
 
-static inline FILE *check_fopen_at(const char *file, int line, const char *path, const char *mode,
-                                   const char *hint) {
-    FILE *stream = fopen(path, mode);
-    if (!stream)
-        check_die(file, line, "cannot open '%s': %s%s%s", path, strerror(errno), *hint ? "; " : "", hint);
-    return stream;
-}
-
 static inline void check_fread_at(const char *file, int line, void *to, size_t size, size_t count,
                                   FILE *stream, const char *path) {
     size_t got = fread(to, size, count, stream);
@@ -113,7 +105,6 @@ static inline void check_fclose_at(const char *file, int line, FILE *stream, con
 }
 
 #define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)
-#define check_fopen(path, mode, hint) check_fopen_at(__FILE__, __LINE__, path, mode, hint)
 #define check_fread(to, size, count, stream, path)                                                           \
     check_fread_at(__FILE__, __LINE__, to, size, count, stream, path)
 #define check_fwrite(from, size, count, stream, path)                                                        \

@@ -47,14 +47,6 @@ typedef struct {
 
 /* ---- folders ---- */
 
-static inline bool checkpoint_flush_folder(const char *path, char *error) {
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) return checkpoint_fail(error, "cannot open folder '%s': %s", path, strerror(errno));
-    bool ok = checkpoint_flush(folder, path, error);
-    close(folder);
-    return ok;
-}
-
 /* Removes a file or a folder with all that is in it, and follows no links. */
 static inline bool checkpoint_remove_at(int parent, const char *name) {
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return true;
@@ -94,8 +86,8 @@ static inline CheckpointKind checkpoint_kind(const char *name, long *step) {
 
 static inline bool checkpoint_is_whole(const char *run_folder, const char *name) {
     char folder[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], unused[CHECKPOINT_ERROR_SIZE];
-    return checkpoint_join(folder, run_folder, name, unused) &&
-           checkpoint_join(done, folder, "DONE", unused) && access(done, F_OK) == 0;
+    return file_join(folder, run_folder, name, unused) && file_join(done, folder, "DONE", unused) &&
+           access(done, F_OK) == 0;
 }
 
 /* What a killed run left: unfinished folders go; a checkpoint set aside for its replacement comes back when
@@ -104,7 +96,7 @@ static inline bool checkpoint_clean(const char *run_folder, char *error) {
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = run < 0 ? NULL : opendir(run_folder);
     if (!entries) {
-        checkpoint_fail(error, "cannot open the run folder '%s': %s", run_folder, strerror(errno));
+        file_fail(error, "cannot open the run folder '%s': %s", run_folder, strerror(errno));
         if (run >= 0) close(run);
         return false;
     }
@@ -119,8 +111,8 @@ static inline bool checkpoint_clean(const char *run_folder, char *error) {
         else if (kind == CHECKPOINT_OLD || kind == CHECKPOINT_TEMPORARY)
             ok = checkpoint_remove_at(run, entry->d_name);
         if (!ok)
-            checkpoint_fail(error, "cannot clean up '%s/%s': %s; remove it by hand", run_folder,
-                            entry->d_name, strerror(errno));
+            file_fail(error, "cannot clean up '%s/%s': %s; remove it by hand", run_folder, entry->d_name,
+                      strerror(errno));
     }
     closedir(entries);
     close(run);
@@ -132,14 +124,13 @@ static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long 
     c->folder[0] = 0, c->step = step;
     c->files = NULL, c->file_count = 0;
     checkpoint_name(name, step, CHECKPOINT_TEMPORARY);
-    if (step < 0 || !checkpoint_join(c->folder, run_folder, name, error) ||
-        !checkpoint_clean(run_folder, error)) {
+    if (step < 0 || !file_join(c->folder, run_folder, name, error) || !checkpoint_clean(run_folder, error)) {
         c->folder[0] = 0;
-        return step < 0 ? checkpoint_fail(error, "a checkpoint of step %ld cannot be", step) : false;
+        return step < 0 ? file_fail(error, "a checkpoint of step %ld cannot be", step) : false;
     }
     snprintf(c->run_folder, sizeof c->run_folder, "%s", run_folder);
     if (mkdir(c->folder, 0777) == 0) return true;
-    checkpoint_fail(error, "cannot create folder '%s': %s", c->folder, strerror(errno));
+    file_fail(error, "cannot create folder '%s': %s", c->folder, strerror(errno));
     c->folder[0] = 0;
     return false;
 }
@@ -169,23 +160,21 @@ static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, ui
     char path[CHECKPOINT_PATH_SIZE];
     for (int i = 0; i < c->file_count; i++)
         if (strcmp(c->files[i].name, name) == 0) return *sum = c->files[i].sum, true;
-    return checkpoint_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
+    return file_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
 }
 
 static inline bool checkpoint_write_text(const Checkpoint *c, const char *name, const char *text,
                                          char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     int file;
-    if (!checkpoint_join(path, c->folder, name, error) || !checkpoint_create(&file, path, error))
-        return false;
-    return checkpoint_finish(file, checkpoint_write_bytes(file, text, strlen(text), path, error), path,
-                             error);
+    if (!file_join(path, c->folder, name, error) || !file_create(&file, path, error)) return false;
+    return file_finish(file, file_write(file, text, strlen(text), path, error), path, error);
 }
 
 static inline bool checkpoint_write_json(const Checkpoint *c, const char *name, const cJSON *json,
                                          char *error) {
     char *text = cJSON_Print(json);
-    if (!text) return checkpoint_fail(error, "cannot write '%s/%s': no memory for it", c->folder, name);
+    if (!text) return file_fail(error, "cannot write '%s/%s': no memory for it", c->folder, name);
     bool ok = checkpoint_write_text(c, name, text, error);
     cJSON_free(text);
     return ok;
@@ -194,19 +183,19 @@ static inline bool checkpoint_write_json(const Checkpoint *c, const char *name, 
 static inline bool checkpoint_copy_file(const Checkpoint *c, const char *name, const char *from,
                                         char *error) {
     char path[CHECKPOINT_PATH_SIZE];
-    int in = open(from, O_RDONLY | O_CLOEXEC), out;
-    if (in < 0) return checkpoint_fail(error, "cannot open '%s': %s", from, strerror(errno));
-    bool ok = checkpoint_join(path, c->folder, name, error) && checkpoint_create(&out, path, error);
+    int in = file_open(from, O_RDONLY, FILE_REGULAR, error), out;
+    if (in < 0) return false;
+    bool ok = file_join(path, c->folder, name, error) && file_create(&out, path, error);
     if (ok) {
         char *chunk = check_malloc(CHECKPOINT_CHUNK);
         int64_t got;
         do {
-            got = checkpoint_read_bytes(in, chunk, CHECKPOINT_CHUNK);
-            ok = got >= 0 ? checkpoint_write_bytes(out, chunk, (size_t)got, path, error)
-                          : checkpoint_fail(error, "cannot read '%s': %s", from, strerror(errno));
+            got = file_read_bytes(in, chunk, CHECKPOINT_CHUNK);
+            ok = got >= 0 ? file_write(out, chunk, (size_t)got, path, error)
+                          : file_fail(error, "cannot read '%s': %s", from, strerror(errno));
         } while (ok && got == CHECKPOINT_CHUNK);
         free(chunk);
-        ok = checkpoint_finish(out, ok, path, error);
+        ok = file_finish(out, ok, path, error);
     }
     close(in);
     return ok;
@@ -220,7 +209,7 @@ static inline int checkpoint_is_file_name(const struct dirent *entry) {
 static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
     struct dirent **names = NULL;
     int count = scandir(c->folder, &names, checkpoint_is_file_name, alphasort);
-    if (count < 0) return checkpoint_fail(error, "cannot read folder '%s': %s", c->folder, strerror(errno));
+    if (count < 0) return file_fail(error, "cannot read folder '%s': %s", c->folder, strerror(errno));
     const size_t line = sizeof names[0]->d_name + 32;
     char *text = check_malloc(line * (size_t)(count + 1));
     size_t used = 0;
@@ -234,13 +223,13 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
     free(names);
     for (int i = 0; ok && i < c->file_count; i++) { /* written by another process: is it here? */
         char path[CHECKPOINT_PATH_SIZE];
-        ok = checkpoint_join(path, c->folder, c->files[i].name, error);
+        ok = file_join(path, c->folder, c->files[i].name, error);
         if (ok && access(path, F_OK) != 0)
-            ok = checkpoint_fail(error, "'%s' is not there; all hosts must share the run folder", path);
+            ok = file_fail(error, "'%s' is not there; all hosts must share the run folder", path);
     }
     snprintf(text + used, line, "%d files\n", count);
-    ok = ok && checkpoint_flush_folder(c->folder, error) && checkpoint_write_text(c, "DONE", text, error) &&
-         checkpoint_flush_folder(c->folder, error);
+    ok = ok && file_flush_folder(c->folder, error) && checkpoint_write_text(c, "DONE", text, error) &&
+         file_flush_folder(c->folder, error);
     free(text);
     return ok;
 }
@@ -248,14 +237,14 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
 static inline bool checkpoint_commit(Checkpoint *c, char *error) {
     char name[64], final[CHECKPOINT_PATH_SIZE], old[CHECKPOINT_PATH_SIZE];
     checkpoint_name(name, c->step, CHECKPOINT_FINAL);
-    bool ok = checkpoint_join(final, c->run_folder, name, error);
+    bool ok = file_join(final, c->run_folder, name, error);
     checkpoint_name(name, c->step, CHECKPOINT_OLD);
-    ok = ok && checkpoint_join(old, c->run_folder, name, error) && checkpoint_write_done(c, error);
+    ok = ok && file_join(old, c->run_folder, name, error) && checkpoint_write_done(c, error);
     bool replaces = ok && access(final, F_OK) == 0;
     if (replaces && rename(final, old) != 0)
-        ok = checkpoint_fail(error, "cannot rename '%s': %s", final, strerror(errno));
+        ok = file_fail(error, "cannot rename '%s': %s", final, strerror(errno));
     if (ok && rename(c->folder, final) != 0) {
-        ok = checkpoint_fail(error, "cannot rename '%s' to '%s': %s", c->folder, final, strerror(errno));
+        ok = file_fail(error, "cannot rename '%s' to '%s': %s", c->folder, final, strerror(errno));
         if (replaces) rename(old, final);
     }
     if (!ok) {
@@ -263,7 +252,7 @@ static inline bool checkpoint_commit(Checkpoint *c, char *error) {
         return false;
     }
     checkpoint_end(c); /* it is in place now, whatever happens next */
-    ok = checkpoint_flush_folder(c->run_folder, error);
+    ok = file_flush_folder(c->run_folder, error);
     if (ok && replaces) checkpoint_remove_at(AT_FDCWD, old);
     return ok;
 }
@@ -297,26 +286,23 @@ static inline bool checkpoint_verify_line(const char *folder, const char *line, 
     uint64_t want = strtoull(line, NULL, 16), found = 0;
     snprintf(again, sizeof again, "%016" PRIx64 "  %s", want, name);
     if (strcmp(line, again) != 0 || strchr(name, '/'))
-        return checkpoint_fail(error, "'%s/DONE' is damaged: it has a line that is not 'sum  name'; %s",
-                               folder, "resume from another checkpoint");
-    if (!checkpoint_join(path, folder, name, error) || !file_sum(path, false, &found, error)) return false;
+        return file_fail(error, "'%s/DONE' is damaged: it has a line that is not 'sum  name'; %s", folder,
+                         "resume from another checkpoint");
+    if (!file_join(path, folder, name, error) || !file_sum(path, false, &found, error)) return false;
     if (found == want) return true;
-    return checkpoint_fail(error,
-                           "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
-                           "; resume from another checkpoint",
-                           path, found, want);
+    return file_fail(error,
+                     "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
+                     "; resume from another checkpoint",
+                     path, found, want);
 }
 
 static inline bool checkpoint_verify_share(const char *folder, int first, int every, char *error) {
-    char path[CHECKPOINT_PATH_SIZE], last[64] = "", *text, *line, *end;
-    if (!checkpoint_join(path, folder, "DONE", error)) return false;
-    int file = open(path, O_RDONLY | O_CLOEXEC), files = 0;
-    if (file < 0)
-        return checkpoint_fail(error, "'%s' is not a whole checkpoint: cannot open its DONE: %s", folder,
-                               strerror(errno));
-    line = text = check_malloc(CHECKPOINT_CHUNK); /* zeroed, and one byte stays so */
-    int64_t size = checkpoint_read_bytes(file, text, CHECKPOINT_CHUNK - 1);
-    close(file);
+    char path[CHECKPOINT_PATH_SIZE], unread[CHECKPOINT_ERROR_SIZE], last[64] = "", *text, *line, *end;
+    if (!file_join(path, folder, "DONE", error)) return false;
+    int files = 0;
+    size_t size = 0;
+    line = text = file_read(path, FILE_REGULAR, CHECKPOINT_CHUNK, &size, unread);
+    if (!text) return file_fail(error, "'%s' is not a whole checkpoint: %.900s", folder, unread);
     bool ok = true;
     for (; ok && (end = strchr(line, '\n')) && end + 1 < text + size; line = end + 1, files++) {
         *end = 0;
@@ -324,8 +310,8 @@ static inline bool checkpoint_verify_share(const char *folder, int first, int ev
     }
     snprintf(last, sizeof last, "%d files\n", files);
     if (ok && strcmp(line, last) != 0)
-        ok = checkpoint_fail(error, "'%s' is damaged: it does not end with the number of its files; %s", path,
-                             "resume from another checkpoint");
+        ok = file_fail(error, "'%s' is damaged: it does not end with the number of its files; %s", path,
+                       "resume from another checkpoint");
     free(text);
     return ok;
 }

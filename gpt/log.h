@@ -31,18 +31,14 @@
 #define GPT_LOG_H
 
 #include <cjson/cJSON.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include "check.h"
+#include "files.h"
 
-enum { LOG_ERROR_SIZE = 1024, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
+enum { LOG_ERROR_SIZE = FILE_ERROR_SIZE, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
 enum { LOG_LINE_MAX = 1 << 16 }; /* bytes of a line that is read; ours have less than LOG_TEXT_SIZE */
 #define LOG_SMOOTHING 0.95       /* share of the past in the smoothed loss */
 #define LOG_REDRAW_SECONDS 0.1   /* between two drawings on a terminal */
@@ -339,22 +335,6 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
     return kind;
 }
 
-/* The whole file with an ending 0, free() it; NULL with errno set. */
-static inline char *log_slurp(int file, size_t *size) {
-    struct stat about;
-    if (fstat(file, &about) != 0) return NULL;
-    char *text = check_malloc((size_t)about.st_size + 1);
-    for (*size = 0; *size < (size_t)about.st_size;) {
-        ssize_t n = pread(file, text + *size, (size_t)about.st_size - *size, (off_t)*size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return free(text), NULL;
-        if (n == 0) break;
-        *size += (size_t)n;
-    }
-    text[*size] = 0;
-    return text;
-}
-
 /* Called with each line of a log; of the two numbers that one is set which the kind names. */
 typedef void LogSee(void *context, LogLine kind, const LogTrain *train, const LogValidation *validation);
 
@@ -398,6 +378,14 @@ static inline bool log_each(FILE *file, const char *path, LogSee *see, void *con
     return ok;
 }
 
+/* A log to be read; NULL with the reason, and errno is ENOENT exactly when there is none. */
+static inline FILE *log_open_read(const char *path, char *error) {
+    const int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
+    FILE *stream = file < 0 ? NULL : fdopen(file, "rb");
+    if (file >= 0 && !stream) die("cannot open '%s': %s", path, strerror(errno));
+    return stream;
+}
+
 static inline void log_collect(void *context, LogLine kind, const LogTrain *train,
                                const LogValidation *validation) {
     LogData *data = context;
@@ -419,11 +407,8 @@ static inline void log_free(LogData *data) {
 
 static inline bool log_read(const char *path, LogData *data, char *error) {
     *data = (LogData){0};
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        snprintf(error, LOG_ERROR_SIZE, "cannot read '%s': %s", path, strerror(errno));
-        return false;
-    }
+    FILE *file = log_open_read(path, error);
+    if (!file) return false;
     bool ok = log_each(file, path, log_collect, data, error);
     fclose(file);
     if (!ok) log_free(data);
@@ -513,14 +498,15 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
 }
 
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
+    char error[LOG_ERROR_SIZE];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
-    log->file = open(log->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (log->file < 0) die("cannot open '%s': %s; choose another --out folder", log->path, strerror(errno));
+    log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
+    if (log->file < 0) die("%s; choose another --out folder", error);
     log_lock(log);
     size_t size = 0, kept = 0;
-    char *text = log_slurp(log->file, &size);
-    if (!text) die("cannot read '%s': %s", log->path, strerror(errno));
+    char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
+    if (!text) die("%s", error);
     if (resume_step > 0) kept = log_keep(log, text, size, resume_step);
     if (kept != size) log_replace(log, text, kept);
     free(text);

@@ -65,8 +65,7 @@ static inline bool moments_write(const char *folder, int part, int parts, const 
     moments_part_name(name, part, parts);
     int count = moments_pieces(m, 0, m->mean, pieces, names);
     count += moments_pieces(m, 1, m->square, pieces + count, names + count);
-    bool ok =
-        checkpoint_join(path, folder, name, error) && safetensors_write_sum(path, pieces, count, sum, error);
+    bool ok = file_join(path, folder, name, error) && safetensors_write_sum(path, pieces, count, sum, error);
     free(names);
     free(pieces);
     return ok;
@@ -100,7 +99,7 @@ static inline bool moments_locate(MomentsReader *reader, const TensorTable *para
         t = candidate, reader->tensor = at;
     }
     if (!t)
-        return checkpoint_fail(
+        return file_fail(
             error,
             "'%s' holds '%s', which this model does not have; it belongs to a model with other options",
             f->path, e->name);
@@ -113,7 +112,7 @@ static inline bool moments_locate(MomentsReader *reader, const TensorTable *para
                   begin < end && end <= t->count && e->rank == 1 && (size_t)e->shape[0] == end - begin
             : e->rank == t->rank && memcmp(e->shape, t->shape, (size_t)t->rank * sizeof *t->shape) == 0;
     if (!fits)
-        return checkpoint_fail(
+        return file_fail(
             error, "'%s': '%s' has shape %s, the model's tensor %s; it belongs to a model with other options",
             f->path, e->name, safetensors_shape_text(found, e->rank, e->shape),
             safetensors_shape_text(expected, t->rank, t->shape));
@@ -177,7 +176,7 @@ static inline bool moments_check_cover(MomentsReader *reader, const Moments *m, 
             covered = reader->places[at].range.end;
         }
         if (covered == m->parameters->floats) continue;
-        return checkpoint_fail(
+        return file_fail(
             error,
             "the optimizer's parts in '%s' do not belong together: number %zu of %zu of '%.*s' is %s; resume "
             "from another checkpoint",
@@ -195,7 +194,7 @@ static inline bool moments_read(const char *folder, int parts, const Moments *m,
     for (int part = 0; ok && part < parts; part++) {
         char name[64], path[CHECKPOINT_PATH_SIZE];
         moments_part_name(name, part, parts);
-        ok = checkpoint_join(path, folder, name, error) && moments_read_part(&reader, path, m, error);
+        ok = file_join(path, folder, name, error) && moments_read_part(&reader, path, m, error);
     }
     ok = ok && moments_check_cover(&reader, m, folder, error);
     free(reader.places);

@@ -25,7 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "check.h"
+#include "files.h"
 
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
 
@@ -313,14 +313,10 @@ static inline void options_apply_lines(OptionSet *set, char *text, const char *p
 /* A file of options: lines `name = value` with # comments, or JSON: an object of options, or one that holds
    such an object under "options" (the config.json of a run). */
 static inline void options_apply_file(OptionSet *set, const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file) options_fail(set, "--config=%s: %s", path, strerror(errno));
-    enum { LIMIT = 1 << 20 };
-    char *text = check_malloc(LIMIT + 1), where[512];
-    size_t length = fread(text, 1, LIMIT, file);
-    if (ferror(file) || length == LIMIT)
-        options_fail(set, "--config=%s: not a readable file of options", path);
-    fclose(file);
+    char where[512], error[FILE_ERROR_SIZE];
+    size_t length;
+    char *text = file_read(path, FILE_STREAM, 1 << 20, &length, error);
+    if (!text) options_fail(set, "--config: %s", error);
     if (text[strspn(text, " \t\r\n")] != '{') {
         options_apply_lines(set, text, path);
         free(text);

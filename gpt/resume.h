@@ -48,7 +48,7 @@ static NamedTensor *named_tensors(const Model *model, const float *memory) {
 static bool weights_read(Model *model, const char *folder, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     NamedTensor *tensors = named_tensors(model, model->weights.memory);
-    bool ok = checkpoint_join(path, folder, "model.safetensors", error) &&
+    bool ok = file_join(path, folder, "model.safetensors", error) &&
               safetensors_read(path, tensors, model->parameters.count, error);
     free(tensors);
     if (ok) model_weights_changed(model);
@@ -58,11 +58,9 @@ static bool weights_read(Model *model, const char *folder, char *error) {
 static cJSON *read_json(const char *folder, const char *name) {
     char path[CHECKPOINT_PATH_SIZE];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = check_fopen(path, "rb", "a checkpoint folder is expected here");
-    enum { LIMIT = 1 << 20 };
-    char *text = check_malloc(LIMIT + 1);
-    size_t length = fread(text, 1, LIMIT, file);
-    fclose(file);
+    size_t length;
+    char *text =
+        check_file_read(path, FILE_REGULAR, 1 << 20, &length, "a checkpoint folder is expected here");
     cJSON *json = cJSON_ParseWithLength(text, length);
     if (!json)
         die("'%s' is not JSON: damaged near '%.20s'; take another checkpoint", path, cJSON_GetErrorPtr());
@@ -216,7 +214,7 @@ static bool save_files(Saver *s) {
     if (!ok || !s->weights) return ok;
     uint64_t sum = 0;
     NamedTensor *tensors = named_tensors(s->model, s->weights);
-    ok = checkpoint_join(path, c->folder, "model.safetensors", s->error) &&
+    ok = file_join(path, c->folder, "model.safetensors", s->error) &&
          safetensors_write_sum(path, tensors, s->model->parameters.count, &sum, s->error) &&
          checkpoint_write_json(c, "config.json", s->config, s->error) &&
          checkpoint_write_json(c, "trainer_state.json", s->state_json, s->error) &&
@@ -287,7 +285,7 @@ static bool save_start_thread(Saver *s) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int cause = pthread_create(&s->thread, NULL, save_thread, s);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return cause == 0 || checkpoint_fail(s->error, "no thread can be started: %s", strerror(cause));
+    return cause == 0 || file_fail(s->error, "no thread can be started: %s", strerror(cause));
 }
 
 static void copy_floats(float *to, const float *from, size_t n) {
@@ -383,12 +381,12 @@ void save_checkpoint(Trainer *t, bool wait) {
     const bool leads = parallel_rank() == 0;
     char name[64];
     bool ok = trainer_is_finite(t) ||
-              checkpoint_fail(s->error, "a weight or a moment is not finite; the older checkpoints stay");
+              file_fail(s->error, "a weight or a moment is not finite; the older checkpoints stay");
     s->checkpoint.step = (long)t->step;
     if (leads && ok) ok = checkpoint_begin(&s->checkpoint, o->out, (long)t->step, s->error);
     if (!leads) {
         checkpoint_name(name, (long)t->step, CHECKPOINT_TEMPORARY);
-        ok = ok && checkpoint_join(s->checkpoint.folder, o->out, name, s->error);
+        ok = ok && file_join(s->checkpoint.folder, o->out, name, s->error);
     }
     wait = wait || parallel_any(!s->copy && saver_copy_floats(t));
     s->parts = t->owners, s->part = parallel_rank();

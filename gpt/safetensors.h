@@ -20,20 +20,16 @@
 #define GPT_SAFETENSORS_H
 
 #include <cjson/cJSON.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdbool.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include "check.h"
+#include "files.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors.h writes numbers as they lie in memory, and safetensors files are little endian"
 #endif
 
 enum {
-    CHECKPOINT_ERROR_SIZE = 1024,
-    CHECKPOINT_PATH_SIZE = 4096,
+    CHECKPOINT_ERROR_SIZE = FILE_ERROR_SIZE,
+    CHECKPOINT_PATH_SIZE = FILE_PATH_SIZE,
     CHECKPOINT_CHUNK = 1 << 20, /* bytes read or written at a time */
     SAFETENSORS_ALIGNMENT = 64,
     SAFETENSORS_MAX_HEADER = 100000000, /* the limit of the format's own library */
@@ -46,82 +42,6 @@ typedef struct {
     int64_t shape[SAFETENSORS_MAX_RANK];
     float *data; /* row-major */
 } NamedTensor;
-
-/* ---- files: every call checked, the sentence made where the cause is known ---- */
-
-__attribute__((format(printf, 2, 3))) static inline bool checkpoint_fail(char *error, const char *format,
-                                                                         ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(error, CHECKPOINT_ERROR_SIZE, format, arguments);
-    va_end(arguments);
-    return false;
-}
-
-static inline bool checkpoint_fail_write(char *error, const char *path, int cause) {
-    return checkpoint_fail(error, "cannot write '%s': %s; free some space or choose another folder", path,
-                           strerror(cause));
-}
-
-/* path = folder/name; false when it does not fit. */
-static inline bool checkpoint_join(char path[CHECKPOINT_PATH_SIZE], const char *folder, const char *name,
-                                   char *error) {
-    int length = snprintf(path, CHECKPOINT_PATH_SIZE, "%s/%s", folder, name);
-    if (length >= 0 && length < CHECKPOINT_PATH_SIZE) return true;
-    return checkpoint_fail(error,
-                           "the path '%.200s.../%s' is longer than %d bytes; use a shorter folder name",
-                           folder, name, CHECKPOINT_PATH_SIZE - 1);
-}
-
-static inline bool checkpoint_create(int *file, const char *path, char *error) {
-    *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return *file >= 0 ? true : checkpoint_fail_write(error, path, errno);
-}
-
-static inline bool checkpoint_write_bytes(int file, const void *bytes, size_t size, const char *path,
-                                          char *error) {
-    const size_t limit = (size_t)1 << 30; /* one write() moves at most 2 GiB */
-    for (const char *from = bytes; size > 0;) {
-        ssize_t n = write(file, from, size < limit ? size : limit);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return checkpoint_fail_write(error, path, n < 0 ? errno : ENOSPC);
-        from += n, size -= (size_t)n;
-    }
-    return true;
-}
-
-/* Flushes; what has no disk behind it (a pipe, some network file systems' folders) answers EINVAL. */
-static inline bool checkpoint_flush(int file, const char *path, char *error) {
-    while (fsync(file) != 0) {
-        if (errno == EINTR) continue;
-        return errno == EINVAL ? true : checkpoint_fail_write(error, path, errno);
-    }
-    return true;
-}
-
-/* Ends what checkpoint_create began: flush and close, or, when anything failed, no half file stays. */
-static inline bool checkpoint_finish(int file, bool ok, const char *path, char *error) {
-    struct stat about;
-    bool regular = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
-    ok = ok && checkpoint_flush(file, path, error);
-    if (close(file) != 0 && ok) ok = checkpoint_fail_write(error, path, errno);
-    if (!ok && regular) unlink(path);
-    return ok;
-}
-
-/* Reads until size bytes or the end of the file; -1 on an error. */
-static inline int64_t checkpoint_read_bytes(int file, void *to, size_t size) {
-    const size_t limit = (size_t)1 << 30;
-    size_t done = 0;
-    while (done < size) {
-        ssize_t n = read(file, (char *)to + done, size - done < limit ? size - done : limit);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return -1;
-        if (n == 0) break;
-        done += (size_t)n;
-    }
-    return (int64_t)done;
-}
 
 /* ---- sums: XXH64 with seed 0; see the description of the algorithm beside the xxhash library ---- */
 
@@ -191,15 +111,15 @@ static inline uint64_t sum_end(const Sum *s) {
 }
 
 static inline bool file_sum(const char *path, bool flush, uint64_t *sum, char *error) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return checkpoint_fail(error, "cannot open '%s': %s", path, strerror(errno));
+    int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
+    if (file < 0) return false;
     unsigned char *chunk = check_malloc(CHECKPOINT_CHUNK);
     Sum s = sum_begin();
     int64_t got;
-    while ((got = checkpoint_read_bytes(file, chunk, CHECKPOINT_CHUNK)) > 0) sum_add(&s, chunk, (size_t)got);
+    while ((got = file_read_bytes(file, chunk, CHECKPOINT_CHUNK)) > 0) sum_add(&s, chunk, (size_t)got);
     free(chunk);
-    bool ok = got == 0 ? true : checkpoint_fail(error, "cannot read '%s': %s", path, strerror(errno));
-    ok = ok && (!flush || checkpoint_flush(file, path, error));
+    bool ok = got == 0 ? true : file_fail(error, "cannot read '%s': %s", path, strerror(errno));
+    ok = ok && (!flush || file_flush(file, path, error));
     close(file);
     *sum = sum_end(&s);
     return ok;
@@ -246,7 +166,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
              safetensors_bytes(&bytes, t->rank, t->shape) &&
              offset + bytes <= UINT64_C(1) << 53; /* JSON numbers are exact up to here */
         if (!ok) {
-            checkpoint_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
+            file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
         }
         cJSON *entry = cJSON_AddObjectToObject(json, t->name);
@@ -268,7 +188,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
         memcpy(header + 8, text, length);
         cJSON_free(text);
     } else if (ok)
-        checkpoint_fail(error, "cannot write '%s': no memory for its header", path);
+        file_fail(error, "cannot write '%s': no memory for its header", path);
     return header;
 }
 
@@ -279,7 +199,7 @@ static inline bool safetensors_put(int file, const void *bytes, size_t size, Sum
     for (const char *from = bytes; ok && size > 0;) {
         size_t n = size < CHECKPOINT_CHUNK ? size : CHECKPOINT_CHUNK;
         sum_add(sum, from, n);
-        ok = checkpoint_write_bytes(file, from, n, path, error);
+        ok = file_write(file, from, n, path, error);
         from += n, size -= n;
     }
     return ok;
@@ -291,7 +211,7 @@ static inline bool safetensors_write_sum(const char *path, const NamedTensor *te
     Sum s = sum_begin();
     char *header = safetensors_header(tensors, count, &size, path, error);
     int file;
-    bool ok = header && checkpoint_create(&file, path, error);
+    bool ok = header && file_create(&file, path, error);
     if (ok) {
         ok = safetensors_put(file, header, size, &s, path, error);
         for (int i = 0; ok && i < count; i++) {
@@ -299,7 +219,7 @@ static inline bool safetensors_write_sum(const char *path, const NamedTensor *te
             safetensors_bytes(&bytes, tensors[i].rank, tensors[i].shape);
             ok = safetensors_put(file, tensors[i].data, (size_t)bytes, &s, path, error);
         }
-        ok = checkpoint_finish(file, ok, path, error);
+        ok = file_finish(file, ok, path, error);
     }
     *sum = sum_end(&s);
     free(header);
@@ -337,39 +257,39 @@ static inline void safetensors_close(SafetensorsFile *f) {
 static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     struct stat about;
     uint64_t length;
-    f->file = open(f->path, O_RDONLY | O_CLOEXEC);
-    if (f->file < 0) return checkpoint_fail(error, "cannot open '%s': %s", f->path, strerror(errno));
-    if (fstat(f->file, &about) != 0 || !S_ISREG(about.st_mode))
-        return checkpoint_fail(error, "'%s' is not a file", f->path);
+    f->file = file_open(f->path, O_RDONLY, FILE_REGULAR, error);
+    if (f->file < 0) return false;
+    if (fstat(f->file, &about) != 0)
+        return file_fail(error, "cannot read '%s': %s", f->path, strerror(errno));
     uint64_t size = (uint64_t)about.st_size;
-    if (size < 8 || checkpoint_read_bytes(f->file, &length, 8) != 8)
-        return checkpoint_fail(
-            error, "'%s' has %" PRIu64 " bytes, a safetensors file has at least 8; it was cut short", f->path,
-            size);
+    if (size < 8 || file_read_bytes(f->file, &length, 8) != 8)
+        return file_fail(error,
+                         "'%s' has %" PRIu64 " bytes, a safetensors file has at least 8; it was cut short",
+                         f->path, size);
     if (length > SAFETENSORS_MAX_HEADER)
-        return checkpoint_fail(error,
-                               "'%s' is not a safetensors file: it begins with a header length of %" PRIu64
-                               ", at most %d is allowed",
-                               f->path, length, SAFETENSORS_MAX_HEADER);
+        return file_fail(error,
+                         "'%s' is not a safetensors file: it begins with a header length of %" PRIu64
+                         ", at most %d is allowed",
+                         f->path, length, SAFETENSORS_MAX_HEADER);
     if (length > size - 8)
-        return checkpoint_fail(
-            error, "'%s' was cut short: its header takes %" PRIu64 " bytes, the file has %" PRIu64, f->path,
-            length + 8, size);
+        return file_fail(error,
+                         "'%s' was cut short: its header takes %" PRIu64 " bytes, the file has %" PRIu64,
+                         f->path, length + 8, size);
     char *text = check_malloc(length + 1); /* zeroed: the text ends with 0 */
     errno = 0;
-    if (checkpoint_read_bytes(f->file, text, length) != (int64_t)length) {
+    if (file_read_bytes(f->file, text, length) != (int64_t)length) {
         free(text);
-        return checkpoint_fail(error, "cannot read the header of '%s': %s", f->path,
-                               errno ? strerror(errno) : "the file ended early");
+        return file_fail(error, "cannot read the header of '%s': %s", f->path,
+                         errno ? strerror(errno) : "the file ended early");
     }
     const char *end = text;
     if (text[0] == '{') f->header = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
     size_t used = (size_t)(end - text) + strspn(end, " \t\r\n"); /* only padding may follow the object */
     free(text);
     if (!f->header || used < length)
-        return checkpoint_fail(
-            error, "the header of '%s' is not JSON (byte %zu of %" PRIu64 "); the file is damaged", f->path,
-            used + 8, length + 8);
+        return file_fail(error,
+                         "the header of '%s' is not JSON (byte %zu of %" PRIu64 "); the file is damaged",
+                         f->path, used + 8, length + 8);
     f->data_start = 8 + length, f->data_size = size - f->data_start;
     return true;
 }
@@ -391,31 +311,30 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
     e->name = item->string, e->rank = 0;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(place) ||
         cJSON_GetArraySize(place) != 2)
-        return checkpoint_fail(
+        return file_fail(
             error, "'%s': the header's entry '%s' lacks dtype, shape or data_offsets; the file is damaged",
             f->path, e->name);
     if (strcmp(dtype->valuestring, "F32") != 0)
-        return checkpoint_fail(error,
-                               "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
-                               f->path, e->name, dtype->valuestring);
+        return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
+                         f->path, e->name, dtype->valuestring);
     cJSON_ArrayForEach(dimension, shape) {
         if (e->rank == SAFETENSORS_MAX_RANK || !safetensors_number(dimension, &number))
-            return checkpoint_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
-                                   f->path, e->name, SAFETENSORS_MAX_RANK);
+            return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
+                             f->path, e->name, SAFETENSORS_MAX_RANK);
         e->shape[e->rank++] = (int64_t)number;
     }
     if (!safetensors_number(place->child, &e->begin) || !safetensors_number(place->child->next, &e->end) ||
         e->begin > e->end || e->end > f->data_size)
-        return checkpoint_fail(error,
-                               "'%s': tensor '%s' lies outside the %" PRIu64
-                               " bytes of data (data_offsets); the file is damaged or cut short",
-                               f->path, e->name, f->data_size);
+        return file_fail(error,
+                         "'%s': tensor '%s' lies outside the %" PRIu64
+                         " bytes of data (data_offsets); the file is damaged or cut short",
+                         f->path, e->name, f->data_size);
     if (!safetensors_bytes(&bytes, e->rank, e->shape) || bytes != e->end - e->begin)
-        return checkpoint_fail(error,
-                               "'%s': tensor '%s' of shape %s has %" PRIu64
-                               " bytes of data, which does not fit; the file is damaged",
-                               f->path, e->name, safetensors_shape_text(text, e->rank, e->shape),
-                               e->end - e->begin);
+        return file_fail(error,
+                         "'%s': tensor '%s' of shape %s has %" PRIu64
+                         " bytes of data, which does not fit; the file is damaged",
+                         f->path, e->name, safetensors_shape_text(text, e->rank, e->shape),
+                         e->end - e->begin);
     return true;
 }
 
@@ -443,22 +362,22 @@ static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *
     qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_name);
     for (int i = 1; i < f->count; i++)
         if (strcmp(f->entries[i - 1].name, f->entries[i].name) == 0)
-            return checkpoint_fail(error, "'%s' holds tensor '%s' twice; the file is damaged", path,
-                                   f->entries[i].name);
+            return file_fail(error, "'%s' holds tensor '%s' twice; the file is damaged", path,
+                             f->entries[i].name);
     qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_place);
     uint64_t covered = 0;
     for (int i = 0; i < f->count; i++) {
         if (f->entries[i].begin != covered)
-            return checkpoint_fail(error,
-                                   "'%s': tensor '%s' begins at byte %" PRIu64
-                                   " of the data, expected %" PRIu64 " (%s); the file is damaged",
-                                   path, f->entries[i].name, f->entries[i].begin, covered,
-                                   f->entries[i].begin < covered ? "tensors overlap" : "a gap");
+            return file_fail(error,
+                             "'%s': tensor '%s' begins at byte %" PRIu64 " of the data, expected %" PRIu64
+                             " (%s); the file is damaged",
+                             path, f->entries[i].name, f->entries[i].begin, covered,
+                             f->entries[i].begin < covered ? "tensors overlap" : "a gap");
         covered = f->entries[i].end;
     }
     if (covered != f->data_size)
-        return checkpoint_fail(error, "'%s' has %" PRIu64 " bytes after its last tensor; the file is damaged",
-                               path, f->data_size - covered);
+        return file_fail(error, "'%s' has %" PRIu64 " bytes after its last tensor; the file is damaged", path,
+                         f->data_size - covered);
     return true;
 }
 
@@ -467,9 +386,9 @@ static inline bool safetensors_read_floats(const SafetensorsFile *f, const Safet
                                            uint64_t first, size_t n, float *to, char *error) {
     errno = 0;
     if (lseek(f->file, (off_t)(f->data_start + e->begin + first * sizeof *to), SEEK_SET) < 0 ||
-        checkpoint_read_bytes(f->file, to, n * sizeof *to) != (int64_t)(n * sizeof *to))
-        return checkpoint_fail(error, "cannot read tensor '%s' of '%s': %s", e->name, f->path,
-                               errno ? strerror(errno) : "the file ended early");
+        file_read_bytes(f->file, to, n * sizeof *to) != (int64_t)(n * sizeof *to))
+        return file_fail(error, "cannot read tensor '%s' of '%s': %s", e->name, f->path,
+                         errno ? strerror(errno) : "the file ended early");
     return true;
 }
 
@@ -484,17 +403,16 @@ static inline bool safetensors_match(const SafetensorsFile *f, const Safetensors
     char found[128], expected[128];
     int order = !have ? 1 : !want ? -1 : strcmp(have->name, want->name);
     if (order > 0)
-        return checkpoint_fail(error, "'%s' has no tensor '%s'; it belongs to a model with other options",
-                               f->path, want->name);
+        return file_fail(error, "'%s' has no tensor '%s'; it belongs to a model with other options", f->path,
+                         want->name);
     if (order < 0)
-        return checkpoint_fail(
-            error,
-            "'%s' holds tensor '%s', which this model does not have; it belongs to a model "
-            "with other options",
-            f->path, have->name);
+        return file_fail(error,
+                         "'%s' holds tensor '%s', which this model does not have; it belongs to a model "
+                         "with other options",
+                         f->path, have->name);
     if (have->rank != want->rank ||
         memcmp(have->shape, want->shape, (size_t)want->rank * sizeof *want->shape) != 0)
-        return checkpoint_fail(
+        return file_fail(
             error, "'%s': tensor '%s' has shape %s, expected %s; it belongs to a model with other options",
             f->path, have->name, safetensors_shape_text(found, have->rank, have->shape),
             safetensors_shape_text(expected, want->rank, want->shape));

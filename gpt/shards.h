@@ -34,13 +34,9 @@
 #define GPT_SHARDS_H
 
 #include <dirent.h>
-#include <fcntl.h>
-#include <stdbool.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <cjson/cJSON.h>
-#include "check.h"
+#include "files.h"
 #include "rng.h"
 
 enum {
@@ -155,10 +151,10 @@ static inline void shard_check_header(const Shard *shard) {
 
 static inline void shard_map(Shard *shard) {
     struct stat status;
-    int file = open(shard->path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || fstat(file, &status) != 0)
-        die("cannot open the shard '%s': %s; check its permissions", shard->path, strerror(errno));
-    if (!S_ISREG(status.st_mode)) die("the shard '%s' is not a file; remove or rename it", shard->path);
+    char error[FILE_ERROR_SIZE];
+    int file = file_open(shard->path, O_RDONLY, FILE_REGULAR, error);
+    if (file < 0) die("a shard cannot be read: %s", error);
+    if (fstat(file, &status) != 0) die("cannot read the shard '%s': %s", shard->path, strerror(errno));
     if (status.st_size < SHARD_HEADER_BYTES)
         die("'%s' is %s: expected at least the %d bytes of a shard's header, found %lld; copy it or make it "
             "again",
@@ -389,25 +385,12 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
-/* The whole file, ended by a zero; NULL when it is not there. free() it. */
-static inline char *shard_slurp(const char *path, size_t *length) {
-    FILE *file = fopen(path, "rb");
-    if (!file && errno == ENOENT) return NULL;
-    struct stat status;
-    if (!file || fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode))
-        die("cannot read '%s': %s", path, file ? "it is not a file" : strerror(errno));
-    *length = (size_t)status.st_size;
-    char *text = check_malloc(*length + 1);
-    check_fread(text, 1, *length, file, path);
-    fclose(file);
-    return text;
-}
-
 /* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
    manifest. */
 static inline void dataset_check_manifest_part(const char *folder, int vocab_size, char tokenizer[16]) {
     size_t length = 0;
-    char *path = shard_join(folder, "shards.json"), *text = shard_slurp(path, &length);
+    char *path = shard_join(folder, "shards.json"), *text;
+    text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
     *tokenizer = 0;
     if (!text) {
         warn("no manifest '%s': cannot tell whether the shards fit the tokenizer (shards of ./prepare have "
@@ -429,7 +412,7 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
     free(text);
     snprintf(tokenizer, 16, "%s", crc->valuestring);
     char *beside = shard_join(folder, "tokenizer.json"), found[16];
-    if ((text = shard_slurp(beside, &length))) {
+    if ((text = check_file_read_if(beside, FILE_JSON_LIMIT, &length, "run ./prepare again"))) {
         snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
         if (strcmp(found, tokenizer) != 0)
             die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the "

@@ -34,9 +34,8 @@
 #define GPT_TOKENIZER_H
 
 #include <stdbool.h>
-#include <sys/stat.h>
 #include <cjson/cJSON.h>
-#include "check.h"
+#include "files.h"
 #include "tokenizer_unicode.h"
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -771,15 +770,14 @@ static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
 }
 
 static inline void tokenizer_save(const Tokenizer *t, const char *path) {
+    char error[FILE_ERROR_SIZE], *text = NULL;
+    size_t size = 0;
     if (*t->why_not) die("this tokenizer cannot be written as '%s': %s", path, t->why_not);
-    char *part = tokenizer_join(path, strlen(path), ".part", 5); /* renamed at the end: whole or not there */
-    FILE *file = check_fopen(part, "wb", "choose a folder that can be written");
-    tokenizer_write(t, file);
-    if (ferror(file))
-        die("cannot write '%s': %s; free some space or choose another folder", part, strerror(errno));
-    check_fclose(file, part);
-    if (rename(part, path) != 0) die("cannot rename '%s' to '%s': %s", part, path, strerror(errno));
-    free(part);
+    FILE *memory = open_memstream(&text, &size);
+    if (memory) tokenizer_write(t, memory);
+    if (!memory || fclose(memory) != 0) die("no memory to write '%s': %s", path, strerror(errno));
+    if (!file_write_whole(path, text, size, error)) die("%s", error);
+    free(text);
 }
 
 /* What loading needs besides the tokenizer: where from, and the ids of all spellings. */
@@ -983,19 +981,6 @@ static inline void tokenizer_load_merges_text(TokenizerLoad *load, const char *t
     }
 }
 
-/* A whole file, ended by a zero; free() it. */
-static inline char *tokenizer_read(const char *path, size_t *n) {
-    struct stat status;
-    FILE *file =
-        check_fopen(path, "rb", "name a tokenizer.json, a vocab.json with merges.txt, or their folder");
-    if (fstat(fileno(file), &status) != 0 || !S_ISREG(status.st_mode)) die("'%s' is not a file", path);
-    *n = (size_t)status.st_size;
-    char *text = check_malloc(*n + 1);
-    check_fread(text, 1, *n, file, path);
-    fclose(file);
-    return text;
-}
-
 /* The text of a tokenizer.json or vocab.json and, with the latter, of its merges.txt (else NULL). */
 static inline Tokenizer *tokenizer_parse(const char *path, const char *text, size_t n, const char *merges) {
     TokenizerLoad load = {.path = path, .t = tokenizer_new()};
@@ -1018,6 +1003,7 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
 }
 
 static inline Tokenizer *tokenizer_load(const char *path) {
+    static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;
     size_t n, n_merges, room = strlen(path) + 32;
     char *name = check_malloc(room), *beside = check_malloc(room), *merges = NULL;
@@ -1026,10 +1012,10 @@ static inline Tokenizer *tokenizer_load(const char *path) {
         snprintf(name, room, "%s/tokenizer.json", path);
         if (stat(name, &status) != 0) snprintf(name, room, "%s/vocab.json", path);
     }
-    char *text = tokenizer_read(name, &n), *slash = strrchr(name, '/');
+    char *text = check_file_read(name, FILE_REGULAR, FILE_JSON_LIMIT, &n, hint), *slash = strrchr(name, '/');
     snprintf(beside, room, "%.*smerges.txt", slash ? (int)(slash + 1 - name) : 0, name);
     if (strcmp(check_basename(name), "tokenizer.json") != 0 && stat(beside, &status) == 0)
-        merges = tokenizer_read(beside, &n_merges);
+        merges = check_file_read(beside, FILE_REGULAR, FILE_JSON_LIMIT, &n_merges, hint);
     Tokenizer *t = tokenizer_parse(name, text, n, merges);
     free(name), free(beside), free(text), free(merges);
     return t;

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/rng.h"
 
 static struct {

@@ -37,11 +37,7 @@ static inline char *log_test_slurp(const char *folder) {
     char path[256];
     size_t size;
     log_test_path(path, folder);
-    int file = open(path, O_RDONLY);
-    if (file < 0) die("cannot open '%s'", path);
-    char *text = log_slurp(file, &size);
-    close(file);
-    return text;
+    return check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &size, "");
 }
 
 /* Steps from..to into a quiet log, a validation line after every tenth. */

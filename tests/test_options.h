@@ -171,7 +171,7 @@ static void test_filter_takes_words_between_commas(void) {
     TEST(options_dump_reads_back)                                                                            \
     TEST(options_refuse_what_is_wrong)                                                                       \
     TEST(options_table_is_sound)                                                                             \
-    TEST(options_help_fits_80_columns) TEST(options_help_names_every_option)                                 \
-        TEST(filter_takes_words_between_commas)
+    TEST(options_help_fits_80_columns)                                                                       \
+    TEST(options_help_names_every_option) TEST(filter_takes_words_between_commas)
 
 #endif

@@ -507,7 +507,8 @@ static void test_prepare_sentencepiece(void) {
     REQUIRE(code == 0, "code %d: %s", code, output);
     size_t n, i = 0, length;
     uint16_t *tokens = prepare_tokens(out, "train_", &n);
-    char *path = shard_join(folder, "ids"), *ids = tokenizer_read(path, &length), *p = ids;
+    char *path = shard_join(folder, "ids"),
+         *ids = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &length, ""), *p = ids;
     Tokenizer *t = tokenizer_load(out);
     CHECK(tokenizer_end_of_text(t) == 1, "end of text is %d", tokenizer_end_of_text(t));
     CHECK(strcmp(tokenizer_decode_token(t, tokenizer_vocab_size(t) - 1, &length), "<extra_id_0>") == 0,

@@ -93,7 +93,7 @@ static void test_shards_file_errors(void) {
     SHARDS_EXPECT_DEATH(folder, 4, 100, "version 2, expected 1");
     unlink(path);
     mkdir(path, 0777);
-    SHARDS_EXPECT_DEATH(folder, 4, 100, "is not a file");
+    SHARDS_EXPECT_DEATH(folder, 4, 100, "is a folder, expected a regular file");
 #undef WRITE_FILE
 }
 

@@ -208,7 +208,7 @@ static void test_tokenizer_split_matches_perl(void) {
     REQUIRE(code == 0, "perl ended with %d: %s", code, output);
     snprintf(path, sizeof name + 16, "%s/pieces", name);
     size_t n, pieces = 0, texts = 0, lengths[256], count = 0, length = 0;
-    char *bytes = tokenizer_read(path, &n), text[8192];
+    char *bytes = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &n, ""), text[8192];
     Tokenizer *t = tokenizer_of_sample(300);
     for (size_t i = 0; i + 4 <= n;) {
         const unsigned char *p = (const unsigned char *)bytes + i;
@@ -378,7 +378,8 @@ static inline void tokenizer_check_case(const Tokenizer *t, int number, char *in
    the same text, and the same ids come out. */
 static void test_tokenizer_matches_reference(void) {
     size_t n;
-    char *file = tokenizer_read("tests/fixtures/tokenizer.json", &n), spelled[512];
+    char *file = check_file_read("tests/fixtures/tokenizer.json", FILE_REGULAR, FILE_NO_LIMIT, &n, ""),
+         spelled[512];
     for (char *zero = file; (zero = strstr(zero, "\\u0000"));) memcpy(zero, "\\ufdd0", 6);
     cJSON *json = cJSON_ParseWithLength(file, n), *item;
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(json, "text"));
@@ -490,7 +491,7 @@ static void test_tokenizer_json_round_trip(void) {
     CHECK(tokenizer_same(t, loaded), "tokenizer.json changes the tokenizer");
     CHECK(tokenizer_same(t, of_folder), "the folder's tokenizer.json is another");
     size_t n;
-    char *text = tokenizer_read(path, &n);
+    char *text = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &n, "");
     cJSON *json = cJSON_ParseWithLength(text, n), *model = cJSON_GetObjectItem(json, "model"), *pair;
     REQUIRE(model && cJSON_GetArraySize(cJSON_GetObjectItem(model, "vocab")) == 420 &&
                 t->n_merges == 420 - 257,
@@ -521,7 +522,7 @@ static void test_tokenizer_gpt2_files(void) {
     Tokenizer *t = tokenizer_of_sample(420);
     char *path = tokenizer_test_file(folder, "all.json", "", 0);
     tokenizer_save(t, path);
-    char *text = tokenizer_read(path, &n);
+    char *text = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &n, "");
     cJSON *json = cJSON_ParseWithLength(text, n), *model = cJSON_GetObjectItem(json, "model"), *merge;
     char *vocab = cJSON_PrintUnformatted(cJSON_GetObjectItem(model, "vocab"));
     char *merges = check_malloc(n);

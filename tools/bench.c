@@ -96,7 +96,7 @@ static const struct {
 /* The figures that the file has already; NULL: it is not there, or empty. */
 static cJSON *read_figures(const char *path) {
     size_t size = 0;
-    char *text = shard_slurp(path, &size);
+    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "");
     cJSON *figures = size ? cJSON_ParseWithLength(text, size) : NULL, *figure;
     bool named = !size || cJSON_IsArray(figures);
     cJSON_ArrayForEach(figure, figures) named = named && cJSON_IsString(cJSON_GetObjectItem(figure, "name"));

@@ -16,6 +16,7 @@
    emulator with tiny sizes, where only the sums are true and no time means anything. */
 #define HAVE_GPU
 #include "../cuda/model.cuh"
+#include "../gpt/files.h"
 #include <algorithm>
 #include <map>
 #include <string>

@@ -123,14 +123,11 @@ static inline void picture_ink(Picture *g, Box clip, Color c) {
 /* ----------------------------------------------------------------------------------------------------- text */
 
 static inline bool font_load(Font *font, const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file) return false;
-    enum { LIMIT = 16 << 20 };
-    unsigned char *data = check_malloc(LIMIT);
-    size_t size = fread(data, 1, LIMIT, file);
-    fclose(file);
-    if (size > 1024 && size < LIMIT &&
-        stbtt_InitFont(&font->info, data, stbtt_GetFontOffsetForIndex(data, 0)))
+    char error[FILE_ERROR_SIZE];
+    size_t size;
+    unsigned char *data = (unsigned char *)file_read(path, FILE_REGULAR, 16 << 20, &size, error);
+    if (!data) return false;
+    if (size > 1024 && stbtt_InitFont(&font->info, data, stbtt_GetFontOffsetForIndex(data, 0)))
         font->data = data;
     else
         free(data);

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "../gpt/check.h"
+#include "../gpt/files.h"
 #include "../gpt/log.h"
 #include "../gpt/tokenizer_unicode.h"
 
@@ -194,17 +194,13 @@ static inline char *run_path(const char *folder, const char *name) {
    curves are the log's. */
 static inline cJSON *run_read_json(const char *folder, const char *name) {
     char *path = run_path(folder, name);
-    FILE *file = fopen(path, "rb");
-    if (!file && errno == ENOENT) {
+    size_t length;
+    char *text = check_file_read_if(path, 1 << 22, &length, "remove it, or train the run again");
+    if (!text) {
         free(path);
         return NULL;
     }
-    if (!file) die("cannot open '%s': %s", path, strerror(errno));
-    enum { LIMIT = 1 << 22 };
-    char *text = check_malloc(LIMIT + 1);
-    size_t length = fread(text, 1, LIMIT, file);
-    fclose(file);
-    cJSON *json = length < LIMIT ? cJSON_Parse(text) : NULL;
+    cJSON *json = cJSON_Parse(text);
     if (!cJSON_IsObject(json)) {
         warn("'%s' is damaged, it holds no JSON object: what it would tell is left out", path);
         cJSON_Delete(json);
@@ -266,9 +262,9 @@ static inline bool run_read_log(Run *run, const char *path) {
     char error[LOG_ERROR_SIZE];
     RunLog log = {.run = run};
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) log.fields[k] = curve_field((CurveKind)k);
-    FILE *file = fopen(path, "rb");
+    FILE *file = log_open_read(path, error);
     if (!file && errno == ENOENT) return false;
-    if (!file) die("cannot open '%s': %s", path, strerror(errno));
+    if (!file) die("%s", error);
     if (!log_each(file, path, run_see_line, &log, error)) die("%s", error);
     fclose(file);
     run->tokens_per_s = series_median(&log.speed);
