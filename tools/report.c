@@ -30,28 +30,6 @@ static const Option report_options[] = {
      "entropy of the text in nats per token, drawn as a line; 0: not known", false},
 };
 
-/* The curves of one kind in the terminal, when there are any to see. */
-static void show_curves(const Terminal *t, PlotKind kind, const Run *runs, int count, double floor) {
-    Plot plot;
-    Series *curves = plot_curves(kind, runs, count);
-    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
-    if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
-    plot_curves_free(curves, count);
-}
-
-static void show_verdict(const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (fabs(last) < VERDICT_EVEN)
-        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name,
-               d.x[d.count - 1]);
-    else if (isfinite(last))
-        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
-               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
-    series_free(&d);
-}
-
 /* The runs among the folders named; one line says what was left out. Dies when that was all. */
 static int load_runs(Run *runs, char **folders, int count) {
     const char *left_out = NULL, *why = NULL;
@@ -89,10 +67,7 @@ int main(int argc, char **argv) {
     runs_name(runs, count);
 
     Terminal terminal = terminal_of(stdout);
-    terminal_table(&terminal, runs, count);
-    show_curves(&terminal, PLOT_VALIDATION, runs, count, floor);
-    show_curves(&terminal, PLOT_TRAINING, runs, count, floor);
-    show_verdict(runs, count);
+    terminal_show(&terminal, runs, count, floor);
     if (*options.out || *options.png) printf("\n");
     if (*options.out) html_write(options.out, runs, count, floor), printf("  %s\n", options.out);
     if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);

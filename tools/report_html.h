@@ -654,8 +654,7 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
     }
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, double floor) {
-    FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
+static inline void html_page(FILE *f, const Run *runs, int count, double floor) {
     int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
@@ -694,6 +693,11 @@ static inline void html_write(const char *path, const Run *runs, int count, doub
     fputs("]}\n</script>\n<script>\n", f);
     html_lines(f, html_script, sizeof html_script / sizeof *html_script);
     fputs("</script>\n</body>\n</html>\n", f);
+}
+
+static inline void html_write(const char *path, const Run *runs, int count, double floor) {
+    FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
+    html_page(f, runs, count, floor);
     check_fclose(f, path);
 }
 

@@ -26,7 +26,8 @@
 
 typedef struct {
     double *x, *y;
-    int64_t count, capacity;
+    int64_t count;
+    size_t x_room, y_room;
 } Series;
 
 /* Beyond what float32 holds a value is no number of a run; the differences of values below it are finite. */
@@ -53,12 +54,8 @@ typedef struct {
 static inline void series_add(Series *s, double x, double y) {
     /* a run that was resumed from an earlier step tells that part again: the later telling counts */
     while (s->count > 0 && s->x[s->count - 1] >= x) s->count--;
-    if (s->count == s->capacity) {
-        s->capacity = s->capacity ? 2 * s->capacity : 256;
-        s->x = realloc(s->x, (size_t)s->capacity * sizeof *s->x);
-        s->y = realloc(s->y, (size_t)s->capacity * sizeof *s->y);
-        if (!s->x || !s->y) die("cannot hold a curve of %" PRId64 " points", s->capacity);
-    }
+    s->x = check_grow(s->x, &s->x_room, (size_t)s->count + 1, sizeof *s->x);
+    s->y = check_grow(s->y, &s->y_room, (size_t)s->count + 1, sizeof *s->y);
     s->x[s->count] = x;
     s->y[s->count++] = fabs(y) <= SERIES_MAX ? y : NAN;
 }
@@ -190,22 +187,21 @@ static inline char *run_path(const char *folder, const char *name) {
     return path;
 }
 
-/* The object in a JSON file of the run's folder; NULL when there is none, or a damaged one, which is warned of: the
-   curves are the log's. */
+/* The object that the text of a JSON file is; NULL without a text, and with a damaged one, which is warned of: the curves
+   are the log's. */
+static inline cJSON *run_parse_json(const char *path, const char *text) {
+    cJSON *json = text ? cJSON_Parse(text) : NULL;
+    if (!text || cJSON_IsObject(json)) return json;
+    warn("'%s' is damaged, it holds no JSON object: what it would tell is left out", path);
+    cJSON_Delete(json);
+    return NULL;
+}
+
 static inline cJSON *run_read_json(const char *folder, const char *name) {
     char *path = run_path(folder, name);
     size_t length;
     char *text = check_file_read_if(path, 1 << 22, &length, "remove it, or train the run again");
-    if (!text) {
-        free(path);
-        return NULL;
-    }
-    cJSON *json = cJSON_Parse(text);
-    if (!cJSON_IsObject(json)) {
-        warn("'%s' is damaged, it holds no JSON object: what it would tell is left out", path);
-        cJSON_Delete(json);
-        json = NULL;
-    }
+    cJSON *json = run_parse_json(path, text);
     free(text), free(path);
     return json;
 }
@@ -257,26 +253,23 @@ static inline double series_median(Series *s) {
     return s->y[n / 2];
 }
 
-/* The curves of log.jsonl; dies when the file is there and cannot be read, false when it is not there. */
-static inline bool run_read_log(Run *run, const char *path) {
+/* The curves of log.jsonl. */
+static inline void run_read_log(Run *run, FILE *file, const char *path) {
     char error[LOG_ERROR_SIZE];
     RunLog log = {.run = run};
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) log.fields[k] = curve_field((CurveKind)k);
-    FILE *file = log_open_read(path, error);
-    if (!file && errno == ENOENT) return false;
-    if (!file) die("%s", error);
     if (!log_each(file, path, run_see_line, &log, error)) die("%s", error);
-    fclose(file);
     run->tokens_per_s = series_median(&log.speed);
     series_free(&log.speed);
-    return true;
+    run->smooth = series_smooth(&run->curves[CURVE_TRAINING]);
+    run->train_loss = series_end(&run->smooth);
+    run->val_loss = series_end(&run->curves[CURVE_VALIDATION]);
 }
 
 /* What config.json and summary.json add. */
-static inline void run_read_settings(Run *run, const char *folder) {
-    run->config = run_read_json(folder, "config.json");
-    run->summary = run_read_json(folder, "summary.json");
-    if (!run->config) warn("'%s' has no config.json that can be read: its options are not known", folder);
+static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
+    run->config = config, run->summary = summary;
+    if (!config) warn("'%s' has no config.json that can be read: its options are not known", run->folder);
     run->options = cJSON_GetObjectItemCaseSensitive(run->config, "options");
     if (!cJSON_IsObject(run->options)) run->options = run->config;
     const struct {
@@ -300,30 +293,34 @@ static inline void run_free(Run *run) {
     cJSON_Delete(run->summary);
 }
 
-/* NULL, or why `folder` is no run to report on. */
-static inline const char *run_load(Run *run, const char *folder) {
-    *run = (Run){.folder = folder,
+static inline Run run_unknown(const char *folder) {
+    return (Run){.folder = folder,
                  .parameters = NAN,
                  .train_loss = NAN,
                  .val_loss = NAN,
                  .seconds = NAN,
                  .tokens_per_s = NAN,
                  .memory = NAN};
+}
+
+/* NULL, or why `folder` is no run to report on. */
+static inline const char *run_load(Run *run, const char *folder) {
     struct stat status;
+    char error[LOG_ERROR_SIZE];
+    *run = run_unknown(folder);
     if (lstat(folder, &status) != 0)
         die("there is no run '%s': %s; name a folder that ./train_gpt --out=DIR wrote", folder,
             strerror(errno));
     if (stat(folder, &status) != 0 || !S_ISDIR(status.st_mode)) return "is no folder";
     char *path = run_path(folder, "log.jsonl");
-    const bool there = run_read_log(run, path);
+    FILE *file = log_open_read(path, error);
+    if (!file && errno != ENOENT) die("%s", error);
+    if (file) run_read_log(run, file, path), fclose(file);
     free(path);
-    if (!there) return "has no log.jsonl";
+    if (!file) return "has no log.jsonl";
     if (run->curves[CURVE_TRAINING].count == 0 && run->curves[CURVE_VALIDATION].count == 0)
         return "has no loss in its log.jsonl yet";
-    run->smooth = series_smooth(&run->curves[CURVE_TRAINING]);
-    run->train_loss = series_end(&run->smooth);
-    run->val_loss = series_end(&run->curves[CURVE_VALIDATION]);
-    run_read_settings(run, folder);
+    run_take_settings(run, run_read_json(folder, "config.json"), run_read_json(folder, "summary.json"));
     return NULL;
 }
 
@@ -333,9 +330,7 @@ static inline char *run_path_tail(const char *path, int parts) {
     while (end > 1 && path[end - 1] == '/') end--;
     for (start = end; start > 0; start--)
         if (path[start - 1] == '/' && --parts == 0) break;
-    char *tail = strndup(path + start, end - start);
-    if (!tail) die("cannot hold the name of '%s'", path);
-    return tail;
+    return memcpy(check_malloc(end - start + 1), path + start, end - start);
 }
 
 static inline void runs_name(Run *runs, int count) {
@@ -344,12 +339,12 @@ static inline void runs_name(Run *runs, int count) {
         distinct = true;
         for (int i = 0; i < count; i++) {
             /* "." and what ends in ".." tell nothing: the folder's own name does */
-            const char *folder = runs[i].folder;
-            char *tail = run_path_tail(folder, 1), *whole = *tail == '.' ? realpath(folder, NULL) : NULL;
+            char whole[PATH_MAX], *tail = run_path_tail(runs[i].folder, 1);
+            const bool resolved = *tail == '.' && realpath(runs[i].folder, whole);
             free(tail), free(runs[i].name);
-            tail = run_path_tail(whole ? whole : folder, parts);
+            tail = run_path_tail(resolved ? whole : runs[i].folder, parts);
             runs[i].name = text_shown(tail);
-            free(tail), free(whole);
+            free(tail);
             for (int j = 0; j < i; j++) distinct = distinct && strcmp(runs[i].name, runs[j].name) != 0;
         }
     }

@@ -283,4 +283,34 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
 }
 
+/* The curves of one kind in the terminal, when there are any to see. */
+static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *runs, int count,
+                                   double floor) {
+    Plot plot;
+    Series *curves = plot_curves(kind, runs, count);
+    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
+    if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
+    plot_curves_free(curves, count);
+}
+
+static inline void terminal_verdict(const Run *runs, int count) {
+    if (count != 2 || runs_need_tokens(runs, count)) return;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    double last = d.count ? d.y[d.count - 1] : NAN;
+    if (fabs(last) < VERDICT_EVEN)
+        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name,
+               d.x[d.count - 1]);
+    else if (isfinite(last))
+        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
+               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
+    series_free(&d);
+}
+
+static inline void terminal_show(const Terminal *t, const Run *runs, int count, double floor) {
+    terminal_table(t, runs, count);
+    terminal_curves(t, PLOT_VALIDATION, runs, count, floor);
+    terminal_curves(t, PLOT_TRAINING, runs, count, floor);
+    terminal_verdict(runs, count);
+}
+
 #endif
