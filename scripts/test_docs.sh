@@ -14,10 +14,9 @@ cd "$(dirname "$0")/.." || exit 1
 tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
 
 # What makes a model and a run tiny, whatever came before it on the command line: of an option given twice the last counts.
-tiny="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --total-batch=512 --steps=3
-    --warmup=1 --val-tokens=1024 --threads=2"
-demo="DEMO_STEPS=2 TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64
-    --seq-len=64 --batch=2 --val-tokens=1024'"
+model="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --val-tokens=1024 --threads=2"
+tiny="$model --total-batch=512 --steps=3 --warmup=1"
+demo="DEMO_STEPS=2 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='$model'"
 
 # PATTERN => what is done; the first row that a command matches holds. `run` as it stands, `run + OPTIONS` at its end,
 # `run ... OPTIONS` in place of the page's `...`, `run with VARIABLES`; `no: REASON` it is not run.
@@ -40,6 +39,7 @@ build/bench --help                      => run
 build/bench *                           => run + --quick --filter=memory --json=bench.json
 ./test_gpt --filter=laser               => no: CI runs all tests
 cc -O3 *                                => run + -O0 -o by-hand
+./prepare --threads=1                   => no: a part of a command
 ./prepare *                             => run
 zcat dump.jsonl.gz | ./prepare *        => run
 scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
@@ -209,7 +209,9 @@ command_as_run() { # COMMAND HOW
 }
 
 try() { # PLACE COMMAND HOW
-    local reason began=$SECONDS command=${2//$'\n'/ } out
+    local reason began=$SECONDS command out
+    case $done in *$'\n'"$2"$'\n'*) return ;; esac
+    done+=$2$'\n'
     case $3 in no:*) reason=${3#no: } ;; *) reason=$(lacks "$2") ;; esac
     if [ -n "$reason" ]; then
         skipped=$((skipped + 1))
@@ -225,15 +227,15 @@ try() { # PLACE COMMAND HOW
         passed=$((passed + 1))
         printf '%-4s %-22s %s  (%d s)\n' ok "$1" "$2" $((SECONDS - began))
     else
-        problem "$(printf '%-22s %s\n     as run: %s\n' "$1" "$2" "$(printf '%s' "$command" | tr -s ' \n' ' ')")"
+        problem "$(printf '%-22s %s\n     as run: %s\n' "$1" "$2" "$command")"
         tail -n 3 output.log | sed 's/^/     /'
     fi
 }
 
 try_all() { # PATTERN: of PLACE^COMMAND
-    local place command how
+    local place command how done=$'\n' # a command that stands on a page twice runs once
     while IFS=$'\037' read -r place command how; do
-        case $place^$command in $1) try "$place" "$command" "$how" ;; esac
+        case $place^$command in ^) ;; $1) try "$place" "$command" "$how" ;; esac
     done <<< "$list"
 }
 
