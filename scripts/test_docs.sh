@@ -32,7 +32,7 @@ make train_gptcu                        => no: needs nvcc; CI runs it where nvcc
 scripts/check_gpu.sh                    => no: needs a GPU
 scripts/bench_gpu_pytorch.py --help     => run
 mpirun -n 8 ./train_gptcu ...           => no: needs GPUs
-./train_gptcu --data=DIR *              => run + $tiny --dtype=fp32
+./train_gptcu --data=DIR *              => run + $tiny --dtype=fp32 --seq-len=16 --total-batch=32 --steps=2 --val-tokens=64
 make bench                              => run with BENCH="--quick --filter=memory" PYTHONS=no-python
 make bench PYTHONS=*                    => no: needs PyTorch, a download
 build/bench --help                      => run
@@ -90,43 +90,37 @@ commands_of() { # PAGE
         END { spans() }' "${PAGES:-$tree}/$1"
 }
 
-pattern_of() { # ROW
-    local pattern=${1%%=>*}
-    printf '%s' "${pattern%"${pattern##*[! ]}"}"
-}
-
-row_of() { # COMMAND: the first row that it matches
-    local row pattern
-    while IFS= read -r row; do
-        pattern=$(pattern_of "$row")
-        [ -n "$pattern" ] || continue
-        case $1 in $pattern) printf '%s' "$row" && return ;; esac
-    done <<< "$table"
-}
+patterns=() hows=()
+while IFS= read -r row; do
+    [ -n "$row" ] || continue
+    pattern=${row%%=>*}
+    patterns+=("${pattern%"${pattern##*[! ]}"}") hows+=("${row#*=> }")
+done <<< "$table"
 
 problem() { failed=$((failed + 1)) && printf 'FAIL %s\n' "$*"; }
 
 # Every command of the pages with its row, a line of $list each: PLACE^COMMAND^WHAT IS DONE. Problems are counted.
 list='' known=0
 check() {
-    local place command text row used=$'\n'
+    local place command text row used=' '
     while IFS=$'\037' read -r place command text; do
         if [ -z "$command" ]; then
             problem "$place: a command outside of a \`\`\`sh block: $text"
             continue
         fi
-        row=$(row_of "$command")
-        if [ -z "$row" ]; then
+        for row in "${!patterns[@]}" none; do # the first that matches
+            if [ "$row" != none ]; then case $command in ${patterns[row]}) break ;; esac fi
+        done
+        if [ "$row" = none ]; then
             problem "$place: no row of the table in scripts/test_docs.sh is for: $command"
             continue
         fi
-        used+=$(pattern_of "$row")$'\n' known=$((known + 1))
-        list+=$place$'\037'$command$'\037'${row#*=> }$'\n'
+        used+="$row " known=$((known + 1))
+        list+=$place$'\037'$command$'\037'${hows[row]}$'\n'
     done < <(for page in $(pages); do commands_of "$page"; done)
-    while IFS= read -r row; do
-        row=$(pattern_of "$row")
-        case $used in *$'\n'"$row"$'\n'*) ;; *) [ -z "$row" ] || problem "no page has a command for the row: $row" ;; esac
-    done <<< "$table"
+    for row in "${!patterns[@]}"; do
+        case $used in *" $row "*) ;; *) problem "no page has a command for the row: ${patterns[row]}" ;; esac
+    done
 }
 
 # ---- the fresh clone and what stands in it for the files that the pages name ----

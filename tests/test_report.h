@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include <zlib.h>
 #include "harness.h"
+#include "test_docs.h"
 
 typedef struct {
     const char *name, *attention;
@@ -496,6 +497,7 @@ static void test_report_takes_long_logs(void) {
     TEST(report_takes_odd_numbers)                                                                           \
     TEST(report_takes_what_a_folder_holds)                                                                   \
     TEST(report_refuses_clearly)                                                                             \
-    TEST(report_takes_long_logs)
+    TEST(report_takes_long_logs)                                                                             \
+    DOCS_TESTS(TEST)
 
 #endif
