@@ -169,6 +169,12 @@ __device__ __forceinline__ int hopper_unknown(int x) {
     return (int)word[0];
 }
 
+/* The number of this thread's consumer. Through the shuffle the compiler knows that all threads of a warp have the same:
+   products in a branch that depends on it, which threads of a warp could otherwise take differently, would be serialized. */
+__device__ __forceinline__ int hopper_consumer() {
+    return __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / HOPPER_GROUP - 1, 0);
+}
+
 /* The position, in elements, of element (row, column) of a tile of ROWS rows. */
 template <int ROWS> __device__ __forceinline__ int hopper_at(int row, int column) {
     return column / 64 * ROWS * 64 + (int)swizzle_128((uint32_t)(row * 128 + column % 64 * 2)) / 2;
@@ -207,11 +213,12 @@ __device__ __forceinline__ void hopper_scores(float (&x)[R], uint64_t a, uint64_
                                 b + (uint64_t)(k / 4 * B_ROWS * 8 + k % 4 * 2), k > 0);
 }
 
-/* x (64, 2 R) += weights (64, 8 W) times 8 W rows of a tile, whose descriptor is b. */
-template <int R, int W>
+/* x (64, 2 R) += weights (64, 8 W) times 8 W rows of a tile, whose descriptor is b; or only the products with rows
+   16 FROM to 16 TO - 1. */
+template <int FROM = 0, int TO = 8, int R, int W>
 __device__ __forceinline__ void hopper_sum(float (&x)[R], const uint32_t (&weights)[W], uint64_t b) {
 #pragma unroll
-    for (int k = 0; k < W / 4; k++)
+    for (int k = FROM; k < TO && k < W / 4; k++)
         wgmma_from_registers<1>(x, weights[4 * k], weights[4 * k + 1], weights[4 * k + 2], weights[4 * k + 3],
                                 b + (uint64_t)(k * 128), true);
 }
@@ -228,17 +235,17 @@ __device__ __forceinline__ void hopper_store(const TensorMap *map, const bf16 *t
 
 /* ---- forward ---- */
 
-/* Turns a consumer's raw scores x (64, 128) into weights 2^(x scale_log2e - shift), and updates each row's running
-   maximum `largest` and, with SUM, the sum of this lane's weights. rescale is the factor by which earlier results
-   must be multiplied. MASK: the tile is on the diagonal. */
-template <bool MASK, bool SUM>
-__device__ __forceinline__ void hopper_softmax(float (&x)[64], float (&largest)[2], float (&sum)[2],
+/* Turns a consumer's raw scores x (64, 2 R) into weights 2^(x scale_log2e - shift), updates each row's running maximum
+   `largest`, and writes the sum of this lane's weights of each row to `weight`. rescale is the factor by which earlier
+   results must be multiplied. MASK: the tile is on the diagonal. */
+template <bool MASK, int R>
+__device__ __forceinline__ void hopper_softmax(float (&x)[R], float (&largest)[2], float (&weight)[2],
                                                float (&rescale)[2], float scale_log2e, int row, int pair) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float most = largest[h];
 #pragma unroll
-        for (int n = 0; n < 16; n++)
+        for (int n = 0; n < R / 4; n++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 float &score = x[4 * n + 2 * h + e];
@@ -252,13 +259,12 @@ __device__ __forceinline__ void hopper_softmax(float (&x)[64], float (&largest)[
         const float shift = most * scale_log2e;
         float even = 0, odd = 0;
 #pragma unroll
-        for (int n = 0; n < 16; n++) {
+        for (int n = 0; n < R / 4; n++) {
             float &left = x[4 * n + 2 * h], &right = x[4 * n + 2 * h + 1];
-            left = fast_exp2(fmaf(left, scale_log2e, -shift)),
-            right = fast_exp2(fmaf(right, scale_log2e, -shift));
-            if (SUM) even += left, odd += right;
+            left = fast_exp2(fmaf(left, scale_log2e, -shift)), even += left;
+            right = fast_exp2(fmaf(right, scale_log2e, -shift)), odd += right;
         }
-        if (SUM) sum[h] = sum[h] * rescale[h] + (even + odd);
+        weight[h] = even + odd;
     }
 }
 
@@ -267,17 +273,21 @@ template <int W> __device__ __forceinline__ void hopper_pack(uint32_t (&pairs)[W
     for (int i = 0; i < W; i++) pairs[i] = pack_bf16(x[2 * i], x[2 * i + 1]);
 }
 
-/* For each of a lane's two rows, the sum of its rounded weights over the tile. */
-__device__ __forceinline__ void hopper_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
+/* The sums of a lane's weights after rounding, for each of its two rows. */
+__device__ __forceinline__ void hopper_rounded_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float even = 0, odd = 0;
 #pragma unroll
         for (int n = 0; n < 16; n++) even += bf16_low(pairs[2 * n + h]), odd += bf16_high(pairs[2 * n + h]);
         weight[h] = even + odd;
-        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 1);
-        weight[h] += __shfl_xor_sync(0xFFFFFFFFu, weight[h], 2);
     }
+}
+
+/* The sum over the four lanes that share a row. */
+__device__ __forceinline__ float hopper_row_sum(float x) {
+    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
 }
 
 /* o = o rescale + weight rescale center: rescales LASER's sums o and adds what the centers (D) of a tile contribute
@@ -297,13 +307,12 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
 }
 
 /* The tile on the diagonal: once its v have been loaded, the threads of a consumer turn the v of 64 keys in place
-   into high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. They wait until `low` is no longer in
-   use. */
+   into high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. Before that they wait until the store of
+   the previous results has read `low`. */
 template <int D>
 __device__ __forceinline__ void
 hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, const bf16 *head_v,
-             int consumer, int thread, SharedBarrier *low_empty, uint32_t low_phase, SharedBarrier *v_full,
-             uint32_t v_phase, const AttentionSizes &s) {
+             int consumer, int thread, SharedBarrier *v_full, uint32_t v_phase, const AttentionSizes &s) {
     enum { CHUNKS = D / 8, ROWS = HOPPER_GROUP / CHUNKS };
     const int column = thread % CHUNKS * 8, first = consumer * HOPPER_HALF + thread / CHUNKS;
     float n[8];
@@ -314,7 +323,8 @@ hopper_split(bf16 *high, bf16 *low, float *shift, const Column *head_columns, co
     } else
 #pragma unroll
         for (int c = 0; c < 8; c++) n[c] = head_columns[column + c].shift;
-    barrier_wait(low_empty, low_phase);
+    if (thread == 0) bulk_wait_read();
+    named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
     store(shift + column, n); /* several threads write the same */
     barrier_wait(v_full, v_phase);
 #pragma unroll 2
@@ -331,8 +341,9 @@ template <int D, bool LASER> struct HopperForwardShared {
     alignas(1024) bf16 k[STAGES][TILE];
     alignas(1024) bf16 v[STAGES][TILE];
     alignas(1024) bf16 out[TILE];
-    alignas(1024) bf16 low[LASER ? TILE : 64]; /* V' on the diagonal less its bf16 */
-    float center[STAGES][D], shift[2][D];      /* shift: of this piece and the one before */
+    alignas(
+        1024) bf16 low[LASER ? TILE : 64]; /* V' on the diagonal less its bf16; then the low bits of out */
+    float center[STAGES][D], shift[2][D];  /* shift: of this piece and the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     SharedBarrier split, low_empty; /* LASER: V' of the diagonal is split; both consumers have used it */
@@ -341,14 +352,13 @@ template <int D, bool LASER> struct HopperForwardShared {
 #endif
 
 struct HopperForwardMaps {
-    TensorMap q, k, v, values, out;
+    TensorMap q, k, v, values, out, low_bits;
 };
 
 template <int D, bool LASER, bool PINGPONG>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
-    hopper_forward_kernel(const __grid_constant__ HopperForwardMaps maps, uint16_t *low_bits, float *lse,
-                          const float *centers, const bf16 *v, const Column *columns, HopperOrder order,
-                          AttentionSizes s) {
+    hopper_forward_kernel(const __grid_constant__ HopperForwardMaps maps, float *lse, const float *centers,
+                          const bf16 *v, const Column *columns, HopperOrder order, AttentionSizes s) {
 #ifdef HOPPER_CODE
     typedef HopperForwardShared<D, LASER> Shared;
     enum { STAGES = Shared::STAGES };
@@ -405,7 +415,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         }
     } else {
         registers_increase<HOPPER_OF_CONSUMER>();
-        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int consumer = hopper_consumer(), thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* of the tile */
         const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
@@ -422,35 +432,49 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             const int own_tile = piece.tile;
             if (own_tile < 0) break;
             const uint32_t phase = (uint32_t)(count & 1); /* of barriers that have one phase for each piece */
-            float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, weight[2] = {0, 0},
-                                   rescale[2];
+            float o[D / 2], x[64], largest[2] = {-INFINITY, -INFINITY}, rescale[2];
+            float sum[2],
+                weight[2] = {0, 0}; /* of this lane's weights: all so far, and those of the last tile */
             uint32_t p[32];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) o[i] = 0;
 
-            /* Weights of the diagonal. */
+            /* Weights of the tile on the diagonal, of whose keys the first consumer's queries see only 64. */
             barrier_wait(&sh.q_full, phase);
             barrier_wait(&sh.k_full[stage.at], stage.phase);
-            hold(x), wgmma_fence();
-            hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(x, q_rows, k_tile + (uint64_t)stage.at * next_stage);
-            wgmma_commit();
-            if (LASER) { /* meanwhile, split V' of this consumer's keys */
-                const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
-                hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase], columns + (int64_t)piece.head * D,
-                                head_v, consumer, thread, &sh.low_empty, phase ^ 1, &sh.v_full[stage.at],
-                                stage.phase, s);
-                hopper_release(&sh.split);
-            }
-            wgmma_wait<0>(), hold(x);
-            hopper_release(&sh.k_empty[stage.at]);
-            hopper_softmax<true, !LASER>(x, largest, sum, rescale, scale_log2e, row, pair);
-            hopper_pack(p, x);
-            if (LASER) hopper_weights(weight, p), sum[0] = weight[0], sum[1] = weight[1];
+            auto diagonal = [&](auto count_of_keys) {
+                constexpr int KEYS = decltype(count_of_keys)::value;
+                float d[KEYS / 2];
+                hold(d), wgmma_fence();
+                hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(d, q_rows,
+                                                           k_tile + (uint64_t)stage.at * next_stage);
+                wgmma_commit();
+                if (LASER) { /* meanwhile, split V' of this consumer's keys */
+                    const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
+                    hopper_split<D>(sh.v[stage.at], sh.low, sh.shift[phase],
+                                    columns + (int64_t)piece.head * D, head_v, consumer, thread,
+                                    &sh.v_full[stage.at], stage.phase, s);
+                    hopper_release(&sh.split);
+                }
+                wgmma_wait<0>(), hold(d);
+                hopper_release(&sh.k_empty[stage.at]);
+                hopper_softmax<true>(d, largest, sum, rescale, scale_log2e, row, pair);
+#pragma unroll
+                for (int i = 0; i < 32; i++)
+                    p[i] = i < KEYS / 4 ? pack_bf16(d[2 * i % (KEYS / 2)], d[2 * i % (KEYS / 2) + 1]) : 0;
+            };
+            if (consumer == 0)
+                diagonal(std::integral_constant<int, HOPPER_HALF>());
+            else
+                diagonal(std::integral_constant<int, HOPPER_TILE>());
+            /* V' has no center here, so the sums of LASER's weights must be those of the product. With a center, exact
+               sums are better: they multiply the larger part of V'. */
+            if (LASER) hopper_rounded_weights(sum, p);
 
             /* Issues the scores of the next tile and the product of the previous tile's weights with V, and computes
                the softmax of the next tile while that product runs. */
             auto next_tile = [&](auto diagonal_before) {
-                constexpr bool SPLIT = LASER && decltype(diagonal_before)::value;
+                constexpr bool DIAGONAL = decltype(diagonal_before)::value, SPLIT = LASER && DIAGONAL;
                 const HopperStage<STAGES> before = stage;
                 stage.next();
                 barrier_wait(&sh.k_full[stage.at], stage.phase);
@@ -460,13 +484,19 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                                                            k_tile + (uint64_t)stage.at * next_stage);
                 wgmma_commit();
                 barrier_wait(SPLIT ? &sh.split : &sh.v_full[before.at], SPLIT ? phase : before.phase);
-                hopper_sum(o, p, v_tile + (uint64_t)before.at * next_stage);
-                if constexpr (SPLIT) hopper_sum(o, p, low_tile);
+                const uint64_t v_before = v_tile + (uint64_t)before.at * next_stage;
+                hopper_sum<0, DIAGONAL ? 4 : 8>(o, p, v_before);
+                if constexpr (SPLIT) hopper_sum<0, 4>(o, p, low_tile);
+                if (DIAGONAL && consumer == 1) {
+                    hopper_sum<4>(o, p, v_before);
+                    if constexpr (SPLIT) hopper_sum<4>(o, p, low_tile);
+                }
                 wgmma_commit();
                 if (PINGPONG) named_barrier_arrive(HOPPER_TURN + 1 - consumer, 2 * HOPPER_GROUP);
                 wgmma_wait<1>(), hold(x);
                 hopper_release(&sh.k_empty[stage.at]);
-                hopper_softmax<false, !LASER>(x, largest, sum, rescale, scale_log2e, row, pair);
+                float next_weight[2];
+                hopper_softmax<false>(x, largest, next_weight, rescale, scale_log2e, row, pair);
                 wgmma_wait<0>(), hold(o), hold(p);
                 if constexpr (LASER && !SPLIT) {
                     hopper_add_center(o, weight, rescale, sh.center[before.at], pair);
@@ -477,9 +507,10 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 hopper_release(&sh.v_empty[before.at]);
                 if constexpr (SPLIT) hopper_release(&sh.low_empty);
                 hopper_pack(p, x);
-                if (LASER) {
-                    hopper_weights(weight, p);
-                    sum[0] = sum[0] * rescale[0] + weight[0], sum[1] = sum[1] * rescale[1] + weight[1];
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    sum[h] = sum[h] * rescale[h] + next_weight[h];
+                    weight[h] = LASER ? hopper_row_sum(next_weight[h]) : 0;
                 }
             };
             if (own_tile > 0) next_tile(std::true_type());
@@ -505,22 +536,24 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_release(&sh.v_empty[stage.at]);
             stage.next();
 
-            /* The results go through shared memory, once the store of the previous results has read it. */
+            /* The results go through shared memory, once the store of the previous results has read it (LASER has
+               waited for that before it split V'), and once both consumers have used `low`. */
             const int first = piece.tile * HOPPER_TILE + row; /* query */
             float inverse[2];
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                if (!LASER) {
-                    sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 1);
-                    sum[r] += __shfl_xor_sync(0xFFFFFFFFu, sum[r], 2);
-                }
+                sum[r] = hopper_row_sum(sum[r]);
                 inverse[r] = 1 / sum[r];
                 if (pair == 0 && first + 8 * r < s.T)
                     lse[(int64_t)piece.head * s.T + first + 8 * r] =
                         (largest[r] * scale_log2e + log2f(sum[r])) * LASER_LN2;
             }
-            if (thread == 0) bulk_wait_read();
-            named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
+            if (LASER) {
+                barrier_wait(&sh.low_empty, phase);
+            } else {
+                if (thread == 0) bulk_wait_read();
+                named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
+            }
             const float least = s.shift == LASER_SHIFT_SEQUENCE ? LASER_LEAST : 1e-37f;
             const int own_row = hopper_unknown(row), own_pair = hopper_unknown(pair);
 #pragma unroll
@@ -534,19 +567,17 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                         y[e] = o[4 * n + 2 * r + e] * inverse[r];
                         if (LASER) y[e] = fast_laser_log(laser_at_least(y[e], least), e ? shift.y : shift.x);
                     }
-                    if (LASER && first + 8 * r < s.T)
-                        *(uint32_t *)(void *)(low_bits +
-                                              ((int64_t)piece.b * s.T + first + 8 * r) * s.out_row +
-                                              piece.h * D + 8 * n + own_pair) = cut_low_bits(y[0], y[1]);
-                    *(uint32_t *)(void *)(sh.out +
-                                          hopper_at<HOPPER_TILE>(own_row + 8 * r, 8 * n + own_pair)) =
-                        pack_bf16(y[0], y[1]);
+                    const int at = hopper_at<HOPPER_TILE>(own_row + 8 * r, 8 * n + own_pair);
+                    if (LASER) *(uint32_t *)(void *)(sh.low + at) = cut_low_bits(y[0], y[1]);
+                    *(uint32_t *)(void *)(sh.out + at) = pack_bf16(y[0], y[1]);
                 }
             }
             fence_async_proxy();
             named_barrier_sync(HOPPER_STAGED + consumer, HOPPER_GROUP);
             if (thread == 0) {
-                hopper_store<D>(&maps.out, sh.out, piece.h * D, piece.tile * HOPPER_TILE, piece.b, consumer);
+                const int column = piece.h * D, query = piece.tile * HOPPER_TILE;
+                hopper_store<D>(&maps.out, sh.out, column, query, piece.b, consumer);
+                if (LASER) hopper_store<D>(&maps.low_bits, sh.low, column, query, piece.b, consumer);
                 bulk_commit();
             }
             hopper_release(&sh.queue.empty[count % HopperQueue::SLOTS]);
@@ -693,7 +724,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         }
     } else {
         registers_increase<HOPPER_OF_CONSUMER>();
-        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int consumer = hopper_consumer(), thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* key of the tile */
         const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
@@ -710,8 +741,17 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             float dk[D / 2], dv[D / 2], x[32];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
+            const int queries_from_here = (tiles_of_queries - 2 * own_tile) * HOPPER_HALF;
             barrier_wait(&sh.k_full, (uint32_t)(count & 1));
             barrier_wait(&sh.full[stage.at], stage.phase);
+            int query = 0;
+            if (consumer == 1 &&
+                queries_from_here > HOPPER_HALF) { /* the first queries are before its keys */
+                hopper_release(&sh.empty[stage.at]);
+                stage.next();
+                barrier_wait(&sh.full[stage.at], stage.phase);
+                query = HOPPER_HALF;
+            }
             hold(x), wgmma_fence();
             hopper_scores<D, HOPPER_TILE, HOPPER_HALF>(x, k_rows, q_tile + (uint64_t)stage.at * next_stage);
             wgmma_commit(), wgmma_wait<0>(), hold(x);
@@ -770,8 +810,6 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<0>(), hold(dk), hold(dv), hold(p), hold(ds), hold(x);
                 hopper_release(&sh.empty[now.at]);
             };
-            const int queries_from_here = (tiles_of_queries - 2 * own_tile) * HOPPER_HALF;
-            int query = 0;
             for (; query < queries_from_here - HOPPER_HALF; query += HOPPER_HALF)
                 queries(std::true_type(), query);
             queries(std::false_type(), query);
@@ -850,7 +888,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
         }
     } else {
         registers_increase<HOPPER_OF_CONSUMER>();
-        const int consumer = (int)threadIdx.x / HOPPER_GROUP - 1, thread = (int)threadIdx.x % HOPPER_GROUP;
+        const int consumer = hopper_consumer(), thread = (int)threadIdx.x % HOPPER_GROUP;
         const int lane = thread % WARP_SIZE, pair = lane % 4 * 2;
         const int row = consumer * HOPPER_HALF + thread / WARP_SIZE * 16 + lane / 4; /* query of the tile */
         const float scale_log2e = s.scale * LASER_LOG2E_HIGH;
@@ -880,11 +918,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             barrier_wait(&sh.g_full, (uint32_t)(count & 1));
 
             /* One step: 128 keys, whose scores x have been computed. The last step's keys are those on the
-               diagonal. */
-            auto keys = [&](auto diagonal) {
+               diagonal; there the first consumer needs only 64 of them. */
+            auto keys = [&](auto diagonal, auto count_of_keys) {
                 constexpr bool DIAGONAL = decltype(diagonal)::value;
-                float dp[64];
-                uint32_t ds[32];
+                constexpr int KEYS = decltype(count_of_keys)::value;
+                float dp[KEYS / 2];
+                uint32_t ds[KEYS / 4];
                 const HopperStage<STAGES> now = stage;
                 const uint64_t k = k_tile + (uint64_t)now.at * next_stage,
                                u = u_tile + (uint64_t)now.at * next_stage;
@@ -893,14 +932,14 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(dp, g_rows, u);
                 wgmma_commit();
 #pragma unroll
-                for (int i = 0; i < 64; i++) x[i] = fast_exp2(fmaf(x[i], scale_log2e, -lse[i / 2 % 2]));
+                for (int i = 0; i < KEYS / 2; i++) x[i] = fast_exp2(fmaf(x[i], scale_log2e, -lse[i / 2 % 2]));
                 if (DIAGONAL)
 #pragma unroll
-                    for (int i = 0; i < 64; i++)
+                    for (int i = 0; i < KEYS / 2; i++)
                         if (i / 4 * 8 + pair + i % 2 > row + 8 * (i / 2 % 2)) x[i] = 0;
                 wgmma_wait<0>(), hold(dp);
 #pragma unroll
-                for (int i = 0; i < 64; i++) dp[i] = x[i] * (dp[i] - term[i / 2 % 2]);
+                for (int i = 0; i < KEYS / 2; i++) dp[i] = x[i] * (dp[i] - term[i / 2 % 2]);
                 if (DIAGONAL && own_tile == 0 && row == 0) dp[0] = dp[1] = 0; /* row 0 has one key */
                 hopper_pack(ds, dp);
                 hold(ds), hold(dq), hold(x), wgmma_fence();
@@ -915,8 +954,12 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<0>(), hold(dq), hold(ds), hold(x);
                 hopper_release(&sh.empty[now.at]);
             };
-            for (int tile = 0; tile < own_tile; tile++) keys(std::false_type());
-            keys(std::true_type());
+            typedef std::integral_constant<int, HOPPER_TILE> Tile;
+            for (int tile = 0; tile < own_tile; tile++) keys(std::false_type(), Tile());
+            if (consumer == 0)
+                keys(std::true_type(), std::integral_constant<int, HOPPER_HALF>());
+            else
+                keys(std::true_type(), Tile());
             hopper_release(&sh.q_empty), hopper_release(&sh.g_empty);
 
             if (thread == 0) bulk_wait_read(); /* the previous results have been read */
@@ -968,11 +1011,14 @@ void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, Column 
     HopperForwardMaps maps = {};
     maps.q = hopper_map(q, s.qkv_row, s, HOPPER_TILE), maps.k = hopper_map(k, s.qkv_row, s, HOPPER_TILE);
     maps.v = hopper_map(v, s.qkv_row, s, HOPPER_TILE), maps.out = hopper_map(out, s.out_row, s, HOPPER_HALF);
-    if (LASER) maps.values = hopper_map(w.left, (int64_t)s.H * D, s, HOPPER_TILE);
+    if (LASER) {
+        maps.values = hopper_map(w.left, (int64_t)s.H * D, s, HOPPER_TILE);
+        maps.low_bits = hopper_map(low_bits, s.out_row, s, HOPPER_HALF);
+    }
     auto *kernel = s.T <= hopper_pingpong_most ? hopper_forward_kernel<D, LASER, true>
                                                : hopper_forward_kernel<D, LASER, false>;
     launch_at(__FILE__, __LINE__, "hopper_forward_kernel", kernel, dim3(hopper_blocks(order)),
-              dim3(HOPPER_THREADS), (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, low_bits, lse,
+              dim3(HOPPER_THREADS), (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, lse,
               (const float *)w.centers, v, (const Column *)columns, order, s);
     if (LASER) laser_finish(out, low_bits, lse, columns, w, HOPPER_TILE, q, k, v, s, stream);
 }

@@ -170,14 +170,8 @@ __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (
    which the tile's V' = exp(v) 2^-n lie; values (N, A) = V' less its center; and, for the causal shift, ranges. A
    thread takes eight columns of every ROWS-th row and keeps them in registers. */
 template <int D, int TILE> struct LaserValues {
-    enum { THREADS = 256, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
-    /* Blocks of a multiprocessor. 512 threads that hold half as much each were slower on an H200; on other
-       architectures tiles have 64 keys. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
-    enum { BLOCKS = TILE == 64 ? 3 : 2 };
-#else
-    enum { BLOCKS = 3 };
-#endif
+    enum { THREADS = 128, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
+    enum { BLOCKS = TILE == 64 ? 6 : 4 }; /* of a multiprocessor */
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 
@@ -322,13 +316,12 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Colum
 
 /* ---- backward's rows ---- */
 
-/* exp(x) - 1 with all of bf16's digits, where exp(x) is given. Near zero it is x + x^2/2 + ..., since the difference
-   would lose those digits. */
-__device__ __forceinline__ float fast_expm1(float x, float exp_x) {
-    const float near = x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 1.0f / 120, 1.0f / 24), 1.0f / 6), 0.5f), 1.0f);
-    return fabsf(x) < 0.35f ? near : exp_x - 1;
-}
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
+/* exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would lose
+   digits, it is x + x^2/2. */
+__device__ __forceinline__ float fast_expm1(float x, float exp_x) {
+    return fabsf(x) < 1.0f / 256 ? fmaf(0.5f * x, x, x) : exp_x - 1;
+}
 
 /* Writes for every query, to `rows`, lse log2(e) and the term that is subtracted from dP: sum_d do o for standard
    attention, sum_d do (1 - exp(m - o)) for LASER. For LASER it also writes scaled (N, A) = do exp(m - o), which is 0
