@@ -284,6 +284,22 @@ static void test_report_png_decodes(void) {
     CHECK(counts[1] > 1000 && counts[2] > 1000, "%d blue and %d orange pixels: a curve is missing", counts[1],
           counts[2]);
     free(pixels);
+
+    /* the strip has the numbers of x for both plots: the difference to a run half as long ends in the middle */
+    const ReportRun half = {"half", "laser", 100, 10, 3.25, true, 0};
+    report_write_run(folder, &half);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=h.png standard half");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    png = report_read(folder, "h.png", &size);
+    pixels = report_decode((unsigned char *)png, size, &width, &height);
+    free(png);
+    REQUIRE(pixels && width == 1200 && height == 700, "%d x %d", width, height);
+    int last = 0;
+    for (int y = 544; y < 644; y++) /* the strip without its label */
+        for (int x = 84; x < 1010; x++)
+            if (memcmp(pixels + 3 * (y * width + x), colors[2], 3) == 0 && x > last) last = x;
+    CHECK(last > 500 && last < 560, "the difference ends at pixel %d, the axis goes from 84 to 1010", last);
+    free(pixels);
 }
 
 static void test_report_survives_odd_logs(void) {

@@ -325,6 +325,7 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
     char text[32];
     double places[PLOT_RUNS_MAX + 1];
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
+    if ((n - 1) * gap > 1) return; /* there is no room for so many; the table has them */
     const bool named = plot_names_fit(p, HTML_LABEL);
     for (int i = 0; i < n; i++) {
         int r = who[i];

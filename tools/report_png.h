@@ -301,7 +301,9 @@ static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
 /* At the right end of each curve its last value and name. */
 static inline void png_labels(Picture *g, const Plot *p, Box b) {
     double places[PLOT_RUNS_MAX + 1];
-    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 23 / (b.bottom - b.top), places, who);
+    const double gap = 23 / (b.bottom - b.top);
+    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
+    if ((n - 1) * gap > 1) return; /* there is no room for so many */
     const bool named = png_names_fit(g, p, b.right + 16);
     for (int i = 0; i < n; i++) {
         char text[32];
@@ -373,10 +375,14 @@ static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
 }
 
-static inline void png_difference(Picture *g, const Run *runs, int count, Box b) {
+/* The strip below `above`, with the same x: only the strip has its numbers. */
+static inline void png_difference(Picture *g, const Plot *above, Box b) {
+    const Run *runs = above->runs;
+    const int count = above->count;
     Plot plot;
     Series *curves = plot_curves(PLOT_DIFFERENCE, runs, count);
     plot_begin(&plot, PLOT_DIFFERENCE, runs, curves, count, NAN, 8, 3);
+    plot.x = above->x;
     double x = b.left, y = b.top - 10;
     if (count == 2) x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[1].name) + 5;
     x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, "minus") + 5;
@@ -424,7 +430,7 @@ static inline void png_write(const char *path, const Run *runs, int count, doubl
     if (!plot_has_numbers(&plot))
         picture_text(&g, false, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 20, 0.5, PNG_SOFT,
                      "no validation loss in the logs");
-    if (strip) png_difference(&g, runs, count, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
+    if (strip) png_difference(&g, &plot, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
     png_save(&g, path);
     plot_curves_free(curves, count);
     free(g.pixels), free(g.coverage), free(g.regular.data), free(g.bold.data);
