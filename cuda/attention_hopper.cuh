@@ -1003,10 +1003,11 @@ static inline unsigned hopper_blocks(HopperOrder order) {
 }
 
 template <int D, bool LASER>
-void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, const Column *columns, const bf16 *q,
+void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
                               const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
                               cudaStream_t stream) {
     const HopperOrder order = hopper_order(s);
+    if (LASER) laser_prepare<D, HOPPER_TILE>(w, columns, v, s, stream);
     HopperForwardMaps maps = {};
     maps.q = hopper_map(q, s.qkv_row, s, HOPPER_TILE), maps.k = hopper_map(k, s.qkv_row, s, HOPPER_TILE);
     maps.v = hopper_map(v, s.qkv_row, s, HOPPER_TILE), maps.out = hopper_map(out, s.out_row, s, HOPPER_HALF);
@@ -1018,7 +1019,8 @@ void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, const C
                                                : hopper_forward_kernel<D, LASER, false>;
     launch_at(__FILE__, __LINE__, "hopper_forward_kernel", kernel, dim3(hopper_blocks(order)),
               dim3(HOPPER_THREADS), (size_t)HopperBytes<D, LASER>::FORWARD, stream, maps, lse,
-              (const float *)w.centers, v, columns, order, s);
+              (const float *)w.centers, v, (const Column *)columns, order, s);
+    if (LASER) laser_finish(out, low_bits, lse, columns, w, HOPPER_TILE, q, k, v, s, stream);
 }
 
 template <int D, bool LASER>

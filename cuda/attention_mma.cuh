@@ -380,13 +380,15 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
 /* ---- one call ---- */
 
 template <int D, bool LASER>
-void attention_forward_mma(bf16 *out, uint16_t *low_bits, float *lse, const Column *columns, const bf16 *q,
+void attention_forward_mma(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
                            const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
                            cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
     const size_t shared = 5 * ATTENTION_TILE * D * sizeof(bf16) + (LASER ? 2 * D * sizeof(float) : 0);
+    if (LASER) laser_prepare<D, ATTENTION_TILE>(w, columns, v, s, stream);
     LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, low_bits,
-           lse, q, k, v, (const bf16 *)w.left, (const float *)w.centers, columns, s);
+           lse, q, k, v, (const bf16 *)w.left, (const float *)w.centers, (const Column *)columns, s);
+    if (LASER) laser_finish(out, low_bits, lse, columns, w, ATTENTION_TILE, q, k, v, s, stream);
 }
 
 template <int D, bool LASER>

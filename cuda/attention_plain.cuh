@@ -15,7 +15,7 @@
 #ifndef CUDA_ATTENTION_PLAIN_CUH
 #define CUDA_ATTENTION_PLAIN_CUH
 
-#include "rope.cuh"
+#include "device.h"
 extern "C" {
 #include "../laser.h"
 }
@@ -211,6 +211,25 @@ __device__ __forceinline__ float plain_ds(const T *dout, const T *out, const uin
     return ds;
 }
 
+/* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope has rotated the pair (d, d +
+   D/2). */
+template <typename Of>
+__device__ __forceinline__ float turned_back(Of of, int d, const float *turn, int t, int D) {
+    if (!turn) return of(d);
+    const int half = D / 2, pair = d % half;
+    const float cosine = turn[(int64_t)t * D + 2 * pair], sine = turn[(int64_t)t * D + 2 * pair + 1];
+    return d < half ? of(d) * cosine + of(d + half) * sine : of(d) * cosine - of(d - half) * sine;
+}
+
+/* The same for two neighbouring pairs in one thread: left[i] is element d + i, right[i] is element d + i + D/2; table
+   points to the entry of `turn` for the token and d. */
+__device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], const float *table) {
+    const float4 angle = *(const float4 *)(const void *)table; /* cos, sin, cos, sin */
+    const float l0 = left[0], l1 = left[1];
+    left[0] = l0 * angle.x + right[0] * angle.y, right[0] = right[0] * angle.x - l0 * angle.y;
+    left[1] = l1 * angle.z + right[1] * angle.w, right[1] = right[1] * angle.z - l1 * angle.w;
+}
+
 /* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
 template <typename T>
 __device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
@@ -312,7 +331,7 @@ __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const 
 enum { PLAIN_THREADS = 128 };
 /* Where only rows out of range are computed, of which there are usually none: the number of blocks for a head, and of
    their threads. */
-enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 128 };
+enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 256 };
 
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
     return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);

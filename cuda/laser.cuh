@@ -17,8 +17,7 @@
      maximum and are slow. Earlier rows do not see that key and keep their bits. In a healthy run no column is out of
      range, and the kernels that look for such rows end at once.
 
-   laser_prepare(...)      forward, before the products: values, centers, and the ranges from which the columns follow;
-                           and rope
+   laser_prepare(...)      forward, before the products: values, centers, and the ranges from which the columns follow
    laser_finish(...)       forward, after the products: columns, and the rows that are out of range
    attention_rows(...)     backward, before the products: the numbers of each query's row that they need */
 #ifndef CUDA_LASER_CUH
@@ -169,10 +168,7 @@ __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (
 
 /* One block for each tile of TILE keys of a head. It writes centers (B, H, tiles, D), in each column a number around
    which the tile's V' = exp(v) 2^-n lie; values (N, A) = V' less its center; and, for the causal shift, ranges. A
-   thread takes eight columns of every ROWS-th row and keeps them in registers. With rope's table `turn` the block then
-   rotates its tile of q and k: while the threads of one block wait for each other's least and largest values, other
-   blocks rotate, so that the memory is always busy. The last sequences come first; those that forward takes first are
-   then still in the L2 cache. */
+   thread takes eight columns of every ROWS-th row and keeps them in registers. */
 template <int D, int TILE> struct LaserValues {
     enum { THREADS = 128, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
     enum { BLOCKS = TILE == 64 ? 6 : 4 }; /* of a multiprocessor */
@@ -196,13 +192,13 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
 
 template <int D, int TILE>
 __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, TILE>::BLOCKS)
-    laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, bf16 *q, bf16 *k, const bf16 *v,
-                        const float *turn, const Column *columns, AttentionSizes s) {
+    laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v,
+                        const Column *columns, AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
     float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
     int *some_outside = (int *)(high + ROWS * D);                /* (1) whether a value is out of range */
     const int d = (int)threadIdx.x % (D / 8) * 8, row = (int)threadIdx.x / (D / 8);
-    const int tile = (int)blockIdx.x, h = (int)blockIdx.y, b = (int)(gridDim.z - 1 - blockIdx.z);
+    const int tile = (int)blockIdx.x, h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h, A = (int64_t)s.H * D;
     const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
     uint4 packed[EACH];
@@ -263,34 +259,24 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int key = tile * TILE + e * ROWS + row;
-        if (tile + 1 == (int)gridDim.x)
-            break; /* no row sees the last tile whole, so none multiplies by its values */
+        if (key >= s.T) break;
         float x[8];
         unpack(x, packed[e]);
 #pragma unroll
         for (int c = 0; c < 8; c++) x[c] = laser_value(x[c], n[c], limit) - own_center[c];
         store(values + ((int64_t)b * s.T + key) * A + h * D + d, x);
     }
-    if (!turn) return;
-    enum { PAIRS = D / 2 }; /* of a row; each thread takes eight, and half of the threads take those of k */
-    const int pair = d % PAIRS;
-    bf16 *x = (d < PAIRS ? q : k) + (int64_t)b * s.T * s.qkv_row + h * D + pair;
-#pragma unroll 4
-    for (int e = 0; e < EACH; e++) {
-        const int token = tile * TILE + e * ROWS + row;
-        if (token < s.T) rope_turn<8>(x + token * s.qkv_row, PAIRS, turn + (int64_t)token * D + 2 * pair);
-    }
 }
 
-/* Forward, before the products. With rope's table `turn` it also rotates q and k. With the paper's shift this writes
-   columns; with the causal shift laser_finish does. */
+/* Forward, before the products. With the paper's shift this writes columns; with the causal shift laser_finish
+   does. */
 template <int D, int TILE>
-void laser_prepare(const AttentionWork &w, Column *columns, bf16 *q, bf16 *k, const bf16 *v,
-                   const float *turn, const AttentionSizes &s, cudaStream_t stream) {
+void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const AttentionSizes &s,
+                   cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
            dim3(LaserValues<D, TILE>::THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float),
-           stream, w.left, w.centers, w.ranges, q, k, v, turn, (const Column *)columns, s);
+           stream, w.left, w.centers, w.ranges, v, (const Column *)columns, s);
 }
 
 /* After the products, for the causal shift: computes a head's columns from the ranges of its tiles; then the blocks

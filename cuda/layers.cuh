@@ -427,6 +427,63 @@ static inline void rmsnorm_backward_weight(float *dweight, float *second, const 
            add);
 }
 
+/* ---- rope ---- */
+
+/* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by the angle given as
+   turn (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A thread takes
+   W pairs; the first row is token `first` of its sequence. There are fewer than 2^32 threads, so their numbers are
+   divided in 32 bits. */
+template <typename S, int W>
+__global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+                            uint32_t first) {
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, half = (uint32_t)D / 2;
+    const uint32_t of_head = half / W, of_token = 2 * (uint32_t)H * of_head; /* threads */
+    const uint32_t n = i / of_token, within = i - n * of_token;
+    if (n >= N) return;
+    const uint32_t head = within / of_head, d = (within - head * of_head) * W; /* the heads of q, then of k */
+    S *x = qkv + (int64_t)n * 3 * H * D + (head * (uint32_t)D + d);
+    const float *angle = turn + (int64_t)((n + first) % (uint32_t)T) * D + 2 * d;
+    float a[W], b[W], left[W], right[W], cosine_sine[W == 1 ? 1 : 4];
+    load(a, x), load(b, x + half);
+#pragma unroll
+    for (int p = 0; p < W; p++) {
+        float cosine, sine;
+        if constexpr (W == 1) {
+            cosine = angle[0], sine = angle[1];
+        } else { /* four numbers belong to two pairs */
+            if (p % 2 == 0) load(cosine_sine, angle + 2 * p);
+            cosine = cosine_sine[p % 2 * 2], sine = cosine_sine[p % 2 * 2 + 1];
+        }
+        sine *= direction;
+        left[p] = a[p] * cosine - b[p] * sine;
+        right[p] = b[p] * cosine + a[p] * sine;
+    }
+    store(x, left), store(x + half, right);
+}
+
+/* `most`: the largest number of threads of a launch; if the tokens need more, several launches rotate them. */
+template <typename S, int W>
+void rope_rotate_by(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+                    cudaStream_t stream, int64_t most = (int64_t)1 << 31) {
+    const int64_t of_token = (int64_t)H * D / W, tokens = most / of_token;
+    for (int64_t n = 0; n < N; n += tokens) {
+        const int64_t now = n + tokens < N ? tokens : N - n;
+        LAUNCH((rope_kernel<S, W>), dim3(blocks_for(now * of_token, LAYER_THREADS)), dim3(LAYER_THREADS), 0,
+               stream, qkv + n * 3 * H * D, turn, direction, now, T, H, D, (uint32_t)(n % T));
+    }
+}
+
+template <typename S>
+void rope_rotate(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+                 cudaStream_t stream) {
+    if (D % 16 == 0)
+        rope_rotate_by<S, 8>(qkv, turn, direction, N, T, H, D, stream);
+    else if (D % 8 == 0)
+        rope_rotate_by<S, 4>(qkv, turn, direction, N, T, H, D, stream);
+    else
+        rope_rotate_by<S, 1>(qkv, turn, direction, N, T, H, D, stream);
+}
+
 /* ---- activations ---- */
 
 enum { GPU_GELU, GPU_RELU, GPU_SWIGLU }; /* in the order of options.h */

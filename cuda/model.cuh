@@ -254,7 +254,8 @@ template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, 
 
     rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
     matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
-    attention_forward(a.attn_out, a.low_bits, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A, m->rope_turn,
+    if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
+    attention_forward(a.attn_out, a.low_bits, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
                       m->attention_work, m->attention(B, T), stream);
     if (out) matmul_forward(out, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
 }

@@ -7,7 +7,6 @@
 #include "../cuda/loss.cuh"
 #include "../cuda/matmul.cuh"
 #include "../cuda/optimizer.cuh"
-#include "../cuda/rope.cuh"
 #include "test_cuda.h"
 
 template <typename S> static double cuda_bound() { return sizeof(S) == 2 ? 1e-5 : 1e-12; }
@@ -196,11 +195,13 @@ template <typename S, int D> static void cuda_rope() {
                 const double cosine = turn.x[n % T * D + 2 * d], sine = turn.x[n % T * D + 2 * d + 1];
                 x[d] = a * cosine - b * sine, x[d + D / 2] = b * cosine + a * sine;
             }
-    rope_rotate(qkv.data, qkv.data + A, turn.data, N, T, H, D, 3 * A, 0);
+    rope_rotate(qkv.data, turn.data, 1, N, T, H, D, 0);
     check_cuda(download(qkv), want, cuda_bound<S>(), "turned");
     upload(qkv, qkv.x);
-    rope_rotate_by<S, 1>(qkv.data, qkv.data + A, turn.data, N, T, H, D, 3 * A, 0, 4 * A);
+    rope_rotate_by<S, 1>(qkv.data, turn.data, 1, N, T, H, D, 0, 4 * A);
     check_cuda(download(qkv), want, cuda_bound<S>(), "turned pair by pair, four tokens a launch");
+    rope_rotate(qkv.data, turn.data, -1, N, T, H, D, 0);
+    check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
 }
 
 static void test_cuda_rope_matches_float64(void) {

@@ -88,8 +88,7 @@ static void bench_attention(int T, int D, AttentionKind kind) {
     Column *columns = (Column *)device_malloc(attention_columns(s) * sizeof(Column));
     void *work = device_malloc(attention_work_bytes(s));
     const double forward = bench_time([&] {
-        attention_forward(out, low_bits, lse, columns, qkv, qkv + A, qkv + 2 * A, nullptr, work, s,
-                          bench_stream);
+        attention_forward(out, low_bits, lse, columns, qkv, qkv + A, qkv + 2 * A, work, s, bench_stream);
     });
     const double backward = bench_time([&] {
         attention_backward(dqkv, dqkv + A, dqkv + 2 * A, dout, qkv, qkv + A, qkv + 2 * A, out, low_bits, lse,
