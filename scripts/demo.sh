@@ -91,8 +91,10 @@ sample() { # ATTENTION
     say "Ten lines by the model with $1 attention"
     "$programs/generate" --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; the reason stands above"
-    # a young model writes odd bytes: none of them may command the terminal
-    LC_ALL=C tr -d '\000-\010\013-\037\177' < "$runs/$1.txt" | awk 'NF' | fold -s -w 76 | head -n 10 | sed 's/^/  /'
+    # a young model writes odd bytes: none of them may command the terminal, the controls of two bytes (C1) neither
+    controls=$(printf '\302[\200-\237]')
+    LC_ALL=C tr -d '\000-\010\013-\037\177' < "$runs/$1.txt" | LC_ALL=C sed "s/$controls//g" | awk 'NF' | fold -s -w 76 |
+        head -n 10 | sed 's/^/  /'
 }
 
 # Compiles and shows what; what else make says, an error above all, is shown as it is.
