@@ -164,7 +164,7 @@ bench: $(P)build/bench
 	$(if $(and $(GPT2),$(TEXT)),scripts/bench_tokenizer.py $(GPT2) $(TEXT))
 
 # Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.
-FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece report
+FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece config state report
 FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:

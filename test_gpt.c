@@ -31,6 +31,8 @@
 #include "tests/test_train.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
+#include "tests/test_hostile.h"
+#include "tests/test_state.h"
 
 typedef struct {
     const char *name;
@@ -38,11 +40,11 @@ typedef struct {
 } Test;
 
 #define ROW(name) {#name, test_##name},
-static const Test tests[] = {FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW)
-                                 MATMUL_TESTS(ROW) LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW)
-                                     TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW) LOG_TESTS(ROW)
-                                         PREPARE_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
-                                             TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW)};
+static const Test tests[] = {
+    FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
+        LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
+            LOG_TESTS(ROW) PREPARE_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW) TRAIN_TESTS(ROW)
+                FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -45,6 +45,7 @@
 #include "gpt/device.h"
 #include "gpt/checkpoint.h"
 #include "gpt/moments.h"
+#include "gpt/state.h"
 #include "gpt/log.h"
 
 /* ============================================================================================ 1. layers ==== */
@@ -552,6 +553,9 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
         context[used++] = ids[i];
     if (used == 0) context[used++] = 0;
+    const bool shown =
+        isatty(STDOUT_FILENO); /* a terminal obeys some bytes; a file or a pipe gets them as they are */
+    char waiting[8] = "";
     printf("%s", prompt);
     for (int i = 0; i < count; i++) {
         if (used == T) {
@@ -564,9 +568,12 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
         const char *bytes = tokenizer_decode_token(tokenizer, token, &length);
         if (token == end_of_text)
             printf("\n\n");
+        else if (shown)
+            check_print_piece(stdout, waiting, bytes, length);
         else
             fwrite(bytes, 1, length, stdout);
     }
+    if (shown) check_print_piece(stdout, waiting, "", 0);
     printf("\n");
     free(ids);
     free(context);
@@ -588,7 +595,11 @@ typedef struct {
     int64_t step, saved_step; /* optimizer steps done; those in the newest checkpoint, 0: none */
     int64_t step_sequences, micro_steps; /* sequences of a step over all ranks; micro-steps of each rank */
     Dataset train, val;
-    Tokenizer *tokenizer;      /* NULL when the data has none */
+    Tokenizer *tokenizer; /* NULL when the data has none */
+    char *tokenizer_text; /* its tokenizer.json as it was at the start: what checkpoints get */
+    size_t tokenizer_size;
+    DataPrint data;            /* what is read, see state.h */
+    int64_t data_changes;      /* how often a resumed run went on with other data */
     int32_t *inputs, *targets; /* (B, T) */
     double peak_flops;         /* of this machine, measured at the start */
     double seconds;            /* spent in training steps since the run began, over all its resumes */
@@ -872,8 +883,9 @@ static bool between_steps(Trainer *t) {
 void train(Trainer *t) {
     const Options *o = t->options;
     const bool resumed_at_end = t->step >= o->steps;
+    char name[CHECK_TEXT_SIZE];
     if (resumed_at_end && parallel_rank() == 0)
-        printf("%s has done all of its %lld steps already\n", o->out, (long long)o->steps);
+        printf("%s has done all of its %lld steps already\n", check_shown(name, o->out), (long long)o->steps);
     if (resumed_at_end && has_summary(t)) return;
     LogTrain line;
     char note[160];

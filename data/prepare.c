@@ -654,7 +654,8 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
 
 /* After the manifest is there; and again by who finds it, since the run that wrote it may have been killed in between. */
 static void remove_state(const Run *run, const char *state) {
-    char *unfinished = output_path(run->options->out, "prepare.state.json~"); /* of a save that was killed */
+    char *unfinished =
+        output_path(run->options->out, "prepare.state.json.part"); /* of a save that was killed */
     unlink(state), unlink(unfinished);
     free(unfinished);
 }
@@ -790,7 +791,7 @@ static int verify_problem(const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fprintf(stderr, "problem: %s\n", text);
+    check_say("problem", text, "");
     return 1;
 }
 

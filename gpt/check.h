@@ -8,6 +8,8 @@
    die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
                               the rank, and the job ends on all of them (check_hooks, set by parallel.h).
    warn(fmt, ...)             the same line as a warning; execution goes on.
+   check_say(kind, text, where)   the line itself, its text made printable
+   check_printable(...)       text that others made (a name, a value, a token) as a terminal may show it
    check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
    check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
    check_fread / check_fwrite exactly n items, or die naming the file.
@@ -19,10 +21,13 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { CHECK_TEXT_SIZE = 4096 }; /* of a message */
 
 /* What several ranks change about failing: a prefix for the message and how to end the whole job. Weak, so that a program
    of two translation units (train_gpt.c and train_gpt.cu) has it once: an error on the GPU's side ends all ranks too. */
@@ -44,12 +49,102 @@ static inline const char *check_basename(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* The length of the UTF-8 character at `text`, of which n > 0 bytes are there, and its code; 0: it is none. */
+static inline size_t check_character(const char *text, size_t n, uint32_t *code) {
+    const unsigned char *p = (const unsigned char *)text;
+    const size_t length = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (length == 0 || length > n) return 0;
+    *code = length == 1 ? *p : *p & (0xFFu >> (length + 1));
+    for (size_t i = 1; i < length; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        *code = *code << 6 | (p[i] & 0x3F);
+    }
+    if (*code < least[length] || *code > 0x10FFFF || (*code >= 0xD800 && *code < 0xE000)) return 0;
+    return length;
+}
+
+/* What a terminal obeys instead of showing it: controls (escape sequences begin with one), and what turns the direction of
+   writing so that a text reads as another. */
+static inline bool check_is_control(uint32_t code) {
+    return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E ||
+           code == 0x200F || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/* to = from (n bytes), where controls and bytes that are no UTF-8 are written as \xNN; with `lines` line breaks and tabs
+   stay. Cut where `room` ends; returns the length without the ending 0. It may be called in a signal handler. */
+static inline size_t check_printable(char *to, size_t room, const char *from, size_t n, bool lines) {
+    static const char digits[] = "0123456789abcdef";
+    size_t used = 0;
+    for (size_t at = 0, length; at < n; at += length) {
+        uint32_t code = 0;
+        length = check_character(from + at, n - at, &code);
+        const bool shown =
+            length > 0 && (!check_is_control(code) || (lines && (code == '\n' || code == '\t')));
+        if (length == 0) length = 1;
+        if (used + (shown ? length : 4 * length) >= room) break;
+        for (size_t i = at; i < at + length; i++) {
+            const unsigned char byte = (unsigned char)from[i];
+            if (shown) {
+                to[used++] = from[i];
+                continue;
+            }
+            to[used++] = '\\', to[used++] = 'x';
+            to[used++] = digits[byte >> 4], to[used++] = digits[byte & 15];
+        }
+    }
+    to[used] = 0;
+    return used;
+}
+
+/* The same of a whole text, for a line of output. */
+static inline const char *check_shown(char shown[CHECK_TEXT_SIZE], const char *text) {
+    check_printable(shown, CHECK_TEXT_SIZE, text, strlen(text), false);
+    return shown;
+}
+
+/* Prints n bytes of a text that comes in pieces, a token at a time; `waiting` (first "") keeps the beginning of a character
+   whose other bytes come with the next piece. With n = 0 it prints what waits. */
+static inline void check_print_piece(FILE *to, char waiting[8], const char *bytes, size_t n) {
+    enum { MOST = 256 };
+    char text[8 + MOST], printable[4 * sizeof text + 1];
+    do {
+        const size_t before = strlen(waiting), piece = n < MOST ? n : (size_t)MOST;
+        size_t length = before + piece, whole = length;
+        uint32_t code;
+        memcpy(text, waiting, before);
+        if (piece) memcpy(text + before, bytes, piece);
+        for (size_t back = 1; n > 0 && back <= 3 && back <= length; back++) { /* a lead byte near the end */
+            const unsigned char lead = (unsigned char)text[length - back];
+            if (lead < 0x80) break;
+            if (lead < 0xC2) continue;
+            if ((lead >= 0xF0   ? 4u
+                 : lead >= 0xE0 ? 3u
+                                : 2u) > back &&
+                !check_character(text + length - back, back, &code))
+                whole = length - back;
+            break;
+        }
+        fwrite(printable, 1, check_printable(printable, sizeof printable, text, whole, true), to);
+        memcpy(waiting, text + whole, length - whole);
+        waiting[length - whole] = 0;
+        bytes += piece, n -= piece;
+    } while (n > 0);
+}
+
+static inline void check_say(const char *kind, const char *text, const char *where) {
+    char printable[4 * CHECK_TEXT_SIZE];
+    check_printable(printable, sizeof printable, text, strlen(text), false);
+    fflush(stdout);
+    fprintf(stderr, "%s: %s%s%s\n", kind, check_hooks.prefix, printable, where);
+}
+
 __attribute__((format(printf, 4, 0))) static inline void
 check_print(const char *kind, const char *file, int line, const char *format, va_list arguments) {
-    char text[4096];
+    char text[CHECK_TEXT_SIZE], where[128];
     vsnprintf(text, sizeof text, format, arguments);
-    fflush(stdout);
-    fprintf(stderr, "%s: %s%s (%s:%d)\n", kind, check_hooks.prefix, text, check_basename(file), line);
+    snprintf(where, sizeof where, " (%.100s:%d)", check_basename(file), line);
+    check_say(kind, text, where);
 }
 
 __attribute__((noreturn, format(printf, 3, 4))) static inline void check_die(const char *file, int line,

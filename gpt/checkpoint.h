@@ -14,13 +14,16 @@
    checkpoints untouched and at most one .tmp folder, which the next begin removes. A checkpoint of the same
    step is replaced: it waits as step-00000500.old until the new one has its name.
 
-     checkpoint_write_json, checkpoint_copy_file      one file of the folder
+     checkpoint_write_json, checkpoint_write_bytes    one file of the folder
      checkpoint_add_sum(&c, name, sum)                a file whose sum is known and which is flushed already, written
                                                       by this process or another: commit need not read it
      checkpoint_latest(run, before, path, size, &step)   the newest checkpoint that has DONE, of a step below
                                                       `before` if that is not -1; false: there is none
-     checkpoint_verify(folder, error)                 reads every file and compares it with its sum in DONE;
-     checkpoint_verify_share(folder, i, n, error)     only the i-th, i+n-th, ...: n processes share the reading
+     checkpoint_newest_torn(run, name)                the newest folder of a checkpoint that has no DONE; its step, or -1
+     checkpoint_verify(folder, needed, error)         reads every file and compares it with its sum in DONE, which must
+                                                      name `needed` (ended by a NULL); NULL: any
+     checkpoint_verify_share(folder, needed, i, n, error)   only the i-th, i+n-th, ...: n processes share the reading
+     checkpoint_verify_needed(folder, needed, error)  these files alone
      checkpoint_prune(run, newest, keep, keep_every)  of steps up to `newest` (a later one is damaged: resuming
                                                       passed it over) removes all but the last `keep` (<= 0: none) and
                                                       those of steps divisible by keep_every (> 0)
@@ -33,7 +36,7 @@
 #include "safetensors.h"
 
 typedef struct {
-    char name[64];
+    char name[256];
     uint64_t sum;
 } CheckpointFile;
 
@@ -163,41 +166,20 @@ static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, ui
     return file_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
 }
 
-static inline bool checkpoint_write_text(const Checkpoint *c, const char *name, const char *text,
-                                         char *error) {
+static inline bool checkpoint_write_bytes(const Checkpoint *c, const char *name, const void *bytes,
+                                          size_t size, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     int file;
     if (!file_join(path, c->folder, name, error) || !file_create(&file, path, error)) return false;
-    return file_finish(file, file_write(file, text, strlen(text), path, error), path, error);
+    return file_finish(file, file_write(file, bytes, size, path, error), path, error);
 }
 
 static inline bool checkpoint_write_json(const Checkpoint *c, const char *name, const cJSON *json,
                                          char *error) {
     char *text = cJSON_Print(json);
     if (!text) return file_fail(error, "cannot write '%s/%s': no memory for it", c->folder, name);
-    bool ok = checkpoint_write_text(c, name, text, error);
+    bool ok = checkpoint_write_bytes(c, name, text, strlen(text), error);
     cJSON_free(text);
-    return ok;
-}
-
-static inline bool checkpoint_copy_file(const Checkpoint *c, const char *name, const char *from,
-                                        char *error) {
-    char path[CHECKPOINT_PATH_SIZE];
-    int in = file_open(from, O_RDONLY, FILE_REGULAR, error), out;
-    if (in < 0) return false;
-    bool ok = file_join(path, c->folder, name, error) && file_create(&out, path, error);
-    if (ok) {
-        char *chunk = check_malloc(CHECKPOINT_CHUNK);
-        int64_t got;
-        do {
-            got = file_read_bytes(in, chunk, CHECKPOINT_CHUNK);
-            ok = got >= 0 ? file_write(out, chunk, (size_t)got, path, error)
-                          : file_fail(error, "cannot read '%s': %s", from, strerror(errno));
-        } while (ok && got == CHECKPOINT_CHUNK);
-        free(chunk);
-        ok = file_finish(out, ok, path, error);
-    }
-    close(in);
     return ok;
 }
 
@@ -227,8 +209,8 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
         if (ok && access(path, F_OK) != 0)
             ok = file_fail(error, "'%s' is not there; all hosts must share the run folder", path);
     }
-    snprintf(text + used, line, "%d files\n", count);
-    ok = ok && file_flush_folder(c->folder, error) && checkpoint_write_text(c, "DONE", text, error) &&
+    used += (size_t)snprintf(text + used, line, "%d files\n", count);
+    ok = ok && file_flush_folder(c->folder, error) && checkpoint_write_bytes(c, "DONE", text, used, error) &&
          file_flush_folder(c->folder, error);
     free(text);
     return ok;
@@ -279,45 +261,97 @@ static inline bool checkpoint_latest(const char *run_folder, long before_step, c
     return true;
 }
 
-/* One line of DONE: the sum of a file of the folder compared. */
-static inline bool checkpoint_verify_line(const char *folder, const char *line, char *error) {
-    char path[CHECKPOINT_PATH_SIZE], again[CHECKPOINT_PATH_SIZE];
-    const char *name = strlen(line) > 18 ? line + 18 : "/";
-    uint64_t want = strtoull(line, NULL, 16), found = 0;
-    snprintf(again, sizeof again, "%016" PRIx64 "  %s", want, name);
-    if (strcmp(line, again) != 0 || strchr(name, '/'))
-        return file_fail(error, "'%s/DONE' is damaged: it has a line that is not 'sum  name'; %s", folder,
-                         "resume from another checkpoint");
-    if (!file_join(path, folder, name, error) || !file_sum(path, false, &found, error)) return false;
-    if (found == want) return true;
-    return file_fail(error,
-                     "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
-                     "; resume from another checkpoint",
-                     path, found, want);
+static inline long checkpoint_newest_torn(const char *run_folder, char name[64]) {
+    DIR *entries = opendir(run_folder);
+    long newest = -1, step;
+    for (struct dirent *entry; entries && (entry = readdir(entries));)
+        if (checkpoint_kind(entry->d_name, &step) == CHECKPOINT_FINAL && step > newest &&
+            !checkpoint_is_whole(run_folder, entry->d_name))
+            checkpoint_name(name, newest = step, CHECKPOINT_FINAL);
+    if (entries) closedir(entries);
+    return newest;
 }
 
-static inline bool checkpoint_verify_share(const char *folder, int first, int every, char *error) {
-    char path[CHECKPOINT_PATH_SIZE], unread[CHECKPOINT_ERROR_SIZE], last[64] = "", *text, *line, *end;
-    if (!file_join(path, folder, "DONE", error)) return false;
-    int files = 0;
-    size_t size = 0;
-    line = text = file_read(path, FILE_REGULAR, CHECKPOINT_CHUNK, &size, unread);
-    if (!text) return file_fail(error, "'%s' is not a whole checkpoint: %.900s", folder, unread);
+/* What DONE says of each file, free() it; NULL with the error set. */
+static inline CheckpointFile *checkpoint_read_done(const char *folder, int *count, char *error) {
+    char path[CHECKPOINT_PATH_SIZE], unread[CHECKPOINT_ERROR_SIZE], again[512], *text, *line, *end;
+    size_t size = 0, room = 0;
+    CheckpointFile *files = NULL;
     bool ok = true;
-    for (; ok && (end = strchr(line, '\n')) && end + 1 < text + size; line = end + 1, files++) {
+    *count = 0;
+    if (!file_join(path, folder, "DONE", error)) return NULL;
+    line = text = file_read(path, FILE_REGULAR, CHECKPOINT_CHUNK, &size, unread);
+    if (!text) return file_fail(error, "'%s' is not a whole checkpoint: %.900s", folder, unread), NULL;
+    for (; ok && (end = strchr(line, '\n')) && end + 1 < text + size; line = end + 1) {
         *end = 0;
-        if (files % every == first) ok = checkpoint_verify_line(folder, line, error);
+        files = check_grow(files, &room, (size_t)*count + 1, sizeof *files);
+        CheckpointFile *file = &files[(*count)++];
+        snprintf(file->name, sizeof file->name, "%s", strlen(line) > 18 ? line + 18 : "/");
+        file->sum = strtoull(line, NULL, 16);
+        snprintf(again, sizeof again, "%016" PRIx64 "  %s", file->sum, file->name);
+        if (strcmp(line, again) != 0 || strchr(file->name, '/'))
+            ok = file_fail(error, "'%s' is damaged: it has a line that is not 'sum  name'; %s", path,
+                           "take another checkpoint");
     }
-    snprintf(last, sizeof last, "%d files\n", files);
-    if (ok && strcmp(line, last) != 0)
+    snprintf(again, sizeof again, "%d files\n", *count);
+    if (ok && (strcmp(line, again) != 0 || *count == 0))
         ok = file_fail(error, "'%s' is damaged: it does not end with the number of its files; %s", path,
-                       "resume from another checkpoint");
+                       "take another checkpoint");
     free(text);
+    if (!ok) free(files), files = NULL;
+    return files;
+}
+
+static inline bool checkpoint_verify_file(const char *folder, const CheckpointFile *file, char *error) {
+    char path[CHECKPOINT_PATH_SIZE];
+    uint64_t found = 0;
+    if (!file_join(path, folder, file->name, error) || !file_sum(path, false, &found, error)) return false;
+    if (found == file->sum) return true;
+    return file_fail(error,
+                     "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
+                     "; take another checkpoint",
+                     path, found, file->sum);
+}
+
+static inline const CheckpointFile *checkpoint_find_file(const CheckpointFile *files, int count,
+                                                         const char *name) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(files[i].name, name) == 0) return &files[i];
+    return NULL;
+}
+
+/* DONE names the files that will be read: without that, their sums would not be compared with anything. */
+static inline bool checkpoint_verify_names(const char *folder, const CheckpointFile *files, int count,
+                                           const char *const *needed, char *error) {
+    for (; needed && *needed; needed++)
+        if (!checkpoint_find_file(files, count, *needed))
+            return file_fail(error, "'%s/DONE' is damaged: it does not name %s; take another checkpoint",
+                             folder, *needed);
+    return true;
+}
+
+static inline bool checkpoint_verify_share(const char *folder, const char *const *needed, int first,
+                                           int every, char *error) {
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    bool ok = files && checkpoint_verify_names(folder, files, count, needed, error);
+    for (int i = first; ok && i < count; i += every) ok = checkpoint_verify_file(folder, &files[i], error);
+    free(files);
     return ok;
 }
 
-static inline bool checkpoint_verify(const char *folder, char *error) {
-    return checkpoint_verify_share(folder, 0, 1, error);
+static inline bool checkpoint_verify(const char *folder, const char *const *needed, char *error) {
+    return checkpoint_verify_share(folder, needed, 0, 1, error);
+}
+
+static inline bool checkpoint_verify_needed(const char *folder, const char *const *needed, char *error) {
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    bool ok = files && checkpoint_verify_names(folder, files, count, needed, error);
+    for (; ok && *needed; needed++)
+        ok = checkpoint_verify_file(folder, checkpoint_find_file(files, count, *needed), error);
+    free(files);
+    return ok;
 }
 
 static inline int checkpoint_by_step(const void *a, const void *b) {

@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
+#include "json.h"
 
 /* ---- the watch on the loss ---- */
 
@@ -92,23 +93,16 @@ static inline StepVerdict loss_watch_judge(LossWatch *watch, double loss, double
 /* The losses oldest first. */
 static inline cJSON *loss_watch_to_json(const LossWatch *watch) {
     cJSON *json = cJSON_CreateObject(), *losses;
-    cJSON_AddNumberToObject(json, "accepted", (double)watch->accepted);
-    cJSON_AddNumberToObject(json, "skipped", (double)watch->skipped);
-    cJSON_AddNumberToObject(json, "skipped_in_a_row", (double)watch->skipped_in_a_row);
+    json_add_number(json, "accepted", (double)watch->accepted);
+    json_add_number(json, "skipped", (double)watch->skipped);
+    json_add_number(json, "skipped_in_a_row", (double)watch->skipped_in_a_row);
     losses = cJSON_AddArrayToObject(json, "losses");
     for (int64_t i = watch->accepted - loss_watch_count(watch); i < watch->accepted; i++) {
-        char number
-            [32]; /* every bit: cJSON's own numbers are rounded where that moves them by less than 1e-15 */
-        snprintf(number, sizeof number, "%.17g", watch->losses[i % LOSS_WINDOW]);
+        char number[32];
+        json_number_text(number, sizeof number, watch->losses[i % LOSS_WINDOW], 17);
         cJSON_AddItemToArray(losses, cJSON_CreateRaw(number));
     }
     return json;
-}
-
-static inline int64_t loss_watch_number(const cJSON *json, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
-    bool counts = cJSON_IsNumber(item) && item->valuedouble >= 0 && item->valuedouble <= 0x1p53;
-    return counts ? (int64_t)item->valuedouble : -1;
 }
 
 /* False when it is not what loss_watch_to_json made; NULL, a checkpoint from before there was a watch, is an empty one. */
@@ -116,15 +110,15 @@ static inline bool loss_watch_from_json(LossWatch *watch, const cJSON *json) {
     *watch = (LossWatch){0};
     if (!json) return true;
     const cJSON *losses = cJSON_GetObjectItemCaseSensitive(json, "losses"), *loss;
-    watch->accepted = loss_watch_number(json, "accepted");
-    watch->skipped = loss_watch_number(json, "skipped");
-    watch->skipped_in_a_row = loss_watch_number(json, "skipped_in_a_row");
-    if (watch->accepted < 0 || watch->skipped < 0 || watch->skipped_in_a_row < 0 ||
+    if (!json_whole(cJSON_GetObjectItemCaseSensitive(json, "accepted"), 0x1p53, &watch->accepted) ||
+        !json_whole(cJSON_GetObjectItemCaseSensitive(json, "skipped"), 0x1p53, &watch->skipped) ||
+        !json_whole(cJSON_GetObjectItemCaseSensitive(json, "skipped_in_a_row"), 0x1p53,
+                    &watch->skipped_in_a_row) ||
         cJSON_GetArraySize(losses) != loss_watch_count(watch))
         return false;
     int64_t i = watch->accepted - loss_watch_count(watch);
     cJSON_ArrayForEach(loss, losses) {
-        if (!cJSON_IsNumber(loss)) return false;
+        if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
         watch->losses[i++ % LOSS_WINDOW] = loss->valuedouble;
     }
     return true;
@@ -210,7 +204,9 @@ static void faults_on_bus_error(int number, siginfo_t *info, void *context) {
         faults_say("cannot read byte ");
         faults_say_number((uint64_t)(at - faults_files[i].map));
         faults_say(" of '");
-        faults_say(faults_files[i].path);
+        char path[1024];
+        check_printable(path, sizeof path, faults_files[i].path, strlen(faults_files[i].path), false);
+        faults_say(path);
         faults_say("': it had ");
         faults_say_number(faults_files[i].bytes);
         faults_say(there ? " bytes when the run began and has " : " bytes when the run began and is gone");

@@ -34,7 +34,7 @@ enum { FILE_ERROR_SIZE = 1024, FILE_PATH_SIZE = 4096 };
 #define FILE_NO_LIMIT ((size_t)PTRDIFF_MAX / 2)
 #define FILE_JSON_LIMIT ((size_t)1 << 28) /* of a tokenizer, a manifest of shards */
 typedef enum { FILE_REGULAR, FILE_STREAM } FileAccept;
-static int file_writer_milliseconds = 2000; /* how long a pipe's first writer is waited for */
+static int file_writer_milliseconds = 1000; /* how long a pipe's first writer is waited for */
 
 __attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, const char *format, ...) {
     va_list arguments;
@@ -97,7 +97,9 @@ static inline bool file_has_writer(int file) {
 
 static inline int file_open(const char *path, int flags, FileAccept accept, char *error) {
     struct stat about;
-    const int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (file < 0 && errno == EAGAIN && stat(path, &about) == 0 && S_ISREG(about.st_mode))
+        file = open(path, flags | O_NOCTTY | O_CLOEXEC, 0666); /* a file server gives back its lease first */
     if (file < 0) {
         const int cause = errno; /* ENXIO: a pipe to be written that no program reads, or a socket */
         if ((cause == ENXIO || cause == EISDIR) && stat(path, &about) == 0)

@@ -7,8 +7,8 @@
    Writing
      log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: no screen.
          resume_step > 0 keeps the lines of RUN/log.jsonl up to that step and drops the later ones and what a
-         crash tore, so that the curve has no doubles; otherwise the file starts empty. Dies when the file
-         cannot be opened or another process is writing it.
+         crash tore, so that the curve has no doubles; otherwise the file starts empty, and what it held is kept as
+         log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
      log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
      log_validation(&log, step, val_loss)
      log_message(&log, fmt, ...)   a line above the progress line
@@ -30,13 +30,11 @@
 #ifndef GPT_LOG_H
 #define GPT_LOG_H
 
-#include <cjson/cJSON.h>
-#include <inttypes.h>
-#include <math.h>
 #include <stddef.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include "files.h"
+#include "json.h"
 
 enum { LOG_ERROR_SIZE = FILE_ERROR_SIZE, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = 64, LOG_PLAIN_LINES = 30 };
 enum { LOG_LINE_MAX = 1 << 16 }; /* bytes of a line that is read; ours have less than LOG_TEXT_SIZE */
@@ -249,17 +247,6 @@ static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long to
 
 /* ---- log.jsonl: a line made, a line read ---- */
 
-/* The shortest of 9 to `digits` digits that reads back as the same number; JSON has no NaN and no infinity. */
-static inline int log_json_number(char *text, size_t size, double x, int digits) {
-    if (!isfinite(x)) return snprintf(text, size, "null");
-    int length = 0;
-    for (int d = 9; d <= digits; d += 4) {
-        length = snprintf(text, size, "%.*g", d, x);
-        if (strtod(text, NULL) == x) break;
-    }
-    return length;
-}
-
 static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train) {
     LogRow row = {.train = *train};
     int used = 0;
@@ -270,7 +257,7 @@ static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train
                          field->key);
         double x = log_row_number(field, &row);
         if (field->type == LOG_DOUBLE)
-            used += log_json_number(text + used, (size_t)(LOG_TEXT_SIZE - used), x, field->digits);
+            used += json_number_text(text + used, (size_t)(LOG_TEXT_SIZE - used), x, field->digits);
         else
             used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%.0f", x);
     }
@@ -279,7 +266,7 @@ static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train
 
 static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidation *v) {
     int used = snprintf(text, LOG_TEXT_SIZE, "{\"step\": %ld, \"val_loss\": ", v->step);
-    used += log_json_number(text + used, (size_t)(LOG_TEXT_SIZE - used), v->val_loss, 17);
+    used += json_number_text(text + used, (size_t)(LOG_TEXT_SIZE - used), v->val_loss, 17);
     return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
 }
 
@@ -481,11 +468,35 @@ static inline void log_lock(Log *log) {
         die("another process is training into '%s'; stop it or choose another --out folder", log->path);
 }
 
+/* A run that begins at step 0 where a log tells of steps, or of what is no log: it is kept aside, since nothing else has
+   what it tells. */
+static inline void log_set_aside(const Log *log, const char *text, size_t size) {
+    char aside[sizeof log->path + 16], error[LOG_ERROR_SIZE];
+    bool tells = false;
+    for (const char *line = text, *end; line < text + size && !tells; line = end + 1) {
+        LogTrain train;
+        LogValidation v = {0};
+        end = memchr(line, '\n', (size_t)(text + size - line));
+        if (!end) end = text + size;
+        tells = log_parse_line(line, (size_t)(end - line), &train, &v) != LOG_LINE_VALIDATION || v.step > 0;
+    }
+    if (!tells) return;
+    snprintf(aside, sizeof aside, "%s.old", log->path);
+    for (int again = 2; again < 1000 && access(aside, F_OK) == 0; again++)
+        snprintf(aside, sizeof aside, "%s.old%d", log->path, again);
+    if (!file_write_whole(aside, text, size, error)) die("%s", error);
+    warn("no checkpoint has the steps that '%s' tells of: training begins at step 0, and the log is kept as "
+         "'%s'",
+         log->path, aside);
+}
+
 /* Rewrites the file to text through a second one, so that a crash here loses nothing. */
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
-    int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666), old = log->file;
+    char error[LOG_ERROR_SIZE];
+    int file = file_open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND, FILE_REGULAR, error), old = log->file;
+    if (file < 0) die("%s; choose another --out folder", error);
     if (file < 0 || !log_write_all(file, text, size) || fsync(file) != 0) {
         int cause = errno;
         unlink(path);
@@ -498,16 +509,19 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
 }
 
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
-    char error[LOG_ERROR_SIZE];
+    char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
     log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
     if (log->file < 0) die("%s; choose another --out folder", error);
     log_lock(log);
+    snprintf(part, sizeof part, "%s.tmp", log->path);
+    unlink(part); /* of log_replace in a run that was killed */
     size_t size = 0, kept = 0;
     char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
     if (!text) die("%s", error);
     if (resume_step > 0) kept = log_keep(log, text, size, resume_step);
+    if (resume_step <= 0) log_set_aside(log, text, size);
     if (kept != size) log_replace(log, text, kept);
     free(text);
 }
@@ -600,10 +614,12 @@ static inline void log_train(Log *log, const LogTrain *train) {
 __attribute__((format(printf, 2, 0))) static inline void log_print(Log *log, const char *format,
                                                                    va_list arguments) {
     if (!log->screen) return;
+    char text[CHECK_TEXT_SIZE], printable[4 * CHECK_TEXT_SIZE];
     bool redraw = log->drawn;
     log_clear(log);
-    vfprintf(log->screen, format, arguments);
-    fputc('\n', log->screen);
+    vsnprintf(text, sizeof text, format, arguments);
+    check_printable(printable, sizeof printable, text, strlen(text), true);
+    fprintf(log->screen, "%s\n", printable);
     log->lines_since_heading++;
     if (redraw) log_draw(log);
     fflush(log->screen);

@@ -32,6 +32,49 @@ typedef struct {
     int dtype, recompute;                                               /* these two change how, not what */
 } ModelConfig;
 
+/* The fields of ModelConfig that make a model what it is, all int: the option that bounds each, its name in the config.json
+   of a checkpoint (Hugging Face's), and its choices there; NULL: a number. */
+static const struct {
+    const char *option, *key;
+    size_t field;
+    const char *choices;
+} model_fields[] = {
+    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL},
+    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL},
+    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL},
+    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL},
+    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL},
+    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
+    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
+    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
+    {"attn", "attention", offsetof(ModelConfig, attn), "standard|laser"},
+    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
+};
+enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
+
+static int *model_field(const ModelConfig *config, int i) {
+    return (int *)((uintptr_t)config + model_fields[i].field);
+}
+
+/* What a model may be, wherever its sizes come from: within the bounds of the options' table, so that no product of sizes
+   leaves the 63 bits of the integers that hold it. To be asked before anything is allocated. */
+static bool model_config_is_sound(const ModelConfig *config, char *error) {
+    for (int i = 0; i < MODEL_FIELDS; i++) {
+        const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, model_fields[i].option);
+        const int value = *model_field(config, i);
+        if (model_fields[i].choices || (value >= option->min && value <= option->max && value > 0)) continue;
+        return file_fail(error, "%s (--%s) is %d, expected %.0f to %.0f", model_fields[i].key, option->name,
+                         value, fmax(option->min, 1), option->max);
+    }
+    if (config->position == POSITION_ROPE && config->head_dim % 2)
+        return file_fail(error,
+                         "head_dim (--head-dim) is %d: rope turns pairs; expected an even size, or "
+                         "another --pos",
+                         config->head_dim);
+    return true;
+}
+
 typedef struct {
     float *attn_norm; /* (C) */
     float *q, *k, *v; /* (A, C) each, adjacent: q is also the matrix (3A, C) of one product */

@@ -17,7 +17,6 @@
 #ifndef GPT_OPTIONS_H
 #define GPT_OPTIONS_H
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,8 +25,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include "files.h"
+#include "json.h"
 
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
+
+enum {
+    OPTION_FIXED = 1, /* part of what a run is: resuming a checkpoint with another value is refused */
+    OPTION_OWN = 2,   /* of several ranks each may have its own value */
+    OPTION_ONCE = 4   /* asked for anew each time: no file that a program writes carries it on */
+};
 
 typedef struct {
     const char *group, *name;
@@ -38,7 +44,7 @@ typedef struct {
     const char
         *choices; /* "standard|laser" for OPTION_CHOICE; for a string a word for --help such as "DIR" */
     const char *help;
-    bool fixed; /* part of what a run is: resuming a checkpoint with another value is refused */
+    int flags; /* OPTION_FIXED, ... */
 } Option;
 
 typedef struct {
@@ -66,14 +72,14 @@ typedef struct {
 
 __attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(const OptionSet *set,
                                                                                 const char *format, ...) {
-    char text[1024];
+    char text[1024], where[64];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    snprintf(where, sizeof where, " (see ./%s --help)", set->program);
     if (check_hooks.before_error) check_hooks.before_error();
-    fflush(stdout);
-    fprintf(stderr, "error: %s%s (see ./%s --help)\n", check_hooks.prefix, text, set->program);
+    check_say("error", text, where);
     if (check_hooks.end_job) check_hooks.end_job(2);
     exit(2);
 }
@@ -111,10 +117,14 @@ static inline const char *options_suggest(const char *choices, const char *value
     return text;
 }
 
-static inline const Option *options_find(const OptionSet *set, const char *name) {
-    for (int i = 0; i < set->count; i++)
-        if (strcmp(set->table[i].name, name) == 0) return &set->table[i];
+static inline const Option *options_find_in(const Option *table, int count, const char *name) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(table[i].name, name) == 0) return &table[i];
     return NULL;
+}
+
+static inline const Option *options_find(const OptionSet *set, const char *name) {
+    return options_find_in(set->table, set->count, name);
 }
 
 __attribute__((noreturn)) static inline void options_unknown(const OptionSet *set, const char *name,
@@ -173,16 +183,25 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
-/* A copy of a text that lives as long as the program. */
+static struct OptionText {
+    struct OptionText *next;
+    char text[];
+} * options_texts;
+
+/* A copy of a text that lives as long as the program, or until options_forget. */
 static inline const char *options_keep(const char *value) {
-    static struct OptionText {
-        struct OptionText *next;
-        char text[];
-    } * texts;
     struct OptionText *copy = check_malloc(sizeof *copy + strlen(value) + 1);
-    copy->next = texts;
-    texts = copy;
+    copy->next = options_texts;
+    options_texts = copy;
     return strcpy(copy->text, value);
+}
+
+/* After it no OPTION_STRING of any struct is read any more. */
+static inline void options_forget(void) {
+    for (struct OptionText *next; options_texts; options_texts = next) {
+        next = options_texts->next;
+        free(options_texts);
+    }
 }
 
 /* Sets one option unless a stronger source has set it already. `where` ends messages: "" or " in FILE". */
@@ -285,10 +304,10 @@ static inline const char *options_json_text(const cJSON *item, char text[64]) {
     if (cJSON_IsString(item)) return item->valuestring;
     if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? "yes" : "no";
     if (!cJSON_IsNumber(item)) return NULL;
-    snprintf(text, 64,
-             item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) < 1e15 ? "%.0f"
-                                                                                             : "%.17g",
-             item->valuedouble);
+    if (item->valuedouble == floor(item->valuedouble) && fabs(item->valuedouble) < 1e15)
+        snprintf(text, 64, "%.0f", item->valuedouble);
+    else
+        json_number_text(text, 64, item->valuedouble, 17);
     return text;
 }
 
@@ -310,23 +329,11 @@ static inline void options_apply_lines(OptionSet *set, char *text, const char *p
     }
 }
 
-/* A file of options: lines `name = value` with # comments, or JSON: an object of options, or one that holds
-   such an object under "options" (the config.json of a run). */
-static inline void options_apply_file(OptionSet *set, const char *path) {
-    char where[512], error[FILE_ERROR_SIZE];
-    size_t length;
-    char *text = file_read(path, FILE_STREAM, 1 << 20, &length, error);
-    if (!text) options_fail(set, "--config: %s", error);
-    if (text[strspn(text, " \t\r\n")] != '{') {
-        options_apply_lines(set, text, path);
-        free(text);
-        return;
-    }
-    cJSON *json = cJSON_Parse(text);
-    if (!json) options_fail(set, "--config=%s: the JSON is damaged near '%.20s'", path, cJSON_GetErrorPtr());
+static inline void options_apply_json(OptionSet *set, const cJSON *json, const char *where) {
     const cJSON *options = cJSON_GetObjectItemCaseSensitive(json, "options"), *item;
-    snprintf(where, sizeof where, " in %s", path);
     if (!options) options = json;
+    if (!cJSON_IsObject(options))
+        options_fail(set, "the options%s are no JSON object; expected {\"name\": value, ...}", where);
     cJSON_ArrayForEach(item, options) {
         char number[64];
         const char *value = options_json_text(item, number);
@@ -335,7 +342,34 @@ static inline void options_apply_file(OptionSet *set, const char *path) {
         if (strcmp(item->string, "config") != 0)
             options_set(set, item->string, value, OPTION_FROM_FILE, where);
     }
+}
+
+/* Options: lines `name = value` with # comments, or JSON: an object of options, or one that holds such an object under
+   "options" (the config.json of a run). text[length] is 0; `path` is where it is from. */
+static inline void options_apply_text(OptionSet *set, char *text, size_t length, const char *path) {
+    char where[512];
+    snprintf(where, sizeof where, " in %s", path);
+    if (strlen(text) != length)
+        options_fail(set, "--config=%s: it is no text, byte %zu is 0", path, strlen(text));
+    const char first = text[strspn(text, " \t\r\n")];
+    if (first != '{' && first != '[') {
+        options_apply_lines(set, text, path);
+        return;
+    }
+    cJSON *json = json_parse(text, length);
+    if (!json)
+        options_fail(set, "--config=%s: the JSON is damaged near '%.20s'", path,
+                     cJSON_GetErrorPtr() ? cJSON_GetErrorPtr() : "its end");
+    options_apply_json(set, json, where);
     cJSON_Delete(json);
+}
+
+static inline void options_apply_file(OptionSet *set, const char *path) {
+    char error[FILE_ERROR_SIZE];
+    size_t length;
+    char *text = file_read(path, FILE_STREAM, 1 << 20, &length, error);
+    if (!text) options_fail(set, "--config: %s", error);
+    options_apply_text(set, text, length, path);
     free(text);
 }
 
@@ -344,7 +378,7 @@ static inline const char *options_text(const OptionSet *set, const Option *optio
     const void *field = (const char *)set->target + option->offset;
     switch (option->type) {
     case OPTION_INT: snprintf(text, 64, "%lld", (long long)*(const int64_t *)field); break;
-    case OPTION_FLOAT: snprintf(text, 64, "%.10g", *(const double *)field); break;
+    case OPTION_FLOAT: json_number_text(text, 64, *(const double *)field, 17); break;
     case OPTION_SWITCH: snprintf(text, 64, "%s", *(const bool *)field ? "yes" : "no"); break;
     case OPTION_CHOICE: return options_choice_name(option->choices, *(const int *)field, text);
     case OPTION_STRING: return *(const char *const *)field;
@@ -359,10 +393,11 @@ static inline cJSON *options_to_json(const OptionSet *set) {
         const Option *o = &set->table[i];
         const void *field = (const char *)set->target + o->offset;
         char text[64];
+        if (o->flags & OPTION_ONCE) continue;
         if (o->type == OPTION_INT)
-            cJSON_AddNumberToObject(json, o->name, (double)*(const int64_t *)field);
+            json_add_number(json, o->name, (double)*(const int64_t *)field);
         else if (o->type == OPTION_FLOAT)
-            cJSON_AddNumberToObject(json, o->name, *(const double *)field);
+            json_add_number(json, o->name, *(const double *)field);
         else if (o->type == OPTION_SWITCH)
             cJSON_AddBoolToObject(json, o->name, *(const bool *)field);
         else
@@ -451,6 +486,7 @@ typedef struct {
     int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
     const char *prompt, *out, *resume;
+    int resume_data;
     /* the machine */
     int64_t threads, zero;
     int dtype, recompute, comm, comm_dtype;
@@ -458,120 +494,124 @@ typedef struct {
     bool dry_run;
 } Options;
 
-#define ROW(group, name, type, field, value, min, max, choices, fixed, help)                                 \
-    { group, name, type, offsetof(Options, field), value, min, max, choices, help, fixed }
+#define ROW(group, name, type, field, value, min, max, choices, flags, help)                                 \
+    { group, name, type, offsetof(Options, field), value, min, max, choices, help, flags }
 
 static const Option train_options[] = {
-    ROW("Start", "preset", OPTION_STRING, preset, "", 0, 0, "NAME", false,
+    ROW("Start", "preset", OPTION_STRING, preset, "", 0, 0, "NAME", OPTION_OWN,
         "a named set of options, listed below"),
-    ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", false,
+    ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", OPTION_OWN,
         "read options from a file: lines name = value, or the config.json of a run"),
-    ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", false,
+    ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
         "print configuration, parameters, memory and an estimate of the time from two timed steps, then "
         "exit"),
 
-    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", true,
+    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", OPTION_FIXED,
         "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
-    ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", true,
+    ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", OPTION_FIXED,
         "what LASER subtracts from V before exp: the maximum of the keys a row sees, or the paper's maximum "
         "over "
         "the whole sequence"),
-    ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", true, "transformer blocks, L"),
-    ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", true, "attention heads, H"),
-    ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", true, "size of a head, D"),
-    ROW("Model", "embd", OPTION_INT, embd, "256", 1, 65536, "", true, "width of the residual stream, C"),
-    ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", true,
+    ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
+    ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
+    ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
+    ROW("Model", "embd", OPTION_INT, embd, "256", 1, 65536, "", OPTION_FIXED,
+        "width of the residual stream, C"),
+    ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", OPTION_FIXED,
         "hidden units of the MLP, F"),
-    ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, "gelu|relu|swiglu", true,
+    ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, "gelu|relu|swiglu", OPTION_FIXED,
         "of the MLP; gelu is the tanh form"),
-    ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, "rope|sinusoidal|learned", true,
+    ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, "rope|sinusoidal|learned", OPTION_FIXED,
         "how the model knows positions"),
-    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", true, "tokens of a sequence, T"),
-    ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", true,
-        "tokens of the vocabulary, V; 0: as many as the data's tokenizer.json has"),
+    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
+        "tokens of a sequence, T"),
+    ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
+        "tokens of the vocabulary, V; 0, or from a preset: as many as the data's tokenizer.json has"),
 
-    ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", false,
+    ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
         "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
-    ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", false,
+    ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", 0,
         "sequences per micro-step and rank, B; bounds the memory, does not change the result"),
-    ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", true,
+    ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", OPTION_FIXED,
         "tokens per optimizer step; 0: one micro-step of every rank"),
-    ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", true,
+    ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", OPTION_FIXED,
         "optimizer steps of the whole run"),
-    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", true,
+    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", OPTION_FIXED,
         "decides initial weights, order of the data and samples"),
 
-    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", true, "peak learning rate"),
-    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", true,
+    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", OPTION_FIXED, "peak learning rate"),
+    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", OPTION_FIXED,
         "learning rate at the end as a fraction of the peak"),
     ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
-        "cosine|linear|constant|wsd", true,
+        "cosine|linear|constant|wsd", OPTION_FIXED,
         "course of the rate after the warmup; wsd is constant, then falls linearly over --cooldown steps"),
-    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", true,
+    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
         "steps in which the rate rises linearly from zero"),
-    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", true,
+    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
         "last steps of --schedule=wsd; 0: a fifth of all"),
-    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", true,
+    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", OPTION_FIXED,
         "decay of the mean gradient"),
-    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", true,
+    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", OPTION_FIXED,
         "decay of the mean squared gradient"),
-    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", true,
+    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
         "added to the denominator"),
-    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", true,
+    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
         "decoupled, on matrices only, times the learning rate"),
-    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", true,
+    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
         "largest global norm of the gradient; 0: never clipped"),
-    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", false,
+    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
         "skip a step whose loss lies this many standard deviations above the mean of the last 128; 0: skip "
         "none, report those beyond 6"),
-    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", false,
+    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
         "steps skipped in a row (a loss or gradient that is no number, a spike) after which the run stops "
         "with "
         "a diagnosis"),
 
-    ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", false,
+    ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", 0,
         "steps between validations; 0: only after the last step"),
-    ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", false,
+    ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", 0,
         "tokens of a validation, always the same ones; 0: all there are"),
-    ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", false,
+    ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", 0,
         "steps between printed samples; 0: none"),
-    ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", false,
-        "tokens of a sample"),
-    ROW("Evaluation", "temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", false,
+    ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", 0, "tokens of a sample"),
+    ROW("Evaluation", "temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", 0,
         "of samples; 0: the likeliest token always"),
-    ROW("Evaluation", "prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", false, "how samples begin"),
+    ROW("Evaluation", "prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", 0, "how samples begin"),
 
-    ROW("Checkpoints", "out", OPTION_STRING, out, "", 0, 0, "DIR", false,
+    ROW("Checkpoints", "out", OPTION_STRING, out, "", 0, 0, "DIR", 0,
         "folder of the run: config.json, log.jsonl, checkpoints; none: nothing is written"),
-    ROW("Checkpoints", "save-every", OPTION_INT, save_every, "0", 0, 1e9, "", false,
+    ROW("Checkpoints", "save-every", OPTION_INT, save_every, "0", 0, 1e9, "", 0,
         "steps between checkpoints; 0: at the end, and when interrupted"),
-    ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", false,
-        "newest checkpoints to keep; 0: all"),
-    ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", false,
+    ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", 0, "newest checkpoints to keep; 0: all"),
+    ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
         "keep the checkpoints of steps divisible by this for good as well; 0: none"),
-    ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", false,
+    ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
         "go on from the newest whole checkpoint of --out if there is one (auto), from none (no), or from "
         "DIR"),
 
-    ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", false,
+    ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0, "same|changed", OPTION_ONCE,
+        "whether a resumed run may read other data (text, tokenizer, shards, weights of a mixture) than its "
+        "checkpoint did: same refuses it, changed goes on with what --data holds now"),
+
+    ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
         "OpenMP threads per rank; 0: all cores"),
-    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, "auto|fp32|bf16", true,
+    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, "auto|fp32|bf16", OPTION_FIXED,
         "of the operands of matrix products; sums, norms, softmax and weights are always float32; auto: bf16 "
-        "where the processor multiplies it faster"),
-    ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, "none|attention|block", false,
+        "where the processors of all ranks multiply it faster"),
+    ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, "none|attention|block", 0,
         "what backward computes again to save memory: nothing, attention, or all of a block but its input; "
         "the results stay the same to the bit"),
-    ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", false,
+    ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", OPTION_OWN,
         "print at the end where the time went, by part of the model"),
-    ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", false,
+    ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", 0,
         "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the "
         "result is the same"),
-    ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, "auto|gpu|host", false,
+    ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, "auto|gpu|host", 0,
         "how gradients and weights go from rank to rank: from GPU to GPU through NCCL (gpu), or from host to "
         "host through MPI (host); auto: gpu where that is there"),
-    ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", false,
+    ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", 0,
         "of gradients on their way from host to host; they are added in float32"),
-    ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", false,
+    ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", 0,
         "a thread of its own moves gradients and weights from host to host while the step computes; no: "
         "they move between its operators"),
 };

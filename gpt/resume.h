@@ -10,6 +10,7 @@
    find_checkpoint(t, folder) what --resume asks for; "" when the run starts from its beginning
    load_checkpoint(t, folder) weights, moments, counters
    model_load(folder, B, dtype)   a checkpoint's model alone, for tools
+   checkpoint_load(folder, B, dtype, &tokenizer)   the same with its tokenizer, sums compared
    Every rank calls each of these.
 
    Saving beside the training: the weights and moments are copied, which takes milliseconds, and a thread of low priority writes
@@ -22,6 +23,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 #include "moments.h"
+#include "state.h"
 
 /* tokenizer.json of the data, of its first folder when there are several. */
 static void tokenizer_file(const Options *o, char path[CHECKPOINT_PATH_SIZE]) {
@@ -40,7 +42,7 @@ static NamedTensor *named_tensors(const Model *model, const float *memory) {
         tensors[i] = (NamedTensor){.name = t->name,
                                    .rank = t->rank,
                                    .shape = {t->shape[0], t->shape[1]},
-                                   .data = (float *)(uintptr_t)memory + t->offset};
+                                   .data = (float *)((uintptr_t)memory + t->offset * sizeof(float))};
     }
     return tensors;
 }
@@ -61,72 +63,113 @@ static cJSON *read_json(const char *folder, const char *name) {
     size_t length;
     char *text =
         check_file_read(path, FILE_REGULAR, 1 << 20, &length, "a checkpoint folder is expected here");
-    cJSON *json = cJSON_ParseWithLength(text, length);
-    if (!json)
-        die("'%s' is not JSON: damaged near '%.20s'; take another checkpoint", path, cJSON_GetErrorPtr());
+    cJSON *json = json_parse(text, length);
+    if (!cJSON_IsObject(json)) die("'%s' is no JSON object: it is damaged; take another checkpoint", path);
     free(text);
     return json;
 }
-
-/* config.json of a checkpoint in Hugging Face's key names: the fields of ModelConfig, all int. */
-static const struct {
-    const char *key;
-    size_t field;
-    const char *choices; /* NULL: a number */
-} config_keys[] = {
-    {"vocab_size", offsetof(ModelConfig, vocab_size), NULL},
-    {"hidden_size", offsetof(ModelConfig, embd), NULL},
-    {"num_hidden_layers", offsetof(ModelConfig, layers), NULL},
-    {"num_attention_heads", offsetof(ModelConfig, heads), NULL},
-    {"head_dim", offsetof(ModelConfig, head_dim), NULL},
-    {"intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
-    {"max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
-    {"hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
-    {"position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
-    {"attention", offsetof(ModelConfig, attn), "standard|laser"},
-    {"laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
-};
-enum { CONFIG_KEYS = sizeof config_keys / sizeof *config_keys };
 
 static cJSON *model_config_to_json(const ModelConfig *config) {
     char text[64];
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "model_type", "laser_gpt");
-    for (int i = 0; i < CONFIG_KEYS; i++) {
-        int value = *(const int *)((const char *)config + config_keys[i].field);
-        if (!config_keys[i].choices)
-            cJSON_AddNumberToObject(json, config_keys[i].key, value);
+    for (int i = 0; i < MODEL_FIELDS; i++) {
+        int value = *model_field(config, i);
+        if (!model_fields[i].choices)
+            json_add_number(json, model_fields[i].key, value);
         else
-            cJSON_AddStringToObject(json, config_keys[i].key,
-                                    options_choice_name(config_keys[i].choices, value, text));
+            cJSON_AddStringToObject(json, model_fields[i].key,
+                                    options_choice_name(model_fields[i].choices, value, text));
     }
-    cJSON_AddNumberToObject(json, "rms_norm_eps", 1e-6);
-    cJSON_AddNumberToObject(json, "rope_theta", 10000);
+    json_add_number(json, "rms_norm_eps", 1e-6);
+    json_add_number(json, "rope_theta", 10000);
     cJSON_AddBoolToObject(json, "tie_word_embeddings", true);
     cJSON_AddStringToObject(json, "torch_dtype", "float32");
     return json;
 }
 
-/* A model with the weights of a checkpoint folder and room for B sequences; dies with what is wrong. */
-Model model_load(const char *folder, int B, int dtype) {
+/* What a model computes with beside its sizes is fixed here; a file that names something else is another model. */
+static void check_config_constants(const cJSON *json, const char *folder) {
+    static const struct {
+        const char *key;
+        double value;
+    } constants[] = {{"rms_norm_eps", 1e-6}, {"rope_theta", 10000}};
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, constants[i].key);
+        if (item && !(cJSON_IsNumber(item) && item->valuedouble == constants[i].value))
+            die("%s/config.json: \"%s\" is not %g, the only value that is known here", folder,
+                constants[i].key, constants[i].value);
+    }
+    if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, "tie_word_embeddings")))
+        die("%s/config.json: \"tie_word_embeddings\" is false; the only models known here are tied", folder);
+}
+
+static ModelConfig model_config_read(const char *folder, int dtype) {
     ModelConfig config = {.dtype = dtype};
     char error[CHECKPOINT_ERROR_SIZE];
     cJSON *json = read_json(folder, "config.json");
-    for (int i = 0; i < CONFIG_KEYS; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, config_keys[i].key);
-        const char *choices = config_keys[i].choices;
-        int value = choices && cJSON_IsString(item)    ? options_choice_index(choices, item->valuestring)
-                    : !choices && cJSON_IsNumber(item) ? item->valueint
-                                                       : -1;
-        if (value < (choices ? 0 : 1))
-            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, config_keys[i].key,
-                choices ? choices : "a number above 0");
-        *(int *)((char *)&config + config_keys[i].field) = value;
+    for (int i = 0; i < MODEL_FIELDS; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, model_fields[i].key);
+        const char *choices = model_fields[i].choices;
+        int64_t number = -1;
+        if (choices && cJSON_IsString(item)) number = options_choice_index(choices, item->valuestring);
+        if (number < 0 && (choices || !json_whole(item, INT_MAX, &number)))
+            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, model_fields[i].key,
+                choices ? choices : "a whole number above 0");
+        *model_field(&config, i) = (int)number;
     }
+    check_config_constants(json, folder);
     cJSON_Delete(json);
+    if (!model_config_is_sound(&config, error)) die("%s/config.json: %s", folder, error);
+    return config;
+}
+
+/* Dies when this machine cannot hold the model, which a hostile file may say is as large as the bounds allow. */
+static void check_model_memory(const Model *model, const char *folder) {
+    TensorTable activations = activations_plan(model);
+    const double need = 4.0 * (2 * (double)model->parameters.floats + (double)activations.floats);
+    const int64_t have = machine_memory_available();
+    tensors_free(&activations);
+    if (need > (double)have)
+        die("the model in %s needs %.1f GiB, this machine has %.1f GiB free", folder, need / 0x1p30,
+            (double)have / 0x1p30);
+}
+
+/* A model with the weights of a checkpoint folder and room for B sequences; dies with what is wrong. Nothing is allocated
+   before the header of the weights has been found to agree with config.json. */
+Model model_load(const char *folder, int B, int dtype) {
+    const ModelConfig config = model_config_read(folder, dtype);
+    char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     Model model = model_plan(&config, B);
+    NamedTensor *tensors = named_tensors(&model, NULL);
+    if (!file_join(path, folder, "model.safetensors", error) ||
+        !safetensors_fits(path, tensors, model.parameters.count, error))
+        die("%s", error);
+    free(tensors);
+    check_model_memory(&model, folder);
     model_allocate(&model);
     if (!weights_read(&model, folder, error)) die("%s", error);
+    return model;
+}
+
+/* An id that the tokenizer knows and the model does not would be looked up behind the model's embeddings. */
+static void check_tokenizer_fits(const Tokenizer *tokenizer, int vocab_size, const char *path) {
+    if (tokenizer_vocab_size(tokenizer) > vocab_size)
+        die("'%s' has tokens up to number %d, but the model only %d tokens; it is another model's", path,
+            tokenizer_vocab_size(tokenizer) - 1, vocab_size);
+}
+
+/* A checkpoint as tools use it: its model and its tokenizer, which agree; files with sums in DONE are compared with them. */
+Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenizer) {
+    char path[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
+    if (!file_join(path, folder, "tokenizer.json", error) || !file_join(done, folder, "DONE", error))
+        die("%s", error);
+    const char *needed[] = {"config.json", "model.safetensors",
+                            access(path, F_OK) == 0 ? "tokenizer.json" : NULL, NULL};
+    if (access(done, F_OK) == 0 && !checkpoint_verify_needed(folder, needed, error)) die("%s", error);
+    Model model = model_load(folder, B, dtype);
+    *tokenizer = tokenizer_load(path);
+    check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);
     return model;
 }
 
@@ -142,14 +185,14 @@ static Moments trainer_moments(const Trainer *t, float *mean, float *square) {
 }
 
 static cJSON *trainer_state_to_json(const Trainer *t) {
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "step", (double)t->step);
-    cJSON_AddNumberToObject(json, "tokens", (double)(t->step * tokens_per_step(t)));
-    cJSON_AddNumberToObject(json, "seconds", t->seconds);
-    cJSON_AddNumberToObject(json, "optimizer_parts", t->owners);
-    cJSON_AddItemToObject(json, "watch", loss_watch_to_json(&t->watch));
-    cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
-    return json;
+    return run_state_to_json(&(RunState){.step = t->step,
+                                         .tokens = t->step * tokens_per_step(t),
+                                         .optimizer_parts = t->owners,
+                                         .seconds = t->seconds,
+                                         .data_changes = t->data_changes,
+                                         .watch = t->watch,
+                                         .data = t->data,
+                                         .options = options_to_json(t->option_set)});
 }
 
 /* How far the thread is, and what it waits for when its own files are written. */
@@ -173,7 +216,8 @@ struct Saver {
     int part, parts, keep;
     long keep_every;
     cJSON *config, *state_json;
-    char tokenizer[CHECKPOINT_PATH_SIZE]; /* "" when the data has none */
+    const char *tokenizer; /* tokenizer.json as the run read it at its start; NULL: there is none */
+    size_t tokenizer_size;
     Log *log;
     uint64_t sum; /* of this rank's part */
     bool in_background;
@@ -218,7 +262,8 @@ static bool save_files(Saver *s) {
          safetensors_write_sum(path, tensors, s->model->parameters.count, &sum, s->error) &&
          checkpoint_write_json(c, "config.json", s->config, s->error) &&
          checkpoint_write_json(c, "trainer_state.json", s->state_json, s->error) &&
-         (!*s->tokenizer || checkpoint_copy_file(c, "tokenizer.json", s->tokenizer, s->error));
+         (!s->tokenizer ||
+          checkpoint_write_bytes(c, "tokenizer.json", s->tokenizer, s->tokenizer_size, s->error));
     free(tensors);
     moments_part_name(name, s->part, s->parts);
     checkpoint_add_sum(c, name, s->sum);
@@ -392,8 +437,7 @@ void save_checkpoint(Trainer *t, bool wait) {
     s->parts = t->owners, s->part = parallel_rank();
     s->keep = (int)o->keep, s->keep_every = (long)o->keep_every;
     s->log = &t->log;
-    s->tokenizer[0] = 0;
-    if (t->tokenizer) tokenizer_file(o, s->tokenizer);
+    s->tokenizer = t->tokenizer_text, s->tokenizer_size = t->tokenizer_size;
     s->state = SAVE_WRITING, s->order = parallel_ranks() == 1 ? SAVE_COMMIT : SAVE_NO_ORDER;
     s->in_background = !wait;
     if (parallel_any(!ok)) {
@@ -412,49 +456,116 @@ void save_checkpoint(Trainer *t, bool wait) {
 
 /* ---- resuming ---- */
 
-/* Options that make the run what it is must be as they were. */
+/* Options that make the run what it is must be as they were. One that the checkpoint does not know came later: its default
+   is what the run did. */
 static void check_options(const Trainer *t, const cJSON *options, const char *folder) {
     char now[64], number[64];
     for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
         const Option *option = &train_options[i];
         const cJSON *saved = cJSON_GetObjectItemCaseSensitive(options, option->name);
-        const char *was = saved ? options_json_text(saved, number) : NULL;
-        if (!option->fixed || !was || strcmp(was, options_text(t->option_set, option, now)) == 0) continue;
+        const char *was = saved ? options_json_text(saved, number) : option->value;
+        if (!was) die("%s/trainer_state.json: the option \"%s\" is damaged", folder, option->name);
+        if (!(option->flags & OPTION_FIXED) || strcmp(was, options_text(t->option_set, option, now)) == 0)
+            continue;
         if (option->type == OPTION_FLOAT &&
-            saved->valuedouble == *(double *)((char *)t->options + option->offset))
+            strtod(was, NULL) == *(double *)((char *)t->options + option->offset))
             continue; /* the same number, spelled otherwise */
         die("--%s is %s, but %s was trained with %s; give the same value, or start anew in another --out",
             option->name, options_text(t->option_set, option, now), folder, was);
     }
 }
 
+/* Other data than the checkpoint's changes the curve: refused, unless it is asked for. */
+static void check_data(Trainer *t, const DataPrint *was, const char *folder) {
+    char difference[256];
+    if (was->folder_count == 0 && parallel_rank() == 0)
+        warn("%s was written by an older version, which did not note its data: whether --data is still the "
+             "same is not known",
+             folder);
+    if (was->folder_count == 0 || !data_print_difference(was, &t->data, difference)) return;
+    if (!t->options->resume_data)
+        die("%s was trained on other data: %s; put the data back, or go on with what is there: "
+            "--resume-data=changed",
+            folder, difference);
+    t->data_changes++;
+    if (parallel_rank() == 0) warn("the run goes on with other data (--resume-data=changed): %s", difference);
+}
+
+/* The step that the state of the checkpoint tells must be that of its folder's name, when that has the form of one. */
+static void check_step(const Trainer *t, const RunState *state, const char *folder) {
+    long named;
+    char name[64];
+    snprintf(name, sizeof name, "%.63s", check_basename(folder));
+    const CheckpointKind kind = checkpoint_kind(name, &named);
+    if ((kind == CHECKPOINT_FINAL || kind == CHECKPOINT_OLD) && named != state->step)
+        die("%s/trainer_state.json tells of step %lld, the folder's name of %ld; resume from another "
+            "checkpoint",
+            folder, (long long)state->step, named);
+    if (state->step > t->options->steps ||
+        (state->tokens && state->tokens != state->step * tokens_per_step(t)))
+        die("%s/trainer_state.json tells of step %lld and %lld tokens; a run of %lld steps of %lld tokens "
+            "has no such state; resume from another checkpoint",
+            folder, (long long)state->step, (long long)state->tokens, (long long)t->options->steps,
+            (long long)tokens_per_step(t));
+}
+
+/* The parts that are going to be read were compared with their sums only if DONE names them. */
+static void check_parts_named(const char *folder, int parts) {
+    char name[64], error[CHECKPOINT_ERROR_SIZE];
+    const char *needed[] = {name, NULL};
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    bool ok = files != NULL;
+    for (int part = 0; ok && part < parts; part++) {
+        moments_part_name(name, part, parts);
+        ok = checkpoint_verify_names(folder, files, count, needed, error);
+    }
+    free(files);
+    if (!ok) die("cannot resume: %s", error);
+}
+
 /* Continues from a checkpoint folder, written by any number of ranks. */
 void load_checkpoint(Trainer *t, const char *folder) {
     char error[CHECKPOINT_ERROR_SIZE];
-    cJSON *state = read_json(folder, "trainer_state.json");
-    check_options(t, cJSON_GetObjectItemCaseSensitive(state, "options"), folder);
-    const cJSON *step = cJSON_GetObjectItemCaseSensitive(state, "step");
-    const cJSON *seconds = cJSON_GetObjectItemCaseSensitive(state, "seconds");
-    if (!cJSON_IsNumber(step) || step->valuedouble < 0) die("%s/trainer_state.json has no step", folder);
-    t->step = (int64_t)step->valuedouble;
-    t->seconds = cJSON_IsNumber(seconds) ? seconds->valuedouble : 0;
-    if (!loss_watch_from_json(&t->watch, cJSON_GetObjectItemCaseSensitive(state, "watch")))
-        die("%s/trainer_state.json: \"watch\" is damaged; resume from another checkpoint", folder);
-    const cJSON *parts =
-        cJSON_GetObjectItemCaseSensitive(state, "optimizer_parts"); /* once there was always one */
-    const int part_count = cJSON_IsNumber(parts) ? parts->valueint : 1;
+    RunState state;
+    cJSON *json = read_json(folder, "trainer_state.json");
+    if (!run_state_read(json, &state, error))
+        die("%s/trainer_state.json: %s; resume from another checkpoint", folder, error);
+    check_options(t, state.options, folder);
+    check_step(t, &state, folder);
+    t->step = state.step, t->seconds = state.seconds, t->watch = state.watch;
+    t->data_changes = state.data_changes;
+    check_data(t, &state.data, folder);
     const Moments moments = trainer_moments(t, t->mean, t->square);
-    cJSON_Delete(state);
-    if (!weights_read(&t->model, folder, error) || !moments_read(folder, part_count, &moments, error))
+    const int parts = (int)state.optimizer_parts;
+    check_parts_named(folder, parts);
+    run_state_free(&state);
+    cJSON_Delete(json);
+    if (!weights_read(&t->model, folder, error) || !moments_read(folder, parts, &moments, error))
         die("cannot resume: %s", error);
 }
 
 /* Every file of the checkpoint against its sum: the ranks share the reading, who finds damage names it. */
 static bool verify_checkpoint(const char *folder, const char *otherwise) {
+    static const char *const needed[] = {"config.json", "model.safetensors", "trainer_state.json", NULL};
     char error[CHECKPOINT_ERROR_SIZE];
-    bool ok = checkpoint_verify_share(folder, parallel_rank(), parallel_ranks(), error);
+    bool ok = checkpoint_verify_share(folder, needed, parallel_rank(), parallel_ranks(), error);
     if (!ok) warn("%s%s: %s", folder, otherwise, error);
     return !parallel_any(!ok);
+}
+
+/* A checkpoint whose DONE is gone is no checkpoint; beginning anew in its place, or going on from an older one, must
+   not happen without a word. */
+static void tell_of_torn(const char *out, bool any, long newest) {
+    char name[64];
+    const long torn = checkpoint_newest_torn(out, name);
+    if (torn < 0 || torn < newest) return;
+    if (any && parallel_rank() == 0)
+        warn("%s/%s has no DONE: it is passed over for an older checkpoint", out, name);
+    if (!any)
+        die("%s/%s has no DONE, and no other checkpoint is there: its files may be damaged; bring its DONE "
+            "back, or choose another --out to start anew",
+            out, name);
 }
 
 /* The newest checkpoint before the step `before` (-1: of all), which every rank must see. */
@@ -471,11 +582,12 @@ static bool latest_checkpoint(const char *out, long before, char folder[CHECKPOI
    next older. */
 static void find_checkpoint(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
     long step = -1;
+    char torn[64];
     folder[0] = 0;
     bool any = *o->out && latest_checkpoint(o->out, -1, folder, &step), found = any;
-    if (strcmp(o->resume, "no") == 0 && any)
+    if (strcmp(o->resume, "no") == 0 && (any || (*o->out && checkpoint_newest_torn(o->out, torn) >= 0)))
         die("%s holds a run already (%s); --resume=auto goes on with it, or choose another --out", o->out,
-            folder);
+            any ? folder : torn);
     if (strcmp(o->resume, "no") == 0) return;
     if (strcmp(o->resume, "auto") != 0) {
         snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", o->resume);
@@ -483,6 +595,7 @@ static void find_checkpoint(const Options *o, char folder[CHECKPOINT_PATH_SIZE])
             die("no whole checkpoint is in '%s'; give another one, or --resume=auto", folder);
         return;
     }
+    tell_of_torn(o->out, any, step);
     for (; any; any = latest_checkpoint(o->out, step, folder, &step))
         if (verify_checkpoint(folder, " is passed over for an older checkpoint")) return;
     if (found) die("no checkpoint in %s is whole; choose another --out to start anew", o->out);

@@ -20,14 +20,67 @@ static const char *units(double x, char text[LOG_CELL_SIZE]) {
     return text;
 }
 
-/* Writes a small JSON file into the folder of the run and frees `json`. */
+/* Writes a small JSON file into the folder of the run, whole or not at all, and frees `json`. */
 static void write_run_json(const Trainer *t, const char *name, cJSON *json) {
-    char error[CHECKPOINT_ERROR_SIZE];
-    Checkpoint run = {.step = -1};
-    snprintf(run.folder, sizeof run.folder, "%s", t->options->out);
-    if (!checkpoint_write_json(&run, name, json, error)) die("%s", error);
+    char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE], *text = cJSON_Print(json);
+    if (!text) die("no memory to write %s", name);
+    if (!file_join(path, t->options->out, name, error) || !file_write_whole(path, text, strlen(text), error))
+        die("%s", error);
+    cJSON_free(text);
     cJSON_Delete(json);
 }
+
+/* ---- what several ranks must agree about ---- */
+
+/* Whether `mine` is the same on every rank; *other becomes a rank that differs from rank 0. */
+static bool ranks_agree(uint64_t mine, int *other) {
+    const int ranks = parallel_ranks();
+    uint64_t *all = check_malloc((size_t)ranks * sizeof *all);
+    parallel_collect(all, &mine, sizeof mine);
+    for (*other = 0; *other < ranks && all[*other] == all[0];) ++*other;
+    free(all);
+    return *other == ranks;
+}
+
+/* The option of which rank `other` has another value than rank 0: all ranks die, naming it. */
+static void die_of_option(const OptionSet *set, const Option *option, int other) {
+    enum { SHOWN = 200 };
+    char text[64], mine[SHOWN] = "";
+    snprintf(mine, sizeof mine, "%s", options_text(set, option, text));
+    char(*all)[SHOWN] = check_malloc((size_t)parallel_ranks() * sizeof *all);
+    parallel_collect(all, mine, sizeof mine);
+    options_fail(
+        set, "the ranks do not agree: --%s is %s on rank 0, %s on rank %d; start all with the same options",
+        option->name, *all[0] ? all[0] : "empty", *all[other] ? all[other] : "empty", other);
+}
+
+/* Ranks with different options would train a model that none of them describes, or wait for each other for ever. One
+   sum of all options is compared, and only when it differs each option for itself. */
+static void check_options_agree(const OptionSet *set) {
+    Sum all = sum_begin();
+    int other;
+    char text[64];
+    for (int pass = 0; pass < 2 && parallel_ranks() > 1; pass++) {
+        for (int i = 0; i < set->count; i++) {
+            if (set->table[i].flags & OPTION_OWN) continue;
+            const char *value = options_text(set, &set->table[i], text);
+            Sum own = sum_begin();
+            sum_add(pass ? &own : &all, value, strlen(value) + 1);
+            if (pass && !ranks_agree(sum_end(&own), &other)) die_of_option(set, &set->table[i], other);
+        }
+        if (pass == 0 && ranks_agree(sum_end(&all), &other)) return;
+    }
+}
+
+static void check_data_agree(const Trainer *t) {
+    int other;
+    if (parallel_ranks() == 1 || ranks_agree(data_print_sum(&t->data), &other)) return;
+    die("the ranks do not agree: --data=%s holds other data (or another tokenizer.json) on rank %d than on "
+        "rank 0; give all hosts the same files",
+        t->options->data, other);
+}
+
+/* ---- settling the options ---- */
 
 /* A warmup longer than the run is a mistake when it was asked for; one that a preset or the default brings along gives way. */
 static void resolve_warmup(Options *o, const OptionSet *set) {
@@ -42,9 +95,35 @@ static void resolve_warmup(Options *o, const OptionSet *set) {
     o->warmup = tenth;
 }
 
-/* V from the tokenizer of the data. */
-static void resolve_vocabulary(Options *o, const OptionSet *set) {
+/* tokenizer.json of the data: read here, once. What the run reads at its start is what its checkpoints hold, whatever
+   becomes of the file meanwhile. */
+static void read_tokenizer(Trainer *t) {
+    const Options *o = t->options;
+    char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
+    if (!*o->data) return;
+    tokenizer_file(o, path);
+    t->tokenizer_text = file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &t->tokenizer_size, error);
+    if (t->tokenizer_text)
+        t->tokenizer = tokenizer_parse(path, t->tokenizer_text, t->tokenizer_size, NULL);
+    else if (errno != ENOENT)
+        die("%s", error);
+}
+
+/* V from the tokenizer of the data, unless the user has given it: a preset's is that of the data it was made for. */
+static void resolve_vocabulary(Options *o, const OptionSet *set, const Tokenizer *tokenizer) {
     char path[CHECKPOINT_PATH_SIZE], *folder;
+    const bool given = o->vocab_size > 0 && options_given(set, "vocab-size");
+    const int size = tokenizer ? tokenizer_vocab_size(tokenizer) : 0;
+    if (given && size > o->vocab_size)
+        options_fail(
+            set, "--vocab-size=%lld: the tokenizer.json of --data has tokens up to number %d; leave it out",
+            (long long)o->vocab_size, size - 1);
+    if (given) return;
+    if (size > 0 && o->vocab_size > 0 && o->vocab_size != size && parallel_rank() == 0)
+        printf("vocabulary %d tokens, as the tokenizer.json of --data has; the preset's %lld are for other "
+               "data\n",
+               size, (long long)o->vocab_size);
+    if (size > 0) o->vocab_size = size;
     if (o->vocab_size > 0) return;
     if (!*o->data)
         options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
@@ -54,26 +133,25 @@ static void resolve_vocabulary(Options *o, const OptionSet *set) {
                      strerror(errno));
     free(folder);
     tokenizer_file(o, path);
-    if (access(path, R_OK) != 0)
-        options_fail(set, "--vocab-size is missing: %s cannot be read to tell it (%s)", path,
-                     strerror(errno));
-    Tokenizer *tokenizer = tokenizer_load(path);
-    o->vocab_size = tokenizer_vocab_size(tokenizer);
-    tokenizer_free(tokenizer);
+    options_fail(set, "--vocab-size is missing: there is no %s to tell it", path);
+}
+
+/* bf16 only where every rank multiplies it faster: one dtype makes one model. All ranks call this, whatever they were given. */
+static void resolve_dtype(Options *o) {
+    const bool some_lack = parallel_any(!device_on() && !machine_native_bf16());
+    if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
 }
 
 /* Checks what no single option's bounds can; resolves the options that default to "what fits". */
-ModelConfig resolve_options(Options *o, OptionSet *set) {
+ModelConfig resolve_options(Options *o, OptionSet *set, const Tokenizer *tokenizer) {
+    char error[FILE_ERROR_SIZE];
+    resolve_dtype(o);
     if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
-    if (o->position == POSITION_ROPE && o->head_dim % 2)
-        options_fail(set, "--head-dim=%d: rope turns pairs; give an even size or another --pos",
-                     (int)o->head_dim);
     const bool resumes = strcmp(o->resume, "auto") == 0;
     if (!*o->out && !o->dry_run && (resumes || (o->save_every && options_given(set, "save-every"))))
         options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
-    if (o->dtype == DTYPE_AUTO) o->dtype = device_on() || machine_native_bf16() ? DTYPE_BF16 : DTYPE_FP32;
     if (o->comm == COMM_GPU && !device_on())
         options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
     if (o->comm == COMM_GPU && !device_has_collectives())
@@ -90,26 +168,31 @@ ModelConfig resolve_options(Options *o, OptionSet *set) {
             set, "--total-batch=%lld is no multiple of --batch x --seq-len x ranks = %lld x %lld x %d = %lld",
             (long long)o->total_batch, (long long)o->batch, (long long)o->seq_len, parallel_ranks(),
             (long long)micro);
-    resolve_vocabulary(o, set);
-    return (ModelConfig){.layers = (int)o->layers,
-                         .heads = (int)o->heads,
-                         .head_dim = (int)o->head_dim,
-                         .embd = (int)o->embd,
-                         .mlp_hidden = (int)o->mlp_hidden,
-                         .seq_len = (int)o->seq_len,
-                         .vocab_size = (int)o->vocab_size,
-                         .attn = o->attn,
-                         .laser_shift = o->laser_shift,
-                         .activation = o->activation,
-                         .position = o->position,
-                         .dtype = o->dtype,
-                         .recompute = o->recompute};
+    resolve_vocabulary(o, set, tokenizer);
+    const ModelConfig config = {.layers = (int)o->layers,
+                                .heads = (int)o->heads,
+                                .head_dim = (int)o->head_dim,
+                                .embd = (int)o->embd,
+                                .mlp_hidden = (int)o->mlp_hidden,
+                                .seq_len = (int)o->seq_len,
+                                .vocab_size = (int)o->vocab_size,
+                                .attn = o->attn,
+                                .laser_shift = o->laser_shift,
+                                .activation = o->activation,
+                                .position = o->position,
+                                .dtype = o->dtype,
+                                .recompute = o->recompute};
+    if (!model_config_is_sound(&config, error)) options_fail(set, "%s", error);
+    return config;
 }
 
 /* The trainer that the options describe: open_data, trainer_allocate and open_run make it ready to run. */
 Trainer trainer_plan(Options *options, OptionSet *set) {
-    ModelConfig config = resolve_options(options, set);
     Trainer t = {.options = options, .option_set = set, .last_val_loss = NAN};
+    check_options_agree(set);
+    read_tokenizer(&t);
+    const ModelConfig config = resolve_options(options, set, t.tokenizer);
+    check_options_agree(set); /* what each rank made of them: its tokenizer's size, say */
     t.model = model_plan(&config, (int)options->batch);
     divide_parameters(&t);
     if (update_is_on_device(&t)) t.model.device_moments = ranges_floats(t.owned, t.owned_count);
@@ -126,6 +209,8 @@ void trainer_free(Trainer *t) {
     free(t->mean), free(t->square), free(t->owned), free(t->inputs), free(t->targets);
     if (t->train.n_parts) dataset_close(&t->train), dataset_close(&t->val);
     if (t->tokenizer) tokenizer_free(t->tokenizer);
+    free(t->tokenizer_text);
+    data_print_free(&t->data);
 }
 
 /* What runs, before anything is allocated. */
@@ -309,31 +394,44 @@ static void watch_shards(const Dataset *d) {
         }
 }
 
+/* The manifest was compared with the tokenizer.json that is there now: that it is still the one that was read. */
+static void check_tokenizer_unchanged(const Trainer *t) {
+    char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
+    size_t size = 0;
+    if (!t->tokenizer_text) return;
+    tokenizer_file(t->options, path);
+    char *text = file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &size, error);
+    if (!text || size != t->tokenizer_size || memcmp(text, t->tokenizer_text, size) != 0)
+        die("'%s' changed while the run was starting; start it again when nothing writes there any more",
+            path);
+    free(text);
+}
+
 void open_data(Trainer *t) {
     const Options *o = t->options;
-    char path[CHECKPOINT_PATH_SIZE];
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
     watch_shards(&t->train), watch_shards(&t->val);
     dataset_check_manifest(o->data, (int)o->vocab_size);
-    tokenizer_file(o, path);
-    if (access(path, R_OK) == 0)
-        t->tokenizer = tokenizer_load(path);
-    else if (o->sample_every)
-        warn("no samples: %s cannot be read (%s)", path, strerror(errno));
+    check_tokenizer_unchanged(t);
+    t->data = data_print_of(&t->train, &t->val, t->tokenizer_text, t->tokenizer_size);
+    check_data_agree(t);
+    if (!t->tokenizer && o->sample_every) warn("no samples: there is no tokenizer.json in %s", o->data);
     if (t->tokenizer && o->sample_every && *o->prompt && *t->tokenizer->why_not)
         die("--prompt cannot be encoded: %s; leave it out", t->tokenizer->why_not);
-    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE];
+    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], name[CHECK_TEXT_SIZE];
     if (parallel_rank() == 0)
-        printf("data       %s: %s training and %s validation tokens, %.2f epochs\n", o->data,
-               units((double)t->train.n_tokens, a), units((double)t->val.n_tokens, b),
+        printf("data       %s: %s training and %s validation tokens, %.2f epochs\n",
+               check_shown(name, o->data), units((double)t->train.n_tokens, a),
+               units((double)t->val.n_tokens, b),
                (double)(o->steps * tokens_per_step(t)) / (double)t->train.n_tokens);
 }
 
 /* The folder of the run: made, its config.json written, the checkpoint to go on from loaded. */
 void open_run(Trainer *t) {
     const Options *o = t->options;
-    char folder[CHECKPOINT_PATH_SIZE], newer[CHECKPOINT_PATH_SIZE], cpu[128];
+    char folder[CHECKPOINT_PATH_SIZE], newer[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE], cpu[128],
+        name[CHECK_TEXT_SIZE];
     long newest;
     find_checkpoint(o, folder);
     if (*folder) {
@@ -343,15 +441,13 @@ void open_run(Trainer *t) {
             strcmp(o->resume, "auto") != 0)
             die("%s is newer than %s, from which this run would go on; move it away or choose another --out",
                 newer, folder);
-        if (parallel_rank() == 0) printf("resumed    %s\n", folder);
+        if (parallel_rank() == 0) printf("resumed    %s\n", check_shown(name, folder));
     } else
         model_init(&t->model, (uint64_t)o->seed);
     send_to_device(t);
     if (parallel_rank() != 0) return;
     if (*o->out) {
-        if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
-            die("cannot create the run folder '%s': %s; create its parent, or choose another --out", o->out,
-                strerror(errno));
+        if (!file_make_folders(o->out, error)) die("--out: %s", error);
     }
     /* takes the lock of the folder, so that a second trainer dies before it changes anything */
     log_open(&t->log, *o->out ? o->out : NULL, (long)t->step, (long)o->steps, false);
@@ -361,19 +457,27 @@ void open_run(Trainer *t) {
         cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
         if (device_on()) cJSON_AddStringToObject(machine, "gpu", device_name(cpu));
         cJSON_AddStringToObject(machine, "instruction_set", machine_isa());
-        cJSON_AddNumberToObject(machine, "threads", machine_threads());
-        cJSON_AddNumberToObject(machine, "ranks", parallel_ranks());
-        cJSON_AddNumberToObject(machine, "peak_flops", t->peak_flops);
+        json_add_number(machine, "threads", machine_threads());
+        json_add_number(machine, "ranks", parallel_ranks());
+        json_add_number(machine, "peak_flops", t->peak_flops);
         cJSON_AddStringToObject(json, "compiler", __VERSION__);
-        cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
+        json_add_number(json, "parameters", (double)t->model.weights.count);
         write_run_json(t, "config.json", json);
     }
 }
 
+/* Whether the run's summary was written: a file that a full disk or a crash left empty is none. */
 static bool has_summary(const Trainer *t) {
-    char path[CHECKPOINT_PATH_SIZE];
-    snprintf(path, sizeof path, "%s/summary.json", t->options->out);
-    return parallel_any(parallel_rank() == 0 && access(path, R_OK) == 0);
+    char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
+    size_t size;
+    char *text = NULL;
+    if (parallel_rank() == 0 && file_join(path, t->options->out, "summary.json", error))
+        text = file_read(path, FILE_REGULAR, 1 << 20, &size, error);
+    cJSON *json = text ? json_parse(text, size) : NULL;
+    const bool has = cJSON_HasObjectItem(json, "final_val_loss");
+    cJSON_Delete(json);
+    free(text);
+    return parallel_any(has);
 }
 
 /* The last checkpoint of a run could not be written: that must not look like success. */
@@ -401,12 +505,12 @@ void write_summary(const Trainer *t) {
     if (!*t->options->out || parallel_rank() != 0) return;
     LogSmooth smooth = t->log.smooth;
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "final_train_loss", log_smooth(&smooth, NAN));
-    cJSON_AddNumberToObject(json, "final_val_loss", t->last_val_loss);
-    cJSON_AddNumberToObject(json, "seconds", t->seconds);
-    cJSON_AddNumberToObject(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
-    cJSON_AddNumberToObject(json, "peak_memory_bytes", (double)machine_peak_rss());
-    cJSON_AddNumberToObject(json, "parameters", (double)t->model.weights.count);
+    json_add_number(json, "final_train_loss", log_smooth(&smooth, NAN));
+    json_add_number(json, "final_val_loss", t->last_val_loss);
+    json_add_number(json, "seconds", t->seconds);
+    json_add_number(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
+    json_add_number(json, "peak_memory_bytes", (double)machine_peak_rss());
+    json_add_number(json, "parameters", (double)t->model.weights.count);
     write_run_json(t, "summary.json", json);
 }
 

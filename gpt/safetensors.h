@@ -7,6 +7,7 @@
      safetensors_write_sum(path, tensors, count, &sum, error)   and gives the sum of its bytes
      safetensors_read(path, tensors, count, error)    fills tensors[i].data, which the caller owns. The file
                                                       must hold exactly these names, each with this shape
+     safetensors_fits(path, tensors, count, error)    whether it does, from its header alone
      safetensors_load(path, &tensors, &count, error)  whatever the file holds, in the order of the data;
                                                       safetensors_free(tensors, count) when done
      safetensors_find(tensors, count, name)           a tensor of a loaded file, or NULL
@@ -423,15 +424,32 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
+/* Opens a file that holds exactly these tensors; in the order of their names f->entries and *want, free() it. */
+static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
+                                       NamedTensor ***want, char *error) {
+    bool ok = safetensors_open(f, path, error);
+    *want = check_malloc((size_t)count * sizeof(NamedTensor *));
+    for (int i = 0; i < count; i++) (*want)[i] = &tensors[i];
+    qsort(*want, (size_t)count, sizeof **want, safetensors_tensor_by_name);
+    if (ok) qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_name);
+    for (int i = 0; ok && i < (f->count > count ? f->count : count); i++)
+        ok = safetensors_match(f, i < f->count ? &f->entries[i] : NULL, i < count ? (*want)[i] : NULL, error);
+    return ok;
+}
+
+static inline bool safetensors_fits(const char *path, NamedTensor *tensors, int count, char *error) {
+    SafetensorsFile f;
+    NamedTensor **want;
+    bool ok = safetensors_open_as(&f, path, tensors, count, &want, error);
+    free(want);
+    safetensors_close(&f);
+    return ok;
+}
+
 static inline bool safetensors_read(const char *path, NamedTensor *tensors, int count, char *error) {
     SafetensorsFile f;
-    bool ok = safetensors_open(&f, path, error);
-    NamedTensor **want = check_malloc((size_t)count * sizeof(NamedTensor *));
-    for (int i = 0; i < count; i++) want[i] = &tensors[i];
-    qsort(want, (size_t)count, sizeof *want, safetensors_tensor_by_name);
-    if (ok) qsort(f.entries, (size_t)f.count, sizeof *f.entries, safetensors_by_name);
-    for (int i = 0; ok && i < (f.count > count ? f.count : count); i++) /* all names before any data */
-        ok = safetensors_match(&f, i < f.count ? &f.entries[i] : NULL, i < count ? want[i] : NULL, error);
+    NamedTensor **want;
+    bool ok = safetensors_open_as(&f, path, tensors, count, &want, error); /* all names before any data */
     for (int i = 0; ok && i < count; i++) ok = safetensors_read_data(&f, &f.entries[i], want[i]->data, error);
     free(want);
     safetensors_close(&f);

@@ -1,9 +1,9 @@
 /* fuzz.c: what reads files that others made, against any bytes at all, under sanitizers.
 
    Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
-   lines and the cutting of plain text), safetensors (headers), sentencepiece (models), report (log.jsonl, config.json,
-   summary.json). A target may end in die(), which is its error for the user; it may not crash, hang, or give back other
-   text than it was given.
+   lines and the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options),
+   state (trainer_state.json), report (log.jsonl, config.json, summary.json). A target may end in
+   die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
 
        clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
        -lcjson -lz -lm ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer
@@ -49,6 +49,7 @@ static void memory_give_back(void *p) {
 #define main prepare_main
 #include "../data/prepare.c"
 #include "../gpt/checkpoint.h"
+#include "../gpt/state.h"
 #define Run ReportRun /* both programs have these names */
 #define json_number report_number
 #include "../tools/report_html.h"
@@ -264,6 +265,52 @@ static void fuzz_report(char *data, size_t n) {
     for (int r = 0; r < count; r++) run_free(&runs[r]);
 }
 
+static OptionSet fuzz_options(Options *options, char *text, size_t n) {
+    OptionSet set = options_begin("fuzz", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
+    options_apply_text(&set, text, n, "fuzz");
+    if (*options->preset) options_apply_preset(&set, options->preset);
+    return set;
+}
+
+/* What a file of options gives, written as the config.json of a run and read back, is the same. */
+static void fuzz_config(char *data, size_t n) {
+    static Options options, again;
+    char was[64], now[64];
+    options_texts = NULL; /* freed when the last input died */
+    OptionSet set = fuzz_options(&options, data, n);
+    cJSON *json = options_to_json(&set);
+    char *text = cJSON_Print(json);
+    OptionSet second = fuzz_options(&again, text, strlen(text));
+    for (int i = 0; i < TRAIN_OPTION_COUNT; i++)
+        MUST(strcmp(train_options[i].name, "config") == 0 || train_options[i].flags & OPTION_ONCE ||
+             strcmp(options_text(&set, &train_options[i], was),
+                    options_text(&second, &train_options[i], now)) == 0);
+    cJSON_free(text), cJSON_Delete(json);
+    options_forget();
+}
+
+/* A state that is accepted, written and read again, is the same. */
+static void fuzz_state(char *data, size_t n) {
+    char error[FILE_ERROR_SIZE], difference[256];
+    RunState state, again;
+    cJSON *json = json_parse(data, n);
+    if (run_state_read(json, &state, error)) {
+        state.options = cJSON_Duplicate(state.options, true);
+        cJSON *out = run_state_to_json(&state);
+        char *text = cJSON_Print(out);
+        cJSON *in = json_parse(text, strlen(text));
+        MUST(run_state_read(in, &again, error));
+        MUST(again.step == state.step && again.tokens == state.tokens && again.seconds == state.seconds &&
+             again.optimizer_parts == state.optimizer_parts && again.data_changes == state.data_changes);
+        MUST(memcmp(&again.watch, &state.watch, sizeof state.watch) == 0);
+        MUST(!data_print_difference(&state.data, &again.data, difference));
+        cJSON_Delete(in), cJSON_free(text), cJSON_Delete(out);
+        run_state_free(&again);
+    }
+    run_state_free(&state);
+    cJSON_Delete(json);
+}
+
 static const struct {
     const char *name;
     void (*function)(char *data, size_t n);
@@ -272,6 +319,8 @@ static const struct {
                {"lines", fuzz_lines},
                {"safetensors", fuzz_safetensors},
                {"sentencepiece", fuzz_sentencepiece},
+               {"config", fuzz_config},
+               {"state", fuzz_state},
                {"report", fuzz_report}};
 
 /* True when the target came to its end, false when it died as it may. */

@@ -215,7 +215,7 @@ static void test_damage_anywhere_is_found(void) {
     int code = train_tiny(data, "run", "--attn=laser", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
-    REQUIRE(checkpoint_verify(folder, error), "%s", error);
+    REQUIRE(checkpoint_verify(folder, NULL, error), "%s", error);
     for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
         char path[400];
         size_t size;
@@ -225,19 +225,20 @@ static void test_damage_anywhere_is_found(void) {
             size_t at = region == 0 ? 0 : region == 1 ? 9 % size : size * region / 8;
             bytes[at] ^= 4;
             checkpoint_test_spill(path, bytes, size);
-            CHECK(!checkpoint_verify(folder, error) && strstr(error, folder), "byte %zu of %s: '%s'", at,
-                  files[f], error);
+            CHECK(!checkpoint_verify(folder, NULL, error) && strstr(error, folder), "byte %zu of %s: '%s'",
+                  at, files[f], error);
             bytes[at] ^= 4;
         }
         checkpoint_test_spill(path, bytes, size - 1);
-        CHECK(!checkpoint_verify(folder, error) && strstr(error, folder), "%s cut: '%s'", files[f], error);
-        unlink(path);
-        CHECK(!checkpoint_verify(folder, error) && strstr(error, files[f]), "%s removed: '%s'", files[f],
+        CHECK(!checkpoint_verify(folder, NULL, error) && strstr(error, folder), "%s cut: '%s'", files[f],
               error);
+        unlink(path);
+        CHECK(!checkpoint_verify(folder, NULL, error) && strstr(error, files[f]), "%s removed: '%s'",
+              files[f], error);
         checkpoint_test_spill(path, bytes, size);
         free(bytes);
     }
-    CHECK(checkpoint_verify(folder, error), "restored, but %s", error);
+    CHECK(checkpoint_verify(folder, NULL, error), "restored, but %s", error);
 }
 
 /* Starts an endless run in the background, waits for its 5th step, does `then` (which may use $pid), waits for its end. */

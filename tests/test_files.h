@@ -83,7 +83,7 @@ static void test_files_kinds_are_told_apart(void) {
         close(file);
     }
     alarm(0);
-    file_writer_milliseconds = 2000;
+    file_writer_milliseconds = 1000;
 }
 
 /* A child that opens the pipe and writes `bytes` bytes in small pieces. */
@@ -134,7 +134,7 @@ static void test_files_streams_are_read_whole(void) {
           bytes);
     close(reader), close(writer);
     alarm(0);
-    file_writer_milliseconds = 2000;
+    file_writer_milliseconds = 1000;
 }
 
 static void test_files_read_and_write_whole(void) {

@@ -245,6 +245,37 @@ static void test_failing_ranks_end_the_job(void) {
     }
 }
 
+/* Ranks that were started with different options, or find different data, say which before they compute anything. */
+static void test_ranks_must_agree(void) {
+    static const struct {
+        const char *on_rank_1, *says;
+        bool agree;
+    } cases[] = {
+        {"--lr=0.5", "the ranks do not agree: --lr is 0.003 on rank 0, 0.5 on rank 1; start all with", false},
+        {"--batch=2", "the ranks do not agree: --batch is 16 on rank 0, 2 on rank 1", false},
+        {"--data=$other", "holds other data (or another tokenizer.json) on rank 1 than on rank 0", false},
+        {"--data=$same --threads=2", "3/3", true},
+    };
+    char output[8192], data[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int code = test_command(
+            output, sizeof output,
+            "d=%s; mkdir -p $d/other $d/same; cp $d/*.* $d/same; cp $d/*.* $d/other; cp $d/val_000000.bin "
+            "$d/other/train_000000.bin; run='%s/train_gpt " TINY_MODEL
+            "--steps=3 --warmup=1 --val-tokens=100 --dtype=bf16 --threads=1 --data='$d; export d run "
+            "other=$d/other "
+            "same=$d/same; %s -np 2 sh -c 'if [ \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" = 1 ]; then exec $run "
+            "%s; else exec "
+            "$run; fi'",
+            data, test_binaries(), mpi_launcher(), cases[i].on_rank_1);
+        CHECK((code == 0) == cases[i].agree && code != 124 && strstr(output, cases[i].says),
+              "%s: exit %d: %s", cases[i].on_rank_1, code, output);
+        CHECK(count_of(output, "error: ") == !cases[i].agree, "%s: %s", cases[i].on_rank_1, output);
+    }
+}
+
 /* A launcher that puts all threads of a rank on one core is found out, and the option that mends it named. */
 static void test_bindings_are_shown(void) {
     char output[16384];
@@ -294,6 +325,7 @@ static void test_moments_are_divided(void) {
     TEST(ranks_give_the_same_bits)                                                                           \
     TEST(ranks_may_change_on_resuming)                                                                       \
     TEST(failing_ranks_end_the_job)                                                                          \
+    TEST(ranks_must_agree)                                                                                   \
     TEST(bindings_are_shown)                                                                                 \
     TEST(moments_are_divided)
 

@@ -471,8 +471,8 @@ static void test_prepare_survives_kills(void) {
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after %d kills and %d finishes: %s", kills,
           finishes, output);
     /* killed when all was written, but for what belongs to an unfinished run */
-    code = PREPARE(output, "cd %s && touch prepare.state.json prepare.state.json~ && cd - && %s%s", killed,
-                   command, killed);
+    code = PREPARE(output, "cd %s && touch prepare.state.json prepare.state.json.part && cd - && %s%s",
+                   killed, command, killed);
     CHECK(code == 0 && strstr(output, "already prepared"), "code %d: %s", code, output);
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after the last kill: %s", output);
 }

@@ -34,17 +34,19 @@ int main(int argc, char **argv) {
     if (options.threads > 0) omp_set_num_threads((int)options.threads);
 #endif
     char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
-    long step;
+    char torn[64] = "";
+    long step = -1;
     if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, &step))
         snprintf(folder, sizeof folder, "%s", argv[0]);
+    const bool newer_is_torn = checkpoint_newest_torn(argv[0], torn) > step;
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     if (access(path, R_OK) != 0)
-        die("'%s' holds no checkpoint; ./train_gpt writes one at its end, and every N steps with "
+        die("'%s' holds no checkpoint%s%s%s; ./train_gpt writes one at its end, and every N steps with "
             "--save-every=N",
-            argv[0]);
-    Model model = model_load(folder, 1, DTYPE_FP32);
-    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
-    Tokenizer *tokenizer = tokenizer_load(path);
+            argv[0], newer_is_torn ? " (" : "", torn, newer_is_torn ? " has no DONE)" : "");
+    if (newer_is_torn) warn("%s/%s has no DONE: it is passed over for %s", argv[0], torn, folder);
+    Tokenizer *tokenizer;
+    Model model = checkpoint_load(folder, 1, DTYPE_FP32, &tokenizer);
     for (int64_t i = 0; i < options.samples; i++)
         model_print_sample(&model, tokenizer, options.prompt, (int)options.tokens, options.temperature,
                            (uint64_t)(options.seed + i));

@@ -160,10 +160,10 @@ static inline void font_find(Font *font, bool bold) {
 
 /* The next character of UTF-8 text; damaged bytes count as '?'. */
 static inline int text_next(const char **text) {
-    const unsigned char *p = (const unsigned char *)*text;
-    int length, code = tokenizer_utf8(p, p + strnlen(*text, 4), &length);
-    *text += length;
-    return code < 0 ? '?' : code;
+    uint32_t code = '?';
+    const size_t length = check_character(*text, strnlen(*text, 4), &code);
+    *text += length ? length : 1;
+    return length ? (int)code : '?';
 }
 
 /* One letter of a font, blended with its left end at x on the baseline y. */

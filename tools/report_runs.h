@@ -22,7 +22,6 @@
 #include <sys/stat.h>
 #include "../gpt/files.h"
 #include "../gpt/log.h"
-#include "../gpt/tokenizer_unicode.h"
 
 typedef struct {
     double *x, *y;
@@ -140,26 +139,11 @@ static inline Series series_difference(const Series *a, const Series *b) {
 
 /* ------------------------------------------------------------------------------------------------ their texts */
 
-/* Characters that command a terminal or turn the text around them: controls, line separators, directions. */
-static inline bool text_commands(int code) {
-    return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x61C ||
-           (code >= 0x200E && code <= 0x200F) || (code >= 0x2028 && code <= 0x202E) ||
-           (code >= 0x2066 && code <= 0x2069) || code == 0xFEFF;
-}
-
-/* A copy, free() it, in which bytes that are no UTF-8 and characters that command a terminal are written out: \x1b. */
+/* A copy that a terminal and a page may show, free() it. */
 static inline char *text_shown(const char *text) {
-    const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
-    char *shown = check_malloc(4 * (size_t)(end - p) + 1), *to = shown;
-    for (int length; p < end; p += length) {
-        int code = tokenizer_utf8(p, end, &length);
-        if (code >= 0 && !text_commands(code)) {
-            memcpy(to, p, (size_t)length), to += length;
-            continue;
-        }
-        for (int i = 0; i < length; i++) to += sprintf(to, "\\x%02x", p[i]);
-    }
-    *to = 0;
+    const size_t n = strlen(text), room = 4 * n + 1;
+    char *shown = check_malloc(room);
+    check_printable(shown, room, text, n, false);
     return shown;
 }
 
