@@ -6,7 +6,8 @@
 #
 # The text and the tokens are kept in data/ and used again; training starts anew each time, or goes on where it was
 # interrupted. It says first how long it will take, from two timed steps. Settings: DEMO_STEPS=N trains for N steps;
-# DEMO_OPTIONS="options of train_gpt"; DEMO_SEED=N; TEXT=path trains on a text of yours;
+# DEMO_OPTIONS="options of train_gpt"; DEMO_SEED=N; DEMO_TOKENS=N tokens of each sample; TEXT=path
+# trains on a text of yours;
 # DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
 # they are. POSIX sh.
 set -eu
@@ -89,7 +90,7 @@ report() {
 sample() { # ATTENTION
     if [ -s "$text/stories.txt" ]; then prompt='In the town of'; elif [ -e "$text/mine" ]; then prompt=''; else prompt='It was'; fi
     say "Ten lines by the model with $1 attention"
-    "$programs/generate" --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
+    "$programs/generate" --prompt="$prompt" --tokens="${DEMO_TOKENS:-320}" --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; the reason stands above"
     # a young model writes odd bytes: none of them may command the terminal, the controls of two bytes (C1) neither
     controls=$(printf '\302[\200-\237]')

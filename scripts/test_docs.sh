@@ -16,7 +16,7 @@ tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
 # What makes a model and a run tiny, whatever came before it on the command line: of an option given twice the last counts.
 model="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --val-tokens=1024 --threads=2"
 tiny="$model --total-batch=512 --steps=3 --warmup=1"
-demo="DEMO_STEPS=2 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='$model'"
+demo="DEMO_STEPS=2 DEMO_TOKENS=40 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='$model'"
 
 # PATTERN => what is done; the first row that a command matches holds. `run` as it stands, `run + OPTIONS` at its end,
 # `run ... OPTIONS` in place of the page's `...`, `run with VARIABLES`; `no: REASON` it is not run.

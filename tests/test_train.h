@@ -286,11 +286,12 @@ static void test_demo_runs_from_text_to_samples(void) {
     static char output[1 << 16];
     char home[256], path[300];
     snprintf(home, sizeof home, "%s", test_folder());
-    int code = test_command(output, sizeof output,
-                            "DEMO_STEPS=5 DEMO_OPTIONS='--layers=2 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
-                            "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
-                            "scripts/demo.sh",
-                            home, test_binaries(), test_binaries());
+    int code = test_command(
+        output, sizeof output,
+        "DEMO_STEPS=5 DEMO_TOKENS=40 DEMO_OPTIONS='--layers=2 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
+        "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
+        "scripts/demo.sh",
+        home, test_binaries(), test_binaries());
     CHECK(code == 0, "exit %d: %s", code, strlen(output) > 900 ? output + strlen(output) - 900 : output);
     const char *says[] = {"a step takes ",
                           "two models in 5 steps each",
