@@ -46,6 +46,9 @@ endif
 OPENBLAS := $(call try,-DHAVE_CBLAS -I/usr/include/x86_64-linux-gnu -lopenblas,$(H)include <cblas.h>\nint main(void){return 0;}\n)
 ONEDNN   := $(call try,-DHAVE_DNNL -ldnnl,$(H)include <oneapi/dnnl/dnnl.h>\nint main(void){return 0;}\n)
 
+# For ./prepare, so that it reads .zst files too.
+ZSTD     := $(call try,-DHAVE_ZSTD -lzstd,$(H)include <zstd.h>\nint main(void){return !ZSTD_createDCtx();}\n)
+
 # The GPU: nvcc where it is; and a C++ compiler, which tests the kernels on the CPU (cuda/emulate.h).
 CXX    ?= c++
 HAVE_CXX := $(shell command -v $(CXX))
@@ -82,14 +85,14 @@ endif
 # What the compiler is told, so that another CC, ARCH or CFLAGS builds everything anew.
 $(P)build/flags: FORCE
 	@mkdir -p $(dir $@)
-	@echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN)' | cmp -s - $@ || echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN)' > $@
+	@echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' | cmp -s - $@ || echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' > $@
 
 $(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ $(MPI_FLAGS) -lcjson -lm
 $(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
 $(P)prepare: data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $< -o $@ -lcjson -lz -lm
+	$(COMPILE) $< -o $@ $(ZSTD) -lcjson -lz -lm
 $(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lm
 $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
@@ -99,7 +102,7 @@ $(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
-$(P)build/fuzz_short: tests/fuzz.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags
+$(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $< -o $@ -lcjson -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
@@ -164,7 +167,7 @@ bench: $(P)build/bench
 	$(if $(and $(GPT2),$(TEXT)),scripts/bench_tokenizer.py $(GPT2) $(TEXT))
 
 # Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.
-FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece config state report
+FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece config state prepare_state report
 FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:

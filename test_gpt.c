@@ -26,6 +26,7 @@
 #include "tests/test_checkpoint.h"
 #include "tests/test_log.h"
 #include "tests/test_prepare.h"
+#include "tests/test_inputs.h"
 #include "tests/test_grammar.h"
 #include "tests/test_report.h"
 #include "tests/test_train.h"
@@ -43,8 +44,8 @@ typedef struct {
 static const Test tests[] = {
     FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
-            LOG_TESTS(ROW) PREPARE_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW) TRAIN_TESTS(ROW)
-                FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)};
+            LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
+                TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

@@ -545,7 +545,7 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
     int32_t *context = check_malloc((size_t)T * sizeof *context);
     size_t prompt_size = strlen(prompt);
-    uint16_t *ids = check_malloc(prompt_size * sizeof *ids); /* a token is at least a byte */
+    uint16_t *ids = check_malloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
     size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
     int used = 0;
     if (prompt_count == 0 && end_of_text >= 0)

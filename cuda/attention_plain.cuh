@@ -331,7 +331,7 @@ __global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const 
 enum { PLAIN_THREADS = 128 };
 /* Where only rows out of range are computed, of which there are usually none: the number of blocks for a head, and of
    their threads. */
-enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 256 };
+enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 128 };
 
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
     return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);

@@ -256,6 +256,8 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     float own_center[8], n[8];
 #pragma unroll
     for (int c = 0; c < 8; c++) own_center[c] = low[d + c], n[c] = high[d + c];
+    if (tile + 1 == (int)gridDim.x)
+        return; /* no row sees the last tile whole, so none multiplies by its values */
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int key = tile * TILE + e * ROWS + row;

@@ -15,7 +15,8 @@
    validation when the hash of its text says so (the same text always goes to the same side), or when its file
    is named as validation.
 
-   Build: cc -O3 -march=native -fopenmp data/prepare.c -o prepare -lcjson -lz -lm */
+   Build: cc -O3 -march=native -fopenmp data/prepare.c -o prepare -lcjson -lz -lm
+   (with -DHAVE_ZSTD and -lzstd it reads zstd's files, too) */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -28,13 +29,15 @@
 #include "../gpt/rng.h"
 #include "../gpt/tokenizer.h"
 #include "documents.h"
+#include "json_line.h"
 #include "output.h"
 #include "sentencepiece.h"
 
 typedef struct {
     const char *out, *val, *field, *separator, *tokenizer;
     int format, documents;
-    int64_t document_bytes, extra_ids, vocab, tokenizer_text, shard_tokens, threads, save_every, round_bytes;
+    int64_t document_bytes, max_document, extra_ids, vocab, tokenizer_text, shard_tokens, threads, save_every,
+        round_bytes;
     double val_fraction, max_bad;
     bool overwrite, verify, quiet;
 } PrepareOptions;
@@ -44,14 +47,17 @@ typedef struct {
 
 static const Option prepare_options[] = {
     ROW_OF("Input", "format", OPTION_CHOICE, format, "auto", 0, 0, "auto|text|jsonl",
-           "auto: by name (.txt .md .json .jsonl .ndjson, each with .gz), else by content"),
+           "auto: by name (.txt .md .json .jsonl .ndjson, each with .gz or .zst), else by content"),
     ROW_OF("Input", "field", OPTION_STRING, field, "text", 0, 0, "NAME",
            "field of a JSON line that holds the text"),
     ROW_OF("Input", "documents", OPTION_CHOICE, documents, "auto", 0, 0, "auto|file|cut",
            "plain text: a file is a document, or is cut at blank lines; auto cuts when there are fewer than "
            "64 files"),
-    ROW_OF("Input", "document-bytes", OPTION_INT, document_bytes, "8192", 16, 1 << 24, "",
-           "least size of the pieces a plain text is cut into"),
+    ROW_OF("Input", "document-bytes", OPTION_INT, document_bytes, "0", 0, 1 << 24, "",
+           "least size of the pieces a plain text is cut into, from 16 on; 0: 8192, less when there is "
+           "little text"),
+    ROW_OF("Input", "max-document", OPTION_INT, max_document, "256", 1, 2047, "",
+           "MiB of the largest document; a longer JSON line counts as malformed"),
     ROW_OF("Input", "separator", OPTION_STRING, separator, "", 0, 0, "LINE",
            "plain text: lines equal to this separate documents"),
     ROW_OF("Input", "max-bad", OPTION_FLOAT, max_bad, "0.01", 0, 100, "",
@@ -60,7 +66,7 @@ static const Option prepare_options[] = {
            "size of the vocabulary to learn, 257 to 65536; 0: by the amount of text"),
     ROW_OF("Tokenizer", "tokenizer", OPTION_STRING, tokenizer, "", 0, 0, "FILE",
            "use this one instead: a tokenizer.json, GPT-2's vocab.json with merges.txt beside it, their "
-           "folder, or a SentencePiece *.model (needs spm_encode)"),
+           "folder, or a SentencePiece *.model"),
     ROW_OF("Tokenizer", "extra-ids", OPTION_INT, extra_ids, "0", 0, 1000, "",
            "sentinels <extra_id_N> added to a SentencePiece vocabulary; T5 has 100"),
     ROW_OF("Tokenizer", "tokenizer-text", OPTION_INT, tokenizer_text, "256", 1, 1 << 20, "",
@@ -85,7 +91,7 @@ static const Option prepare_options[] = {
 enum { N_OPTIONS = sizeof prepare_options / sizeof *prepare_options };
 
 enum { TRAIN, VAL };
-enum { CHUNK_BYTES = 1 << 16, SPM_CHUNK_BYTES = 1 << 20, CHUNK_BAD = 3, EARLY_LINES = 100000 };
+enum { CHUNK_BYTES = 1 << 16, CHUNK_BAD = 3, SHOWN_BAD = 10, EARLY_LINES = 100000 };
 
 typedef struct {
     int source;
@@ -102,10 +108,8 @@ typedef struct {
     int64_t documents[2];
     Totals totals;
     BadLine bad[CHUNK_BAD]; /* the first few */
+    JsonText text;          /* of the last line */
     uint64_t least_hash;
-    char *lines; /* SentencePiece: the documents, a line each, and the split of each */
-    unsigned char *splits;
-    size_t n_lines, lines_room, n_splits, splits_room;
 } Chunk;
 
 typedef struct {
@@ -121,7 +125,6 @@ typedef struct {
     const PrepareOptions *options;
     Inputs in;
     Tokenizer *tokenizer;
-    SpmModel *spm;             /* not NULL: spm_encode does the encoding */
     TokenizerTrainer *trainer; /* not NULL: pieces are counted, nothing is written */
     TokenizerCache **caches;   /* (threads) */
     int threads, next_job, rounds_read;
@@ -129,11 +132,14 @@ typedef struct {
     Round rounds[3];
     ShardWriter writers[2];
     Totals totals;
-    uint64_t val_below; /* a document whose hash is smaller is for validation */
+    uint64_t val_below;     /* a document whose hash is smaller is for validation */
+    BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
-    char *standard_input; /* where it is kept */
-    uint32_t stdin_crc;
-    char fingerprint[16];
+    char *
+        tokenizer_text; /* (tokenizer_bytes) of tokenizer.json; NULL: it is in the folder already, or to be learned */
+    size_t tokenizer_bytes;
+    Fingerprint fingerprint;
+    cJSON *kept_sources; /* for the state, when there are not too many */
     double began, saved, shown;
     int64_t began_bytes, began_text;
     uint64_t began_tokens;
@@ -156,59 +162,6 @@ static int thread_number(void) {
 /* -----------------------------------------------------------------------------------------------------------
    One document */
 
-/* cJSON ends a string at an escaped zero character; here each one becomes a code point that no text should
-   hold (U+FDD0..U+FDEF), one the line does not have. Returns the last byte of that code point's UTF-8, 0 when
-   there is nothing to do. */
-static unsigned char hide_zeros(char *line, size_t n) {
-    if (!memmem(line, n, "\\u0000", 6)) return 0;
-    int code = 0xFDD0;
-    for (char escape[8], utf8[4]; code < 0xFDF0; code++) {
-        snprintf(escape, sizeof escape, "%04x", (unsigned)code);
-        snprintf(utf8, sizeof utf8, "\xEF\xB7%c", 0x80 | (code & 0x3F));
-        bool used = memmem(line, n, utf8, 3) != NULL;
-        for (size_t i = 0; i + 6 <= n && !used; i++)
-            used = line[i] == '\\' && strncasecmp(line + i + 2, escape, 4) == 0;
-        if (!used) break;
-    }
-    for (size_t i = 0; i + 6 <= n; i++) {
-        if (line[i] != '\\') continue;
-        char digits[8];
-        snprintf(digits, sizeof digits, "%04x", (unsigned)code);
-        if (memcmp(line + i + 1, "u0000", 5) == 0) memcpy(line + i + 2, digits, 4);
-        i++; /* what is escaped is no backslash that escapes */
-    }
-    return (unsigned char)(0x80 | (code & 0x3F));
-}
-
-static size_t show_zeros(char *text, size_t n, unsigned char last) {
-    size_t to = 0;
-    for (size_t i = 0; i < n; to++) {
-        bool zero = i + 2 < n && memcmp(text + i, "\xEF\xB7", 2) == 0 && (unsigned char)text[i + 2] == last;
-        text[to] = zero ? 0 : text[i];
-        i += zero ? 3 : 1;
-    }
-    return to;
-}
-
-/* The text of a JSON line; NULL when it is malformed, and why. The text lives in *json. */
-static char *json_text(char *line, size_t n, const char *field, cJSON **json, size_t *length,
-                       const char **why) {
-    const char *end = line;
-    unsigned char hidden = hide_zeros(line, n);
-    *json = cJSON_ParseWithLengthOpts(line, n, &end, 0);
-    while (*json && end < line + n && strchr(" \t\r", *end) && *end) end++;
-    cJSON *item = cJSON_GetObjectItemCaseSensitive(*json, field);
-    *why = !*json || end < line + n ? "is not valid JSON"
-           : !cJSON_IsObject(*json) ? "is not a JSON object"
-           : !item                  ? "has no such field"
-           : !cJSON_IsString(item)  ? "holds something else than a text in the field"
-                                    : NULL;
-    if (*why) return NULL;
-    *length = strlen(item->valuestring);
-    if (hidden) *length = show_zeros(item->valuestring, *length, hidden);
-    return item->valuestring;
-}
-
 static bool is_utf8(const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text, *end = p + n;
     for (int length; p < end; p += length) {
@@ -218,35 +171,6 @@ static bool is_utf8(const char *text, size_t n) {
         if (tokenizer_utf8(p, end, &length) < 0) return false;
     }
     return true;
-}
-
-/* SentencePiece: a document becomes a line. */
-static void chunk_line(Chunk *chunk, const char *text, size_t n, int split) {
-    chunk->lines = check_grow(chunk->lines, &chunk->lines_room, chunk->n_lines + n + 1, 1);
-    chunk->splits = check_grow(chunk->splits, &chunk->splits_room, chunk->n_splits + 1, 1);
-    for (size_t i = 0; i < n; i++) chunk->lines[chunk->n_lines++] = text[i] == '\n' ? ' ' : text[i];
-    chunk->lines[chunk->n_lines++] = '\n';
-    chunk->splits[chunk->n_splits++] = (unsigned char)split;
-}
-
-/* Encodes the lines and deals out the lines of ids that come back. */
-static void chunk_spm(Run *run, Chunk *chunk) {
-    if (!chunk->n_splits) return;
-    char *ids = spm_encode(run->spm, chunk->lines, chunk->n_lines), *at = ids;
-    for (size_t d = 0; d < chunk->n_splits; d++) {
-        int split = chunk->splits[d];
-        size_t length = strcspn(at, "\n"), *used = &chunk->n_tokens[split];
-        if (!at[length]) die("spm_encode returned %zu lines for %zu documents", d, chunk->n_splits);
-        chunk->tokens[split] =
-            check_grow(chunk->tokens[split], &chunk->room[split], *used + length / 2 + 2, sizeof(uint16_t));
-        chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
-        for (char *line_end = at + length; at < line_end;) {
-            chunk->tokens[split][(*used)++] = (uint16_t)strtoul(at, &at, 10);
-            while (*at == ' ') at++;
-        }
-        at++;
-    }
-    free(ids);
 }
 
 static void chunk_document(Run *run, Chunk *chunk, const Source *source, const char *text, size_t n) {
@@ -261,13 +185,9 @@ static void chunk_document(Run *run, Chunk *chunk, const Source *source, const c
         if (split == TRAIN) tokenizer_trainer_add(run->trainer, thread, text, n);
         return;
     }
-    if (run->spm) {
-        chunk_line(chunk, text, n, split);
-        return;
-    }
-    size_t *used = &chunk->n_tokens[split];
+    size_t *used = &chunk->n_tokens[split], room = tokenizer_room(run->tokenizer, text, n);
     chunk->tokens[split] =
-        check_grow(chunk->tokens[split], &chunk->room[split], *used + n + 1, sizeof(uint16_t));
+        check_grow(chunk->tokens[split], &chunk->room[split], *used + room + 1, sizeof(uint16_t));
     chunk->tokens[split][(*used)++] = (uint16_t)tokenizer_end_of_text(run->tokenizer);
     *used += tokenizer_encode(run->tokenizer, run->caches[thread], text, n, chunk->tokens[split] + *used);
 }
@@ -276,16 +196,18 @@ static void chunk_encode(Run *run, Chunk *chunk) {
     memset(chunk->n_tokens, 0, sizeof chunk->n_tokens);
     memset(chunk->documents, 0, sizeof chunk->documents);
     chunk->totals = (Totals){0};
-    chunk->n_lines = chunk->n_splits = 0;
     chunk->least_hash = UINT64_MAX;
     for (size_t d = chunk->first; d < chunk->end; d++) {
         const RawDocument *raw = &chunk->block->documents[d];
         const Source *source = &run->in.sources[raw->source];
-        char *text = chunk->block->bytes + raw->start;
+        const char *text = chunk->block->bytes + raw->start;
         size_t n = raw->length;
-        cJSON *json = NULL;
-        const char *why = NULL;
-        if (source->jsonl) text = json_text(text, n, run->options->field, &json, &n, &why);
+        const char *why = raw->too_long ? "is longer than --max-document" : NULL;
+        if (source->jsonl && !why) {
+            why = json_line(text, n, run->options->field, &chunk->text);
+            text = chunk->text.bytes, n = chunk->text.length;
+            if (!why) chunk->totals.half_pairs += chunk->text.replaced > 0;
+        }
         chunk->totals.lines++;
         if (why) {
             if (chunk->totals.bad_lines < CHUNK_BAD)
@@ -296,9 +218,7 @@ static void chunk_encode(Run *run, Chunk *chunk) {
         } else {
             chunk_document(run, chunk, source, text, n);
         }
-        cJSON_Delete(json);
     }
-    if (run->spm && !run->trainer) chunk_spm(run, chunk);
 }
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -324,13 +244,12 @@ static void round_cut(Run *run, Round *round) {
     round->next_job = run->next_job;
     round->n_chunks = 0;
     run->rounds_read++;
-    const size_t limit = run->spm ? SPM_CHUNK_BYTES : CHUNK_BYTES; /* a process needs a while to start */
     for (int s = 0; s < SLOTS; s++) {
         const Block *block = &round->blocks[s];
         round->places[s] = run->readers[s].place;
         for (size_t first = 0, end; first < block->n_documents; first = end) {
             size_t bytes = 0;
-            for (end = first; end < block->n_documents && bytes < limit; end++)
+            for (end = first; end < block->n_documents && bytes < CHUNK_BYTES; end++)
                 bytes += block->documents[end].length;
             round->chunks =
                 check_grow(round->chunks, &round->room, round->n_chunks + 1, sizeof *round->chunks);
@@ -340,23 +259,30 @@ static void round_cut(Run *run, Round *round) {
     }
 }
 
+/* The first few, once: they are met again when the vocabulary has been learned. */
 static void show_bad(Run *run, const Chunk *chunk) {
-    for (int64_t i = 0; i < chunk->totals.bad_lines && i < CHUNK_BAD && run->bad_shown < 10;
-         i++, run->bad_shown++) {
+    for (int64_t i = 0; i < chunk->totals.bad_lines && i < CHUNK_BAD && run->bad_shown < SHOWN_BAD; i++) {
         const BadLine *bad = &chunk->bad[i];
+        bool shown = false, field = strstr(bad->what, "field");
+        for (int b = 0; b < run->bad_shown; b++)
+            shown |= run->bad[b].source == bad->source && run->bad[b].line == bad->line;
+        if (shown) continue;
+        run->bad[run->bad_shown++] = *bad;
         warn("'%s' line %lld %s%s%s%s; it is left out", run->in.sources[bad->source].path,
-             (long long)bad->line, bad->what, strstr(bad->what, "field") ? " '" : "",
-             strstr(bad->what, "field") ? run->options->field : "", strstr(bad->what, "field") ? "'" : "");
+             (long long)bad->line, bad->what, field ? " '" : "", field ? run->options->field : "",
+             field ? "'" : "");
     }
 }
 
+/* `lines`: of how many the share counts. */
 static void check_bad(const Run *run, int64_t lines) {
-    double percent = 100.0 * (double)run->totals.bad_lines / (double)(lines ? lines : 1);
-    if (percent > run->options->max_bad)
-        die("%lld of %lld lines are malformed, %.3g %%, more than --max-bad=%g allows; look at the lines "
-            "above, "
-            "or raise it and run the same command again",
-            (long long)run->totals.bad_lines, (long long)lines, percent, run->options->max_bad);
+    const double bad = (double)run->totals.bad_lines,
+                 read = (double)(run->totals.lines ? run->totals.lines : 1);
+    if (100 * bad / (double)(lines ? lines : 1) > run->options->max_bad)
+        die("%lld of %lld lines%s are malformed, %.3g %%, more than --max-bad=%g allows; look at the lines "
+            "above, or raise it and run the same command again",
+            (long long)run->totals.bad_lines, (long long)run->totals.lines,
+            lines > run->totals.lines ? " read so far" : "", 100 * bad / read, run->options->max_bad);
 }
 
 static void totals_add(Totals *to, const Totals *from) {
@@ -383,7 +309,8 @@ static void round_choose_validation(Run *run, Round *round) {
 static void run_save(Run *run, const Place places[SLOTS], int next_job) {
     Progress progress = {.next_job = next_job};
     memcpy(progress.places, places, sizeof progress.places);
-    memcpy(progress.fingerprint, run->fingerprint, sizeof progress.fingerprint);
+    progress.fingerprint = run->fingerprint;
+    progress.sources = run->kept_sources;
     state_save(run->writers, &run->totals, &progress);
     run->saved = seconds_now();
 }
@@ -393,8 +320,8 @@ static void round_write(Run *run, Round *round) {
     for (size_t c = 0; c < round->n_chunks; c++) {
         Chunk *chunk = &round->chunks[c];
         totals_add(&run->totals, &chunk->totals);
-        if (run->trainer) continue;
         show_bad(run, chunk);
+        if (run->trainer) continue;
         for (int split = 0; split < 2; split++) {
             shard_put(&run->writers[split], chunk->tokens[split], chunk->n_tokens[split]);
             run->writers[split].documents += (uint64_t)chunk->documents[split];
@@ -454,7 +381,7 @@ static int64_t input_position(const Run *run, int *files) {
         if (r->place.job < 0) continue;
         for (int source = r->place.source; source < run->in.jobs[r->place.job].end; source++)
             bytes -= run->in.sources[source].bytes, --*files;
-        if (r->file) bytes += gzoffset(r->file);
+        if (r->file) bytes += text_position(r->file);
     }
     return bytes;
 }
@@ -519,13 +446,15 @@ static void run_rounds(Run *run) {
 /* -----------------------------------------------------------------------------------------------------------
    The tokenizer */
 
-static void learn_tokenizer(Run *run, const char *path) {
+static void learn_tokenizer(Run *run) {
     double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
     char text[32], number[32];
     run->trainer = tokenizer_trainer_new(run->threads);
     for (int s = 0; s < SLOTS; s++)
         run->readers[s].fraction = budget / (double)(run->in.bytes ? run->in.bytes : 1);
     run_rounds(run);
+    check_bad(run, run->totals.text_bytes ? EARLY_LINES : run->totals.lines);
+    if (!run->totals.text_bytes) die("the inputs hold no text");
     int64_t bytes = run->totals.text_bytes, vocab = run->options->vocab;
     if (!vocab) vocab = bytes >= 100000000 ? 32000 : bytes >= 10000000 ? 8192 : bytes >= 500000 ? 2048 : 512;
     bool terminal = isatty(STDERR_FILENO) && !run->options->quiet;
@@ -533,7 +462,7 @@ static void learn_tokenizer(Run *run, const char *path) {
     run->tokenizer = tokenizer_trainer_finish(run->trainer, (int)vocab);
     if (terminal) fprintf(stderr, "\033[K");
     run->trainer = NULL;
-    tokenizer_save(run->tokenizer, path);
+    run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     int size = tokenizer_vocab_size(run->tokenizer);
     printf("tokenizer  %d tokens learned from %s of text in %s%s\n", size, amount((double)bytes, "B", text),
            duration(seconds_now() - began, number), run->options->vocab ? "" : " (another size: --vocab=N)");
@@ -548,41 +477,41 @@ static void learn_tokenizer(Run *run, const char *path) {
     }
 }
 
-/* A SentencePiece model is written as a tokenizer.json, from which generation decodes. */
-static void convert_spm(Run *run, const char *path) {
-    spm_write(run->spm, path, (int)run->options->extra_ids);
-    run->tokenizer = tokenizer_load(path);
-    if (tokenizer_end_of_text(run->tokenizer) < 0)
-        die("the model '%s' has no piece </s> to put between documents", run->spm->path);
-    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), run->spm->path);
+/* A SentencePiece model as a tokenizer.json. */
+static void given_model(Run *run) {
+    const char *path = run->options->tokenizer;
+    SpmModel *model = spm_load(path);
+    FILE *file = open_memstream(&run->tokenizer_text, &run->tokenizer_bytes);
+    if (!file) die("out of memory");
+    spm_write(model, file, (int)run->options->extra_ids);
+    if (fclose(file) != 0) die("out of memory");
+    run->tokenizer = tokenizer_parse(path, run->tokenizer_text, run->tokenizer_bytes, NULL);
+    spm_free(model);
 }
 
-/* A given tokenizer.json is kept as it is; another form is written as one. */
-static void copy_tokenizer(Run *run, const char *path) {
+/* The tokenizer of --tokenizer: a tokenizer.json stays as it is, another form is written as one. Nothing is
+   written yet. */
+static void given_tokenizer(Run *run) {
     struct stat status;
-    if (run->spm) {
-        convert_spm(run, path);
-        return;
-    }
     char *inside = shard_join(run->options->tokenizer, "tokenizer.json");
     const char *from = stat(inside, &status) == 0 ? inside : run->options->tokenizer;
-    run->tokenizer = tokenizer_load(from);
+    if (ends_with(from, strlen(from), ".model"))
+        given_model(run);
+    else
+        run->tokenizer = tokenizer_load(from);
     if (*run->tokenizer->why_not)
         die("the tokenizer '%s' cannot encode text: %s", from, run->tokenizer->why_not);
     if (tokenizer_end_of_text(run->tokenizer) < 0)
         die("the tokenizer '%s' has no token between documents (<|endoftext|>, </s>, <|end_of_text|> or "
             "<eos>)",
             from);
-    if (stat(from, &status) == 0 && S_ISREG(status.st_mode) &&
-        strcmp(check_basename(from), "vocab.json") != 0) {
-        size_t n;
-        char *text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &n, "name a tokenizer.json");
-        write_file(path, text);
-        free(text);
-    } else {
-        tokenizer_save(run->tokenizer, path);
-    }
-    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), from);
+    if (!run->tokenizer_text && stat(from, &status) == 0 && S_ISREG(status.st_mode) &&
+        strcmp(check_basename(from), "vocab.json") != 0)
+        run->tokenizer_text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &run->tokenizer_bytes,
+                                              "name a tokenizer.json");
+    if (!run->tokenizer_text) run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
+    char shown[CHECK_TEXT_SIZE];
+    printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), check_shown(shown, from));
     free(inside);
 }
 
@@ -610,27 +539,55 @@ static cJSON *deciding_options(void) {
     return json;
 }
 
+static uint32_t json_crc(cJSON *json) {
+    char *text = cJSON_PrintUnformatted(json);
+    if (!text) die("out of memory");
+    uint32_t crc = (uint32_t)crc32_z(0, (unsigned char *)text, strlen(text));
+    cJSON_free(text), cJSON_Delete(json);
+    return crc;
+}
+
+/* A source as the manifest and the fingerprint have it. */
+static cJSON *source_to_json(const Source *source) {
+    char crc[16], modified[48];
+    cJSON *json = cJSON_CreateObject();
+    snprintf(crc, sizeof crc, "%08x", source->crc);
+    snprintf(modified, sizeof modified, "%lld.%09lld", (long long)source->modified,
+             (long long)source->modified_nano);
+    cJSON_AddStringToObject(json, "path", source->path);
+    cJSON_AddNumberToObject(json, "bytes", (double)source->bytes);
+    cJSON_AddStringToObject(json, source->modified ? "samples_crc32" : "crc32", crc);
+    if (source->modified) cJSON_AddStringToObject(json, "modified", modified);
+    return json;
+}
+
+static cJSON *sources_to_json(const Run *run) {
+    cJSON *sources = cJSON_CreateArray();
+    for (int s = 0; s < run->in.n_sources; s++)
+        cJSON_AddItemToArray(sources, source_to_json(&run->in.sources[s]));
+    return sources;
+}
+
 /* Options, inputs and tokenizer: a state or a finished folder with another fingerprint is no use. */
 static void make_fingerprint(Run *run, const char *tokenizer) {
-    cJSON *json = deciding_options();
-    for (int s = 0; s < run->in.n_sources; s++)
-        cJSON_AddNumberToObject(json, run->in.sources[s].path, (double)run->in.sources[s].bytes);
-    cJSON_AddNumberToObject(json, "stdin", run->stdin_crc);
-    cJSON_AddNumberToObject(json, "tokenizer.json", file_crc(tokenizer));
-    char *text = cJSON_PrintUnformatted(json);
-    snprintf(run->fingerprint, sizeof run->fingerprint, "1-%08x",
-             (unsigned)crc32_z(0, (unsigned char *)text, strlen(text)));
-    cJSON_free(text);
-    cJSON_Delete(json);
+    cJSON *inputs = cJSON_CreateObject();
+    cJSON_AddItemToObject(inputs, "sources", sources_to_json(run));
+    if (run->in.n_sources <= 1024 && !run->kept_sources) run->kept_sources = sources_to_json(run);
+    cJSON_AddNumberToObject(inputs, "kept", run->in.kept_crc);
+    uint32_t crc = run->tokenizer_text
+                       ? (uint32_t)crc32_z(0, (unsigned char *)run->tokenizer_text, run->tokenizer_bytes)
+                       : file_crc(tokenizer);
+    snprintf(run->fingerprint.text, sizeof run->fingerprint.text, "2-%08x-%08x-%08x",
+             json_crc(deciding_options()), json_crc(inputs), crc);
 }
 
 static void write_manifest(Run *run, const char *path, const char *tokenizer) {
-    cJSON *json = cJSON_CreateObject(), *item = cJSON_CreateObject(), *sources = cJSON_CreateArray();
+    cJSON *json = cJSON_CreateObject(), *item = cJSON_CreateObject();
     char crc[16];
     snprintf(crc, sizeof crc, "%08x", file_crc(tokenizer));
     cJSON_AddStringToObject(json, "format",
                             "llm.c shards, version 1: 256 int32 of header, then uint16 tokens");
-    cJSON_AddStringToObject(json, "fingerprint", run->fingerprint);
+    cJSON_AddStringToObject(json, "fingerprint", run->fingerprint.text);
     cJSON_AddItemToObject(json, "tokenizer", item);
     cJSON_AddStringToObject(item, "file", "tokenizer.json");
     cJSON_AddStringToObject(item, "crc32", crc);
@@ -639,39 +596,57 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
     for (int split = 0; split < 2; split++)
         cJSON_AddItemToObject(json, run->writers[split].prefix, split_to_json(&run->writers[split]));
     totals_to_json(&run->totals, json);
-    cJSON_AddItemToObject(json, "sources", sources);
-    for (int s = 0; s < run->in.n_sources; s++) {
-        cJSON_AddItemToArray(sources, item = cJSON_CreateObject());
-        cJSON_AddStringToObject(item, "path", run->in.sources[s].path);
-        cJSON_AddNumberToObject(item, "bytes", (double)run->in.sources[s].bytes);
-    }
+    cJSON_AddItemToObject(json, "sources", sources_to_json(run));
     cJSON_AddItemToObject(json, "options", deciding_options());
     char *text = cJSON_Print(json);
-    write_file(path, text);
+    if (!text) die("out of memory");
+    write_file(path, text, strlen(text));
     cJSON_free(text);
     cJSON_Delete(json);
 }
 
 /* After the manifest is there; and again by who finds it, since the run that wrote it may have been killed in between. */
 static void remove_state(const Run *run, const char *state) {
-    char *unfinished =
-        output_path(run->options->out, "prepare.state.json.part"); /* of a save that was killed */
-    unlink(state), unlink(unfinished);
-    free(unfinished);
+    static const char *const halves[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
+    unlink(state);
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) { /* of a write that was killed */
+        char *half = output_path(run->options->out, "%s.part", halves[i]);
+        unlink(half);
+        free(half);
+    }
 }
 
-static void finish(Run *run, const char *manifest, const char *state, const char *tokenizer) {
-    char text[3][32];
-    check_bad(run, run->totals.lines);
-    for (int split = 0; split < 2; split++) shard_finish(&run->writers[split]);
-    if (!run->writers[TRAIN].tokens)
-        die("the inputs hold no text for training: %lld documents, all for validation",
-            (long long)run->totals.lines);
-    if (!run->writers[VAL].tokens && run->options->val_fraction > 0)
-        die("none of %llu documents went to validation; raise --val-fraction, or name a file with --val",
-            (unsigned long long)run->writers[TRAIN].documents);
-    write_manifest(run, manifest, tokenizer);
+/* Removes what belongs to the output, but for the tokenizer. */
+static void clear_output(const Run *run, const char *manifest, const char *state) {
+    unlink(manifest);
     remove_state(run, state);
+    remove_shards(&run->writers[TRAIN], 0), remove_shards(&run->writers[VAL], 0);
+}
+
+/* The shards of one split only are of no use: they go, so that the next attempt finds an empty folder. */
+static void check_splits(const Run *run, const char *manifest, const char *state) {
+    const bool train = run->writers[TRAIN].tokens > 0, val = run->writers[VAL].tokens > 0;
+    const long long documents = (long long)(run->writers[TRAIN].documents + run->writers[VAL].documents);
+    if (train && (val || run->options->val_fraction == 0)) return;
+    clear_output(run, manifest, state);
+    if (!documents) die("the inputs hold no text");
+    if (!train)
+        die("all of %lld documents went to validation, none is left for training; lower --val-fraction, or "
+            "name a text "
+            "for validation with --val=FILE (equal texts always go to the same side)",
+            documents);
+    if (run->in.has_validation) die("the files for validation hold no text");
+    if (documents > 1)
+        die("none of %lld documents went to validation; raise --val-fraction, or name a text for it with "
+            "--val=FILE",
+            documents);
+    die("the text is one document, so there is none for validation; name a text for it with --val=FILE, or "
+        "let plain "
+        "text be cut (--documents=cut, a smaller --document-bytes)");
+}
+
+static void show_result(const Run *run) {
+    char text[3][32], shown[CHECK_TEXT_SIZE];
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
         printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
@@ -683,46 +658,87 @@ static void finish(Run *run, const char *manifest, const char *state, const char
     if (run->totals.not_utf8)
         warn("%lld documents are not valid UTF-8; their bytes are kept as they are",
              (long long)run->totals.not_utf8);
+    if (run->totals.half_pairs)
+        warn("%lld documents have half of a surrogate pair, which is no character; U+FFFD stands for it",
+             (long long)run->totals.half_pairs);
+    if (!run->writers[VAL].tokens)
+        warn("there is no text for validation, without which ./train_gpt does not train: name some with "
+             "--val=FILE");
     printf("%s of text in %s, %s; %.3g bytes a token\n", amount((double)run->totals.text_bytes, "B", text[0]),
-           duration(seconds_now() - run->began, text[1]), run->options->out,
+           duration(seconds_now() - run->began, text[1]), check_shown(shown, run->options->out),
            (double)run->totals.text_bytes / (double)(run->writers[TRAIN].tokens + run->writers[VAL].tokens));
 }
 
-/* Standard input is read twice (the vocabulary, the tokens): it is kept in a file first. */
-static void add_standard_input(Run *run, const char *path) {
-    static char bytes[1 << 16];
-    struct stat status;
-    ssize_t n;
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) die("cannot write '%s': %s", path, strerror(errno));
-    while ((n = read(STDIN_FILENO, bytes, sizeof bytes)) != 0) {
-        if (n < 0 && errno != EINTR) die("cannot read standard input: %s", strerror(errno));
-        if (n > 0) write_all(file, bytes, (size_t)n, path);
-        if (n > 0) run->stdin_crc = (uint32_t)crc32_z(run->stdin_crc, (unsigned char *)bytes, (size_t)n);
+static void finish(Run *run, const char *manifest, const char *state, const char *tokenizer) {
+    check_bad(run, run->totals.lines);
+    for (int split = 0; split < 2; split++) shard_finish(&run->writers[split]);
+    check_splits(run, manifest, state);
+    write_manifest(run, manifest, tokenizer);
+    remove_state(run, state);
+    show_result(run);
+}
+
+/* Says what of the folders was not read; louder when it holds text that could be. */
+static void show_passed_over(const Inputs *in) {
+    static const char *const text[] = {".zst", ".parquet", ".xz",  ".bz2",  ".zip",
+                                       ".csv", ".tsv",     ".pdf", ".html", ".tar"};
+    char shown[CHECK_TEXT_SIZE];
+    int count = 0;
+    for (size_t i = 0; i < in->n_passed_over; i++) {
+        const PassedOver *p = &in->passed_over[i];
+        count += p->count;
+        for (size_t t = 0; t < sizeof text / sizeof *text; t++)
+            if (strcmp(p->ending, text[t]) == 0)
+                warn("%d file%s like '%s' %s not read: %s is neither text nor JSON lines; unpack or convert "
+                     "%s",
+                     p->count, p->count == 1 ? "" : "s", p->first, p->count == 1 ? "is" : "are", p->ending,
+                     p->count == 1 ? "it" : "them");
     }
-    if (close(file) != 0 || stat(path, &status) != 0) die("cannot write '%s': %s", path, strerror(errno));
-    add_source(&run->in, path, status.st_size, (Format)run->options->format, false);
+    if (!count) return;
+    printf("passed over  %d file%s whose names say no text:", count, count == 1 ? "" : "s");
+    for (size_t i = 0; i < in->n_passed_over && i < 8; i++)
+        printf("%s %d %s", i ? "," : "", in->passed_over[i].count,
+               *in->passed_over[i].ending ? check_shown(shown, in->passed_over[i].ending) : "without ending");
+    printf("%s\n", in->n_passed_over > 8 ? ", ..." : "");
+}
+
+/* The pieces of a plain text: little text is cut small, so that there is some for validation. */
+static size_t piece_bytes(const Run *run) {
+    enum { MOST = 8192, LEAST = 16, PIECES = 32 };
+    int64_t bytes = 0, piece;
+    if (run->options->document_bytes) return (size_t)run->options->document_bytes;
+    for (int s = 0; s < run->in.n_sources; s++)
+        if (!run->in.sources[s].jsonl && !run->in.sources[s].validation) bytes += run->in.sources[s].bytes;
+    piece = bytes / PIECES;
+    return (size_t)(piece > MOST || !bytes ? MOST : piece < LEAST ? LEAST : piece);
 }
 
 static void gather_inputs(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
     Inputs *in = &run->in;
+    struct stat out;
+    if (stat(o->out, &out) == 0) in->out_device = (uint64_t)out.st_dev, in->out_inode = (uint64_t)out.st_ino;
+    in->largest = (size_t)o->max_document << 20;
+    in->out = o->out;
+    in->threads = run->threads;
     for (int i = 0; i < count; i++) {
         if (strcmp(names[i], "-") == 0)
-            add_standard_input(run, run->standard_input);
+            keep_stream(in, STDIN_FILENO, "standard input", (Format)o->format, false);
         else
             add_path(in, names[i], (Format)o->format, false);
     }
     if (*o->val) add_path(in, o->val, (Format)o->format, true);
+    inputs_look(in);
+    show_passed_over(in);
     int texts = 0;
     for (int s = 0; s < in->n_sources; s++) texts += !in->sources[s].jsonl;
-    in->document_bytes = (size_t)o->document_bytes;
+    in->document_bytes = piece_bytes(run);
     in->separator = o->separator;
     in->rule = o->documents ? (DocumentRule)o->documents : texts < FEW_FILES ? DOCUMENTS_CUT : DOCUMENTS_FILE;
     if (texts && !*o->separator && !o->documents && in->rule == DOCUMENTS_CUT)
-        printf("documents  plain text is cut at blank lines into documents of %lld bytes or more "
+        printf("documents  plain text is cut at blank lines into documents of %zu bytes or more "
                "(--documents=file: whole files)\n",
-               (long long)o->document_bytes);
+               in->document_bytes);
     int val_files = 0;
     for (int s = 0; s < in->n_sources; s++) val_files += in->sources[s].validation;
     if (val_files)
@@ -734,51 +750,95 @@ static void gather_inputs(Run *run, int count, char **names) {
     for (int s = 0; s < SLOTS; s++) run->readers[s] = (Reader){.inputs = in, .place = {.job = -1}};
 }
 
-/* Clears the folder, or takes up what an interrupted run left; true when there is nothing to do at all. */
-static bool begin_output(Run *run, const char *manifest, const char *state, const char *tokenizer) {
+/* What is not as a finished folder's manifest or a state has it, as words for the user. */
+static void source_difference(const Run *run, const cJSON *was, char *text, size_t size) {
+    const cJSON *now;
+    cJSON *all = sources_to_json(run);
+    *text = 0;
+    if (cJSON_GetArraySize(was) != cJSON_GetArraySize(all))
+        snprintf(text, size, " (%d files, not %d)", cJSON_GetArraySize(was), cJSON_GetArraySize(all));
+    const cJSON *then = was ? was->child : NULL;
+    for (now = all->child; now && then && !*text; now = now->next, then = then->next) {
+        const char *path = tokenizer_json_string(now, "path"), *other = tokenizer_json_string(then, "path");
+        const char *modified = tokenizer_json_string(then, "modified");
+        if (cJSON_Compare(now, then, true)) continue;
+        const char *sum = tokenizer_json_string(now, modified ? "samples_crc32" : "crc32");
+        const char *other_sum = tokenizer_json_string(then, modified ? "samples_crc32" : "crc32");
+        if (!other || strcmp(path, other) != 0)
+            snprintf(text, size, " ('%.200s', not '%.200s')", other ? other : "?", path);
+        else if (json_number(now, "bytes") != json_number(then, "bytes"))
+            snprintf(text, size, " ('%.200s' had %.0f bytes, now %.0f)", path, json_number(then, "bytes"),
+                     json_number(now, "bytes"));
+        else if (!sum || !other_sum || strcmp(sum, other_sum) != 0)
+            snprintf(text, size, " (the content of '%.200s' has changed)", path);
+        else
+            snprintf(text, size,
+                     " ('%.200s' has its size and, where it was looked at, its content, but was changed at "
+                     "another time; if "
+                     "you know that it is the same: touch -d @%.40s FILE)",
+                     path, modified ? modified : "?");
+    }
+    cJSON_Delete(all);
+}
+
+__attribute__((noreturn)) static void die_of_difference(const Run *run, const cJSON *json, const char *found,
+                                                        bool has_manifest) {
+    char text[1024] = "";
+    const char *want = run->fingerprint.text;
+    const bool known = found && strlen(found) == strlen(want) && strncmp(found, "2-", 2) == 0;
+    const bool options = known && strncmp(found + 2, want + 2, 8) != 0,
+               inputs = known && strncmp(found + 11, want + 11, 8) != 0;
+    if (inputs) source_difference(run, cJSON_GetObjectItemCaseSensitive(json, "sources"), text, sizeof text);
+    die("'%s' holds %s %s%s; choose another --out, or add --overwrite", run->options->out,
+        has_manifest ? "shards made" : "the unfinished shards of a run",
+        !known    ? "by another version of ./prepare, or its manifest is damaged"
+        : options ? inputs ? "with other options and from other inputs" : "with other options"
+        : inputs  ? "from other inputs"
+                  : "with another tokenizer",
+        text);
+}
+
+/* The folder as an interrupted run of the same command left it. */
+static void continue_output(Run *run, const cJSON *state, const char *tokenizer) {
+    Progress progress = {.fingerprint = run->fingerprint};
+    if (!state_take(run->writers, &run->totals, &progress, &run->in, state) ||
+        !shard_resume(&run->writers[TRAIN]) || !shard_resume(&run->writers[VAL]))
+        die("the unfinished shards in '%s' are damaged; start over with --overwrite", run->options->out);
+    for (int s = 0; s < SLOTS; s++) run->readers[s].place = progress.places[s];
+    run->next_job = progress.next_job;
+    if (!run->tokenizer) run->tokenizer = tokenizer_load(tokenizer);
+}
+
+typedef enum { OUTPUT_FRESH, OUTPUT_CONTINUED, OUTPUT_DONE } OutputState;
+
+/* What the folder holds: nothing, or nothing that counts; what an interrupted run left, taken up; or all that is
+   wanted. Removes nothing. */
+static OutputState begin_output(Run *run, const char *manifest, const char *state, const char *tokenizer) {
     const PrepareOptions *o = run->options;
     struct stat status;
-    if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
-        die("cannot make the folder '%s': %s", o->out, strerror(errno));
+    if (o->overwrite) return OUTPUT_FRESH;
     bool has_manifest = stat(manifest, &status) == 0, has_state = stat(state, &status) == 0;
-    bool has_tokenizer = stat(tokenizer, &status) == 0;
-    if (has_tokenizer && !o->overwrite && (has_manifest || has_state)) {
-        size_t n;
-        const char *file = has_manifest ? manifest : state;
-        char *text = check_file_read(file, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
-        cJSON *json = cJSON_ParseWithLength(text, n);
-        const char *found = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "fingerprint"));
+    if (stat(tokenizer, &status) == 0 && (has_manifest || has_state)) {
+        cJSON *json = output_read(has_manifest ? manifest : state, !has_manifest);
+        const char *found = tokenizer_json_string(json, "fingerprint");
+        if (!json) die("'%s' is damaged; start over with --overwrite", has_manifest ? manifest : state);
         make_fingerprint(run, tokenizer);
-        bool same = found && strcmp(found, run->fingerprint) == 0;
-        cJSON_Delete(json), free(text);
-        if (!same)
-            die("'%s' holds %s other inputs or options; choose another --out, or add --overwrite", o->out,
-                has_manifest ? "shards made from" : "the unfinished shards of a run with");
-        if (has_manifest) {
-            remove_state(run, state);
-            return printf("%s is already prepared from these inputs with these options\n", o->out), true;
-        }
-        Progress progress = {0};
-        memcpy(progress.fingerprint, run->fingerprint, sizeof progress.fingerprint);
-        if (!state_load(run->writers, &run->totals, &progress))
-            die("the unfinished shards in '%s' are damaged; start over with --overwrite", o->out);
-        for (int s = 0; s < SLOTS; s++) run->readers[s].place = progress.places[s];
-        run->next_job = progress.next_job;
-        run->tokenizer = tokenizer_load(tokenizer);
-        return false;
+        if (!found || strcmp(found, run->fingerprint.text) != 0)
+            die_of_difference(run, json, found, has_manifest);
+        if (!has_manifest) continue_output(run, json, tokenizer);
+        cJSON_Delete(json);
+        return has_manifest ? OUTPUT_DONE : OUTPUT_CONTINUED;
     }
     DIR *folder = opendir(o->out);
     if (!folder) die("cannot open the folder '%s': %s", o->out, strerror(errno));
-    for (struct dirent *entry; !o->overwrite && (entry = readdir(folder));)
+    for (struct dirent *entry; (entry = readdir(folder));)
         if (!has_state &&
             (shard_name_matches(entry->d_name, "train_") || shard_name_matches(entry->d_name, "val_")))
             die("'%s' already holds shards ('%s') that were not made by this command; choose another --out, "
                 "or add --overwrite",
                 o->out, entry->d_name);
     closedir(folder);
-    unlink(manifest), unlink(state);
-    remove_shards(&run->writers[TRAIN], 0), remove_shards(&run->writers[VAL], 0);
-    return false;
+    return OUTPUT_FRESH;
 }
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -799,14 +859,14 @@ static int verify_problem(const char *format, ...) {
 static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) {
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "file"));
     const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
-    double tokens = json_number(shard, "tokens");
+    const int64_t tokens = json_count(cJSON_GetObjectItemCaseSensitive(shard, "tokens"), 4294967295.0);
     if (!name || !crc || tokens < 0 || strchr(name, '/'))
         return verify_problem("the manifest describes a shard badly");
     char *path = shard_join(folder, name), found[16];
     struct stat status;
     char error[FILE_ERROR_SIZE];
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error), problems = 0;
-    int64_t want = SHARD_HEADER_BYTES + 2 * (int64_t)tokens;
+    int64_t want = SHARD_HEADER_BYTES + 2 * tokens;
     if (file < 0)
         problems = verify_problem("%s", error);
     else if (fstat(file, &status) != 0 || status.st_size != want)
@@ -875,7 +935,9 @@ static int verify(const PrepareOptions *o) {
     cJSON *json = cJSON_ParseWithLength(text, n);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "tokenizer");
     const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "crc32"));
-    int vocab_size = (int)json_number(item, "vocab_size"), problems = 0;
+    int vocab_size =
+            (int)json_count(cJSON_GetObjectItemCaseSensitive(item, "vocab_size"), TOKENIZER_MAX_VOCAB),
+        problems = 0;
     if (!crc || vocab_size < 1) die("the manifest '%s' is damaged; prepare the text again", path);
     snprintf(found, sizeof found, "%08x", (unsigned)file_crc(tokenizer));
     if (strcmp(found, crc) != 0)
@@ -890,40 +952,70 @@ static int verify(const PrepareOptions *o) {
     return 0;
 }
 
+/* A tokenizer, then a folder that holds it and the state of a run that has read nothing: from now on it is known as
+   this run's. Only now, when nothing but the text itself can be wrong, is what lay there removed. */
+static void start_output(Run *run, const char *manifest, const char *state, const char *tokenizer) {
+    Place idle[SLOTS];
+    if (!run->tokenizer) learn_tokenizer(run);
+    make_fingerprint(run, tokenizer);
+    clear_output(run, manifest, state);
+    write_file(tokenizer, run->tokenizer_text, run->tokenizer_bytes);
+    for (int i = 0; i < SLOTS; i++) idle[i] = (Place){.job = -1};
+    run_save(run, idle, 0);
+}
+
 static int prepare(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
     char *manifest = shard_join(o->out, "shards.json"), *state = shard_join(o->out, "prepare.state.json");
-    char *tokenizer = shard_join(o->out, "tokenizer.json");
-    run->standard_input = shard_join(o->out, "stdin.part");
-    if (mkdir(o->out, 0777) != 0 && errno != EEXIST)
-        die("cannot make the folder '%s': %s", o->out, strerror(errno));
+    char *tokenizer = shard_join(o->out, "tokenizer.json"), shown[CHECK_TEXT_SIZE];
+    char error[FILE_ERROR_SIZE];
+    if (!file_make_folders(o->out, error)) die("%s", error);
+    output_lock(o->out);
     gather_inputs(run, count, names);
-    if (ends_with(o->tokenizer, strlen(o->tokenizer), ".model")) run->spm = spm_load(o->tokenizer);
-    if (!begin_output(run, manifest, state, tokenizer)) {
-        bool continued = run->tokenizer != NULL;
-        if (continued)
-            printf("continuing after %s tokens\n", grouped(run->writers[TRAIN].tokens, (char[32]){0}));
-        else if (*o->tokenizer)
-            copy_tokenizer(run, tokenizer);
-        else
-            learn_tokenizer(run, tokenizer);
-        make_fingerprint(run, tokenizer);
-        if (!continued) { /* from now on the folder is known as this run's */
-            Place idle[SLOTS];
-            for (int i = 0; i < SLOTS; i++) idle[i] = (Place){.job = -1};
-            run_save(run, idle, 0);
-        }
+    if (*o->tokenizer) given_tokenizer(run);
+    OutputState found = begin_output(run, manifest, state, tokenizer);
+    if (found == OUTPUT_DONE) {
+        remove_state(run, state);
+        printf("%s is already prepared from these inputs with these options\n", check_shown(shown, o->out));
+    } else {
         int files;
+        if (found == OUTPUT_FRESH)
+            start_output(run, manifest, state, tokenizer);
+        else
+            printf("continuing after %s tokens\n", grouped(run->writers[TRAIN].tokens, (char[32]){0}));
         run->began_bytes = input_position(run, &files);
         run->began_text = run->totals.text_bytes;
         run->began_tokens = run->writers[TRAIN].tokens + run->writers[VAL].tokens;
         run_rounds(run);
         finish(run, manifest, state, tokenizer);
     }
-    unlink(run->standard_input);
-    if (run->spm) spm_free(run->spm);
-    free(manifest), free(state), free(tokenizer), free(run->standard_input);
+    for (int s = 0; s < run->in.n_sources; s++)
+        if (run->in.sources[s].kept) unlink(run->in.sources[s].path);
+    free(manifest), free(state), free(tokenizer);
     return 0;
+}
+
+/* What no single option's bounds say. */
+static void check_options(const PrepareOptions *o, int count) {
+    if (!*o->out)
+        options_fail(&option_set, "--out is missing; name the folder for the shards with --out=DIR");
+    if (!count && !o->verify)
+        options_fail(&option_set, "no input; name files or folders of text, or - for standard input");
+    if (o->vocab && o->vocab < 257)
+        options_fail(&option_set, "--vocab=%lld: out of bounds; expected 257 to 65536, or 0",
+                     (long long)o->vocab);
+    if (o->vocab && *o->tokenizer)
+        options_fail(&option_set,
+                     "--vocab=%lld and --tokenizer=%s: a given tokenizer has its own size; leave one out",
+                     (long long)o->vocab, o->tokenizer);
+    if (o->extra_ids && !ends_with(o->tokenizer, strlen(o->tokenizer), ".model"))
+        options_fail(
+            &option_set,
+            "--extra-ids=%lld: only a SentencePiece vocabulary (--tokenizer=FILE.model) gets sentinels",
+            (long long)o->extra_ids);
+    if (o->document_bytes && o->document_bytes < 16)
+        options_fail(&option_set, "--document-bytes=%lld: out of bounds; expected 16 to 16777216, or 0",
+                     (long long)o->document_bytes);
 }
 
 int main(int argc, char **argv) {
@@ -932,13 +1024,7 @@ int main(int argc, char **argv) {
     option_set = options_begin("prepare", "./prepare --out=DIR [--vocab=N | --tokenizer=FILE] INPUT...",
                                prepare_options, N_OPTIONS, &options, NULL);
     int count = options_parse(&option_set, argc, argv);
-    if (!*options.out)
-        options_fail(&option_set, "--out is missing; name the folder for the shards with --out=DIR");
-    if (!count && !options.verify)
-        options_fail(&option_set, "no input; name files or folders of text, or - for standard input");
-    if (options.vocab && options.vocab < 257)
-        options_fail(&option_set, "--vocab=%lld: out of bounds; expected 257 to 65536, or 0",
-                     (long long)options.vocab);
+    check_options(&options, count);
     run.threads = (int)options.threads;
 #ifdef _OPENMP
     if (!run.threads) run.threads = omp_get_num_procs();

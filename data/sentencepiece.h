@@ -1,23 +1,18 @@
-/* sentencepiece.h: SentencePiece models (T5's spiece.model) for prepare.c, through the program spm_encode.
+/* sentencepiece.h: SentencePiece models (T5's spiece.model, Llama's tokenizer.model) into a tokenizer.json, for prepare.c.
 
    spm_load(path)                 reads the pieces and what a tokenizer.json needs out of the model file (a
-                                  protocol buffer; the fields are those of sentencepiece_model.proto)
-   spm_write(model, path, extra)  the model as a Unigram tokenizer.json, `extra` sentinels <extra_id_N> after it
-   spm_encode(model, text, n)     one document a line in, a line of ids each out, by a process of its own;
-                                  free() it
+                                  protocol buffer; the fields are those of sentencepiece_model.proto); dies by name on
+                                  what a tokenizer.json cannot say
+   spm_write(model, file, extra)  the model as a tokenizer.json of its kind, Unigram or BPE, `extra` sentinels
+                                  <extra_id_N> after it
 
-   A line cannot hold a line break, so line breaks inside a document are written as spaces: what the
-   normaliser of T5's model (nmt_nfkc) makes of them anyway. */
+   gpt/tokenizer.h encodes with it, to the ids that spm_encode gives. */
 #ifndef DATA_SENTENCEPIECE_H
 #define DATA_SENTENCEPIECE_H
 
-#include <spawn.h>
-#include <sys/wait.h>
 #include "../gpt/check.h"
+#include "../gpt/shards.h"
 #include "../gpt/tokenizer.h"
-#include "documents.h"
-
-extern char **environ;
 
 typedef struct {
     const unsigned char *p, *end;
@@ -29,6 +24,8 @@ typedef struct {
     int type;
 } SpmPiece;
 
+enum { SPM_UNIGRAM = 1, SPM_BPE = 2, SPM_WORD = 3, SPM_CHAR = 4 };
+enum { SPM_MAX_BYTES = 4096 }; /* of a piece */
 enum { SPM_NORMAL = 1, SPM_UNKNOWN = 2, SPM_CONTROL = 3, SPM_USER = 4, SPM_UNUSED = 5, SPM_BYTE = 6 };
 
 typedef struct {
@@ -36,9 +33,10 @@ typedef struct {
     char *bytes; /* of the file; the pieces point into it */
     SpmPiece *pieces;
     size_t n_pieces, room;
+    int kind;
     int unknown;       /* its id */
     SpmBytes charsmap; /* the normaliser's table, as Hugging Face's Precompiled takes it */
-    bool dummy_prefix, squeeze, byte_fallback;
+    bool dummy_prefix, squeeze, escape, suffix, byte_fallback;
 } SpmModel;
 
 __attribute__((noreturn)) static void spm_damaged(const SpmModel *m) {
@@ -100,20 +98,71 @@ static void spm_load_normalizer(SpmModel *m, SpmBytes message) {
         if (number == 2) m->charsmap = bytes;
         if (number == 3) m->dummy_prefix = value;
         if (number == 4) m->squeeze = value;
+        if (number == 5) m->escape = value;
+    }
+}
+
+static void spm_load_trainer(SpmModel *m, SpmBytes message) {
+    SpmBytes bytes;
+    uint64_t value;
+    for (int number; spm_field(m, &message, &number, &value, &bytes);) {
+        if (number == 3) m->kind = (int)value;
+        if (number == 24) m->suffix = value;
+    }
+}
+
+__attribute__((noreturn, format(printf, 2, 3))) static void spm_refuse(const SpmModel *m, const char *format,
+                                                                       ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    die("the SentencePiece model '%s' %s; a tokenizer.json cannot say that: take another model", m->path,
+        text);
+}
+
+/* What would be written as something else. */
+static void spm_check(const SpmModel *m) {
+    if (m->kind != SPM_UNIGRAM && m->kind != SPM_BPE)
+        spm_refuse(m, "is of the kind '%s', not unigram or bpe",
+                   m->kind == SPM_WORD   ? "word"
+                   : m->kind == SPM_CHAR ? "char"
+                                         : "unknown");
+    if (!m->escape) spm_refuse(m, "does not write spaces as U+2581 (escape_whitespaces)");
+    if (m->suffix) spm_refuse(m, "puts spaces behind words (treat_whitespace_as_suffix)");
+    for (size_t id = 0; id < m->n_pieces; id++) {
+        const SpmPiece *piece = &m->pieces[id];
+        int width = (int)(piece->text.end - piece->text.p);
+        if (width > SPM_MAX_BYTES) spm_refuse(m, "has a piece of %d bytes, number %zu", width, id);
+        if (!width || memchr(piece->text.p, 0, (size_t)width))
+            spm_refuse(m, "has an empty piece, number %zu", id);
+        if (piece->type == SPM_UNUSED)
+            spm_refuse(m, "has a piece marked unused, '%.*s'", width, (const char *)piece->text.p);
+        if (m->kind == SPM_BPE && memchr(piece->text.p, ' ', (size_t)width))
+            spm_refuse(m, "has a space in the piece '%.*s'", width, (const char *)piece->text.p);
     }
 }
 
 /* Takes the bytes over. */
 static SpmModel *spm_parse(const char *path, char *data, size_t n) {
     SpmModel *m = check_malloc(sizeof *m);
-    *m = (SpmModel){.path = path, .bytes = data, .unknown = -1, .dummy_prefix = true, .squeeze = true};
+    *m = (SpmModel){.path = path,
+                    .bytes = data,
+                    .kind = SPM_UNIGRAM,
+                    .unknown = -1,
+                    .dummy_prefix = true,
+                    .squeeze = true,
+                    .escape = true};
     SpmBytes message = {(unsigned char *)data, (unsigned char *)data + n}, bytes;
     uint64_t value;
     for (int number; spm_field(m, &message, &number, &value, &bytes);) {
         if (number == 1) spm_load_piece(m, bytes);
+        if (number == 2) spm_load_trainer(m, bytes);
         if (number == 3) spm_load_normalizer(m, bytes);
     }
     if (!m->n_pieces || m->unknown < 0) spm_damaged(m);
+    spm_check(m);
     return m;
 }
 
@@ -128,8 +177,7 @@ static void spm_free(SpmModel *m) { free(m->bytes), free(m->pieces), free(m); }
 /* -----------------------------------------------------------------------------------------------------------
    tokenizer.json */
 
-static void spm_write_string(FILE *file, SpmBytes text) {
-    fputc('"', file);
+static void spm_write_text(FILE *file, SpmBytes text) {
     for (const unsigned char *p = text.p; p < text.end; p++)
         if (*p < 0x20)
             fprintf(file, "\\u%04x", *p);
@@ -137,7 +185,15 @@ static void spm_write_string(FILE *file, SpmBytes text) {
             fprintf(file, "\\%c", *p);
         else
             fputc(*p, file);
-    fputc('"', file);
+}
+
+static void spm_write_string(FILE *file, SpmBytes text) {
+    fputc('"', file), spm_write_text(file, text), fputc('"', file);
+}
+
+static void spm_write_pair(FILE *file, SpmBytes left, SpmBytes right) {
+    fputc('"', file), spm_write_text(file, left), fputc(' ', file), spm_write_text(file, right),
+        fputc('"', file);
 }
 
 static void spm_write_base64(FILE *file, SpmBytes b) {
@@ -170,13 +226,8 @@ static void spm_write_added(FILE *file, const SpmModel *m, int extra) {
                 comma, m->n_pieces + (size_t)i, extra - 1 - i);
 }
 
-static void spm_write(const SpmModel *m, const char *path, int extra) {
+static void spm_write_rules(FILE *file, const SpmModel *m) {
     const char *prepend = m->dummy_prefix ? "always" : "never";
-    FILE *file = check_fopen(path, "wb", "choose a folder that can be written");
-    fprintf(
-        file,
-        "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
-    spm_write_added(file, m, extra);
     fprintf(file, "\n  ],\n  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
     if (m->charsmap.p < m->charsmap.end) {
         fprintf(file, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"");
@@ -186,15 +237,28 @@ static void spm_write(const SpmModel *m, const char *path, int extra) {
     if (m->squeeze)
         fprintf(file, "{\"type\": \"Strip\", \"strip_left\": true, \"strip_right\": true}, "
                       "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \" {2,}\"}, \"content\": \" \"}");
-    fprintf(file, "]},\n");
-    for (int i = 0; i < 2; i++)
-        fprintf(file,
-                "  \"%s\": {\"type\": \"Metaspace\", \"replacement\": \"\xE2\x96\x81\", \"prepend_scheme\": "
-                "\"%s\", \"split\": %s},\n",
-                i ? "decoder" : "pre_tokenizer", prepend, i ? "true" : "false");
     fprintf(file,
-            "  \"post_processor\": null,\n  \"model\": {\n    \"type\": \"Unigram\",\n    \"unk_id\": %d,\n  "
-            "  \"byte_fallback\": %s,\n    \"vocab\": [",
+            "]},\n  \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"" PIECES_SPACE
+            "\", \"prepend_scheme\": \"%s\", \"split\": false},\n  \"post_processor\": null,\n",
+            prepend);
+    if (!m->byte_fallback)
+        fprintf(file,
+                "  \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" PIECES_SPACE
+                "\", \"prepend_scheme\": \"%s\", \"split\": true},\n",
+                prepend);
+    else
+        fprintf(file,
+                "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": "
+                "{\"String\": \"" PIECES_SPACE "\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, "
+                "{\"type\": \"Fuse\"}%s]},\n",
+                m->dummy_prefix ? ", {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
+                                : "");
+}
+
+static void spm_write_unigram(FILE *file, const SpmModel *m) {
+    fprintf(file,
+            "  \"model\": {\n    \"type\": \"Unigram\",\n    \"unk_id\": %d,\n    \"byte_fallback\": %s,\n"
+            "    \"vocab\": [",
             m->unknown, m->byte_fallback ? "true" : "false");
     for (size_t id = 0; id < m->n_pieces; id++) {
         fprintf(file, "%s\n      [", id ? "," : "");
@@ -202,52 +266,93 @@ static void spm_write(const SpmModel *m, const char *path, int extra) {
         fprintf(file, ", %.9g]", (double)m->pieces[id].score);
     }
     fprintf(file, "\n    ]\n  }\n}\n");
-    check_fclose(file, path);
 }
 
-/* -----------------------------------------------------------------------------------------------------------
-   Encoding by spm_encode */
+/* Pieces that merging makes, the first to be made first. */
+typedef struct {
+    float score;
+    uint32_t id;
+} SpmRank;
 
-static pid_t spm_start(const SpmModel *m, int input, int output[2]) {
-    char model[4096];
-    posix_spawn_file_actions_t actions;
-    pid_t child;
-    snprintf(model, sizeof model, "--model=%s", m->path);
-    char *arguments[] = {(char *)(uintptr_t) "spm_encode", model, (char *)(uintptr_t) "--output_format=id",
-                         NULL};
-    if (pipe2(output, O_CLOEXEC) != 0) die("cannot make a pipe: %s", strerror(errno));
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
-    int error = posix_spawnp(&child, "spm_encode", &actions, NULL, arguments, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (error)
-        die("cannot run spm_encode: %s; it comes with the package 'sentencepiece' of your distribution",
-            strerror(error));
-    close(output[1]);
-    return child;
+static int spm_compare_ranks(const void *a, const void *b) {
+    const SpmRank *x = a, *y = b;
+    return x->score != y->score ? (x->score > y->score ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
 }
 
-static char *spm_encode(const SpmModel *m, const char *text, size_t n) {
-    FILE *input = tmpfile(); /* not a pipe: nobody would read the output while the input is written */
-    int output[2], status;
-    char *ids = NULL;
-    size_t room = 0, used = 0;
-    if (!input || fwrite(text, 1, n, input) != n || fflush(input) != 0 || fseek(input, 0, SEEK_SET) != 0)
-        die("cannot write a temporary file for spm_encode: %s; set TMPDIR to a folder with space",
-            strerror(errno));
-    pid_t child = spm_start(m, fileno(input), output);
-    for (ssize_t got = 1; got != 0;) {
-        ids = check_grow(ids, &room, used + 65536, 1);
-        got = read(output[0], ids + used, 65535);
-        if (got < 0 && errno != EINTR) die("cannot read from spm_encode: %s", strerror(errno));
-        if (got > 0) used += (size_t)got;
+static uint32_t spm_find(const TokenizerTrie *trie, const unsigned char *p, const unsigned char *end) {
+    uint32_t node = TOKENIZER_ROOT;
+    while (p < end && node) node = tokenizer_child(trie, node, *p++);
+    return node ? trie->ids[node] : TOKENIZER_NONE;
+}
+
+/* All ways to make a piece of two others, a merge each. */
+static void spm_write_merge(FILE *file, const SpmModel *m, const TokenizerTrie *trie, uint32_t id,
+                            const char **comma) {
+    SpmBytes text = m->pieces[id].text;
+    for (const unsigned char *at = text.p, *next; at < text.end; at = next) {
+        next = at + pieces_character((const char *)at, (size_t)(text.end - at));
+        if (spm_find(trie, at, next) ==
+            TOKENIZER_NONE) /* spm_encode would make it of what no merge can name */
+            spm_refuse(m, "has the piece '%.*s' but not each of its characters", (int)(text.end - text.p),
+                       (const char *)text.p);
+        uint32_t left = spm_find(trie, text.p, next), right = spm_find(trie, next, text.end);
+        if (left == TOKENIZER_NONE || right == TOKENIZER_NONE) continue;
+        fprintf(file, "%s\n      ", *comma), *comma = ",";
+        spm_write_pair(file, m->pieces[left].text, m->pieces[right].text);
     }
-    close(output[0]), fclose(input);
-    if (waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        die("spm_encode failed on '%s'; its own words are above", m->path);
-    ids[used] = 0;
-    return ids;
+}
+
+static void spm_write_merges(FILE *file, const SpmModel *m) {
+    TokenizerTrie trie = {0};
+    SpmRank *ranks = check_malloc(m->n_pieces * sizeof *ranks);
+    size_t n = 0;
+    const char *comma = "";
+    tokenizer_trie_begin(&trie);
+    for (uint32_t id = 0; id < m->n_pieces; id++) {
+        SpmBytes text = m->pieces[id].text;
+        size_t width = (size_t)(text.end - text.p);
+        if (m->pieces[id].type != SPM_NORMAL && m->pieces[id].type != SPM_USER) continue;
+        tokenizer_trie_add(&trie, (const char *)text.p, width, id);
+        if (m->pieces[id].type == SPM_NORMAL && width > pieces_character((const char *)text.p, width))
+            ranks[n++] = (SpmRank){m->pieces[id].score, id};
+    }
+    if (n) qsort(ranks, n, sizeof *ranks, spm_compare_ranks);
+    for (size_t i = 0; i < n; i++) {
+        if (i && ranks[i].score == ranks[i - 1].score)
+            spm_refuse(m, "has two pieces of the same score, %u and %u", ranks[i - 1].id, ranks[i].id);
+        spm_write_merge(file, m, &trie, ranks[i].id, &comma);
+    }
+    tokenizer_trie_free(&trie), free(ranks);
+}
+
+static void spm_write_bpe(FILE *file, const SpmModel *m) {
+    fprintf(file, "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": ");
+    spm_write_string(file, m->pieces[m->unknown].text);
+    fprintf(file,
+            ",\n    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n    "
+            "\"fuse_unk\": true,\n"
+            "    \"byte_fallback\": %s,\n    \"vocab\": {",
+            m->byte_fallback ? "true" : "false");
+    for (size_t id = 0; id < m->n_pieces; id++) {
+        fprintf(file, "%s\n      ", id ? "," : "");
+        spm_write_string(file, m->pieces[id].text);
+        fprintf(file, ": %zu", id);
+    }
+    fprintf(file, "\n    },\n    \"merges\": [");
+    spm_write_merges(file, m);
+    fprintf(file, "\n    ]\n  }\n}\n");
+}
+
+static void spm_write(const SpmModel *m, FILE *file, int extra) {
+    fprintf(
+        file,
+        "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
+    spm_write_added(file, m, extra);
+    spm_write_rules(file, m);
+    if (m->kind == SPM_BPE)
+        spm_write_bpe(file, m);
+    else
+        spm_write_unigram(file, m);
 }
 
 #endif

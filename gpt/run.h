@@ -409,17 +409,21 @@ static void check_tokenizer_unchanged(const Trainer *t) {
 
 void open_data(Trainer *t) {
     const Options *o = t->options;
+    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], name[CHECK_TEXT_SIZE];
     dataset_open(&t->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&t->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
     watch_shards(&t->train), watch_shards(&t->val);
-    dataset_check_manifest(o->data, (int)o->vocab_size);
+    const bool sums = o->verify_data && parallel_rank() == 0;
+    if (sums)
+        printf("verify     %s: every byte of %.1f GB of shards\n", check_shown(name, o->data),
+               2e-9 * (double)(t->train.n_tokens + t->val.n_tokens));
+    dataset_check_manifest(o->data, (int)o->vocab_size, sums);
     check_tokenizer_unchanged(t);
     t->data = data_print_of(&t->train, &t->val, t->tokenizer_text, t->tokenizer_size);
     check_data_agree(t);
     if (!t->tokenizer && o->sample_every) warn("no samples: there is no tokenizer.json in %s", o->data);
     if (t->tokenizer && o->sample_every && *o->prompt && *t->tokenizer->why_not)
         die("--prompt cannot be encoded: %s; leave it out", t->tokenizer->why_not);
-    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], name[CHECK_TEXT_SIZE];
     if (parallel_rank() == 0)
         printf("data       %s: %s training and %s validation tokens, %.2f epochs\n",
                check_shown(name, o->data), units((double)t->train.n_tokens, a),

@@ -20,8 +20,9 @@
                                            sees; i has no end
    dataset_prefetch(d, seed, i)            asks the system to read the i-th sample's pages from the disk; returns at once.
                                            Call it one step ahead and dataset_sample never waits
-   dataset_check_manifest(folder, V)       dies when a folder's shards.json names another vocabulary than V, or another
-                                           tokenizer than the tokenizer.json beside it; warns without one
+   dataset_check_manifest(folder, V, sums)   dies when a folder's shards.json names another vocabulary than V, another
+                                           tokenizer than the tokenizer.json beside it, or other shards, by their names and
+                                           sizes and, with `sums`, their checksums; warns without one
    shard_write(path, tokens, n)            writes a shard at once (tests, tools)
    shard_header(header, n)                 fills the 256 integers of a header
    shard_crc32(crc, data, n)               zlib's CRC-32 (start with 0), for files named by a manifest
@@ -72,9 +73,31 @@ typedef struct {
     uint64_t n_tokens, n_windows; /* of all parts together */
 } Dataset;
 
+/* The checksum of many bytes: eight at a time, by tables of what each of eight bytes does. */
+static inline uint32_t shard_crc32_long(uint32_t crc, const unsigned char *p, size_t n) {
+    uint32_t table[8][256];
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t x = byte;
+        for (int bit = 0; bit < 8; bit++) x = x >> 1 ^ (0xEDB88320u & (0u - (x & 1)));
+        table[0][byte] = x;
+    }
+    for (int k = 1; k < 8; k++)
+        for (int byte = 0; byte < 256; byte++)
+            table[k][byte] = table[k - 1][byte] >> 8 ^ table[0][table[k - 1][byte] & 0xFF];
+    for (; n >= 8; p += 8, n -= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = table[7][crc & 0xFF] ^ table[6][crc >> 8 & 0xFF] ^ table[5][crc >> 16 & 0xFF] ^
+              table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
+    }
+    for (; n; p++, n--) crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xFF];
+    return crc;
+}
+
 static inline uint32_t shard_crc32(uint32_t crc, const void *data, size_t n) {
     crc = ~crc;
-    for (const unsigned char *p = data, *end = p + n; p < end; p++) {
+    if (n >= 4096)
+        return ~shard_crc32_long(crc, (const unsigned char *)data, n); /* the tables cost some microseconds */
+    for (const unsigned char *p = (const unsigned char *)data, *end = p + n; p < end; p++) {
         crc ^= *p;
         for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
     }
@@ -177,7 +200,8 @@ static inline char *shard_join(const char *folder, const char *name) {
     return path;
 }
 
-static inline void dataset_list(DatasetPart *part, const char *prefix) {
+/* The shards of a folder by their paths; there may be none. */
+static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     DIR *folder = opendir(part->folder);
     if (!folder)
         die("cannot open the data folder '%s': %s; make it with ./prepare --out=%s TEXT...", part->folder,
@@ -195,10 +219,18 @@ static inline void dataset_list(DatasetPart *part, const char *prefix) {
         part->shards[part->n_shards++].path = shard_join(part->folder, entry->d_name);
     }
     closedir(folder);
+    if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
+}
+
+static inline void dataset_list(DatasetPart *part, const char *prefix) {
+    dataset_find_shards(part, prefix);
+    if (!part->n_shards && strcmp(prefix, "val_") == 0)
+        die("no shards 'val_*.bin' in '%s': nothing to validate with; prepare the text again without "
+            "--val-fraction=0, or with --val=FILE",
+            part->folder);
     if (!part->n_shards)
         die("no shards '%s*.bin' in '%s'; make them with ./prepare --out=%s TEXT...", prefix, part->folder,
             part->folder);
-    qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
 }
 
 static inline void dataset_open_part(Dataset *d, DatasetPart *part, const char *prefix) {
@@ -385,9 +417,62 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
+/* One shard against its line of the manifest. */
+static inline void dataset_check_shard(const char *path, const cJSON *line, bool sums) {
+    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(line, "tokens");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "file"));
+    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "crc32"));
+    struct stat status;
+    char found[16];
+    if (!name || !crc || !cJSON_IsNumber(tokens))
+        die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
+    if (strcmp(check_basename(path), name) != 0)
+        die("'%s' is not in the manifest beside it, which has '%s' there; remove it or copy the folder again",
+            path, name);
+    if (stat(path, &status) != 0) die("cannot read the shard '%s': %s", path, strerror(errno));
+    const double want = SHARD_HEADER_BYTES + 2 * tokens->valuedouble;
+    if ((double)status.st_size != want)
+        die("'%s' has %lld bytes, the manifest beside it says %.0f; copy the folder again, or prepare the "
+            "text again",
+            path, (long long)status.st_size, want);
+    if (!sums) return;
+    Shard shard = {.path = (char *)(uintptr_t)path};
+    shard_map(&shard);
+    snprintf(found, sizeof found, "%08x", shard_crc32(0, shard.map, shard.bytes));
+    munmap((void *)(uintptr_t)shard.map, shard.bytes);
+    if (strcmp(found, crc) != 0)
+        die("'%s' is damaged: its CRC-32 is %s, the manifest says %s; copy the folder again, or prepare the "
+            "text again",
+            path, found, crc);
+}
+
+/* The shards of a split: as many as the manifest has, and the same. */
+static inline void dataset_check_split(const char *folder, const cJSON *manifest, const char *split,
+                                       bool sums) {
+    const cJSON *lines =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+    DatasetPart part = {.folder = (char *)(uintptr_t)folder};
+    char prefix[16];
+    snprintf(prefix, sizeof prefix, "%s_", split);
+    dataset_find_shards(&part, prefix);
+    if (!cJSON_IsArray(lines))
+        die("the manifest '%s/shards.json' is damaged: it has no %s shards; run ./prepare again", folder,
+            split);
+    const cJSON *line = lines->child;
+    for (int s = 0; s < part.n_shards && line; s++, line = line->next)
+        dataset_check_shard(part.shards[s].path, line, sums);
+    if (part.n_shards != cJSON_GetArraySize(lines))
+        die("'%s' holds %d %s shards, its manifest has %d; copy the folder again, or remove what does not "
+            "belong to it",
+            folder, part.n_shards, split, cJSON_GetArraySize(lines));
+    for (int s = 0; s < part.n_shards; s++) free(part.shards[s].path);
+    free(part.shards);
+}
+
 /* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
    manifest. */
-static inline void dataset_check_manifest_part(const char *folder, int vocab_size, char tokenizer[16]) {
+static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool sums,
+                                               char tokenizer[16]) {
     size_t length = 0;
     char *path = shard_join(folder, "shards.json"), *text;
     text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
@@ -420,16 +505,22 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
                 "says %s; put the right one back or prepare the text again",
                 beside, found, tokenizer);
     }
+    if (cJSON_HasObjectItem(manifest, "train") || cJSON_HasObjectItem(manifest, "val")) {
+        dataset_check_split(folder, manifest, "train", sums);
+        dataset_check_split(folder, manifest, "val", sums);
+    } else {
+        warn("the manifest '%s' lists no shards: cannot tell whether they are those that were made", path);
+    }
     free(beside), free(text), free(path);
     cJSON_Delete(manifest);
 }
 
-static inline void dataset_check_manifest(const char *folder, int vocab_size) {
+static inline void dataset_check_manifest(const char *folder, int vocab_size, bool sums) {
     Dataset d = {0};
     char first[16] = "", tokenizer[16];
     dataset_parse(&d, folder);
     for (int p = 0; p < d.n_parts; p++) {
-        dataset_check_manifest_part(d.parts[p].folder, vocab_size, tokenizer);
+        dataset_check_manifest_part(d.parts[p].folder, vocab_size, sums, tokenizer);
         if (*first && *tokenizer && strcmp(first, tokenizer) != 0)
             die("the shards in '%s' and '%s' were made with different tokenizers; prepare one again with "
                 "--tokenizer=%s/tokenizer.json",

@@ -1,4 +1,5 @@
-/* tokenizer.h: byte-level BPE (GPT-2's): training, encoding, decoding; Hugging Face's tokenizer.json.
+/* tokenizer.h: byte-level BPE (GPT-2's): training, encoding, decoding; Hugging Face's tokenizer.json. SentencePiece's
+   vocabularies, as ./prepare writes them: encoding (tokenizer_pieces.h) and decoding.
 
    A text is cut into pieces by GPT-2's rule
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -8,14 +9,15 @@
    never match inside a text unless asked. A vocabulary has at most 65,536 tokens, so an id is a uint16_t.
 
    Tokenizer *t = tokenizer_load(path)    tokenizer.json, or vocab.json (merges.txt beside it), or a folder
-                                          with either; dies with what is wrong. A vocabulary of another kind
-                                          (SentencePiece's) loads for decoding; encoding dies: t->why_not
+                                          with either; dies with what is wrong. One whose rules are not known
+                                          here loads for decoding; encoding dies: t->why_not
    tokenizer_save(t, path)                as tokenizer.json, which Hugging Face's `tokenizers` reads
    tokenizer_free(t)
    tokenizer_vocab_size(t)                largest id + 1
    tokenizer_end_of_text(t)               the id that separates documents, -1 when there is none
    tokenizer_decode_token(t, id, &n)      the n raw bytes of a token; owned by t
-   tokenizer_encode(t, cache, text, n, ids)           returns how many; ids must have room for n of them
+   tokenizer_room(t, text, n)             how many ids to make room for: at least as many as the text has tokens
+   tokenizer_encode(t, cache, text, n, ids)           returns how many
    tokenizer_encode_special(t, cache, text, n, ids)   the same, special tokens in the text matched
    tokenizer_split(t, text, n)            the length of the first piece of the rule above
    tokenizer_cache_new()                  remembers pieces; one per thread, free() it; NULL works, more slowly
@@ -36,6 +38,8 @@
 #include <stdbool.h>
 #include <cjson/cJSON.h>
 #include "files.h"
+#include "tokenizer_pieces.h"
+#include "tokenizer_table.h"
 #include "tokenizer_unicode.h"
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -91,15 +95,6 @@ typedef struct {
     bool special; /* an added token that is not looked for unless asked */
 } Token;
 
-/* An open-addressed hash table from 32 bits to 32 bits. A place is key << 32 | value + 1, so that 0 is free
-   and the value of a free place is TOKENIZER_NONE. */
-#define TOKENIZER_NONE UINT32_MAX
-
-typedef struct {
-    uint64_t *places; /* (size), a power of two */
-    size_t size;
-} TokenizerTable;
-
 /* A piece of at most 16 bytes that is one token, its bytes as two little-endian numbers. */
 typedef struct {
     uint64_t low, high;
@@ -117,39 +112,14 @@ typedef struct {
     TokenizerTable merge_table;  /* from a pair to rank << 16 | id: comparing values compares ranks */
     TokenizerWhole *whole_table; /* (whole_mask + 1), open addressing */
     uint32_t whole_mask;
+    TokenizerTrie added; /* the added tokens that are looked for in texts */
+    unsigned char
+        added_first[256]; /* for the byte such a token begins with: 1 when it is always looked for, 2 when it
+                                       is special, 3 both */
     bool has_plain_added; /* added tokens that are not special: always looked for */
-    char why_not[256];    /* not "": encoding is impossible, and why */
+    TokenizerPieces *pieces; /* not NULL: a vocabulary of SentencePiece's */
+    char why_not[256];       /* not "": encoding is impossible, and why */
 } Tokenizer;
-
-static inline uint64_t tokenizer_hash(uint64_t low, uint64_t high) {
-    uint64_t h = (low ^ (high * 0x9E3779B97F4A7C15u)) * 0xBF58476D1CE4E5B9u;
-    return h ^ h >> 32;
-}
-
-/* The place of a key, or the free one it would take. With `after`, the next place of the same key. */
-static inline uint64_t *tokenizer_find(const TokenizerTable *table, uint32_t key, const uint64_t *after) {
-    size_t at = after ? (size_t)(after - table->places) + 1 : tokenizer_hash(key, 0);
-    for (;; at++) {
-        uint64_t *place = &table->places[at & (table->size - 1)];
-        if (!*place || *place >> 32 == key) return place;
-    }
-}
-
-/* Makes room for `need` keys: at most half of the places are ever taken. */
-static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
-    TokenizerTable old = *table;
-    if (old.size && 2 * need <= old.size) return;
-    table->size = old.size ? 2 * old.size : 1024;
-    while (table->size < 2 * need) table->size *= 2;
-    table->places = check_malloc(table->size * sizeof *table->places);
-    for (size_t i = 0; i < old.size; i++) {
-        if (!old.places[i]) continue;
-        size_t at = tokenizer_hash(old.places[i] >> 32, 0);
-        while (table->places[at & (table->size - 1)]) at++;
-        table->places[at & (table->size - 1)] = old.places[i];
-    }
-    free(old.places);
-}
 
 /* What a pair of neighbours becomes, or TOKENIZER_NONE. */
 static inline uint32_t tokenizer_merge(const Tokenizer *t, uint32_t left, uint32_t right) {
@@ -209,7 +179,8 @@ static inline size_t tokenizer_split(const Tokenizer *t, const char *text, size_
 /* -----------------------------------------------------------------------------------------------------------
    Encoding */
 
-enum { TOKENIZER_SHORT = 128 }; /* bytes of a piece, at most */
+enum { TOKENIZER_SHORT = 128 };        /* bytes of a piece, at most */
+enum { TOKENIZER_LEARN_BYTES = 4096 }; /* the same, where pieces are learned from */
 enum { TOKENIZER_CACHE_BYTES = 62, TOKENIZER_CACHE_IDS = 32, TOKENIZER_CACHE = 1 << 14 };
 
 typedef struct {
@@ -240,41 +211,6 @@ static inline size_t tokenizer_merge_short(const Tokenizer *t, const unsigned ch
         if (best + 1 < n) value[best] = tokenizer_merge(t, ids[best], ids[best + 1]);
     }
     return n;
-}
-
-/* A heap, the smallest (first, second) on top. */
-typedef struct {
-    uint64_t first, second;
-} TokenizerItem;
-
-typedef struct {
-    TokenizerItem *items; /* (n) */
-    size_t n, room;
-} TokenizerHeap;
-
-static inline bool tokenizer_before(TokenizerItem a, TokenizerItem b) {
-    return a.first != b.first ? a.first < b.first : a.second < b.second;
-}
-
-static inline void tokenizer_heap_push(TokenizerHeap *heap, uint64_t first, uint64_t second) {
-    heap->items = check_grow(heap->items, &heap->room, heap->n + 1, sizeof *heap->items);
-    TokenizerItem item = {first, second}, *items = heap->items;
-    size_t at = heap->n++;
-    for (; at && tokenizer_before(item, items[(at - 1) / 2]); at = (at - 1) / 2)
-        items[at] = items[(at - 1) / 2];
-    items[at] = item;
-}
-
-static inline TokenizerItem tokenizer_heap_pop(TokenizerHeap *heap) {
-    TokenizerItem *items = heap->items, top = items[0], item = items[--heap->n];
-    size_t at = 0, child;
-    while ((child = 2 * at + 1) < heap->n) {
-        if (child + 1 < heap->n && tokenizer_before(items[child + 1], items[child])) child++;
-        if (!tokenizer_before(items[child], item)) break;
-        items[at] = items[child], at = child;
-    }
-    items[at] = item;
-    return top;
 }
 
 /* Remembers that the symbols at i and right merge, when they do. */
@@ -363,30 +299,44 @@ static inline size_t tokenizer_encode_plain(const Tokenizer *t, TokenizerCache *
 /* The first added token in a text, the longest of those that begin there; its id, or -1. */
 static inline int tokenizer_find_added(const Tokenizer *t, const char *text, size_t n, bool special,
                                        size_t *at) {
-    int found = -1;
-    for (int id = 0; id < t->vocab_size; id++) {
-        const Token *token = &t->tokens[id];
-        if (!token->added || (token->special && !special) || !token->length) continue;
-        const char *end = text + n, *p = text;
-        while ((p = memchr(p, token->bytes[0], (size_t)(end - p))) &&
-               ((size_t)(end - p) < token->length || memcmp(p, token->bytes, token->length) != 0))
-            p++;
-        if (!p) continue;
-        size_t here = (size_t)(p - text);
-        if (found < 0 || here < *at || (here == *at && token->length > t->tokens[found].length))
-            found = id, *at = here;
+    const unsigned char *p = (const unsigned char *)text, wanted = special ? 3 : 1;
+    for (size_t i = 0; i < n; i++) {
+        if (!(t->added_first[p[i]] & wanted)) continue;
+        int found = -1;
+        uint32_t node = TOKENIZER_ROOT;
+        for (size_t j = i; j < n && (node = tokenizer_child(&t->added, node, p[j])); j++) {
+            uint32_t id = t->added.ids[node];
+            if (id != TOKENIZER_NONE && (special || !t->tokens[id].special)) found = (int)id;
+        }
+        if (found >= 0) return *at = i, found;
     }
-    return found;
+    return -1;
+}
+
+/* A text of a SentencePiece vocabulary. */
+static inline size_t tokenizer_encode_pieces(const Tokenizer *t, const char *text, size_t n, uint16_t *ids) {
+    size_t length = pieces_normalize(t->pieces, text, n, NULL), count;
+    char *normal = check_malloc(length + 3); /* what is stripped at the end is written, too */
+    pieces_normalize(t->pieces, text, n, normal);
+    count = pieces_encode(t->pieces, normal, length, ids);
+    free(normal);
+    return count;
+}
+
+static inline size_t tokenizer_room(const Tokenizer *t, const char *text, size_t n) {
+    return t->pieces ? pieces_normalize(t->pieces, text, n, NULL) : n;
 }
 
 static inline size_t tokenizer_encode_added(const Tokenizer *t, TokenizerCache *cache, const char *text,
                                             size_t n, bool special, uint16_t *ids) {
     size_t count = 0;
-    if (n && *t->why_not) die("this tokenizer cannot encode text: %s", t->why_not);
+    if (n && *t->why_not)
+        die("this tokenizer cannot encode text, only decode (leave a prompt out): %s", t->why_not);
     while (n) {
         size_t at = n;
         int id = special || t->has_plain_added ? tokenizer_find_added(t, text, n, special, &at) : -1;
-        count += tokenizer_encode_plain(t, cache, (const unsigned char *)text, at, ids + count);
+        count += t->pieces ? tokenizer_encode_pieces(t, text, at, ids + count)
+                           : tokenizer_encode_plain(t, cache, (const unsigned char *)text, at, ids + count);
         if (id < 0) break;
         ids[count++] = (uint16_t)id;
         text += at + t->tokens[id].length, n -= at + t->tokens[id].length;
@@ -420,6 +370,7 @@ static inline void tokenizer_free(Tokenizer *t) {
     if (!t) return;
     for (int id = 0; id < t->vocab_size; id++) free(t->tokens[id].bytes);
     free(t->tokens), free(t->merges), free(t->classes), free(t->merge_table.places), free(t->whole_table);
+    tokenizer_trie_free(&t->added), pieces_free(t->pieces);
     free(t);
 }
 
@@ -483,10 +434,16 @@ static inline void tokenizer_build(Tokenizer *t) {
         for (int id = 0; id < t->vocab_size; id++)
             if (t->tokens[id].bytes && strcmp(t->tokens[id].bytes, separators[name]) == 0)
                 t->end_of_text = id;
-    for (int id = 0; id < t->vocab_size; id++)
-        t->has_plain_added |= t->tokens[id].added && !t->tokens[id].special;
+    tokenizer_trie_begin(&t->added);
+    for (int id = 0; id < t->vocab_size; id++) {
+        const Token *token = &t->tokens[id];
+        if (!token->added || !token->length || (t->pieces && !token->special)) continue;
+        tokenizer_trie_add(&t->added, token->bytes, token->length, (uint32_t)id);
+        t->added_first[(unsigned char)*token->bytes] |= token->special ? 2 : 1;
+        t->has_plain_added |= !token->special;
+    }
     t->classes = tokenizer_classes();
-    if (!*t->why_not) tokenizer_build_whole(t);
+    if (!*t->why_not && !t->pieces) tokenizer_build_whole(t);
 }
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -547,9 +504,9 @@ static inline void tokenizer_trainer_add(TokenizerTrainer *trainer, int thread, 
     const unsigned char *p = (const unsigned char *)text, *end = p + n;
     while (p < end) {
         const unsigned char *next = tokenizer_piece(trainer->classes, p, end);
-        /* a piece beyond any use for a vocabulary (a file without white space) would only cost memory */
-        if (next - p <= 4096)
-            tokenizer_word(&trainer->words[thread], (const char *)p, (size_t)(next - p))->count++;
+        /* a longer piece (a text without white space) is learned from in parts: each merge costs its whole length */
+        if (next - p > TOKENIZER_LEARN_BYTES) next = p + TOKENIZER_LEARN_BYTES;
+        tokenizer_word(&trainer->words[thread], (const char *)p, (size_t)(next - p))->count++;
         p = next;
     }
 }
@@ -769,13 +726,22 @@ static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
     fprintf(file, "\n    ]\n  }\n}\n");
 }
 
-static inline void tokenizer_save(const Tokenizer *t, const char *path) {
-    char error[FILE_ERROR_SIZE], *text = NULL;
-    size_t size = 0;
-    if (*t->why_not) die("this tokenizer cannot be written as '%s': %s", path, t->why_not);
-    FILE *memory = open_memstream(&text, &size);
+/* The text of its tokenizer.json; free() it. */
+static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
+    char *text = NULL;
+    FILE *memory = open_memstream(&text, size);
     if (memory) tokenizer_write(t, memory);
-    if (!memory || fclose(memory) != 0) die("no memory to write '%s': %s", path, strerror(errno));
+    if (!memory || fclose(memory) != 0) die("no memory for a tokenizer.json: %s", strerror(errno));
+    return text;
+}
+
+static inline void tokenizer_save(const Tokenizer *t, const char *path) {
+    char error[FILE_ERROR_SIZE];
+    size_t size;
+    if (*t->why_not || t->pieces)
+        die("this tokenizer cannot be written as '%s': %s", path,
+            *t->why_not ? t->why_not : "it is a SentencePiece vocabulary");
+    char *text = tokenizer_text(t, &size);
     if (!file_write_whole(path, text, size, error)) die("%s", error);
     free(text);
 }
@@ -838,15 +804,25 @@ static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab,
     }
 }
 
-/* Each merge is "left right", or ["left", "right"] as newer files have it. */
+typedef struct {
+    const char *left, *right; /* right ends in a zero */
+    size_t n_left;
+} TokenizerPairText;
+
+/* A merge is "left right", or ["left", "right"] as newer files have it. */
+static inline TokenizerPairText tokenizer_pair_text(const TokenizerLoad *load, const cJSON *item, int merge) {
+    const char *text = cJSON_GetStringValue(item), *space = text ? strchr(text, ' ') : NULL;
+    const char *left = text ? text : cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
+    const char *right = space ? space + 1 : cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
+    if (!left || !right) die("'%s': merge %d is not a pair of tokens", load->path, merge);
+    return (TokenizerPairText){left, right, space ? (size_t)(space - left) : strlen(left)};
+}
+
 static inline void tokenizer_load_merges(TokenizerLoad *load, const cJSON *merges) {
     const cJSON *item;
     cJSON_ArrayForEach(item, merges) {
-        const char *text = cJSON_GetStringValue(item), *space = text ? strchr(text, ' ') : NULL;
-        const char *left = text ? text : cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
-        const char *right = space ? space + 1 : cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
-        if (!left || !right) die("'%s': merge %d is not a pair of tokens", load->path, load->t->n_merges);
-        tokenizer_load_merge(load, left, space ? (size_t)(space - left) : strlen(left), right, strlen(right));
+        TokenizerPairText pair = tokenizer_pair_text(load, item, load->t->n_merges);
+        tokenizer_load_merge(load, pair.left, pair.n_left, pair.right, strlen(pair.right));
     }
 }
 
@@ -901,25 +877,181 @@ static inline void tokenizer_load_bytes(TokenizerLoad *load) {
         if (!have[byte]) snprintf(t->why_not, sizeof t->why_not, "no token stands for the byte 0x%02x", byte);
 }
 
-/* A SentencePiece vocabulary decodes only: U+2581 is a space, <0x41> a byte. */
-static inline void tokenizer_load_pieces(TokenizerLoad *load) {
-    Tokenizer *t = load->t;
+/* Why a text cannot be encoded; the first reason stays. */
+__attribute__((format(printf, 2, 3))) static inline void tokenizer_why_not(Tokenizer *t, const char *format,
+                                                                           ...) {
+    va_list arguments;
+    if (*t->why_not) return;
+    va_start(arguments, format);
+    vsnprintf(t->why_not, sizeof t->why_not, format, arguments);
+    va_end(arguments);
+}
+
+/* The normaliser's table, which JSON holds in base 64. */
+static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    TokenizerPieces *p = t->pieces;
+    uint32_t bits = 0;
+    size_t n = 0, bytes = text ? strlen(text) / 4 * 3 : 0;
+    unsigned char *blob = check_malloc(bytes + 4);
+    for (size_t i = 0; text && text[i] && text[i] != '='; i++) {
+        const char *digit = strchr(digits, text[i]);
+        if (!digit) break;
+        bits = bits << 6 | (uint32_t)(digit - digits);
+        if (i % 4 && n < bytes) blob[n++] = (unsigned char)(bits >> (6 - 2 * (i % 4)));
+    }
+    uint32_t units =
+        (uint32_t)blob[0] | (uint32_t)blob[1] << 8 | (uint32_t)blob[2] << 16 | (uint32_t)blob[3] << 24;
+    if (n < 4 || units % 4 || units > n - 4) {
+        tokenizer_why_not(t, "the table of its normalizer is damaged");
+    } else { /* a size, the double array of that size, strings that end in zeros */
+        p->n_units = units / 4, p->n_table = n - 4;
+        p->table = check_malloc(p->n_table + 1);
+        memcpy(p->table, blob + 4, p->n_table);
+    }
+    free(blob);
+}
+
+/* One step of the normaliser: those that ./prepare writes are known. */
+static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *strips) {
+    const char *type = tokenizer_json_string(step, "type"), *content = tokenizer_json_string(step, "content");
+    const char *regex = tokenizer_json_string(cJSON_GetObjectItemCaseSensitive(step, "pattern"), "Regex");
+    const cJSON *left = cJSON_GetObjectItemCaseSensitive(step, "strip_left"),
+                *right = cJSON_GetObjectItemCaseSensitive(step, "strip_right");
+    if (type && strcmp(type, "Precompiled") == 0 && !t->pieces->table)
+        tokenizer_load_charsmap(t, tokenizer_json_string(step, "precompiled_charsmap"));
+    else if (type && strcmp(type, "Strip") == 0 && cJSON_IsTrue(left) && cJSON_IsTrue(right))
+        *strips = true;
+    else if (type && strcmp(type, "Replace") == 0 && regex && strcmp(regex, " {2,}") == 0 && content &&
+             strcmp(content, " ") == 0)
+        t->pieces->squeeze = true;
+    else
+        tokenizer_why_not(t, "its normalizer has the step '%.40s' in a form that is not known",
+                          type ? type : "?");
+}
+
+static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
+    const cJSON *normalizer = cJSON_GetObjectItemCaseSensitive(root, "normalizer"), *step;
+    const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
+    const char *type = tokenizer_json_string(normalizer, "type"), *cuts = tokenizer_json_string(pre, "type");
+    const char *mark = tokenizer_json_string(pre, "replacement");
+    const char *prepend = tokenizer_json_string(pre, "prepend_scheme");
+    bool strips = false;
+    if (type && strcmp(type, "Sequence") == 0)
+        cJSON_ArrayForEach(step, cJSON_GetObjectItemCaseSensitive(normalizer, "normalizers"))
+            tokenizer_load_step(t, step, &strips);
+    else if (normalizer && !cJSON_IsNull(normalizer))
+        tokenizer_load_step(t, normalizer, &strips);
+    if (strips != t->pieces->squeeze)
+        tokenizer_why_not(t, "its normalizer strips spaces or shrinks runs of them, but not both");
+    if (!cuts || strcmp(cuts, "Metaspace") != 0 || !mark || strcmp(mark, PIECES_SPACE) != 0 || !prepend ||
+        !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(pre, "split")))
+        tokenizer_why_not(
+            t,
+            "its pre_tokenizer is '%.40s'; known are 'ByteLevel' (GPT-2's) and 'Metaspace' as ./prepare "
+            "writes it (give ./prepare the *.model file of a SentencePiece vocabulary)",
+            cuts ? cuts : "none");
+    else if (strcmp(prepend, "always") != 0 && strcmp(prepend, "never") != 0)
+        tokenizer_why_not(t, "its pre_tokenizer has the prepend_scheme '%.40s'", prepend);
+    else
+        t->pieces->prefix = strcmp(prepend, "always") == 0;
+}
+
+/* The byte that a piece <0x0A> stands for, or -1. */
+static inline int tokenizer_byte_piece(const Token *token) {
+    static const char digits[] = "0123456789ABCDEF";
+    const char *s = token->bytes, *high, *low;
+    if (token->length != 6 || strncmp(s, "<0x", 3) != 0 || s[5] != '>') return -1;
+    high = strchr(digits, s[3]), low = strchr(digits, s[4]);
+    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
+}
+
+/* From the spelling of a piece to the bytes it decodes to. */
+static inline void tokenizer_load_piece_bytes(Token *token) {
+    uint32_t n = 0;
+    if (!token->bytes || token->added) return;
+    int byte = tokenizer_byte_piece(token);
+    if (byte >= 0) token->bytes[n++] = (char)byte;
+    for (uint32_t i = 0; byte < 0 && i < token->length; n++) {
+        bool space = strncmp(token->bytes + i, PIECES_SPACE, 3) == 0;
+        token->bytes[n] = space ? ' ' : token->bytes[i];
+        i += space ? 3 : 1;
+    }
+    token->bytes[n] = 0, token->length = n;
+}
+
+/* What is looked for in a text: neither special tokens, the unknown piece nor the pieces of bytes. */
+static inline void tokenizer_load_trie(Tokenizer *t) {
+    TokenizerPieces *p = t->pieces;
+    float least = FLT_MAX;
+    int bytes = 0;
+    p->best_score = FLT_MIN; /* as SentencePiece has it */
+    tokenizer_trie_begin(&p->pieces), tokenizer_trie_begin(&p->user);
     for (int id = 0; id < t->vocab_size; id++) {
-        Token *token = &t->tokens[id];
-        unsigned byte;
-        uint32_t n = 0;
-        if (!token->bytes || token->added) continue;
-        if (token->length == 6 && sscanf(token->bytes, "<0x%2X>", &byte) == 1) {
-            token->bytes[0] = (char)byte, token->bytes[1] = 0, token->length = 1;
+        const Token *token = &t->tokens[id];
+        int byte = p->has_bytes && token->bytes ? tokenizer_byte_piece(token) : -1;
+        if (byte >= 0) p->byte_id[byte] = (uint16_t)id, bytes++;
+        if (!token->length || byte >= 0 || id == p->unknown || (token->added && token->special)) continue;
+        tokenizer_trie_add(&p->pieces, token->bytes, token->length, (uint32_t)id);
+        if ((p->is_user[id] = token->added)) {
+            tokenizer_trie_add(&p->user, token->bytes, token->length, (uint32_t)id);
+            p->has_user = true;
             continue;
         }
-        for (uint32_t i = 0; i < token->length; n++) {
-            bool space = strncmp(token->bytes + i, "\xE2\x96\x81", 3) == 0;
-            token->bytes[n] = space ? ' ' : token->bytes[i];
-            i += space ? 3 : 1;
-        }
-        token->bytes[n] = 0, token->length = n;
+        least = p->scores[id] < least ? p->scores[id] : least;
+        p->best_score = p->scores[id] > p->best_score ? p->scores[id] : p->best_score;
     }
+    p->unknown_score = least - 10.0f;
+    if (p->has_bytes && bytes < 256)
+        tokenizer_why_not(t, "it falls back to bytes, but has pieces for %d of 256", bytes);
+    if (!p->has_bytes && p->unknown < 0)
+        tokenizer_why_not(t, "it has neither an unknown piece nor pieces for bytes");
+}
+
+/* The place of the first merge that makes a piece is its rank. */
+static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges) {
+    const cJSON *item;
+    uint32_t rank = 0;
+    uint32_t *ranks = load->t->pieces->ranks;
+    cJSON_ArrayForEach(item, merges) {
+        TokenizerPairText pair = tokenizer_pair_text(load, item, (int)rank);
+        char *joined = tokenizer_join(pair.left, pair.n_left, pair.right, strlen(pair.right));
+        int made = tokenizer_spelling(load, joined, strlen(joined));
+        if (made < 0)
+            die("'%s': merge %u makes '%s', which is not in the vocabulary", load->path, rank, joined);
+        if (ranks[made] == TOKENIZER_NONE) ranks[made] = rank;
+        free(joined), rank++;
+    }
+}
+
+/* A SentencePiece vocabulary: all that encoding needs; then from the spelling of tokens to their bytes: U+2581 is a
+   space, <0x41> a byte. */
+static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root, bool unigram) {
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model"), *item;
+    const cJSON *unknown = cJSON_GetObjectItemCaseSensitive(model, "unk_id");
+    const char *unknown_token = tokenizer_json_string(model, "unk_token");
+    Tokenizer *t = load->t;
+    TokenizerPieces *p = t->pieces = check_malloc(sizeof *p);
+    p->bpe = !unigram;
+    p->scores = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->scores);
+    p->ranks = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->ranks);
+    p->is_user = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->is_user);
+    memset(p->ranks, 0xFF, TOKENIZER_MAX_VOCAB * sizeof *p->ranks);
+    p->has_bytes = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(model, "byte_fallback"));
+    p->unknown = unknown_token ? tokenizer_spelling(load, unknown_token, strlen(unknown_token)) : -1;
+    if (unigram && cJSON_IsNumber(unknown) && unknown->valuedouble >= 0 &&
+        unknown->valuedouble < t->vocab_size)
+        p->unknown = unknown->valueint;
+    int id = 0;
+    if (unigram) cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(model, "vocab")) {
+            double score = cJSON_GetNumberValue(cJSON_GetArrayItem(item, 1));
+            if (!(score >= -1e30 && score <= 1e30)) tokenizer_why_not(t, "its piece %d has no score", id);
+            p->scores[id++] = (float)score;
+        }
+    tokenizer_load_piece_rules(t, root);
+    tokenizer_load_trie(t);
+    if (!unigram) tokenizer_load_ranks(load, cJSON_GetObjectItemCaseSensitive(model, "merges"));
+    for (id = 0; id < t->vocab_size; id++) tokenizer_load_piece_bytes(&t->tokens[id]);
 }
 
 /* What decides how a text is cut: only GPT-2's rule is known here. */
@@ -953,19 +1085,15 @@ static inline void tokenizer_load_json(TokenizerLoad *load, const cJSON *root) {
     if (!type || (strcmp(type, "BPE") != 0 && !unigram))
         die("'%s' holds a tokenizer of the type '%s'; BPE and Unigram are known", load->path,
             type ? type : "none");
+    load->is_pieces = unigram || !decode || strcmp(decode, "ByteLevel") != 0;
     tokenizer_load_vocab(load, cJSON_GetObjectItemCaseSensitive(model, "vocab"), unigram);
-    if (unigram)
-        snprintf(load->t->why_not, sizeof load->t->why_not,
-                 "it is a SentencePiece vocabulary; encode with ./prepare, which runs spm_encode");
     tokenizer_load_added(load, cJSON_GetObjectItemCaseSensitive(root, "added_tokens"));
+    if (load->is_pieces) {
+        tokenizer_load_pieces(load, root, unigram);
+        return;
+    }
     if (!*load->t->why_not) tokenizer_load_rules(load, root);
     if (!*load->t->why_not) tokenizer_load_merges(load, cJSON_GetObjectItemCaseSensitive(model, "merges"));
-    if (decode && strcmp(decode, "ByteLevel") == 0) return;
-    tokenizer_load_pieces(load);
-    load->is_pieces = true;
-    if (!*load->t->why_not)
-        snprintf(load->t->why_not, sizeof load->t->why_not,
-                 "its decoder is '%.40s', only 'ByteLevel' (GPT-2's) is known", decode ? decode : "none");
 }
 
 /* GPT-2's merges.txt: a line "left right" for each merge, after a line "#version". */

@@ -60,11 +60,8 @@ static inline unsigned char *tokenizer_classes(void) {
     return classes;
 }
 
-/* Reads one code point of strictly valid UTF-8 (no overlong forms, no surrogates) and its length; an invalid
-   byte is -1, of length 1. */
-static inline int tokenizer_utf8(const unsigned char *p, const unsigned char *end, int *length) {
-    *length = 1;
-    if (p[0] < 0x80) return p[0];
+/* Of more than one byte. */
+static inline int tokenizer_utf8_long(const unsigned char *p, const unsigned char *end, int *length) {
     int more = p[0] >= 0xF0 ? 3 : p[0] >= 0xE0 ? 2 : 1;
     if (p[0] < 0xC2 || p[0] > 0xF4 || end - p <= more) return -1;
     int code = p[0] & (0x3F >> more);
@@ -76,6 +73,13 @@ static inline int tokenizer_utf8(const unsigned char *p, const unsigned char *en
     if (code < least[more] || code >= TOKENIZER_CODE_POINTS || (code >= 0xD800 && code < 0xE000)) return -1;
     *length = more + 1;
     return code;
+}
+
+/* Reads one code point of strictly valid UTF-8 (no overlong forms, no surrogates) and its length; an invalid
+   byte is -1, of length 1. */
+static inline int tokenizer_utf8(const unsigned char *p, const unsigned char *end, int *length) {
+    *length = 1;
+    return p[0] < 0x80 ? p[0] : tokenizer_utf8_long(p, end, length);
 }
 
 /* The class of the character at p, and its length. */

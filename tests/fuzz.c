@@ -2,7 +2,8 @@
 
    Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
    lines and the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options),
-   state (trainer_state.json), report (log.jsonl, config.json, summary.json). A target may end in
+   state (trainer_state.json), prepare_state (prepare.state.json), report (log.jsonl, config.json, summary.json). A target
+   may end in
    die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
 
        clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
@@ -77,6 +78,16 @@ static void round_trip(const Tokenizer *t, const char *text, size_t n) {
     free(ids);
 }
 
+/* SentencePiece's pieces do not give the text back; but no more of them than there is room for, and ids that are there. */
+static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
+    const size_t room = tokenizer_room(t, text, n);
+    uint16_t *ids = check_malloc((room + 1) * sizeof *ids);
+    const size_t count = tokenizer_encode(t, NULL, text, n, ids);
+    MUST(count <= room);
+    for (size_t i = 0; i < count; i++) MUST(ids[i] < tokenizer_vocab_size(t));
+    free(ids);
+}
+
 /* A byte 0xFF, which JSON never has, splits vocab.json from merges.txt; what is read encodes its own text. */
 static void fuzz_tokenizer(char *data, size_t n) {
     char *merges = memchr(data, 0xFF, n);
@@ -85,7 +96,8 @@ static void fuzz_tokenizer(char *data, size_t n) {
     bool plain = !t->has_plain_added;
     for (int id = 0; id < t->vocab_size; id++)
         plain &= t->tokens[id].bytes == NULL || t->tokens[id].length > 0;
-    if (!*t->why_not && plain) round_trip(t, data, n < 2000 ? n : 2000);
+    if (!*t->why_not && t->pieces) encode_pieces(t, data, n < 2000 ? n : 2000);
+    if (!*t->why_not && !t->pieces && plain) round_trip(t, data, n < 2000 ? n : 2000);
     tokenizer_free(t);
 }
 
@@ -115,30 +127,36 @@ static void fuzz_shards(char *data, size_t n) {
 }
 
 static void fuzz_lines(char *data, size_t n) {
-    char *copy = check_malloc(n + 1);
-    memcpy(copy, data, n);
+    JsonText text = {0};
     for (size_t at = 0, end; at < n; at = end + 1) { /* each line as JSON */
-        cJSON *json;
-        size_t length;
-        const char *why;
-        end = find_byte(copy, at, n, '\n');
-        char *text = json_text(copy + at, end - at, "text", &json, &length, &why);
-        MUST((text == NULL) == (why != NULL));
-        if (text) is_utf8(text, length);
-        cJSON_Delete(json);
+        end = find_byte(data, at, n, '\n');
+        if (json_line(data + at, end - at, "text", &text) == NULL) {
+            MUST(text.length <= end - at && text.replaced <= text.length / 3);
+            is_utf8(text.bytes, text.length);
+        }
     }
-    for (size_t at = 0, length, next; at < n; at += next) { /* the text cut, two ways */
-        length = cut_length(data + at, n - at, 16, true);
+    free(text.buffer);
+    for (size_t at = 0, length, next, known = 0; at < n; at += next) { /* the text cut, three ways */
+        size_t searched = 0, half = 0;
+        length = cut_length(data + at, n - at, 16, true, &searched);
         MUST(length > 0 && length <= n - at);
-        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false);
+        MUST(cut_length(data + at, n - at, 16, true, &known) ==
+             length); /* nor does what is known change it */
+        known = known > length ? known - length : 0;
+        size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false, &half);
         MUST(early == 0 || early == length); /* reading less at a time does not change the cut */
         next = length;
     }
     for (size_t at = 0, next; at < n; at += next) {
-        size_t length = separated_length(data + at, n - at, "---", true, &next);
+        size_t searched = 0, half = 0,
+               length = separated_length(data + at, n - at, "---", true, &searched, &next);
         MUST(next > 0 && length <= next && next <= n - at);
+        size_t early_next,
+            early = separated_length(data + at, (n - at) / 2, "---", false, &half, &early_next);
+        if (!early_next) early = separated_length(data + at, n - at, "---", true, &half, &early_next);
+        MUST(early == length && early_next == next); /* nor does going on from what was searched */
     }
-    free(copy);
+    if (n) zeros_say((const unsigned char *)data, n), foreign_content((const unsigned char *)data, n);
 }
 
 static void fuzz_safetensors(char *data, size_t n) {
@@ -155,12 +173,46 @@ static void fuzz_sentencepiece(char *data, size_t n) {
     char *copy = check_malloc(n + 1);
     memcpy(copy, data, n);
     SpmModel *m = spm_parse("fuzz", copy, n);
-    FILE *file = tmpfile();
-    spm_write_added(file, m, 3);
-    spm_write_base64(file, m->charsmap);
-    for (size_t i = 0; i < m->n_pieces; i++) spm_write_string(file, m->pieces[i].text);
-    fclose(file);
+    char *json = NULL;
+    size_t length = 0;
+    static FILE *file; /* one for all, as dying leaves it open */
+    if (!file) file = tmpfile();
+    rewind(file);
+    spm_write(m, file, 3);
+    length = (size_t)ftell(file);
+    rewind(file);
+    json = check_malloc(length + 1);
+    check_fread(json, 1, length, file, "fuzz");
     spm_free(m);
+    Tokenizer *t = tokenizer_parse("fuzz", json, length, NULL);
+    if (!*t->why_not) encode_pieces(t, data, n < 3000 ? n : 3000); /* what is written encodes any text */
+    tokenizer_free(t), free(json);
+}
+
+/* The state, with its checksum or, after a byte that JSON never begins with, without: then what it says is tried. */
+static void fuzz_prepare_state(char *data, size_t n) {
+    Job jobs[3] = {{0, 1}, {1, 2}, {2, 7}};
+    Inputs in = {.jobs = jobs, .n_jobs = 3, .n_sources = 7};
+    ShardWriter writers[2] = {{.prefix = "train", .shard_tokens = 1000, .file = -1},
+                              {.prefix = "val", .shard_tokens = 1000, .file = -1}};
+    Totals totals = {0};
+    Progress progress = {0};
+    cJSON *json = n && *data == '#' ? cJSON_ParseWithLength(data + 1, n - 1) : state_parse(data, n);
+    if (json && state_take(writers, &totals, &progress, &in, json)) {
+        for (int s = 0; s < SLOTS; s++) {
+            const Place *place = &progress.places[s];
+            MUST(place->job == -1 ||
+                 (place->job >= 0 && place->job < progress.next_job && place->offset >= 0));
+            MUST(place->job == -1 ||
+                 (place->source >= jobs[place->job].first && place->source <= jobs[place->job].end));
+        }
+        for (int split = 0; split < 2; split++)
+            for (size_t s = 0; s < writers[split].n_shards; s++)
+                MUST(writers[split].shards[s].tokens <= 1000);
+        MUST(totals.lines >= 0 && progress.next_job >= 0 && progress.next_job <= 3);
+    }
+    free(writers[0].shards), free(writers[1].shards);
+    cJSON_Delete(json);
 }
 
 /* What die() may leave behind: the file that is being read or written, and the terminal put aside. */
@@ -321,6 +373,7 @@ static const struct {
                {"sentencepiece", fuzz_sentencepiece},
                {"config", fuzz_config},
                {"state", fuzz_state},
+               {"prepare_state", fuzz_prepare_state},
                {"report", fuzz_report}};
 
 /* True when the target came to its end, false when it died as it may. */

@@ -169,7 +169,7 @@ static void test_cuda_attention_of_many_tiles_matches_float64(void) {
     for (int kind = 0; kind < 2; kind++)
         for (int D = 64; D <= 128; D += 64)
             for (int pingpong = 0; pingpong < 2; pingpong++) {
-                Problem p(1, 300, 2, D, (AttentionKind)kind, 14, 1);
+                Problem p(1, 300, D == 64 ? 4 : 2, D, (AttentionKind)kind, 14, 1);
                 hopper_pingpong_most = pingpong ? most : 0;
                 p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, no turns");
             }

@@ -294,16 +294,24 @@ static void test_shards_by_the_hundred(void) {
 static void test_shards_crc32(void) {
     CHECK(shard_crc32(0, "123456789", 9) == 0xCBF43926u, "%08x", shard_crc32(0, "123456789", 9));
     CHECK(shard_crc32(shard_crc32(0, "1234", 4), "56789", 5) == 0xCBF43926u, "in two parts");
+    enum { N = 5003 };
+    unsigned char bytes[N];
+    for (int i = 0; i < N; i++) bytes[i] = (unsigned char)rng_bits(1, RNG_STREAM_TEST, (uint64_t)i);
+    uint32_t parts = shard_crc32(0, bytes, 905);
+    for (int i = 905; i < N; i++) parts = shard_crc32(parts, bytes + i, 1);
+    CHECK(shard_crc32(0, bytes, N) == parts, "%08x at once, %08x byte by byte", shard_crc32(0, bytes, N),
+          parts);
 }
 
 typedef struct {
     const char *folder;
     int vocab_size;
+    bool sums;
 } ShardsManifest;
 
 static void shards_check_manifest(void *argument) {
     const ShardsManifest *m = argument;
-    dataset_check_manifest(m->folder, m->vocab_size);
+    dataset_check_manifest(m->folder, m->vocab_size, m->sums);
 }
 
 static inline void shards_write_text(const char *folder, const char *name, const char *text) {
@@ -316,12 +324,14 @@ static inline void shards_write_text(const char *folder, const char *name, const
 
 static void test_shards_manifest(void) {
     const char *folder = test_folder();
-    ShardsManifest m = {folder, 300};
+    ShardsManifest m = {folder, 300, false};
     char output[1024];
     int code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 0 && strstr(output, "warning: no manifest"), "code %d: %s", code, output);
-    shards_write_text(folder, "shards.json",
-                      "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"cbf43926\"}}");
+    shards_write_text(
+        folder, "shards.json",
+        "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"cbf43926\"}, \"train\": {\"shards\": []}, "
+        "\"val\": {\"shards\": []}}");
     code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 0 && !*output, "code %d: %s", code, output);
     m.vocab_size = 299;
@@ -340,8 +350,10 @@ static void test_shards_manifest(void) {
     snprintf(spec, sizeof spec, "%s", folder);
     folder = spec; /* test_folder() writes over the one before */
     snprintf(other, sizeof other, "%s", test_folder());
-    shards_write_text(other, "shards.json",
-                      "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"00000000\"}}");
+    shards_write_text(
+        other, "shards.json",
+        "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"00000000\"}, \"train\": {\"shards\": []}, "
+        "\"val\": {\"shards\": []}}");
     char both[1024];
     snprintf(both, sizeof both, "%.200s:0.5,%s:0.5", spec, other);
     m.folder = both;
@@ -357,6 +369,52 @@ static void test_shards_manifest(void) {
     CHECK(code == 1 && strstr(output, "damaged"), "code %d: %s", code, output);
 }
 
+/* A manifest and its shards: what is missing, of another size, not in the manifest or, where sums are asked for, changed. */
+static void test_shards_against_their_manifest(void) {
+    static const uint16_t tokens[3] = {1, 2, 3};
+    unsigned char bytes[SHARD_HEADER_BYTES + 6];
+    char folder[128], path[256], text[1024], output[1024];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(path, sizeof path, "%s/train_000000.bin", folder);
+    shard_write(path, tokens, 3);
+    FILE *file = check_fopen(path, "rb", "");
+    check_fread(bytes, 1, sizeof bytes, file, path);
+    fclose(file);
+    snprintf(text, sizeof text,
+             "{\"tokenizer\": {\"vocab_size\": 300, \"crc32\": \"0\"}, \"train\": {\"shards\": [{\"file\": "
+             "\"train_000000.bin\", \"tokens\": 3, \"crc32\": \"%08x\"}]}, \"val\": {\"shards\": []}}",
+             shard_crc32(0, bytes, sizeof bytes));
+    shards_write_text(folder, "shards.json", text);
+    ShardsManifest m = {folder, 300, true};
+    int code = test_death(shards_check_manifest, &m, output, sizeof output);
+    CHECK(code == 0 && !*output, "code %d: %s", code, output);
+    static const struct {
+        const char *damage, *words;
+        bool sums;
+    } cases[] = {
+        {"printf '\\5' | dd of=train_000000.bin bs=1 seek=1026 conv=notrunc 2> /dev/null",
+         "is damaged: its CRC-32", true},
+        {"printf '\\5' | dd of=train_000000.bin bs=1 seek=1026 conv=notrunc 2> /dev/null", NULL, false},
+        {"truncate -s -2 train_000000.bin", "has 1028 bytes, the manifest beside it says 1030", false},
+        {"rm train_000000.bin", "holds 0 train shards, its manifest has 1", false},
+        {"cp train_000000.bin train_000001.bin", "holds 2 train shards, its manifest has 1", false},
+        {"mv train_000000.bin train_000001.bin", "is not in the manifest", false},
+        {"cp train_000000.bin val_000000.bin", "holds 1 val shards, its manifest has 0", false},
+        {"sed -i s/val/vax/ shards.json", "has no val shards", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        code = test_command(output, sizeof output, "cd %s && rm -rf ../keep && cp -r . ../keep && { %s; }",
+                            folder, cases[i].damage);
+        REQUIRE(code == 0, "%s: %s", cases[i].damage, output);
+        m.sums = cases[i].sums;
+        code = test_death(shards_check_manifest, &m, output, sizeof output);
+        CHECK(code == (cases[i].words != NULL) && (!cases[i].words || strstr(output, cases[i].words)),
+              "%s: code %d, no '%s' in: %s", cases[i].damage, code, cases[i].words, output);
+        code = test_command(output, sizeof output, "cd %s && rm -f ./* && cp -r ../keep/. . && rm -r ../keep",
+                            folder);
+        REQUIRE(code == 0, "%s", output);
+    }
+}
+
 #define SHARDS_TESTS(TEST)                                                                                   \
     TEST(shards_folder_errors)                                                                               \
     TEST(shards_file_errors)                                                                                 \
@@ -369,6 +427,7 @@ static void test_shards_manifest(void) {
     TEST(shards_beyond_2_gib)                                                                                \
     TEST(shards_by_the_hundred)                                                                              \
     TEST(shards_crc32)                                                                                       \
-    TEST(shards_manifest)
+    TEST(shards_manifest)                                                                                    \
+    TEST(shards_against_their_manifest)
 
 #endif

@@ -635,6 +635,70 @@ static void test_tokenizer_damaged_files(void) {
     CHECK(code == 1 && strstr(output, "vocab.json"), "code %d: '%s'", code, output);
 }
 
+/* Added tokens that are not special: the first in the text, the longest there, as looking at each place for each token finds
+   them; and a text full of them, which would take an hour if the rest of it were searched anew after each. */
+static void test_tokenizer_added_tokens(void) {
+    enum { ADDED = 30, TEXT = 400, LARGE = 1 << 20 };
+    static const char letters[] = "ab <>|";
+    char json[8192], *at = json, text[TEXT];
+    at += sprintf(at, "{\"added_tokens\":[");
+    for (int i = 0; i < ADDED; i++) { /* of one to four letters, each another one */
+        char token[8];
+        for (int l = 0, code = i * 7 + 8; l < 5; l++, code /= 6) token[l] = code ? letters[code % 6] : 0;
+        at += sprintf(at, "%s{\"id\":%d,\"content\":\"%s\",\"special\":%s}", i ? "," : "", 300 + i, token,
+                      i % 3 ? "false" : "true");
+    }
+    sprintf(at,
+            "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"decoder\":{\"type\":"
+            "\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    Tokenizer *t = tokenizer_parse("added", json, strlen(json), NULL);
+    for (int round = 0; round < 200; round++) {
+        const bool special = round % 2;
+        size_t place = 0, want_place = TEXT;
+        int want = -1;
+        for (int i = 0; i < TEXT; i++)
+            text[i] =
+                letters[rng_bits(7, RNG_STREAM_TEST, (uint64_t)(round * TEXT + i)) % (round % 4 ? 6 : 2)];
+        for (int id = 300; id < 300 + ADDED; id++) {
+            const Token *token = &t->tokens[id];
+            for (size_t i = 0; i + token->length <= TEXT && !(token->special && !special); i++)
+                if (memcmp(text + i, token->bytes, token->length) == 0) {
+                    if (i < want_place || (i == want_place && token->length > t->tokens[want].length))
+                        want = id, want_place = i;
+                    break;
+                }
+        }
+        int found = tokenizer_find_added(t, text, TEXT, special, &place);
+        CHECK(found == want && (found < 0 || place == want_place),
+              "round %d: token %d at %zu, expected %d at %zu", round, found, place, want, want_place);
+    }
+    char *large = check_malloc(LARGE);
+    uint16_t *ids = check_malloc(LARGE * sizeof *ids);
+    for (int i = 0; i < LARGE; i++) large[i] = letters[rng_bits(8, RNG_STREAM_TEST, (uint64_t)i) % 6];
+    snprintf(t->why_not, sizeof t->why_not, "%s", ""); /* of the missing bytes, which no token here needs */
+    size_t found = 0, left = LARGE, next;
+    for (const char *p = large; tokenizer_find_added(t, p, left, true, &next) >= 0; found++)
+        p += next + 1, left -= next + 1;
+    CHECK(found > LARGE / 8, "%zu tokens", found);
+    free(large), free(ids), tokenizer_free(t);
+}
+
+/* A piece longer than any is learned from in parts: a text of lines of 5,000 letters has a vocabulary. */
+static void test_tokenizer_learns_from_long_pieces(void) {
+    enum { LINES = 40, LENGTH = 5000 };
+    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+    char *line = check_malloc(LENGTH + 1);
+    for (int l = 0; l < LINES; l++) {
+        for (int i = 0; i < LENGTH; i++)
+            line[i] = "ACGT"[rng_bits(9, RNG_STREAM_TEST, (uint64_t)(l * LENGTH + i)) % 4];
+        line[LENGTH] = '\n';
+        tokenizer_trainer_add(trainer, 0, line, LENGTH + 1);
+    }
+    Tokenizer *t = tokenizer_trainer_finish(trainer, 400);
+    CHECK(tokenizer_vocab_size(t) == 400, "%d tokens, expected 400", tokenizer_vocab_size(t));
+    free(line), tokenizer_free(t);
+}
+
 #define TOKENIZER_TESTS(TEST)                                                                                \
     TEST(tokenizer_unicode_classes)                                                                          \
     TEST(tokenizer_split_matches_naive)                                                                      \
@@ -648,6 +712,8 @@ static void test_tokenizer_damaged_files(void) {
     TEST(tokenizer_json_round_trip)                                                                          \
     TEST(tokenizer_gpt2_files)                                                                               \
     TEST(tokenizer_sentencepiece_decodes)                                                                    \
+    TEST(tokenizer_added_tokens)                                                                             \
+    TEST(tokenizer_learns_from_long_pieces)                                                                  \
     TEST(tokenizer_damaged_files)
 
 #endif

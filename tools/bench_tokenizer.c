@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
     size_t n, length, bytes = 0, tokens = 0;
     Tokenizer *t = tokenizer_load(argv[1]);
     char *documents = check_file_read(argv[2], FILE_REGULAR, FILE_NO_LIMIT, &n, "");
-    uint16_t *ids = check_malloc(n * sizeof *ids + 1);
+    uint16_t *ids = check_malloc((tokenizer_room(t, documents, n) + 64) * sizeof *ids);
     double best = 1e30;
     for (int pass = 0; pass < PASSES; pass++) { /* each with an empty cache, as a run of prepare begins */
         TokenizerCache *cache = tokenizer_cache_new();
