@@ -1,7 +1,9 @@
-/* laser.h: causal multi-head attention, standard and LASER, forward and backward, on the CPU.
+/* laser.h: causal multi-head attention, standard and LASER, forward and backward, on the CPU. Version 1.0; the MIT
+   license of the repository's file LICENSE applies.
 
-   A single-header library: #define LASER_IMPLEMENTATION before one #include of it. It needs GCC or clang
-   (vector extensions) and libm, and uses OpenMP when compiled with -fopenmp. Define before, if you like:
+   A single-header library: #define LASER_IMPLEMENTATION before one #include of it, in a C file. Any other C or C++
+   file includes it without. The implementation needs GCC or clang (vector extensions) and libm, and uses OpenMP
+   when compiled with -fopenmp. Define before, if you like:
        LASER_STATIC                       every function static
        LASER_MALLOC(size), LASER_FREE(p)  where work memory comes from (malloc, free)
        LASER_FAIL(text)                   no memory, a senseless shape; must not return (stderr, exit(1))
@@ -36,8 +38,8 @@
        const float q[B * T * C] = {0}, k[B * T * C] = {0}; // equal scores: a row averages its past
        const float v[B * T * C] = {0, 1, 2, 3, 4, -1}, dout[B * T * C] = {0, 0, 0, 0, 1, 1};
        float out[B * T * C], lse[B * H * T], dq[B * T * C], dk[B * T * C], dv[B * T * C];
-       AttentionShape shape = {.batch = B, .seq_len = T, .heads = H, .head_dim = D, .kind = ATTENTION_LASER,
-                               .qkv_strides = {T * C, C, D}, .out_strides = {T * C, C, D}};
+       AttentionShape shape = {.batch = B, .seq_len = T, .heads = H, .head_dim = D, .qkv_strides = {T * C, C, D},
+                               .out_strides = {T * C, C, D}, .kind = ATTENTION_LASER};
        attention_forward(out, lse, q, k, v, &shape);
        attention_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape);
        for (int t = 0; t < T; t++)
@@ -89,6 +91,12 @@
 
 #include <stddef.h>
 
+#define LASER_VERSION "1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #ifdef LASER_STATIC
 #define LASER_API static __attribute__((unused))
 #else
@@ -120,11 +128,19 @@ LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, cons
                                         const double *q, const double *k, const double *v, const double *out,
                                         const double *lse, const AttentionShape *shape);
 LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
+
+#ifdef __cplusplus
+}
+#endif
 #endif
 
 #if defined(LASER_IMPLEMENTATION) && !defined(LASER_IMPLEMENTED)
 #define LASER_IMPLEMENTED
 
+#ifdef __cplusplus
+#error                                                                                                       \
+    "the implementation of laser.h is C: define LASER_IMPLEMENTATION in a .c file, and include laser.h in C++ without it"
+#endif
 #ifdef __FAST_MATH__
 #error "laser.h rounds by adding and subtracting a constant: compile it without -ffast-math and -Ofast"
 #endif

@@ -16,9 +16,7 @@
 #define CUDA_ATTENTION_PLAIN_CUH
 
 #include "device.h"
-extern "C" {
 #include "../laser.h"
-}
 
 struct AttentionSizes {
     int B, T, H, D;

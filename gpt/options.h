@@ -510,9 +510,9 @@ static const Option train_options[] = {
     ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", OPTION_FIXED,
         "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
     ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", OPTION_FIXED,
-        "what LASER subtracts from V before exp: the maximum of the keys a row sees, or the paper's maximum "
-        "over "
-        "the whole sequence"),
+        "by what LASER scales exp(V) to keep it in range. causal: by the values of the first key, and where "
+        "others are far from them each row by its own; sequence: by the maximum over the whole sequence, as "
+        "in the paper, so that what is 69 below it is lost"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),

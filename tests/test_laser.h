@@ -425,6 +425,29 @@ static void test_laser_example_compiles_and_runs(void) {
     CHECK(strstr(output, want), "expected '%s': %s", want, output);
 }
 
+/* The same example as C++, with the implementation in a C file; and the error of a C++ file that asks for it. */
+static void test_laser_links_from_cpp(void) {
+    char output[4096], folder[128], want[64];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    if (test_command(output, sizeof output, "command -v ${CXX:-c++}") != 0) {
+        test_not_run("there is no C++ compiler");
+        return;
+    }
+    int code =
+        test_command(output, sizeof output,
+                     "sed -n '/^ *\\[example\\]$/,/^ *\\[end\\]$/p' laser.h | sed '1d;$d' > %s/whole.cc && "
+                     "grep -v LASER_IMPLEMENTATION %s/whole.cc > %s/example.cc && "
+                     "printf '#define LASER_IMPLEMENTATION\n#include \"laser.h\"\n' > %s/laser.c && "
+                     "${CC:-cc} -std=gnu11 -O1 -I. -c %s/laser.c -o %s/laser.o && "
+                     "${CXX:-c++} -std=c++20 -I. %s/example.cc %s/laser.o -o %s/example -lm && %s/example",
+                     folder, folder, folder, folder, folder, folder, folder, folder, folder, folder);
+    snprintf(want, sizeof want, "out %.4f", log((1 + exp(2) + exp(4)) / 3));
+    CHECK(code == 0 && strstr(output, want), "exit %d, expected '%s': %s", code, want, output);
+    code = test_command(output, sizeof output, "${CXX:-c++} -std=c++20 -I. -c %s/whole.cc -o %s/whole.o",
+                        folder, folder);
+    CHECK(code != 0 && strstr(output, "the implementation of laser.h is C"), "exit %d: %s", code, output);
+}
+
 #define LASER_TESTS(TEST)                                                                                    \
     TEST(laser_naive_gradient_is_finite_differences)                                                         \
     TEST(laser_is_log_of_attention_on_exp)                                                                   \
@@ -440,6 +463,7 @@ static void test_laser_example_compiles_and_runs(void) {
     TEST(laser_rows_do_not_see_the_future)                                                                   \
     TEST(laser_memory_is_linear)                                                                             \
     TEST(laser_exp_and_log_to_2_ulp)                                                                         \
-    TEST(laser_example_compiles_and_runs)
+    TEST(laser_example_compiles_and_runs)                                                                    \
+    TEST(laser_links_from_cpp)
 
 #endif
