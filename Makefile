@@ -125,7 +125,7 @@ $(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS
 $(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
-$(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
+$(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
@@ -190,7 +190,7 @@ bench: $(P)build/bench
 	$(if $(and $(GPT2),$(TEXT)),scripts/bench_tokenizer.py $(GPT2) $(TEXT))
 
 # Ten minutes (FUZZ_SECONDS) of each target on its committed seeds; findings land in build/fuzz. Needs clang.
-FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece config state prepare_state
+FUZZ_TARGETS := tokenizer shards lines safetensors sentencepiece config state prepare_state report
 FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:

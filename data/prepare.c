@@ -801,6 +801,13 @@ static void continue_output(Run *run, const cJSON *state, const char *tokenizer)
         die("the unfinished shards in '%s' are damaged; start over with --overwrite", run->options->out);
     for (int s = 0; s < SLOTS; s++) run->readers[s].place = progress.places[s];
     run->next_job = progress.next_job;
+    /* With --tokenizer the fingerprint is that of the file which was named, not of the folder's copy. */
+    const uint32_t crc =
+        run->tokenizer_text ? (uint32_t)crc32_z(0, (unsigned char *)run->tokenizer_text, run->tokenizer_bytes)
+                            : 0;
+    if (run->tokenizer_text && file_crc(tokenizer) != crc)
+        die("'%s' is damaged: it is not the tokenizer that --tokenizer names; start over with --overwrite",
+            tokenizer);
     if (!run->tokenizer) run->tokenizer = tokenizer_load(tokenizer);
 }
 

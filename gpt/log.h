@@ -20,7 +20,9 @@
 
    Reading
      log_read(path, &data, error)  false with a sentence naming path:line (char[LOG_ERROR_SIZE]) when a line is
-         not one of ours; a torn last line and lines of other kinds are skipped. log_free(&data) when done.
+         not one of ours; a torn last line, blank lines and lines of other kinds are skipped. log_free(&data) when done.
+     log_each(file, path, see, context, error)   the same from an open file, handing each line's numbers to see(): what
+         is held is one line
      log_number(field, &train)     a field's value as double, NaN for what was not finite
      log_cell(text, field, row, total_steps)   the text of a cell, as in the progress line
      log_smooth(&s, x)             the next value of the smoothed curve, as the progress line shows it
@@ -46,9 +48,10 @@ enum {
     LOG_PLAIN_LINES = 30,
     LOG_TOUCH_SECONDS = 10
 };
-#define LOG_SMOOTHING 0.95      /* share of the past in the smoothed loss */
-#define LOG_REDRAW_SECONDS 0.1  /* between two drawings on a terminal */
-#define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
+enum { LOG_LINE_MAX = 1 << 16 }; /* bytes of a line that is read; ours have less than LOG_TEXT_SIZE */
+#define LOG_SMOOTHING 0.95       /* share of the past in the smoothed loss */
+#define LOG_REDRAW_SECONDS 0.1   /* between two drawings on a terminal */
+#define LOG_PLAIN_SECONDS 600.0  /* at most, between two plain lines */
 
 typedef struct {
     long step;      /* optimizer steps done, this one included */
@@ -123,7 +126,7 @@ typedef struct {
 typedef struct {
     LogTrain *train;
     LogValidation *validation;
-    size_t n_train, n_validation;
+    size_t n_train, n_validation, train_room, validation_room;
 } LogData;
 
 typedef struct {
@@ -267,7 +270,7 @@ static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidat
     return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
 }
 
-typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER } LogLine;
+typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
 
 /* A member as a number: null and a missing one are NaN; false when it is something else. */
 static inline bool log_member(const cJSON *json, const char *key, double *x) {
@@ -299,6 +302,7 @@ static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
 /* text[length] is a newline or the ending 0 of the file. */
 static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *train, LogValidation *v) {
     const char *end = text;
+    if (strspn(text, " \t\r") >= length) return LOG_LINE_BLANK;
     cJSON *json = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
     double step;
     LogLine kind = LOG_LINE_BAD;
@@ -318,6 +322,70 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
     return kind;
 }
 
+/* Called with each line of a log; of the two numbers that one is set which the kind names. */
+typedef void LogSee(void *context, LogLine kind, const LogTrain *train, const LogValidation *validation);
+
+/* The next line of a file into line[LOG_LINE_MAX + 1], its newline and a 0 at its end. Returns its length without the
+   newline, -1 at the end of the file; of a longer line the beginning, *whole false. */
+static inline long log_next_line(FILE *file, char *line, bool *whole, bool *ended) {
+    long length = 0;
+    int c;
+    *whole = true;
+    while ((c = getc_unlocked(file)) != EOF && c != '\n') {
+        if (length < LOG_LINE_MAX - 1)
+            line[length++] = (char)c;
+        else
+            *whole = false;
+    }
+    *ended = c == '\n';
+    line[length] = *ended ? '\n' : 0;
+    line[length + 1] = 0;
+    return length == 0 && !*ended ? -1 : length;
+}
+
+static inline bool log_each(FILE *file, const char *path, LogSee *see, void *context, char *error) {
+    char *line = check_malloc(LOG_LINE_MAX + 1);
+    size_t number = 0;
+    long length;
+    bool ok = true, whole, ended;
+    while (ok && (length = log_next_line(file, line, &whole, &ended)) >= 0) {
+        LogTrain train = {0};
+        LogValidation validation = {0};
+        number++;
+        LogLine kind = whole ? log_parse_line(line, (size_t)length, &train, &validation) : LOG_LINE_BAD;
+        ok = kind != LOG_LINE_BAD || !ended; /* the last line may be torn */
+        if (ok && kind != LOG_LINE_BAD) see(context, kind, &train, &validation);
+    }
+    if (!ok)
+        snprintf(error, LOG_ERROR_SIZE, "%s:%zu is not a line of a training log; remove the line or the file",
+                 path, number);
+    else if (ferror(file))
+        snprintf(error, LOG_ERROR_SIZE, "cannot read '%s': %s", path, strerror(errno)), ok = false;
+    free(line);
+    return ok;
+}
+
+/* A log to be read; NULL with the reason, and errno is ENOENT exactly when there is none. */
+static inline FILE *log_open_read(const char *path, char *error) {
+    const int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
+    FILE *stream = file < 0 ? NULL : fdopen(file, "rb");
+    if (file >= 0 && !stream) die("cannot open '%s': %s", path, strerror(errno));
+    return stream;
+}
+
+static inline void log_collect(void *context, LogLine kind, const LogTrain *train,
+                               const LogValidation *validation) {
+    LogData *data = context;
+    if (kind == LOG_LINE_TRAIN) {
+        data->train = check_grow(data->train, &data->train_room, data->n_train + 1, sizeof *data->train);
+        data->train[data->n_train++] = *train;
+    } else if (kind == LOG_LINE_VALIDATION) {
+        data->validation = check_grow(data->validation, &data->validation_room, data->n_validation + 1,
+                                      sizeof *data->validation);
+        data->validation[data->n_validation++] = *validation;
+    }
+}
+
 static inline void log_free(LogData *data) {
     free(data->train);
     free(data->validation);
@@ -326,30 +394,12 @@ static inline void log_free(LogData *data) {
 
 static inline bool log_read(const char *path, LogData *data, char *error) {
     *data = (LogData){0};
-    size_t size = 0, lines = 1, number = 0;
-    char *text = file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &size, error);
-    if (!text) return false;
-    for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
-    data->train = check_malloc(lines * sizeof *data->train);
-    data->validation = check_malloc(lines * sizeof *data->validation);
-    bool ok = true;
-    for (char *line = text, *end; ok && line < text + size; line = end + 1) {
-        end = memchr(line, '\n', (size_t)(text + size - line));
-        bool last = !end;
-        if (last) end = text + size;
-        number++;
-        LogLine kind = log_parse_line(line, (size_t)(end - line), &data->train[data->n_train],
-                                      &data->validation[data->n_validation]);
-        data->n_train += kind == LOG_LINE_TRAIN;
-        data->n_validation += kind == LOG_LINE_VALIDATION;
-        ok = kind != LOG_LINE_BAD || last;
-    }
-    free(text);
-    if (ok) return true;
-    log_free(data);
-    snprintf(error, LOG_ERROR_SIZE, "%s:%zu is not a line of a training log; remove the line or the file",
-             path, number);
-    return false;
+    FILE *file = log_open_read(path, error);
+    if (!file) return false;
+    bool ok = log_each(file, path, log_collect, data, error);
+    fclose(file);
+    if (!ok) log_free(data);
+    return ok;
 }
 
 /* ---- the file while training ---- */
@@ -387,7 +437,7 @@ static inline void log_track_validation(Log *log, const LogValidation *v) {
 
 /* The lines up to resume_step, each ending with a newline, moved to the front of text; returns their size. */
 static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
-    size_t kept = 0, number = 0;
+    size_t kept = 0, number = 0, bad = 0, first_bad = 0;
     for (char *line = text, *end; line < text + size; line = end + 1) {
         LogTrain train = {0};
         LogValidation v = {0};
@@ -397,15 +447,19 @@ static inline size_t log_keep(Log *log, char *text, size_t size, long resume_ste
         size_t length = (size_t)(end - line);
         LogLine kind = log_parse_line(line, length, &train, &v);
         number++;
-        if (kind == LOG_LINE_BAD && !last)
-            warn("%s:%zu is not a line of a training log and is dropped", log->path, number);
-        if (kind == LOG_LINE_BAD || v.step > resume_step) continue;
+        if (kind == LOG_LINE_BAD && !last && bad++ == 0) first_bad = number;
+        if (kind == LOG_LINE_BAD || kind == LOG_LINE_BLANK || v.step > resume_step) continue;
         if (kind == LOG_LINE_TRAIN) log_smooth(&log->smooth, train.loss);
         if (kind == LOG_LINE_VALIDATION) log_track_validation(log, &v);
         memmove(text + kept, line, length);
         text[kept + length] = '\n'; /* the last line's goes where the file's ending 0 was */
         kept += length + 1;
     }
+    if (bad == 1)
+        warn("%s:%zu is not a line of a training log and is dropped", log->path, first_bad);
+    else if (bad)
+        warn("%s: %zu lines are not of a training log and are dropped, the first is line %zu", log->path, bad,
+             first_bad);
     return kept;
 }
 

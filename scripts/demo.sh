@@ -5,7 +5,8 @@
 #   runs/demo/report.html, runs/demo/loss.png -> some lines that each of them writes
 #
 # The text and the tokens are kept in data/ and used again; training starts anew each time, or goes on where it was
-# interrupted. Settings: DEMO_STEPS=N trains for N steps; DEMO_OPTIONS="options of train_gpt"; DEMO_SEED=N; TEXT=path
+# interrupted. It says first how long it will take, from two timed steps. Settings: DEMO_STEPS=N trains for N steps;
+# DEMO_OPTIONS="options of train_gpt"; DEMO_SEED=N; DEMO_TOKENS=N tokens of each sample; TEXT=path
 # trains on a text of yours;
 # DEPS=skip installs nothing; DEMO_HOME=folder puts data/ and runs/ there; DEMO_PROGRAMS=folder uses the programs there as
 # they are. POSIX sh.
@@ -17,6 +18,9 @@ cd "$(dirname "$0")/.."
 home=${DEMO_HOME:-.} programs=${DEMO_PROGRAMS:-.}
 text=$home/data/text data=$home/data/demo runs=$home/runs/demo seed=${DEMO_SEED:-1}
 began=$(date +%s)
+steps=${DEMO_STEPS:-300} part=40 # part: of warmup, and between validations
+if [ -n "${DEMO_STEPS:-}" ]; then part=$((steps / 8 > 0 ? steps / 8 : 1)); fi
+common="--preset=demo --seed=$seed --steps=$steps --warmup=$part --val-every=$part --val-tokens=65536 ${DEMO_OPTIONS:-}"
 
 say() { printf '\n== %s\n' "$*"; }
 stop() {
@@ -60,11 +64,7 @@ entropy() {
 
 train() { # ATTENTION
     out=$runs/$1
-    options="--preset=demo --attn=$1 --data=$data --seed=$seed ${DEMO_OPTIONS:-}"
-    if [ -n "${DEMO_STEPS:-}" ]; then
-        part=$((DEMO_STEPS / 8 > 0 ? DEMO_STEPS / 8 : 1))
-        options="$options --steps=$DEMO_STEPS --warmup=$part --val-every=$part"
-    fi
+    options="$common --attn=$1 --data=$data"
     settings="$options, data $(cksum < "$data/shards.json")"
     # a run that was begun with other settings or data makes room for a new one
     if [ "$(cat "$out.settings" 2> /dev/null)" != "$settings" ]; then rm -rf "$out"; fi
@@ -92,16 +92,72 @@ report() {
 sample() { # ATTENTION
     if [ -s "$text/stories.txt" ]; then prompt='In the town of'; elif [ -e "$text/mine" ]; then prompt=''; else prompt='It was'; fi
     say "Ten lines by the model with $1 attention"
-    "$programs/generate" --prompt="$prompt" --tokens=320 --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
+    "$programs/generate" --prompt="$prompt" --tokens="${DEMO_TOKENS:-320}" --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; the reason stands above"
-    # a young model writes odd bytes: none of them may command the terminal
-    LC_ALL=C tr -d '\000-\010\013-\037\177' < "$runs/$1.txt" | awk 'NF' | fold -s -w 76 | head -n 10 | sed 's/^/  /'
+    # a young model writes odd bytes: none of them may command the terminal, the controls of two bytes (C1) neither
+    controls=$(printf '\302[\200-\237]')
+    LC_ALL=C tr -d '\000-\010\013-\037\177' < "$runs/$1.txt" | LC_ALL=C sed "s/$controls//g" | awk 'NF' | fold -s -w 76 |
+        head -n 10 | sed 's/^/  /'
+}
+
+# Compiles and shows what; what else make says, an error above all, is shown as it is.
+build() {
+    say "Programs: compiling those that are not there; all of them take a minute or two on two cores"
+    { make -j"$(getconf _NPROCESSORS_ONLN)" all 2>&1 || echo 'demo: make failed'; } | {
+        failed=0
+        while IFS= read -r line; do
+            case $line in
+                'demo: make failed') failed=1 ;;
+                *' -o '*)
+                    for word in $line; do case $word in *.c | *.cu) echo "   compiling $word" && break ;; esac done
+                    ;;
+                make*"Nothing to be done"*) ;;
+                *) printf '%s\n' "$line" ;;
+            esac
+        done
+        exit $failed
+    }
+}
+
+# How long training will take, from two timed steps on generated stories: the third and the second step of a tiny run.
+# A validation costs a third of a training step a token; text, tokens, report and samples another twenty seconds.
+tell_time() {
+    work=$runs/timing
+    if [ -e "$runs/standard/summary.json" ] && [ ! -e "$runs/finished" ]; then return; fi # half of it is done
+    say "Time: three steps are made, the last two of them timed"
+    rm -rf "$work"
+    mkdir -p "$work"
+    # shellcheck disable=SC2086 # options are words
+    { "${GRAMMAR:-$programs/grammar}" --bytes=300000 --out="$work/stories.txt" &&
+        "$programs/prepare" --quiet --out="$work/data" --vocab=300 "$work/stories.txt" &&
+        "$programs/train_gpt" $common --attn=laser --data="$work/data" --vocab-size=2048 --steps=3 --warmup=1 \
+            --val-every=0 --val-tokens=1024 --out="$work/run"; } > "$work/said" 2>&1 || {
+        cat "$work/said" >&2
+        stop "three steps could not be made; the reason stands above"
+    }
+    val_tokens=65536
+    for word in ${DEMO_OPTIONS:-}; do case $word in --val-tokens=*) val_tokens=${word#*=} ;; esac done
+    awk -v steps="$steps" -v part="$part" -v val_tokens="$val_tokens" '
+        function number(key, text) { text = $0; sub(".*\"" key "\": *", "", text); return text + 0 }
+        function words(seconds) { return seconds < 90 ? sprintf("%.0f s", seconds) : sprintf("%.0f min", seconds / 60) }
+        /"loss"/ { step = number("step"); at[step] = number("seconds"); tokens = number("tokens") / step }
+        END {
+            if (step != 3 || !(at[3] > at[1])) exit
+            second = (at[3] - at[1]) / 2; validation = second * val_tokens / tokens / 3; rest = 20
+            all = 2 * (steps * second + int((steps + part - 1) / part) * validation) + rest
+            printf "a step takes %.2g s: two models in %d steps each and what is around them about %s\n", second, steps, words(all)
+            five = int((300 - rest - 2 * 9 * validation) / (2 * second)) # up to nine validations
+            if (five < 8) five = int((300 - rest) / (2 * (second + validation))) # one after each step
+            if (all > 330 && five > 0) printf "DEMO_STEPS=%d make demo would take about five minutes\n", five
+        }' "$work/run/log.jsonl"
+    rm -rf "$work"
 }
 
 if [ -z "${DEMO_PROGRAMS:-}" ]; then
     scripts/deps.sh || stop "something the build needs is missing"
-    make -s -j"$(getconf _NPROCESSORS_ONLN)" all || stop "the programs could not be built"
+    build || stop "the programs could not be built; the reason stands above"
 fi
+tell_time
 get_text
 prepare
 if [ -e "$runs/finished" ]; then rm -rf "$runs/finished" "$runs/standard" "$runs/laser"; fi # the last demo is over

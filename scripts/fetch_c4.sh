@@ -88,12 +88,13 @@ done
 case $jobs in '' | *[!0-9]* | 0) code=2 fail "--jobs=$jobs: expected a number from 1" ;; esac
 command -v curl > /dev/null || fail "curl is missing; install the package 'curl'"
 
-# Numbers and ranges into one number a line; the greatest allowed is $2.
+# Numbers and ranges into one number a line, each once: two downloads of one file would write over each other. The greatest
+# allowed is $2.
 numbers() {
     [ "$1" != none ] || return 0
     echo "$1" | tr ',' '\n' | awk -F- -v most="$2" '
         !/^[0-9]+(-[0-9]+)?$/ || $1 > most || $NF > most || $1 + 0 > $NF + 0 { exit 1 }
-        { for (i = $1 + 0; i <= $NF + 0; i++) print i }'
+        { for (i = $1 + 0; i <= $NF + 0; i++) if (!seen[i]++) print i }'
 }
 train_list=$(numbers "$files" 1023) || code=2 fail "--files=$files: expected numbers from 0 to 1023 such as 0-15 or 0-3,17, or none"
 val_list=$(numbers "$validation" 7) || code=2 fail "--validation=$validation: expected numbers from 0 to 7 such as 0-7 or 0, or none"

@@ -38,9 +38,9 @@ bytes_of() { cat "$@" 2> /dev/null | wc -c | tr -d ' '; }
 paragraphs() {
     LC_ALL=C sed -e 's/\r$//' -e 's/\xe2\x80[\x9c\x9d]/"/g' -e "s/\\xe2\\x80[\\x98\\x99]/'/g" \
         -e 's/\xe2\x80\x94/--/g' -e 's/^\xef\xbb\xbf//' -e 's/_//g' -e 's/[ \t]*$//' -e 's/^[ \t]*//' |
-        awk '/^$/ { if (text != "") print text "\n"; text = ""; next }
-             { text = text == "" ? $0 : text " " $0 }
-             END { if (text != "") print text }'
+        awk '/^$/ { if (begun) print "\n"; begun = 0; next }
+             { printf "%s%s", begun ? " " : "", $0; begun = 1 }
+             END { if (begun) print "" }'
 }
 
 # ---------------------------------------------------------------------------------------- 1. a text of the user's

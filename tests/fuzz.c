@@ -2,7 +2,8 @@
 
    Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
    lines and the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options),
-   state (trainer_state.json), prepare_state (prepare.state.json). A target may end in
+   state (trainer_state.json), prepare_state (prepare.state.json), report (log.jsonl, config.json, summary.json). A target
+   may end in
    die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
 
        clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
@@ -50,6 +51,10 @@ static void memory_give_back(void *p) {
 #include "../data/prepare.c"
 #include "../gpt/checkpoint.h"
 #include "../gpt/state.h"
+#define Run ReportRun /* both programs have these names */
+#define json_number report_number
+#include "../tools/report_html.h"
+#include "../tools/report_terminal.h"
 #undef main
 
 static jmp_buf after_death;
@@ -210,6 +215,108 @@ static void fuzz_prepare_state(char *data, size_t n) {
     cJSON_Delete(json);
 }
 
+/* What die() may leave behind: the file that is being read or written, and the terminal put aside. */
+static struct {
+    FILE *stream;
+    int terminal; /* 0: not put aside */
+} fuzz_open;
+
+static void fuzz_close(void) {
+    if (fuzz_open.stream) fclose(fuzz_open.stream);
+    if (fuzz_open.terminal)
+        fflush(stdout), dup2(fuzz_open.terminal, STDOUT_FILENO), close(fuzz_open.terminal);
+    fuzz_open.stream = NULL, fuzz_open.terminal = 0;
+}
+
+/* What was written to a memory file, ended by a zero: no byte of it may command a terminal. */
+static char *fuzz_plain_text(int file) {
+    const off_t size = lseek(file, 0, SEEK_END);
+    char *text = check_malloc((size_t)size + 1);
+    MUST(pread(file, text, (size_t)size, 0) == size);
+    for (off_t i = 0; i < size; i++) MUST((unsigned char)text[i] >= 32 || text[i] == '\n');
+    MUST(is_utf8(text, (size_t)size) && !memmem(text, (size_t)size, "\xc2\x9b", 2));
+    return text;
+}
+
+static void fuzz_report_terminal(const Run *runs, int count) {
+    const int file = memfd_create("fuzz", MFD_CLOEXEC);
+    fflush(stdout);
+    fuzz_open.terminal = dup(STDOUT_FILENO);
+    MUST(file >= 0 && fuzz_open.terminal > 0 && dup2(file, STDOUT_FILENO) == STDOUT_FILENO);
+    terminal_show(&(Terminal){.utf8 = true}, runs, count, NAN);
+    fuzz_close();
+    free(fuzz_plain_text(file));
+    close(file);
+}
+
+/* The page's data is JSON, without nan and inf, and nothing in the page ends a script or begins another one. */
+static void fuzz_report_page(const Run *runs, int count) {
+    const int file = memfd_create("fuzz", MFD_CLOEXEC);
+    fuzz_open.stream = fdopen(dup(file), "w");
+    MUST(file >= 0 && fuzz_open.stream);
+    html_page(fuzz_open.stream, runs, count, 1.5);
+    fuzz_close();
+    char *page = fuzz_plain_text(file);
+    const char *begin = strstr(page, "id=\"data\">"), *end;
+    MUST(begin);
+    cJSON *data = cJSON_ParseWithOpts(begin + strlen("id=\"data\">"), &end, false);
+    MUST(data && strncmp(end + strspn(end, "\n"), "</script>", 9) == 0);
+    int scripts = 0;
+    for (const char *at = page; (at = strcasestr(at, "<script")); at++) scripts++;
+    for (const char *at = page; (at = strcasestr(at, "</script")); at++) scripts += 10;
+    MUST(scripts == 22);
+    cJSON_Delete(data);
+    free(page);
+    close(file);
+}
+
+/* What a resumed run keeps of a log is a log. */
+static void fuzz_log_keep(const char *text, size_t n) {
+    char error[LOG_ERROR_SIZE], *kept = check_malloc(n + 2);
+    Log log = {.best.step = -1, .last.step = -1};
+    memcpy(kept, text, n);
+    const size_t size = log_keep(&log, kept, n, 100);
+    LogData data = {0};
+    if (size && (fuzz_open.stream = fmemopen(kept, size, "rb")))
+        MUST(log_each(fuzz_open.stream, "fuzz", log_collect, &data, error));
+    fuzz_close();
+    log_free(&data);
+    free(kept);
+}
+
+/* Two runs of log.jsonl, config.json and summary.json, and the name of the second; a byte 0xFF between them. */
+static void fuzz_report(char *data, size_t n) {
+    char *parts[6] = {0};
+    size_t sizes[6] = {0};
+    for (int i = 0; i < 6 && data; i++) {
+        char *end = i < 5 ? memchr(data, 0xFF, n) : NULL;
+        parts[i] = data, sizes[i] = end ? (size_t)(end - data) : n;
+        n -= end ? sizes[i] + 1 : n;
+        data = end ? end + 1 : NULL;
+        if (end) *end = 0;
+    }
+    Run runs[2];
+    int count = 0;
+    fuzz_log_keep(parts[0], sizes[0]);
+    for (int r = 0; r < 2; r++) {
+        Run *run = &runs[count];
+        *run = run_unknown(r && parts[5] ? parts[5] : "runs/fuzz");
+        if (!parts[3 * r] || !(fuzz_open.stream = fmemopen(parts[3 * r], sizes[3 * r], "rb"))) continue;
+        run_read_log(run, fuzz_open.stream, "fuzz");
+        fuzz_close();
+        if (run->curves[CURVE_TRAINING].count + run->curves[CURVE_VALIDATION].count == 0) continue;
+        run_take_settings(run, run_parse_json("fuzz", parts[r ? 4 : 1]),
+                          r ? NULL : run_parse_json("fuzz", parts[2]));
+        count++;
+    }
+    if (count) {
+        runs_name(runs, count);
+        fuzz_report_terminal(runs, count);
+        fuzz_report_page(runs, count);
+    }
+    for (int r = 0; r < count; r++) run_free(&runs[r]);
+}
+
 static OptionSet fuzz_options(Options *options, char *text, size_t n) {
     OptionSet set = options_begin("fuzz", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
     options_apply_text(&set, text, n, "fuzz");
@@ -266,7 +373,8 @@ static const struct {
                {"sentencepiece", fuzz_sentencepiece},
                {"config", fuzz_config},
                {"state", fuzz_state},
-               {"prepare_state", fuzz_prepare_state}};
+               {"prepare_state", fuzz_prepare_state},
+               {"report", fuzz_report}};
 
 /* True when the target came to its end, false when it died as it may. */
 static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *bytes, size_t n) {
@@ -284,6 +392,7 @@ static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *byte
         free(data);
         MUST(memory_list.next == &memory_list); /* nothing leaks */
     }
+    fuzz_close();
     while (memory_list.next != &memory_list) memory_give_back(memory_list.next + 1);
     return lived;
 }

@@ -142,11 +142,12 @@ static void test_fetch_c4_from_a_troubled_server(void) {
                 "%s", output);
     snprintf(command, sizeof command, "%s/en", folder);
     FetchServer server = fetch_server_begin(command, files);
-    snprintf(command, sizeof command,
-             "no_proxy=127.0.0.1 C4_PAUSE=0 scripts/fetch_c4.sh --url=http://127.0.0.1:%d/en --files=0-2,17 "
-             "--validation=0 "
-             "--jobs=3 '%s/out'",
-             server.port, folder);
+    snprintf(
+        command, sizeof command,
+        "no_proxy=127.0.0.1 C4_PAUSE=0 scripts/fetch_c4.sh --url=http://127.0.0.1:%d/en --files=0-2,17,1-2 "
+        "--validation=0,0 "
+        "--jobs=3 '%s/out'",
+        server.port, folder);
     int code = test_command(output, sizeof output, "%s --dry-run", command);
     CHECK(code == 0 && strstr(output, "c4: 5 files, about 0.00 GB") && strstr(output, "GB are free"),
           "dry run: code %d: %s", code, output);
@@ -210,6 +211,35 @@ static void test_fetch_c4_options(void) {
     }
 }
 
-#define FETCH_TESTS(TEST) TEST(fetch_c4_from_a_troubled_server) TEST(fetch_c4_options)
+/* A book without a blank line, from the text's source that is a web site: its lines are joined as they come. Joined to what is
+   already there, each again, they would take ten times the limit. */
+static void test_fetch_joins_lines_of_a_book(void) {
+    enum { LINES = 60000, LINE = 50 };
+    char folder[128], output[2048];
+    if (test_command(output, sizeof output, "command -v curl") != 0) {
+        test_not_run("there is no curl");
+        return;
+    }
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    int code = test_command(output, sizeof output,
+                            "cd %s && mkdir -p cache/epub/2600 && { echo '*** START OF THE BOOK ***' && "
+                            "awk 'BEGIN { for (i = 0; i < %d; i++) printf \"%%0%dd\\r\\n\", i }' && echo "
+                            "'*** END OF THE BOOK ***'; } > "
+                            "cache/epub/2600/pg2600.txt",
+                            folder, LINES, LINE);
+    REQUIRE(code == 0, "%s", output);
+    code = test_command(output, sizeof output,
+                        "ulimit -t 5 && TEXT= TEXT_SOURCES=2 GUTENBERG=file://%s GUTENBERG_PAUSE=0 "
+                        "scripts/get_text.sh %s/text",
+                        folder, folder);
+    CHECK(code == 0 && strstr(output, "novels from Project Gutenberg"), "code %d: %s", code, output);
+    code = test_command(output, sizeof output, "wc -lc < %s/text/gutenberg-2600.txt", folder);
+    int lines = 0, bytes = 0;
+    CHECK(sscanf(output, "%d %d", &lines, &bytes) == 2 && lines == 1 && bytes == LINES * (LINE + 1),
+          "%d lines, %d bytes", lines, bytes);
+}
+
+#define FETCH_TESTS(TEST)                                                                                    \
+    TEST(fetch_c4_from_a_troubled_server) TEST(fetch_c4_options) TEST(fetch_joins_lines_of_a_book)
 
 #endif

@@ -9,8 +9,9 @@ static void test_fuzz_short(void) {
     static const struct {
         const char *target;
         int rounds;
-    } targets[] = {{"tokenizer", 150},     {"shards", 1000}, {"lines", 1000}, {"safetensors", 1000},
-                   {"sentencepiece", 300}, {"config", 500},  {"state", 1000}, {"prepare_state", 1000}};
+    } targets[] = {{"tokenizer", 150},    {"shards", 1000},        {"lines", 1000},
+                   {"safetensors", 1000}, {"sentencepiece", 300},  {"config", 500},
+                   {"state", 1000},       {"prepare_state", 1000}, {"report", 300}};
     char output[4096], program[256];
     snprintf(program, sizeof program, "%.200s/build/fuzz_short", test_binaries());
     if (access(program, X_OK) != 0) { /* the Makefile has not built it */

@@ -423,6 +423,10 @@ static void test_inputs_damaged_states(void) {
     }
     code =
         inputs_run(output, folder,
+                   "rm -r o; cp -r k o; printf ' ' >> o/tokenizer.json; %s --max-bad=1 --out=o a.jsonl", run);
+    CHECK(code == 1 && strstr(output, "tokenizer.json' is damaged"), "code %d: %s", code, output);
+    code =
+        inputs_run(output, folder,
                    "rm -r o; cp -r k o; %s --max-bad=1 --out=o a.jsonl && %s --max-bad=1 --out=w a.jsonl && "
                    "diff -r o w",
                    run, run);

@@ -149,7 +149,8 @@ static void test_log_read_names_the_bad_line(void) {
         {"{\"step\": 1, \"loss\": 2}\n\0\0\0\0", 1, 0, 0},
         {"{\"step\": 1, \"event\": \"spike\"}\n{}\n{\"step\": 3, \"val_loss\": 2}\n", 0, 1, 0},
         {"{\"step\": 1, \"los\n{\"step\": 2, \"loss\": 2}\n", 0, 0, 1},
-        {"{\"step\": 1, \"loss\": 2}\n\n{\"step\": 2, \"loss\": 2}\n", 0, 0, 2},
+        {"{\"step\": 1, \"loss\": 2}\n\n \t\r\n{\"step\": 2, \"loss\": 2}\n\n", 2, 0, 0},
+        {"\n\n{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"loss\": \n\n", 0, 0, 4},
         {"{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"loss\": 2} x\n", 0, 0, 2},
         {"{\"step\": 1, \"loss\": \"2\"}\n", 0, 0, 1},
         {"{\"step\": \"1\", \"loss\": 2}\n", 0, 0, 1},
@@ -174,7 +175,19 @@ static void test_log_read_names_the_bad_line(void) {
         log_free(&data);
     }
     LogData data;
-    char error[LOG_ERROR_SIZE] = "no error";
+    char error[LOG_ERROR_SIZE] = "no error", *large = check_malloc(LOG_LINE_MAX + 100);
+    /* a line too long for any log is refused, the longest line of another kind is read */
+    for (int over = -30; over <= 30; over += 60) {
+        int note = LOG_LINE_MAX - 30 + over;
+        memset(large, 'x', LOG_LINE_MAX + 99);
+        memcpy(large, "{\"note\": \"", 10), strcpy(large + note, "\"}\n{\"step\": 1, \"loss\": 2}\n");
+        log_test_spill(folder, large, strlen(large));
+        bool ok = log_read(path, &data, error);
+        CHECK(ok == (over < 0), "a line of %d bytes: %s", note + 2, error);
+        CHECK(ok ? data.n_train == 1 : strstr(error, "log.jsonl:1 ") != NULL, "%zu, %s", data.n_train, error);
+        log_free(&data);
+    }
+    free(large);
     CHECK(!log_read("/nowhere/log.jsonl", &data, error) && strstr(error, "/nowhere/log.jsonl"), "'%s'",
           error);
 }
@@ -229,16 +242,32 @@ static void test_log_resume_drops_a_bad_line(void) {
         "{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"lo\n{\"note\": 1}\n{\"step\": 3, \"loss\": 4}";
     const char *folder = test_folder();
     char output[1024], name[300];
-    log_test_spill(folder, text, sizeof text - 1);
-    int code = test_death(log_test_resume_damaged, (void *)(uintptr_t)folder, output, sizeof output);
-    snprintf(name, sizeof name, "%s/log.jsonl:2 ", folder);
-    CHECK(code == 0 && strstr(output, name), "code %d, '%s' should name line 2", code, output);
-    char *kept = log_test_slurp(folder);
-    CHECK(strncmp(kept,
-                  "{\"step\": 1, \"loss\": 2}\n{\"note\": 1}\n{\"step\": 3, \"loss\": 4}\n{\"step\": 10, ",
-                  70) == 0,
-          "kept %s", kept);
-    free(kept);
+    for (int many = 0; many < 2; many++) { /* many of them are one warning, which counts them */
+        char *spilled = check_malloc(sizeof text + 4000);
+        strcpy(spilled, text);
+        if (many) {
+            char *rest = strstr(spilled, "{\"note");
+            memmove(rest + 4000, rest, strlen(rest) + 1);
+            for (int i = 0; i < 2000; i++) memcpy(rest + 2 * i, i % 2 ? "\n\n" : "x\n", 2);
+        }
+        log_test_spill(folder, spilled, strlen(spilled));
+        free(spilled);
+        int code = test_death(log_test_resume_damaged, (void *)(uintptr_t)folder, output, sizeof output);
+        if (many)
+            snprintf(name, sizeof name, "%s/log.jsonl: 1001 lines are not of a training log", folder);
+        else
+            snprintf(name, sizeof name, "%s/log.jsonl:2 ", folder);
+        CHECK(code == 0 && strstr(output, name), "code %d, '%s' should say '%s'", code, output, name);
+        const char *end = strchr(output, '\n');
+        CHECK(end && !end[1], "more than one line: %s", output);
+        char *kept = log_test_slurp(folder);
+        CHECK(
+            strncmp(kept,
+                    "{\"step\": 1, \"loss\": 2}\n{\"note\": 1}\n{\"step\": 3, \"loss\": 4}\n{\"step\": 10, ",
+                    70) == 0,
+            "kept %s", kept);
+        free(kept);
+    }
 }
 
 static void log_test_open(void *folder) {

@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include <zlib.h>
 #include "harness.h"
+#include "test_docs.h"
 
 typedef struct {
     const char *name, *attention;
@@ -70,13 +71,13 @@ static char *report_read(const char *folder, const char *name, size_t *size) {
     return data;
 }
 
-/* ./report in `folder` with arguments; returns its exit code. */
+/* ./report in `folder` with arguments; returns its exit code. What does not end is killed. */
 static int report_run(char *output, size_t size, const char *folder, const char *environment,
                       const char *arguments) {
     char binaries[2048];
     if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
-    return test_command(output, size, "cd '%s' && env %s '%s/report' %s", folder, environment, binaries,
-                        arguments);
+    return test_command(output, size, "cd '%s' && ulimit -t 60 && env %s '%s/report' %s", folder, environment,
+                        binaries, arguments);
 }
 
 static const ReportRun report_standard = {"standard", "standard", 200, 20, 3.5, true, 0};
@@ -118,11 +119,23 @@ static void test_report_fits_the_terminal(void) {
     snprintf(folder, sizeof folder, "%s", test_folder());
     ReportRun longer = report_laser;
     longer.name = "a-name-that-is-much-longer-than-any-column-of-the-table-and-goes-on-and-on-and-on";
+    ReportRun labelled = report_standard;
+    labelled.name = "standard-1";
     report_write_run(folder, &report_standard);
+    report_write_run(folder, &labelled);
     report_write_run(folder, &longer);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard standard-1");
+    CHECK(code == 0 && strstr(output, " 3.500 standard-1\n"), "no whole name beside the curve: %s", output);
+    /* a name longer than a line is on two, whole, in the table and in the legend of each plot */
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard a-*");
+    const char *at = strstr(output, "that-is"), *next = at ? strchr(at, '\n') : NULL;
+    CHECK(code == 0 && next && strncmp(next, "\n  ", 3) == 0, "code %d: %s", code, output);
+    for (int places = 0; places < 3; places++, at = at ? strstr(at + 1, "that-is") : NULL)
+        CHECK(at && (strncmp(at - 7, "a-name-", 7) == 0), "place %d: %s", places, at ? at - 7 : output);
+    CHECK(!strstr(output, "3.250 a-name"), "the beginning of a name is no label: %s", output);
     const char *locales[] = {"LC_ALL=C", "LC_ALL=en_US.UTF-8"};
     for (int utf8 = 0; utf8 < 2; utf8++) {
-        int code = report_run(output, sizeof output, folder, locales[utf8], "--out= --floor=3 standard a-*");
+        code = report_run(output, sizeof output, folder, locales[utf8], "--out= --floor=3 standard a-*");
         REQUIRE(code == 0, "code %d: %s", code, output);
         bool ascii = true;
         for (const char *line = output, *end; *line; line = end + (*end == '\n')) {
@@ -144,12 +157,22 @@ static void test_report_html_is_self_contained(void) {
     size_t size;
     snprintf(folder, sizeof folder, "%s", test_folder());
     ReportRun odd = report_laser;
-    odd.name = "<i>&'odd";
+    odd.name = "<i>&'odd\033[31m\xc2\x9b\xff";
+    odd.attention = "\\u001b]0;laser\\u0007\\u202e";
     report_write_run(folder, &report_standard);
     report_write_run(folder, &odd);
-    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html standard '<i>&'\\''odd'");
+    int code = report_run(output, sizeof output, folder, "LC_ALL=en_US.UTF-8", "--out=r.html *");
     REQUIRE(code == 0, "code %d: %s", code, output);
     char *html = report_read(folder, "r.html", &size);
+    const char *texts[] = {output, html};
+    for (int i = 0; i < 2; i++) { /* nothing commands the terminal or turns the text around it */
+        for (const char *c = texts[i]; *c; c++)
+            if ((unsigned char)*c < 32 && *c != '\n') CHECK(0, "byte %d in %s", *c, i ? "the page" : output);
+        CHECK(!strstr(texts[i], "\xc2\x9b") && !strstr(texts[i], "\xff") && !strstr(texts[i], "\xe2\x80\xae"),
+              "raw bytes in %s", i ? "the page" : output);
+        CHECK(strstr(texts[i], "odd\\x1b[31m\\xc2\\x9b\\xff"), "the name is not written out in %s",
+              i ? "the page" : output);
+    }
     const char *forbidden[] = {"http:",   "https:", "//",   "src=", "href=",       "url(",
                                "@import", "<link",  "<img", "<i>&", "</script><b>"};
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
@@ -157,6 +180,9 @@ static void test_report_html_is_self_contained(void) {
     CHECK(strstr(html, "&lt;i&gt;&amp;&#39;odd"), "the name is not there, escaped");
     CHECK(strstr(html, "&lt;/script&gt;&lt;b&gt;&amp;&#39;&quot;"), "the option is not there, escaped");
     CHECK(strstr(html, "prefers-color-scheme:dark"), "no dark colours");
+    /* on a narrow screen each figure has its title beside it, not in a row that reaches off the screen */
+    CHECK(strstr(html, "<td data-title=\"validation loss\"") && strstr(html, "content:attr(data-title)"),
+          "the table has one form for all widths");
     const char *panels[] = {"Validation loss", "Training loss", "Gradient norm", "Learning rate"};
     for (int i = 0; i < 4; i++) CHECK(strstr(html, panels[i]), "no panel '%s'", panels[i]);
     free(html);
@@ -258,6 +284,22 @@ static void test_report_png_decodes(void) {
     CHECK(counts[1] > 1000 && counts[2] > 1000, "%d blue and %d orange pixels: a curve is missing", counts[1],
           counts[2]);
     free(pixels);
+
+    /* the strip has the numbers of x for both plots: the difference to a run half as long ends in the middle */
+    const ReportRun half = {"half", "laser", 100, 10, 3.25, true, 0};
+    report_write_run(folder, &half);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=h.png standard half");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    png = report_read(folder, "h.png", &size);
+    pixels = report_decode((unsigned char *)png, size, &width, &height);
+    free(png);
+    REQUIRE(pixels && width == 1200 && height == 700, "%d x %d", width, height);
+    int last = 0;
+    for (int y = 544; y < 644; y++) /* the strip without its label */
+        for (int x = 84; x < 1010; x++)
+            if (memcmp(pixels + 3 * (y * width + x), colors[2], 3) == 0 && x > last) last = x;
+    CHECK(last > 500 && last < 560, "the difference ends at pixel %d, the axis goes from 84 to 1010", last);
+    free(pixels);
 }
 
 static void test_report_survives_odd_logs(void) {
@@ -286,15 +328,152 @@ static void test_report_survives_odd_logs(void) {
     CHECK(strstr(output, "config.json"), "nothing is said of the missing config.json: %.300s", output);
 }
 
+static const cJSON *report_plot(const cJSON *data, int plot, const char *member, int run) {
+    const cJSON *plots = cJSON_GetObjectItem(data, "plots");
+    const cJSON *runs = cJSON_GetObjectItem(cJSON_GetArrayItem(plots, plot), "runs");
+    return cJSON_GetObjectItem(cJSON_GetArrayItem(runs, run), member);
+}
+
+/* Numbers at the edges: the page's data stays JSON, its axes are finite, what was logged comes back. */
+static void test_report_takes_odd_numbers(void) {
+    static const struct {
+        const char *log;
+        const char *said[3]; /* in the terminal */
+        int plot, points;    /* a curve of the page that holds so many points... */
+        double x, y;         /* ...the last of which is this; NaN: null */
+    } cases[] = {
+        {"{\"step\": 0, \"val_loss\": 5.7106}\n", {"5.7106"}, 0, 1, 0, 5.7106},
+        {"{\"step\": 7, \"loss\": 3}\n", {"3.0000"}, 1, 1, 7, 3},
+        {"{\"step\": 7, \"loss\": 0, \"lr\": 0, \"grad_norm\": 0}\n", {"0.0000"}, 4, 1, 7, 0},
+        {"{\"step\": 1, \"loss\": null}\n", {"nan"}, 1, 1, 1, NAN},
+        {"{\"step\": 1, \"val_loss\": 5}\n{\"step\": 2, \"val_loss\": 5.000000000000001}\n",
+         {"5.0000"},
+         0,
+         2,
+         2,
+         5},
+        {"{\"step\": 1, \"val_loss\": -3}\n{\"step\": 2, \"val_loss\": -3.5}\n",
+         {"-3.5000", "-3.500"},
+         0,
+         2,
+         2,
+         -3.5},
+        {"{\"step\": 1, \"val_loss\": 1e300}\n{\"step\": 2, \"val_loss\": -1e300}\n", {"nan"}, 0, 2, 2, NAN},
+        {"{\"step\": 1, \"loss\": 1e38}\n{\"step\": 2, \"loss\": -1e38}\n", {"-1e+38"}, 1, 2, 2, -1e38},
+        {"{\"step\": 1, \"loss\": 1, \"grad_norm\": 1e-320}\n{\"step\": 2, \"loss\": 1, \"grad_norm\": "
+         "1e38}\n",
+         {"1.0000"},
+         3,
+         2,
+         2,
+         1e38},
+        {"{\"step\": 1234567, \"loss\": 12345.6789, \"seconds\": 1e300, \"tokens_per_s\": 1e300}\n",
+         {"12345.6789", "1e+300 s", " 1e+300 "},
+         1,
+         1,
+         1234567,
+         12345.6789},
+        {"{\"step\": 9007199254740992, \"loss\": 2, \"seconds\": -5, \"tokens_per_s\": -1234}\n",
+         {"-5 s", "-1,234"},
+         1,
+         1,
+         9007199254740992,
+         2},
+    };
+    char folder[128], output[16384], path[256];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(path, sizeof path, "%s/run", folder);
+    mkdir(path, 0777);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FILE *log = report_file(folder, "run", "log.jsonl");
+        fputs(cases[i].log, log), fclose(log);
+        int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html run");
+        REQUIRE(code == 0, "case %zu: code %d: %s", i, code, output);
+        for (int k = 0; k < 3 && cases[i].said[k]; k++)
+            CHECK(strstr(output, cases[i].said[k]), "case %zu: no '%s' in %s", i, cases[i].said[k], output);
+        size_t size;
+        char *html = report_read(folder, "r.html", &size), *start = strstr(html, "id=\"data\">");
+        const char *ended;
+        cJSON *data = start ? cJSON_ParseWithOpts(start + strlen("id=\"data\">"), &ended, false) : NULL;
+        CHECK(data && strncmp(ended + strspn(ended, "\n"), "</script>", 9) == 0,
+              "case %zu: the data is no JSON: %.300s", i, start);
+        const cJSON *x = report_plot(data, cases[i].plot, "x", 0),
+                    *y = report_plot(data, cases[i].plot, "y", 0);
+        CHECK(cJSON_GetArraySize(x) == cases[i].points && cJSON_GetArraySize(y) == cases[i].points,
+              "case %zu: %d points", i, cJSON_GetArraySize(x));
+        const cJSON *x_end = cJSON_GetArrayItem(x, cases[i].points - 1),
+                    *y_end = cJSON_GetArrayItem(y, cases[i].points - 1);
+        CHECK(x_end && x_end->valuedouble == cases[i].x, "case %zu: at %.17g", i,
+              x_end ? x_end->valuedouble : NAN);
+        CHECK(y_end && (isnan(cases[i].y) ? cJSON_IsNull(y_end)
+                                          : fabs(y_end->valuedouble - cases[i].y) <= 1e-8 * fabs(cases[i].y)),
+              "case %zu: %.17g", i, y_end ? y_end->valuedouble : NAN);
+        cJSON_Delete(data);
+        free(html);
+    }
+}
+
+/* What no run is, named by a pattern, is left out with one line; a configuration as large as it may be is shown. */
+static void test_report_takes_what_a_folder_holds(void) {
+    char folder[128], output[16384];
+    size_t size;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    test_command(
+        output, sizeof output,
+        "cd '%s' && touch finished report.html standard.settings && mkdir empty later && "
+        "touch later/log.jsonl && ln -s nowhere broken && : > laser/config.json && : > standard/summary.json",
+        folder);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html *");
+    CHECK(code == 0 && strstr(output, "\n* laser") && strstr(output, "\no standard"), "code %d: %s", code,
+          output);
+    const char *skipped = strstr(output, "'broken' is no folder and is left out, and so are 5 more");
+    CHECK(skipped && !strstr(strchr(skipped, '\n'), "left out"), "%s", output);
+    CHECK(strstr(output, "'laser/config.json' is damaged") &&
+              strstr(output, "'standard/summary.json' is damaged"),
+          "%s", output);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard later");
+    CHECK(code == 0 && strstr(output, "'later' has no loss in its log.jsonl yet and is left out"),
+          "code %d: %s", code, output);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= finished empty");
+    CHECK(code == 1 && strstr(output, "'finished' is no folder, and none of the others is a run"),
+          "code %d: %s", code, output);
+    enum { KEYS = 60000 };
+    FILE *config = report_file(folder, "laser", "config.json");
+    fprintf(config, "{\"options\": {\"attn\": \"laser\", \"%0201d\": 1", 0);
+    for (int i = 0; i < KEYS; i++) fprintf(config, ", \"k%d\": %d", i, i);
+    fprintf(config, "}}");
+    fclose(config);
+    char binaries[2048];
+    if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
+    /* a search through all keys for each key takes twice the limit at least; without it a twentieth is enough */
+    code = test_command(output, sizeof output,
+                        "cd '%s' && ulimit -t 5 && '%s/report' --out=r.html laser > /dev/null", folder,
+                        binaries);
+    CHECK(code == 0, "code %d: %s", code, output);
+    char *html = report_read(folder, "r.html", &size);
+    size_t rows = 0;
+    for (const char *at = html; (at = memchr(at, '\n', size - (size_t)(at - html))); at++)
+        rows += strncmp(at, "\n<tr><td>k", 10) == 0;
+    CHECK(rows == KEYS && strstr(html, "<td>k59999</td><td>59999</td>"), "%zu rows", rows);
+    CHECK(strstr(output, "not shown: 1 option"), "%s", output);
+    free(html);
+}
+
 static void test_report_refuses_clearly(void) {
     static const struct {
         const char *arguments;
         int code;
         const char *said;
-    } cases[] = {{"", 2, "name at least one run"},          {"nowhere", 1, "nowhere"},
-                 {"file", 1, "'file' is no folder"},        {"empty", 1, "empty/log.jsonl"},
-                 {"silent", 1, "has no loss yet"},          {"junk", 1, "junk/log.jsonl:2"},
-                 {"--flor=3 x", 2, "did you mean --floor"}, {"--out=no/r.html good", 1, "no/r.html"}};
+    } cases[] = {{"", 2, "name at least one run"},
+                 {"nowhere", 1, "nowhere"},
+                 {"file", 1, "'file' is no folder"},
+                 {"empty", 1, "'empty' has no log.jsonl"},
+                 {"silent", 1, "has no loss in its log.jsonl yet"},
+                 {"junk", 1, "junk/log.jsonl:2"},
+                 {"--flor=3 x", 2, "did you mean --floor"},
+                 {"--out=no/r.html good", 1, "no/r.html"}};
     char folder[128], output[8192];
     snprintf(folder, sizeof folder, "%s", test_folder());
     const ReportRun good = {"good", "laser", 10, 5, 3, true, 0};
@@ -331,7 +510,10 @@ static void test_report_takes_long_logs(void) {
     TEST(report_html_holds_the_curves)                                                                       \
     TEST(report_png_decodes)                                                                                 \
     TEST(report_survives_odd_logs)                                                                           \
+    TEST(report_takes_odd_numbers)                                                                           \
+    TEST(report_takes_what_a_folder_holds)                                                                   \
     TEST(report_refuses_clearly)                                                                             \
-    TEST(report_takes_long_logs)
+    TEST(report_takes_long_logs)                                                                             \
+    DOCS_TESTS(TEST)
 
 #endif

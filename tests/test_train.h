@@ -286,13 +286,19 @@ static void test_demo_runs_from_text_to_samples(void) {
     static char output[1 << 16];
     char home[256], path[300];
     snprintf(home, sizeof home, "%s", test_folder());
-    int code = test_command(output, sizeof output,
-                            "DEMO_STEPS=5 DEMO_OPTIONS='--layers=2 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
-                            "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
-                            "scripts/demo.sh",
-                            home, test_binaries(), test_binaries());
+    int code = test_command(
+        output, sizeof output,
+        "DEMO_STEPS=5 DEMO_TOKENS=40 DEMO_OPTIONS='--layers=2 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
+        "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=4 TEXT= "
+        "scripts/demo.sh",
+        home, test_binaries(), test_binaries());
     CHECK(code == 0, "exit %d: %s", code, strlen(output) > 900 ? output + strlen(output) - 900 : output);
-    const char *says[] = {"attention", "LASER", "Ten lines by the model with laser attention", "Done in"};
+    const char *says[] = {"a step takes ",
+                          "two models in 5 steps each",
+                          "attention",
+                          "LASER",
+                          "Ten lines by the model with laser attention",
+                          "Done in"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)
         CHECK(strstr(output, says[i]), "'%s' is not said", says[i]);
     const char *files[] = {"report.html", "loss.png", "standard/summary.json", "laser/step-00000005/DONE"};
@@ -300,6 +306,43 @@ static void test_demo_runs_from_text_to_samples(void) {
         snprintf(path, sizeof path, "%s/runs/demo/%s", home, files[i]);
         CHECK(access(path, R_OK) == 0, "%s is missing", path);
     }
+}
+
+/* What `make demo` says before it begins: what it compiles, how long it will take, which DEMO_STEPS takes five minutes. */
+static void test_demo_tells_what_it_will_take(void) {
+    static char output[1 << 14];
+    char home[256], path[300];
+    snprintf(home, sizeof home, "%s", test_folder());
+    /* more steps than anybody would wait for; it stops at the text, whose source there is not */
+    int code = test_command(
+        output, sizeof output,
+        "DEMO_STEPS=100000000 DEMO_OPTIONS='--layers=1 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
+        "DEMO_PROGRAMS=%s GRAMMAR=%s/grammar TEXT_SOURCES=9 TEXT= scripts/demo.sh",
+        home, test_binaries(), test_binaries());
+    const char *advice = strstr(output, "\nDEMO_STEPS=");
+    const double five = advice ? atof(advice + 12) : 0;
+    CHECK(code == 1 && strstr(output, "two models in 100000000 steps each") && five > 0 && five < 1e7 &&
+              strstr(advice, " make demo would take about five minutes\n"),
+          "code %d: %s", code, output);
+    snprintf(path, sizeof path, "%s/runs/demo/timing", home);
+    CHECK(access(path, F_OK) != 0, "%s is left", path);
+    code = test_command(
+        output, sizeof output,
+        "DEMO_OPTIONS=--layer=1 DEMO_HOME=%s DEMO_PROGRAMS=%s GRAMMAR=%s/grammar scripts/demo.sh", home,
+        test_binaries(), test_binaries());
+    CHECK(code == 1 && strstr(output, "did you mean --layers"), "code %d: %s", code, output);
+
+    /* a make that shows what it compiles, and fails */
+    test_command(output, sizeof output,
+                 "mkdir %s/bin && printf '%%s\\n' '#!/bin/sh' 'echo cc -O3 train_gpt.c -o train_gpt -lm' "
+                 "'echo train_gpt.c:1: error: no such thing' 'exit 2' > %s/bin/make && chmod +x %s/bin/make",
+                 home, home, home);
+    code =
+        test_command(output, sizeof output,
+                     "PATH=%s/bin:$PATH DEPS=skip DEMO_PROGRAMS= DEMO_HOME=%s scripts/demo.sh", home, home);
+    CHECK(code == 1 && strstr(output, "   compiling train_gpt.c\ntrain_gpt.c:1: error: no such thing\n") &&
+              strstr(output, "stopped: the programs could not be built"),
+          "code %d: %s", code, output);
 }
 
 #define TRAIN_TESTS(TEST)                                                                                    \
@@ -317,6 +360,7 @@ static void test_demo_runs_from_text_to_samples(void) {
     TEST(short_run_shortens_the_warmup)                                                                      \
     TEST(bound_threads_use_all_cores)                                                                        \
     TEST(memory_nodes_are_counted)                                                                           \
-    TEST(demo_runs_from_text_to_samples)
+    TEST(demo_runs_from_text_to_samples)                                                                     \
+    TEST(demo_tells_what_it_will_take)
 
 #endif

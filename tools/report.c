@@ -4,7 +4,8 @@
    ./report [--out=report.html] [--png=loss.png] [--floor=NATS] RUN...
 
    A RUN is a folder that ./train_gpt --out=DIR wrote: log.jsonl must be there, finished or not; config.json and
-   summary.json add what they know. Runs are drawn over one another, in the order given; the first is the one
+   summary.json add what they know. What is no run is left out, so that a pattern may name all that a folder of runs
+   holds. Runs are drawn over one another, in the order given; the first is the one
    others are measured against. --floor draws a line no model can go below, for text whose entropy is known
    (data/grammar.c).
 
@@ -29,23 +30,29 @@ static const Option report_options[] = {
      "entropy of the text in nats per token, drawn as a line; 0: not known", false},
 };
 
-/* The curves of one kind in the terminal, when there are any to see. */
-static void show_curves(const Terminal *t, PlotKind kind, const Run *runs, int count, double floor) {
-    Plot plot;
-    Series *curves = plot_curves(kind, runs, count);
-    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
-    if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
-    plot_curves_free(curves, count);
-}
-
-static void show_verdict(const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (isfinite(last))
-        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
-               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
-    series_free(&d);
+/* The runs among the folders named; one line says what was left out. Dies when that was all. */
+static int load_runs(Run *runs, char **folders, int count) {
+    const char *left_out = NULL, *why = NULL;
+    int loaded = 0;
+    for (int i = 0; i < count; i++) {
+        if (loaded == PLOT_RUNS_MAX)
+            die("there are more than %d runs among the %d names given; name fewer", PLOT_RUNS_MAX, count);
+        const char *reason = run_load(&runs[loaded], folders[i]);
+        if (!reason)
+            loaded++;
+        else if (!left_out)
+            left_out = folders[i], why = reason;
+    }
+    const int others = count - loaded - 1;
+    if (loaded == 0)
+        die("'%s' %s%s; name the folder of a run, which ./train_gpt --out=DIR wrote", left_out, why,
+            others ? ", and none of the others is a run" : "");
+    if (others >= 0) {
+        char more[64] = "";
+        if (others) snprintf(more, sizeof more, ", and so %s %d more", others > 1 ? "are" : "is", others);
+        warn("'%s' %s and is left out%s", left_out, why, more);
+    }
+    return loaded;
 }
 
 int main(int argc, char **argv) {
@@ -54,18 +61,14 @@ int main(int argc, char **argv) {
     static Run runs[PLOT_RUNS_MAX];
     OptionSet set = options_begin("report", "./report [options] RUN...", report_options,
                                   sizeof report_options / sizeof *report_options, &options, NULL);
-    int count = options_parse(&set, argc, argv);
-    if (count == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
-    if (count > PLOT_RUNS_MAX) options_fail(&set, "%d runs; at most %d", count, PLOT_RUNS_MAX);
+    int named = options_parse(&set, argc, argv);
+    if (named == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
     double floor = options.floor > 0 ? options.floor : NAN;
-    for (int r = 0; r < count; r++) run_load(&runs[r], argv[r]);
+    const int count = load_runs(runs, argv, named);
     runs_name(runs, count);
 
     Terminal terminal = terminal_of(stdout);
-    terminal_table(&terminal, runs, count);
-    show_curves(&terminal, PLOT_VALIDATION, runs, count, floor);
-    show_curves(&terminal, PLOT_TRAINING, runs, count, floor);
-    show_verdict(runs, count);
+    terminal_show(&terminal, runs, count, floor);
     if (*options.out || *options.png) printf("\n");
     if (*options.out) html_write(options.out, runs, count, floor), printf("  %s\n", options.out);
     if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);

@@ -11,6 +11,7 @@
 #include "report_plot.h"
 
 enum { HTML_UNITS = 10000, HTML_POINTS = 1000, HTML_ALL_POINTS = 6000, HTML_DOTS = 64, HTML_COLORS = 8 };
+enum { HTML_LABEL = 16, HTML_KEY_MAX = 200 };
 
 static const char *const html_style[] = {
     ":root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1d1f24;--soft:#6a6f7b;--line:#e7e7e2;",
@@ -24,6 +25,7 @@ static const char *const html_style[] = {
     "Roboto,Helvetica,Arial,sans-serif;font-variant-numeric:tabular-nums}",
     "main{max-width:1180px;margin:0 auto;padding:36px 24px 64px}",
     ".eyebrow{color:var(--soft);font-size:13px;margin-bottom:4px}",
+    "h1,h2,p,.legend{overflow-wrap:anywhere}",
     "h1{font-size:27px;line-height:1.2;letter-spacing:-.015em;margin:0 0 6px;font-weight:680}",
     "h2{font-size:15px;margin:0;font-weight:640}p{margin:0}",
     ".facts,.note{color:var(--soft)}.note{font-size:13px}",
@@ -38,7 +40,7 @@ static const char *const html_style[] = {
     "th{color:var(--soft);font-weight:500;font-size:13px;border-top:0;padding-top:0}",
     "th:first-child,td:first-child{text-align:left;padding-left:0}th:last-child,td:last-child{padding-right:"
     "0}",
-    ".best{font-weight:680}",
+    ".best{font-weight:680}.runs td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:12em}",
     ".options td,.options th{text-align:left;white-space:normal;overflow-wrap:anywhere;font-size:13.5px;",
     "padding:5px 14px 5px 0}",
     ".options td:first-child{color:var(--soft);white-space:nowrap}.differs td{background:var(--mark)}",
@@ -47,7 +49,7 @@ static const char *const html_style[] = {
     "middle;",
     "background:var(--c)}",
     ".head{display:flex;flex-wrap:wrap;gap:2px 18px;align-items:baseline}.head .note{margin-left:auto}",
-    ".legend{color:var(--soft);font-size:13px}.legend>span{margin-right:14px;white-space:nowrap}",
+    ".legend{color:var(--soft);font-size:13px}.legend>span{margin-right:14px;display:inline-block}",
     ".plot{position:relative;height:268px;margin:10px 0 0;padding:6px 12px 22px 46px;outline-offset:6px}",
     ".wide .plot{height:380px}.labelled{padding-right:128px}",
     ".area{position:relative;height:100%;cursor:crosshair;touch-action:pan-y}",
@@ -80,7 +82,14 @@ static const char *const html_style[] = {
     "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
     "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
     "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
-    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}}",
+    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}",
+    /* the table of runs there: its figures in two columns under each name, so that all are on the screen */
+    ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
+    ".runs tr{display:grid;grid-template-columns:1fr 1fr;column-gap:22px;font-size:13.5px}",
+    ".runs td{display:flex;justify-content:space-between;gap:8px;padding:1px 0;border:0}",
+    ".runs td:first-child{grid-column:1/-1;display:block;font-weight:640;font-size:15px}",
+    ".runs td+td::before{content:attr(data-title);color:var(--soft);font-weight:400}",
+    ".runs tr+tr+tr{border-top:1px solid var(--line);margin-top:9px;padding-top:7px}}",
     "@media print{.card{break-inside:avoid}}",
 };
 
@@ -182,36 +191,39 @@ static inline void html_lines(FILE *f, const char *const *lines, size_t count) {
 /* ---------------------------------------------------------------------------------------------------- text */
 
 static inline void html_text(FILE *f, const char *text) {
-    for (; *text; text++) switch (*text) {
+    char *shown = text_shown(text);
+    for (const char *c = shown; *c; c++) switch (*c) {
         case '&': fputs("&amp;", f); break;
         case '<': fputs("&lt;", f); break;
         case '>': fputs("&gt;", f); break;
         case '"': fputs("&quot;", f); break;
         case '\'': fputs("&#39;", f); break;
-        default: fputc(*text, f);
+        default: fputc(*c, f);
         }
+    free(shown);
 }
 
 /* A JSON string inside a script element: no character in it may end the element. */
 static inline void html_json_text(FILE *f, const char *text) {
+    char *shown = text_shown(text);
     fputc('"', f);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c < 32 || strchr("\"\\<>&'", c))
-            fprintf(f, "\\u%04x", c);
+    for (const char *c = shown; *c; c++)
+        if (strchr("\"\\<>&'", *c))
+            fprintf(f, "\\u%04x", (unsigned char)*c);
         else
-            fputc(c, f);
-    }
+            fputc(*c, f);
     fputc('"', f);
+    free(shown);
 }
 
+/* digits: as many as the pointer shows of a value, all of a step. */
 static inline void html_json_numbers(FILE *f, const char *key, const double *values, int64_t count,
-                                     double scale) {
+                                     double scale, int digits) {
     fprintf(f, "\"%s\":[", key);
     for (int64_t i = 0; i < count; i++) {
         if (i) fputc(',', f);
         if (isfinite(values[i]))
-            fprintf(f, scale == 1 ? "%.6g" : "%.10g", values[i] * scale);
+            fprintf(f, "%.*g", digits, values[i] * scale);
         else
             fputs("null", f);
     }
@@ -313,6 +325,8 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
     char text[32];
     double places[PLOT_RUNS_MAX + 1];
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
+    if ((n - 1) * gap > 1) return; /* there is no room for so many; the table has them */
+    const bool named = plot_names_fit(p, HTML_LABEL);
     for (int i = 0; i < n; i++) {
         int r = who[i];
         fprintf(f, "<i class=\"end%s\" style=\"top:%.2f%%", r == p->count ? " soft" : "",
@@ -321,7 +335,7 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
         if (r == p->count)
             fprintf(f, "\">%.3f <span>entropy", p->floor);
         else
-            fprintf(f, "\">%s <span>", plot_end_text(p, r, text)), html_text(f, p->runs[r].name);
+            fprintf(f, "\">%s <span>", plot_end_text(p, r, text)), html_text(f, named ? p->runs[r].name : "");
         fputs("</span></i>\n", f);
     }
 }
@@ -390,13 +404,13 @@ static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
     for (int r = 0; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
         fprintf(f, "%s{", r ? ",\n" : "");
-        html_json_numbers(f, "x", s.x, s.count, p->x_scale[r]);
+        html_json_numbers(f, "x", s.x, s.count, p->x_scale[r], 16);
         fputc(',', f);
-        html_json_numbers(f, "y", s.y, s.count, 1);
+        html_json_numbers(f, "y", s.y, s.count, 1, 9);
         if (p->kind == PLOT_TRAINING && s.count > 60) {
             Series raw = series_bin(&p->runs[r].curves[CURVE_TRAINING], points, BIN_MEAN);
             fputc(',', f);
-            html_json_numbers(f, "raw", raw.y, raw.count, 1);
+            html_json_numbers(f, "raw", raw.y, raw.count, 1, 9);
             series_free(&raw);
         }
         fputc('}', f);
@@ -407,30 +421,31 @@ static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
 
 /* --------------------------------------------------------------------------------------------------- options */
 
+typedef struct { /* one option of one run, as it was found */
+    char *key, *value;
+    int run, order; /* order: among all that were found */
+} HtmlValue;
+
 typedef struct {
-    char *key;
-    char *values[PLOT_RUNS_MAX]; /* NULL: this run has no such option */
+    const char *key;
+    const char *values[PLOT_RUNS_MAX]; /* NULL: this run has no such option */
+    int order;
 } HtmlOption;
 
 typedef struct {
-    HtmlOption *rows;
-    int count, capacity;
+    HtmlValue *found;
+    size_t count, room;
+    HtmlOption *rows; /* one a key, in the order in which the keys were found first */
+    size_t row_count;
+    int too_long; /* keys left out */
 } HtmlOptions;
 
 static inline char *html_copy(const char *text) { return strcpy(check_malloc(strlen(text) + 1), text); }
 
-static inline void html_option_set(HtmlOptions *o, const char *key, int run, const char *value) {
-    int i = 0;
-    while (i < o->count && strcmp(o->rows[i].key, key) != 0) i++;
-    if (i == o->count) {
-        if (o->count == o->capacity) {
-            o->capacity = o->capacity ? 2 * o->capacity : 64;
-            o->rows = realloc(o->rows, (size_t)o->capacity * sizeof *o->rows);
-            if (!o->rows) die("cannot hold %d options", o->capacity);
-        }
-        o->rows[o->count++] = (HtmlOption){.key = html_copy(key)};
-    }
-    if (!o->rows[i].values[run]) o->rows[i].values[run] = html_copy(value);
+static inline void html_option_found(HtmlOptions *o, const char *key, int run, const char *value) {
+    o->found = check_grow(o->found, &o->room, o->count + 1, sizeof *o->found);
+    o->found[o->count] = (HtmlValue){html_copy(key), html_copy(value), run, (int)o->count};
+    o->count++;
 }
 
 /* Objects inside objects become names with dots; the options themselves go without a prefix. */
@@ -438,27 +453,62 @@ static inline void html_options_of(HtmlOptions *o, const cJSON *object, const ch
                                    int depth) {
     const cJSON *item;
     cJSON_ArrayForEach(item, object) {
-        char number[64];
+        char key[HTML_KEY_MAX + 1], number[64];
         const char *name = item->string ? item->string : "";
-        size_t size = strlen(prefix) + strlen(name) + 2;
-        char *key = check_malloc(size);
-        snprintf(key, size, "%s%s%s", prefix, *prefix ? "." : "", name);
-        if (cJSON_IsObject(item) && depth < 4) {
+        if (snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", name) >= (int)sizeof key) {
+            o->too_long++; /* no option of ours, and a long prefix once more for each key below it adds up */
+        } else if (cJSON_IsObject(item) && depth < 4) {
             html_options_of(o, item, strcmp(key, "options") == 0 ? "" : key, run, depth + 1);
         } else if (cJSON_IsString(item)) {
-            html_option_set(o, key, run, item->valuestring);
+            html_option_found(o, key, run, item->valuestring);
         } else if (cJSON_IsNumber(item)) {
             snprintf(number, sizeof number, "%.10g", item->valuedouble);
-            html_option_set(o, key, run, number);
+            html_option_found(o, key, run, number);
         } else if (cJSON_IsBool(item)) {
-            html_option_set(o, key, run, cJSON_IsTrue(item) ? "yes" : "no");
+            html_option_found(o, key, run, cJSON_IsTrue(item) ? "yes" : "no");
         } else {
             char *text = cJSON_PrintUnformatted(item);
-            html_option_set(o, key, run, text ? text : "");
+            html_option_found(o, key, run, text ? text : "");
             cJSON_free(text);
         }
-        free(key);
     }
+}
+
+static inline int html_compare_found(const void *a, const void *b) {
+    const HtmlValue *x = a, *y = b;
+    const int keys = strcmp(x->key, y->key);
+    return keys ? keys : (x->order > y->order) - (x->order < y->order);
+}
+
+static inline int html_compare_rows(const void *a, const void *b) {
+    const HtmlOption *x = a, *y = b;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+/* The options of all runs, a row a key. Sorted, not searched: a file may have as many keys as it likes. */
+static inline HtmlOptions html_options_gather(const Run *runs, int count) {
+    HtmlOptions o = {0};
+    for (int r = 0; r < count; r++) html_options_of(&o, runs[r].config, "", r, 0);
+    if (o.too_long)
+        warn("not shown: %d option%s with a name of more than %d bytes", o.too_long,
+             o.too_long == 1 ? "" : "s", HTML_KEY_MAX);
+    if (o.count) qsort(o.found, o.count, sizeof *o.found, html_compare_found);
+    size_t room = 0;
+    for (size_t i = 0; i < o.count; i++) {
+        const HtmlValue *v = &o.found[i];
+        if (i == 0 || strcmp(v->key, o.found[i - 1].key) != 0)
+            o.rows = check_grow(o.rows, &room, o.row_count + 1, sizeof *o.rows),
+            o.rows[o.row_count++] = (HtmlOption){.key = v->key, .order = v->order};
+        const char **place = &o.rows[o.row_count - 1].values[v->run];
+        if (!*place) *place = v->value; /* of a key that a file has twice the first counts */
+    }
+    if (o.row_count) qsort(o.rows, o.row_count, sizeof *o.rows, html_compare_rows);
+    return o;
+}
+
+static inline void html_options_free(HtmlOptions *o) {
+    for (size_t i = 0; i < o->count; i++) free(o->found[i].key), free(o->found[i].value);
+    free(o->found), free(o->rows);
 }
 
 static inline bool html_option_differs(const HtmlOption *row, int count) {
@@ -469,9 +519,8 @@ static inline bool html_option_differs(const HtmlOption *row, int count) {
     return false;
 }
 
-static inline int html_option_rows(FILE *f, const HtmlOptions *o, const Run *runs, int count,
-                                   bool differing) {
-    int shown = 0;
+static inline void html_option_rows(FILE *f, const HtmlOptions *o, const Run *runs, int count,
+                                    bool differing) {
     fputs("<div class=\"scroll\"><table class=\"options\"><tr><th></th>", f);
     for (int r = 0; r < count; r++) {
         fprintf(f, "<th><span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
@@ -479,7 +528,7 @@ static inline int html_option_rows(FILE *f, const HtmlOptions *o, const Run *run
         fputs("</th>", f);
     }
     fputs("</tr>\n", f);
-    for (int i = 0; i < o->count; i++) {
+    for (size_t i = 0; i < o->row_count; i++) {
         bool differs = html_option_differs(&o->rows[i], count);
         if (differing && !differs) continue;
         fprintf(f, "<tr%s><td>", differs && !differing ? " class=\"differs\"" : "");
@@ -490,17 +539,14 @@ static inline int html_option_rows(FILE *f, const HtmlOptions *o, const Run *run
             html_text(f, value ? *value ? value : "(empty)" : "-");
         }
         fputs("</td></tr>\n", f);
-        shown++;
     }
     fputs("</table></div>\n", f);
-    return shown;
 }
 
 static inline void html_options(FILE *f, const Run *runs, int count) {
-    HtmlOptions o = {0};
+    HtmlOptions o = html_options_gather(runs, count);
     int differing = 0;
-    for (int r = 0; r < count; r++) html_options_of(&o, runs[r].config, "", r, 0);
-    for (int i = 0; i < o.count; i++) differing += html_option_differs(&o.rows[i], count);
+    for (size_t i = 0; i < o.row_count; i++) differing += html_option_differs(&o.rows[i], count);
     if (count > 1) {
         fputs("<section class=\"card\"><h2>What differs</h2>", f);
         if (differing)
@@ -509,16 +555,12 @@ static inline void html_options(FILE *f, const Run *runs, int count) {
             fputs("<p class=\"note\">the runs have the same configuration</p>", f);
         fputs("</section>\n", f);
     }
-    if (o.count) {
+    if (o.row_count) {
         fprintf(f, "<details class=\"card\"><summary>Whole configuration</summary>");
         html_option_rows(f, &o, runs, count, false);
         fputs("</details>\n", f);
     }
-    for (int i = 0; i < o.count; i++) {
-        for (int r = 0; r < count; r++) free(o.rows[i].values[r]);
-        free(o.rows[i].key);
-    }
-    free(o.rows);
+    html_options_free(&o);
 }
 
 /* ------------------------------------------------------------------------------------------------- the page */
@@ -536,14 +578,15 @@ static inline bool html_is_best(const Run *runs, int count, int run, Figure figu
 }
 
 static inline void html_table(FILE *f, const Run *runs, int count) {
-    char text[96];
-    fputs("<section class=\"card\"><div class=\"scroll\"><table><tr>", f);
+    char text[64];
+    fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
     for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
     for (int r = 0; r < count; r++) {
         fputs("<tr>", f);
         for (int i = 0; i < FIGURE_COUNT; i++) {
-            fprintf(f, html_is_best(runs, count, r, (Figure)i) ? "<td class=\"best\">" : "<td>");
+            fprintf(f, "<td data-title=\"%s\"%s>", figures[i].full_title,
+                    html_is_best(runs, count, r, (Figure)i) ? " class=\"best\"" : "");
             if (i == FIGURE_NAME)
                 fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
             html_text(f, figure_text(&runs[r], (Figure)i, text));
@@ -585,12 +628,17 @@ static inline void html_verdict(FILE *f, const Run *runs, int count) {
     double last = d.count ? d.y[d.count - 1] : NAN;
     if (isfinite(last)) {
         char step[32];
-        int lower = last < 0;
+        const int lower = last < 0;
+        const bool even = fabs(last) < VERDICT_EVEN;
         fputs("<p class=\"verdict\"><b>", f);
         html_text(f, runs[lower].name);
-        fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
+        if (even)
+            fputs("</b> and <b>", f);
+        else
+            fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
         html_text(f, runs[!lower].name);
-        fprintf(f, "</b> in validation loss at step %s.</p>\n", text_grouped(d.x[d.count - 1], step));
+        fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
+                text_grouped(d.x[d.count - 1], step));
         fputs(
             "<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
             "believing a small one.</p>\n",
@@ -607,8 +655,7 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
     }
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, double floor) {
-    FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
+static inline void html_page(FILE *f, const Run *runs, int count, double floor) {
     int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
@@ -647,6 +694,11 @@ static inline void html_write(const char *path, const Run *runs, int count, doub
     fputs("]}\n</script>\n<script>\n", f);
     html_lines(f, html_script, sizeof html_script / sizeof *html_script);
     fputs("</script>\n</body>\n</html>\n", f);
+}
+
+static inline void html_write(const char *path, const Run *runs, int count, double floor) {
+    FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
+    html_page(f, runs, count, floor);
     check_fclose(f, path);
 }
 

@@ -11,6 +11,7 @@
 #include "report_runs.h"
 
 enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64 };
+#define VERDICT_EVEN 0.00005 /* nats, half of the last digit that is shown */
 
 typedef struct {
     double low, high;
@@ -79,14 +80,16 @@ static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
 }
 
 static inline const char *axis_label(const Axis *a, double value, char text[32]) {
+    const double largest = fmax(fabs(a->low), fabs(a->high));
     if (value == 0 && a->decimals > 4) return strcpy(text, "0");
     if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
         snprintf(text, 32, "%.3g", value);
         char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
         if (e && e[2] == '0') memmove(e + 2, e + 3, strlen(e + 3) + 1);
-    } else if (fabs(a->high) >= 1e5) {
-        double unit = a->high >= 2e9 ? 1e9 : a->high >= 2e6 ? 1e6 : 1e3, scaled = value / unit;
-        snprintf(text, 32, "%.4g%s", scaled, value == 0 ? "" : unit == 1e9 ? "B" : unit == 1e6 ? "M" : "k");
+    } else if (largest >= 1e5) {
+        double unit = largest >= 2e15 ? 1 : largest >= 2e9 ? 1e9 : largest >= 2e6 ? 1e6 : 1e3;
+        const char *letter = unit == 1 ? "" : unit == 1e9 ? "B" : unit == 1e6 ? "M" : "k";
+        snprintf(text, 32, "%.4g%s", value / unit, value == 0 ? "" : letter);
     } else if (a->decimals == 0) {
         text_grouped(value, text);
     } else {
@@ -142,7 +145,7 @@ static inline void plot_range(Plot *p, double *low, double *high) {
     if (p->kind == PLOT_DIFFERENCE) *low = fmin(*low, 0), *high = fmax(*high, 0);
     if (p->kind == PLOT_RATE) *low = fmin(*low, 0);
     p->above = all_high > *high + 0.25 * (*high - *low) ? all_high : NAN;
-    if (!isfinite(*low) || (*low == 0 && *high == 0)) *low = 0, *high = 1; /* no number anywhere, or zeros */
+    if (!(*low <= *high) || (*low == 0 && *high == 0)) *low = 0, *high = 1; /* no number anywhere, or zeros */
 }
 
 static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
@@ -158,10 +161,12 @@ static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
     plot_range(p, &low, &high);
     if (p->y.logarithmic) {
         if (low <= 0) low = 0.1, high = 10;
+        low = fmax(low, 1e-12 * high); /* an axis of more decades shows nothing */
         double room = high / low < 1.2 ? 1.2 : pow(high / low, 0.04);
         p->y.low = low / room, p->y.high = high * room;
     } else {
         double room = high > low ? 0.05 * (high - low) : fmax(0.05 * fabs(high), 1e-6);
+        room = fmax(room, 1e-6 * fmax(fabs(low), fabs(high))); /* ticks need digits to differ in */
         p->y.low = p->kind == PLOT_RATE ? low : low - room, p->y.high = high + room;
     }
     axis_ticks_linear(&p->x, x_ticks, 1); /* there is no half step */
@@ -218,6 +223,8 @@ static inline const char *plot_end_text(const Plot *p, int run, char text[32]) {
     double value = p->kind == PLOT_TRAINING ? p->runs[run].train_loss : series_end(&p->curves[run]);
     if (!isfinite(value))
         snprintf(text, 32, "nan");
+    else if (fabs(value) >= 1e5)
+        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.1e" : "%.1e", value);
     else
         snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
     return text;
@@ -235,6 +242,16 @@ static inline int plot_end_places(const Plot *p, double gap, double places[PLOT_
     if (isfinite(p->floor)) places[n] = axis_place(&p->y, p->floor), who[n++] = p->count;
     labels_spread(places, n, gap);
     return n;
+}
+
+/* Whether the value and the name of every run fit into `columns` characters: names stand at the ends of curves when all of
+   them do, else in a legend alone; none is ever cut. */
+static inline bool plot_names_fit(const Plot *p, int columns) {
+    char text[32];
+    for (int r = 0; r < p->count; r++)
+        if ((int)strlen(plot_end_text(p, r, text)) + 1 + text_columns(p->runs[r].name) > columns)
+            return false;
+    return true;
 }
 
 static inline bool plot_has_numbers(const Plot *p) {

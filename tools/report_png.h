@@ -160,15 +160,10 @@ static inline void font_find(Font *font, bool bold) {
 
 /* The next character of UTF-8 text; damaged bytes count as '?'. */
 static inline int text_next(const char **text) {
-    unsigned char first = (unsigned char)*(*text)++;
-    int extra = first < 0x80 ? 0 : first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0xC0 ? 1 : -1;
-    if (extra < 0) return '?';
-    int code = extra == 0 ? first : first & (0x3F >> extra);
-    for (; extra > 0; extra--) {
-        if ((**text & 0xC0) != 0x80) return '?';
-        code = code << 6 | (*(*text)++ & 0x3F);
-    }
-    return code;
+    uint32_t code = '?';
+    const size_t length = check_character(*text, strnlen(*text, 4), &code);
+    *text += length ? length : 1;
+    return length ? (int)code : '?';
 }
 
 /* One letter of a font, blended with its left end at x on the baseline y. */
@@ -292,10 +287,24 @@ static inline void png_floor(Picture *g, const Plot *p, Box b) {
     picture_ink(g, b, PNG_SOFT);
 }
 
+/* Names stand at the ends of the curves when all of them fit there, else in the heading alone. */
+static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
+    char text[32];
+    for (int r = 0; r < p->count; r++) {
+        double width = text_draw(NULL, &g->bold, 0, 0, 17, PNG_INK, plot_end_text(p, r, text)) + 8 +
+                       text_draw(NULL, &g->regular, 0, 0, 17, PNG_INK, p->runs[r].name);
+        if (left + width > PNG_WIDTH - 4) return false;
+    }
+    return true;
+}
+
 /* At the right end of each curve its last value and name. */
 static inline void png_labels(Picture *g, const Plot *p, Box b) {
     double places[PLOT_RUNS_MAX + 1];
-    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 23 / (b.bottom - b.top), places, who);
+    const double gap = 23 / (b.bottom - b.top);
+    int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
+    if ((n - 1) * gap > 1) return; /* there is no room for so many */
+    const bool named = png_names_fit(g, p, b.right + 16);
     for (int i = 0; i < n; i++) {
         char text[32];
         int r = who[i];
@@ -306,24 +315,45 @@ static inline void png_labels(Picture *g, const Plot *p, Box b) {
         else
             plot_end_text(p, r, text);
         double width = picture_text(g, true, b.right + 16, y, 17, 0, c, text);
-        picture_text(g, false, b.right + 16 + width + 8, y, 17, 0, c,
-                     r == p->count ? "entropy" : p->runs[r].name);
+        const char *name = r == p->count ? "entropy" : named ? p->runs[r].name : "";
+        picture_text(g, false, b.right + 16 + width + 8, y, 17, 0, c, name);
     }
 }
 
-static inline void png_heading(Picture *g, const Plot *p, double left) {
-    double x = left;
-    picture_text(g, true, left, 46, 25, 0, PNG_INK, p->title);
-    for (int r = 0; r < p->count && x < PNG_WIDTH - 160; r++) {
-        char attention[64];
-        const char *kind = run_option(&p->runs[r], "attn", attention);
-        picture_segment(g, x + 2, 72, x + 26, 72, 4);
-        picture_ink(g, (Box){0, 0, PNG_WIDTH, PNG_HEIGHT}, PNG_COLOR(png_colors[r % PNG_COLORS]));
-        x += 36 + picture_text(g, false, x + 36, 78, 17, 0, PNG_INK, p->runs[r].name);
-        if (*kind && !strstr(p->runs[r].name, kind))
-            x += 7 + picture_text(g, false, x + 7, 78, 17, 0, PNG_SOFT, kind);
-        x += 28;
+/* The key of a run in the heading and its name, with the kind of attention where the name does not tell; only its width when
+   g is NULL. */
+static inline double png_key(Picture *g, const Font *font, const Plot *p, int run, double x, double y) {
+    char attention[64];
+    const char *name = p->runs[run].name, *kind = run_attention(&p->runs[run], attention);
+    double width = 36 + text_draw(NULL, font, 0, 0, 17, PNG_INK, name), more = 0;
+    if (strcmp(kind, "-") != 0 && !strstr(name, kind))
+        more = 7 + text_draw(NULL, font, 0, 0, 17, PNG_SOFT, kind);
+    if (g) {
+        picture_segment(g, x + 2, y - 6, x + 26, y - 6, 4);
+        picture_ink(g, (Box){0, 0, PNG_WIDTH, PNG_HEIGHT}, PNG_COLOR(png_colors[run % PNG_COLORS]));
+        text_draw(g, font, x + 36, y, 17, PNG_INK, name);
+        if (more > 0) text_draw(g, font, x + width + 7, y, 17, PNG_SOFT, kind);
     }
+    return width + more;
+}
+
+/* The title and the keys of the runs in up to four lines; returns where the last line ends. */
+static inline double png_heading(Picture *g, const Plot *p, double left) {
+    double x = left, y = 78;
+    picture_text(g, true, left, 46, 25, 0, PNG_INK, p->title);
+    for (int r = 0; r < p->count; r++) {
+        const double width = png_key(NULL, &g->regular, p, r, 0, 0);
+        if (x > left && x + width > PNG_WIDTH - 28) x = left, y += 24;
+        if (y > 78 + 3 * 24) {
+            char text[64];
+            snprintf(text, sizeof text, "and %d more", p->count - r);
+            picture_text(g, false, left, y, 17, 0, PNG_SOFT, text);
+            break;
+        }
+        png_key(g, &g->regular, p, r, x, y);
+        x += width + 28;
+    }
+    return y;
 }
 
 static inline void png_facts(Picture *g, const Plot *p, double right) {
@@ -345,14 +375,18 @@ static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
 }
 
-static inline void png_difference(Picture *g, const Run *runs, int count, Box b) {
-    char text[256];
+/* The strip below `above`, with the same x: only the strip has its numbers. */
+static inline void png_difference(Picture *g, const Plot *above, Box b) {
+    const Run *runs = above->runs;
+    const int count = above->count;
     Plot plot;
     Series *curves = plot_curves(PLOT_DIFFERENCE, runs, count);
     plot_begin(&plot, PLOT_DIFFERENCE, runs, curves, count, NAN, 8, 3);
-    snprintf(text, sizeof text, "%s%sminus %s", count == 2 ? runs[1].name : "", count == 2 ? " " : "",
-             runs[0].name);
-    picture_text(g, false, b.left, b.top - 10, 16, 0, PNG_SOFT, text);
+    plot.x = above->x;
+    double x = b.left, y = b.top - 10;
+    if (count == 2) x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[1].name) + 5;
+    x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, "minus") + 5;
+    picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[0].name);
     png_draw(g, &plot, b, true);
     if (count <= 5) png_labels(g, &plot, b); /* the strip has room for four */
     plot_curves_free(curves, count);
@@ -388,15 +422,15 @@ static inline void png_write(const char *path, const Run *runs, int count, doubl
     Series *differences = plot_curves(PLOT_DIFFERENCE, runs, count);
     for (int r = 1; r < count; r++) strip = strip || differences[r].count > 1;
     plot_curves_free(differences, count);
-    Box box = {84, 108, PNG_WIDTH - 190, strip ? 480 : PNG_HEIGHT - 56};
-    png_heading(&g, &plot, box.left);
+    Box box = {84, 0, PNG_WIDTH - 190, strip ? 480 : PNG_HEIGHT - 56};
+    box.top = png_heading(&g, &plot, box.left) + 30;
     png_facts(&g, &plot, PNG_WIDTH - 28);
     png_draw(&g, &plot, box, !strip);
     png_labels(&g, &plot, box);
     if (!plot_has_numbers(&plot))
         picture_text(&g, false, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 20, 0.5, PNG_SOFT,
                      "no validation loss in the logs");
-    if (strip) png_difference(&g, runs, count, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
+    if (strip) png_difference(&g, &plot, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
     png_save(&g, path);
     plot_curves_free(curves, count);
     free(g.pixels), free(g.coverage), free(g.regular.data), free(g.bold.data);

@@ -1,8 +1,10 @@
 /* report_runs.h: what the report knows about a run: its curves, its options, its figures.
 
-   run_load(run, folder)       reads folder/log.jsonl (must be there), config.json and summary.json (may be
-                               missing), dies with the file and what to do; run_free(run) releases it
+   run_load(run, folder)       reads folder/log.jsonl, config.json and summary.json (these two may be missing). Returns NULL,
+                               or why the folder is no run to report on; dies naming a log that cannot be read
+   run_free(run)               releases it
    runs_name(runs, count)      gives each run the shortest name that tells it from the others
+   text_shown(text)            text from a file or the command line as a terminal and a page may show it
    A curve is a Series of (step, value) in rising order of steps; a value that is no number is NaN and breaks
    the curve there. series_smooth averages without lag, series_bin bounds the number of points.
    figures[] is the one table of columns that the terminal and the HTML show; figure_text fills a cell. */
@@ -23,8 +25,12 @@
 
 typedef struct {
     double *x, *y;
-    int64_t count, capacity;
+    int64_t count;
+    size_t x_room, y_room;
 } Series;
+
+/* Beyond what float32 holds a value is no number of a run; the differences of values below it are finite. */
+#define SERIES_MAX 1e39
 
 typedef enum { CURVE_VALIDATION, CURVE_TRAINING, CURVE_NORM, CURVE_RATE, CURVE_COUNT } CurveKind;
 
@@ -34,7 +40,7 @@ _Static_assert(sizeof curve_keys / sizeof *curve_keys == CURVE_COUNT, "a key for
 
 typedef struct {
     const char *folder;
-    char name[96];
+    char *name;                         /* as text_shown gives it */
     cJSON *config, *summary;            /* of the files; NULL: there is none */
     const cJSON *options;               /* inside config: the object of options, or NULL */
     Series curves[CURVE_COUNT], smooth; /* smooth: the training loss */
@@ -47,14 +53,10 @@ typedef struct {
 static inline void series_add(Series *s, double x, double y) {
     /* a run that was resumed from an earlier step tells that part again: the later telling counts */
     while (s->count > 0 && s->x[s->count - 1] >= x) s->count--;
-    if (s->count == s->capacity) {
-        s->capacity = s->capacity ? 2 * s->capacity : 256;
-        s->x = realloc(s->x, (size_t)s->capacity * sizeof *s->x);
-        s->y = realloc(s->y, (size_t)s->capacity * sizeof *s->y);
-        if (!s->x || !s->y) die("cannot hold a curve of %" PRId64 " points", s->capacity);
-    }
+    s->x = check_grow(s->x, &s->x_room, (size_t)s->count + 1, sizeof *s->x);
+    s->y = check_grow(s->y, &s->y_room, (size_t)s->count + 1, sizeof *s->y);
     s->x[s->count] = x;
-    s->y[s->count++] = isfinite(y) ? y : NAN;
+    s->y[s->count++] = fabs(y) <= SERIES_MAX ? y : NAN;
 }
 
 static inline void series_free(Series *s) {
@@ -135,6 +137,30 @@ static inline Series series_difference(const Series *a, const Series *b) {
     return d;
 }
 
+/* ------------------------------------------------------------------------------------------------ their texts */
+
+/* A copy that a terminal and a page may show, free() it. */
+static inline char *text_shown(const char *text) {
+    const size_t n = strlen(text), room = 4 * n + 1;
+    char *shown = check_malloc(room);
+    check_printable(shown, room, text, n, false);
+    return shown;
+}
+
+/* Display columns of UTF-8 text, one for each character. */
+static inline int text_columns(const char *text) {
+    int n = 0;
+    for (; *text; text++) n += (*text & 0xC0) != 0x80;
+    return n;
+}
+
+/* Bytes of the first characters of a text, at most `columns` of them. */
+static inline int text_prefix(const char *text, int columns) {
+    int n = 0;
+    while (text[n] && (columns > 0 || (text[n] & 0xC0) == 0x80)) columns -= (text[n++] & 0xC0) != 0x80;
+    return n;
+}
+
 /* ----------------------------------------------------------------------------------------------- the files */
 
 /* folder/name; free() it. */
@@ -145,17 +171,21 @@ static inline char *run_path(const char *folder, const char *name) {
     return path;
 }
 
-/* A JSON file of the run's folder; NULL when there is none. */
+/* The object that the text of a JSON file is; NULL without a text, and with a damaged one, which is warned of: the curves
+   are the log's. */
+static inline cJSON *run_parse_json(const char *path, const char *text) {
+    cJSON *json = text ? cJSON_Parse(text) : NULL;
+    if (!text || cJSON_IsObject(json)) return json;
+    warn("'%s' is damaged, it holds no JSON object: what it would tell is left out", path);
+    cJSON_Delete(json);
+    return NULL;
+}
+
 static inline cJSON *run_read_json(const char *folder, const char *name) {
     char *path = run_path(folder, name);
     size_t length;
     char *text = check_file_read_if(path, 1 << 22, &length, "remove it, or train the run again");
-    if (!text) {
-        free(path);
-        return NULL;
-    }
-    cJSON *json = cJSON_Parse(text);
-    if (!json) die("'%s' is no JSON object; it is damaged: remove it, or train the run again", path);
+    cJSON *json = run_parse_json(path, text);
     free(text), free(path);
     return json;
 }
@@ -177,58 +207,53 @@ static inline const LogField *curve_field(CurveKind kind) {
     die("log.h has no field '%s'; name the curve's key in report_runs.h as log.h does", curve_keys[kind]);
 }
 
-static inline void run_read_log(Run *run) {
-    char *path = run_path(run->folder, "log.jsonl"), error[LOG_ERROR_SIZE];
-    LogData log;
-    if (access(path, R_OK) != 0)
-        die("cannot open '%s': %s; name a folder that ./train_gpt --out=DIR wrote", path, strerror(errno));
-    if (!log_read(path, &log, error)) die("%s", error);
-    for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) {
-        const LogField *field = curve_field((CurveKind)k);
-        for (size_t i = 0; i < log.n_train; i++)
-            series_add(&run->curves[k], (double)log.train[i].step, log_number(field, &log.train[i]));
-    }
-    for (size_t i = 0; i < log.n_validation; i++)
-        series_add(&run->curves[CURVE_VALIDATION], (double)log.validation[i].step,
-                   log.validation[i].val_loss);
-    if (log.n_train) {
-        const LogTrain *last = &log.train[log.n_train - 1];
-        run->seconds = last->seconds;
-        if (last->step > 0) run->tokens_per_step = (double)last->tokens / (double)last->step;
-        double *speed = check_malloc(log.n_train * sizeof *speed);
-        size_t n = 0;
-        for (size_t i = 0; i < log.n_train; i++)
-            if (isfinite(log.train[i].tokens_per_s)) speed[n++] = log.train[i].tokens_per_s;
-        qsort(speed, n, sizeof *speed, compare_doubles);
-        if (n) run->tokens_per_s = speed[n / 2]; /* the median: a pause of the machine does not count */
-        free(speed);
-    }
-    log_free(&log);
-    if (run->curves[CURVE_TRAINING].count == 0 && run->curves[CURVE_VALIDATION].count == 0)
-        die("'%s' has no loss yet; let the run make a step first", path);
-    free(path);
+/* What one pass over log.jsonl gathers. */
+typedef struct {
+    Run *run;
+    const LogField *fields[CURVE_COUNT]; /* of the training lines' curves */
+    Series speed;
+} RunLog;
+
+static inline void run_see_line(void *context, LogLine kind, const LogTrain *train, const LogValidation *v) {
+    RunLog *log = context;
+    Run *run = log->run;
+    if (kind == LOG_LINE_VALIDATION) series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
+    if (kind != LOG_LINE_TRAIN) return;
+    const double step = (double)train->step;
+    for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++)
+        series_add(&run->curves[k], step, log_number(log->fields[k], train));
+    series_add(&log->speed, step, train->tokens_per_s);
+    run->seconds = train->seconds;
+    if (train->step > 0) run->tokens_per_step = (double)train->tokens / step;
 }
 
-static inline void run_load(Run *run, const char *folder) {
-    *run = (Run){.folder = folder,
-                 .parameters = NAN,
-                 .train_loss = NAN,
-                 .val_loss = NAN,
-                 .seconds = NAN,
-                 .tokens_per_s = NAN,
-                 .memory = NAN};
-    struct stat status;
-    if (stat(folder, &status) != 0)
-        die("there is no run '%s': %s; name a folder that ./train_gpt --out=DIR wrote", folder,
-            strerror(errno));
-    if (!S_ISDIR(status.st_mode)) die("'%s' is no folder; name the folder of a run, not a file", folder);
-    run_read_log(run);
+/* The median: a pause of the machine does not count. */
+static inline double series_median(Series *s) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < s->count; i++)
+        if (isfinite(s->y[i])) s->y[n++] = s->y[i];
+    if (n == 0) return NAN;
+    qsort(s->y, (size_t)n, sizeof *s->y, compare_doubles);
+    return s->y[n / 2];
+}
+
+/* The curves of log.jsonl. */
+static inline void run_read_log(Run *run, FILE *file, const char *path) {
+    char error[LOG_ERROR_SIZE];
+    RunLog log = {.run = run};
+    for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) log.fields[k] = curve_field((CurveKind)k);
+    if (!log_each(file, path, run_see_line, &log, error)) die("%s", error);
+    run->tokens_per_s = series_median(&log.speed);
+    series_free(&log.speed);
     run->smooth = series_smooth(&run->curves[CURVE_TRAINING]);
     run->train_loss = series_end(&run->smooth);
     run->val_loss = series_end(&run->curves[CURVE_VALIDATION]);
-    run->config = run_read_json(folder, "config.json");
-    run->summary = run_read_json(folder, "summary.json");
-    if (!run->config) warn("'%s' has no config.json: its options are not known", folder);
+}
+
+/* What config.json and summary.json add. */
+static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
+    run->config = config, run->summary = summary;
+    if (!config) warn("'%s' has no config.json that can be read: its options are not known", run->folder);
     run->options = cJSON_GetObjectItemCaseSensitive(run->config, "options");
     if (!cJSON_IsObject(run->options)) run->options = run->config;
     const struct {
@@ -245,19 +270,51 @@ static inline void run_load(Run *run, const char *folder) {
 }
 
 static inline void run_free(Run *run) {
+    free(run->name);
     for (int k = 0; k < CURVE_COUNT; k++) series_free(&run->curves[k]);
     series_free(&run->smooth);
     cJSON_Delete(run->config);
     cJSON_Delete(run->summary);
 }
 
-/* The last `parts` parts of a path, without a slash at its end. */
-static inline void run_path_tail(char *name, size_t size, const char *path, int parts) {
+static inline Run run_unknown(const char *folder) {
+    return (Run){.folder = folder,
+                 .parameters = NAN,
+                 .train_loss = NAN,
+                 .val_loss = NAN,
+                 .seconds = NAN,
+                 .tokens_per_s = NAN,
+                 .memory = NAN};
+}
+
+/* NULL, or why `folder` is no run to report on. */
+static inline const char *run_load(Run *run, const char *folder) {
+    struct stat status;
+    char error[LOG_ERROR_SIZE];
+    *run = run_unknown(folder);
+    if (lstat(folder, &status) != 0)
+        die("there is no run '%s': %s; name a folder that ./train_gpt --out=DIR wrote", folder,
+            strerror(errno));
+    if (stat(folder, &status) != 0 || !S_ISDIR(status.st_mode)) return "is no folder";
+    char *path = run_path(folder, "log.jsonl");
+    FILE *file = log_open_read(path, error);
+    if (!file && errno != ENOENT) die("%s", error);
+    if (file) run_read_log(run, file, path), fclose(file);
+    free(path);
+    if (!file) return "has no log.jsonl";
+    if (run->curves[CURVE_TRAINING].count == 0 && run->curves[CURVE_VALIDATION].count == 0)
+        return "has no loss in its log.jsonl yet";
+    run_take_settings(run, run_read_json(folder, "config.json"), run_read_json(folder, "summary.json"));
+    return NULL;
+}
+
+/* The last `parts` parts of a path, without a slash at its end; free() them. */
+static inline char *run_path_tail(const char *path, int parts) {
     size_t end = strlen(path), start;
     while (end > 1 && path[end - 1] == '/') end--;
     for (start = end; start > 0; start--)
         if (path[start - 1] == '/' && --parts == 0) break;
-    snprintf(name, size, "%.*s", (int)(end - start), path + start);
+    return memcpy(check_malloc(end - start + 1), path + start, end - start);
 }
 
 static inline void runs_name(Run *runs, int count) {
@@ -265,7 +322,13 @@ static inline void runs_name(Run *runs, int count) {
     for (int parts = 1; parts < 9 && !distinct; parts++) {
         distinct = true;
         for (int i = 0; i < count; i++) {
-            run_path_tail(runs[i].name, sizeof runs[i].name, runs[i].folder, parts);
+            /* "." and what ends in ".." tell nothing: the folder's own name does */
+            char whole[PATH_MAX], *tail = run_path_tail(runs[i].folder, 1);
+            const bool resolved = *tail == '.' && realpath(runs[i].folder, whole);
+            free(tail), free(runs[i].name);
+            tail = run_path_tail(resolved ? whole : runs[i].folder, parts);
+            runs[i].name = text_shown(tail);
+            free(tail);
             for (int j = 0; j < i; j++) distinct = distinct && strcmp(runs[i].name, runs[j].name) != 0;
         }
     }
@@ -281,14 +344,25 @@ static inline const char *run_option(const Run *run, const char *key, char text[
     return text;
 }
 
+/* The kind of attention as a column shows it, at most ten characters; "-" when it is not known. */
+static inline const char *run_attention(const Run *run, char text[64]) {
+    char value[64];
+    char *shown = text_shown(run_option(run, "attn", value));
+    const bool long_one = text_columns(shown) > 10;
+    snprintf(text, 64, "%.*s%s", text_prefix(shown, long_one ? 7 : 10), shown, long_one ? "..." : "");
+    free(shown);
+    return *text ? text : "-";
+}
+
 /* ------------------------------------------------------------------------------------- numbers for readers */
 
-/* 1234567 as 1,234,567. */
+/* 1234567 as 1,234,567; beyond 15 digits, which no count has, with an exponent. */
 static inline const char *text_grouped(double value, char text[32]) {
     char digits[32];
+    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.4g", value), text;
     int n = snprintf(digits, sizeof digits, "%.0f", fabs(value)), at = 0;
     if (value < 0) text[at++] = '-';
-    for (int i = 0; i < n && at < 30; i++) {
+    for (int i = 0; i < n; i++) {
         if (i > 0 && (n - i) % 3 == 0) text[at++] = ',';
         text[at++] = digits[i];
     }
@@ -299,6 +373,7 @@ static inline const char *text_grouped(double value, char text[32]) {
 /* Three digits and a letter: 4.53M, 301M, 16.4k. */
 static inline const char *text_short(double value, char text[32]) {
     const char *letters[] = {"", "k", "M", "B", "T"};
+    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.3g", value), text;
     int power = 0;
     while (fabs(value) >= 999.5 && power < 4) value /= 1000, power++;
     int decimals = power == 0 || fabs(value) >= 99.95 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
@@ -307,10 +382,19 @@ static inline const char *text_short(double value, char text[32]) {
 }
 
 static inline const char *text_bytes(double bytes, char text[32]) {
-    if (bytes >= 1024.0 * 1024 * 1024)
-        snprintf(text, 32, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
+    const double mib = bytes / (1024.0 * 1024), gib = mib / 1024;
+    if (!(bytes >= 0 && gib < 1e6))
+        snprintf(text, 32, "%.3g GiB", gib);
+    else if (gib >= 1)
+        snprintf(text, 32, "%.2f GiB", gib);
     else
-        snprintf(text, 32, "%.0f MiB", bytes / (1024.0 * 1024));
+        snprintf(text, 32, "%.0f MiB", mib);
+    return text;
+}
+
+/* A loss with four decimals; one of more than six digits, which is no loss of a language model, shorter. */
+static inline const char *text_loss(double value, char text[32]) {
+    snprintf(text, 32, fabs(value) < 1e6 ? "%.4f" : "%.4g", value);
     return text;
 }
 
@@ -348,32 +432,21 @@ static inline bool figure_is_nan(const Run *run, Figure figure) {
     return (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) && s->count > 0;
 }
 
-static inline const char *figure_text(const Run *run, Figure figure, char text[96]) {
-    char number[64];
+/* The text of a cell: the run's name, or what fits into 64 bytes. */
+static inline const char *figure_text(const Run *run, Figure figure, char text[64]) {
     const double values[FIGURE_COUNT] = {
         [FIGURE_PARAMETERS] = run->parameters, [FIGURE_TRAIN_LOSS] = run->train_loss,
         [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_TIME] = run->seconds,
         [FIGURE_SPEED] = run->tokens_per_s,    [FIGURE_MEMORY] = run->memory};
-    double value = values[figure];
-    const char *shown = number;
-    if (figure == FIGURE_NAME)
-        shown = run->name;
-    else if (figure == FIGURE_ATTENTION)
-        shown = run_option(run, "attn", number);
-    else if (!isfinite(value))
-        shown = figure_is_nan(run, figure) ? "nan" : "";
-    else if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS)
-        snprintf(number, sizeof number, "%.4f", value);
-    else if (figure == FIGURE_TIME)
-        duration_words(number, value);
-    else if (figure == FIGURE_MEMORY)
-        text_bytes(value, number);
-    else if (figure == FIGURE_PARAMETERS)
-        text_short(value, number);
-    else
-        text_grouped(value, number);
-    snprintf(text, 96, "%s", *shown ? shown : "-");
-    return text;
+    const double value = values[figure];
+    if (figure == FIGURE_NAME) return run->name;
+    if (figure == FIGURE_ATTENTION) return run_attention(run, text);
+    if (!isfinite(value)) return figure_is_nan(run, figure) ? "nan" : "-";
+    if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) return text_loss(value, text);
+    if (figure == FIGURE_TIME) return duration_words(text, value);
+    if (figure == FIGURE_MEMORY) return text_bytes(value, text);
+    if (figure == FIGURE_PARAMETERS) return text_short(value, text);
+    return text_grouped(value, text);
 }
 
 #endif

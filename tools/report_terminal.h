@@ -49,38 +49,46 @@ static inline void terminal_paint(const Terminal *t, int run, bool on) {
 
 /* ------------------------------------------------------------------------------------------------- the table */
 
-/* Display columns of UTF-8 text, one for each character. */
-static inline int text_columns(const char *text) {
-    int n = 0;
-    for (; *text; text++) n += (*text & 0xC0) != 0x80;
-    return n;
-}
-
-/* Prints text in exactly `width` columns; what does not fit is cut, its end kept: the end tells runs apart. */
 static inline void print_fitted(const char *text, int width, bool right) {
-    int columns = text_columns(text);
-    for (; columns > width; columns--) {
-        text++;
-        while ((*text & 0xC0) == 0x80) text++;
-    }
-    printf("%*s%s%*s", right ? width - columns : 0, "", text, right ? 0 : width - columns, "");
+    const int room = width - text_columns(text);
+    printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
-    int width[FIGURE_COUNT], total = 2;
-    char text[96];
+/* The widths of the columns. The names get what the others leave of the line. */
+static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
+    int total = 2;
+    char text[64];
     for (int f = 0; f < FIGURE_COUNT; f++) {
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
-            int columns = text_columns(figure_text(&runs[r], f, text));
+            int columns = text_columns(figure_text(&runs[r], (Figure)f, text));
             if (columns > width[f]) width[f] = columns;
         }
         total += width[f] + (f ? 2 : 0);
     }
-    if (total > TERM_WIDTH) { /* the name gives way */
-        width[FIGURE_NAME] -= total - TERM_WIDTH;
-        if (width[FIGURE_NAME] < 8) width[FIGURE_NAME] = 8;
+    if (total > TERM_WIDTH) width[FIGURE_NAME] -= total - TERM_WIDTH;
+    if (width[FIGURE_NAME] < 3) width[FIGURE_NAME] = 3;
+}
+
+/* A name in its column; one that is longer on lines of its own, and the column empty below them. */
+static inline void terminal_name(const char *name, int width) {
+    const int line = TERM_WIDTH - 2;
+    if (text_columns(name) > width) {
+        while (text_columns(name) > line) {
+            int n = text_prefix(name, line);
+            printf("%.*s\n  ", n, name);
+            name += n;
+        }
+        printf("%s\n  ", name);
+        name = "";
     }
+    print_fitted(name, width, false);
+}
+
+static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
+    int width[FIGURE_COUNT];
+    char text[64];
+    terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
         printf("%s", f ? "  " : "");
@@ -91,9 +99,10 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
         terminal_paint(t, r, true);
         printf("%s ", terminal_mark(t, r));
         terminal_paint(t, r, false);
-        for (int f = 0; f < FIGURE_COUNT; f++) {
-            printf("%s", f ? "  " : "");
-            print_fitted(figure_text(&runs[r], f, text), width[f], f >= FIGURE_PARAMETERS);
+        terminal_name(runs[r].name, width[FIGURE_NAME]);
+        for (int f = FIGURE_NAME + 1; f < FIGURE_COUNT; f++) {
+            printf("  ");
+            print_fitted(figure_text(&runs[r], (Figure)f, text), width[f], f >= FIGURE_PARAMETERS);
         }
         printf("\n");
     }
@@ -197,19 +206,38 @@ static inline void terminal_labels(const Plot *p, int rows[TERM_ROWS]) {
     }
 }
 
-static inline void terminal_print_label(const Terminal *t, const Plot *p, int label) {
-    char text[160], value[32];
+enum { TERM_LABEL = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4 }; /* columns behind a label's mark */
+
+static inline void terminal_print_label(const Terminal *t, const Plot *p, int label, bool named) {
+    char value[32];
     if (label == p->count) {
         printf(" %-.3f floor", p->floor);
         return;
     }
-    snprintf(text, sizeof text, "%s %s", plot_end_text(p, label, value), p->runs[label].name);
-    int room = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4, cut = room;
-    while (cut > 0 && (text[cut] & 0xC0) == 0x80) cut--; /* never inside a character */
-    if ((int)strlen(text) > room) text[cut] = 0;
     terminal_paint(t, label, true);
-    printf(" %s %s", terminal_mark(t, label), text);
+    printf(" %s %s%s%s", terminal_mark(t, label), plot_end_text(p, label, value), named ? " " : "",
+           named ? p->runs[label].name : "");
     terminal_paint(t, label, false);
+}
+
+/* The marks and names of the runs, where they do not fit to the ends of the curves. The table above has them as well, but
+   not beside each plot. */
+static inline void terminal_legend(const Terminal *t, const Plot *p) {
+    int column = 0;
+    for (int r = 0; r < p->count; r++) {
+        const char *name = p->runs[r].name;
+        const int columns = text_columns(name) + 4;
+        if (column && column + columns > TERM_WIDTH) printf("\n"), column = 0;
+        printf("  ");
+        terminal_paint(t, r, true);
+        printf("%s ", terminal_mark(t, r));
+        terminal_paint(t, r, false);
+        for (int n; text_columns(name) > TERM_WIDTH - 4; name += n)
+            n = text_prefix(name, TERM_WIDTH - 4), printf("%.*s\n    ", n, name);
+        printf("%s", name);
+        column += columns;
+    }
+    printf("\n");
 }
 
 static inline void terminal_plot(const Terminal *t, const Plot *p) {
@@ -218,7 +246,9 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     char text[32];
     canvas_draw(&canvas, p);
     terminal_labels(p, labels);
+    const bool named = plot_names_fit(p, TERM_LABEL);
     printf("\n  %s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "");
+    if (!named) terminal_legend(t, p);
     for (int row = 0; row < TERM_ROWS; row++) {
         const char *label = "";
         for (int i = 0; i < p->y.tick_count; i++)
@@ -229,7 +259,7 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
         if (labels[row] < 0)
             while (end > 0 && canvas.owner[row][end - 1] == -1) end--; /* no blanks at the end of a line */
         for (int column = 0; column < end; column++) canvas_print_cell(t, &canvas, row, column);
-        if (labels[row] >= 0) terminal_print_label(t, p, labels[row]);
+        if (labels[row] >= 0) terminal_print_label(t, p, labels[row], named);
         printf("\n");
     }
     char axis[TERM_COLUMNS + 32], *line = axis;
@@ -250,6 +280,36 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     for (int column = 0; column < TERM_COLUMNS; column++)
         printf("%s", t->utf8 ? (tick_at[column] ? "┴" : "─") : tick_at[column] ? "+" : "-");
     printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
+}
+
+/* The curves of one kind in the terminal, when there are any to see. */
+static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *runs, int count,
+                                   double floor) {
+    Plot plot;
+    Series *curves = plot_curves(kind, runs, count);
+    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
+    if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
+    plot_curves_free(curves, count);
+}
+
+static inline void terminal_verdict(const Run *runs, int count) {
+    if (count != 2 || runs_need_tokens(runs, count)) return;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    double last = d.count ? d.y[d.count - 1] : NAN;
+    if (fabs(last) < VERDICT_EVEN)
+        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name,
+               d.x[d.count - 1]);
+    else if (isfinite(last))
+        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
+               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
+    series_free(&d);
+}
+
+static inline void terminal_show(const Terminal *t, const Run *runs, int count, double floor) {
+    terminal_table(t, runs, count);
+    terminal_curves(t, PLOT_VALIDATION, runs, count, floor);
+    terminal_curves(t, PLOT_TRAINING, runs, count, floor);
+    terminal_verdict(runs, count);
 }
 
 #endif

@@ -1,0 +1,256 @@
+#!/usr/bin/env bash
+# test_docs.sh: the commands of README.md, data/README.md and docs/*.md, run as a reader of them would, in a fresh clone.
+#
+#   scripts/test_docs.sh            runs them at small sizes with the options that the pages give; under a minute once the
+#                                   programs are built (they are built in the clone where they are not). `N passed, N failed`
+#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below (`make test` does this)
+#   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
+#
+# The commands are taken from the pages themselves, so that neither can change without the other: lines of ```sh blocks,
+# and what stands between `backquotes` and begins with a program's name and a space. PAGES=folder takes the pages from there.
+# shellcheck disable=SC2016,SC2254 # backquotes are text here; patterns are patterns
+set -u
+cd "$(dirname "$0")/.." || exit 1
+tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
+
+# What makes a model and a run tiny, whatever came before it on the command line: of an option given twice the last counts.
+model="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --val-tokens=1024 --threads=2"
+tiny="$model --total-batch=512 --steps=3 --warmup=1"
+demo="DEMO_STEPS=2 DEMO_TOKENS=40 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='$model'"
+
+# PATTERN => what is done; the first row that a command matches holds. `run` as it stands, `run + OPTIONS` at its end,
+# `run ... OPTIONS` in place of the page's `...`, `run with VARIABLES`; `no: REASON` it is not run.
+table='
+make demo                               => run with $demo
+make test                               => no: it is what asks this, and CI runs it
+make test SAN=1                         => no: CI runs it
+make test_gpu                           => no: needs a GPU
+make test_gpu TOOL=*                    => no: needs a GPU
+make test_gpu && *                      => no: needs a GPU
+make bench_gpu                          => no: needs a GPU
+make train_gptcu                        => no: needs nvcc; CI runs it where nvcc is
+scripts/check_gpu.sh                    => no: needs a GPU
+scripts/bench_gpu_pytorch.py --help     => run
+mpirun -n 8 ./train_gptcu ...           => no: needs GPUs
+./train_gptcu --data=DIR *              => run + $tiny --dtype=fp32 --seq-len=16 --total-batch=32 --steps=2 --val-tokens=64
+make bench                              => run with BENCH="--quick --filter=memory" PYTHONS=no-python
+make bench PYTHONS=*                    => no: needs PyTorch, a download
+build/bench --help                      => run
+build/bench *                           => run + --quick --filter=memory --json=bench.json
+./test_gpt --filter=laser               => no: CI runs all tests
+cc -O3 *                                => run + -O0 -o by-hand
+./prepare --threads=1                   => no: a part of a command
+./prepare *                             => run
+zcat dump.jsonl.gz | ./prepare *        => run
+scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
+./train_gpt --help                      => run
+./train_gpt *                           => run + $tiny
+./generate *                            => run + --tokens=8
+./report *                              => run
+scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
+scripts/scaling_model.sh gpus           => run
+mpirun --hostfile *                     => no: needs a cluster
+mpirun -np 2 ./train_gpt ...            => run ... --data=data/mine $tiny
+mpirun -np 2 *                          => run + $tiny
+sbatch *                                => no: needs a cluster
+'
+
+pages() { (cd "${PAGES:-$tree}" && ls README.md data/README.md docs/*.md 2> /dev/null); }
+
+# PAGE:LINE^COMMAND for each command of a page; PAGE:LINE^^LINE for one that stands where no reader's eye and no test finds it.
+commands_of() { # PAGE
+    awk -v page="$1" '
+        function out(line, text) {
+            sub(/[ \t]+# .*$/, "", text); gsub(/^[ \t]+|[ \t]+$/, "", text)
+            if (text != "") printf "%s:%d\037%s\n", page, line, text
+        }
+        function is_command(text) {
+            return text ~ /^(\.\/[a-z_]+|make|cc|mpirun|sbatch|zcat|build\/[a-z_]+|scripts\/[a-z_0-9]+\.(sh|py)) /
+        }
+        function spans(  n, parts, i) { # of a paragraph: what stands between its backquotes
+            n = split(paragraph, parts, "`")
+            for (i = 2; i < n; i += 2) if (is_command(parts[i])) out(begun, parts[i])
+            paragraph = ""
+        }
+        /^```/ { spans(); fence = fence ? "" : $0 == "```sh" ? "sh" : "other"; next }
+        fence == "sh" {
+            if (held == "") first = NR
+            held = held $0
+            if (sub(/\\$/, "", held)) next
+            out(first, held); held = ""; next
+        }
+        fence == "other" { next }
+        /^    / {
+            spans(); text = $0; sub(/^ +/, "", text)
+            if (is_command(text " ")) printf "%s:%d\037\037%s\n", page, NR, text
+            next
+        }
+        /^[ \t]*$/ { spans(); next }
+        { if (paragraph == "") begun = NR; paragraph = paragraph " " $0 }
+        END { spans() }' "${PAGES:-$tree}/$1"
+}
+
+patterns=() hows=()
+while IFS= read -r row; do
+    [ -n "$row" ] || continue
+    pattern=${row%%=>*}
+    patterns+=("${pattern%"${pattern##*[! ]}"}") hows+=("${row#*=> }")
+done <<< "$table"
+
+problem() { failed=$((failed + 1)) && printf 'FAIL %s\n' "$*"; }
+
+# Every command of the pages with its row, a line of $list each: PLACE^COMMAND^WHAT IS DONE. Problems are counted.
+list='' known=0
+check() {
+    local place command text row used=' '
+    while IFS=$'\037' read -r place command text; do
+        if [ -z "$command" ]; then
+            problem "$place: a command outside of a \`\`\`sh block: $text"
+            continue
+        fi
+        for row in "${!patterns[@]}" none; do # the first that matches
+            if [ "$row" != none ]; then case $command in ${patterns[row]}) break ;; esac fi
+        done
+        if [ "$row" = none ]; then
+            problem "$place: no row of the table in scripts/test_docs.sh is for: $command"
+            continue
+        fi
+        used+="$row " known=$((known + 1))
+        list+=$place$'\037'$command$'\037'${hows[row]}$'\n'
+    done < <(for page in $(pages); do commands_of "$page"; done)
+    for row in "${!patterns[@]}"; do
+        case $used in *" $row "*) ;; *) problem "no page has a command for the row: ${patterns[row]}" ;; esac
+    done
+}
+
+# ---- the fresh clone and what stands in it for the files that the pages name ----
+
+make_clone() {
+    clone=$(mktemp -d) || exit 1
+    trap 'rm -rf "$clone"' EXIT
+    trap 'exit 130' INT TERM
+    git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
+    local program
+    mkdir -p "$clone/build"
+    for program in train_gpt prepare report generate grammar build/flags build/bench; do
+        [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and these where they are old
+    done
+    [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
+    cd "$clone" || exit 1
+    make -s all > make.log 2>&1 || { cat make.log >&2 && exit 1; }
+}
+
+stories() { ./grammar --bytes="$1" --seed="$2" --out=stories.txt > /dev/null && grep -v endoftext stories.txt; } # BYTES SEED
+as_json() { sed 's/[\\"]/\\&/g' | awk 'NF { printf "{\"text\":\"%s\",\"url\":\"-\"}\n", $0 }'; }
+
+make_files() {
+    mkdir notes my-books gpt2 published
+    stories 300000 1 > book.txt
+    stories 100000 2 | as_json | gzip > crawl.jsonl.gz
+    stories 100000 3 | as_json | gzip > dump.jsonl.gz
+    stories 100000 4 | as_json > corpus.jsonl
+    stories 60000 5 > notes/a.txt && stories 60000 6 > notes/b.md
+    stories 60000 7 | as_json > notes/c.jsonl && stories 60000 8 | as_json | gzip > notes/d.json.gz
+    stories 100000 9 > my-books/one.txt && stories 100000 10 > my-books/two.txt
+    # GPT-2's two files, from a vocabulary learned here
+    ./prepare --quiet --out=learned --vocab=400 book.txt > /dev/null 2>&1 || problem "stand-ins: ./prepare"
+    awk '/"vocab": \{/ { inside = 1; print "{"; next } inside && /^ *\}/ { print "}"; exit } inside' \
+        learned/tokenizer.json > gpt2/vocab.json
+    { echo '#version: 0.2' && awk '/"merges": \[/ { inside = 1; next } inside && /^ *\]/ { exit } inside' \
+        learned/tokenizer.json | sed 's/^ *"//; s/",\{0,1\}$//; s/\\\([\\"]\)/\1/g'; } > gpt2/merges.txt
+    # C4 as it is published: 24 of its 1,032 files
+    stories 400000 11 | as_json | awk '{
+        n = (NR - 1) % 24
+        file = n < 16 ? sprintf("c4-train.%05d-of-01024.json", n) : sprintf("c4-validation.%05d-of-00008.json", n - 16)
+        print > "published/" file }'
+    gzip published/*.json
+    ln -s data/mine DIR
+}
+
+# T5's spiece.model has 32,000 pieces: this one has too, of which all but 400 stand for nothing. Without the package
+# sentencepiece it is a small one of the tests.
+make_spiece() { # unigram | bpe
+    if ! command -v spm_train > /dev/null; then
+        cp "tests/fixtures/sentencepiece/$1.model" spiece.model
+        return
+    fi
+    seq -f '<nothing_%.0f>' 1 31600 > nothing.txt
+    spm_train --input=book.txt --model_prefix=spiece --vocab_size=32000 --control_symbols_file=nothing.txt \
+        --model_type="$1" > spiece.log 2>&1 || problem "spm_train: $(tail -n 1 spiece.log)"
+}
+
+# ---- running ----
+
+lacks() { # COMMAND: what this machine lacks for it
+    case $1 in
+        mpirun*) command -v mpirun > /dev/null && ldd ./train_gpt | grep -q libmpi || echo "there is no MPI" ;;
+        ./train_gptcu*) [ -x train_gptcu ] || echo "the emulated GPU trainer is not built (make test builds it)" ;;
+        *.py*) command -v python3 > /dev/null || echo "there is no python3" ;;
+    esac
+}
+
+# The command as it is run: that of the page with what its row adds.
+command_as_run() { # COMMAND HOW
+    local command=$1 how=$2
+    how=${how//'$tiny'/$tiny} how=${how//'$demo'/$demo} how=${how//'$clone'/$clone}
+    case $how in
+        'run + '*) command="$command ${how#run + }" ;;
+        'run with '*) command="${how#run with } $command" ;;
+        'run ... '*)
+            command=${command/COMMAND.../...}
+            command=${command/.../${how#run ... }}
+            ;;
+    esac
+    printf '%s' "$command"
+}
+
+try() { # PLACE COMMAND HOW
+    local reason began=$SECONDS command out
+    case $done in *$'\n'"$2"$'\n'*) return ;; esac
+    done+=$2$'\n'
+    case $3 in no:*) reason=${3#no: } ;; *) reason=$(lacks "$2") ;; esac
+    if [ -n "$reason" ]; then
+        skipped=$((skipped + 1))
+        printf '%-4s %-22s %s  (%s)\n' -- "$1" "$2" "$reason"
+        return
+    fi
+    command=$(command_as_run "$2" "$3")
+    case $2 in # the pages show several ways to make the same folder
+        *--verify*) ;;
+        *./prepare*--out=*) out=${2#*--out=} && rm -rf "${out%% *}" ;;
+    esac
+    if bash -c "$command" > output.log 2>&1 < /dev/null; then
+        passed=$((passed + 1))
+        printf '%-4s %-22s %s  (%d s)\n' ok "$1" "$2" $((SECONDS - began))
+    else
+        problem "$(printf '%-22s %s\n     as run: %s\n' "$1" "$2" "$command")"
+        tail -n 3 output.log | sed 's/^/     /'
+    fi
+}
+
+try_all() { # PATTERN: of PLACE^COMMAND
+    local place command how done=$'\n' # a command that stands on a page twice runs once
+    while IFS=$'\037' read -r place command how; do
+        case $place^$command in ^) ;; $1) try "$place" "$command" "$how" ;; esac
+    done <<< "$list"
+}
+
+case $mode in run | --check | --list) ;; *) echo "error: '$mode': expected nothing, --check or --list" >&2 && exit 2 ;; esac
+check
+if [ "$mode" = --list ]; then printf '%s' "$list" | tr '\037' '\t'; fi
+if [ "$mode" != run ]; then
+    printf '%d commands are known, %d problems\n' "$known" "$failed"
+    [ "$failed" -eq 0 ]
+    exit
+fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 RESILIENT_PAUSE=0 C4_PAUSE=0
+make_clone
+make_files
+make_spiece unigram
+try_all '?*'
+make_spiece bpe
+rm -rf data/c4
+echo "once more with a SentencePiece model of the other kind, bpe:"
+try_all 'data/README.md*data/c4 *'
+printf '%d passed, %d failed, %d not run\n' $passed $failed $skipped
+[ $failed -eq 0 ]
