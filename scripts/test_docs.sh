@@ -24,6 +24,7 @@ table='
 make demo                               => run with $demo
 make test                               => no: it is what asks this, and CI runs it
 make test SAN=1                         => no: CI runs it
+make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
 make test_gpu && *                      => no: needs a GPU
