@@ -557,7 +557,10 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     const bool shown =
         program_on_terminal(stdout); /* a terminal obeys some bytes; a file or a pipe gets them as they are */
     char waiting[8] = "";
-    printf("%s", prompt);
+    if (shown)
+        check_print_piece(stdout, waiting, prompt, prompt_size);
+    else
+        fwrite(prompt, 1, prompt_size, stdout);
     for (int i = 0; i < count; i++) {
         if (used == T) {
             memmove(context, context + T / 2, (size_t)(T - T / 2) * sizeof *context);

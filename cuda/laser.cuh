@@ -171,7 +171,12 @@ __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (
    thread takes eight columns of every ROWS-th row and keeps them in registers. */
 template <int D, int TILE> struct LaserValues {
     enum { THREADS = 128, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
-    enum { BLOCKS = TILE == 64 ? 6 : 4 }; /* of a multiprocessor */
+    /* Blocks of a multiprocessor: as many as no architecture's compiler spills registers for. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
+    enum { BLOCKS = TILE == 64 ? 4 : 3 };
+#else
+    enum { BLOCKS = TILE == 64 ? 6 : 4 };
+#endif
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 

@@ -320,7 +320,6 @@ static const char *foreign_content(const unsigned char *head, size_t n) {
                  {"\xFD"
                   "7zXZ",
                   5, "is compressed by xz; unpack it with xz -d"},
-                 {"BZh", 3, "is compressed by bzip2; unpack it with bzip2 -d"},
                  {"PK\3\4", 4, "is a zip archive; unpack it"},
                  {"7z\xBC\xAF", 4, "is a 7z archive; unpack it"},
                  {"%PDF-", 5, "is a PDF; convert it to text (pdftotext)"},
@@ -330,6 +329,8 @@ static const char *foreign_content(const unsigned char *head, size_t n) {
                  {"\xFE\xFF", 2, "is UTF-16 text; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (n >= known[i].bytes && memcmp(head, known[i].magic, known[i].bytes) == 0) return known[i].what;
+    if (n > 10 && memcmp(head, "BZh", 3) == 0 && memcmp(head + 4, "1AY&SY", 6) == 0)
+        return "is compressed by bzip2; unpack it with bzip2 -d";
     if (n > 262 && memcmp(head + 257, "ustar", 5) == 0) return "is a tar archive; unpack it";
     return NULL;
 }

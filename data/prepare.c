@@ -580,6 +580,8 @@ static void write_manifest(Run *run, const char *path, const char *tokenizer) {
     cJSON *json = cJSON_CreateObject(), *item = cJSON_CreateObject();
     char crc[16];
     snprintf(crc, sizeof crc, "%08x", file_crc(tokenizer));
+    if (strcmp(crc, strrchr(run->fingerprint.text, '-') + 1) != 0)
+        die("'%s' changed while the shards were written; start over with --overwrite", tokenizer);
     cJSON_AddStringToObject(json, "format",
                             "llm.c shards, version 1: 256 int32 of header, then uint16 tokens");
     cJSON_AddStringToObject(json, "fingerprint", run->fingerprint.text);

@@ -1,6 +1,6 @@
 /* duration.h: seconds as people read them; every program shows times through these two.
 
-   duration_clock(text, seconds)   for a column: 0:45, 1:23, 1:06:40, 12d03h, 31y252d; at most 7 characters
+   duration_clock(text, seconds)   for a column: 0:45, 1:23, 1:06:40, 12d03h, 31y252d; at most 7 characters; 10h05m from ten hours on
    duration_words(text, seconds)   for a sentence: 4.2 s, 45 s, 12 min 05 s, 3 h 20 min, 12 days 3 hours, 31 years 252 days
    Both return text. A year has 365 days. What is no number, or below 0, is "-". */
 #ifndef GPT_DURATION_H
@@ -24,8 +24,10 @@ static inline const char *duration_clock(char text[DURATION_SIZE], double second
         snprintf(text, DURATION_SIZE, "-");
     else if (s < 3600)
         snprintf(text, DURATION_SIZE, "%ld:%02ld", s / 60, s % 60);
-    else if (s < 100 * 3600)
+    else if (s < 10 * 3600)
         snprintf(text, DURATION_SIZE, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else if (s < 100 * 3600)
+        snprintf(text, DURATION_SIZE, "%ldh%02ldm", s / 3600, s / 60 % 60);
     else if (s < DURATION_YEAR)
         snprintf(text, DURATION_SIZE, "%ldd%02ldh", s / DURATION_DAY, s / 3600 % 24);
     else if (s < 100 * DURATION_YEAR)

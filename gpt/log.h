@@ -497,7 +497,7 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
     char error[LOG_ERROR_SIZE];
     int file = file_open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND, FILE_REGULAR, error), old = log->file;
     if (file < 0) die("%s; choose another --out folder", error);
-    if (file < 0 || !log_write_all(file, text, size) || fsync(file) != 0) {
+    if (!log_write_all(file, text, size) || fsync(file) != 0) {
         int cause = errno;
         unlink(path);
         die("cannot write '%s': %s; free some space or choose another --out folder", path, strerror(cause));
@@ -512,9 +512,17 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
     char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
-    log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
-    if (log->file < 0) die("%s; choose another --out folder", error);
-    log_lock(log);
+    /* Until the file that is locked is the one of that name: another process may have replaced it in between, and then
+       holds the lock of the new one. */
+    struct stat opened, named;
+    for (bool same = false; !same;) {
+        log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
+        if (log->file < 0) die("%s; choose another --out folder", error);
+        log_lock(log);
+        same = fstat(log->file, &opened) == 0 && stat(log->path, &named) == 0 &&
+               opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+        if (!same) close(log->file);
+    }
     snprintf(part, sizeof part, "%s.tmp", log->path);
     unlink(part); /* of log_replace in a run that was killed */
     size_t size = 0, kept = 0;

@@ -164,9 +164,21 @@ Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenize
     char path[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     if (!file_join(path, folder, "tokenizer.json", error) || !file_join(done, folder, "DONE", error))
         die("%s", error);
-    const char *needed[] = {"config.json", "model.safetensors",
-                            access(path, F_OK) == 0 ? "tokenizer.json" : NULL, NULL};
-    if (access(done, F_OK) == 0 && !checkpoint_verify_needed(folder, needed, error)) die("%s", error);
+    static const char *const of_model[] = {"config.json", "model.safetensors", NULL}, *const of_text[] = {
+                                                                                          "tokenizer.json",
+                                                                                          NULL};
+    if (access(done, F_OK) == 0) {
+        if (!checkpoint_verify_needed(folder, of_model, error)) die("%s", error);
+        size_t size;
+        char *sums = file_read(done, FILE_REGULAR, FILE_JSON_LIMIT, &size, error);
+        if (!sums) die("%s", error);
+        if (!strstr(sums, "tokenizer.json"))
+            warn("'%s' was not written with the checkpoint: whether it is the right one cannot be told",
+                 path);
+        else if (!checkpoint_verify_needed(folder, of_text, error))
+            die("%s", error);
+        free(sums);
+    }
     Model model = model_load(folder, B, dtype);
     *tokenizer = tokenizer_load(path);
     check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);

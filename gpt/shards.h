@@ -426,9 +426,11 @@ static inline void dataset_check_shard(const char *path, const cJSON *line, bool
     char found[16];
     if (!name || !crc || !cJSON_IsNumber(tokens))
         die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
-    if (strcmp(check_basename(path), name) != 0)
-        die("'%s' is not in the manifest beside it, which has '%s' there; remove it or copy the folder again",
-            path, name);
+    const int order = strcmp(check_basename(path), name); /* both are in the order of their names */
+    if (order > 0)
+        die("the shard '%s' is missing: the manifest beside '%s' names it; copy the folder again", name,
+            path);
+    if (order < 0) die("'%s' is not in the manifest beside it; remove it or copy the folder again", path);
     if (stat(path, &status) != 0) die("cannot read the shard '%s': %s", path, strerror(errno));
     const double want = SHARD_HEADER_BYTES + 2 * tokens->valuedouble;
     if ((double)status.st_size != want)

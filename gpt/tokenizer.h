@@ -315,10 +315,8 @@ static inline int tokenizer_find_added(const Tokenizer *t, const char *text, siz
 
 /* A text of a SentencePiece vocabulary. */
 static inline size_t tokenizer_encode_pieces(const Tokenizer *t, const char *text, size_t n, uint16_t *ids) {
-    size_t length = pieces_normalize(t->pieces, text, n, NULL), count;
-    char *normal = check_malloc(length + 3); /* what is stripped at the end is written, too */
-    pieces_normalize(t->pieces, text, n, normal);
-    count = pieces_encode(t->pieces, normal, length, ids);
+    char *normal = check_malloc(pieces_normalize(t->pieces, text, n, NULL) + 1);
+    size_t count = pieces_encode(t->pieces, normal, pieces_normalize(t->pieces, text, n, normal), ids);
     free(normal);
     return count;
 }

@@ -9,8 +9,8 @@
    are not reset between words, because rounding decides between pieces of nearly equal sums. (Release 0.2.3 and Hugging
    Face's `tokenizers` round otherwise: in 12 of 986 documents of C4 some Unigram pieces differ from these; none of BPE.)
 
-   pieces_normalize(p, text, n, NULL)    the length of the normalised text
-   pieces_normalize(p, text, n, out)     writes it
+   pieces_normalize(p, text, n, NULL)    how many bytes the normalised text takes at most
+   pieces_normalize(p, text, n, out)     writes it and returns its length
    pieces_encode(p, normal, n, ids)      its pieces; at most n of them
 
    tokenizer.h fills a TokenizerPieces from a tokenizer.json. */
@@ -128,7 +128,8 @@ static inline size_t pieces_normalize(const TokenizerPieces *p, const char *text
         pieces_put(&normal, as, length);
         if (length) after_space = p->squeeze && as[length - 1] == ' ';
     }
-    return p->squeeze ? normal.solid : normal.n;
+    /* Without spaces at the end, but for the first pass, which tells how much is written. */
+    return p->squeeze && out ? normal.solid : normal.n;
 }
 
 /* -----------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ train() { # ATTENTION
     settings="$options, data $(cksum < "$data/shards.json")"
     # a run that was begun with other settings or data makes room for a new one
     if [ "$(cat "$out.settings" 2> /dev/null)" != "$settings" ]; then rm -rf "$out"; fi
-    if [ -e "$out/summary.json" ]; then
+    if [ -s "$out/summary.json" ]; then
         say "Training with $1 attention: done before the interruption"
         return
     fi
@@ -77,7 +77,7 @@ train() { # ATTENTION
     say "Training with $1 attention: ./train_gpt $options --out=$out"
     # shellcheck disable=SC2086 # options are words
     "$programs/train_gpt" $options --out="$out" --resume=auto || stop "training with $1 attention failed; the reason stands above"
-    [ -e "$out/summary.json" ] || stop "training was interrupted; make demo goes on from there"
+    [ -s "$out/summary.json" ] || stop "training was interrupted; make demo goes on from there"
 }
 
 report() {
@@ -123,7 +123,7 @@ build() {
 # A validation costs a third of a training step a token; text, tokens, report and samples another twenty seconds.
 tell_time() {
     work=$runs/timing
-    if [ -e "$runs/standard/summary.json" ] && [ ! -e "$runs/finished" ]; then return; fi # half of it is done
+    if [ -s "$runs/standard/summary.json" ] && [ ! -e "$runs/finished" ]; then return; fi # half of it is done
     say "Time: three steps are made, the last two of them timed"
     rm -rf "$work"
     mkdir -p "$work"

@@ -187,8 +187,10 @@ static void test_durations_are_readable(void) {
         {83, "1:23", "1 min 23 s"},
         {3599.6, "1:00:00", "1 h 00 min"},
         {4000, "1:06:40", "1 h 06 min"},
-        {359999, "99:59:59", "4 days 3 hours"},
-        {3 * 86400 + 3600, "73:00:00", "3 days 1 hour"},
+        {35999, "9:59:59", "9 h 59 min"},
+        {36000, "10h00m", "10 h 00 min"},
+        {359999, "99h59m", "4 days 3 hours"},
+        {3 * 86400 + 3600, "73h00m", "3 days 1 hour"},
         {11 * 86400.0, "11d00h", "11 days 0 hours"},
         {364 * 86400.0, "364d00h", "364 days 0 hours"},
         {365 * 86400.0, "1y000d", "1 year 0 days"},
@@ -205,7 +207,7 @@ static void test_durations_are_readable(void) {
         duration_clock(clock, cases[i].seconds), duration_words(words, cases[i].seconds);
         CHECK(strcmp(clock, cases[i].clock) == 0 && strcmp(words, cases[i].words) == 0, "%g s: '%s' and '%s'",
               cases[i].seconds, clock, words);
-        CHECK(strlen(clock) <= 8, "'%s' is too wide for its column", clock);
+        CHECK(strlen(clock) <= 7, "'%s' is too wide for its column", clock);
     }
 }
 

@@ -398,7 +398,8 @@ static void test_shards_against_their_manifest(void) {
         {"truncate -s -2 train_000000.bin", "has 1028 bytes, the manifest beside it says 1030", false},
         {"rm train_000000.bin", "holds 0 train shards, its manifest has 1", false},
         {"cp train_000000.bin train_000001.bin", "holds 2 train shards, its manifest has 1", false},
-        {"mv train_000000.bin train_000001.bin", "is not in the manifest", false},
+        {"mv train_000000.bin train_000001.bin", "the shard 'train_000000.bin' is missing", false},
+        {"cp train_000000.bin train_.bin", "is not in the manifest", false},
         {"cp train_000000.bin val_000000.bin", "holds 1 val shards, its manifest has 0", false},
         {"sed -i s/val/vax/ shards.json", "has no val shards", false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
