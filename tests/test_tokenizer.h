@@ -714,13 +714,21 @@ static void test_tokenizer_normalised_text_fits(void) {
 }
 
 #define TOKENIZER_TESTS(TEST)                                                                                \
-    TEST(tokenizer_normalised_text_fits)                                                                     \
-    TEST(tokenizer_unicode_classes) TEST(tokenizer_split_matches_naive) TEST(tokenizer_split_matches_perl)   \
-        TEST(tokenizer_training_matches_naive) TEST(tokenizer_training_is_independent_of_threads)            \
-            TEST(tokenizer_encoding_matches_naive) TEST(tokenizer_matches_reference)                         \
-                TEST(tokenizer_long_pieces) TEST(tokenizer_edge_cases) TEST(tokenizer_json_round_trip)       \
-                    TEST(tokenizer_gpt2_files) TEST(tokenizer_sentencepiece_decodes)                         \
-                        TEST(tokenizer_added_tokens) TEST(tokenizer_learns_from_long_pieces)                 \
-                            TEST(tokenizer_damaged_files)
+    TEST(tokenizer_unicode_classes)                                                                          \
+    TEST(tokenizer_split_matches_naive)                                                                      \
+    TEST(tokenizer_split_matches_perl)                                                                       \
+    TEST(tokenizer_training_matches_naive)                                                                   \
+    TEST(tokenizer_training_is_independent_of_threads)                                                       \
+    TEST(tokenizer_encoding_matches_naive)                                                                   \
+    TEST(tokenizer_matches_reference)                                                                        \
+    TEST(tokenizer_long_pieces)                                                                              \
+    TEST(tokenizer_edge_cases)                                                                               \
+    TEST(tokenizer_json_round_trip)                                                                          \
+    TEST(tokenizer_gpt2_files)                                                                               \
+    TEST(tokenizer_sentencepiece_decodes)                                                                    \
+    TEST(tokenizer_added_tokens)                                                                             \
+    TEST(tokenizer_learns_from_long_pieces)                                                                  \
+    TEST(tokenizer_damaged_files)                                                                            \
+    TEST(tokenizer_normalised_text_fits)
 
 #endif
