@@ -640,7 +640,7 @@ static void test_make_takes_a_folder_of_libraries(void) {
     test_command(output, sizeof output,
                  "cd %s && mkdir -p include/cjson lib && : > include/cjson/cJSON.h && : > lib/libcjson.a",
                  folder);
-    const char *make = "env -u MAKEFLAGS make -W data/grammar.c -n MPI=no CJSON=%s grammar";
+    const char *make = "env -u MAKEFLAGS -u SAN make -W data/grammar.c -n MPI=no CJSON=%s grammar";
     int code = test_command(output, sizeof output, make, folder);
     CHECK(code == 2 && strstr(output, "is missing (also in CJSON="), "exit %d: %s", code, output);
     running_write(folder, "include/cjson/cJSON.h", "int cJSON_CreateObject(void);\n");
@@ -659,11 +659,11 @@ static void test_make_takes_a_folder_of_libraries(void) {
                   "#!/bin/sh\ncase \"$*\" in *-Xpreprocessor\\ -fopenmp\\ -lomp*) case \"$*\" in "
                   "*-L*/opt/libomp/lib*) exit 0 ;; "
                   "esac; exit 1 ;; *-fopenmp*) exit 1 ;; esac\nexec cc \"$@\"\n");
-    code = test_command(
-        output, sizeof output,
-        "cd %s && chmod +x bin/* && cd - > /dev/null && export BREW=%s PATH=%s/bin:$PATH && env -u MAKEFLAGS "
-        "SOURCE_DATE_EPOCH=86400 make -W data/grammar.c -n MPI=no CC=apple grammar",
-        folder, folder, folder);
+    code = test_command(output, sizeof output,
+                        "cd %s && chmod +x bin/* && cd - > /dev/null && export BREW=%s PATH=%s/bin:$PATH && "
+                        "env -u MAKEFLAGS -u SAN "
+                        "SOURCE_DATE_EPOCH=86400 make -W data/grammar.c -n MPI=no CC=apple grammar",
+                        folder, folder, folder);
     CHECK(code == 0 && strstr(output, "/opt/libomp/include -L/") &&
               strstr(output, " -Xpreprocessor -fopenmp -lomp") && !strstr(output, "has no OpenMP"),
           "exit %d: %s", code, output);
