@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <cjson/cJSON.h>
 #include "../gpt/files.h"
+#include "../gpt/json.h"
 #include "../gpt/shards.h"
 #include "documents.h"
 
@@ -53,7 +54,7 @@ static char *output_path(const char *folder, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
-    return shard_join(folder, name);
+    return file_path(folder, name);
 }
 
 static char *shard_path(const ShardWriter *w, size_t shard, const char *ending) {
@@ -61,15 +62,8 @@ static char *shard_path(const ShardWriter *w, size_t shard, const char *ending) 
 }
 
 static void write_all(int file, const void *from, size_t n, const char *path) {
-    for (const char *p = from; n;) {
-        ssize_t done = write(file, p, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0)
-            die("cannot write '%s': %s; free some space or choose another folder, then run the same command "
-                "again",
-                path, strerror(errno));
-        p += done, n -= (size_t)done;
-    }
+    char error[FILE_ERROR_SIZE];
+    if (!file_write(file, from, n, path, error)) die("%s, then run the same command again", error);
 }
 
 static void rename_file(const char *from, const char *to) {
@@ -88,33 +82,24 @@ static void output_unlock(void) { unlink(output_lock_path); }
 /* Of a folder, until the process ends. The file goes away with it; one that a killed process left is nobody's, for the
    system lets go of the lock itself. */
 static void output_lock(const char *folder) {
-    struct stat opened, named;
     char holder[256] = "", error[FILE_ERROR_SIZE];
-    for (;;) {
-        snprintf(output_lock_path, sizeof output_lock_path, "%s/prepare.lock", folder);
-        int file = file_open(output_lock_path, O_RDWR | O_CREAT, FILE_REGULAR, error);
-        if (file < 0 && (errno == EACCES || errno == EROFS)) return; /* a folder only to be looked at */
-        if (file < 0) die("%s", error);
-        if (flock(file, LOCK_EX | LOCK_NB) != 0) {
-            ssize_t n = errno == EWOULDBLOCK ? pread(file, holder, sizeof holder - 1, 0) : -1;
-            if (n >= 0)
-                die("another ./prepare (%s) is writing into '%s'; wait for it, or choose another --out",
-                    *holder ? holder : "it has just begun", folder);
-            warn("'%s' cannot be locked: %s; see to it that no second ./prepare writes there", folder,
-                 strerror(errno));
-            return;
-        }
-        if (fstat(file, &opened) == 0 && stat(output_lock_path, &named) == 0 &&
-            opened.st_ino == named.st_ino) {
-            gethostname(holder, sizeof holder - 1);
-            if (ftruncate(file, 0) != 0 || dprintf(file, "process %ld on %s", (long)getpid(), holder) < 0)
-                errno = 0;
-            atexit(output_unlock);
-            return; /* the file stays open */
-        }
-        close(file); /* who held it has just removed it */
+    bool locked;
+    snprintf(output_lock_path, sizeof output_lock_path, "%s/prepare.lock", folder);
+    const int file = file_open_locked(output_lock_path, O_RDWR | O_CREAT, &locked, error);
+    if (file < 0 && (errno == EACCES || errno == EROFS)) return; /* a folder only to be looked at */
+    if (file < 0) die("%s", error);
+    if (!locked) {
+        if (errno == EWOULDBLOCK && pread(file, holder, sizeof holder - 1, 0) >= 0)
+            die("another ./prepare (%s) is writing into '%s'; wait for it, or choose another --out",
+                *holder ? holder : "it has just begun", folder);
+        warn("'%s' cannot be locked: %s; see to it that no second ./prepare writes there", folder,
+             strerror(errno));
+        return;
     }
-}
+    gethostname(holder, sizeof holder - 1);
+    if (ftruncate(file, 0) != 0 || dprintf(file, "process %ld on %s", (long)getpid(), holder) < 0) errno = 0;
+    atexit(output_unlock);
+} /* the file stays open */
 
 /* -----------------------------------------------------------------------------------------------------------
    Shards */
@@ -257,8 +242,8 @@ static double json_number(const cJSON *object, const char *name) {
 
 /* A whole number from 0 to `most`, or -1. */
 static int64_t json_count(const cJSON *item, double most) {
-    double x = cJSON_IsNumber(item) ? item->valuedouble : -1;
-    return x >= 0 && x <= most && x == (double)(int64_t)x ? (int64_t)x : -1;
+    int64_t x;
+    return json_whole(item, most, &x) ? x : -1;
 }
 
 #define STATE_MOST 9007199254740992.0 /* 2^53: what a number of JSON holds exactly */

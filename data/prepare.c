@@ -148,12 +148,6 @@ typedef struct {
     uint64_t began_tokens;
 } Run;
 
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static int thread_number(void) {
 #ifdef _OPENMP
     return omp_get_thread_num();
@@ -315,7 +309,7 @@ static void run_save(Run *run, const Place places[SLOTS], int next_job) {
     progress.fingerprint = run->fingerprint;
     progress.sources = run->kept_sources;
     state_save(run->writers, &run->totals, &progress);
-    run->saved = seconds_now();
+    run->saved = machine_seconds();
 }
 
 static void round_write(Run *run, Round *round) {
@@ -332,7 +326,7 @@ static void round_write(Run *run, Round *round) {
     }
     if (run->trainer) return;
     check_bad(run, run->totals.lines > EARLY_LINES ? run->totals.lines : EARLY_LINES);
-    if (seconds_now() - run->saved < (double)run->options->save_every) return;
+    if (machine_seconds() - run->saved < (double)run->options->save_every) return;
     run_save(run, round->places, round->next_job);
 }
 
@@ -382,7 +376,7 @@ static int64_t input_position(const Run *run, int *files) {
 
 static void show_progress(Run *run, bool last) {
     bool terminal = program_on_terminal(stderr);
-    double now = seconds_now(), passed = now - run->began;
+    double now = machine_seconds(), passed = now - run->began;
     if (run->options->quiet || (!last && now - run->shown < (terminal ? 0.2 : 10))) return;
     if (last && run->shown == run->began && !terminal) return; /* too short to speak of */
     int files;
@@ -404,7 +398,7 @@ static void show_progress(Run *run, bool last) {
 
 /* Reads all inputs; three rounds are under way at once, each a step further than the next. */
 static void run_rounds(Run *run) {
-    run->began = run->saved = run->shown = seconds_now();
+    run->began = run->saved = run->shown = machine_seconds();
     run->rounds_read = 0;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(run->threads)
@@ -441,7 +435,7 @@ static void run_rounds(Run *run) {
    The tokenizer */
 
 static void learn_tokenizer(Run *run) {
-    double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
+    double budget = (double)run->options->tokenizer_text * 1048576, began = machine_seconds();
     char text[32], took[DURATION_SIZE];
     run->trainer = tokenizer_trainer_new(run->threads);
     for (int s = 0; s < SLOTS; s++)
@@ -459,7 +453,7 @@ static void learn_tokenizer(Run *run) {
     run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     int size = tokenizer_vocab_size(run->tokenizer);
     printf("tokenizer  %d tokens learned from %s of text in %s%s\n", size, amount((double)bytes, "B", text),
-           duration_clock(took, seconds_now() - began),
+           duration_clock(took, machine_seconds() - began),
            run->options->vocab ? "" : " (another size: --vocab=N)");
     if (size < vocab)
         warn("the vocabulary has %d tokens, not %lld: no other pair occurs twice in the text", size,
@@ -488,7 +482,7 @@ static void given_model(Run *run) {
    written yet. */
 static void given_tokenizer(Run *run) {
     struct stat status;
-    char *inside = shard_join(run->options->tokenizer, "tokenizer.json");
+    char *inside = file_path(run->options->tokenizer, "tokenizer.json");
     const char *from = stat(inside, &status) == 0 ? inside : run->options->tokenizer;
     if (ends_with(from, strlen(from), ".model"))
         given_model(run);
@@ -662,7 +656,7 @@ static void show_result(const Run *run) {
         warn("there is no text for validation, without which ./train_gpt does not train: name some with "
              "--val=FILE");
     printf("%s of text in %s, %s; %.3g bytes a token\n", amount((double)run->totals.text_bytes, "B", text[0]),
-           duration_clock(took, seconds_now() - run->began), check_shown(shown, run->options->out),
+           duration_clock(took, machine_seconds() - run->began), check_shown(shown, run->options->out),
            (double)run->totals.text_bytes / (double)(run->writers[TRAIN].tokens + run->writers[VAL].tokens));
 }
 
@@ -866,7 +860,7 @@ static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) 
     const int64_t tokens = json_count(cJSON_GetObjectItemCaseSensitive(shard, "tokens"), 4294967295.0);
     if (!name || !crc || tokens < 0 || strchr(name, '/'))
         return verify_problem("the manifest describes a shard badly");
-    char *path = shard_join(folder, name), found[16];
+    char *path = file_path(folder, name), found[16];
     struct stat status;
     char error[FILE_ERROR_SIZE];
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error), problems = 0;
@@ -932,9 +926,9 @@ static int verify_split(const PrepareOptions *o, const cJSON *json, const char *
 
 static int verify(const PrepareOptions *o) {
     size_t n;
-    char *path = shard_join(o->out, "shards.json"), *text, found[16];
+    char *path = file_path(o->out, "shards.json"), *text, found[16];
     text = check_file_read_if(path, FILE_JSON_LIMIT, &n, "prepare the text again");
-    char *tokenizer = shard_join(o->out, "tokenizer.json");
+    char *tokenizer = file_path(o->out, "tokenizer.json");
     if (!text) die("there is no manifest '%s': the folder was not made by ./prepare, or not finished", path);
     cJSON *json = cJSON_ParseWithLength(text, n);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, "tokenizer");
@@ -970,8 +964,8 @@ static void start_output(Run *run, const char *manifest, const char *state, cons
 
 static int prepare(Run *run, int count, char **names) {
     const PrepareOptions *o = run->options;
-    char *manifest = shard_join(o->out, "shards.json"), *state = shard_join(o->out, "prepare.state.json");
-    char *tokenizer = shard_join(o->out, "tokenizer.json"), shown[CHECK_TEXT_SIZE];
+    char *manifest = file_path(o->out, "shards.json"), *state = file_path(o->out, "prepare.state.json");
+    char *tokenizer = file_path(o->out, "tokenizer.json"), shown[CHECK_TEXT_SIZE];
     char error[FILE_ERROR_SIZE];
     if (!file_make_folders(o->out, error)) die("%s", error);
     output_lock(o->out);

@@ -6,6 +6,10 @@
      file_open(path, flags, accept, error)   the descriptor, or -1. FILE_REGULAR: a regular file only; FILE_STREAM: also
                                              what can be read, or written, from its beginning to its end once: a pipe, a
                                              device, a terminal. `flags` are open's
+     file_open_locked(path, flags, &locked, error)   the same for a regular file, which stays locked until it is closed.
+                                             `locked` is false when it cannot be: errno is EWOULDBLOCK when another
+                                             process has it
+     file_path(folder, name)                 folder/name; free() it
      file_read(path, accept, limit, &size, error)   all of a file of at most `limit` bytes, ended by a zero; free() it. NULL:
                                              not read, and errno is ENOENT exactly when there is no such file
      file_write_whole(path, bytes, size, error)   writes a small file whole or not at all, and to the disk: under a
@@ -26,6 +30,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
@@ -45,8 +50,10 @@ __attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, 
 }
 
 static inline bool file_fail_write(char *error, const char *path, int cause) {
-    return file_fail(error, "cannot write '%s': %s; free some space or choose another folder", path,
-                     strerror(cause));
+    file_fail(error, "cannot write '%s': %s; free some space or choose another folder", path,
+              strerror(cause));
+    errno = cause;
+    return false;
 }
 
 /* path = folder/name; false when it does not fit. */
@@ -55,6 +62,13 @@ static inline bool file_join(char path[FILE_PATH_SIZE], const char *folder, cons
     if (length >= 0 && length < FILE_PATH_SIZE) return true;
     return file_fail(error, "the path '%.200s.../%s' is longer than %d bytes; use a shorter folder name",
                      folder, name, FILE_PATH_SIZE - 1);
+}
+
+static inline char *file_path(const char *folder, const char *name) {
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = (char *)check_malloc(size);
+    snprintf(path, size, "%s/%s", folder, name);
+    return path;
 }
 
 /* ---- opening ---- */
@@ -121,6 +135,19 @@ static inline int file_open(const char *path, int flags, FileAccept accept, char
     close(file);
     errno = EINVAL;
     return -1;
+}
+
+static inline int file_open_locked(const char *path, int flags, bool *locked, char *error) {
+    struct stat opened, named;
+    for (;;) {
+        const int file = file_open(path, flags, FILE_REGULAR, error);
+        *locked = file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0;
+        if (!*locked) return file;
+        if (fstat(file, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+            opened.st_ino == named.st_ino)
+            return file;
+        close(file); /* who held the lock has just removed or replaced the file */
+    }
 }
 
 /* ---- reading ---- */

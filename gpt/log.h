@@ -404,22 +404,13 @@ static inline bool log_read(const char *path, LogData *data, char *error) {
 
 /* ---- the file while training ---- */
 
-static inline bool log_write_all(int file, const char *text, size_t size) {
-    while (size > 0) {
-        ssize_t n = write(file, text, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        text += n, size -= (size_t)n;
-    }
-    return true;
-}
-
 /* One line, whole or not at all. */
 static inline void log_append(Log *log, const char *text, int length) {
     struct stat before;
+    char error[LOG_ERROR_SIZE];
     if (log->file < 0) return;
     bool known = fstat(log->file, &before) == 0;
-    if (log_write_all(log->file, text, (size_t)length)) return;
+    if (file_write(log->file, text, (size_t)length, log->path, error)) return;
     int cause = errno;
     if (known && S_ISREG(before.st_mode) && ftruncate(log->file, before.st_size) != 0) cause = errno;
     if (log->drawn) fprintf(log->screen, "\n"), log->drawn = false;
@@ -463,8 +454,8 @@ static inline size_t log_keep(Log *log, char *text, size_t size, long resume_ste
     return kept;
 }
 
-static inline void log_lock(Log *log) {
-    if (flock(log->file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+static inline void log_check_lock(const Log *log, bool locked) {
+    if (!locked && errno == EWOULDBLOCK)
         die("another process is training into '%s'; stop it or choose another --out folder", log->path);
 }
 
@@ -497,13 +488,13 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
     char error[LOG_ERROR_SIZE];
     int file = file_open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND, FILE_REGULAR, error), old = log->file;
     if (file < 0) die("%s; choose another --out folder", error);
-    if (!log_write_all(file, text, size) || fsync(file) != 0) {
+    if (!file_write(file, text, size, path, error) || fsync(file) != 0) {
         int cause = errno;
         unlink(path);
         die("cannot write '%s': %s; free some space or choose another --out folder", path, strerror(cause));
     }
     log->file = file;
-    log_lock(log);
+    log_check_lock(log, flock(file, LOCK_EX | LOCK_NB) == 0);
     if (rename(path, log->path) != 0) die("cannot rename '%s' to '%s': %s", path, log->path, strerror(errno));
     close(old);
 }
@@ -512,17 +503,10 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
     char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
         die("the path of run folder '%.200s...' is too long; use a shorter name", run_folder);
-    /* Until the file that is locked is the one of that name: another process may have replaced it in between, and then
-       holds the lock of the new one. */
-    struct stat opened, named;
-    for (bool same = false; !same;) {
-        log->file = file_open(log->path, O_RDWR | O_CREAT | O_APPEND, FILE_REGULAR, error);
-        if (log->file < 0) die("%s; choose another --out folder", error);
-        log_lock(log);
-        same = fstat(log->file, &opened) == 0 && stat(log->path, &named) == 0 &&
-               opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
-        if (!same) close(log->file);
-    }
+    bool locked;
+    log->file = file_open_locked(log->path, O_RDWR | O_CREAT | O_APPEND, &locked, error);
+    if (log->file < 0) die("%s; choose another --out folder", error);
+    log_check_lock(log, locked);
     snprintf(part, sizeof part, "%s.tmp", log->path);
     unlink(part); /* of log_replace in a run that was killed */
     size_t size = 0, kept = 0;

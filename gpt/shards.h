@@ -193,13 +193,6 @@ static inline void shard_map(Shard *shard) {
     shard->n_tokens = shard_u32(shard->map + 8);
 }
 
-static inline char *shard_join(const char *folder, const char *name) {
-    size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = check_malloc(size);
-    snprintf(path, size, "%s/%s", folder, name);
-    return path;
-}
-
 /* The shards of a folder by their paths; there may be none. */
 static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     DIR *folder = opendir(part->folder);
@@ -216,7 +209,7 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
             free(part->shards);
             part->shards = larger;
         }
-        part->shards[part->n_shards++].path = shard_join(part->folder, entry->d_name);
+        part->shards[part->n_shards++].path = file_path(part->folder, entry->d_name);
     }
     closedir(folder);
     if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
@@ -476,7 +469,7 @@ static inline void dataset_check_split(const char *folder, const cJSON *manifest
 static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool sums,
                                                char tokenizer[16]) {
     size_t length = 0;
-    char *path = shard_join(folder, "shards.json"), *text;
+    char *path = file_path(folder, "shards.json"), *text;
     text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
     *tokenizer = 0;
     if (!text) {
@@ -498,7 +491,7 @@ static inline void dataset_check_manifest_part(const char *folder, int vocab_siz
             folder, size->valueint, vocab_size);
     free(text);
     snprintf(tokenizer, 16, "%s", crc->valuestring);
-    char *beside = shard_join(folder, "tokenizer.json"), found[16];
+    char *beside = file_path(folder, "tokenizer.json"), found[16];
     if ((text = check_file_read_if(beside, FILE_JSON_LIMIT, &length, "run ./prepare again"))) {
         snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
         if (strcmp(found, tokenizer) != 0)
@@ -536,7 +529,7 @@ static inline void dataset_check_manifest(const char *folder, int vocab_size, bo
 static inline char *dataset_first_folder(const char *folder) {
     Dataset d = {0};
     dataset_parse(&d, folder);
-    char *first = shard_join(d.parts[0].folder, "");
+    char *first = file_path(d.parts[0].folder, "");
     first[strlen(first) - 1] = 0; /* the slash */
     dataset_close(&d);
     return first;

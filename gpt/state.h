@@ -71,7 +71,7 @@ static inline uint64_t data_print_shards(const DatasetPart *part) {
 
 /* Of the checksums that the manifest gives a split's shards; 0: there is none. */
 static inline uint64_t data_print_manifest(const char *folder, const char *split) {
-    char *path = shard_join(folder, "shards.json");
+    char *path = file_path(folder, "shards.json");
     size_t size;
     char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "run ./prepare again");
     cJSON *json = text ? json_parse(text, size) : NULL;

@@ -53,6 +53,18 @@ row() { # WHAT TRIED LOST ACCEPTED CRASHED HUNG NOTE
 crashed() { # CODE FILE
     [ "$1" -ge 128 ] || grep -aqE 'ERROR: AddressSanitizer|runtime error:|Segmentation fault|Bus error' "$2"
 }
+# Counts in the caller's `hung` or `crashes` what ended so; succeeds when it is neither.
+count_failure() { # CODE FILE
+    if [ "$1" -eq 124 ]; then
+        hung=$((hung + 1))
+    elif crashed "$1" "$2"; then
+        crashes=$((crashes + 1))
+        tail -n 3 "$2"
+    else
+        return 0
+    fi
+    return 1
+}
 seen() { # FILE PATTERN: the first line that has it, shortened
     grep -a -m 1 -o "$2.*" "$1" | tr -d '\r\033' | sed "s|$work/||g" | cut -c 1-150
 }
@@ -199,20 +211,13 @@ flip_checkpoint() { # FLIPS
         if [ $code -eq 0 ]; then
             accepted=$((accepted + 1))
             echo "accepted: bit $bit of byte $place of $file"
-        elif [ $code -eq 124 ]; then
-            hung=$((hung + 1))
-        elif crashed $code flip.txt; then
-            crashes=$((crashes + 1))
-            tail -n 3 flip.txt
+        else
+            count_failure $code flip.txt
         fi
         if [ $((tried % 4)) -eq 0 ]; then
             code=0
             timeout 60 "$programs/generate" --tokens=2 --threads=1 flipped > flip.txt 2>&1 || code=$?
-            if [ $code -eq 124 ]; then hung=$((hung + 1)); fi
-            if [ $code -ne 124 ] && crashed $code flip.txt; then
-                crashes=$((crashes + 1))
-                tail -n 3 flip.txt
-            fi
+            count_failure $code flip.txt
         fi
         flip $file
     done
@@ -245,12 +250,7 @@ flip_prepared() { # FLIPS
         if [ $code -eq 0 ] && ! diff -r prepared flipped_half > /dev/null; then
             accepted=$((accepted + 1))
             echo "accepted: bit $bit of byte $place of $file"
-        elif [ $code -eq 124 ]; then
-            hung=$((hung + 1))
-        elif crashed $code flip.txt; then
-            crashes=$((crashes + 1))
-            tail -n 3 flip.txt
-        elif [ $code -ne 0 ]; then
+        elif count_failure $code flip.txt && [ $code -ne 0 ]; then
             refused=$((refused + 1))
         fi
     done

@@ -38,7 +38,7 @@ static inline void prepare_free(char **documents, int n) {
 }
 
 static inline void prepare_write(const char *folder, const char *name, const void *bytes, size_t n) {
-    char *path = shard_join(folder, name);
+    char *path = file_path(folder, name);
     FILE *file = check_fopen(path, "wb", "");
     check_fwrite(bytes, 1, n, file, path);
     check_fclose(file, path);
@@ -48,7 +48,7 @@ static inline void prepare_write(const char *folder, const char *name, const voi
 /* Documents [first, end) as JSON lines, gzipped when the name says so. */
 static inline void prepare_write_lines(const char *folder, const char *name, char **documents, int first,
                                        int end) {
-    char *path = shard_join(folder, name);
+    char *path = file_path(folder, name);
     gzFile file = gzopen(path, strstr(name, ".gz") ? "wb1" : "wbT");
     if (!file) die("cannot write '%s'", path);
     for (int d = first; d < end; d++) {

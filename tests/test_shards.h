@@ -9,7 +9,7 @@
 /* A shard whose tokens are first, first + 1, ..., so that a window tells where it is from. */
 static inline void shards_count_up(const char *folder, const char *name, int first, int n) {
     uint16_t *tokens = check_malloc((size_t)n * sizeof *tokens);
-    char *path = shard_join(folder, name);
+    char *path = file_path(folder, name);
     for (int i = 0; i < n; i++) tokens[i] = (uint16_t)(first + i);
     shard_write(path, tokens, (uint64_t)n);
     free(tokens), free(path);
@@ -315,7 +315,7 @@ static void shards_check_manifest(void *argument) {
 }
 
 static inline void shards_write_text(const char *folder, const char *name, const char *text) {
-    char *path = shard_join(folder, name);
+    char *path = file_path(folder, name);
     FILE *file = check_fopen(path, "wb", "");
     check_fwrite(text, 1, strlen(text), file, path);
     check_fclose(file, path);

@@ -7,18 +7,12 @@
    that vocabulary.
 
    Build: cc -O3 -march=native tools/bench_tokenizer.c -o bench_tokenizer -lcjson -lm */
-#include <time.h>
+#include "../gpt/machine.h"
 #include "../gpt/options.h"
 #include "../gpt/program.h"
 #include "../gpt/tokenizer.h"
 
 enum { PASSES = 5 };
-
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* The next document, or NULL after the last. */
 static const char *next_document(const char **at, const char *end, size_t *length) {
@@ -46,22 +40,22 @@ int main(int argc, char **argv) {
     for (int pass = 0; pass < PASSES; pass++) { /* each with an empty cache, as a run of prepare begins */
         TokenizerCache *cache = tokenizer_cache_new();
         const char *at = documents, *text;
-        double began = seconds_now();
+        double began = machine_seconds();
         for (bytes = tokens = 0; (text = next_document(&at, documents + n, &length)); bytes += length)
             tokens += tokenizer_encode(t, cache, text, length, ids);
-        double took = seconds_now() - began;
+        double took = machine_seconds() - began;
         if (took < best) best = took;
         free(cache);
     }
     printf("%zu %zu %.6f", bytes, tokens, best);
     if (count > 2) {
         const char *at = documents, *text;
-        double began = seconds_now();
+        double began = machine_seconds();
         TokenizerTrainer *trainer = tokenizer_trainer_new(1);
         while ((text = next_document(&at, documents + n, &length)))
             tokenizer_trainer_add(trainer, 0, text, length);
         tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[2])));
-        printf(" %.3f", seconds_now() - began);
+        printf(" %.3f", machine_seconds() - began);
     }
     printf("\n");
     tokenizer_free(t);

@@ -163,14 +163,6 @@ static inline int text_prefix(const char *text, int columns) {
 
 /* ----------------------------------------------------------------------------------------------- the files */
 
-/* folder/name; free() it. */
-static inline char *run_path(const char *folder, const char *name) {
-    size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = check_malloc(size);
-    snprintf(path, size, "%s/%s", folder, name);
-    return path;
-}
-
 /* The object that the text of a JSON file is; NULL without a text, and with a damaged one, which is warned of: the curves
    are the log's. */
 static inline cJSON *run_parse_json(const char *path, const char *text) {
@@ -182,7 +174,7 @@ static inline cJSON *run_parse_json(const char *path, const char *text) {
 }
 
 static inline cJSON *run_read_json(const char *folder, const char *name) {
-    char *path = run_path(folder, name);
+    char *path = file_path(folder, name);
     size_t length;
     char *text = check_file_read_if(path, 1 << 22, &length, "remove it, or train the run again");
     cJSON *json = run_parse_json(path, text);
@@ -296,7 +288,7 @@ static inline const char *run_load(Run *run, const char *folder) {
         die("there is no run '%s': %s; name a folder that ./train_gpt --out=DIR wrote", folder,
             strerror(errno));
     if (stat(folder, &status) != 0 || !S_ISDIR(status.st_mode)) return "is no folder";
-    char *path = run_path(folder, "log.jsonl");
+    char *path = file_path(folder, "log.jsonl");
     FILE *file = log_open_read(path, error);
     if (!file && errno != ENOENT) die("%s", error);
     if (file) run_read_log(run, file, path), fclose(file);
