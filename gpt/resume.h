@@ -159,26 +159,28 @@ static void check_tokenizer_fits(const Tokenizer *tokenizer, int vocab_size, con
             tokenizer_vocab_size(tokenizer) - 1, vocab_size);
 }
 
+/* The files that tools read, compared with their sums in DONE. A run without a tokenizer.json has none in its
+   checkpoints; whoever puts one there later has no sum to compare. */
+static void check_sums(const char *folder, const char *tokenizer_path) {
+    char error[CHECKPOINT_ERROR_SIZE];
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    const bool has_tokenizer = files && checkpoint_find_file(files, count, "tokenizer.json");
+    const char *needed[] = {"config.json", "model.safetensors", has_tokenizer ? "tokenizer.json" : NULL,
+                            NULL};
+    if (!files || !checkpoint_verify_needed(folder, needed, error)) die("%s", error);
+    if (!has_tokenizer && access(tokenizer_path, F_OK) == 0)
+        warn("'%s' was not written with the checkpoint: whether it is the right one cannot be told",
+             tokenizer_path);
+    free(files);
+}
+
 /* A checkpoint as tools use it: its model and its tokenizer, which agree; files with sums in DONE are compared with them. */
 Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenizer) {
     char path[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     if (!file_join(path, folder, "tokenizer.json", error) || !file_join(done, folder, "DONE", error))
         die("%s", error);
-    static const char *const of_model[] = {"config.json", "model.safetensors", NULL}, *const of_text[] = {
-                                                                                          "tokenizer.json",
-                                                                                          NULL};
-    if (access(done, F_OK) == 0) {
-        if (!checkpoint_verify_needed(folder, of_model, error)) die("%s", error);
-        size_t size;
-        char *sums = file_read(done, FILE_REGULAR, FILE_JSON_LIMIT, &size, error);
-        if (!sums) die("%s", error);
-        if (!strstr(sums, "tokenizer.json"))
-            warn("'%s' was not written with the checkpoint: whether it is the right one cannot be told",
-                 path);
-        else if (!checkpoint_verify_needed(folder, of_text, error))
-            die("%s", error);
-        free(sums);
-    }
+    if (access(done, F_OK) == 0) check_sums(folder, path);
     Model model = model_load(folder, B, dtype);
     *tokenizer = tokenizer_load(path);
     check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);

@@ -290,6 +290,14 @@ static void test_generate_refuses_hostile_files(void) {
                 folder, test_binaries(), folder);
             CHECK(code == 0 && strstr(output, "step-00000003 has no DONE: it is passed over for"),
                   "exit %d: %s", code, output);
+            code = test_command(
+                output, sizeof output,
+                "cd %s && mkdir late && cp *.* late && grep -v -e tokenizer.json -e ' files$' DONE > kept && "
+                "{ cat kept && echo $(wc -l < kept) files; } > late/DONE && rm kept && cd - > /dev/null && "
+                "%s/generate --tokens=1 %s/late",
+                folder, test_binaries(), folder);
+            CHECK(code == 0 && strstr(output, "late/tokenizer.json' was not written with the checkpoint"),
+                  "a tokenizer.json that came later: exit %d: %s", code, output);
         }
         hostile_apply(folder, &cases[i]);
         int code = test_command(output, sizeof output, "timeout 60 %s/generate --tokens=3 --prompt=Zq %s",
