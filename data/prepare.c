@@ -487,17 +487,13 @@ static void given_tokenizer(Run *run) {
     if (ends_with(from, strlen(from), ".model"))
         given_model(run);
     else
-        run->tokenizer = tokenizer_load(from);
+        run->tokenizer = tokenizer_load_text(from, &run->tokenizer_text, &run->tokenizer_bytes);
     if (*run->tokenizer->why_not)
         die("the tokenizer '%s' cannot encode text: %s", from, run->tokenizer->why_not);
     if (tokenizer_end_of_text(run->tokenizer) < 0)
         die("the tokenizer '%s' has no token between documents (<|endoftext|>, </s>, <|end_of_text|> or "
             "<eos>)",
             from);
-    if (!run->tokenizer_text && stat(from, &status) == 0 && S_ISREG(status.st_mode) &&
-        strcmp(check_basename(from), "vocab.json") != 0)
-        run->tokenizer_text = check_file_read(from, FILE_REGULAR, FILE_JSON_LIMIT, &run->tokenizer_bytes,
-                                              "name a tokenizer.json");
     if (!run->tokenizer_text) run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     char shown[CHECK_TEXT_SIZE];
     printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), check_shown(shown, from));

@@ -1128,22 +1128,33 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     return load.t;
 }
 
-static inline Tokenizer *tokenizer_load(const char *path) {
+/* As tokenizer_load; *text (*n bytes, free() it) becomes the tokenizer.json itself, or NULL when there are merges beside. */
+static inline Tokenizer *tokenizer_load_text(const char *path, char **text, size_t *n) {
     static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;
-    size_t n, n_merges, room = strlen(path) + 32;
+    size_t n_merges, room = strlen(path) + 32;
     char *name = check_malloc(room), *beside = check_malloc(room), *merges = NULL;
     snprintf(name, room, "%s", path);
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
         snprintf(name, room, "%s/tokenizer.json", path);
         if (stat(name, &status) != 0) snprintf(name, room, "%s/vocab.json", path);
     }
-    char *text = check_file_read(name, FILE_REGULAR, FILE_JSON_LIMIT, &n, hint), *slash = strrchr(name, '/');
+    char *slash = strrchr(name, '/');
+    *text = check_file_read(name, FILE_REGULAR, FILE_JSON_LIMIT, n, hint);
     snprintf(beside, room, "%.*smerges.txt", slash ? (int)(slash + 1 - name) : 0, name);
     if (strcmp(check_basename(name), "tokenizer.json") != 0 && stat(beside, &status) == 0)
         merges = check_file_read(beside, FILE_REGULAR, FILE_JSON_LIMIT, &n_merges, hint);
-    Tokenizer *t = tokenizer_parse(name, text, n, merges);
-    free(name), free(beside), free(text), free(merges);
+    Tokenizer *t = tokenizer_parse(name, *text, *n, merges);
+    if (merges) free(*text), *text = NULL;
+    free(name), free(beside), free(merges);
+    return t;
+}
+
+static inline Tokenizer *tokenizer_load(const char *path) {
+    char *text;
+    size_t n;
+    Tokenizer *t = tokenizer_load_text(path, &text, &n);
+    free(text);
     return t;
 }
 
