@@ -212,8 +212,6 @@ __device__ __forceinline__ void load_row(float (&row)[PIECES][4], const S *from,
 __device__ __forceinline__ float rmsnorm_rstd(float squares, int C) {
     return 1.0f / sqrtf(squares / (float)C + 1e-6f);
 }
-/* One number of the norm. Backward computes it again and must get the same bits. */
-__device__ __forceinline__ float rmsnorm_of(float x, float rstd, float weight) { return x * rstd * weight; }
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps). A warp takes a token. */
 template <typename S, int PIECES>
@@ -233,7 +231,7 @@ __global__ void __launch_bounds__(LAYER_THREADS)
         const int c = row_column(i);
         if (c >= C) continue;
         load(w, weight + c);
-        for (int k = 0; k < 4; k++) row[i][k] = rmsnorm_of(row[i][k], r, w[k]);
+        for (int k = 0; k < 4; k++) row[i][k] = row[i][k] * r * w[k];
         store(out + n * C + c, row[i]);
     }
 }
@@ -253,7 +251,7 @@ __global__ void rmsnorm_forward_loop_kernel(S *out, float *rstd, const float *x,
     if (lane == 0) rstd[n] = r;
     for (int c = lane * W; c < C; c += WARP_SIZE * W) {
         load(row, x + n * C + c), load(w, weight + c);
-        for (int i = 0; i < W; i++) row[i] = rmsnorm_of(row[i], r, w[i]);
+        for (int i = 0; i < W; i++) row[i] = row[i] * r * w[i];
         store(out + n * C + c, row);
     }
 }
@@ -280,14 +278,13 @@ static inline int64_t rmsnorm_chunks(int64_t N) {
 }
 
 /* forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r
-   dx (N, C) = or, with `add`, += ; norm (N, C) = forward's out again, if it is not NULL; partial (chunks, C) = the dw
-   of a block's tokens.
+   dx (N, C) = or, with `add`, += ; partial (chunks, C) = the dw of a block's tokens.
    A warp takes a token, without barriers. The weights are in shared memory, and so are each warp's sums of dw, of
    which every number belongs to one lane; so the registers are free for what is loaded from global memory. */
 template <typename S, int PIECES>
 __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
-    rmsnorm_backward_kernel(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x,
-                            const float *rstd, const float *weight, int64_t N, int C, bool add) {
+    rmsnorm_backward_kernel(Parted<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
+                            const float *weight, int64_t N, int C, bool add) {
     const int warp = (int)threadIdx.x / WARP_SIZE;
     float *weights = shared_memory<float>(), *sums = weights + C, *dw = sums + warp * C; /* C, (WARPS, C) */
     for (int c = (int)threadIdx.x; c < C; c += NORM_THREADS) weights[c] = weight[c];
@@ -312,7 +309,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
 #pragma unroll
         for (int i = 0; i < PIECES; i++)
             if (row_column(i) < C && add) load(of_dx[i], dx, at + i * ROW_PIECE);
-        float g[4], row[4], sum[4], w[4], d[4], out[4], dot = 0;
+        float g[4], row[4], sum[4], w[4], d[4], dot = 0;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             if (row_column(i) >= C) continue;
@@ -330,10 +327,8 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
             for (int k = 0; k < 4; k++) {
                 sum[k] += g[k] * w[k] * r - row[k] * pull;
                 d[k] += g[k] * row[k] * r;
-                out[k] = rmsnorm_of(row[k], r, w[k]);
             }
             store(dw + c, d), store(dx, at + i * ROW_PIECE, sum);
-            if (norm) store(norm + at + i * ROW_PIECE, out);
         }
     }
     __syncthreads();
@@ -346,12 +341,12 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
 
 /* The same for any C: a block takes a token and reads its row twice. */
 template <typename S, int W>
-__global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *partial, const S *dout,
-                                             const float *x, const float *rstd, const float *weight,
-                                             int64_t N, int C, bool add) {
+__global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, float *partial, const S *dout, const float *x,
+                                             const float *rstd, const float *weight, int64_t N, int C,
+                                             bool add) {
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
     const int step = (int)blockDim.x * W, first = (int)threadIdx.x * W;
-    float g[W], row[W], w[W], sum[W], out[W];
+    float g[W], row[W], w[W], sum[W];
     for (int c = first; c < C; c += step) /* each column belongs to one thread */
         for (int i = 0; i < W; i++) dw[c + i] = 0;
     for (int64_t n = blockIdx.x; n < N; n += gridDim.x) {
@@ -369,29 +364,27 @@ __global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, S *norm, float *parti
             for (int i = 0; i < W; i++) {
                 sum[i] += g[i] * w[i] * r - row[i] * pull;
                 dw[c + i] += g[i] * row[i] * r;
-                out[i] = rmsnorm_of(row[i], r, w[i]);
             }
             store(dx, n * C + c, sum);
-            if (norm) store(norm + n * C + c, out);
         }
     }
     for (int c = first; c < C; c += step)
         for (int i = 0; i < W; i++) partial[blockIdx.x * (int64_t)C + c + i] = dw[c + i];
 }
 
-/* dx and norm as above; partial (rmsnorm_chunks(N), C) = what rmsnorm_backward_weight sums. */
+/* dx as above; partial (rmsnorm_chunks(N), C) = what rmsnorm_backward_weight sums. */
 template <typename S>
-void rmsnorm_backward(Parted<S> dx, S *norm, float *partial, const S *dout, const float *x, const float *rstd,
+void rmsnorm_backward(Parted<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
                       const float *weight, int64_t N, int C, bool add, cudaStream_t stream) {
     const dim3 blocks((unsigned)rmsnorm_chunks(N));
     if (row_fits(C))
         LAUNCH_ROW(C, rmsnorm_backward_kernel, S, blocks, dim3(NORM_THREADS),
-                   (size_t)C * (NORM_WARPS + 1) * sizeof(float), stream, dx, norm, partial, dout, x, rstd,
-                   weight, N, C, add);
+                   (size_t)C * (NORM_WARPS + 1) * sizeof(float), stream, dx, partial, dout, x, rstd, weight,
+                   N, C, add);
     else
         LAUNCH_WIDE(C % 4 == 0, rmsnorm_backward_loop_kernel, S, blocks, dim3(LAYER_THREADS),
-                    ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, norm, partial, dout, x, rstd, weight,
-                    N, C, add);
+                    ((size_t)C + WARP_SIZE) * sizeof(float), stream, dx, partial, dout, x, rstd, weight, N, C,
+                    add);
 }
 
 enum { SUM_ROWS_WARPS = 32, SUM_ROWS_THREADS = SUM_ROWS_WARPS * WARP_SIZE };

@@ -18,10 +18,11 @@
 
 enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
 
-/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_rstd to low_bits, with
+/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_norm to low_bits, with
    =block also that of mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
     float *input;       /* (N, C) residual stream as it enters the block */
+    S *attn_norm;       /* (N, C) its RMSNorm */
     float *attn_rstd;   /* (N) */
     S *qkv;             /* (N, 3A) q and k after rope */
     float *lse;         /* (B, H, T) */
@@ -29,6 +30,7 @@ template <typename S> struct GpuLayer {
     S *attn_out;        /* (N, A) */
     uint16_t *low_bits; /* (N, A) LASER with bf16: what attn_out's rounding cut off */
     float *mlp_input;   /* (N, C) residual stream between attention and MLP */
+    S *mlp_norm;        /* (N, C) its RMSNorm */
     float *mlp_rstd;    /* (N) */
     S *up, *hidden;     /* (N, U), (N, F) before and after the activation */
 };
@@ -69,7 +71,7 @@ template <typename S> struct GpuModel {
     float *rope_turn, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
-    S *norm;                                          /* (N, C) done again in backward */
+    S *norm;                                          /* (N, C) RMSNorm of output */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
     Parted<S> d_residual;                             /* (N, C) its rounded part is read by products */
@@ -91,7 +93,7 @@ template <typename S> struct GpuModel {
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
     /* The number of rows of logits that are held at a time, about 256 MiB; tests hold fewer. */
-    int64_t logits_held = 1 << 26;
+    int64_t logits_held = LOGITS_HELD;
     int64_t slice() const {
         const int64_t rows = logits_held / c.vocab_size / 64 * 64, N = most();
         return rows < 64 ? (N < 64 ? N : 64) : rows < N ? rows : N;
@@ -130,15 +132,16 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
         a = m->layers[0]; /* what is shared; the rest is the block's own */
         a.input = arena->take<float>(N * C);
         if (first || c.recompute == GPU_RECOMPUTE_NONE) {
-            a.attn_rstd = arena->take<float>(N);
+            a.attn_norm = arena->take<S>(N * C), a.attn_rstd = arena->take<float>(N);
             a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
             a.columns = arena->take<Column>((int64_t)attention_columns(attention));
             a.attn_out = arena->take<S>(N * A),
             a.low_bits = c.laser && rounded ? arena->take<uint16_t>(N * A) : nullptr;
         }
         if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
-            a.mlp_input = arena->take<float>(N * C), a.mlp_rstd = arena->take<float>(N),
-            a.up = arena->take<S>(N * U), a.hidden = arena->take<S>(N * F);
+            a.mlp_input = arena->take<float>(N * C), a.mlp_norm = arena->take<S>(N * C),
+            a.mlp_rstd = arena->take<float>(N), a.up = arena->take<S>(N * U),
+            a.hidden = arena->take<S>(N * F);
     }
     m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N),
     m->losses = arena->take<float>(N);
@@ -252,8 +255,8 @@ template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, 
     const GpuLayer<S> &a = m->layers[(size_t)l];
     cudaStream_t stream = m->stream;
 
-    rmsnorm_forward(m->norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
-    matmul_forward(a.qkv, (const S *)nullptr, m->norm, m->operands + w.qkv, N, C, 3 * A, stream);
+    rmsnorm_forward(a.attn_norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
+    matmul_forward(a.qkv, (const S *)nullptr, a.attn_norm, m->operands + w.qkv, N, C, 3 * A, stream);
     if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
     attention_forward(a.attn_out, a.low_bits, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
                       m->attention_work, m->attention(B, T), stream);
@@ -268,11 +271,11 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     const GpuLayer<S> &a = m->layers[(size_t)l];
     cudaStream_t stream = m->stream;
 
-    rmsnorm_forward(m->norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
+    rmsnorm_forward(a.mlp_norm, a.mlp_rstd, a.mlp_input, m->weights + w.mlp_norm, N, C, stream);
     if (m->gelu_in_products()) {
-        matmul_gelu_forward(a.hidden, a.up, m->norm, m->operands + w.up, N, C, F, stream);
+        matmul_gelu_forward(a.hidden, a.up, a.mlp_norm, m->operands + w.up, N, C, F, stream);
     } else {
-        matmul_forward(a.up, (const S *)nullptr, m->norm, m->operands + w.up, N, C, U, stream);
+        matmul_forward(a.up, (const S *)nullptr, a.mlp_norm, m->operands + w.up, N, C, U, stream);
         activation_forward(a.hidden, a.up, N, F, c.activation, stream);
     }
     if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
@@ -383,12 +386,11 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
         matmul_backward_input(m->d_hidden, d_operand, (const S *)(m->operands + w.down), N, F, C, stream);
         activation_backward(m->d_up, (const S *)m->d_hidden, (const S *)a.up, N, F, c.activation, stream);
     }
-    /* up = norm . up^T,  norm = rmsnorm(mlp_input) * mlp_norm, which rmsnorm_backward computes again for up's
-       gradient */
+    /* up = mlp_norm . up^T,  mlp_norm = rmsnorm(mlp_input) * weight */
     matmul_backward_input(m->d_norm, (const S *)m->d_up, (const S *)(m->operands + w.up), N, C, U, stream);
-    rmsnorm_backward(m->d_residual, m->norm, mlp_partial, (const S *)m->d_norm, a.mlp_input, a.mlp_rstd,
+    rmsnorm_backward(m->d_residual, mlp_partial, (const S *)m->d_norm, a.mlp_input, a.mlp_rstd,
                      m->weights + w.mlp_norm, N, C, true, stream);
-    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)m->norm, N, C, U, add, stream);
+    matmul_backward_weight(g + w.up, (const S *)m->d_up, (const S *)a.mlp_norm, N, C, U, add, stream);
 
     /* mlp_input = input + attn_out . o^T */
     matmul_backward_weight(g + w.o, d_operand, (const S *)a.attn_out, N, A, C, add, stream);
@@ -397,12 +399,12 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
                        a.qkv + 2 * A, a.attn_out, a.low_bits, a.lse, a.columns, m->rope_turn,
                        m->attention_work, m->attention(B, T), stream);
-    /* qkv = norm . qkv^T,  norm = rmsnorm(input) * attn_norm */
+    /* qkv = attn_norm . qkv^T,  attn_norm = rmsnorm(input) * weight */
     matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A,
                           stream);
-    rmsnorm_backward(m->d_residual, m->norm, attn_partial, (const S *)m->d_norm, a.input, a.attn_rstd,
+    rmsnorm_backward(m->d_residual, attn_partial, (const S *)m->d_norm, a.input, a.attn_rstd,
                      m->weights + w.attn_norm, N, C, true, stream);
-    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)m->norm, N, C, 3 * A, add, stream);
+    matmul_backward_weight(g + w.qkv, (const S *)m->d_qkv, (const S *)a.attn_norm, N, C, 3 * A, add, stream);
     rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, add, stream);
 }
 
@@ -412,8 +414,8 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const int64_t N = (int64_t)B * T;
     const bool add = !m->others_are_zero;
     /* norm = rmsnorm(output) * final_norm: writes the residual stream's gradient; later functions add to it */
-    rmsnorm_backward(m->d_residual, (S *)nullptr, m->norm_partial, (const S *)m->d_norm, m->output,
-                     m->final_rstd, m->weights + c.final_norm, N, c.embd, false, m->stream);
+    rmsnorm_backward(m->d_residual, m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd,
+                     m->weights + c.final_norm, N, c.embd, false, m->stream);
     rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, add, m->stream);
     for (int l = c.layers - 1; l >= 0; l--) {
         const bool again = c.recompute == GPU_RECOMPUTE_BLOCK;
