@@ -92,11 +92,16 @@ template <typename S> struct GpuModel {
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
-    /* The number of rows of logits that are held at a time, about 256 MiB; tests hold fewer. */
-    int64_t logits_held = LOGITS_HELD;
+    /* The number of rows of logits that are held at a time: those of a quarter of a micro-batch, but at least 2^26 numbers
+       (256 MiB of float32), below which the products lose speed, and at most 2^28; tests hold fewer. */
+    int64_t logits_least = 1 << 26, logits_most = 1 << 28;
     int64_t slice() const {
-        const int64_t rows = logits_held / c.vocab_size / 64 * 64, N = most();
-        return rows < 64 ? (N < 64 ? N : 64) : rows < N ? rows : N;
+        const int64_t N = most(), V = c.vocab_size, quarter = (N + 3) / 4 * V;
+        const int64_t held = quarter < logits_least  ? logits_least
+                             : quarter > logits_most ? logits_most
+                                                     : quarter;
+        const int64_t rows = held < 64 * V ? 64 : held / V / 64 * 64;
+        return rows < N ? rows : N;
     }
     /* gelu belongs to the products around it; other activations are kernels of their own. */
     bool gelu_in_products() const {

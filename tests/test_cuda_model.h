@@ -32,7 +32,7 @@ template <typename S> struct TestModel {
             turn.push_back(i % 2 ? sinf((float)i) : cosf(1.0f + (float)i));
         c.rope_turn = learned_positions ? nullptr : turn.data();
         m = model_open<S>(c, 0);
-        m->logits_held = 64 * MODEL_TEST_V;
+        m->logits_least = m->logits_most = 64 * MODEL_TEST_V;
         const Floats weights = normal_floats((size_t)c.count, 0.2, 1);
         copy_to_device(m->weights, weights.data(), weights.size() * sizeof(float), 0);
         model_round_weights(m);
