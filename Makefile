@@ -93,7 +93,7 @@ DATE_OF = $(or $(if $(SOURCE_DATE_EPOCH),$(shell date -u -d '@$(SOURCE_DATE_EPOC
     $(if $(COMMIT),$(shell $(GIT) log -1 --date=short --format=%cd)))
 VERSION = $(eval COMMIT := $(COMMIT_OF))$(eval VERSION := -DBUILD_COMMIT='"$(or $(COMMIT),unknown)"' -DBUILD_DATE='"$(DATE_OF)"')$(VERSION)
 
-HEADERS  := laser.h $(wildcard gpt/*.h)
+HEADERS  := laser.h $(wildcard gpt/*.h gpt/*/*.h)
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
@@ -129,7 +129,7 @@ $(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/repo
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
-CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/device.h gpt/ranges.h
+CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/dist/device.h gpt/math/ranges.h
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 # scripts/nvcc.sh makes warnings errors with CI=1, spilled registers and serialized wgmma among them.
 CUDA = scripts/nvcc.sh $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$a,code=sm_$a) \
@@ -198,7 +198,7 @@ fuzz-%:
 	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* $(CJSON_LIB) -lz -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
-SOURCES = $(wildcard *.c *.h gpt/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)
+SOURCES = $(wildcard *.c *.h gpt/*.h gpt/*/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)
 lint:
 	clang-format --dry-run --Werror $(SOURCES)
 	shellcheck scripts/*.sh .ci/run

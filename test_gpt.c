@@ -12,7 +12,7 @@
 #define TRAIN_GPT_NO_MAIN
 #include "train_gpt.c"
 
-#include "gpt/filter.h"
+#include "gpt/base/filter.h"
 #include "tests/harness.h"
 #include "tests/test_files.h"
 #include "tests/test_options.h"

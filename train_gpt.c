@@ -5,12 +5,12 @@
        2. forward, loss and backward through the whole model; its tables of tensors are in gpt/model.h
        3. sampling text
        4. the trainer one step, and validation
-       5. main        the loop of steps; gpt/run.h is what surrounds it: run folder, dry run, and resume.h checkpoints
+       5. main        the loop of steps; gpt/run/setup.h is what surrounds it: run folder, dry run, and gpt/run/checkpointing.h the checkpoints
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
    The mathematics here is float32. What products multiply is an Operand: with --dtype=bf16 it is stored as bfloat16.
-   With a GPU (train_gpt.cu) section 2 runs there: gpt/device.h, whose calls without one are nothing.
+   With a GPU (train_gpt.cu) section 2 runs there: gpt/dist/device.h, whose calls without one are nothing.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
@@ -28,26 +28,26 @@
 
 #define LASER_IMPLEMENTATION
 #include "laser.h"
-#include "gpt/check.h"
-#include "gpt/files.h"
-#include "gpt/program.h"
-#include "gpt/faults.h"
-#include "gpt/rng.h"
-#include "gpt/machine.h"
-#include "gpt/profile.h"
-#include "gpt/options.h"
-#include "gpt/matmul.h"
+#include "gpt/base/check.h"
+#include "gpt/io/files.h"
+#include "gpt/base/program.h"
+#include "gpt/run/faults.h"
+#include "gpt/math/rng.h"
+#include "gpt/base/machine.h"
+#include "gpt/base/profile.h"
+#include "gpt/run/options.h"
+#include "gpt/math/matmul.h"
 #include "gpt/model.h"
-#include "gpt/shards.h"
-#include "gpt/tokenizer.h"
-#include "gpt/optimizer.h"
-#include "gpt/parallel.h"
-#include "gpt/hosts.h"
-#include "gpt/device.h"
-#include "gpt/checkpoint.h"
-#include "gpt/moments.h"
-#include "gpt/state.h"
-#include "gpt/log.h"
+#include "gpt/io/shards.h"
+#include "gpt/io/tokenizer.h"
+#include "gpt/math/optimizer.h"
+#include "gpt/dist/parallel.h"
+#include "gpt/dist/hosts.h"
+#include "gpt/dist/device.h"
+#include "gpt/io/checkpoint.h"
+#include "gpt/io/optimizer_state.h"
+#include "gpt/run/trainer_state.h"
+#include "gpt/run/log.h"
 
 /* ============================================================================================ 1. layers ==== */
 
@@ -602,13 +602,13 @@ typedef struct {
     Tokenizer *tokenizer; /* NULL when the data has none */
     char *tokenizer_text; /* its tokenizer.json as it was at the start: what checkpoints get */
     size_t tokenizer_size;
-    DataPrint data;            /* what is read, see state.h */
+    DataPrint data;            /* what is read, see trainer_state.h */
     int64_t data_changes;      /* how often a resumed run went on with other data */
     int32_t *inputs, *targets; /* (B, T) */
     double peak_flops;         /* of this machine, measured at the start */
     double seconds;            /* spent in training steps since the run began, over all its resumes */
     double last_val_loss;
-    Saver *saver;    /* writes checkpoints beside the training, see resume.h */
+    Saver *saver;    /* writes checkpoints beside the training, see checkpointing.h */
     LossWatch watch; /* the latest losses, and what was skipped */
     Log log;
 } Trainer;
@@ -850,8 +850,8 @@ double validate(Trainer *t) {
     return parallel_sum_double(sum + device_loss_sum()) / ((double)windows * T);
 }
 
-#include "gpt/diagnosis.h" /* of a run that cannot go on */
-#include "gpt/run.h"       /* settles the options, opens data and run, saves and loads checkpoints */
+#include "gpt/run/diagnosis.h" /* of a run that cannot go on */
+#include "gpt/run/setup.h"     /* settles the options, opens data and run, saves and loads checkpoints */
 
 /* ============================================================================================== 5. main ==== */
 

@@ -1,5 +1,5 @@
 /* train_gpt.cu: the same trainer on a GPU: train_gpt.c compiled with -DHAVE_GPU and linked with this file, which
-   implements gpt/device.h. Options, data, checkpoints and log are therefore the same by construction, and a run may move
+   implements gpt/dist/device.h. Options, data, checkpoints and log are therefore the same by construction, and a run may move
    between CPU and GPU. What happens on the GPU is in cuda/: model.cuh first, it is section 2 of train_gpt.c.
 
    Build: make train_gptcu. Compiled by any other C++ compiler (c++ -x c++ train_gpt.cu) the kernels run in the emulator of

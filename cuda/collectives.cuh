@@ -1,7 +1,7 @@
 /* collectives.cuh: what the GPUs of several ranks do together: sums of gradients, and weights handed round.
 
    With -DHAVE_NCCL it is NCCL, from GPU to GPU; in the emulator emulate_nccl.h, between real ranks. Without it there is none of
-   it: the trainer then moves gradients and weights through the hosts (gpt/parallel.h).
+   it: the trainer then moves gradients and weights through the hosts (gpt/dist/parallel.h).
 
    collectives_there()                      whether this program has them
    collectives_open(&c, job)                all ranks; each has a GPU of its own
@@ -16,7 +16,7 @@
 #define CUDA_COLLECTIVES_CUH
 
 #include <vector>
-#include "../gpt/device.h"
+#include "../gpt/dist/device.h"
 #include "device.h"
 
 #ifndef __CUDACC__

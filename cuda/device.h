@@ -17,7 +17,7 @@
    load, store                    one number or four or eight neighbours, as float
    seconds_now()                  of a clock that only goes forward
    warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
-   Every failure is one line with file and line, as everywhere (gpt/check.h). */
+   Every failure is one line with file and line, as everywhere (gpt/base/check.h). */
 #ifndef CUDA_DEVICE_H
 #define CUDA_DEVICE_H
 
@@ -34,7 +34,7 @@ static inline double seconds_now(void) {
 #include <cuda_runtime.h>
 #include <stdint.h>
 #include <vector>
-#include "../gpt/check.h"
+#include "../gpt/base/check.h"
 
 typedef __nv_bfloat16 bf16;
 

@@ -44,7 +44,7 @@
 #include <unistd.h>
 #include <functional>
 #include <vector>
-#include "../gpt/check.h"
+#include "../gpt/base/check.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define EMULATE_ASAN 1

@@ -1,5 +1,5 @@
 /* exchange.cuh: gradients and weights of several ranks on their way while the GPU computes, as the exchange of
-   gpt/parallel.h between hosts: the same buckets, the same owners, the same order.
+   gpt/dist/parallel.h between hosts: the same buckets, the same owners, the same order.
 
    It has a stream of its own. Backward runs on the model's; a bucket's sum waits for what that stream has been given so
    far, which made the bucket's gradients final, and for nothing after it.

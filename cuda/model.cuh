@@ -8,7 +8,7 @@
 #define CUDA_MODEL_CUH
 
 #include <vector>
-#include "../gpt/device.h"
+#include "../gpt/dist/device.h"
 #include "attention.cuh"
 #include "exchange.cuh"
 #include "layers.cuh"

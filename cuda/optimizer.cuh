@@ -1,4 +1,4 @@
-/* optimizer.cuh: the global gradient norm and AdamW, as in gpt/optimizer.h.
+/* optimizer.cuh: the global gradient norm and AdamW, as in gpt/math/optimizer.h.
 
    sum_device(result, partial, x, n, squares, add, stream)   result (1, double) = sum of x or of its squares, in a fixed order;
                                  `add`: += it
@@ -53,7 +53,7 @@ static inline void sum_device(double *result, double *partial, const float *x, i
            (const double *)partial, chunks, chunks, false, add);
 }
 
-struct AdamWStep { /* what is the same for all elements: see adamw_update of gpt/optimizer.h */
+struct AdamWStep { /* what is the same for all elements: see adamw_update of gpt/math/optimizer.h */
     float beta1, beta2, new1, new2, eps, keep, rate, unbias, gradient_scale;
 };
 

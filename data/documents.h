@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "../gpt/files.h"
+#include "../gpt/io/files.h"
 #include "text_file.h"
 
 typedef enum { FORMAT_AUTO, FORMAT_TEXT, FORMAT_JSONL } Format;

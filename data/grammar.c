@@ -21,16 +21,16 @@
    FILE.json: seed, documents, bytes (of the stories, separators not counted), nats, nats_per_byte, and for
    checking the sampler expected_nats, the sum of the entropies of the choices met, with the deviation that
    nats may have from it. Stories are separated by lines "<|endoftext|>" (./prepare --separator says so).
-   Numbers come from gpt/rng.h in integers: the same seed gives the same text on every machine. */
+   Numbers come from gpt/math/rng.h in integers: the same seed gives the same text on every machine. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "../gpt/files.h"
-#include "../gpt/options.h"
-#include "../gpt/rng.h"
+#include "../gpt/io/files.h"
+#include "../gpt/run/options.h"
+#include "../gpt/math/rng.h"
 
 /* ------------------------------------------------------------------------------- choices, both directions */
 

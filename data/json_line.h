@@ -10,7 +10,7 @@
 #define DATA_JSON_LINE_H
 
 #include <stdbool.h>
-#include "../gpt/check.h"
+#include "../gpt/base/check.h"
 
 enum { JSON_DEPTH = 1000 };
 

@@ -11,9 +11,9 @@
 
 #include <sys/file.h>
 #include <cjson/cJSON.h>
-#include "../gpt/files.h"
-#include "../gpt/json.h"
-#include "../gpt/shards.h"
+#include "../gpt/io/files.h"
+#include "../gpt/io/json.h"
+#include "../gpt/io/shards.h"
 #include "documents.h"
 
 typedef struct {

@@ -24,13 +24,13 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#include "../gpt/check.h"
-#include "../gpt/duration.h"
-#include "../gpt/machine.h"
-#include "../gpt/options.h"
-#include "../gpt/program.h"
-#include "../gpt/rng.h"
-#include "../gpt/tokenizer.h"
+#include "../gpt/base/check.h"
+#include "../gpt/base/duration.h"
+#include "../gpt/base/machine.h"
+#include "../gpt/run/options.h"
+#include "../gpt/base/program.h"
+#include "../gpt/math/rng.h"
+#include "../gpt/io/tokenizer.h"
 #include "documents.h"
 #include "json_line.h"
 #include "output.h"

@@ -6,13 +6,13 @@
    spm_write(model, file, extra)  the model as a tokenizer.json of its kind, Unigram or BPE, `extra` sentinels
                                   <extra_id_N> after it
 
-   gpt/tokenizer.h encodes with it, to the ids that spm_encode gives. */
+   gpt/io/tokenizer.h encodes with it, to the ids that spm_encode gives. */
 #ifndef DATA_SENTENCEPIECE_H
 #define DATA_SENTENCEPIECE_H
 
-#include "../gpt/check.h"
-#include "../gpt/shards.h"
-#include "../gpt/tokenizer.h"
+#include "../gpt/base/check.h"
+#include "../gpt/io/shards.h"
+#include "../gpt/io/tokenizer.h"
 
 typedef struct {
     const unsigned char *p, *end;

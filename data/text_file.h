@@ -17,7 +17,7 @@
 #ifdef HAVE_ZSTD
 #include <zstd.h>
 #endif
-#include "../gpt/files.h"
+#include "../gpt/io/files.h"
 
 enum { TEXT_READ_BYTES = 1 << 18 }; /* of the file at a time */
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the table of Unicode classes in gpt/tokenizer_unicode.h (needs: pip install tiktoken).
+"""Prints the table of Unicode classes in gpt/io/tokenizer_unicode.h (needs: pip install tiktoken).
 
 It asks tiktoken's own regular expressions which code points are \\p{L}, \\p{N} and \\s, so that the splitter agrees
 with tiktoken by construction (tiktoken 0.14 and Hugging Face tokenizers 0.23 agree on all of them: Unicode 16).

@@ -14,13 +14,13 @@
 #define GPT_MODEL_H
 
 #include <math.h>
-#include "device.h"
-#include "machine.h"
-#include "matmul.h"
-#include "options.h"
-#include "profile.h"
-#include "rng.h"
-#include "tensors.h"
+#include "dist/device.h"
+#include "base/machine.h"
+#include "math/matmul.h"
+#include "run/options.h"
+#include "base/profile.h"
+#include "math/rng.h"
+#include "math/tensor_table.h"
 
 enum {
     NORM_CHUNK = 32

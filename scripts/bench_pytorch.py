@@ -266,7 +266,7 @@ def report(table, label, name, dtype, times, arguments):
 
 
 def wanted(filter, name):
-    """As gpt/filter.h has it: the name contains one of the words between commas, or there are none."""
+    """As gpt/base/filter.h has it: the name contains one of the words between commas, or there are none."""
     return not filter or any(word and word in name for word in filter.split(","))
 
 

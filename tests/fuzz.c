@@ -49,8 +49,8 @@ static void memory_give_back(void *p) {
 #define free memory_give_back
 #define main prepare_main
 #include "../data/prepare.c"
-#include "../gpt/checkpoint.h"
-#include "../gpt/state.h"
+#include "../gpt/io/checkpoint.h"
+#include "../gpt/run/trainer_state.h"
 #define Run ReportRun /* both programs have these names */
 #define json_number report_number
 #include "../tools/report_html.h"

@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "../gpt/files.h"
-#include "../gpt/rng.h"
+#include "../gpt/io/files.h"
+#include "../gpt/math/rng.h"
 
 static struct {
     const char *name;    /* of the running test */

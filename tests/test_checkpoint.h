@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
-#include "../gpt/checkpoint.h"
-#include "../gpt/moments.h"
+#include "../gpt/io/checkpoint.h"
+#include "../gpt/io/optimizer_state.h"
 #include <limits.h>
 #include "harness.h"
 

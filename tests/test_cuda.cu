@@ -4,7 +4,7 @@
    ./test_cuda                  all of them
    ./test_cuda --filter=laser   those whose name contains "laser"; several words with commas between. Exit code 3 when there
                                 are none */
-#include "../gpt/filter.h"
+#include "../gpt/base/filter.h"
 #include "test_cuda.h"
 #include "test_cuda_bench.h"
 #include "test_cuda_emulate.h"

@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include "../gpt/files.h"
+#include "../gpt/io/files.h"
 #include "harness.h"
 
 enum {

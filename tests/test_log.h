@@ -4,7 +4,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
-#include "../gpt/log.h"
+#include "../gpt/run/log.h"
 #include "harness.h"
 
 static inline LogTrain log_test_row(long step) {

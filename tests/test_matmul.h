@@ -8,7 +8,7 @@
 #include <omp.h>
 #endif
 #include "harness.h"
-#include "../gpt/matmul.h"
+#include "../gpt/math/matmul.h"
 
 static inline float matmul_test_rounded(float x, MatmulPrecision precision) {
     return precision == MATMUL_BF16 ? float_from_bf16(bf16_from_float(x)) : x;

@@ -1,9 +1,9 @@
-/* Tests of gpt/optimizer.h: schedules by their corners, the norm, AdamW against float64, and gpt/rng.h. */
+/* Tests of gpt/math/optimizer.h: schedules by their corners, the norm, AdamW against float64, and gpt/math/rng.h. */
 #ifndef TESTS_TEST_OPTIMIZER_H
 #define TESTS_TEST_OPTIMIZER_H
 
 #include "harness.h"
-#include "../gpt/optimizer.h"
+#include "../gpt/math/optimizer.h"
 
 static void test_schedules_have_their_corners(void) {
     const struct {

@@ -1,11 +1,11 @@
-/* Tests of gpt/options.h: where a value comes from, bounds, spelling, files, and that --help fits its table; and of
-   gpt/filter.h. */
+/* Tests of gpt/run/options.h: where a value comes from, bounds, spelling, files, and that --help fits its table; and of
+   gpt/base/filter.h. */
 #ifndef TESTS_TEST_OPTIONS_H
 #define TESTS_TEST_OPTIONS_H
 
 #include "harness.h"
-#include "../gpt/filter.h"
-#include "../gpt/options.h"
+#include "../gpt/base/filter.h"
+#include "../gpt/run/options.h"
 
 /* Parses a command line given as one text; dies as the program would. */
 static int parse_options(Options *options, OptionSet *set, const char *arguments) {

@@ -8,8 +8,8 @@
 #include "harness.h"
 #include "test_fetch.h"
 #include "test_fuzz.h"
-#include "../gpt/shards.h"
-#include "../gpt/tokenizer.h"
+#include "../gpt/io/shards.h"
+#include "../gpt/io/tokenizer.h"
 
 /* n documents of a few words to a few hundred, with line breaks, quotes, and characters beyond ASCII; no
    blank lines. free() each and the list. */

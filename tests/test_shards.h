@@ -4,7 +4,7 @@
 #define TESTS_TEST_SHARDS_H
 
 #include "harness.h"
-#include "../gpt/shards.h"
+#include "../gpt/io/shards.h"
 
 /* A shard whose tokens are first, first + 1, ..., so that a window tells where it is from. */
 static inline void shards_count_up(const char *folder, const char *name, int first, int n) {

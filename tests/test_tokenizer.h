@@ -5,7 +5,7 @@
 #define TESTS_TEST_TOKENIZER_H
 
 #include "harness.h"
-#include "../gpt/tokenizer.h"
+#include "../gpt/io/tokenizer.h"
 
 static const char tokenizer_sample[] =
     "The cat sat on the mat, and the dog didn't. They're what we've got; I'll say it's 1999, or 2024!\n\n"

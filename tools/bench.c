@@ -30,7 +30,7 @@
 #define TRAIN_GPT_NO_MAIN
 #include "../train_gpt.c" /* before system headers: it says which of their parts it needs */
 #include <ctype.h>
-#include "../gpt/filter.h"
+#include "../gpt/base/filter.h"
 #include "bench_measure.h"
 #include "bench_layers.h"
 #include "bench_gemm.h"

@@ -16,8 +16,8 @@
    emulator with tiny sizes, where only the sums are true and no time means anything. */
 #define HAVE_GPU
 #include "../cuda/model.cuh"
-#include "../gpt/files.h"
-#include "../gpt/program.h"
+#include "../gpt/io/files.h"
+#include "../gpt/base/program.h"
 #include <algorithm>
 #include <map>
 #include <string>

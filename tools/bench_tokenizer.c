@@ -7,10 +7,10 @@
    that vocabulary.
 
    Build: cc -O3 -march=native tools/bench_tokenizer.c -o bench_tokenizer -lcjson -lm */
-#include "../gpt/machine.h"
-#include "../gpt/options.h"
-#include "../gpt/program.h"
-#include "../gpt/tokenizer.h"
+#include "../gpt/base/machine.h"
+#include "../gpt/run/options.h"
+#include "../gpt/base/program.h"
+#include "../gpt/io/tokenizer.h"
 
 enum { PASSES = 5 };
 

@@ -14,7 +14,7 @@
 #include "report_html.h"
 #include "report_png.h"
 #include "report_terminal.h"
-#include "../gpt/options.h"
+#include "../gpt/run/options.h"
 
 typedef struct {
     const char *out, *png;

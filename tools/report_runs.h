@@ -20,8 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "../gpt/files.h"
-#include "../gpt/log.h"
+#include "../gpt/io/files.h"
+#include "../gpt/run/log.h"
 
 typedef struct {
     double *x, *y;

@@ -1,0 +1,227 @@
+/* check.h: one way to fail, and the checked calls that use it.
+
+   Every failure is one line on stderr: what failed, what was found, what to do, where (file:line);
+   exit code 1.
+
+       error: cannot open 'data/val_000000.bin': No such file; run ./prepare first (shards.h:81)
+
+   die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
+                              the rank, and the job ends on all of them (check_hooks, set by parallel.h).
+   warn(fmt, ...)             the same line as a warning; execution goes on.
+   check_flush()              what was printed so far reaches its reader; when it does not, program.h says so at the end
+   check_say(kind, text, where)   the line itself, its text made printable
+   check_printable(...)       text that others made (a name, a value, a token) as a terminal may show it
+   check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
+   check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
+   check_fread / check_fwrite exactly n items, or die naming the file.
+   check_fclose(file, path)   dies when buffered data could not be written (a full disk shows here).
+   check_fopen and reading whole files are in files.h.
+   The checked calls are macros so that the line reported is the caller's. */
+#ifndef GPT_BASE_CHECK_H
+#define GPT_BASE_CHECK_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHECK_TEXT_SIZE = 4096 }; /* of a message */
+
+/* What several ranks change about failing: a prefix for the message and how to end the whole job. Weak, so that a program
+   of two translation units (train_gpt.c and train_gpt.cu) has it once: an error on the GPU's side ends all ranks too. */
+struct CheckHooks {
+    char prefix[128];           /* "" or "rank 3 on node7: " */
+    void (*before_error)(void); /* NULL: nothing; waits, so that of many ranks with one trouble one says it */
+    void (*end_job)(int code);  /* NULL: exit(code) */
+};
+#ifdef __cplusplus
+extern "C" {
+#endif
+__attribute__((weak)) struct CheckHooks check_hooks;
+#ifdef __cplusplus
+}
+#endif
+
+static inline const char *check_basename(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int check_lost; /* errno of the first flush of what is printed that failed; 0: none did */
+
+static inline void check_flush(void) {
+    if (fflush(stdout) != 0 && !check_lost) check_lost = errno;
+}
+
+/* The length of the UTF-8 character at `text`, of which n > 0 bytes are there, and its code; 0: it is none. */
+static inline size_t check_character(const char *text, size_t n, uint32_t *code) {
+    const unsigned char *p = (const unsigned char *)text;
+    const size_t length = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (length == 0 || length > n) return 0;
+    *code = length == 1 ? *p : *p & (0xFFu >> (length + 1));
+    for (size_t i = 1; i < length; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        *code = *code << 6 | (p[i] & 0x3F);
+    }
+    if (*code < least[length] || *code > 0x10FFFF || (*code >= 0xD800 && *code < 0xE000)) return 0;
+    return length;
+}
+
+/* What a terminal obeys instead of showing it: controls (escape sequences begin with one), and what turns the direction of
+   writing so that a text reads as another. */
+static inline bool check_is_control(uint32_t code) {
+    return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E ||
+           code == 0x200F || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/* to = from (n bytes), where controls and bytes that are no UTF-8 are written as \xNN; with `lines` line breaks and tabs
+   stay. Cut where `room` ends; returns the length without the ending 0. It may be called in a signal handler. */
+static inline size_t check_printable(char *to, size_t room, const char *from, size_t n, bool lines) {
+    static const char digits[] = "0123456789abcdef";
+    size_t used = 0;
+    for (size_t at = 0, length; at < n; at += length) {
+        uint32_t code = 0;
+        length = check_character(from + at, n - at, &code);
+        const bool shown =
+            length > 0 && (!check_is_control(code) || (lines && (code == '\n' || code == '\t')));
+        if (length == 0) length = 1;
+        if (used + (shown ? length : 4 * length) >= room) break;
+        for (size_t i = at; i < at + length; i++) {
+            const unsigned char byte = (unsigned char)from[i];
+            if (shown) {
+                to[used++] = from[i];
+                continue;
+            }
+            to[used++] = '\\', to[used++] = 'x';
+            to[used++] = digits[byte >> 4], to[used++] = digits[byte & 15];
+        }
+    }
+    to[used] = 0;
+    return used;
+}
+
+/* The same of a whole text, for a line of output. */
+static inline const char *check_shown(char shown[CHECK_TEXT_SIZE], const char *text) {
+    check_printable(shown, CHECK_TEXT_SIZE, text, strlen(text), false);
+    return shown;
+}
+
+/* Prints n bytes of a text that comes in pieces, a token at a time; `waiting` (first "") keeps the beginning of a character
+   whose other bytes come with the next piece. With n = 0 it prints what waits. */
+static inline void check_print_piece(FILE *to, char waiting[8], const char *bytes, size_t n) {
+    enum { MOST = 256 };
+    char text[8 + MOST], printable[4 * sizeof text + 1];
+    do {
+        const size_t before = strlen(waiting), piece = n < MOST ? n : (size_t)MOST;
+        size_t length = before + piece, whole = length;
+        uint32_t code;
+        memcpy(text, waiting, before);
+        if (piece) memcpy(text + before, bytes, piece);
+        for (size_t back = 1; n > 0 && back <= 3 && back <= length; back++) { /* a lead byte near the end */
+            const unsigned char lead = (unsigned char)text[length - back];
+            if (lead < 0x80) break;
+            if (lead < 0xC2) continue;
+            if ((lead >= 0xF0   ? 4u
+                 : lead >= 0xE0 ? 3u
+                                : 2u) > back &&
+                !check_character(text + length - back, back, &code))
+                whole = length - back;
+            break;
+        }
+        fwrite(printable, 1, check_printable(printable, sizeof printable, text, whole, true), to);
+        memcpy(waiting, text + whole, length - whole);
+        waiting[length - whole] = 0;
+        bytes += piece, n -= piece;
+    } while (n > 0);
+}
+
+static inline void check_say(const char *kind, const char *text, const char *where) {
+    char printable[4 * CHECK_TEXT_SIZE];
+    check_printable(printable, sizeof printable, text, strlen(text), false);
+    check_flush();
+    fprintf(stderr, "%s: %s%s%s\n", kind, check_hooks.prefix, printable, where);
+}
+
+__attribute__((format(printf, 4, 0))) static inline void
+check_print(const char *kind, const char *file, int line, const char *format, va_list arguments) {
+    char text[CHECK_TEXT_SIZE], where[128];
+    vsnprintf(text, sizeof text, format, arguments);
+    snprintf(where, sizeof where, " (%.100s:%d)", check_basename(file), line);
+    check_say(kind, text, where);
+}
+
+__attribute__((noreturn, format(printf, 3, 4))) static inline void check_die(const char *file, int line,
+                                                                             const char *format, ...) {
+    va_list arguments;
+    if (check_hooks.before_error) check_hooks.before_error();
+    va_start(arguments, format);
+    check_print("error", file, line, format, arguments);
+    va_end(arguments);
+    if (check_hooks.end_job) check_hooks.end_job(1);
+    exit(1);
+}
+
+__attribute__((format(printf, 3, 4))) static inline void check_warn(const char *file, int line,
+                                                                    const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    check_print("warning", file, line, format, arguments);
+    va_end(arguments);
+}
+
+#define die(...) check_die(__FILE__, __LINE__, __VA_ARGS__)
+#define warn(...) check_warn(__FILE__, __LINE__, __VA_ARGS__)
+
+static inline void *check_malloc_at(const char *file, int line, size_t bytes) {
+    size_t rounded = (bytes + 63) / 64 * 64;
+    void *memory = rounded < bytes ? NULL : aligned_alloc(64, rounded ? rounded : 64);
+    if (!memory)
+        check_die(file, line, "cannot allocate %.1f MiB of memory; use a smaller --batch, --seq-len or model",
+                  bytes / 1048576.0);
+    return memset(memory, 0, rounded);
+}
+
+static inline void check_fread_at(const char *file, int line, void *to, size_t size, size_t count,
+                                  FILE *stream, const char *path) {
+    size_t got = fread(to, size, count, stream);
+    if (got != count)
+        check_die(file, line, "'%s' %s: expected %zu bytes here, found %zu; the file is damaged or cut short",
+                  path, ferror(stream) ? strerror(errno) : "ended early", size * count, size * got);
+}
+
+static inline void check_fwrite_at(const char *file, int line, const void *from, size_t size, size_t count,
+                                   FILE *stream, const char *path) {
+    if (fwrite(from, size, count, stream) != count)
+        check_die(file, line, "cannot write '%s': %s; free some space or choose another folder", path,
+                  strerror(errno));
+}
+
+static inline void check_fclose_at(const char *file, int line, FILE *stream, const char *path) {
+    const bool lost = ferror(stream); /* of an earlier write: closing does not tell it again */
+    if (fclose(stream) != 0 || lost)
+        check_die(file, line, "cannot write '%s': %s; free some space or choose another folder", path,
+                  lost ? "a write failed" : strerror(errno));
+}
+
+#define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)
+#define check_fread(to, size, count, stream, path)                                                           \
+    check_fread_at(__FILE__, __LINE__, to, size, count, stream, path)
+#define check_fwrite(from, size, count, stream, path)                                                        \
+    check_fwrite_at(__FILE__, __LINE__, from, size, count, stream, path)
+#define check_fclose(stream, path) check_fclose_at(__FILE__, __LINE__, stream, path)
+
+static inline void *check_grow(void *items, size_t *room, size_t need, size_t item_size) {
+    if (need <= *room) return items;
+    size_t larger = need > 2 * *room ? need : 2 * *room;
+    void *fresh = check_malloc(larger * item_size);
+    if (items) memcpy(fresh, items, *room * item_size);
+    free(items);
+    *room = larger;
+    return fresh;
+}
+
+#endif

@@ -1,0 +1,388 @@
+/* checkpoint.h: checkpoints that are either whole or not there.
+
+   Nothing here ends the program: every function that can fail returns false and leaves one sentence in
+   `error` (char[CHECKPOINT_ERROR_SIZE]: what, where, found, expected, what to do). The caller decides to die,
+   to warn and train on (a full disk), or to fall back to an older checkpoint.
+
+     Checkpoint c;
+     if (!checkpoint_begin(&c, run_folder, step, error) || ...write files into c.folder...)
+         checkpoint_abort(&c);
+     else
+         checkpoint_commit(&c, error);
+   c.folder is RUN/step-00000500.tmp until commit has flushed every file, written DONE last and renamed it to
+   RUN/step-00000500; a commit that fails has aborted. Killed at any moment, a process leaves the older
+   checkpoints untouched and at most one .tmp folder, which the next begin removes. A checkpoint of the same
+   step is replaced: it waits as step-00000500.old until the new one has its name.
+
+     checkpoint_write_json, checkpoint_write_bytes    one file of the folder
+     checkpoint_add_sum(&c, name, sum)                a file whose sum is known and which is flushed already, written
+                                                      by this process or another: commit need not read it
+     checkpoint_latest(run, before, path, size, &step)   the newest checkpoint that has DONE, of a step below
+                                                      `before` if that is not -1; false: there is none
+     checkpoint_newest_torn(run, name)                the newest folder of a checkpoint that has no DONE; its step, or -1
+     checkpoint_verify(folder, needed, error)         reads every file and compares it with its sum in DONE, which must
+                                                      name `needed` (ended by a NULL); NULL: any
+     checkpoint_verify_share(folder, needed, i, n, error)   only the i-th, i+n-th, ...: n processes share the reading
+     checkpoint_verify_needed(folder, needed, error)  these files alone
+     checkpoint_prune(run, newest, keep, keep_every)  of steps up to `newest` (a later one is damaged: resuming
+                                                      passed it over) removes all but the last `keep` (<= 0: none) and
+                                                      those of steps divisible by keep_every (> 0)
+   DONE holds a line `sum  name` a file and their number; the sum is XXH64 (xxhash.com), so that
+   `xxhsum -c DONE` checks a checkpoint as well. */
+#ifndef GPT_IO_CHECKPOINT_H
+#define GPT_IO_CHECKPOINT_H
+
+#include <dirent.h>
+#include "safetensors.h"
+
+typedef struct {
+    char name[256];
+    uint64_t sum;
+} CheckpointFile;
+
+typedef struct {
+    char run_folder[CHECKPOINT_PATH_SIZE];
+    char folder[CHECKPOINT_PATH_SIZE]; /* where this checkpoint's files go; "" when none is begun */
+    long step;
+    CheckpointFile *files; /* (file_count) whose sums are known */
+    int file_count;
+} Checkpoint;
+
+/* ---- folders ---- */
+
+/* Removes a file or a folder with all that is in it, and follows no links. */
+static inline bool checkpoint_remove_at(int parent, const char *name) {
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return true;
+    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *entries = folder < 0 ? NULL : fdopendir(folder);
+    if (!entries) {
+        if (folder >= 0) close(folder);
+        return false;
+    }
+    for (struct dirent *entry; (entry = readdir(entries));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            checkpoint_remove_at(folder, entry->d_name);
+    closedir(entries);
+    return unlinkat(parent, name, AT_REMOVEDIR) == 0;
+}
+
+/* ---- checkpoints ---- */
+
+typedef enum { CHECKPOINT_NONE, CHECKPOINT_FINAL, CHECKPOINT_OLD, CHECKPOINT_TEMPORARY } CheckpointKind;
+
+static inline void checkpoint_name(char name[64], long step, CheckpointKind kind) {
+    static const char *const endings[] = {"", "", ".old", ".tmp"};
+    snprintf(name, 64, "step-%08ld%s", step, endings[kind]);
+}
+
+/* What a name inside a run folder is, and of which step. */
+static inline CheckpointKind checkpoint_kind(const char *name, long *step) {
+    char again[64];
+    if (strncmp(name, "step-", 5) != 0 || strlen(name) > 32) return CHECKPOINT_NONE;
+    *step = strtol(name + 5, NULL, 10);
+    for (int kind = CHECKPOINT_FINAL; *step >= 0 && kind <= CHECKPOINT_TEMPORARY; kind++) {
+        checkpoint_name(again, *step, (CheckpointKind)kind);
+        if (strcmp(name, again) == 0) return (CheckpointKind)kind;
+    }
+    return CHECKPOINT_NONE;
+}
+
+static inline bool checkpoint_is_whole(const char *run_folder, const char *name) {
+    char folder[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], unused[CHECKPOINT_ERROR_SIZE];
+    return file_join(folder, run_folder, name, unused) && file_join(done, folder, "DONE", unused) &&
+           access(done, F_OK) == 0;
+}
+
+/* What a killed run left: unfinished folders go; a checkpoint set aside for its replacement comes back when
+   the replacement is not there. */
+static inline bool checkpoint_clean(const char *run_folder, char *error) {
+    int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = run < 0 ? NULL : opendir(run_folder);
+    if (!entries) {
+        file_fail(error, "cannot open the run folder '%s': %s", run_folder, strerror(errno));
+        if (run >= 0) close(run);
+        return false;
+    }
+    bool ok = true;
+    long step = 0;
+    for (struct dirent *entry; ok && (entry = readdir(entries));) {
+        CheckpointKind kind = checkpoint_kind(entry->d_name, &step);
+        char final[64];
+        checkpoint_name(final, step, CHECKPOINT_FINAL);
+        if (kind == CHECKPOINT_OLD && faccessat(run, final, F_OK, 0) != 0)
+            ok = renameat(run, entry->d_name, run, final) == 0;
+        else if (kind == CHECKPOINT_OLD || kind == CHECKPOINT_TEMPORARY)
+            ok = checkpoint_remove_at(run, entry->d_name);
+        if (!ok)
+            file_fail(error, "cannot clean up '%s/%s': %s; remove it by hand", run_folder, entry->d_name,
+                      strerror(errno));
+    }
+    closedir(entries);
+    close(run);
+    return ok;
+}
+
+static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long step, char *error) {
+    char name[64];
+    c->folder[0] = 0, c->step = step;
+    c->files = NULL, c->file_count = 0;
+    checkpoint_name(name, step, CHECKPOINT_TEMPORARY);
+    if (step < 0 || !file_join(c->folder, run_folder, name, error) || !checkpoint_clean(run_folder, error)) {
+        c->folder[0] = 0;
+        return step < 0 ? file_fail(error, "a checkpoint of step %ld cannot be", step) : false;
+    }
+    snprintf(c->run_folder, sizeof c->run_folder, "%s", run_folder);
+    if (mkdir(c->folder, 0777) == 0) return true;
+    file_fail(error, "cannot create folder '%s': %s", c->folder, strerror(errno));
+    c->folder[0] = 0;
+    return false;
+}
+
+static inline void checkpoint_end(Checkpoint *c) {
+    c->folder[0] = 0;
+    free(c->files);
+    c->files = NULL, c->file_count = 0;
+}
+
+static inline void checkpoint_abort(Checkpoint *c) {
+    if (c->folder[0]) checkpoint_remove_at(AT_FDCWD, c->folder);
+    checkpoint_end(c);
+}
+
+static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t sum) {
+    CheckpointFile *files = check_malloc((size_t)(c->file_count + 1) * sizeof *files);
+    if (c->file_count) memcpy(files, c->files, (size_t)c->file_count * sizeof *files);
+    free(c->files);
+    c->files = files;
+    snprintf(files[c->file_count].name, sizeof files->name, "%s", name);
+    files[c->file_count++].sum = sum;
+}
+
+/* The sum of a file of the folder, known or read; read, it is flushed as well. */
+static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, uint64_t *sum, char *error) {
+    char path[CHECKPOINT_PATH_SIZE];
+    for (int i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, name) == 0) return *sum = c->files[i].sum, true;
+    return file_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
+}
+
+static inline bool checkpoint_write_bytes(const Checkpoint *c, const char *name, const void *bytes,
+                                          size_t size, char *error) {
+    char path[CHECKPOINT_PATH_SIZE];
+    int file;
+    if (!file_join(path, c->folder, name, error) || !file_create(&file, path, error)) return false;
+    return file_finish(file, file_write(file, bytes, size, path, error), path, error);
+}
+
+static inline bool checkpoint_write_json(const Checkpoint *c, const char *name, const cJSON *json,
+                                         char *error) {
+    char *text = cJSON_Print(json);
+    if (!text) return file_fail(error, "cannot write '%s/%s': no memory for it", c->folder, name);
+    bool ok = checkpoint_write_bytes(c, name, text, strlen(text), error);
+    cJSON_free(text);
+    return ok;
+}
+
+static inline int checkpoint_is_file_name(const struct dirent *entry) {
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+}
+
+/* Flushes every file and writes DONE: a line `sum  name` a file, then their number. */
+static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
+    struct dirent **names = NULL;
+    int count = scandir(c->folder, &names, checkpoint_is_file_name, alphasort);
+    if (count < 0) return file_fail(error, "cannot read folder '%s': %s", c->folder, strerror(errno));
+    const size_t line = sizeof names[0]->d_name + 32;
+    char *text = check_malloc(line * (size_t)(count + 1));
+    size_t used = 0;
+    bool ok = true;
+    for (int i = 0; i < count; i++) {
+        uint64_t sum = 0;
+        ok = ok && checkpoint_file_sum(c, names[i]->d_name, &sum, error);
+        used += (size_t)snprintf(text + used, line, "%016" PRIx64 "  %s\n", sum, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    for (int i = 0; ok && i < c->file_count; i++) { /* written by another process: is it here? */
+        char path[CHECKPOINT_PATH_SIZE];
+        ok = file_join(path, c->folder, c->files[i].name, error);
+        if (ok && access(path, F_OK) != 0)
+            ok = file_fail(error, "'%s' is not there; all hosts must share the run folder", path);
+    }
+    used += (size_t)snprintf(text + used, line, "%d files\n", count);
+    ok = ok && file_flush_folder(c->folder, error) && checkpoint_write_bytes(c, "DONE", text, used, error) &&
+         file_flush_folder(c->folder, error);
+    free(text);
+    return ok;
+}
+
+static inline bool checkpoint_commit(Checkpoint *c, char *error) {
+    char name[64], final[CHECKPOINT_PATH_SIZE], old[CHECKPOINT_PATH_SIZE];
+    checkpoint_name(name, c->step, CHECKPOINT_FINAL);
+    bool ok = file_join(final, c->run_folder, name, error);
+    checkpoint_name(name, c->step, CHECKPOINT_OLD);
+    ok = ok && file_join(old, c->run_folder, name, error) && checkpoint_write_done(c, error);
+    bool replaces = ok && access(final, F_OK) == 0;
+    if (replaces && rename(final, old) != 0)
+        ok = file_fail(error, "cannot rename '%s': %s", final, strerror(errno));
+    if (ok && rename(c->folder, final) != 0) {
+        ok = file_fail(error, "cannot rename '%s' to '%s': %s", c->folder, final, strerror(errno));
+        if (replaces) rename(old, final);
+    }
+    if (!ok) {
+        checkpoint_abort(c);
+        return false;
+    }
+    checkpoint_end(c); /* it is in place now, whatever happens next */
+    ok = file_flush_folder(c->run_folder, error);
+    if (ok && replaces) checkpoint_remove_at(AT_FDCWD, old);
+    return ok;
+}
+
+static inline bool checkpoint_latest(const char *run_folder, long before_step, char *path, size_t size,
+                                     long *step) {
+    DIR *entries = opendir(run_folder);
+    if (!entries) return false;
+    char best_name[64] = "";
+    long best = -1, s;
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        CheckpointKind kind = checkpoint_kind(entry->d_name, &s);
+        if (kind != CHECKPOINT_FINAL && kind != CHECKPOINT_OLD) continue;
+        if ((before_step >= 0 && s >= before_step) || s < best ||
+            !checkpoint_is_whole(run_folder, entry->d_name))
+            continue;
+        if (s > best || kind == CHECKPOINT_FINAL) /* an .old one only where its replacement is missing */
+            checkpoint_name(best_name, best = s, kind);
+    }
+    closedir(entries);
+    int length = best < 0 ? -1 : snprintf(path, size, "%s/%s", run_folder, best_name);
+    if (length < 0 || (size_t)length >= size) return false;
+    *step = best;
+    return true;
+}
+
+static inline long checkpoint_newest_torn(const char *run_folder, char name[64]) {
+    DIR *entries = opendir(run_folder);
+    long newest = -1, step;
+    for (struct dirent *entry; entries && (entry = readdir(entries));)
+        if (checkpoint_kind(entry->d_name, &step) == CHECKPOINT_FINAL && step > newest &&
+            !checkpoint_is_whole(run_folder, entry->d_name))
+            checkpoint_name(name, newest = step, CHECKPOINT_FINAL);
+    if (entries) closedir(entries);
+    return newest;
+}
+
+/* What DONE says of each file, free() it; NULL with the error set. */
+static inline CheckpointFile *checkpoint_read_done(const char *folder, int *count, char *error) {
+    char path[CHECKPOINT_PATH_SIZE], unread[CHECKPOINT_ERROR_SIZE], again[512], *text, *line, *end;
+    size_t size = 0, room = 0;
+    CheckpointFile *files = NULL;
+    bool ok = true;
+    *count = 0;
+    if (!file_join(path, folder, "DONE", error)) return NULL;
+    line = text = file_read(path, FILE_REGULAR, CHECKPOINT_CHUNK, &size, unread);
+    if (!text) return file_fail(error, "'%s' is not a whole checkpoint: %.900s", folder, unread), NULL;
+    for (; ok && (end = strchr(line, '\n')) && end + 1 < text + size; line = end + 1) {
+        *end = 0;
+        files = check_grow(files, &room, (size_t)*count + 1, sizeof *files);
+        CheckpointFile *file = &files[(*count)++];
+        snprintf(file->name, sizeof file->name, "%s", strlen(line) > 18 ? line + 18 : "/");
+        file->sum = strtoull(line, NULL, 16);
+        snprintf(again, sizeof again, "%016" PRIx64 "  %s", file->sum, file->name);
+        if (strcmp(line, again) != 0 || strchr(file->name, '/'))
+            ok = file_fail(error, "'%s' is damaged: it has a line that is not 'sum  name'; %s", path,
+                           "take another checkpoint");
+    }
+    snprintf(again, sizeof again, "%d files\n", *count);
+    if (ok && (strcmp(line, again) != 0 || *count == 0))
+        ok = file_fail(error, "'%s' is damaged: it does not end with the number of its files; %s", path,
+                       "take another checkpoint");
+    free(text);
+    if (!ok) free(files), files = NULL;
+    return files;
+}
+
+static inline bool checkpoint_verify_file(const char *folder, const CheckpointFile *file, char *error) {
+    char path[CHECKPOINT_PATH_SIZE];
+    uint64_t found = 0;
+    if (!file_join(path, folder, file->name, error) || !file_sum(path, false, &found, error)) return false;
+    if (found == file->sum) return true;
+    return file_fail(error,
+                     "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
+                     "; take another checkpoint",
+                     path, found, file->sum);
+}
+
+static inline const CheckpointFile *checkpoint_find_file(const CheckpointFile *files, int count,
+                                                         const char *name) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(files[i].name, name) == 0) return &files[i];
+    return NULL;
+}
+
+/* DONE names the files that will be read: without that, their sums would not be compared with anything. */
+static inline bool checkpoint_verify_names(const char *folder, const CheckpointFile *files, int count,
+                                           const char *const *needed, char *error) {
+    for (; needed && *needed; needed++)
+        if (!checkpoint_find_file(files, count, *needed))
+            return file_fail(error, "'%s/DONE' is damaged: it does not name %s; take another checkpoint",
+                             folder, *needed);
+    return true;
+}
+
+static inline bool checkpoint_verify_share(const char *folder, const char *const *needed, int first,
+                                           int every, char *error) {
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    bool ok = files && checkpoint_verify_names(folder, files, count, needed, error);
+    for (int i = first; ok && i < count; i += every) ok = checkpoint_verify_file(folder, &files[i], error);
+    free(files);
+    return ok;
+}
+
+static inline bool checkpoint_verify(const char *folder, const char *const *needed, char *error) {
+    return checkpoint_verify_share(folder, needed, 0, 1, error);
+}
+
+static inline bool checkpoint_verify_needed(const char *folder, const char *const *needed, char *error) {
+    int count;
+    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
+    bool ok = files && checkpoint_verify_names(folder, files, count, needed, error);
+    for (; ok && *needed; needed++)
+        ok = checkpoint_verify_file(folder, checkpoint_find_file(files, count, *needed), error);
+    free(files);
+    return ok;
+}
+
+static inline int checkpoint_by_step(const void *a, const void *b) {
+    long x = *(const long *)a, y = *(const long *)b;
+    return (x > y) - (x < y);
+}
+
+static inline void checkpoint_prune(const char *run_folder, long newest, int keep, long keep_every) {
+    char name[64], temporary[64];
+    struct dirent **names = NULL;
+    int count = scandir(run_folder, &names, checkpoint_is_file_name, alphasort), whole = 0;
+    int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    long *steps = check_malloc((size_t)(count > 0 ? count : 0) * sizeof *steps);
+    for (int i = 0; i < count; i++) {
+        if (checkpoint_kind(names[i]->d_name, &steps[whole]) == CHECKPOINT_FINAL && steps[whole] <= newest &&
+            checkpoint_is_whole(run_folder, names[i]->d_name))
+            whole++;
+        free(names[i]);
+    }
+    free(names);
+    qsort(steps, (size_t)whole, sizeof *steps, checkpoint_by_step);
+    for (int i = 0; keep > 0 && run >= 0 && i < whole - keep; i++) {
+        if (keep_every > 0 && steps[i] % keep_every == 0) continue;
+        checkpoint_name(name, steps[i], CHECKPOINT_FINAL);
+        checkpoint_name(temporary, steps[i], CHECKPOINT_TEMPORARY);
+        /* Renamed first: killed half way, no folder with a DONE and files missing stays. */
+        if (checkpoint_remove_at(run, temporary) && renameat(run, name, run, temporary) == 0)
+            checkpoint_remove_at(run, temporary);
+    }
+    if (run >= 0) close(run);
+    free(steps);
+}
+
+#endif

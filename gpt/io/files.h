@@ -1,0 +1,318 @@
+/* files.h: the one place where files are opened, read whole and written whole.
+
+   What a name leads to is told apart once, when it is opened: a regular file, a folder, a pipe (FIFO), a device, a
+   socket. Opening waits for nobody. What the caller cannot use is an error that says what it is.
+
+     file_open(path, flags, accept, error)   the descriptor, or -1. FILE_REGULAR: a regular file only; FILE_STREAM: also
+                                             what can be read, or written, from its beginning to its end once: a pipe, a
+                                             device, a terminal. `flags` are open's
+     file_open_locked(path, flags, &locked, error)   the same for a regular file, which stays locked until it is closed.
+                                             `locked` is false when it cannot be: errno is EWOULDBLOCK when another
+                                             process has it
+     file_path(folder, name)                 folder/name; free() it
+     file_read(path, accept, limit, &size, error)   all of a file of at most `limit` bytes, ended by a zero; free() it. NULL:
+                                             not read, and errno is ENOENT exactly when there is no such file
+     file_write_whole(path, bytes, size, error)   writes a small file whole or not at all, and to the disk: under a
+                                             temporary name, flushed, renamed, and the folder flushed
+     file_make_folders(path, error)          a folder with all its parents
+     file_flush_folder(path, error)          new names in a folder reach the disk
+     file_create, file_write, file_finish    a file of which nothing stays when anything fails
+   These end no program: they leave one sentence in `error` (char[FILE_ERROR_SIZE]: what, where, found, expected, what
+   to do). The following die with it, and with the hint, what the user can do:
+     check_file_read(path, accept, limit, &size, hint)   as file_read
+     check_file_read_if(path, limit, &size, hint)        the same of a regular file; NULL when there is no such file
+     check_fopen(path, mode, hint)           a FILE, never NULL; a stream may be read and written through it */
+#ifndef GPT_IO_FILES_H
+#define GPT_IO_FILES_H
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "../base/check.h"
+
+enum { FILE_ERROR_SIZE = 1024, FILE_PATH_SIZE = 4096 };
+#define FILE_NO_LIMIT ((size_t)PTRDIFF_MAX / 2)
+#define FILE_JSON_LIMIT ((size_t)1 << 28) /* of a tokenizer, a manifest of shards */
+typedef enum { FILE_REGULAR, FILE_STREAM } FileAccept;
+static int file_writer_milliseconds = 1000; /* how long a pipe's first writer is waited for */
+
+__attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error, FILE_ERROR_SIZE, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+static inline bool file_fail_write(char *error, const char *path, int cause) {
+    file_fail(error, "cannot write '%s': %s; free some space or choose another folder", path,
+              strerror(cause));
+    errno = cause;
+    return false;
+}
+
+/* path = folder/name; false when it does not fit. */
+static inline bool file_join(char path[FILE_PATH_SIZE], const char *folder, const char *name, char *error) {
+    int length = snprintf(path, FILE_PATH_SIZE, "%s/%s", folder, name);
+    if (length >= 0 && length < FILE_PATH_SIZE) return true;
+    return file_fail(error, "the path '%.200s.../%s' is longer than %d bytes; use a shorter folder name",
+                     folder, name, FILE_PATH_SIZE - 1);
+}
+
+static inline char *file_path(const char *folder, const char *name) {
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = (char *)check_malloc(size);
+    snprintf(path, size, "%s/%s", folder, name);
+    return path;
+}
+
+/* ---- opening ---- */
+
+static inline const char *file_kind(mode_t mode) {
+    return S_ISREG(mode)    ? "a regular file"
+           : S_ISDIR(mode)  ? "a folder"
+           : S_ISFIFO(mode) ? "a pipe (FIFO)"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "a device";
+}
+
+/* Says why `path`, which is of another kind than expected, was not opened. */
+static inline bool file_fail_kind(char *error, const char *path, mode_t mode, int flags, FileAccept accept) {
+    const bool writes = (flags & O_ACCMODE) != O_RDONLY;
+    if (S_ISFIFO(mode) && accept == FILE_STREAM)
+        return file_fail(error, "'%s' is a pipe (FIFO) that no program %s; start that program first, or %s",
+                         path, writes ? "reads" : "writes into", writes ? "name a file" : "give a file");
+    return file_fail(error, "'%s' is %s, expected %s; give the name of one", path, file_kind(mode),
+                     accept == FILE_STREAM ? "a file or a pipe" : "a regular file");
+}
+
+/* A pipe that nobody has opened for writing reads as empty, and its writer may be about to start. Once a writer is there
+   it may take its time. */
+static inline bool file_has_writer(int file) {
+    struct pollfd wait = {file, POLLIN, 0};
+    int found;
+    do found = poll(&wait, 1, file_writer_milliseconds);
+    while (found < 0 && errno == EINTR);
+    bool has = found > 0;
+#ifdef SPLICE_F_NONBLOCK /* Linux: looks at what is in the pipe and takes nothing; 0: there is no writer */
+    int ends[2];
+    if (!has && pipe(ends) == 0) {
+        has = tee(file, ends[1], 1, SPLICE_F_NONBLOCK) != 0;
+        close(ends[0]), close(ends[1]);
+    }
+#endif
+    return has;
+}
+
+static inline int file_open(const char *path, int flags, FileAccept accept, char *error) {
+    struct stat about;
+    int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (file < 0 && errno == EAGAIN && stat(path, &about) == 0 && S_ISREG(about.st_mode))
+        file = open(path, flags | O_NOCTTY | O_CLOEXEC, 0666); /* a file server gives back its lease first */
+    if (file < 0) {
+        const int cause = errno; /* ENXIO: a pipe to be written that no program reads, or a socket */
+        if ((cause == ENXIO || cause == EISDIR) && stat(path, &about) == 0)
+            file_fail_kind(error, path, about.st_mode, flags, accept);
+        else
+            file_fail(error, "cannot open '%s': %s", path, strerror(cause));
+        errno = cause;
+        return -1;
+    }
+    bool ok = fstat(file, &about) == 0;
+    if (!ok)
+        file_fail(error, "cannot open '%s': %s", path, strerror(errno));
+    else if (!S_ISREG(about.st_mode)) {
+        ok = accept == FILE_STREAM && !S_ISDIR(about.st_mode) &&
+             (!S_ISFIFO(about.st_mode) || (flags & O_ACCMODE) != O_RDONLY || file_has_writer(file));
+        if (!ok) file_fail_kind(error, path, about.st_mode, flags, accept);
+    }
+    if (ok && fcntl(file, F_SETFL, flags & O_APPEND) == 0) return file; /* reading waits for data again */
+    close(file);
+    errno = EINVAL;
+    return -1;
+}
+
+static inline int file_open_locked(const char *path, int flags, bool *locked, char *error) {
+    struct stat opened, named;
+    for (;;) {
+        const int file = file_open(path, flags, FILE_REGULAR, error);
+        *locked = file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0;
+        if (!*locked) return file;
+        if (fstat(file, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+            opened.st_ino == named.st_ino)
+            return file;
+        close(file); /* who held the lock has just removed or replaced the file */
+    }
+}
+
+/* ---- reading ---- */
+
+/* Reads until size bytes or the end of the file; -1 on an error. */
+static inline int64_t file_read_bytes(int file, void *to, size_t size) {
+    const size_t limit = (size_t)1 << 30; /* one read() moves at most 2 GiB */
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = read(file, (char *)to + done, size - done < limit ? size - done : limit);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        if (n == 0) break;
+        done += (size_t)n;
+    }
+    return (int64_t)done;
+}
+
+/* What is left of an open file, ended by a zero; NULL when it is more than `limit` bytes or cannot be read. */
+static inline char *file_read_open(int file, const char *path, size_t limit, size_t *size, char *error) {
+    struct stat about;
+    size_t room = 0, used = 0;
+    char *text = NULL;
+    const bool known = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
+    const uint64_t told = known ? (uint64_t)about.st_size : 0;
+    int64_t got = 0;
+    if (told <= limit) { /* one byte more than it should have: then it has grown, or it is a stream */
+        size_t want = (size_t)told + 1;
+        do {
+            text = (char *)check_grow(text, &room, used + want + 1, 1);
+            got = file_read_bytes(file, text + used, want);
+            used += got > 0 ? (size_t)got : 0;
+            if (got < (int64_t)want) break;
+            want = used < limit ? (used < limit - used ? used : limit - used) + 1 : 0;
+        } while (want > 0);
+    }
+    if (got < 0)
+        file_fail(error, "cannot read '%s': %s", path, strerror(errno));
+    else if (told > limit || used > limit)
+        file_fail(error, "'%s' has %s%llu bytes, at most %zu are expected; it is another kind of file", path,
+                  known ? "" : "more than ", (unsigned long long)(known && told > used ? told : used), limit);
+    else
+        return text[used] = 0, *size = used, text;
+    free(text);
+    errno = EINVAL;
+    return NULL;
+}
+
+static inline char *file_read(const char *path, FileAccept accept, size_t limit, size_t *size, char *error) {
+    const int file = file_open(path, O_RDONLY, accept, error);
+    if (file < 0) return NULL;
+    char *text = file_read_open(file, path, limit, size, error);
+    close(file);
+    return text;
+}
+
+/* ---- writing ---- */
+
+static inline bool file_create(int *file, const char *path, char *error) {
+    *file = file_open(path, O_WRONLY | O_CREAT | O_TRUNC, FILE_STREAM, error);
+    return *file >= 0;
+}
+
+static inline bool file_write(int file, const void *bytes, size_t size, const char *path, char *error) {
+    const size_t limit = (size_t)1 << 30; /* one write() moves at most 2 GiB */
+    for (const char *from = (const char *)bytes; size > 0;) {
+        ssize_t n = write(file, from, size < limit ? size : limit);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return file_fail_write(error, path, n < 0 ? errno : ENOSPC);
+        from += n, size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Flushes; what has no disk behind it (a pipe, some network file systems' folders) answers EINVAL. */
+static inline bool file_flush(int file, const char *path, char *error) {
+    while (fsync(file) != 0) {
+        if (errno == EINTR) continue;
+        return errno == EINVAL ? true : file_fail_write(error, path, errno);
+    }
+    return true;
+}
+
+/* Ends what file_create began: flush and close, or, when anything failed, no half file stays. */
+static inline bool file_finish(int file, bool ok, const char *path, char *error) {
+    struct stat about;
+    bool regular = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
+    ok = ok && file_flush(file, path, error);
+    if (close(file) != 0 && ok) ok = file_fail_write(error, path, errno);
+    if (!ok && regular) unlink(path);
+    return ok;
+}
+
+static inline bool file_flush_folder(const char *path, char *error) {
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return file_fail(error, "cannot open folder '%s': %s", path, strerror(errno));
+    bool ok = file_flush(folder, path, error);
+    close(folder);
+    return ok;
+}
+
+static inline bool file_write_whole(const char *path, const void *bytes, size_t size, char *error) {
+    char part[FILE_PATH_SIZE], folder[FILE_PATH_SIZE];
+    int file;
+    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+        return file_fail(error, "the path '%.200s...' is too long; use a shorter name", path);
+    unlink(part); /* what a killed program left, or anything else that is in the way */
+    if (!file_create(&file, part, error)) return false;
+    if (!file_finish(file, file_write(file, bytes, size, part, error), part, error)) return false;
+    if (rename(part, path) != 0) {
+        file_fail(error, "cannot rename '%s' to '%s': %s", part, path, strerror(errno));
+        unlink(part);
+        return false;
+    }
+    memcpy(folder, part, sizeof folder); /* dirname may change what it is given */
+    return file_flush_folder(dirname(folder), error);
+}
+
+static inline bool file_make_folders(const char *path, char *error) {
+    char part[FILE_PATH_SIZE];
+    struct stat about;
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
+        return file_fail(error, "the path '%.200s...' is too long; use a shorter name", path);
+    for (char *at = part + 1; *part; at++) {
+        const char here = *at;
+        if (here && here != '/') continue;
+        *at = 0;
+        const int cause = mkdir(part, 0777) == 0 ? 0 : errno;
+        if (cause && (stat(part, &about) != 0 || !S_ISDIR(about.st_mode)))
+            return file_fail(error, "cannot create the folder '%s': %s; choose another one", part,
+                             cause == EEXIST ? "a file is in its way" : strerror(cause));
+        *at = here;
+        if (!here) break;
+    }
+    return true;
+}
+
+/* ---- the same for those who can do nothing about it ---- */
+
+static inline char *check_file_read_at(const char *file, int line, const char *path, FileAccept accept,
+                                       size_t limit, size_t *size, bool may_lack, const char *hint) {
+    char error[FILE_ERROR_SIZE];
+    char *text = file_read(path, accept, limit, size, error);
+    if (!text && may_lack && errno == ENOENT) return NULL;
+    if (!text) check_die(file, line, "%s%s%s", error, *hint ? "; " : "", hint);
+    return text;
+}
+
+static inline FILE *check_fopen_at(const char *file, int line, const char *path, const char *mode,
+                                   const char *hint) {
+    char error[FILE_ERROR_SIZE];
+    const int flags = *mode == 'r'   ? O_RDONLY
+                      : *mode == 'a' ? O_WRONLY | O_CREAT | O_APPEND
+                                     : O_WRONLY | O_CREAT | O_TRUNC;
+    const int opened = file_open(path, flags, FILE_STREAM, error);
+    FILE *stream = opened < 0 ? NULL : fdopen(opened, mode);
+    if (opened >= 0 && !stream) file_fail(error, "cannot open '%s': %s", path, strerror(errno));
+    if (!stream) check_die(file, line, "%s%s%s", error, *hint ? "; " : "", hint);
+    return stream;
+}
+
+#define check_file_read(path, accept, limit, size, hint)                                                     \
+    check_file_read_at(__FILE__, __LINE__, path, accept, limit, size, false, hint)
+#define check_file_read_if(path, limit, size, hint)                                                          \
+    check_file_read_at(__FILE__, __LINE__, path, FILE_REGULAR, limit, size, true, hint)
+#define check_fopen(path, mode, hint) check_fopen_at(__FILE__, __LINE__, path, mode, hint)
+
+#endif

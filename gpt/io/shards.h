@@ -1,0 +1,538 @@
+/* shards.h: the token-shard format (llm.c's) and the loader, which has no state.
+
+   A shard is 256 little-endian int32 of header (1,024 bytes), then the tokens as little-endian uint16:
+       header[0] = 20240520   header[1] = 1   header[2] = number of tokens   the rest is 0
+   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold
+   4,294,967,295 of them (8 GiB). The exact size of a file is 1,024 + 2 * tokens.
+
+   A dataset is a folder with shards `train_*.bin` and `val_*.bin` (llm.c's names, `fineweb_train_000001.bin`
+   and `tiny_shakespeare_val.bin`, work too), or several such folders with weights: "c4:0.9,books:0.1". Shards
+   are memory-mapped in the order of their names, so opening costs nothing and all processes of a machine
+   share one copy. A window is T+1 tokens that start at a multiple of T inside a shard: n tokens hold (n-1)/T
+   windows, what is left over at the end of a shard is not used.
+
+   dataset_open(d, folder, prefix, T, V)   maps every shard whose name matches the prefix ("train_", "val_") and checks it;
+                                           dies with the file, what was found, what was expected
+   dataset_close(d)                        unmaps them
+   dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in file order: inputs[T], targets[T]
+   dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run: a pure function of (seed, i, the shards), so
+                                           resuming, the number of ranks and the micro-batch cannot change what a model
+                                           sees; i has no end
+   dataset_prefetch(d, seed, i)            asks the system to read the i-th sample's pages from the disk; returns at once.
+                                           Call it one step ahead and dataset_sample never waits
+   dataset_check_manifest(folder, V, sums)   dies when a folder's shards.json names another vocabulary than V, another
+                                           tokenizer than the tokenizer.json beside it, or other shards, by their names and
+                                           sizes and, with `sums`, their checksums; warns without one
+   shard_write(path, tokens, n)            writes a shard at once (tests, tools)
+   shard_header(header, n)                 fills the 256 integers of a header
+   shard_crc32(crc, data, n)               zlib's CRC-32 (start with 0), for files named by a manifest
+
+   With one folder, epoch e = i / n_windows takes the windows in the order of a keyed permutation, a new one
+   each epoch. With several, each block of 1,024 samples has a fixed number from each folder, permuted inside
+   the block; every folder then has its own epochs. A token >= V dies when it is read. Functions on an open
+   dataset change nothing and may be called from any thread. */
+#ifndef GPT_IO_SHARDS_H
+#define GPT_IO_SHARDS_H
+
+#include <dirent.h>
+#include <sys/mman.h>
+#include <cjson/cJSON.h>
+#include "files.h"
+#include "../math/rng.h"
+
+enum {
+    SHARD_MAGIC = 20240520,
+    SHARD_MAGIC_UINT32 = 20240801, /* llm.c's shards of 4-byte tokens (Llama 3), named in an error */
+    SHARD_VERSION = 1,
+    SHARD_HEADER_BYTES = 1024,
+    SHARD_MAX_VOCAB = 65536,
+    DATASET_BLOCK = 1024 /* samples over which the weights of several folders come out exactly */
+};
+
+typedef struct {
+    char *path;
+    const unsigned char *map; /* the whole file, header included */
+    size_t bytes;
+    uint64_t n_tokens;
+    uint64_t first_window; /* of the folder: windows of the shards before this one */
+} Shard;
+
+typedef struct {
+    char *folder;
+    Shard *shards; /* (n_shards), in the order of their names */
+    int n_shards;
+    uint64_t n_tokens, n_windows;
+    double weight;          /* as given; 1 with a single folder */
+    uint64_t block_samples; /* how many samples of each block of DATASET_BLOCK come from here */
+} DatasetPart;
+
+typedef struct {
+    DatasetPart *parts; /* (n_parts), in the order given */
+    int n_parts;
+    int seq_len, vocab_size;
+    uint64_t n_tokens, n_windows; /* of all parts together */
+} Dataset;
+
+/* The checksum of many bytes: eight at a time, by tables of what each of eight bytes does. */
+static inline uint32_t shard_crc32_long(uint32_t crc, const unsigned char *p, size_t n) {
+    uint32_t table[8][256];
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t x = byte;
+        for (int bit = 0; bit < 8; bit++) x = x >> 1 ^ (0xEDB88320u & (0u - (x & 1)));
+        table[0][byte] = x;
+    }
+    for (int k = 1; k < 8; k++)
+        for (int byte = 0; byte < 256; byte++)
+            table[k][byte] = table[k - 1][byte] >> 8 ^ table[0][table[k - 1][byte] & 0xFF];
+    for (; n >= 8; p += 8, n -= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = table[7][crc & 0xFF] ^ table[6][crc >> 8 & 0xFF] ^ table[5][crc >> 16 & 0xFF] ^
+              table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
+    }
+    for (; n; p++, n--) crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xFF];
+    return crc;
+}
+
+static inline uint32_t shard_crc32(uint32_t crc, const void *data, size_t n) {
+    crc = ~crc;
+    if (n >= 4096)
+        return ~shard_crc32_long(crc, (const unsigned char *)data, n); /* the tables cost some microseconds */
+    for (const unsigned char *p = (const unsigned char *)data, *end = p + n; p < end; p++) {
+        crc ^= *p;
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
+    }
+    return ~crc;
+}
+
+static inline uint32_t shard_u32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline void shard_put_u32(unsigned char *p, uint32_t x) {
+    for (int i = 0; i < 4; i++) p[i] = (unsigned char)(x >> 8 * i);
+}
+
+static inline void shard_header(unsigned char header[SHARD_HEADER_BYTES], uint64_t n_tokens) {
+    memset(header, 0, SHARD_HEADER_BYTES);
+    shard_put_u32(header, SHARD_MAGIC);
+    shard_put_u32(header + 4, SHARD_VERSION);
+    shard_put_u32(header + 8, (uint32_t)n_tokens);
+}
+
+static inline void shard_write(const char *path, const uint16_t *tokens, uint64_t n_tokens) {
+    unsigned char header[SHARD_HEADER_BYTES], pair[2];
+    FILE *file = check_fopen(path, "wb", "choose a folder that can be written");
+    shard_header(header, n_tokens);
+    check_fwrite(header, 1, sizeof header, file, path);
+    for (uint64_t i = 0; i < n_tokens; i++) {
+        pair[0] = (unsigned char)tokens[i], pair[1] = (unsigned char)(tokens[i] >> 8);
+        check_fwrite(pair, 1, 2, file, path);
+    }
+    check_fclose(file, path);
+}
+
+/* -----------------------------------------------------------------------------------------------------------
+   Opening: every shard is checked by magic, version and exact size before training starts. */
+
+/* train_000000.bin with "train_"; llm.c's fineweb_train_000001.bin and tiny_shakespeare_train.bin as well. */
+static inline bool shard_name_matches(const char *name, const char *prefix) {
+    size_t length = strlen(name), n = strlen(prefix);
+    if (length < 4 || strcmp(name + length - 4, ".bin") != 0) return false;
+    if (strncmp(name, prefix, n) == 0) return true;
+    for (const char *at = strchr(name, '_'); at; at = strchr(at + 1, '_')) {
+        if (strncmp(at + 1, prefix, n) == 0) return true;
+        if (n > 1 && strncmp(at + 1, prefix, n - 1) == 0 && strcmp(at + n, ".bin") == 0) return true;
+    }
+    return false;
+}
+
+static inline int shard_compare(const void *a, const void *b) {
+    return strcmp(((const Shard *)a)->path, ((const Shard *)b)->path);
+}
+
+static inline void shard_check_header(const Shard *shard) {
+    const unsigned char *header = shard->map;
+    if (shard_u32(header) == SHARD_MAGIC_UINT32)
+        die("'%s' is an llm.c shard of 4-byte tokens (magic %d); only 2-byte shards (magic %d, at most %d "
+            "tokens "
+            "in the vocabulary) can be read: prepare the text again with another tokenizer",
+            shard->path, SHARD_MAGIC_UINT32, SHARD_MAGIC, SHARD_MAX_VOCAB);
+    if (shard_u32(header) != SHARD_MAGIC)
+        die("'%s' is not a token shard: its first number is %u, expected %d; make shards with ./prepare",
+            shard->path, shard_u32(header), SHARD_MAGIC);
+    if (shard_u32(header + 4) != SHARD_VERSION)
+        die("'%s' is a shard of version %u, expected %d; make it again with ./prepare", shard->path,
+            shard_u32(header + 4), SHARD_VERSION);
+    uint64_t want = SHARD_HEADER_BYTES + 2 * (uint64_t)shard_u32(header + 8);
+    if (shard->bytes != want)
+        die("'%s' is %s: its header counts %u tokens, which makes %llu bytes, but the file has %zu; copy it "
+            "or "
+            "make it again",
+            shard->path, shard->bytes < want ? "cut short" : "longer than its header says",
+            shard_u32(header + 8), (unsigned long long)want, shard->bytes);
+}
+
+static inline void shard_map(Shard *shard) {
+    struct stat status;
+    char error[FILE_ERROR_SIZE];
+    int file = file_open(shard->path, O_RDONLY, FILE_REGULAR, error);
+    if (file < 0) die("a shard cannot be read: %s", error);
+    if (fstat(file, &status) != 0) die("cannot read the shard '%s': %s", shard->path, strerror(errno));
+    if (status.st_size < SHARD_HEADER_BYTES)
+        die("'%s' is %s: expected at least the %d bytes of a shard's header, found %lld; copy it or make it "
+            "again",
+            shard->path, status.st_size ? "too short" : "empty", SHARD_HEADER_BYTES,
+            (long long)status.st_size);
+    shard->bytes = (size_t)status.st_size;
+    void *map = mmap(NULL, shard->bytes, PROT_READ, MAP_SHARED, file, 0);
+    if (map == MAP_FAILED)
+        die("cannot map the shard '%s' (%zu bytes): %s", shard->path, shard->bytes, strerror(errno));
+    close(file);
+    shard->map = map;
+    shard_check_header(shard);
+    shard->n_tokens = shard_u32(shard->map + 8);
+}
+
+/* The shards of a folder by their paths; there may be none. */
+static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
+    DIR *folder = opendir(part->folder);
+    if (!folder)
+        die("cannot open the data folder '%s': %s; make it with ./prepare --out=%s TEXT...", part->folder,
+            strerror(errno), part->folder);
+    int room = 0;
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (!shard_name_matches(entry->d_name, prefix)) continue;
+        if (part->n_shards == room) {
+            room = room ? 2 * room : 16;
+            Shard *larger = check_malloc((size_t)room * sizeof *larger);
+            if (part->n_shards) memcpy(larger, part->shards, (size_t)part->n_shards * sizeof *larger);
+            free(part->shards);
+            part->shards = larger;
+        }
+        part->shards[part->n_shards++].path = file_path(part->folder, entry->d_name);
+    }
+    closedir(folder);
+    if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
+}
+
+static inline void dataset_list(DatasetPart *part, const char *prefix) {
+    dataset_find_shards(part, prefix);
+    if (!part->n_shards && strcmp(prefix, "val_") == 0)
+        die("no shards 'val_*.bin' in '%s': nothing to validate with; prepare the text again without "
+            "--val-fraction=0, or with --val=FILE",
+            part->folder);
+    if (!part->n_shards)
+        die("no shards '%s*.bin' in '%s'; make them with ./prepare --out=%s TEXT...", prefix, part->folder,
+            part->folder);
+}
+
+static inline void dataset_open_part(Dataset *d, DatasetPart *part, const char *prefix) {
+    dataset_list(part, prefix);
+    for (int s = 0; s < part->n_shards; s++) {
+        Shard *shard = &part->shards[s];
+        shard_map(shard);
+        shard->first_window = part->n_windows;
+        part->n_tokens += shard->n_tokens;
+        part->n_windows += shard->n_tokens ? (shard->n_tokens - 1) / (uint64_t)d->seq_len : 0;
+    }
+    if (!part->n_windows)
+        die("the %d shards '%s*.bin' in '%s' hold %llu tokens, too few for one window of %d + 1; prepare "
+            "more "
+            "text or use a smaller --seq-len",
+            part->n_shards, prefix, part->folder, (unsigned long long)part->n_tokens, d->seq_len);
+    /* Windows are read in random order: reading around each page is a waste once the data exceeds memory. */
+    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (2.0 * (double)part->n_tokens > memory / 2)
+        for (int s = 0; s < part->n_shards; s++)
+            madvise((void *)(uintptr_t)part->shards[s].map, part->shards[s].bytes, MADV_RANDOM);
+}
+
+/* "c4:0.9,books:0.1" into parts; a name that is a folder as it stands is one part. */
+static inline void dataset_parse(Dataset *d, const char *spec) {
+    struct stat status;
+    int n = 1;
+    bool whole = stat(spec, &status) == 0 || !strpbrk(spec, ",:");
+    for (const char *c = spec; !whole && *c; c++) n += *c == ',';
+    d->parts = check_malloc((size_t)n * sizeof *d->parts);
+    d->n_parts = n;
+    for (int p = 0; p < n; p++) {
+        DatasetPart *part = &d->parts[p];
+        size_t length = whole ? strlen(spec) : strcspn(spec, ",");
+        part->folder = check_malloc(length + 1);
+        memcpy(part->folder, spec, length);
+        part->weight = 1;
+        char *colon = whole ? NULL : strrchr(part->folder, ':'), *end = NULL;
+        if (colon) {
+            *colon = 0;
+            part->weight = strtod(colon + 1, &end);
+            if (end == colon + 1 || *end || !(part->weight > 0 && part->weight < 1e9))
+                die("the weight '%s' of the data folder '%s' is not a number above 0; write "
+                    "--data=one:0.9,two:0.1",
+                    colon + 1, part->folder);
+        }
+        if (!*part->folder) die("--data='%s' names an empty folder; write --data=one:0.9,two:0.1", spec);
+        spec += length + (p < n - 1);
+    }
+}
+
+/* Rounds the weights to numbers of samples per block, largest remainder first: they add up exactly. */
+static inline void dataset_share_blocks(Dataset *d) {
+    double total = 0;
+    uint64_t given = 0;
+    for (int p = 0; p < d->n_parts; p++) total += d->parts[p].weight;
+    for (int p = 0; p < d->n_parts; p++) {
+        d->parts[p].block_samples = (uint64_t)(d->parts[p].weight / total * DATASET_BLOCK);
+        given += d->parts[p].block_samples;
+    }
+    while (given < DATASET_BLOCK) {
+        int best = 0;
+        double most = -2;
+        for (int p = 0; p < d->n_parts; p++) {
+            double missing = d->parts[p].weight / total * DATASET_BLOCK - (double)d->parts[p].block_samples;
+            if (missing > most) most = missing, best = p;
+        }
+        d->parts[best].block_samples++, given++;
+    }
+    for (int p = 0; p < d->n_parts; p++)
+        if (!d->parts[p].block_samples)
+            die("the weight of the data folder '%s' is below 1/%d of the whole; raise it or leave the folder "
+                "out",
+                d->parts[p].folder, DATASET_BLOCK);
+}
+
+static inline void dataset_open(Dataset *d, const char *folder, const char *prefix, int seq_len,
+                                int vocab_size) {
+    memset(d, 0, sizeof *d);
+    d->seq_len = seq_len, d->vocab_size = vocab_size;
+    if (seq_len < 1) die("windows of %d tokens were asked for; --seq-len must be at least 1", seq_len);
+    dataset_parse(d, folder);
+    for (int p = 0; p < d->n_parts; p++) {
+        dataset_open_part(d, &d->parts[p], prefix);
+        d->n_tokens += d->parts[p].n_tokens;
+        d->n_windows += d->parts[p].n_windows;
+    }
+    dataset_share_blocks(d);
+}
+
+static inline void dataset_close(Dataset *d) {
+    for (int p = 0; p < d->n_parts; p++) {
+        for (int s = 0; s < d->parts[p].n_shards; s++) {
+            munmap((void *)(uintptr_t)d->parts[p].shards[s].map, d->parts[p].shards[s].bytes);
+            free(d->parts[p].shards[s].path);
+        }
+        free(d->parts[p].shards);
+        free(d->parts[p].folder);
+    }
+    free(d->parts);
+    memset(d, 0, sizeof *d);
+}
+
+/* -----------------------------------------------------------------------------------------------------------
+   Reading */
+
+/* The shard that holds window w of a part; its number inside the shard replaces w. */
+static inline const Shard *dataset_find(const DatasetPart *part, uint64_t *w) {
+    int low = 0, high = part->n_shards - 1; /* the last shard with first_window <= w */
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (part->shards[middle].first_window <= *w)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    *w -= part->shards[low].first_window;
+    return &part->shards[low];
+}
+
+static inline void dataset_read(const Dataset *d, const DatasetPart *part, uint64_t w, int32_t *inputs,
+                                int32_t *targets) {
+    const Shard *shard = dataset_find(part, &w);
+    const unsigned char *bytes = shard->map + SHARD_HEADER_BYTES + 2 * w * (uint64_t)d->seq_len;
+    int32_t largest = 0, token = bytes[0] | bytes[1] << 8;
+    for (int t = 0; t < d->seq_len; t++) {
+        inputs[t] = token;
+        largest = token > largest ? token : largest;
+        token = bytes[2 * t + 2] | bytes[2 * t + 3] << 8;
+        targets[t] = token;
+    }
+    largest = token > largest ? token : largest;
+    if (largest < d->vocab_size) return;
+    int t = 0;
+    while ((bytes[2 * t] | bytes[2 * t + 1] << 8) < d->vocab_size) t++;
+    die("token %llu of '%s' is %d, but the vocabulary has %d tokens; use the tokenizer.json the shards were "
+        "made "
+        "with, or prepare the text again",
+        (unsigned long long)(w * (uint64_t)d->seq_len) + (unsigned)t, shard->path,
+        bytes[2 * t] | bytes[2 * t + 1] << 8, d->vocab_size);
+}
+
+static inline void dataset_window(const Dataset *d, uint64_t w, int32_t *inputs, int32_t *targets) {
+    const DatasetPart *part = d->parts;
+    if (w >= d->n_windows)
+        die("window %llu was asked for, but there are only %llu", (unsigned long long)w,
+            (unsigned long long)d->n_windows);
+    while (w >= part->n_windows) w -= part++->n_windows;
+    dataset_read(d, part, w, inputs, targets);
+}
+
+/* Which part the i-th sample comes from, and which of the part's windows it is. */
+static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed, uint64_t i, uint64_t *w) {
+    int p = 0;
+    if (d->n_parts > 1) {
+        uint64_t block = i / DATASET_BLOCK;
+        uint64_t at =
+            rng_permute(seed, ((uint64_t)RNG_STREAM_SHUFFLE << 20) + block, i % DATASET_BLOCK, DATASET_BLOCK);
+        while (at >= d->parts[p].block_samples) at -= d->parts[p++].block_samples;
+        i = block * d->parts[p].block_samples + at; /* the i-th sample of this part */
+    }
+    const DatasetPart *part = &d->parts[p];
+    uint64_t epoch = i / part->n_windows, part_seed = seed + (uint64_t)p * 0x9E3779B97F4A7C15u;
+    *w = rng_permute(part_seed, RNG_STREAM_SHUFFLE + epoch, i % part->n_windows, part->n_windows);
+    return part;
+}
+
+static inline void dataset_sample(const Dataset *d, uint64_t seed, uint64_t i, int32_t *inputs,
+                                  int32_t *targets) {
+    uint64_t w;
+    const DatasetPart *part = dataset_locate(d, seed, i, &w);
+    dataset_read(d, part, w, inputs, targets);
+}
+
+static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i) {
+    uint64_t w, page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const DatasetPart *part = dataset_locate(d, seed, i, &w);
+    const Shard *shard = dataset_find(part, &w);
+    uint64_t first = (SHARD_HEADER_BYTES + 2 * w * (uint64_t)d->seq_len) / page * page;
+    uint64_t last = SHARD_HEADER_BYTES + 2 * (w + 1) * (uint64_t)d->seq_len + 2;
+    madvise((void *)(uintptr_t)(shard->map + first), last - first, MADV_WILLNEED);
+}
+
+/* -----------------------------------------------------------------------------------------------------------
+   The manifest */
+
+/* One shard against its line of the manifest. */
+static inline void dataset_check_shard(const char *path, const cJSON *line, bool sums) {
+    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(line, "tokens");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "file"));
+    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "crc32"));
+    struct stat status;
+    char found[16];
+    if (!name || !crc || !cJSON_IsNumber(tokens))
+        die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
+    const int order = strcmp(check_basename(path), name); /* both are in the order of their names */
+    if (order > 0)
+        die("the shard '%s' is missing: the manifest beside '%s' names it; copy the folder again", name,
+            path);
+    if (order < 0) die("'%s' is not in the manifest beside it; remove it or copy the folder again", path);
+    if (stat(path, &status) != 0) die("cannot read the shard '%s': %s", path, strerror(errno));
+    const double want = SHARD_HEADER_BYTES + 2 * tokens->valuedouble;
+    if ((double)status.st_size != want)
+        die("'%s' has %lld bytes, the manifest beside it says %.0f; copy the folder again, or prepare the "
+            "text again",
+            path, (long long)status.st_size, want);
+    if (!sums) return;
+    Shard shard = {.path = (char *)(uintptr_t)path};
+    shard_map(&shard);
+    snprintf(found, sizeof found, "%08x", shard_crc32(0, shard.map, shard.bytes));
+    munmap((void *)(uintptr_t)shard.map, shard.bytes);
+    if (strcmp(found, crc) != 0)
+        die("'%s' is damaged: its CRC-32 is %s, the manifest says %s; copy the folder again, or prepare the "
+            "text again",
+            path, found, crc);
+}
+
+/* The shards of a split: as many as the manifest has, and the same. */
+static inline void dataset_check_split(const char *folder, const cJSON *manifest, const char *split,
+                                       bool sums) {
+    const cJSON *lines =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+    DatasetPart part = {.folder = (char *)(uintptr_t)folder};
+    char prefix[16];
+    snprintf(prefix, sizeof prefix, "%s_", split);
+    dataset_find_shards(&part, prefix);
+    if (!cJSON_IsArray(lines))
+        die("the manifest '%s/shards.json' is damaged: it has no %s shards; run ./prepare again", folder,
+            split);
+    const cJSON *line = lines->child;
+    for (int s = 0; s < part.n_shards && line; s++, line = line->next)
+        dataset_check_shard(part.shards[s].path, line, sums);
+    if (part.n_shards != cJSON_GetArraySize(lines))
+        die("'%s' holds %d %s shards, its manifest has %d; copy the folder again, or remove what does not "
+            "belong to it",
+            folder, part.n_shards, split, cJSON_GetArraySize(lines));
+    for (int s = 0; s < part.n_shards; s++) free(part.shards[s].path);
+    free(part.shards);
+}
+
+/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
+   manifest. */
+static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool sums,
+                                               char tokenizer[16]) {
+    size_t length = 0;
+    char *path = file_path(folder, "shards.json"), *text;
+    text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    *tokenizer = 0;
+    if (!text) {
+        warn("no manifest '%s': cannot tell whether the shards fit the tokenizer (shards of ./prepare have "
+             "one)",
+             path);
+        free(path);
+        return;
+    }
+    cJSON *manifest = cJSON_ParseWithLength(text, length);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(manifest, "tokenizer");
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(item, "vocab_size");
+    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(item, "crc32");
+    if (!cJSON_IsNumber(size) || !cJSON_IsString(crc))
+        die("the manifest '%s' is damaged: no vocabulary size or checksum in it; run ./prepare again", path);
+    if (size->valueint > vocab_size)
+        die("the shards in '%s' were made with a vocabulary of %d tokens, but the model has %d; use the "
+            "tokenizer.json of that folder, or prepare the text again",
+            folder, size->valueint, vocab_size);
+    free(text);
+    snprintf(tokenizer, 16, "%s", crc->valuestring);
+    char *beside = file_path(folder, "tokenizer.json"), found[16];
+    if ((text = check_file_read_if(beside, FILE_JSON_LIMIT, &length, "run ./prepare again"))) {
+        snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
+        if (strcmp(found, tokenizer) != 0)
+            die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the "
+                "manifest "
+                "says %s; put the right one back or prepare the text again",
+                beside, found, tokenizer);
+    }
+    if (cJSON_HasObjectItem(manifest, "train") || cJSON_HasObjectItem(manifest, "val")) {
+        dataset_check_split(folder, manifest, "train", sums);
+        dataset_check_split(folder, manifest, "val", sums);
+    } else {
+        warn("the manifest '%s' lists no shards: cannot tell whether they are those that were made", path);
+    }
+    free(beside), free(text), free(path);
+    cJSON_Delete(manifest);
+}
+
+static inline void dataset_check_manifest(const char *folder, int vocab_size, bool sums) {
+    Dataset d = {0};
+    char first[16] = "", tokenizer[16];
+    dataset_parse(&d, folder);
+    for (int p = 0; p < d.n_parts; p++) {
+        dataset_check_manifest_part(d.parts[p].folder, vocab_size, sums, tokenizer);
+        if (*first && *tokenizer && strcmp(first, tokenizer) != 0)
+            die("the shards in '%s' and '%s' were made with different tokenizers; prepare one again with "
+                "--tokenizer=%s/tokenizer.json",
+                d.parts[0].folder, d.parts[p].folder, d.parts[0].folder);
+        if (!*first) memcpy(first, tokenizer, sizeof first);
+    }
+    dataset_close(&d);
+}
+
+/* The first folder of "c4:0.9,books:0.1", where the tokenizer.json is taken from; free() it. */
+static inline char *dataset_first_folder(const char *folder) {
+    Dataset d = {0};
+    dataset_parse(&d, folder);
+    char *first = file_path(d.parts[0].folder, "");
+    first[strlen(first) - 1] = 0; /* the slash */
+    dataset_close(&d);
+    return first;
+}
+
+#endif
