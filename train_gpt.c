@@ -9,7 +9,7 @@
 
    The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
    C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
-   The mathematics here is float32. What products multiply is an Operand: with --dtype=bf16 it is stored as bfloat16.
+   The mathematics here is float32. What products multiply is an Array: with --dtype=bf16 it is stored as bfloat16.
    With a GPU (train_gpt.cu) section 2 runs there: gpt/dist/device.h, whose calls without one are nothing.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
@@ -106,7 +106,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
 }
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
-void rmsnorm_forward(Operand out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C;
@@ -114,18 +114,18 @@ void rmsnorm_forward(Operand out, float *rstd, const float *x, const float *weig
 #pragma omp simd reduction(+ : squares)
         for (int c = 0; c < C; c++) squares += row[c] * row[c];
         float r = rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
-        const Operand to = operand_from(out, n * C);
-        for (int c = 0; c < C; c++) operand_put(to, c, row[c] * r * weight[c]);
+        const Array to = array_from(out, n * C);
+        for (int c = 0; c < C; c++) array_put(to, c, row[c] * r * weight[c]);
     }
 }
 
 /* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
-void rmsnorm_again(Operand out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
+void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
-        const Operand to = operand_from(out, n * C);
+        const Array to = array_from(out, n * C);
         const float *row = x + n * C, r = rstd[n];
-        for (int c = 0; c < C; c++) operand_put(to, c, row[c] * r * weight[c]);
+        for (int c = 0; c < C; c++) array_put(to, c, row[c] * r * weight[c]);
     }
 }
 
@@ -156,13 +156,13 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
         for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
 
-/* Elements that a layer takes out of an Operand at a time: they stay in the first-level cache. */
+/* Elements that a layer takes out of an Array at a time: they stay in the first-level cache. */
 enum { CHUNK = 128 };
 
 /* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the
    angle t * 10000^(-2d/D), given as turn (T, D/2, 2) = cos, sin. out (N, 3A) = qkv turned; it may be qkv itself.
    direction 1 turns forward; -1 turns gradients back, which is the transpose and so rope's backward. */
-void rope_rotate(Operand out, const float *qkv, const float *turn, float direction, int64_t N, int T, int H,
+void rope_rotate(Array out, const float *qkv, const float *turn, float direction, int64_t N, int T, int H,
                  int D) {
     const int half = D / 2;
 #pragma omp parallel for schedule(static)
@@ -179,11 +179,11 @@ void rope_rotate(Operand out, const float *qkv, const float *turn, float directi
                     a[d] = x[0] * cosine - x[half] * sine;
                     b[d] = x[half] * cosine + x[0] * sine;
                 }
-                operand_write(out, at, a, count);
-                operand_write(out, at + half, b, count);
+                array_write(out, at, a, count);
+                array_write(out, at + half, b, count);
             }
         const int64_t v = (n * 3 + 2) * H * D;
-        if (out.data != qkv) operand_write(out, v, qkv + v, H * D);
+        if (out.data != qkv) array_write(out, v, qkv + v, H * D);
     }
 }
 
@@ -205,15 +205,15 @@ static inline void activation_sigmoids(float *restrict s, const float *restrict 
 }
 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
-void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) {
+void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
     const int U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++)
         for (int begin = 0; begin < F; begin += CHUNK) {
             const int count = F - begin < CHUNK ? F - begin : CHUNK;
             float x[CHUNK], y[CHUNK], s[CHUNK], h[CHUNK];
-            operand_read(x, up, n * U + begin, count);
-            if (kind == ACTIVATION_SWIGLU) operand_read(y, up, n * U + F + begin, count);
+            array_read(x, up, n * U + begin, count);
+            if (kind == ACTIVATION_SWIGLU) array_read(y, up, n * U + F + begin, count);
             activation_sigmoids(s, x, count, kind);
             if (kind == ACTIVATION_GELU)
                 for (int i = 0; i < count; i++) h[i] = x[i] * s[i];
@@ -221,14 +221,14 @@ void activation_forward(Operand hidden, Operand up, int64_t N, int F, int kind) 
                 for (int i = 0; i < count; i++) h[i] = x[i] > 0 ? x[i] : 0;
             else
                 for (int i = 0; i < count; i++) h[i] = x[i] * s[i] * y[i];
-            operand_write(hidden, n * F + begin, h, count);
+            array_write(hidden, n * F + begin, h, count);
         }
 }
 
 /* d_up (N, F or 2F) = d_hidden (N, F) through act at up, and hidden once more: cheaper than to have kept it. A
    MatmulFinish: d_hidden comes a tile at a time, straight from the product that makes it, and is never stored. */
 typedef struct {
-    Operand d_up, hidden, up;
+    Array d_up, hidden, up;
     int F, kind;
 } ActivationBackward;
 
@@ -239,9 +239,9 @@ void activation_backward(void *context, const MatmulTile *tile) {
     const int64_t in_up = tile->row * U + tile->column, in_hidden = tile->row * F + tile->column;
     float x[MATMUL_TILE], y[MATMUL_TILE], s[MATMUL_TILE], h[MATMUL_TILE];
     float dx[MATMUL_TILE], dy[MATMUL_TILE], dh[MATMUL_TILE];
-    operand_read_tile(dh, operand_floats(tile->values), 0, tile->stride, rows, columns);
-    operand_read_tile(x, a->up, in_up, U, rows, columns);
-    if (kind == ACTIVATION_SWIGLU) operand_read_tile(y, a->up, in_up + F, U, rows, columns);
+    array_read_tile(dh, array_of_floats(tile->values), 0, tile->stride, rows, columns);
+    array_read_tile(x, a->up, in_up, U, rows, columns);
+    if (kind == ACTIVATION_SWIGLU) array_read_tile(y, a->up, in_up + F, U, rows, columns);
     activation_sigmoids(s, x, count, kind);
     if (kind == ACTIVATION_GELU)
         for (int i = 0; i < count; i++) {
@@ -259,9 +259,9 @@ void activation_backward(void *context, const MatmulTile *tile) {
             dx[i] = dh[i] * y[i] * s[i] * (1.0f + x[i] * (1.0f - s[i]));
             dy[i] = dh[i] * x[i] * s[i];
         }
-    operand_write_tile(a->hidden, in_hidden, F, h, rows, columns);
-    operand_write_tile(a->d_up, in_up, U, dx, rows, columns);
-    if (kind == ACTIVATION_SWIGLU) operand_write_tile(a->d_up, in_up + F, U, dy, rows, columns);
+    array_write_tile(a->hidden, in_hidden, F, h, rows, columns);
+    array_write_tile(a->d_up, in_up, U, dx, rows, columns);
+    if (kind == ACTIVATION_SWIGLU) array_write_tile(a->d_up, in_up + F, U, dy, rows, columns);
 }
 
 /* In lanes, because compilers may not reorder comparisons with a possible NaN by themselves. */
@@ -279,7 +279,7 @@ static inline float row_max(const float *x, int n) {
 
 /* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses). logits (N, V) are
    used up; d_logits may lie in the same place. */
-void cross_entropy_forward_backward(float *losses, Operand d_logits, float *logits, const int32_t *targets,
+void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits, const int32_t *targets,
                                     float scale, int64_t N, int V) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
@@ -288,10 +288,10 @@ void cross_entropy_forward_backward(float *losses, Operand d_logits, float *logi
 #pragma omp simd reduction(+ : sum)
         for (int v = 0; v < V; v++) sum += row[v] = exp_fast(row[v] - largest);
         losses[n] = logf(sum) + largest - target_logit;
-        const Operand d = operand_from(d_logits, n * V);
+        const Array d = array_from(d_logits, n * V);
         const float factor = scale / sum, at_target = row[targets[n]] * factor - scale;
-        for (int v = 0; v < V; v++) operand_put(d, v, row[v] * factor);
-        operand_put(d, targets[n], at_target);
+        for (int v = 0; v < V; v++) array_put(d, v, row[v] * factor);
+        array_put(d, targets[n], at_target);
     }
 }
 
@@ -320,7 +320,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const ModelConfig *c = &model->config;
     const Linear *w = layer_products(model, l);
     const LayerActivations *a = &model->activations.layers[l];
-    const Operand norm = model->activations.norm;
+    const Array norm = model->activations.norm;
     const AttentionShape shape = attention_shape(c, B, T);
     const int A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
@@ -328,16 +328,16 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     profile(PROFILE_NORM);
     rmsnorm_forward(norm, a->attn_rstd, a->input, model->weights.layers[l].attn_norm, N, c->embd);
     profile(PROFILE_QKV);
-    linear_forward((MatmulOutput){.out = operand_floats(a->qkv)}, norm, &w[QKV], N);
+    linear_forward((MatmulOutput){.out = array_of_floats(a->qkv)}, norm, &w[QKV], N);
     profile(PROFILE_ROPE);
-    if (model->rope_turn)
-        rope_rotate(operand_floats(a->qkv), a->qkv, model->rope_turn, 1, N, T, c->heads, c->head_dim);
+    if (model->rope_cos_sin)
+        rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
     profile(PROFILE_ATTENTION);
     attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
     if (!out) return;
     profile(PROFILE_PROJECTION);
-    linear_forward((MatmulOutput){.out = operand_floats(out), .addend = a->input},
-                   operand_floats(a->attn_out), &w[ATTENTION_OUT], N);
+    linear_forward((MatmulOutput){.out = array_of_floats(out), .addend = a->input},
+                   array_of_floats(a->attn_out), &w[ATTENTION_OUT], N);
 }
 
 /* out = mlp_input + activation(rmsnorm(mlp_input) . up^T) . down^T */
@@ -345,7 +345,7 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const ModelConfig *c = &model->config;
     const Linear *w = layer_products(model, l);
     const LayerActivations *a = &model->activations.layers[l];
-    const Operand norm = model->activations.norm, hidden = model->activations.hidden;
+    const Array norm = model->activations.norm, hidden = model->activations.hidden;
 
     profile(PROFILE_NORM);
     rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, model->weights.layers[l].mlp_norm, N, c->embd);
@@ -355,7 +355,7 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     profile(PROFILE_ACTIVATION);
     activation_forward(hidden, a->up, N, c->mlp_hidden, c->activation);
     profile(PROFILE_MLP_DOWN);
-    linear_forward((MatmulOutput){.out = operand_floats(out), .addend = a->mlp_input}, hidden, &w[MLP_DOWN],
+    linear_forward((MatmulOutput){.out = array_of_floats(out), .addend = a->mlp_input}, hidden, &w[MLP_DOWN],
                    N);
 }
 
@@ -400,15 +400,15 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     double sum = 0;
     for (int64_t begin = 0; begin < N; begin += slice) {
         int64_t rows = begin + slice < N ? slice : N - begin;
-        const Operand norm = operand_from(acts->norm, begin * C);
+        const Array norm = array_from(acts->norm, begin * C);
         profile(PROFILE_LOGITS);
-        linear_forward((MatmulOutput){.out = operand_floats(acts->logits)}, norm, w, rows);
+        linear_forward((MatmulOutput){.out = array_of_floats(acts->logits)}, norm, w, rows);
         profile(PROFILE_CROSS_ENTROPY);
         cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, targets + begin,
                                        gradient_scale, rows, V);
         if (gradient_scale == 0) continue;
         profile(PROFILE_LOGITS);
-        const MatmulOutput d_norm = {.out = operand_floats(acts->d_norm + begin * C)};
+        const MatmulOutput d_norm = {.out = array_of_floats(acts->d_norm + begin * C)};
         linear_backward_input(d_norm, acts->d_logits, w, rows);
         linear_backward_weight(model->gradients.embed, acts->d_logits, norm, w, rows);
     }
@@ -425,7 +425,7 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
-    const Operand d_out = operand_floats(acts->d_residual);
+    const Array d_out = array_of_floats(acts->d_residual);
 
     /* out = mlp_input + hidden . down^T,  hidden = activation(up) */
     profile(PROFILE_MLP_DOWN);
@@ -435,10 +435,10 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     linear_backward_weight(g->down, d_out, acts->hidden, &w[MLP_DOWN], N);
     /* up = norm . up^T */
     profile(PROFILE_NORM);
-    rmsnorm_again(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, c->embd);
+    rmsnorm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, c->embd);
     profile(PROFILE_MLP_UP);
     linear_backward_weight(g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w[MLP_UP], N);
-    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, acts->d_up, &w[MLP_UP], N);
+    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_norm)}, acts->d_up, &w[MLP_UP], N);
     /* norm = rmsnorm(mlp_input) * mlp_norm */
     profile(PROFILE_NORM);
     rmsnorm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
@@ -455,13 +455,13 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const AttentionShape shape = attention_shape(c, B, T);
     const int A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
-    const Operand d_out = operand_floats(acts->d_residual);
+    const Array d_out = array_of_floats(acts->d_residual);
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
     profile(PROFILE_PROJECTION);
-    linear_backward_weight(g->o, d_out, operand_floats(a->attn_out), &w[ATTENTION_OUT], N);
-    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_attn_out)}, d_out, &w[ATTENTION_OUT],
+    linear_backward_weight(g->o, d_out, array_of_floats(a->attn_out), &w[ATTENTION_OUT], N);
+    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_attn_out)}, d_out, &w[ATTENTION_OUT],
                           N);
     /* attn_out = attention(q, k, v) */
     profile(PROFILE_ATTENTION);
@@ -469,13 +469,14 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                        a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
     profile(PROFILE_ROPE);
-    if (model->rope_turn) rope_rotate(acts->d_qkv, d_in, model->rope_turn, -1, N, T, c->heads, c->head_dim);
+    if (model->rope_cos_sin)
+        rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
     /* qkv = norm . q^T */
     profile(PROFILE_NORM);
-    rmsnorm_again(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
+    rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
     profile(PROFILE_QKV);
     linear_backward_weight(g->q, acts->d_qkv, acts->norm, &w[QKV], N);
-    linear_backward_input((MatmulOutput){.out = operand_floats(acts->d_norm)}, acts->d_qkv, &w[QKV], N);
+    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_norm)}, acts->d_qkv, &w[QKV], N);
     /* norm = rmsnorm(input) * attn_norm */
     profile(PROFILE_NORM);
     rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
@@ -525,8 +526,8 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     if (device_on())
         device_logits(logits, count - 1);
     else
-        linear_forward((MatmulOutput){.out = operand_floats(logits)},
-                       operand_from(model->activations.norm, (int64_t)(count - 1) * c->embd),
+        linear_forward((MatmulOutput){.out = array_of_floats(logits)},
+                       array_from(model->activations.norm, (int64_t)(count - 1) * c->embd),
                        output_product(model), 1);
     int best = 0;
     double sum = 0, passed = 0;
@@ -762,7 +763,7 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
     }
     wait_for_shares(t);
     if (device_on() && !update_is_on_device(t)) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
-    model_weights_changed(&t->model);
+    model_repack(&t->model);
 }
 
 /* Reports what is odd about the loss of the step that `line` tells of. */

@@ -68,7 +68,7 @@ template <typename S> struct GpuModel {
     bool embed_is_zero, others_are_zero;
     float *mean, *square; /* (moments) each */
     S *operands;          /* (count) the weights as the products read them; fp32: themselves */
-    float *rope_turn, *fixed_positions;
+    float *rope_cos_sin, *fixed_positions;
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
     S *norm;                                          /* (N, C) RMSNorm of output */
@@ -130,7 +130,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->weights = arena->take<float>(c.count), m->gradients = arena->take<float>(c.count);
     m->mean = arena->take<float>(c.moments), m->square = arena->take<float>(c.moments);
     m->operands = rounded ? arena->take<S>(c.count) : (S *)(void *)m->weights;
-    m->rope_turn = c.rope_turn ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
+    m->rope_cos_sin = c.rope_cos_sin ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
     m->fixed_positions = c.fixed_positions ? arena->take<float>(c.seq_len * C) : nullptr;
     for (GpuLayer<S> &a : m->layers) {
         const bool first = &a == &m->layers[0];
@@ -195,8 +195,9 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
     device_zero(m->mean, moments, stream), device_zero(m->square, moments, stream);
     device_zero(m->loss_sum, sizeof *m->loss_sum, stream);
-    if (c.rope_turn)
-        copy_to_device(m->rope_turn, c.rope_turn, (size_t)c.seq_len * c.head_dim * sizeof(float), stream);
+    if (c.rope_cos_sin)
+        copy_to_device(m->rope_cos_sin, c.rope_cos_sin, (size_t)c.seq_len * c.head_dim * sizeof(float),
+                       stream);
     if (c.fixed_positions)
         copy_to_device(m->fixed_positions, c.fixed_positions, (size_t)c.seq_len * c.embd * sizeof(float),
                        stream);
@@ -262,7 +263,7 @@ template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, 
 
     rmsnorm_forward(a.attn_norm, a.attn_rstd, a.input, m->weights + w.attn_norm, N, C, stream);
     matmul_forward(a.qkv, (const S *)nullptr, a.attn_norm, m->operands + w.qkv, N, C, 3 * A, stream);
-    if (m->rope_turn) rope_rotate(a.qkv, m->rope_turn, 1, N, T, c.heads, c.head_dim, stream);
+    if (m->rope_cos_sin) rope_rotate(a.qkv, m->rope_cos_sin, 1, N, T, c.heads, c.head_dim, stream);
     attention_forward(a.attn_out, a.low_bits, a.lse, a.columns, a.qkv, a.qkv + A, a.qkv + 2 * A,
                       m->attention_work, m->attention(B, T), stream);
     if (out) matmul_forward(out, (const float *)a.input, a.attn_out, m->operands + w.o, N, A, C, stream);
@@ -402,7 +403,7 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     matmul_backward_input(m->d_attn_out, d_operand, (const S *)(m->operands + w.o), N, A, C, stream);
     /* attn_out = attention(rope(q), rope(k), v) */
     attention_backward(m->d_qkv, m->d_qkv + A, m->d_qkv + 2 * A, m->d_attn_out, a.qkv, a.qkv + A,
-                       a.qkv + 2 * A, a.attn_out, a.low_bits, a.lse, a.columns, m->rope_turn,
+                       a.qkv + 2 * A, a.attn_out, a.low_bits, a.lse, a.columns, m->rope_cos_sin,
                        m->attention_work, m->attention(B, T), stream);
     /* qkv = attn_norm . qkv^T,  attn_norm = rmsnorm(input) * weight */
     matmul_backward_input(m->d_norm, (const S *)m->d_qkv, (const S *)(m->operands + w.qkv), N, C, 3 * A,

@@ -4,7 +4,7 @@
    Model m = model_plan(&config, B)   describes a model with room for B sequences, without memory yet
    model_allocate(&m), model_free(&m)
    model_init(&m, seed)               initial weights
-   model_weights_changed(&m)          to be called after every change of the weights
+   model_repack(&m)          to be called after every change of the weights
    model_matrix_parameters(&m), model_flops_per_token(&m), model_part_operations(&m, part)
                                       for MFU and --profile
 
@@ -106,7 +106,7 @@ typedef struct {
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) */
-    Operand up;       /* (N, U) before the activation */
+    Array up;         /* (N, U) before the activation */
 } LayerActivations;
 
 typedef struct {
@@ -114,14 +114,14 @@ typedef struct {
     float *output;     /* (N, C) residual stream after the last block */
     float *final_rstd; /* (N) */
     float *losses;     /* (N) */
-    Operand norm;      /* (N, C) the latest RMSNorm's output; done again in backward */
-    Operand hidden;    /* (N, F) the latest activation's output; done again in backward */
+    Array norm;        /* (N, C) the latest RMSNorm's output; done again in backward */
+    Array hidden;      /* (N, F) the latest activation's output; done again in backward */
     float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
-    Operand d_logits;  /* (R, V) their gradient, in their place when both are float32 */
+    Array d_logits;    /* (R, V) their gradient, in their place when both are float32 */
     float *d_residual, *d_norm, *d_attn_out;
     float *d_attn_in; /* (N, 3A) of q, k, v as attention takes them */
-    Operand d_qkv;    /* (N, 3A) before rope; in the same place unless rope writes bfloat16 */
-    Operand d_up;
+    Array d_qkv;      /* (N, 3A) before rope; in the same place unless rope writes bfloat16 */
+    Array d_up;
     float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
     float *memory;
 } Activations;
@@ -190,7 +190,7 @@ typedef struct {
     Linear *
         products; /* (4L + 1) the weights as matmul.h reads them: QKV ... MLP_DOWN of each layer, then (V, C) */
     Activations activations;
-    float *rope_turn;       /* (T, D/2, 2) cos, sin; with --pos=rope */
+    float *rope_cos_sin;    /* (T, D/2, 2) cos, sin; with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
 } Model;
 
@@ -214,8 +214,8 @@ static int activation_flags(const ModelConfig *c, const TensorRow *row) {
     if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
     if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
-                        : c->dtype == DTYPE_BF16 ? TENSOR_OPERAND | TENSOR_BF16
-                                                 : TENSOR_OPERAND;
+                        : c->dtype == DTYPE_BF16 ? TENSOR_ARRAY | TENSOR_BF16
+                                                 : TENSOR_ARRAY;
     return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
 }
 
@@ -259,8 +259,8 @@ static Activations activations_create(const Model *model) {
     TensorTable table = activations_plan(model);
     a.memory = machine_allocate(table.floats * sizeof(float));
     tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
-    if (!a.d_logits.data) a.d_logits = operand_floats(a.logits);
-    if (!a.d_qkv.data) a.d_qkv = operand_floats(a.d_attn_in);
+    if (!a.d_logits.data) a.d_logits = array_of_floats(a.logits);
+    if (!a.d_qkv.data) a.d_qkv = array_of_floats(a.d_attn_in);
     tensors_free(&table);
     return a;
 }
@@ -277,16 +277,16 @@ static const Linear *output_product(const Model *model) {
 static Linear *products_plan(const ModelConfig *c) {
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
     const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
-    const MatmulPrecision precision = c->dtype == DTYPE_BF16 ? MATMUL_BF16 : MATMUL_FP32;
+    const Dtype dtype = (Dtype)c->dtype;
     Linear *products = check_malloc((size_t)(c->layers * LAYER_PRODUCTS + 1) * sizeof *products),
            *w = products;
     for (int l = 0; l < c->layers; l++, w += LAYER_PRODUCTS) {
-        w[QKV] = (Linear){.C = C, .OC = 3 * A, .precision = precision};
-        w[ATTENTION_OUT] = (Linear){.C = A, .OC = C, .precision = precision};
-        w[MLP_UP] = (Linear){.C = C, .OC = U, .precision = precision};
-        w[MLP_DOWN] = (Linear){.C = F, .OC = C, .precision = precision};
+        w[QKV] = (Linear){.C = C, .OC = 3 * A, .dtype = dtype};
+        w[ATTENTION_OUT] = (Linear){.C = A, .OC = C, .dtype = dtype};
+        w[MLP_UP] = (Linear){.C = C, .OC = U, .dtype = dtype};
+        w[MLP_DOWN] = (Linear){.C = F, .OC = C, .dtype = dtype};
     }
-    *w = (Linear){.C = C, .OC = c->vocab_size, .precision = precision};
+    *w = (Linear){.C = C, .OC = c->vocab_size, .dtype = dtype};
     return products;
 }
 
@@ -303,7 +303,7 @@ static void products_point(Model *model) {
 }
 
 /* To be called after every change of the weights: products in bfloat16 read copies of them, packed. */
-void model_weights_changed(Model *model) {
+void model_repack(Model *model) {
     if (device_on()) return;
     profile(PROFILE_PACK);
     for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++)
@@ -316,7 +316,7 @@ int64_t model_packed_bytes(const Model *model) {
     int64_t bytes = 0;
     for (int i = 0; i < product_count(model) && model->config.dtype == DTYPE_BF16; i++) {
         const Linear *w = &model->products[i];
-        bytes += linear_packed_bytes(w->C, w->OC, w->precision);
+        bytes += linear_packed_bytes(w->C, w->OC, w->dtype);
     }
     return bytes;
 }
@@ -325,12 +325,12 @@ int64_t model_packed_bytes(const Model *model) {
 static void positions_create(Model *model) {
     const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
     if (model->config.position == POSITION_ROPE) {
-        model->rope_turn = check_malloc((size_t)T * (size_t)D * sizeof(float));
+        model->rope_cos_sin = check_malloc((size_t)T * (size_t)D * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
                 double angle = t * pow(10000.0, -2.0 * d / D);
-                model->rope_turn[(size_t)t * D + 2 * d] = (float)cos(angle);
-                model->rope_turn[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
+                model->rope_cos_sin[(size_t)t * D + 2 * d] = (float)cos(angle);
+                model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
             }
     } else if (model->config.position == POSITION_SINUSOIDAL) {
         model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
@@ -384,7 +384,7 @@ static DeviceModel device_model(const Model *model) {
                          .count = (int64_t)model->parameters.floats,
                          .moments = (int64_t)model->device_moments,
                          .at = at,
-                         .rope_turn = model->rope_turn,
+                         .rope_cos_sin = model->rope_cos_sin,
                          .fixed_positions = model->fixed_positions};
 }
 
@@ -410,7 +410,7 @@ void model_free(Model *model) {
     for (int i = 0; i < product_count(model); i++) linear_free(&model->products[i]);
     void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
                       model->gradients.layers, model->activations.memory, model->activations.layers,
-                      model->rope_turn,        model->fixed_positions,    model->products};
+                      model->rope_cos_sin,     model->fixed_positions,    model->products};
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
     tensors_free(&model->parameters);
 }
@@ -427,7 +427,7 @@ void model_init(Model *model, uint64_t seed) {
             x[j] = t->row->kind == INIT_ONES ? 1.0f
                                              : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
     }
-    model_weights_changed(model);
+    model_repack(model);
 }
 
 /* Parameters that take part in a matrix product, the tied embedding once: N of the convention 6N + 12LCT. */

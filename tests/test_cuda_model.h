@@ -30,7 +30,7 @@ template <typename S> struct TestModel {
         c.final_norm = take(C), c.moments = c.count, c.at = at.data();
         for (int i = 0; i < c.seq_len * c.head_dim; i++)
             turn.push_back(i % 2 ? sinf((float)i) : cosf(1.0f + (float)i));
-        c.rope_turn = learned_positions ? nullptr : turn.data();
+        c.rope_cos_sin = learned_positions ? nullptr : turn.data();
         m = model_open<S>(c, 0);
         m->logits_least = m->logits_most = 64 * MODEL_TEST_V;
         const Floats weights = normal_floats((size_t)c.count, 0.2, 1);

@@ -102,10 +102,10 @@ static void test_rmsnorm_matches_float64(void) {
                  NULL,
                  0,
                  rmsnorm_twin};
-    rmsnorm_forward(operand_floats(out), rstd, x, weight, N, LAYER_C);
+    rmsnorm_forward(array_of_floats(out), rstd, x, weight, N, LAYER_C);
     rmsnorm_twin(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
-    rmsnorm_again(operand_floats(again), rstd, x, weight, N, LAYER_C);
+    rmsnorm_recompute(array_of_floats(again), rstd, x, weight, N, LAYER_C);
     CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
     for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients are added to what is there */
     for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
@@ -148,13 +148,13 @@ static void test_rope_matches_float64(void) {
     uint16_t halves[SIZE];
     Twin twin = {test_to_double(x, SIZE), NULL, want, test_to_double(dout, SIZE), SIZE, NULL, 0, rope_twin};
     rope_twin(&twin);
-    rope_rotate(operand_halves(halves), x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
-    rope_rotate(operand_floats(x), x, model.rope_turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(array_of_bf16(halves), x, model.rope_cos_sin, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(array_of_floats(x), x, model.rope_cos_sin, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     CHECK_NMSE(x, want, SIZE, 1e-13, "out");
     for (int i = 0; i < SIZE; i++)
         CHECK(halves[i] == bf16_from_float(x[i]), "out[%d] in bfloat16 is %g, in float32 %g", i,
               float_from_bf16(halves[i]), x[i]);
-    rope_rotate(operand_floats(dout), dout, model.rope_turn, -1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(array_of_floats(dout), dout, model.rope_cos_sin, -1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     check_gradient("dx", dout, twin.a, SIZE, &twin);
     free(x), free(dout), free(twin.a), free(twin.dout);
     model_free(&model);
@@ -190,11 +190,11 @@ static void test_activations_match_float64(void) {
                      NULL,
                      kind,
                      activation_twin};
-        activation_forward(operand_floats(out), operand_floats(x), LAYER_N, LAYER_C, kind);
+        activation_forward(array_of_floats(out), array_of_floats(x), LAYER_N, LAYER_C, kind);
         activation_twin(&twin);
         CHECK_NMSE(out, want, SIZE, 1e-12, names[kind]);
-        ActivationBackward backward = {operand_floats(dx), operand_floats(again), operand_floats(x), LAYER_C,
-                                       kind};
+        ActivationBackward backward = {array_of_floats(dx), array_of_floats(again), array_of_floats(x),
+                                       LAYER_C, kind};
         for (int n = 0; n < LAYER_N; n++) /* a tile of the first 5 columns, one of the rest */
             for (int c = 0; c < LAYER_C; c += c ? LAYER_C : 5)
                 activation_backward(
@@ -224,7 +224,7 @@ static void test_cross_entropy_matches_float64(void) {
     logits[5] = 900, logits[LAYER_V + 5] = -900; /* exp of a logit must not be needed */
     Twin twin = {
         test_to_double(logits, SIZE), NULL, want, scale, LAYER_N, layer_tokens, 0, cross_entropy_twin};
-    cross_entropy_forward_backward(losses, operand_floats(logits), logits, layer_tokens, 0.25f, LAYER_N,
+    cross_entropy_forward_backward(losses, array_of_floats(logits), logits, layer_tokens, 0.25f, LAYER_N,
                                    LAYER_V);
     cross_entropy_twin(&twin);
     CHECK_NMSE(losses, want, LAYER_N, 1e-12, "losses");

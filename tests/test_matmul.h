@@ -10,22 +10,21 @@
 #include "harness.h"
 #include "../gpt/math/matmul.h"
 
-static inline float matmul_test_rounded(float x, MatmulPrecision precision) {
-    return precision == MATMUL_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
+static inline float matmul_test_rounded(float x, Dtype dtype) {
+    return dtype == DTYPE_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
 }
 
 /* want (M, N) = addend + a . b in float64, where a's element (i, k) is a[i * ai + k * ak], b's (k, j) b[k * bk + j * bj]. */
 static inline double *matmul_test_naive(const float *addend, const float *a, int64_t ai, int64_t ak,
                                         const float *b, int64_t bk, int64_t bj, int64_t M, int64_t N,
-                                        int64_t K, MatmulPrecision precision) {
+                                        int64_t K, Dtype dtype) {
     double *want = check_malloc((size_t)(M * N) * sizeof *want);
     double *column = check_malloc((size_t)K * sizeof *column);
     for (int64_t j = 0; j < N; j++) {
-        for (int64_t k = 0; k < K; k++) column[k] = matmul_test_rounded(b[k * bk + j * bj], precision);
+        for (int64_t k = 0; k < K; k++) column[k] = matmul_test_rounded(b[k * bk + j * bj], dtype);
         for (int64_t i = 0; i < M; i++) {
             double sum = addend ? addend[i * N + j] : 0;
-            for (int64_t k = 0; k < K; k++)
-                sum += matmul_test_rounded(a[i * ai + k * ak], precision) * column[k];
+            for (int64_t k = 0; k < K; k++) sum += matmul_test_rounded(a[i * ai + k * ak], dtype) * column[k];
             want[i * N + j] = sum;
         }
     }
@@ -52,38 +51,33 @@ static inline void matmul_test_free(float *output, int64_t n) {
 
 /* The three products of one shape, each with the addends it may have. The bound: products of operands that
    are rounded alike are exact, what differs from float64 is the order and rounding of float32 sums. */
-static inline void matmul_test_shape(int64_t N, int64_t C, int64_t OC, MatmulPrecision precision) {
+static inline void matmul_test_shape(int64_t N, int64_t C, int64_t OC, Dtype dtype) {
     char what[128];
     const double bound = 1e-10;
     float *inp = test_normal((size_t)(N * C), 1, 1), *weight = test_normal((size_t)(OC * C), 1, 2);
     float *dout = test_normal((size_t)(N * OC), 1, 3);
     for (int addend = 0; addend < 3; addend++) { /* none, another matrix, the output itself */
         float *out = matmul_test_output(N * OC, dout);
-        double *want = matmul_test_naive(addend ? dout : NULL, inp, C, 1, weight, 1, C, N, OC, C, precision);
-        matmul_forward(out, addend == 2 ? out : addend ? dout : NULL, inp, weight, N, C, OC, precision);
-        snprintf(what, sizeof what, "forward N %d C %d OC %d precision %d addend %d", (int)N, (int)C, (int)OC,
-                 precision, addend);
+        double *want = matmul_test_naive(addend ? dout : NULL, inp, C, 1, weight, 1, C, N, OC, C, dtype);
+        matmul_forward(out, addend == 2 ? out : addend ? dout : NULL, inp, weight, N, C, OC, dtype);
+        snprintf(what, sizeof what, "forward N %d C %d OC %d dtype %d addend %d", (int)N, (int)C, (int)OC,
+                 dtype, addend);
         CHECK_NMSE(out, want, (size_t)(N * OC), bound, what);
         matmul_test_free(out, N * OC);
         free(want);
 
         float *dinp = matmul_test_output(N * C, inp);
-        want = matmul_test_naive(addend ? inp : NULL, dout, OC, 1, weight, C, 1, N, C, OC, precision);
-        matmul_backward_input(dinp,
-                              addend == 2 ? dinp
-                              : addend    ? inp
-                                          : NULL,
-                              dout, weight, N, C, OC, precision);
+        want = matmul_test_naive(addend ? inp : NULL, dout, OC, 1, weight, C, 1, N, C, OC, dtype);
+        matmul_backward_input(dinp, addend == 2 ? dinp : addend ? inp : NULL, dout, weight, N, C, OC, dtype);
         memcpy(what, "backward", 8);
         CHECK_NMSE(dinp, want, (size_t)(N * C), bound, what);
         matmul_test_free(dinp, N * C);
         free(want);
     }
     float *dweight = matmul_test_output(OC * C, weight);
-    double *want = matmul_test_naive(weight, dout, 1, OC, inp, C, 1, OC, C, N, precision);
-    matmul_backward_weight(dweight, dout, inp, N, C, OC, precision);
-    snprintf(what, sizeof what, "weight gradient N %d C %d OC %d precision %d", (int)N, (int)C, (int)OC,
-             precision);
+    double *want = matmul_test_naive(weight, dout, 1, OC, inp, C, 1, OC, C, N, dtype);
+    matmul_backward_weight(dweight, dout, inp, N, C, OC, dtype);
+    snprintf(what, sizeof what, "weight gradient N %d C %d OC %d dtype %d", (int)N, (int)C, (int)OC, dtype);
     CHECK_NMSE(dweight, want, (size_t)(OC * C), bound, what);
     matmul_test_free(dweight, OC * C);
     free(want), free(inp), free(weight), free(dout);
@@ -95,8 +89,8 @@ static void test_matmul_matches_float64(void) {
                                     {2, 1100, 3}, {14, 64, 32},  {28, 1, 97},    {1030, 8, 5},
                                     {7, 2, 1100}, {9, 2100, 40}, {200, 64, 300}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], MATMUL_FP32);
-        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], MATMUL_BF16);
+        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], DTYPE_FP32);
+        matmul_test_shape(shapes[i][0], shapes[i][1], shapes[i][2], DTYPE_BF16);
     }
 }
 
@@ -106,8 +100,8 @@ static void test_matmul_every_edge(void) {
     for (int M = 1; M <= 2 * MATMUL_MR + 1; M++)
         for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
             int N = (M * 7) % (2 * MATMUL_NR) + 1;
-            matmul_test_shape(M, depths[d], N, d % 2 ? MATMUL_FP32 : MATMUL_BF16);
-            matmul_test_shape(M, N, depths[d], d % 2 ? MATMUL_BF16 : MATMUL_FP32);
+            matmul_test_shape(M, depths[d], N, d % 2 ? DTYPE_FP32 : DTYPE_BF16);
+            matmul_test_shape(M, N, depths[d], d % 2 ? DTYPE_BF16 : DTYPE_FP32);
         }
 }
 
@@ -115,12 +109,12 @@ static void test_matmul_every_edge(void) {
 static void test_matmul_empty(void) {
     float x[6] = {1, 2, 3, 4, 5, 6}, out[6] = {7, 7, 7, 7, 7, 7};
     for (int p = 0; p < 2; p++) {
-        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
-        matmul_forward(out, NULL, x, x, 0, 2, 3, precision);
-        matmul_backward_input(out, NULL, x, x, 0, 2, 3, precision);
-        matmul_backward_weight(out, x, x, 0, 2, 3, precision);
+        const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
+        matmul_forward(out, NULL, x, x, 0, 2, 3, dtype);
+        matmul_backward_input(out, NULL, x, x, 0, 2, 3, dtype);
+        matmul_backward_weight(out, x, x, 0, 2, 3, dtype);
         for (int i = 0; i < 6; i++) CHECK(out[i] == 7, "out[%d] is %g", i, (double)out[i]);
-        matmul_forward(out, x, x, x, 2, 0, 3, precision);
+        matmul_forward(out, x, x, x, 2, 0, 3, dtype);
         for (int i = 0; i < 6; i++) CHECK(out[i] == x[i], "out[%d] is %g", i, (double)out[i]), out[i] = 7;
     }
 }
@@ -131,10 +125,10 @@ static void test_matmul_large(void) {
     for (int s = 0; s < 3; s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
-            const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+            const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
             float *inp = test_normal((size_t)(N * C), 1, 4), *weight = test_normal((size_t)(OC * C), 1, 5);
             float *out = check_malloc((size_t)(N * OC) * sizeof *out);
-            matmul_forward(out, NULL, inp, weight, N, C, OC, precision);
+            matmul_forward(out, NULL, inp, weight, N, C, OC, dtype);
             float got[500];
             double want[500];
             for (int e = 0; e < 500; e++) {
@@ -142,8 +136,8 @@ static void test_matmul_large(void) {
                 got[e] = out[i];
                 want[e] = 0;
                 for (int64_t k = 0; k < C; k++)
-                    want[e] += (double)matmul_test_rounded(inp[i / OC * C + k], precision) *
-                               matmul_test_rounded(weight[i % OC * C + k], precision);
+                    want[e] += (double)matmul_test_rounded(inp[i / OC * C + k], dtype) *
+                               matmul_test_rounded(weight[i % OC * C + k], dtype);
             }
             CHECK_NMSE(got, want, 500, 1e-12, "scattered elements of a large product");
             free(inp), free(weight), free(out);
@@ -167,9 +161,10 @@ static void test_matmul_far_rows(void) {
             a[i * far + k] = (float)(i + 2 * k);
             for (int j = 0; j < 2; j++) want[i * 2 + j] += (i + 2 * k) * b[k * 2 + j];
         }
-    MatmulJob job = {
-        .to.out = operand_floats(out), .a.operand = {a, far, true, false}, .b.operand = {b, 2, false, false}};
-    matmul_plan(&job, ROWS, 2, K, MATMUL_FP32);
+    MatmulJob job = {.to.out = array_of_floats(out),
+                     .a.operand = {a, far, true, false},
+                     .b.operand = {b, 2, false, false}};
+    matmul_plan(&job, ROWS, 2, K, DTYPE_FP32);
     matmul_run(&job);
     CHECK_NMSE(out, want, ROWS * 2, 0, "rows 4 GiB apart");
 
@@ -191,9 +186,9 @@ static void test_matmul_accumulates(void) {
     enum { N = 37, C = 45, OC = 50 };
     float *inp = test_normal(N * C, 1, 7), *dout = test_normal(N * OC, 1, 8), dweight[OC * C] = {0},
           whole[OC * C] = {0};
-    matmul_backward_weight(whole, dout, inp, N, C, OC, MATMUL_FP32);
-    matmul_backward_weight(dweight, dout, inp, 20, C, OC, MATMUL_FP32);
-    matmul_backward_weight(dweight, dout + 20 * OC, inp + 20 * C, N - 20, C, OC, MATMUL_FP32);
+    matmul_backward_weight(whole, dout, inp, N, C, OC, DTYPE_FP32);
+    matmul_backward_weight(dweight, dout, inp, 20, C, OC, DTYPE_FP32);
+    matmul_backward_weight(dweight, dout + 20 * OC, inp + 20 * C, N - 20, C, OC, DTYPE_FP32);
     double *want = test_to_double(whole, OC * C);
     CHECK_NMSE(dweight, want, OC * C, 1e-12, "two micro-batches");
     free(want), free(inp), free(dout);
@@ -223,8 +218,8 @@ static void test_matmul_rounds_to_nearest_even(void) {
                   (double)want, (double)got);
         }
     }
-    matmul_forward(out, NULL, x, &one, COUNT, 1, 1, MATMUL_BF16);
-    matmul_backward_weight(dweight, x, &one, 1, 1, COUNT, MATMUL_BF16);
+    matmul_forward(out, NULL, x, &one, COUNT, 1, 1, DTYPE_BF16);
+    matmul_backward_weight(dweight, x, &one, 1, 1, COUNT, DTYPE_BF16);
     for (uint32_t i = 0; i < COUNT; i++) {
         float want = float_from_bf16(bf16_from_float(x[i]));
         for (int way = 0; way < 2; way++) {
@@ -244,7 +239,7 @@ static void test_matmul_keeps_infinities_apart(void) {
         float *inp = test_normal(N * C, 1, 9), *weight = test_normal(OC * C, 1, 10), out[N * OC];
         inp[3 * C + 4] = INFINITY;
         weight[34 * C + 4] = NAN;
-        matmul_forward(out, NULL, inp, weight, N, C, OC, p ? MATMUL_BF16 : MATMUL_FP32);
+        matmul_forward(out, NULL, inp, weight, N, C, OC, p ? DTYPE_BF16 : DTYPE_FP32);
         for (int i = 0; i < N; i++)
             for (int j = 0; j < OC; j++) {
                 float got = out[i * OC + j];
@@ -259,11 +254,11 @@ static void test_matmul_keeps_infinities_apart(void) {
 
 static inline void matmul_test_all(float *out, float *dinp, float *dweight, const float *inp,
                                    const float *weight, const float *dout, int64_t N, int64_t C, int64_t OC,
-                                   MatmulPrecision precision) {
+                                   Dtype dtype) {
     memset(dweight, 0, (size_t)(OC * C) * sizeof *dweight);
-    matmul_forward(out, dout, inp, weight, N, C, OC, precision);
-    matmul_backward_input(dinp, NULL, dout, weight, N, C, OC, precision);
-    matmul_backward_weight(dweight, dout, inp, N, C, OC, precision);
+    matmul_forward(out, dout, inp, weight, N, C, OC, dtype);
+    matmul_backward_input(dinp, NULL, dout, weight, N, C, OC, dtype);
+    matmul_backward_weight(dweight, dout, inp, N, C, OC, dtype);
 }
 
 static void test_matmul_same_bits_for_any_threads(void) {
@@ -282,7 +277,7 @@ static void test_matmul_same_bits_for_any_threads(void) {
 #endif
                 memset(got, 0, size * sizeof *got);
                 matmul_test_all(got, got + N * OC, got + N * OC + N * C, inp, weight, dout, N, C, OC,
-                                p ? MATMUL_BF16 : MATMUL_FP32);
+                                p ? DTYPE_BF16 : DTYPE_FP32);
 #ifdef _OPENMP
                 omp_set_num_threads(before);
 #endif
@@ -299,10 +294,9 @@ static void test_matmul_from_several_threads(void) {
     enum { N = 40, C = 50, OC = 60, CALLS = 24 };
     float *inp = test_normal(N * C, 1, 14), *weight = test_normal(OC * C, 1, 15), want[N * OC];
     float *out = check_malloc(CALLS * N * OC * sizeof *out);
-    matmul_forward(want, NULL, inp, weight, N, C, OC, MATMUL_FP32);
+    matmul_forward(want, NULL, inp, weight, N, C, OC, DTYPE_FP32);
 #pragma omp parallel for num_threads(4) schedule(dynamic, 1)
-    for (int i = 0; i < CALLS; i++)
-        matmul_forward(out + i * N * OC, NULL, inp, weight, N, C, OC, MATMUL_FP32);
+    for (int i = 0; i < CALLS; i++) matmul_forward(out + i * N * OC, NULL, inp, weight, N, C, OC, DTYPE_FP32);
     for (int i = 0; i < CALLS; i++)
         CHECK(memcmp(out + i * N * OC, want, sizeof want) == 0, "call %d differs", i);
     free(inp), free(weight), free(out);
@@ -332,12 +326,12 @@ static void test_matmul_packed_weights(void) {
     for (int s = 0; s < 4; s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
-            const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+            const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
             float *inp = test_normal((size_t)(N * C), 1, 16), *weight = test_normal((size_t)(OC * C), 1, 17);
             float *dout = test_normal((size_t)(N * OC), 1, 18);
-            Linear packed = {.values = weight, .C = C, .OC = OC, .precision = precision};
+            Linear packed = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
             linear_pack(&packed);
-            CHECK((int64_t)packed.memory->bytes == linear_packed_bytes(C, OC, precision), "%lld bytes",
+            CHECK((int64_t)packed.memory->bytes == linear_packed_bytes(C, OC, dtype), "%lld bytes",
                   (long long)packed.memory->bytes);
             for (int backward = 0; backward < 2; backward++) {
                 const int64_t columns = backward ? C : OC, n = N * columns;
@@ -346,14 +340,14 @@ static void test_matmul_packed_weights(void) {
                                        check_malloc((size_t)n * sizeof(int)), columns};
                 for (int way = 0; way < 3; way++) { /* into memory; finish only; both */
                     const float *addend = way == 1 ? NULL : backward ? inp : dout;
-                    const MatmulOutput to = {operand_floats(way == 1 ? NULL : got), addend,
+                    const MatmulOutput to = {array_of_floats(way == 1 ? NULL : got), addend,
                                              way ? matmul_test_copy : NULL, &copy};
                     if (backward) {
-                        matmul_backward_input(want, addend, dout, weight, N, C, OC, precision);
-                        linear_backward_input(to, operand_floats(dout), &packed, N);
+                        matmul_backward_input(want, addend, dout, weight, N, C, OC, dtype);
+                        linear_backward_input(to, array_of_floats(dout), &packed, N);
                     } else {
-                        matmul_forward(want, addend, inp, weight, N, C, OC, precision);
-                        linear_forward(to, operand_floats(inp), &packed, N);
+                        matmul_forward(want, addend, inp, weight, N, C, OC, dtype);
+                        linear_forward(to, array_of_floats(inp), &packed, N);
                     }
                     for (int64_t i = 0; i < n; i++) {
                         CHECK(way == 1 || got[i] == want[i] * (way == 2 ? 2 : 1),
@@ -377,25 +371,25 @@ static void test_matmul_packed_weights(void) {
 static void test_matmul_bf16_inputs(void) {
     enum { N = 70, C = 45, OC = 99 };
     for (int p = 0; p < 2; p++) {
-        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+        const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
         float *inp = test_normal(N * C, 1, 19), *weight = test_normal(OC * C, 1, 20),
               *dout = test_normal(N * OC, 1, 21);
         uint16_t inp_halves[N * C], dout_halves[N * OC];
-        operand_write(operand_halves(inp_halves), 0, inp, N * C);
-        operand_write(operand_halves(dout_halves), 0, dout, N * OC);
+        array_write(array_of_bf16(inp_halves), 0, inp, N * C);
+        array_write(array_of_bf16(dout_halves), 0, dout, N * OC);
         for (int i = 0; i < N * C; i++) inp[i] = float_from_bf16(inp_halves[i]);
         for (int i = 0; i < N * OC; i++) dout[i] = float_from_bf16(dout_halves[i]);
         static float want[N * OC + N * C + OC * C], got[N * OC + N * C + OC * C];
-        matmul_test_all(want, want + N * OC, want + N * OC + N * C, inp, weight, dout, N, C, OC, precision);
-        const Operand halves = operand_halves(inp_halves), dout_operand = operand_halves(dout_halves);
-        Linear packed = {.values = weight, .C = C, .OC = OC, .precision = precision};
+        matmul_test_all(want, want + N * OC, want + N * OC + N * C, inp, weight, dout, N, C, OC, dtype);
+        const Array halves = array_of_bf16(inp_halves), dout_operand = array_of_bf16(dout_halves);
+        Linear packed = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
         linear_pack(&packed);
         memset(got, 0, sizeof got);
-        linear_forward((MatmulOutput){.out = operand_floats(got), .addend = dout}, halves, &packed, N);
-        linear_backward_input((MatmulOutput){.out = operand_floats(got + N * OC)}, dout_operand, &packed, N);
+        linear_forward((MatmulOutput){.out = array_of_floats(got), .addend = dout}, halves, &packed, N);
+        linear_backward_input((MatmulOutput){.out = array_of_floats(got + N * OC)}, dout_operand, &packed, N);
         linear_backward_weight(got + N * OC + N * C, dout_operand, halves, &packed, N);
         for (int i = 0; i < N * OC + N * C + OC * C; i++)
-            CHECK(got[i] == want[i], "precision %d, element %d is %g, not %g", p, i, (double)got[i],
+            CHECK(got[i] == want[i], "dtype %d, element %d is %g, not %g", p, i, (double)got[i],
                   (double)want[i]);
         linear_free(&packed);
         free(inp), free(weight), free(dout);
@@ -439,14 +433,14 @@ static void test_matmul_deals_evenly(void) {
 static void test_matmul_bf16_outputs(void) {
     enum { N = 45, C = 4500, OC = 37 };
     for (int p = 0; p < 2; p++) {
-        const MatmulPrecision precision = p ? MATMUL_BF16 : MATMUL_FP32;
+        const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
         float *inp = test_normal(N * C, 1, 22), *weight = test_normal(OC * C, 1, 23), want[N * OC];
         uint16_t got[N * OC];
-        const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
-        linear_forward((MatmulOutput){.out = operand_floats(want)}, operand_floats(inp), &w, N);
-        linear_forward((MatmulOutput){.out = operand_halves(got)}, operand_floats(inp), &w, N);
+        const Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
+        linear_forward((MatmulOutput){.out = array_of_floats(want)}, array_of_floats(inp), &w, N);
+        linear_forward((MatmulOutput){.out = array_of_bf16(got)}, array_of_floats(inp), &w, N);
         for (int i = 0; i < N * OC; i++)
-            CHECK(got[i] == bf16_from_float(want[i]), "precision %d, element %d is %g, not %g", p, i,
+            CHECK(got[i] == bf16_from_float(want[i]), "dtype %d, element %d is %g, not %g", p, i,
                   (double)float_from_bf16(got[i]), (double)want[i]);
         free(inp), free(weight);
     }

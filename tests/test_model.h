@@ -76,7 +76,7 @@ static void test_model_matches_pytorch(void) {
         model_forward(&f.model, inputs, f.B, f.T);
         float *logits = check_malloc(N * V * sizeof *logits);
         matmul_forward(logits, NULL, f.model.activations.norm.data, f.model.weights.embed, (int64_t)N,
-                       c->embd, c->vocab_size, MATMUL_FP32);
+                       c->embd, c->vocab_size, DTYPE_FP32);
         size_t count;
         double *want = test_to_double(fixture_numbers(&f, "", "logits", &count), N * V);
         CHECK_NMSE(logits, want, N * V, 1e-11, fixture_names[i]);

@@ -18,7 +18,7 @@ typedef struct {
     float *out, *dinp, *dweight; /* (N, OC), (N, C), (OC, C) */
     uint16_t *inp_bf16, *weight_bf16, *dout_bf16;
     Linear packed;
-    MatmulPrecision precision;
+    Dtype dtype;
 #ifdef HAVE_DNNL
     struct Onednn *onednn;
 #endif
@@ -26,23 +26,22 @@ typedef struct {
 
 static void gemm_ours(void *context) {
     Gemm *g = context;
-    if (g->product == FORWARD)
-        matmul_forward(g->out, NULL, g->inp, g->weight, g->N, g->C, g->OC, g->precision);
+    if (g->product == FORWARD) matmul_forward(g->out, NULL, g->inp, g->weight, g->N, g->C, g->OC, g->dtype);
     if (g->product == INPUT_GRADIENT)
-        matmul_backward_input(g->dinp, NULL, g->dout, g->weight, g->N, g->C, g->OC, g->precision);
+        matmul_backward_input(g->dinp, NULL, g->dout, g->weight, g->N, g->C, g->OC, g->dtype);
     if (g->product == WEIGHT_GRADIENT)
-        matmul_backward_weight(g->dweight, g->dout, g->inp, g->N, g->C, g->OC, g->precision);
+        matmul_backward_weight(g->dweight, g->dout, g->inp, g->N, g->C, g->OC, g->dtype);
 }
 
 static void gemm_ours_packed(void *context) {
     Gemm *g = context;
-    const bool bf16 = g->precision == MATMUL_BF16;
-    const Operand inp = bf16 ? operand_halves(g->inp_bf16) : operand_floats(g->inp);
-    const Operand dout = bf16 ? operand_halves(g->dout_bf16) : operand_floats(g->dout);
+    const bool bf16 = g->dtype == DTYPE_BF16;
+    const Array inp = bf16 ? array_of_bf16(g->inp_bf16) : array_of_floats(g->inp);
+    const Array dout = bf16 ? array_of_bf16(g->dout_bf16) : array_of_floats(g->dout);
     if (g->product == FORWARD)
-        linear_forward((MatmulOutput){.out = operand_floats(g->out)}, inp, &g->packed, g->N);
+        linear_forward((MatmulOutput){.out = array_of_floats(g->out)}, inp, &g->packed, g->N);
     if (g->product == INPUT_GRADIENT)
-        linear_backward_input((MatmulOutput){.out = operand_floats(g->dinp)}, dout, &g->packed, g->N);
+        linear_backward_input((MatmulOutput){.out = array_of_floats(g->dinp)}, dout, &g->packed, g->N);
     if (g->product == WEIGHT_GRADIENT) linear_backward_weight(g->dweight, dout, inp, &g->packed, g->N);
 }
 
@@ -141,10 +140,10 @@ static void onednn_close(struct Onednn *o) {
 #endif
 #endif
 
-/* One product in one precision by everyone: prints its columns, reports them. */
+/* One product in one dtype by everyone: prints its columns, reports them. */
 static void bench_product(Gemm *g, const char *name) {
     enum { OURS, PACKED, OPENBLAS, ONEDNN, ALL };
-    const bool bf16 = g->precision == MATMUL_BF16;
+    const bool bf16 = g->dtype == DTYPE_BF16;
     const double operations = 2.0 * (double)g->N * (double)g->C * (double)g->OC;
     Contender contenders[ALL] = {
         [OURS] = {"", gemm_ours, false, 0}, [PACKED] = {"/packed", gemm_ours_packed, false, 0}};
@@ -210,13 +209,13 @@ static void bench_layer_products(int64_t N, int64_t OC, int64_t C) {
         if (!g.inp) gemm_fill(&g);
         printf("%-19s%-16s", shape, titles[g.product]);
         for (int bf16 = 0; bf16 < 2; bf16++) {
-            g.precision = bf16 ? MATMUL_BF16 : MATMUL_FP32;
+            g.dtype = bf16 ? DTYPE_BF16 : DTYPE_FP32;
             if (bf16) printf("  |");
             if (!wanted[bf16]) {
                 printf("%*s", bf16 ? 45 : 60, "");
                 continue;
             }
-            g.packed = (Linear){.values = g.weight, .C = C, .OC = OC, .precision = g.precision};
+            g.packed = (Linear){.values = g.weight, .C = C, .OC = OC, .dtype = g.dtype};
             linear_pack(&g.packed);
             bench_product(&g, names[bf16]);
             linear_free(&g.packed);

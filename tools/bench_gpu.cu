@@ -233,7 +233,7 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
     if (p.learned) c.position = take((int64_t)p.seq_len * C);
     turn.resize(p.learned ? 0 : (size_t)p.seq_len * (size_t)p.head_dim);
     for (size_t i = 0; i < turn.size(); i++) turn[i] = i % 2 ? sinf((float)i) : cosf((float)(i + 1));
-    c.rope_turn = p.learned ? nullptr : turn.data();
+    c.rope_cos_sin = p.learned ? nullptr : turn.data();
     at.clear();
     for (int l = 0; l < p.layers; l++) {
         DeviceLayer layer;

@@ -43,7 +43,7 @@ static void layer_rmsnorm_forward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *out = layer_piece(l, NC), *x = layer_piece(l, NC);
-    rmsnorm_forward(operand_floats(out), l->rstd, x, l->weight, LAYER_N, LAYER_C);
+    rmsnorm_forward(array_of_floats(out), l->rstd, x, l->weight, LAYER_N, LAYER_C);
     l->bytes = 2.0 * 4 * (double)NC;
 }
 
@@ -59,7 +59,7 @@ static void layer_rope(void *context) {
     Layers *l = context;
     const int64_t A = (int64_t)LAYER_H * LAYER_D;
     float *qkv = layer_piece(l, LAYER_N * 3 * A);
-    rope_rotate(operand_floats(qkv), qkv, l->turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
+    rope_rotate(array_of_floats(qkv), qkv, l->turn, 1, LAYER_N, LAYER_T, LAYER_H, LAYER_D);
     l->bytes = 2.0 * 4 * LAYER_N * 2 * (double)A; /* q and k, read and written */
 }
 
@@ -67,7 +67,7 @@ static void layer_activation_forward(void *context) {
     Layers *l = context;
     const int64_t NF = (int64_t)LAYER_N * LAYER_F;
     float *hidden = layer_piece(l, NF), *up = layer_piece(l, NF);
-    activation_forward(operand_floats(hidden), operand_floats(up), LAYER_N, LAYER_F, ACTIVATION_GELU);
+    activation_forward(array_of_floats(hidden), array_of_floats(up), LAYER_N, LAYER_F, ACTIVATION_GELU);
     l->bytes = 2.0 * 4 * (double)NF;
 }
 
@@ -75,8 +75,8 @@ static void layer_activation_backward(void *context) {
     Layers *l = context;
     const int64_t NF = (int64_t)LAYER_N * LAYER_F;
     float *d_up = layer_piece(l, NF), *d_hidden = layer_piece(l, NF), *up = layer_piece(l, NF);
-    ActivationBackward backward = {operand_floats(d_up), operand_floats(layer_piece(l, NF)),
-                                   operand_floats(up), LAYER_F, ACTIVATION_GELU};
+    ActivationBackward backward = {array_of_floats(d_up), array_of_floats(layer_piece(l, NF)),
+                                   array_of_floats(up), LAYER_F, ACTIVATION_GELU};
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < LAYER_N; n += 32)
         for (int64_t f = 0; f < LAYER_F; f += 32)
@@ -104,7 +104,7 @@ static void layer_cross_entropy(void *context) {
     Layers *l = context;
     enum { ROWS = LAYER_N / 32 };
     float *logits = layer_piece(l, (int64_t)ROWS * LAYER_V);
-    cross_entropy_forward_backward(l->losses, operand_floats(logits), logits, l->tokens, 1.0f / ROWS, ROWS,
+    cross_entropy_forward_backward(l->losses, array_of_floats(logits), logits, l->tokens, 1.0f / ROWS, ROWS,
                                    LAYER_V);
     l->bytes = 2.0 * 4 * ROWS * LAYER_V;
 }

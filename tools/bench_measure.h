@@ -138,7 +138,7 @@ static float *random_floats(int64_t n, uint16_t **bf16) {
     float *x = machine_allocate((size_t)n * sizeof *x);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] = rng_uniform(1, RNG_STREAM_TEST, (uint64_t)i) - 0.5f;
-    if (bf16) operand_write(operand_halves(*bf16 = machine_allocate((size_t)n * sizeof **bf16)), 0, x, n);
+    if (bf16) array_write(array_of_bf16(*bf16 = machine_allocate((size_t)n * sizeof **bf16)), 0, x, n);
     return x;
 }
 

@@ -4,7 +4,7 @@
    machine_seconds()          monotonic clock
    machine_settle_threads(argv)   first of all in main: OpenMP's threads soon fall asleep when they wait, and stay
                              near their memory
-   machine_roam()             a thread of one's own, first of all: it may run on all of the process's cores
+   machine_unpin_thread()             a thread of one's own, first of all: it may run on all of the process's cores
    machine_allocate(bytes)    zeroed memory for the large pieces
    machine_keep_freed_memory()   at the start of a program that works in rounds
    machine_cores()            cores this process may run on, not those the machine has
@@ -104,12 +104,12 @@ static inline cpu_set_t machine_core_set(void) {
     return set;
 }
 
-static inline void machine_roam(void) {
+static inline void machine_unpin_thread(void) {
     const cpu_set_t set = machine_core_set();
     sched_setaffinity(0, sizeof set, &set);
 }
 #else
-static inline void machine_roam(void) {}
+static inline void machine_unpin_thread(void) {}
 #endif
 
 /* ---- control groups: a container's or a scheduler's limits, of which affinity and /proc/meminfo know nothing ---- */
@@ -293,8 +293,8 @@ static inline void machine_settle_threads(char **argv) {
         changed |= machine_set_unless(bind, "close");
     if (!changed || length <= 0) return;
     self[length] = 0;
-    machine_roam();    /* what starts may use what this process may, not only the core it is bound to */
-    execv(self, argv); /* returns only when it could not: then waiting spins */
+    machine_unpin_thread(); /* what starts may use what this process may, not only the core it is bound to */
+    execv(self, argv);      /* returns only when it could not: then waiting spins */
 #else
     (void)argv;
 #endif

@@ -51,7 +51,7 @@ typedef struct {
     int64_t count;                       /* floats of the weights */
     int64_t moments;                     /* of each of AdamW's moments: those that the GPU keeps */
     const DeviceLayer *at;               /* (L) */
-    const float *rope_turn;              /* (T, D/2, 2) or NULL */
+    const float *rope_cos_sin;           /* (T, D/2, 2) or NULL */
     const float *fixed_positions;        /* (T, C) or NULL */
 } DeviceModel;
 

@@ -351,7 +351,7 @@ static bool exchange_advance(void) {
    nothing from the threads that compute. */
 static void *exchange_thread(void *unused) {
     const struct timespec pause = {0, 50000};
-    machine_roam();
+    machine_unpin_thread();
     pthread_mutex_lock(&exchange.lock);
     while (!exchange.ending) {
         if (exchange.finished == exchange.ordered) {

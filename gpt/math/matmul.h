@@ -4,28 +4,28 @@
    matmul_backward_input  dinp (N, C)     = addend + dout (N, OC) . weight (OC, C)
    matmul_backward_weight dweight (OC, C) += dout (N, OC)^T . inp (N, C)
        Matrices are row-major and contiguous, of any size. addend has the shape of the output, or is NULL
-       for 0; it may be the output itself. No other overlap is allowed. MATMUL_BF16 rounds the operands to bf16
+       for 0; it may be the output itself. No other overlap is allowed. DTYPE_BF16 rounds the operands to bf16
        (nearest even; infinities and NaNs stay) on the way in; products and sums are float32 either way.
 
    The same three for the weight of a layer, with the same sums to the bit:
 
-   Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
+   Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
    linear_pack(&w)            optional: keeps the weight in the form both products read it in; once after every
-                              change of its values. The first call allocates linear_packed_bytes(C, OC, precision);
+                              change of its values. The first call allocates linear_packed_bytes(C, OC, dtype);
                               linear_free(&w) gives them back. Worth it for bf16, whose packing also rounds.
    linear_forward(to, inp, &w, N)
    linear_backward_input(to, dout, &w, N)
    linear_backward_weight(dweight, dout, inp, &w, N)
-                              operands are floats or bf16 (operand.h). `to` is {out, addend, finish, context}: out
+                              operands are floats or bf16 (array.h). `to` is {out, addend, finish, context}: out
                               takes floats or bf16; finish is called once for every finished tile while it is in the
                               first-level cache, from many threads at once, and may read it, change it, write something
                               else from it. With out.data NULL nothing else is written:
 
-       static void keep_relu(void *context, const MatmulTile *t) { // context: Operand hidden (N, OC)
+       static void keep_relu(void *context, const MatmulTile *t) { // context: Array hidden (N, OC)
            for (int i = 0; i < t->rows; i++) {
                float *row = t->values + i * t->stride;
                for (int j = 0; j < t->columns; j++) row[j] = fmaxf(row[j], 0);
-               operand_write(*(Operand *)context, (t->row + i) * OC + t->column, row, t->columns);
+               array_write(*(Array *)context, (t->row + i) * OC + t->column, row, t->columns);
            }
        }
        linear_forward((MatmulOutput){.finish = keep_relu, .context = &hidden}, x, &w1, N);
@@ -60,22 +60,19 @@
 #endif
 #include "../base/check.h"
 #include "../base/machine.h"
-#include "operand.h"
+#include "array.h"
 
 #ifdef __clang__ /* without optimisation clang would warn that loops stay loops */
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wpass-failed"
 #endif
 
-typedef enum { MATMUL_FP32, MATMUL_BF16 } MatmulPrecision;
-
 static inline void matmul_forward(float *out, const float *addend, const float *inp, const float *weight,
-                                  int64_t N, int64_t C, int64_t OC, MatmulPrecision precision);
+                                  int64_t N, int64_t C, int64_t OC, Dtype dtype);
 static inline void matmul_backward_input(float *dinp, const float *addend, const float *dout,
-                                         const float *weight, int64_t N, int64_t C, int64_t OC,
-                                         MatmulPrecision precision);
+                                         const float *weight, int64_t N, int64_t C, int64_t OC, Dtype dtype);
 static inline void matmul_backward_weight(float *dweight, const float *dout, const float *inp, int64_t N,
-                                          int64_t C, int64_t OC, MatmulPrecision precision);
+                                          int64_t C, int64_t OC, Dtype dtype);
 
 static inline int64_t matmul_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t matmul_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -91,7 +88,7 @@ typedef struct {
 typedef void MatmulFinish(void *context, const MatmulTile *tile);
 
 typedef struct {
-    Operand out; /* floats, or bf16 to which the sums are rounded; data NULL: only finish sees the sums */
+    Array out; /* floats, or bf16 to which the sums are rounded; data NULL: only finish sees the sums */
     const float *addend;  /* NULL: 0 */
     MatmulFinish *finish; /* NULL: nothing; called once for each tile, from several threads at once */
     void *context;
@@ -103,7 +100,7 @@ typedef struct MatmulWorkspace MatmulWorkspace;
 typedef struct {
     const float *values; /* (OC, C), the caller's */
     int64_t C, OC;
-    MatmulPrecision precision;
+    Dtype dtype;
     const float *forward,
         *backward; /* packed for each product, or NULL: then each product packs what it needs */
     MatmulWorkspace *memory;
@@ -111,10 +108,9 @@ typedef struct {
 
 static inline void linear_pack(Linear *w);
 static inline void linear_free(Linear *w);
-static inline void linear_forward(MatmulOutput to, Operand inp, const Linear *w, int64_t N);
-static inline void linear_backward_input(MatmulOutput to, Operand dout, const Linear *w, int64_t N);
-static inline void linear_backward_weight(float *dweight, Operand dout, Operand inp, const Linear *w,
-                                          int64_t N);
+static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, int64_t N);
+static inline void linear_backward_input(MatmulOutput to, Array dout, const Linear *w, int64_t N);
+static inline void linear_backward_weight(float *dweight, Array dout, Array inp, const Linear *w, int64_t N);
 
 /* ---------------------------------------------------------------------------------------------------------
    The machine: vector width, tile shape, multiply-add. Nothing below this section knows an ISA. */
@@ -638,7 +634,7 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     const int64_t row = r * job->a.width, column = c * MATMUL_NR, stride = job->b.count;
     const int rows = (int)matmul_min(job->a.width, job->a.count - row);
     const int columns = (int)matmul_min(MATMUL_NR, stride - column);
-    float *const floats = job->to.out.is_bf16 ? NULL : job->to.out.data;
+    float *const floats = job->to.out.dtype == DTYPE_BF16 ? NULL : job->to.out.data;
     const bool direct = floats && columns == MATMUL_NR && (rows == job->a.width || !tiles);
     float scratch[MATMUL_TILE] __attribute__((aligned(64)));
     float *out = floats ? floats + row * stride + column : NULL, *to = direct ? out : scratch;
@@ -660,7 +656,7 @@ static inline void matmul_tile(const MatmulJob *job, const MatmulShared *shared,
     if (job->to.finish && shared->last_block == job->k_blocks)
         job->to.finish(job->to.context, &(MatmulTile){to, to_stride, row, column, rows, columns});
     for (int i = 0; i < rows && !direct && job->to.out.data; i++)
-        operand_write(job->to.out, (row + i) * stride + column, scratch + i * MATMUL_NR, columns);
+        array_write(job->to.out, (row + i) * stride + column, scratch + i * MATMUL_NR, columns);
 }
 
 /* All tiles of own panels [own, own_end), which are packed here into `packed`, and shared panels [from, to). */
@@ -743,8 +739,8 @@ static inline void matmul_plan_side(MatmulSide *side, const MatmulJob *job, int 
     side->panel = (job->unit == MATMUL_UNIT_PAIR ? job->depth / 2 : job->depth) * width + MATMUL_LANES;
 }
 
-static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, MatmulPrecision precision) {
-    job->unit = precision == MATMUL_FP32                                     ? MATMUL_UNIT_FLOAT
+static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, Dtype dtype) {
+    job->unit = dtype != DTYPE_BF16                                          ? MATMUL_UNIT_FLOAT
                 : MATMUL_PAIRS && (!MATMUL_TILES || machine_tiles_allowed()) ? MATMUL_UNIT_PAIR
                                                                              : MATMUL_UNIT_ROUNDED;
     const bool tiles = matmul_in_tiles(job->unit);
@@ -775,7 +771,7 @@ static inline MatmulSchedule matmul_schedule(const MatmulJob *job) {
     /* In even groups of panels that stay in the last-level cache, one k-block after the other; the sums wait in out. */
     const int64_t panels = s.shared->panels, room = matmul_max(1, MATMUL_SHARED / s.shared->panel);
     s.group = job->packed_b ? panels : matmul_ceil(panels, matmul_ceil(panels, room));
-    s.group_blocks = job->to.out.data && !job->to.out.is_bf16 ? 1 : job->k_blocks;
+    s.group_blocks = job->to.out.data && job->to.out.dtype != DTYPE_BF16 ? 1 : job->k_blocks;
     s.chunk = matmul_max(1, matmul_min(256 / s.shared->width, s.group * s.group_blocks / (4 * s.threads)));
     const int64_t own_panel = s.group_blocks * s.own->panel;
     s.deal = matmul_deal(s.own->panels, s.group, matmul_max(1, MATMUL_OWN / own_panel), s.threads);
@@ -835,18 +831,18 @@ static inline int64_t matmul_packed_floats(const MatmulJob *job) {
 }
 
 /* The size of a packed weight in bytes, both directions. */
-static inline int64_t linear_packed_bytes(int64_t C, int64_t OC, MatmulPrecision precision) {
+static inline int64_t linear_packed_bytes(int64_t C, int64_t OC, Dtype dtype) {
     MatmulJob forward = {0}, backward = {0};
-    matmul_plan(&forward, 1, OC, C, precision);
-    matmul_plan(&backward, 1, C, OC, precision);
+    matmul_plan(&forward, 1, OC, C, dtype);
+    matmul_plan(&backward, 1, C, OC, dtype);
     return (int64_t)matmul_workspace_size(matmul_packed_floats(&forward) + matmul_packed_floats(&backward));
 }
 
 static inline void linear_pack(Linear *w) {
     MatmulJob jobs[2] = {{.b.operand = {w->values, w->C, true, false}},
                          {.b.operand = {w->values, w->C, false, false}}};
-    matmul_plan(&jobs[0], 1, w->OC, w->C, w->precision);
-    matmul_plan(&jobs[1], 1, w->C, w->OC, w->precision);
+    matmul_plan(&jobs[0], 1, w->OC, w->C, w->dtype);
+    matmul_plan(&jobs[1], 1, w->C, w->OC, w->dtype);
     const int64_t forward_floats = matmul_packed_floats(&jobs[0]);
     if (!w->memory) w->memory = matmul_workspace_new(forward_floats + matmul_packed_floats(&jobs[1]));
     float *const to[2] = {w->memory->data, w->memory->data + forward_floats};
@@ -868,51 +864,49 @@ static inline void linear_free(Linear *w) {
     w->memory = NULL, w->forward = NULL, w->backward = NULL;
 }
 
-static inline void linear_forward(MatmulOutput to, Operand inp, const Linear *w, int64_t N) {
+static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, int64_t N) {
     MatmulJob job = {.to = to,
                      .packed_b = w->forward,
-                     .a.operand = {inp.data, w->C, true, inp.is_bf16},
+                     .a.operand = {inp.data, w->C, true, inp.dtype == DTYPE_BF16},
                      .b.operand = {w->values, w->C, true, false}};
-    matmul_plan(&job, N, w->OC, w->C, w->precision);
+    matmul_plan(&job, N, w->OC, w->C, w->dtype);
     matmul_run(&job);
 }
 
-static inline void linear_backward_input(MatmulOutput to, Operand dout, const Linear *w, int64_t N) {
+static inline void linear_backward_input(MatmulOutput to, Array dout, const Linear *w, int64_t N) {
     MatmulJob job = {.to = to,
                      .packed_b = w->backward,
-                     .a.operand = {dout.data, w->OC, true, dout.is_bf16},
+                     .a.operand = {dout.data, w->OC, true, dout.dtype == DTYPE_BF16},
                      .b.operand = {w->values, w->C, false, false}};
-    matmul_plan(&job, N, w->C, w->OC, w->precision);
+    matmul_plan(&job, N, w->C, w->OC, w->dtype);
     matmul_run(&job);
 }
 
-static inline void linear_backward_weight(float *dweight, Operand dout, Operand inp, const Linear *w,
-                                          int64_t N) {
-    MatmulJob job = {.to = {operand_floats(dweight), dweight, NULL, NULL},
-                     .a.operand = {dout.data, w->OC, false, dout.is_bf16},
-                     .b.operand = {inp.data, w->C, false, inp.is_bf16}};
-    matmul_plan(&job, w->OC, w->C, N, w->precision);
+static inline void linear_backward_weight(float *dweight, Array dout, Array inp, const Linear *w, int64_t N) {
+    MatmulJob job = {.to = {array_of_floats(dweight), dweight, NULL, NULL},
+                     .a.operand = {dout.data, w->OC, false, dout.dtype == DTYPE_BF16},
+                     .b.operand = {inp.data, w->C, false, inp.dtype == DTYPE_BF16}};
+    matmul_plan(&job, w->OC, w->C, N, w->dtype);
     matmul_run(&job);
 }
 
 static inline void matmul_forward(float *out, const float *addend, const float *inp, const float *weight,
-                                  int64_t N, int64_t C, int64_t OC, MatmulPrecision precision) {
-    const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
-    linear_forward((MatmulOutput){operand_floats(out), addend, NULL, NULL}, operand_floats(inp), &w, N);
+                                  int64_t N, int64_t C, int64_t OC, Dtype dtype) {
+    const Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
+    linear_forward((MatmulOutput){array_of_floats(out), addend, NULL, NULL}, array_of_floats(inp), &w, N);
 }
 
 static inline void matmul_backward_input(float *dinp, const float *addend, const float *dout,
-                                         const float *weight, int64_t N, int64_t C, int64_t OC,
-                                         MatmulPrecision precision) {
-    const Linear w = {.values = weight, .C = C, .OC = OC, .precision = precision};
-    linear_backward_input((MatmulOutput){operand_floats(dinp), addend, NULL, NULL}, operand_floats(dout), &w,
-                          N);
+                                         const float *weight, int64_t N, int64_t C, int64_t OC, Dtype dtype) {
+    const Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
+    linear_backward_input((MatmulOutput){array_of_floats(dinp), addend, NULL, NULL}, array_of_floats(dout),
+                          &w, N);
 }
 
 static inline void matmul_backward_weight(float *dweight, const float *dout, const float *inp, int64_t N,
-                                          int64_t C, int64_t OC, MatmulPrecision precision) {
-    const Linear w = {.C = C, .OC = OC, .precision = precision};
-    linear_backward_weight(dweight, operand_floats(dout), operand_floats(inp), &w, N);
+                                          int64_t C, int64_t OC, Dtype dtype) {
+    const Linear w = {.C = C, .OC = OC, .dtype = dtype};
+    linear_backward_weight(dweight, array_of_floats(dout), array_of_floats(inp), &w, N);
 }
 
 #ifdef __clang__

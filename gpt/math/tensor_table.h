@@ -8,7 +8,7 @@
    %d stands for the layer: there is one such tensor in each, and the field is of the layer's struct, else of the
    model's. What a letter means is up to the caller's `size` function; '3' triples the size after it. Rows of one
    layer lie together, in the order of the table, so neighbours in the table are neighbours in memory. `size` also tells
-   whether the field is a float pointer or an Operand, and whether all layers share one piece of memory.
+   whether the field is a float pointer or an Array, and whether all layers share one piece of memory.
 
    TensorTable table = tensors_plan(rows, count, layers, size, context);   free with tensors_free
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
@@ -24,12 +24,12 @@
 #include <stdio.h>
 #include <string.h>
 #include "../base/check.h"
-#include "operand.h"
+#include "array.h"
 #include "ranges.h"
 
 typedef struct {
     const char *name, *shape;
-    size_t field; /* offset of the float pointer or Operand */
+    size_t field; /* offset of the float pointer or Array */
     int kind;     /* free for the caller: how a parameter is initialised */
     int when;     /* free for the caller: `size` may leave a row out, see there */
 } TensorRow;
@@ -38,8 +38,8 @@ typedef struct {
 enum {
     TENSOR_ABSENT = 0,
     TENSOR_FLOATS = 1, /* the field is a float pointer */
-    TENSOR_OPERAND = 2,
-    TENSOR_BF16 = 4,  /* with TENSOR_OPERAND: stored as bfloat16 */
+    TENSOR_ARRAY = 2,
+    TENSOR_BF16 = 4,  /* with TENSOR_ARRAY: stored as bfloat16 */
     TENSOR_SHARED = 8 /* all layers use the same memory, one after the other */
 };
 
@@ -122,9 +122,9 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[i];
         char *fields = t->per_layer ? (char *)layer_fields + (size_t)t->layer * layer_size : model_fields;
-        if (t->flags & TENSOR_OPERAND)
-            *(Operand *)(fields + t->row->field) =
-                (Operand){memory + t->offset, (t->flags & TENSOR_BF16) != 0};
+        if (t->flags & TENSOR_ARRAY)
+            *(Array *)(fields + t->row->field) =
+                (Array){memory + t->offset, t->flags & TENSOR_BF16 ? DTYPE_BF16 : DTYPE_FP32};
         else
             *(float **)(fields + t->row->field) = memory + t->offset;
     }
@@ -134,9 +134,9 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
 static inline const float *tensor_values(const Tensor *t, const float *memory, float **copy) {
     *copy = NULL;
     if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
-    const Operand from = {(void *)(memory + t->offset), true};
+    const Array from = {(void *)(memory + t->offset), DTYPE_BF16};
     *copy = check_malloc(t->count * sizeof(float));
-    for (size_t i = 0; i < t->count; i++) (*copy)[i] = operand_get(from, (int64_t)i);
+    for (size_t i = 0; i < t->count; i++) (*copy)[i] = array_get(from, (int64_t)i);
     return *copy;
 }
 

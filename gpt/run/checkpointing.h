@@ -53,7 +53,7 @@ static bool weights_read(Model *model, const char *folder, char *error) {
     bool ok = file_join(path, folder, "model.safetensors", error) &&
               safetensors_read(path, tensors, model->parameters.count, error);
     free(tensors);
-    if (ok) model_weights_changed(model);
+    if (ok) model_repack(model);
     return ok;
 }
 
@@ -319,7 +319,7 @@ static SaveOrder save_await_order(Saver *s) {
 /* The thread: this rank's files, then on rank 0, when all ranks' are written, DONE and the folder's name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
-    machine_roam();
+    machine_unpin_thread();
 #ifdef __linux__
     if (s->in_background) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); /* training comes first */
 #endif
