@@ -15,10 +15,10 @@
    (Duvvuri and Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025, arXiv:2411.03493.)
 
    THE FUNCTIONS
-       attention_forward(out, lse, q, k, v, &shape)
-       attention_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape)
-       attention_forward_naive, attention_backward_naive  the same in double, slowly, to read and to test by
-       attention_memory(&shape, backward)                 bytes of work memory that a call allocates and frees
+       laser_forward(out, lse, q, k, v, &shape)
+       laser_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape)
+       laser_forward_naive, laser_backward_naive  the same in double, slowly, to read and to test by
+       laser_memory(&shape, backward)                 bytes of work memory that a call allocates and frees
 
    Element (b, t, h, d) of q, k, v, dq, dk, dv lies at b * qkv_strides[0] + t * qkv_strides[1] + h *
    qkv_strides[2] + d, of out, dout likewise with out_strides: so q, k, v may be parts of one packed buffer.
@@ -38,10 +38,10 @@
        const float q[B * T * C] = {0}, k[B * T * C] = {0}; // equal scores: a row averages its past
        const float v[B * T * C] = {0, 1, 2, 3, 4, -1}, dout[B * T * C] = {0, 0, 0, 0, 1, 1};
        float out[B * T * C], lse[B * H * T], dq[B * T * C], dk[B * T * C], dv[B * T * C];
-       AttentionShape shape = {.batch = B, .seq_len = T, .heads = H, .head_dim = D, .qkv_strides = {T * C, C, D},
-                               .out_strides = {T * C, C, D}, .kind = ATTENTION_LASER};
-       attention_forward(out, lse, q, k, v, &shape);
-       attention_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape);
+       LaserShape shape = {.batch = B, .seq_len = T, .heads = H, .head_dim = D, .qkv_strides = {T * C, C, D},
+                               .out_strides = {T * C, C, D}, .kind = LASER_KIND_LASER};
+       laser_forward(out, lse, q, k, v, &shape);
+       laser_backward(dq, dk, dv, dout, q, k, v, out, lse, &shape);
        for (int t = 0; t < T; t++)
            printf("out %.4f %.4f   dv %.4f %.4f\n", out[t * C], out[t * C + 1], dv[t * C], dv[t * C + 1]);
        return 0;
@@ -77,15 +77,15 @@
    and what remains is as small as v and keeps its digits. Backward takes c from the column; forward (bf16)
    from each tile of keys, so the last tile, which a row sees in part, is summed in float32 without.
 
-   PRECISION. ATTENTION_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
+   PRECISION. LASER_BF16 rounds the operands of the products, q, k, v or exp(v) - c, a and their
    gradients, to bfloat16, on every CPU; sums, exp, log, shifts and outputs are float32. Where pairs of
    bfloat16 are multiplied faster than float32 (AVX512-BF16 without AMX, as in Zen 4 and 5), they are; else
-   this costs a little more than ATTENTION_FP32. A row's a_ij are rounded before they are normalised: they
+   this costs a little more than LASER_FP32. A row's a_ij are rounded before they are normalised: they
    still sum to 1.
 
    READING. First the naive twin. Then laser_rows, the forward over the keys of a panel of queries, and
    laser_backward_panel; scores lie key by key with the queries side by side in the lanes, so that maxima and
-   sums of a row never cross lanes. attention_forward and attention_backward, at the end, list their steps. */
+   sums of a row never cross lanes. laser_forward and laser_backward, at the end, list their steps. */
 #ifndef LASER_H
 #define LASER_H
 
@@ -103,31 +103,31 @@ extern "C" {
 #define LASER_API extern
 #endif
 
-typedef enum { ATTENTION_STANDARD, ATTENTION_LASER } AttentionKind;
+typedef enum { LASER_KIND_STANDARD, LASER_KIND_LASER } LaserKind;
 typedef enum { LASER_SHIFT_CAUSAL, LASER_SHIFT_SEQUENCE } LaserShift;
-typedef enum { ATTENTION_FP32, ATTENTION_BF16 } AttentionPrecision;
+typedef enum { LASER_FP32, LASER_BF16 } LaserPrecision;
 
 typedef struct {
     int batch, seq_len, heads, head_dim; /* B, T, H, D */
     ptrdiff_t qkv_strides[3]; /* elements from one batch, token, head to the next in q k v dq dk dv */
     ptrdiff_t out_strides[3]; /* the same in out, dout */
     float scale;              /* of the scores; 0: 1 / sqrt(D) */
-    AttentionKind kind;
+    LaserKind kind;
     LaserShift shift;
-    AttentionPrecision precision;
-} AttentionShape;
+    LaserPrecision precision;
+} LaserShape;
 
-LASER_API void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                                 const AttentionShape *shape);
-LASER_API void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
-                                  const float *k, const float *v, const float *out, const float *lse,
-                                  const AttentionShape *shape);
-LASER_API void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
-                                       const double *v, const AttentionShape *shape);
-LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
-                                        const double *q, const double *k, const double *v, const double *out,
-                                        const double *lse, const AttentionShape *shape);
-LASER_API size_t attention_memory(const AttentionShape *shape, int backward);
+LASER_API void laser_forward(float *out, float *lse, const float *q, const float *k, const float *v,
+                             const LaserShape *shape);
+LASER_API void laser_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
+                              const float *k, const float *v, const float *out, const float *lse,
+                              const LaserShape *shape);
+LASER_API void laser_forward_naive(double *out, double *lse, const double *q, const double *k,
+                                   const double *v, const LaserShape *shape);
+LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const double *dout, const double *q,
+                                    const double *k, const double *v, const double *out, const double *lse,
+                                    const LaserShape *shape);
+LASER_API size_t laser_memory(const LaserShape *shape, int backward);
 
 #ifdef __cplusplus
 }
@@ -181,18 +181,17 @@ static void *laser_malloc(size_t size) {
     return memory;
 }
 
-static double laser_scale(const AttentionShape *shape) {
+static double laser_scale(const LaserShape *shape) {
     return shape->scale != 0 ? shape->scale : 1 / sqrt(shape->head_dim);
 }
 
 /* Where row t of a head begins; heads are counted through the batch. */
-static ptrdiff_t laser_at(const AttentionShape *shape, const ptrdiff_t strides[3], ptrdiff_t head,
-                          ptrdiff_t t) {
+static ptrdiff_t laser_at(const LaserShape *shape, const ptrdiff_t strides[3], ptrdiff_t head, ptrdiff_t t) {
     return head / shape->heads * strides[0] + t * strides[1] + head % shape->heads * strides[2];
 }
 
 /* s_ij, from q_i and k_j. */
-static double laser_naive_score(const double *q, const double *k, const AttentionShape *shape) {
+static double laser_naive_score(const double *q, const double *k, const LaserShape *shape) {
     double sum = 0;
     for (int d = 0; d < shape->head_dim; d++) sum += q[d] * k[d];
     return sum * laser_scale(shape);
@@ -207,15 +206,15 @@ static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t toke
 }
 
 /* The least o of a column: the paper's shift, the multiple of log 2 at or above its maximum, has one. */
-static double laser_naive_floor(const double *v, const AttentionShape *shape) {
-    if (shape->kind == ATTENTION_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
+static double laser_naive_floor(const double *v, const LaserShape *shape) {
+    if (shape->kind == LASER_KIND_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
     double maximum = v[0];
     for (int t = 1; t < shape->seq_len; t++) maximum = fmax(maximum, v[t * shape->qkv_strides[1]]);
     return (ceil(maximum * 1.4426950408889634) - 100) * log(2);
 }
 
-LASER_API void attention_forward_naive(double *out, double *lse, const double *q, const double *k,
-                                       const double *v, const AttentionShape *shape) {
+LASER_API void laser_forward_naive(double *out, double *lse, const double *q, const double *k,
+                                   const double *v, const LaserShape *shape) {
     const ptrdiff_t T = shape->seq_len, token = shape->qkv_strides[1];
     double *s = laser_malloc((size_t)T * sizeof *s);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
@@ -228,7 +227,7 @@ LASER_API void attention_forward_naive(double *out, double *lse, const double *q
         for (int d = 0; d < shape->head_dim; d++) {
             const double *column = v + head + d;
             o[d] = 0;
-            if (shape->kind == ATTENTION_LASER)
+            if (shape->kind == LASER_KIND_LASER)
                 o[d] = fmax(laser_log_sum_exp(s, column, token, i + 1) - row_lse,
                             laser_naive_floor(column, shape));
             else
@@ -238,9 +237,9 @@ LASER_API void attention_forward_naive(double *out, double *lse, const double *q
     LASER_FREE(s);
 }
 
-LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, const double *dout,
-                                        const double *q, const double *k, const double *v, const double *out,
-                                        const double *lse, const AttentionShape *shape) {
+LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const double *dout, const double *q,
+                                    const double *k, const double *v, const double *out, const double *lse,
+                                    const LaserShape *shape) {
     const ptrdiff_t T = shape->seq_len, D = shape->head_dim, token = shape->qkv_strides[1];
     double *g = laser_malloc((size_t)D * sizeof *g);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
@@ -257,9 +256,9 @@ LASER_API void attention_backward_naive(double *dq, double *dk, double *dv, cons
             double ds = 0;
             for (ptrdiff_t d = 0; d < D; d++) {
                 const double a = exp(log_a), x = v[j + d];
-                const double p = shape->kind == ATTENTION_LASER ? exp(log_a + x - o[d]) : a;
+                const double p = shape->kind == LASER_KIND_LASER ? exp(log_a + x - o[d]) : a;
                 dv[j + d] += g[d] * p;
-                ds += g[d] * (shape->kind == ATTENTION_LASER ? p - a : a * (x - o[d]));
+                ds += g[d] * (shape->kind == LASER_KIND_LASER ? p - a : a * (x - o[d]));
             }
             for (ptrdiff_t d = 0; d < D; d++) {
                 dq[i + d] += laser_scale(shape) * ds * k[j + d];
@@ -508,7 +507,7 @@ static void laser_product(LaserProduct p) { p.pair == 2 ? laser_product_of(2, &p
    bfloat16, neighbours in the dimension that the product sums over: "along" a row of D, `units` floats a row,
    or "across" two rows, `stride` = 2 `units` for both. With pair == 1 both forms of a matrix are the same. */
 typedef struct {
-    const AttentionShape *shape;
+    const LaserShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
     ptrdiff_t T, D, heads, threads, flight; /* flight: heads worked on at a time */
@@ -590,7 +589,7 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     return used;
 }
 
-static LaserCall laser_call(const AttentionShape *s, int backward) {
+static LaserCall laser_call(const LaserShape *s, int backward) {
     if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
         LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
     LaserCall c = {
@@ -598,8 +597,8 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     LaserHead head;
     LaserWork work;
     c.heads = (ptrdiff_t)s->batch * s->heads, c.flight = laser_least(c.threads, c.heads);
-    c.laser = s->kind == ATTENTION_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
-    c.bf16 = s->precision == ATTENTION_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
+    c.laser = s->kind == LASER_KIND_LASER, c.causal = s->shift == LASER_SHIFT_CAUSAL;
+    c.bf16 = s->precision == LASER_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
     c.rows = laser_up(c.T, LASER_TILE), c.tiles = c.rows / LASER_TILE;
     c.panels = laser_up(c.T, LASER_LANES) / LASER_LANES;
@@ -616,7 +615,7 @@ static LaserCall laser_call(const AttentionShape *s, int backward) {
     return c;
 }
 
-LASER_API size_t attention_memory(const AttentionShape *shape, int backward) {
+LASER_API size_t laser_memory(const LaserShape *shape, int backward) {
     return laser_call(shape, backward).bytes;
 }
 
@@ -1158,8 +1157,8 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     LASER_FREE(memory);
 }
 
-LASER_API void attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                                 const AttentionShape *shape) {
+LASER_API void laser_forward(float *out, float *lse, const float *q, const float *k, const float *v,
+                             const LaserShape *shape) {
     LaserCall c = laser_call(shape, 0);
     c.q = q, c.k = k, c.v = v, c.new_out = out, c.new_lse = lse;
     const LaserStep steps[] = {
@@ -1167,9 +1166,9 @@ LASER_API void attention_forward(float *out, float *lse, const float *q, const f
     laser_run(&c, steps, sizeof steps / sizeof *steps);
 }
 
-LASER_API void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
-                                  const float *k, const float *v, const float *out, const float *lse,
-                                  const AttentionShape *shape) {
+LASER_API void laser_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
+                              const float *k, const float *v, const float *out, const float *lse,
+                              const LaserShape *shape) {
     LaserCall c = laser_call(shape, 1);
     c.q = q, c.k = k, c.v = v, c.out = out, c.lse = lse, c.dout = dout, c.dq = dq, c.dk = dk, c.dv = dv;
     const LaserStep steps[] = {{laser_scan_columns, c.laser},

@@ -300,15 +300,14 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
 static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     const ptrdiff_t A = (ptrdiff_t)c->heads * c->head_dim;
     return (AttentionShape){
-        .batch = B,
-        .seq_len = T,
-        .heads = c->heads,
-        .head_dim = c->head_dim,
-        .qkv_strides = {3 * A * T, 3 * A, c->head_dim},
-        .out_strides = {A * T, A, c->head_dim},
-        .kind = c->attn ? ATTENTION_LASER : ATTENTION_STANDARD,
-        .shift = c->laser_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL,
-        .precision = c->dtype == DTYPE_BF16 ? ATTENTION_BF16 : ATTENTION_FP32,
+        .B = B,
+        .T = T,
+        .H = c->heads,
+        .D = c->head_dim,
+        .qkv_row = 3 * A,
+        .out_row = A,
+        .dtype = (Dtype)c->dtype,
+        .laser_shift = c->laser_shift,
     };
 }
 
@@ -333,7 +332,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     if (model->rope_cos_sin)
         rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
     profile(PROFILE_ATTENTION);
-    attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
     if (!out) return;
     profile(PROFILE_PROJECTION);
     linear_forward((MatmulOutput){.out = array_of_floats(out), .addend = a->input},
@@ -465,8 +464,8 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                           N);
     /* attn_out = attention(q, k, v) */
     profile(PROFILE_ATTENTION);
-    attention_backward(d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A, a->qkv + 2 * A,
-                       a->attn_out, a->attn_lse, &shape);
+    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A,
+                       a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
     profile(PROFILE_ROPE);
     if (model->rope_cos_sin)

@@ -16,6 +16,7 @@
 #define CUDA_ATTENTION_PLAIN_CUH
 
 #include "device.h"
+#include "../gpt/math/attention.h"
 #include "../laser.h"
 
 struct AttentionSizes {

@@ -16,6 +16,7 @@
 #include <math.h>
 #include "dist/device.h"
 #include "base/machine.h"
+#include "math/attention.h"
 #include "math/matmul.h"
 #include "run/options.h"
 #include "base/profile.h"
@@ -48,7 +49,7 @@ static const struct {
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
     {"pos", "position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
-    {"attn", "attention", offsetof(ModelConfig, attn), "standard|laser"},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
@@ -375,7 +376,7 @@ static DeviceModel device_model(const Model *model) {
                          .batch = model->batch,
                          .activation = c->activation,
                          .recompute = c->recompute,
-                         .laser = c->attn != 0,
+                         .attn = (AttentionKind)c->attn,
                          .sequence_shift = c->laser_shift != 0,
                          .bf16 = c->dtype == DTYPE_BF16,
                          .embed = w->layers ? w->embed - w->memory : 0,

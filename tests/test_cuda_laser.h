@@ -29,7 +29,7 @@ struct Problem {
         Buffer<float> lse_((size_t)(B * H * T)), turn_(turn.size());
         Buffer<uint16_t> low_bits(kind == ATTENTION_LASER ? out_size : 0);
         Buffer<Column> columns(attention_columns(s));
-        Buffer<char> work(attention_work_bytes(s)), other_work(attention_work_bytes(s));
+        Buffer<char> work(attention_work_size(s)), other_work(attention_work_size(s));
         upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
         poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
         S *q = qkv_.data, *dq = dqkv_.data;
@@ -56,19 +56,19 @@ struct Problem {
     }
 
     void naive() {
-        AttentionShape shape;
+        LaserShape shape;
         memset(&shape, 0, sizeof shape);
-        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D, shape.kind = kind,
-        shape.shift = shift;
+        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D,
+        shape.kind = kind == ATTENTION_LASER ? LASER_KIND_LASER : LASER_KIND_STANDARD, shape.shift = shift;
         const ptrdiff_t a = (ptrdiff_t)A, qkv_strides[3] = {3 * a * T, 3 * a, D},
                         out_strides[3] = {a * T, a, D};
         memcpy(shape.qkv_strides, qkv_strides, sizeof qkv_strides),
             memcpy(shape.out_strides, out_strides, sizeof out_strides);
         const Doubles x = to_doubles(qkv), g = to_doubles(dout);
         out64.assign(out_size, 0), lse64.assign((size_t)(B * H * T), 0), dqkv64.assign(qkv_size, 0);
-        attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
-        attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
-                                 out64.data(), lse64.data(), &shape);
+        laser_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
+        laser_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
+                             out64.data(), lse64.data(), &shape);
         for (size_t i = 0; i < qkv_size && !turn.empty();
              i++) { /* rope's backward: each pair from its first half */
             const size_t half = (size_t)D / 2, d = i % (size_t)D, t = i / (3 * A) % (size_t)T;

@@ -152,6 +152,12 @@ ModelConfig resolve_options(Options *o, OptionSet *set, const Tokenizer *tokeniz
         options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
+    if (device_on() && !device_has_attention(o->attn))
+        options_fail(
+            set,
+            "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
+            "to cuda/attention.cuh",
+            attention_name(o->attn));
     if (o->comm == COMM_GPU && !device_on())
         options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
     if (o->comm == COMM_GPU && !device_has_collectives())
@@ -228,9 +234,9 @@ void print_configuration(const Trainer *t) {
     if (device_on() && parallel_ranks() > 1)
         printf("           gradients and weights go from %s\n",
                update_is_on_device(t) ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
-    printf("model      %s attention%s%s, %s positions, %s\n", o->attn ? "LASER" : "standard",
-           o->attn ? ", shift " : "",
-           o->attn ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
+    const bool shifts = o->attn == ATTENTION_LASER;
+    printf("model      %s attention%s%s, %s positions, %s\n", attention_name(o->attn),
+           shifts ? ", shift " : "", shifts ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
            options_choice_name("rope|sinusoidal|learned", o->position, b),
            options_choice_name("gelu|relu|swiglu", o->activation, c));
     printf("           %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V %lld\n",
@@ -265,8 +271,8 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     const AttentionShape shape = attention_shape(&t->model.config, t->model.batch, t->model.config.seq_len);
     const size_t packed = device_on() ? 0 : (size_t)model_packed_bytes(&t->model) / sizeof(float);
     const size_t work = device_on() ? 0
-                                    : attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED +
-                                          (size_t)machine_threads() * MATMUL_OWN;
+                                    : attention_memory(t->model.config.attn, &shape) / sizeof(float) +
+                                          MATMUL_SHARED + (size_t)machine_threads() * MATMUL_OWN;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
         snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",

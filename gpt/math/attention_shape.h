@@ -1,0 +1,34 @@
+/* attention_shape.h: the sizes that every kind of attention receives, and where its arrays lie in memory.
+
+   B sequences of T tokens are attended to by H heads of size D; A = H*D. The trainer keeps q, k and v of a token side by
+   side, so that one matrix product makes all three:
+       q, k, v, dq, dk, dv   element (b, t, h, d) is at (b*T + t) * qkv_row + h*D + d of its pointer; qkv_row = 3A
+       out, dout             element (b, t, h, d) is at (b*T + t) * out_row + h*D + d; out_row = A
+       lse                   (B, H, T), without gaps: one number a row, from forward to backward; the standard kinds keep
+                             the log-sum-exp of the row's scores there, another kind may keep what it needs, or nothing
+   attention_q_row(&shape, b, t, h) is where q_t of a head begins (k, v and their gradients too), attention_out_row the
+   same for out and dout, attention_lse_row for lse. */
+#ifndef GPT_MATH_ATTENTION_SHAPE_H
+#define GPT_MATH_ATTENTION_SHAPE_H
+
+#include <stddef.h>
+#include "array.h"
+
+typedef struct {
+    int B, T, H, D;
+    ptrdiff_t qkv_row, out_row; /* elements from one token to the next */
+    Dtype dtype;                /* DTYPE_BF16: the operands of matrix products may be rounded to bfloat16 */
+    int laser_shift;            /* as in --laser-shift; only LASER reads it */
+} AttentionShape;
+
+static inline ptrdiff_t attention_q_row(const AttentionShape *s, int b, int t, int h) {
+    return ((ptrdiff_t)b * s->T + t) * s->qkv_row + (ptrdiff_t)h * s->D;
+}
+static inline ptrdiff_t attention_out_row(const AttentionShape *s, int b, int t, int h) {
+    return ((ptrdiff_t)b * s->T + t) * s->out_row + (ptrdiff_t)h * s->D;
+}
+static inline ptrdiff_t attention_lse_row(const AttentionShape *s, int b, int t, int h) {
+    return ((ptrdiff_t)b * s->H + h) * s->T + t;
+}
+
+#endif
