@@ -103,7 +103,8 @@
    HOW TO READ THE CODE. Begin with the naive twins: they are the formulas above. Then read laser_rows, which goes
    through the keys of 8 to 32 queries at once in forward, and laser_backward_panel, which does so in backward. Both
    keep the scores of one key and all these queries side by side in the lanes of vectors, so that the maximum and the
-   sum of a row never need a sum across lanes. laser_forward and laser_backward, at the end, list the steps of a call. */
+   sum of a row never need a sum across lanes. laser_forward and laser_backward, at the end, list the steps of a call.
+   */
 #ifndef LASER_H
 #define LASER_H
 
@@ -224,7 +225,7 @@ static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t toke
     return maximum + log(sum);
 }
 
-/* The smallest o that a column can have. Only the paper's shift has such a limit: 100 log 2 below the column's
+/* The smallest o that a column of V can give. Only the paper's shift has such a limit: 100 log 2 below the column's
    maximum over the whole sequence, which is first rounded up to a multiple of log 2. */
 static double laser_naive_floor(const double *v, const LaserShape *shape) {
     if (shape->kind == LASER_KIND_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
@@ -274,12 +275,14 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
             const ptrdiff_t j = head + past * token;
             const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
             double ds = 0;
+            /* o[d] = sum over j of a * v[j + d]; LASER: o[d] = log of the sum of exp(log_a + v[j + d]) */
             for (ptrdiff_t d = 0; d < D; d++) {
                 const double a = exp(log_a), x = v[j + d];
                 const double p = shape->kind == LASER_KIND_LASER ? exp(log_a + x - o[d]) : a;
                 dv[j + d] += g[d] * p;
                 ds += g[d] * (shape->kind == LASER_KIND_LASER ? p - a : a * (x - o[d]));
             }
+            /* s = scale * sum over d of q[i + d] * k[j + d] */
             for (ptrdiff_t d = 0; d < D; d++) {
                 dq[i + d] += laser_scale(shape) * ds * k[j + d];
                 dk[j + d] += laser_scale(shape) * ds * q[i + d];
@@ -483,14 +486,14 @@ static ptrdiff_t laser_most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 /* A matrix product C (rows, columns) = A (rows, depth) B (depth, columns). What is already in C may be kept: then it
    is added ("accumulate"), after multiplication of its row r with rescale[r] unless rescale is NULL. Unless center is
-   NULL, weights[r] * center[column] is added too. A(r, p) is a[r * a_row + p * a_depth]; row p of B begins at b + p *
-   ldb. With pair == 2 each float of A and B is two bfloat16, neighbours in depth. */
+   NULL, weights[r] * center[column] is added too. A(r, p) is a[r * a_row + p * a_depth], and row p of B begins at
+   b + p * ldb. With pair == 2 each float of A and B is two bfloat16, neighbours in depth. */
 typedef struct {
     float *c;
     const float *a, *b, *rescale, *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    ptrdiff_t first,
-        last; /* A(r, p) counts as 0, and is not read, where p < r + first or p > r + last: the causal mask */
+    /* the causal mask: A(r, p) counts as 0, and is not read, where p < r + first or p > r + last */
+    ptrdiff_t first, last;
     int pair, accumulate;
 } LaserProduct;
 
@@ -544,10 +547,9 @@ typedef struct {
     const LaserShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
-    ptrdiff_t T, D, heads, threads,
-        flight;                    /* heads: B * H; flight: how many of them are worked on at a time */
-    ptrdiff_t tiles, rows, panels; /* tiles in T; rows: T rounded up to whole tiles; panels in T */
-    ptrdiff_t stride, units; /* D rounded up to whole vectors; how many floats that is when packed by row */
+    ptrdiff_t T, D, heads, threads, flight; /* B * H heads, of which `flight` are worked on at a time */
+    ptrdiff_t tiles, rows, panels;          /* tiles in T; T rounded up to whole tiles; panels in T */
+    ptrdiff_t stride, units; /* D rounded up to whole vectors; how many floats those are, packed by row */
     ptrdiff_t in_token, out_token;  /* elements from one token to the next in the caller's arrays */
     ptrdiff_t head_size, work_size; /* how many floats the arrays of a LaserHead and a LaserWork need */
     size_t bytes;                   /* all work memory of the call */
@@ -562,27 +564,28 @@ typedef struct __attribute__((aligned(64))) {
     ptrdiff_t in, out, row;
     float *shift, *floor, *out_of_range_from, *center, *exact, *k_by_row, *k_by_column, *v;
     float *q_panels, *g_panels, *q_by_column, *g_by_column, *row_shift, *row_term, *dq_parts;
-    /* backward, for columns out of range: do_id / (the sum of the column's own softmax), and the shift of that sum,
-       (D, rows) */
+    /* (D, rows) backward, columns out of range: do_id / the sum of the column's own softmax; the shift of that sum */
     float *separate_gradient, *separate_shift;
     float first_out_of_range; /* the first key that is out of range in any column */
 } LaserHead;
 
 /* The buffers of one thread. The shapes of those that are pointers stand in laser_carve_work. */
 typedef struct __attribute__((aligned(64))) {
-    float score[LASER_TILE * LASER_LANES],
-        dp[LASER_TILE * LASER_LANES]; /* (keys, LANES): log2(e) s_ij; dP_ij */
-    float weight[LASER_TILE *
-                 LASER_LANES]; /* forward: a_ij, packed by column; backward: what is added to dS_ij */
-    float ds_by_column[LASER_TILE * LASER_LANES]; /* dS_ij, to be summed over keys */
-    float a_by_row[LASER_TILE * LASER_TILE],
-        ds_by_row[LASER_TILE * LASER_TILE]; /* a_ij and dS_ij, over queries */
-    float row_shift[LASER_LANES],
-        rescale[LASER_LANES];   /* K_i; the factor 2^(old K_i - new K_i) of earlier sums */
-    float row_sum[LASER_LANES]; /* sum_j a_ij before division, that is sum_j exp(s_ij) 2^-K_i */
-    float rounded_sum[LASER_LANES],
-        tile_sum[LASER_LANES]; /* the same of the rounded a_ij: of all keys; of one tile's */
-    float row_inverse[LASER_LANES], row_lse[LASER_LANES]; /* 1 / row_sum; lse_i */
+    /* (keys, LANES): log2(e) s_ij, and dP_ij */
+    float score[LASER_TILE * LASER_LANES], dp[LASER_TILE * LASER_LANES];
+    /* (keys, LANES) forward: a_ij, packed by column; backward: what columns out of range add to dS_ij */
+    float weight[LASER_TILE * LASER_LANES];
+    /* dS_ij, packed by column to be summed over keys; a_ij and dS_ij, packed by row to be summed over queries */
+    float ds_by_column[LASER_TILE * LASER_LANES];
+    float a_by_row[LASER_TILE * LASER_TILE], ds_by_row[LASER_TILE * LASER_TILE];
+    /* one number for each query of a panel */
+    float row_shift[LASER_LANES]; /* K_i */
+    float rescale[LASER_LANES]; /* 2^(old K_i - new K_i), by which the sums of earlier tiles are multiplied */
+    float row_sum[LASER_LANES]; /* sum_j exp(s_ij) 2^-K_i, by which the weights are not divided yet */
+    float rounded_sum[LASER_LANES]; /* the same sum of the weights as rounded to bfloat16 */
+    float tile_sum[LASER_LANES];    /* what the present tile contributes to rounded_sum */
+    float row_inverse[LASER_LANES]; /* 1 / row_sum */
+    float row_lse[LASER_LANES];     /* lse_i */
     float *tile, *other, *query, *out, *dk, *dv, *v, *separate_sum, *separate_shift;
 } LaserWork;
 
@@ -600,19 +603,17 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     const ptrdiff_t packed = c->rows * c->units;
     ptrdiff_t used = 0;
     h->shift = laser_cut(m, &used, c->stride); /* forward: n_d; backward: the center m_d */
-    /* forward: the first key that is out of range in the column; backward: 0 for all of a column out of range, or no
-       key */
+    /* the first key of a column that is out of range, or LASER_NO_KEY; backward takes all keys of such a column: 0 */
     h->out_of_range_from = laser_cut(m, &used, c->stride);
-    h->floor = laser_cut(
-        m, &used, back * c->stride); /* with the paper's shift: the smallest o that a column can have */
+    h->floor = laser_cut(m, &used, back * c->stride); /* the smallest o that the paper's shift allows */
     h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* of V', for each tile */
     h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
     h->k_by_row = laser_cut(m, &used, packed);
     h->k_by_column = c->pair == 1 ? h->k_by_row : laser_cut(m, &used, back * packed);
     h->v = laser_cut(m, &used, !back * packed); /* V, or V' less its center, packed by column */
-    h->q_panels = laser_cut(
-        m, &used, back * packed); /* (panels, units, LANES): Q packed by row, each panel transposed */
-    h->g_panels = laser_cut(m, &used, back * packed); /* the same of dO' / row_sum */
+    /* (panels, units, LANES): Q and dO' / row_sum, packed by row, each panel transposed */
+    h->q_panels = laser_cut(m, &used, back * packed);
+    h->g_panels = laser_cut(m, &used, back * packed);
     h->q_by_column = laser_cut(m, &used, back * packed);
     h->g_by_column = laser_cut(m, &used, back * packed);
     h->row_shift = laser_cut(m, &used, back * c->rows); /* K_i */
@@ -633,9 +634,8 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     w->out = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel, first as sums */
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->v = laser_cut(m, &used,
-                     c->backward * LASER_TILE * c->units);     /* V, or V' less its center, packed by row */
-    w->separate_sum = laser_cut(m, &used, c->D * LASER_LANES); /* sum_j exp(s_ij + v_jd) 2^-shift */
+    w->v = laser_cut(m, &used, c->backward * LASER_TILE * c->units); /* V, or V' less its center, by row */
+    w->separate_sum = laser_cut(m, &used, c->D * LASER_LANES);       /* sum_j exp(s_ij + v_jd) 2^-shift */
     w->separate_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
 }
@@ -764,8 +764,8 @@ static void laser_pack_panel(const LaserCall *c, float *to, LaserRows x, float s
         for (ptrdiff_t u = 0; u < c->units; u += LASER_W) {
             LaserVec v[LASER_W], y[LASER_W];
             LASER_UNROLL for (int r = 0; r < LASER_W; r++) v[r] = laser_load(spare + (i + r) * c->units + u);
-            LASER_UNROLL for (int done = 1; done < LASER_W;
-                              done *= 2) { /* interleaving log2(W) times transposes */
+            /* interleaving rows r and r + W/2 transposes the block after log2(W) times */
+            LASER_UNROLL for (int done = 1; done < LASER_W; done *= 2) {
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
                     y[2 * r] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_INTERLEAVE_LOW);
                     y[2 * r + 1] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_INTERLEAVE_HIGH);
@@ -912,8 +912,8 @@ static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t qu
 LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        LaserVec top = laser_load(w->score + x),
-                 odd = top; /* even and odd keys: two independent chains of maxima are faster than one */
+        /* the maxima of even and of odd keys: two independent chains are faster than one */
+        LaserVec top = laser_load(w->score + x), odd = top;
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
             odd = laser_max(odd, laser_load(w->score + (j + 1) * LASER_LANES + x));
@@ -1034,8 +1034,7 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *t
         if (!c->laser) {
             row += g * o;
         } else {
-            g = laser_select(o > laser_load(h->floor + d), g,
-                             laser_set(0)); /* at the floor there is no gradient */
+            g = laser_select(o > laser_load(h->floor + d), g, laser_set(0)); /* none at the floor */
             const LaserVec exp = laser_exp(laser_load(h->shift + d) - o, laser_set(0), &expm1);
             row -= g * expm1, g *= exp;
         }
@@ -1126,9 +1125,8 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     laser_over_d(c, w->dp, w->v, h->g_panels + q, keys);
     laser_mask(w->score, key, keys, query);
     if (h->first_out_of_range == 0) laser_separate_gradient(c, h, w, key, keys, query);
-    if (query == 0 && key == 0)
-        w->dp[0] = h->row_term[0],
-        w->weight[0] = 0; /* row 0 sees one key, whose weight is 1 whatever the score, so dS = 0 */
+    /* row 0 sees only key 0, whose weight is 1 whatever the score is, so its dS must be 0 */
+    if (query == 0 && key == 0) w->dp[0] = h->row_term[0], w->weight[0] = 0;
     const float *more = h->first_out_of_range == 0 ? w->weight : NULL;
     c->bf16 ? laser_score_gradients(h, w, query, keys, more, 1)
             : laser_score_gradients(h, w, query, keys, more, 0);
@@ -1232,8 +1230,7 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
             laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
         for (int s = 0; s < count; s++) {
             LASER_OMP(omp for schedule(dynamic))
-            for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0;
-                 i--) /* the last pieces see the most keys and take longest: first */
+            for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last take longest: first */
                 steps[s].run(c, &heads[i % rest], w, i / rest);
         }
 #ifdef __AVX__

@@ -1,6 +1,7 @@
-/* attention.cuh: causal multi-head attention on the GPU, forward and backward. The kinds that a GPU computes are the rows
-   of one table at the end of this file, attention_kernels; docs/add-an-attention.md says how one is added. Standard and
-   LASER attention compute what laser.h computes; the formulas and their derivation are in the manual at its top.
+/* attention.cuh: causal multi-head attention on the GPU, forward and backward. The kinds that a GPU computes are the
+   rows of one table at the end of this file, attention_kernels; docs/add-an-attention.md says how one is added.
+   Standard and LASER attention compute what laser.h computes; the formulas and their derivation are in the manual at
+   its top.
 
    attention_forward(out, low_bits, lse, columns, q, k, v, work, sizes, stream)
    attention_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, work, sizes, stream)
@@ -117,8 +118,8 @@ template <typename S> struct AttentionKernels {
     bool keeps_low_bits; /* with bf16, forward writes low_bits, which backward reads; else they are NULL */
 };
 
-/* One row for each kind. A kind of gpt/math/attention.h that has no row here trains on the CPU only: the trainer refuses
-   it at its start. */
+/* One row for each kind. A kind of gpt/math/attention.h that has no row here trains on the CPU only: the trainer
+   refuses it at its start. */
 template <typename S>
 static const AttentionKernels<S> attention_kernels[] = {
     {ATTENTION_STANDARD, softmax_attention_forward<false>, softmax_attention_backward<false>,

@@ -8,15 +8,17 @@
    attention_forward(kind, out, lse, q, k, v, &shape)
    attention_backward(kind, dq, dk, dv, dout, q, k, v, out, lse, &shape)
                               backward writes the gradients (=), it does not add to them
-   attention_memory(kind, &shape)   the bytes of work memory that a call of forward or backward allocates and frees
-   attention_name(kind)             "standard", "laser"
-   The arrays and their shapes are described in attention_shape.h. Forward writes out and lse, backward reads both. Row t
-   of a head may depend on keys and values 0 .. t only. A kind must give the same bits for any number of threads. */
+   attention_memory(kind, &shape)   the bytes of work memory that a call of either allocates and frees
+   attention_name(kind)             "standard" or "laser"
+
+   The arrays and their shapes are described in attention_shape.h. Forward writes out and lse, backward reads both.
+   Row t of a head may depend on keys and values 0 .. t only. A kind must give the same bits for any number of
+   threads. */
 #ifndef GPT_MATH_ATTENTION_H
 #define GPT_MATH_ATTENTION_H
 
-/* X(enum name, name, functions): the functions are called functions_forward, functions_backward, functions_memory. The
-   order is that of the enum. Files hold names and not numbers, so rows may be inserted anywhere. */
+/* X(enum name, name, functions): the three functions are called functions_forward, functions_backward and
+   functions_memory. Files hold names and not numbers, so a row may be inserted anywhere. */
 #define ATTENTION_KINDS(X)                                                                                   \
     X(STANDARD, "standard", standard_attention)                                                              \
     X(LASER, "laser", laser_attention)
