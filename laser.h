@@ -200,6 +200,16 @@ static void *laser_malloc(size_t size) {
     return memory;
 }
 
+/* An impossible size or an unknown kind ends the program; nothing is taken for something else. */
+static void laser_check(const LaserShape *s) {
+    if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
+        LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
+    if ((s->kind != LASER_KIND_STANDARD && s->kind != LASER_KIND_LASER) ||
+        (s->shift != LASER_SHIFT_CAUSAL && s->shift != LASER_SHIFT_SEQUENCE) ||
+        (s->precision != LASER_FP32 && s->precision != LASER_BF16))
+        LASER_FAIL("attention: unknown kind, shift or precision; the enums of laser.h list those that exist");
+}
+
 static double laser_scale(const LaserShape *shape) {
     return shape->scale != 0 ? shape->scale : 1 / sqrt(shape->head_dim);
 }
@@ -236,6 +246,7 @@ static double laser_naive_floor(const double *v, const LaserShape *shape) {
 
 LASER_API void laser_forward_naive(double *out, double *lse, const double *q, const double *k,
                                    const double *v, const LaserShape *shape) {
+    laser_check(shape);
     const ptrdiff_t T = shape->seq_len, token = shape->qkv_strides[1];
     double *s = laser_malloc((size_t)T * sizeof *s);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
@@ -261,6 +272,7 @@ LASER_API void laser_forward_naive(double *out, double *lse, const double *q, co
 LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const double *dout, const double *q,
                                     const double *k, const double *v, const double *out, const double *lse,
                                     const LaserShape *shape) {
+    laser_check(shape);
     const ptrdiff_t T = shape->seq_len, D = shape->head_dim, token = shape->qkv_strides[1];
     double *g = laser_malloc((size_t)D * sizeof *g);
     for (ptrdiff_t row = 0; row < (ptrdiff_t)shape->batch * shape->heads * T; row++) {
@@ -641,12 +653,7 @@ static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
 }
 
 static LaserCall laser_call(const LaserShape *s, int backward) {
-    if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
-        LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
-    if ((s->kind != LASER_KIND_STANDARD && s->kind != LASER_KIND_LASER) ||
-        (s->shift != LASER_SHIFT_CAUSAL && s->shift != LASER_SHIFT_SEQUENCE) ||
-        (s->precision != LASER_FP32 && s->precision != LASER_BF16))
-        LASER_FAIL("attention: unknown kind, shift or precision; the enums of laser.h list those that exist");
+    laser_check(s);
     LaserCall c = {
         .shape = s, .T = s->seq_len, .D = s->head_dim, .threads = LASER_THREADS, .backward = backward};
     LaserHead head;

@@ -52,6 +52,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./train_gpt * --attn=sigmoid            => no: a page adds this kind, and a test does what it says
 ./train_gpt *                           => run + $tiny
 ./generate *                            => run + --tokens=8
+./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
 ./report *                              => run
 scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
 scripts/scaling_model.sh gpus           => run

@@ -446,6 +446,37 @@ static void test_laser_links_from_cpp(void) {
     CHECK(code != 0 && strstr(output, "the implementation of laser.h is C"), "exit %d: %s", code, output);
 }
 
+static void laser_of_a_wrong_shape(void *shape) { laser_memory(shape, 0); }
+
+/* A kind, shift or precision that does not exist ends the program; it is never taken for another one. */
+static void test_laser_refuses_unknown_kinds(void) {
+    const LaserShape right = {.batch = 1, .seq_len = 1, .heads = 1, .head_dim = 1};
+    LaserShape wrong[] = {right, right, right};
+    char output[512];
+    wrong[0].kind = (LaserKind)2, wrong[1].shift = (LaserShift)2, wrong[2].precision = (LaserPrecision)2;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const int code = test_death(laser_of_a_wrong_shape, &wrong[i], output, sizeof output);
+        CHECK(code == 1 && strstr(output, "unknown kind, shift or precision"), "%zu: exit %d: %s", i, code,
+              output);
+    }
+}
+
+/* Whatever a program links with laser.h, no name of its own can clash but one that begins with laser_. */
+static void test_laser_has_one_prefix(void) {
+    char output[2048], folder[128];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    if (test_command(output, sizeof output, "command -v nm") != 0) {
+        test_not_run("there is no program 'nm'");
+        return;
+    }
+    const int code =
+        test_command(output, sizeof output,
+                     "${CC:-cc} -std=gnu11 -O1 -x c -DLASER_IMPLEMENTATION -c laser.h -o %s/laser.o && "
+                     "nm -g %s/laser.o | sed -n 's/.* [A-TV-Z] _*//p' | grep -v '^laser_'",
+                     folder, folder);
+    CHECK(code == 1 && !*output, "laser.h defines other names, exit %d: %s", code, output);
+}
+
 #define LASER_TESTS(TEST)                                                                                    \
     TEST(laser_naive_gradient_is_finite_differences)                                                         \
     TEST(laser_is_log_of_attention_on_exp)                                                                   \
@@ -462,6 +493,8 @@ static void test_laser_links_from_cpp(void) {
     TEST(laser_memory_is_linear)                                                                             \
     TEST(laser_exp_and_log_to_2_ulp)                                                                         \
     TEST(laser_example_compiles_and_runs)                                                                    \
-    TEST(laser_links_from_cpp)
+    TEST(laser_links_from_cpp)                                                                               \
+    TEST(laser_refuses_unknown_kinds)                                                                        \
+    TEST(laser_has_one_prefix)
 
 #endif

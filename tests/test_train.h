@@ -153,7 +153,7 @@ static void test_checkpoint_is_a_model_folder(void) {
     train_tiny(data, "run", "--attn=laser --activation=swiglu --pos=learned", output, sizeof output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     Model model = model_load(folder, 1, DTYPE_FP32);
-    CHECK(model.config.attn == 1 && model.config.activation == ACTIVATION_SWIGLU &&
+    CHECK(model.config.attn == ATTENTION_LASER && model.config.activation == ACTIVATION_SWIGLU &&
               model.config.position == POSITION_LEARNED && model.config.layers == 2 &&
               model.config.head_dim == 6,
           "config.json was read back as attn %d activation %d position %d layers %d head_dim %d",
