@@ -129,7 +129,7 @@ $(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/repo
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
-CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/dist/device.h gpt/math/ranges.h
+CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/dist/device.h gpt/math/ranges.h gpt/math/attention.h
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 # scripts/nvcc.sh makes warnings errors with CI=1, spilled registers and serialized wgmma among them.
 CUDA = scripts/nvcc.sh $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$a,code=sm_$a) \

@@ -31,6 +31,7 @@
 #include "tests/test_grammar.h"
 #include "tests/test_report.h"
 #include "tests/test_train.h"
+#include "tests/test_attention_kinds.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
@@ -48,7 +49,7 @@ static const Test tests[] = {
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
-                    RUNNING_TESTS(ROW)};
+                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW)};
 #undef ROW
 
 int main(int argc, char **argv) {

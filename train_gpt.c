@@ -41,6 +41,7 @@
 #include "gpt/io/shards.h"
 #include "gpt/io/tokenizer.h"
 #include "gpt/math/array.h"
+#include "gpt/math/attention.h"
 #include "gpt/math/matmul.h"
 #include "gpt/math/optimizer.h"
 #include "gpt/math/rng.h"
@@ -71,7 +72,7 @@ static const ConfigField model_fields[] = {
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
     {"pos", "position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
-    {"attn", "attention", offsetof(ModelConfig, attn), "standard|laser"},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
@@ -383,7 +384,7 @@ static DeviceModel device_model(const Model *model) {
                          .batch = model->batch,
                          .activation = c->activation,
                          .recompute = c->recompute,
-                         .laser = c->attn != 0,
+                         .attn = (AttentionKind)c->attn,
                          .sequence_shift = c->laser_shift != 0,
                          .bf16 = c->dtype == DTYPE_BF16,
                          .embed = w->layers ? w->embed - w->memory : 0,
@@ -721,15 +722,14 @@ static MatmulOutput into(float *out) { return (MatmulOutput){.out = array_of_flo
 static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     const ptrdiff_t A = (ptrdiff_t)c->heads * c->head_dim;
     return (AttentionShape){
-        .batch = B,
-        .seq_len = T,
-        .heads = c->heads,
-        .head_dim = c->head_dim,
-        .qkv_strides = {3 * A * T, 3 * A, c->head_dim},
-        .out_strides = {A * T, A, c->head_dim},
-        .kind = c->attn ? ATTENTION_LASER : ATTENTION_STANDARD,
-        .shift = c->laser_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL,
-        .precision = c->dtype == DTYPE_BF16 ? ATTENTION_BF16 : ATTENTION_FP32,
+        .B = B,
+        .T = T,
+        .H = c->heads,
+        .D = c->head_dim,
+        .qkv_row = 3 * A,
+        .out_row = A,
+        .dtype = (Dtype)c->dtype,
+        .laser_shift = c->laser_shift,
     };
 }
 
@@ -752,7 +752,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     if (model->rope_cos_sin)
         rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
     begin_part(PROFILE_ATTENTION);
-    attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
     if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
 }
 
@@ -863,8 +863,8 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
     begin_part(PROFILE_ATTENTION);
-    attention_backward(d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A, a->qkv + 2 * A,
-                       a->attn_out, a->attn_lse, &shape);
+    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A,
+                       a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
@@ -1174,8 +1174,8 @@ static ModelMemory model_memory(const Model *model) {
         memory.packed += (size_t)linear_packed_bytes(w->C, w->OC, w->dtype);
     }
     memory.packed /= sizeof(float);
-    memory.work =
-        attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED + (size_t)machine_threads() * MATMUL_OWN;
+    memory.work = attention_memory(c->attn, &shape) / sizeof(float) + MATMUL_SHARED +
+                  (size_t)machine_threads() * MATMUL_OWN;
     return memory;
 }
 

@@ -60,6 +60,8 @@ double device_peak_flops(bool bf16_operands) {
                          : matmul_peak<float>(PEAK_SIZE, device_stream);
 }
 
+bool device_has_attention(AttentionKind kind) { return attention_is_available(kind); }
+
 size_t device_memory_needed(const DeviceModel *model) {
     return model->bf16 ? model_bytes<bf16>(*model) : model_bytes<float>(*model);
 }

@@ -1,29 +1,29 @@
-/* attention.cuh: causal multi-head attention on the GPU, standard and LASER, forward and backward. It computes what
-   laser.h computes; the formulas and their derivation stand in its manual.
+/* attention.cuh: causal multi-head attention on the GPU, forward and backward. The kinds that a GPU computes are the
+   rows of one table at the end of this file, attention_kernels; docs/add-an-attention.md says how one is added.
+   Standard and LASER attention compute what laser.h computes; the formulas and their derivation are in the manual at
+   its top.
 
    attention_forward(out, low_bits, lse, columns, q, k, v, work, sizes, stream)
    attention_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, work, sizes, stream)
-   attention_columns(sizes)         how many Columns a forward call writes for its backward call (0 without LASER)
-   attention_work_bytes(sizes)      the size of one call's scratch memory `work`, which is not needed after the call
+   attention_columns(sizes)         how many Columns a forward call writes for its backward call (0 unless LASER)
+   attention_keeps_low_bits<S>(kind) whether forward writes low_bits for backward
+   attention_work_size(sizes)       the bytes of one call's scratch memory `work`, which is not needed after the call
+   attention_is_available(kind)     whether the table has a row for this kind
 
-   q, k, v, dq, dk, dv: element (b, t, h, d) lies at ((b * T + t) * qkv_row + h * D + d); out, dout and low_bits
+   q, k, v, dq, dk, dv: element (b, t, h, d) is at ((b * T + t) * qkv_row + h * D + d); out, dout and low_bits
    likewise with out_row. So q, k, v may be the thirds of one packed buffer. lse is (B, H, T). Gradients are written
    (=), not added. Rows begin at multiples of 16 bytes. low_bits (LASER with bf16): the bits that rounding cut off
    from out; see attention_plain.cuh. turn: rope's table (T, D/2, 2) = cos, sin, if rope has rotated q and k: dq and
    dk are then the gradients of q and k before the rotation. Without rope it is NULL.
 
-   Which kernels compute it: for heads of 64 and 128 on compute capability 9.x those of attention_hopper.cuh; else for
-   heads of 32, 64 and 128 those of attention_mma.cuh; for other heads, and for float32, those of attention_plain.cuh,
-   which are plain and slow. */
+   Which kernels compute standard and LASER attention: for heads of 64 and 128 on compute capability 9.x those of
+   attention_hopper.cuh; else for heads of 32, 64 and 128 those of attention_mma.cuh; for other heads, and for float32,
+   those of attention_plain.cuh, which are plain and slow. */
 #ifndef CUDA_ATTENTION_CUH
 #define CUDA_ATTENTION_CUH
 
 #include "attention_hopper.cuh"
 #include "attention_mma.cuh"
-
-static inline size_t attention_columns(const AttentionSizes &s) {
-    return s.kind == ATTENTION_LASER ? (size_t)s.B * (size_t)s.H * (size_t)s.D : 0;
-}
 
 static inline bool attention_has_tensor_cores(int D) { return D == 32 || D == 64 || D == 128; }
 
@@ -55,52 +55,120 @@ void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
                                  stream);
 }
 
-static inline void attention_forward(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
-                                     const bf16 *q, const bf16 *k, const bf16 *v, void *work,
-                                     const AttentionSizes &s, cudaStream_t stream) {
-    const AttentionWork w = attention_work(work, s, nullptr);
-    const bool laser = s.kind == ATTENTION_LASER;
+/* ---- standard and LASER attention: the same kernels, with and without exp(V) and the logarithm ---- */
+
+template <bool LASER>
+void softmax_attention_forward(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
+                               const bf16 *k, const bf16 *v, void *work, const AttentionSizes &s,
+                               cudaStream_t stream) {
     if (attention_has_tensor_cores(s.D)) {
-        auto *run = s.D == 32 ? (laser ? attention_forward_fast<32, true> : attention_forward_fast<32, false>)
-                    : s.D == 64
-                        ? (laser ? attention_forward_fast<64, true> : attention_forward_fast<64, false>)
-                        : (laser ? attention_forward_fast<128, true> : attention_forward_fast<128, false>);
-        return run(out, low_bits, lse, columns, q, k, v, w, s, stream);
+        auto *run = s.D == 32   ? attention_forward_fast<32, LASER>
+                    : s.D == 64 ? attention_forward_fast<64, LASER>
+                                : attention_forward_fast<128, LASER>;
+        return run(out, low_bits, lse, columns, q, k, v, attention_work(work, s, nullptr), s, stream);
     }
-    if (laser) laser_find_columns(columns, v, s, stream);
+    if (LASER) laser_find_columns(columns, v, s, stream);
     attention_plain_forward(out, low_bits, lse, q, k, v, (const Column *)columns, s, stream);
 }
 
-static inline void attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q,
-                                      const bf16 *k, const bf16 *v, const bf16 *out, const uint16_t *low_bits,
-                                      const float *lse, const Column *columns, const float *turn, void *work,
-                                      const AttentionSizes &s, cudaStream_t stream) {
-    const AttentionWork w = attention_work(work, s, nullptr);
-    const bool laser = s.kind == ATTENTION_LASER;
+template <bool LASER>
+void softmax_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
+                                const bf16 *v, const bf16 *out, const uint16_t *low_bits, const float *lse,
+                                const Column *columns, const float *turn, void *work, const AttentionSizes &s,
+                                cudaStream_t stream) {
     if (attention_has_tensor_cores(s.D)) {
-        auto *run =
-            s.D == 32   ? (laser ? attention_backward_fast<32, true> : attention_backward_fast<32, false>)
-            : s.D == 64 ? (laser ? attention_backward_fast<64, true> : attention_backward_fast<64, false>)
-                        : (laser ? attention_backward_fast<128, true> : attention_backward_fast<128, false>);
-        return run(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, w, s, stream);
+        auto *run = s.D == 32   ? attention_backward_fast<32, LASER>
+                    : s.D == 64 ? attention_backward_fast<64, LASER>
+                                : attention_backward_fast<128, LASER>;
+        return run(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+                   attention_work(work, s, nullptr), s, stream);
     }
     attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, false, s, stream);
 }
 
 /* float32: out is exact, and low_bits is not used. */
-static inline void attention_forward(float *out, uint16_t *low_bits, float *lse, Column *columns,
-                                     const float *q, const float *k, const float *v, void *,
-                                     const AttentionSizes &s, cudaStream_t stream) {
-    if (s.kind == ATTENTION_LASER) laser_find_columns(columns, v, s, stream);
+template <bool LASER>
+void softmax_attention_forward(float *out, uint16_t *low_bits, float *lse, Column *columns, const float *q,
+                               const float *k, const float *v, void *, const AttentionSizes &s,
+                               cudaStream_t stream) {
+    if (LASER) laser_find_columns(columns, v, s, stream);
     attention_plain_forward(out, low_bits, lse, q, k, v, (const Column *)columns, s, stream);
 }
 
-static inline void attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
-                                      const float *k, const float *v, const float *out,
-                                      const uint16_t *low_bits, const float *lse, const Column *columns,
-                                      const float *turn, void *, const AttentionSizes &s,
-                                      cudaStream_t stream) {
+template <bool LASER>
+void softmax_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
+                                const float *k, const float *v, const float *out, const uint16_t *low_bits,
+                                const float *lse, const Column *columns, const float *turn, void *,
+                                const AttentionSizes &s, cudaStream_t stream) {
     attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, false, s, stream);
+}
+
+/* ---- the kinds of attention that a GPU computes ---- */
+
+/* S: float or bf16. */
+template <typename S> struct AttentionKernels {
+    AttentionKind kind;
+    void (*forward)(S *out, uint16_t *low_bits, float *lse, Column *columns, const S *q, const S *k,
+                    const S *v, void *work, const AttentionSizes &s, cudaStream_t stream);
+    void (*backward)(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
+                     const uint16_t *low_bits, const float *lse, const Column *columns, const float *turn,
+                     void *work, const AttentionSizes &s, cudaStream_t stream);
+    size_t (*work_bytes)(const AttentionSizes &s);
+    bool keeps_columns;  /* forward writes columns, which backward reads; else they are NULL */
+    bool keeps_low_bits; /* with bf16, forward writes low_bits, which backward reads; else they are NULL */
+};
+
+/* One row for each kind. A kind of gpt/math/attention.h that has no row here trains on the CPU only: the trainer
+   refuses it at its start. */
+template <typename S>
+static const AttentionKernels<S> attention_kernels[] = {
+    {ATTENTION_STANDARD, softmax_attention_forward<false>, softmax_attention_backward<false>,
+     attention_work_bytes, false, false},
+    {ATTENTION_LASER, softmax_attention_forward<true>, softmax_attention_backward<true>, attention_work_bytes,
+     true, true},
+};
+
+/* NULL: the GPU does not have this kind. */
+template <typename S> static const AttentionKernels<S> *attention_find(AttentionKind kind) {
+    for (const AttentionKernels<S> &row : attention_kernels<S>)
+        if (row.kind == kind) return &row;
+    return nullptr;
+}
+
+template <typename S> static const AttentionKernels<S> &attention_kernels_of(AttentionKind kind) {
+    const AttentionKernels<S> *row = attention_find<S>(kind);
+    if (!row) die("attention of kind %d has no row in cuda/attention.cuh", (int)kind);
+    return *row;
+}
+
+static inline bool attention_is_available(AttentionKind kind) {
+    return attention_find<bf16>(kind) != nullptr;
+}
+
+static inline size_t attention_work_size(const AttentionSizes &s) {
+    return attention_kernels_of<bf16>(s.kind).work_bytes(s);
+}
+
+static inline size_t attention_columns(const AttentionSizes &s) {
+    return attention_kernels_of<bf16>(s.kind).keeps_columns ? (size_t)s.B * (size_t)s.H * (size_t)s.D : 0;
+}
+
+template <typename S> static bool attention_keeps_low_bits(AttentionKind kind) {
+    return sizeof(S) == 2 && attention_kernels_of<S>(kind).keeps_low_bits;
+}
+
+template <typename S>
+void attention_forward(S *out, uint16_t *low_bits, float *lse, Column *columns, const S *q, const S *k,
+                       const S *v, void *work, const AttentionSizes &s, cudaStream_t stream) {
+    attention_kernels_of<S>(s.kind).forward(out, low_bits, lse, columns, q, k, v, work, s, stream);
+}
+
+template <typename S>
+void attention_backward(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
+                        const uint16_t *low_bits, const float *lse, const Column *columns, const float *turn,
+                        void *work, const AttentionSizes &s, cudaStream_t stream) {
+    attention_kernels_of<S>(s.kind).backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+                                             work, s, stream);
 }
 
 #endif

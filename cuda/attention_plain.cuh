@@ -16,6 +16,7 @@
 #define CUDA_ATTENTION_PLAIN_CUH
 
 #include "device.h"
+#include "../gpt/math/attention.h"
 #include "../laser.h"
 
 struct AttentionSizes {
@@ -98,15 +99,15 @@ __device__ __forceinline__ Column laser_column(float v0, float least, float most
    16 bytes. */
 __host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
 
-template <typename T> __device__ __forceinline__ float attention_dot(const T *x, const T *y, int D) {
+template <typename S> __device__ __forceinline__ float attention_dot(const S *x, const S *y, int D) {
     float sum = 0;
     for (int d = 0; d < D; d++) sum += to_float(x[d]) * to_float(y[d]);
     return sum;
 }
 
 /* Writes the scores of row i less their maximum to score (i + 1); returns the sum of their exponentials. */
-template <typename T>
-__device__ __forceinline__ float plain_scores(float *score, float *scratch, const T *q, const T *k, int i,
+template <typename S>
+__device__ __forceinline__ float plain_scores(float *score, float *scratch, const S *q, const S *k, int i,
                                               const AttentionSizes &s, float *largest) {
     float most = -INFINITY, sum = 0;
     for (int j = (int)threadIdx.x; j <= i; j += (int)blockDim.x) {
@@ -144,8 +145,8 @@ __device__ __forceinline__ bool plain_takes(const Column *column, bool whole, in
 
 /* Forward for rows first, first + step, ... of head (b, h), by all threads of a block. whole: all columns, and lse;
    else only the columns that are out of range. */
-template <typename T>
-__device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
+template <typename S>
+__device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
                                    const Column *columns, bool whole, int b, int h, int first, int step,
                                    const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE;
@@ -158,7 +159,7 @@ __device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const
         if (whole && threadIdx.x == 0) lse[head * s.T + i] = largest + logf(sum);
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             const int64_t at = ((int64_t)b * s.T + i) * s.out_row + h * D + d;
-            const T *column = v + in + d;
+            const S *column = v + in + d;
             float o = 0, most = -INFINITY;
             if (laser) {
                 if (!plain_takes(columns + head * D + d, whole, i)) continue;
@@ -170,7 +171,7 @@ __device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const
                 store_exact(out, low_bits, at, o);
             } else {
                 for (int j = 0; j <= i; j++) o += expf(score[j]) * to_float(column[j * s.qkv_row]);
-                out[at] = from_float<T>(o / sum);
+                out[at] = from_float<S>(o / sum);
             }
         }
         __syncthreads();
@@ -178,9 +179,9 @@ __device__ void plain_forward_rows(T *out, uint16_t *low_bits, float *lse, const
 }
 
 /* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
-template <typename T>
-__global__ void plain_forward_kernel(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k,
-                                     const T *v, const Column *columns, AttentionSizes s) {
+template <typename S>
+__global__ void plain_forward_kernel(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k,
+                                     const S *v, const Column *columns, AttentionSizes s) {
     plain_forward_rows(out, low_bits, lse, q, k, v, columns, true, (int)blockIdx.z, (int)blockIdx.y,
                        (int)blockIdx.x, (int)gridDim.x, s);
 }
@@ -194,9 +195,9 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
 
 /* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`: the sum over the columns
    (those of the head begin at `column`) that are computed here. Outputs at the floor contribute nothing. */
-template <typename T>
-__device__ __forceinline__ float plain_ds(const T *dout, const T *out, const uint16_t *low_bits, int64_t row,
-                                          const T *v, int64_t key, const Column *columns, int64_t column,
+template <typename S>
+__device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uint16_t *low_bits, int64_t row,
+                                          const S *v, int64_t key, const Column *columns, int64_t column,
                                           float log_a, int i, bool whole, const AttentionSizes &s) {
     const bool laser = s.kind == ATTENTION_LASER;
     float ds = 0;
@@ -229,8 +230,8 @@ __device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], c
 }
 
 /* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
-template <typename T>
-__device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, const T *v, const T *out,
+template <typename S>
+__device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, const S *v, const S *out,
                               const uint16_t *low_bits, const Column *columns, const float *turn, bool whole,
                               int b, int h, int first, int step, const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + plain_row(s);
@@ -251,16 +252,16 @@ __device__ void plain_queries(T *dq, const T *dout, const T *q, const T *k, cons
             return s.scale * sum;
         };
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
-            T *to = dq + in + i * s.qkv_row + d;
-            *to = from_float<T>((whole ? 0 : to_float(*to)) + turned_back(sum_over_keys, d, turn, i, D));
+            S *to = dq + in + i * s.qkv_row + d;
+            *to = from_float<S>((whole ? 0 : to_float(*to)) + turned_back(sum_over_keys, d, turn, i, D));
         }
         __syncthreads();
     }
 }
 
 /* dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
-template <typename T>
-__device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v, const T *out,
+template <typename S>
+__device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
                            const uint16_t *low_bits, const float *lse, const Column *columns,
                            const float *turn, bool whole, int b, int h, int start, int first, int step,
                            const AttentionSizes &s) {
@@ -300,8 +301,8 @@ __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, 
                 dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - o, 0.0f));
             }
             dk[at] =
-                from_float<T>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
-            dv[at] = from_float<T>((whole ? 0 : to_float(dv[at])) + dv_sum);
+                from_float<S>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
+            dv[at] = from_float<S>((whole ? 0 : to_float(dv[at])) + dv_sum);
         }
         __syncthreads();
     }
@@ -309,9 +310,9 @@ __device__ void plain_keys(T *dk, T *dv, const T *dout, const T *q, const T *k, 
 
 /* Blocks with an even x compute the queries x / 2, x / 2 + gridDim.x / 2, ... of a head, blocks with an odd x the
    keys. */
-template <typename T>
-__global__ void plain_backward_kernel(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
-                                      const T *out, const uint16_t *low_bits, const float *lse,
+template <typename S>
+__global__ void plain_backward_kernel(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v,
+                                      const S *out, const uint16_t *low_bits, const float *lse,
                                       const Column *columns, const float *turn, bool whole,
                                       AttentionSizes s) {
     const int h = (int)blockIdx.y, b = (int)blockIdx.z, block = (int)blockIdx.x / 2,
@@ -349,20 +350,20 @@ static inline size_t plain_shared(const AttentionSizes &s, int rows) {
     return bytes;
 }
 
-template <typename T>
-void attention_plain_forward(T *out, uint16_t *low_bits, float *lse, const T *q, const T *k, const T *v,
+template <typename S>
+void attention_plain_forward(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
                              const Column *columns, const AttentionSizes &s, cudaStream_t stream) {
-    LAUNCH(plain_forward_kernel<T>, dim3((unsigned)s.T, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
+    LAUNCH(plain_forward_kernel<S>, dim3((unsigned)s.T, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
            plain_shared(s, 1), stream, out, low_bits, lse, q, k, v, columns, s);
 }
 
-template <typename T>
-void attention_plain_backward(T *dq, T *dk, T *dv, const T *dout, const T *q, const T *k, const T *v,
-                              const T *out, const uint16_t *low_bits, const float *lse, const Column *columns,
+template <typename S>
+void attention_plain_backward(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v,
+                              const S *out, const uint16_t *low_bits, const float *lse, const Column *columns,
                               const float *turn, bool only_out_of_range, const AttentionSizes &s,
                               cudaStream_t stream) {
     const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_FEW_BLOCKS : s.T);
-    LAUNCH(plain_backward_kernel<T>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
+    LAUNCH(plain_backward_kernel<S>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
            dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS),
            plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
            !only_out_of_range, s);

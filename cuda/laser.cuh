@@ -90,9 +90,9 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
    heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
-template <typename T>
+template <typename S>
 __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
-    laser_columns_kernel(Column *columns, const T *v, AttentionSizes s) {
+    laser_columns_kernel(Column *columns, const S *v, AttentionSizes s) {
     enum { WARPS = LASER_COLUMN_WARPS };
     float *low = shared_memory<float>(), *high = low + WARPS * WARP_SIZE; /* (WARPS, WARP_SIZE) */
     int *outside = (int *)(high + WARPS * WARP_SIZE);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
               b = (int)blockIdx.y;
     for (int first = 0; first < s.D; first += WARP_SIZE) {
         const int d = first + lane < s.D ? first + lane : s.D - 1;
-        const T *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
+        const S *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
         const float v0 = to_float(column[0]);
         int out_of_range_from = s.T;
         float least = v0, most = v0; /* of the values within the window */
@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
     }
 }
 
-template <typename T>
-void laser_find_columns(Column *columns, const T *v, const AttentionSizes &s, cudaStream_t stream) {
-    LAUNCH(laser_columns_kernel<T>, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_COLUMN_THREADS),
+template <typename S>
+void laser_find_columns(Column *columns, const S *v, const AttentionSizes &s, cudaStream_t stream) {
+    LAUNCH(laser_columns_kernel<S>, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_COLUMN_THREADS),
            3 * LASER_COLUMN_THREADS * sizeof(float), stream, columns, v, s);
 }
 

@@ -115,7 +115,7 @@ template <typename S> struct GpuModel {
                               3 * A(),
                               A(),
                               1 / sqrtf((float)c.head_dim),
-                              c.laser ? ATTENTION_LASER : ATTENTION_STANDARD,
+                              c.attn,
                               c.sequence_shift ? LASER_SHIFT_SEQUENCE : LASER_SHIFT_CAUSAL};
     }
 };
@@ -141,7 +141,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
             a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
             a.columns = arena->take<Column>((int64_t)attention_columns(attention));
             a.attn_out = arena->take<S>(N * A),
-            a.low_bits = c.laser && rounded ? arena->take<uint16_t>(N * A) : nullptr;
+            a.low_bits = attention_keeps_low_bits<S>(c.attn) ? arena->take<uint16_t>(N * A) : nullptr;
         }
         if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
             a.mlp_input = arena->take<float>(N * C), a.mlp_norm = arena->take<S>(N * C),
@@ -158,7 +158,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->d_attn_out = arena->take<S>(N * A);
     m->d_hidden = m->gelu_in_products() ? nullptr : arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
     m->norm_partial = arena->take<float>(2 * rmsnorm_chunks(N) * C);
-    m->attention_work = arena->take<char>((int64_t)attention_work_bytes(attention));
+    m->attention_work = arena->take<char>((int64_t)attention_work_size(attention));
     m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
     m->loss_sum = arena->take<double>(1), m->squares = arena->take<double>(1);
     m->tokens = arena->take<int32_t>(N), m->targets = arena->take<int32_t>(N);

@@ -25,6 +25,8 @@ table='
 make demo                               => run with $demo
 make test                               => no: it is what asks this, and CI runs it
 make test SAN=1                         => no: CI runs it
+make train_gpt                          => run
+make build/train_gpt_emulated           => no: CI builds it
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
@@ -40,14 +42,17 @@ make bench PYTHONS=*                    => no: needs PyTorch, a download
 build/bench --help                      => run
 build/bench *                           => run + --quick --filter=memory --json=bench.json
 ./test_gpt --filter=laser               => no: CI runs all tests
+cc -O1 -fopenmp tests/check_attention.c * => run
 cc -O3 *                                => run + -O0 -o by-hand
 ./prepare --threads=1                   => no: a part of a command
 ./prepare *                             => run
 zcat dump.jsonl.gz | ./prepare *        => run
 scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./train_gpt --help                      => run
+./train_gpt * --attn=sigmoid            => no: a page adds this kind, and a test does what it says
 ./train_gpt *                           => run + $tiny
 ./generate *                            => run + --tokens=8
+./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
 ./report *                              => run
 scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
 scripts/scaling_model.sh gpus           => run

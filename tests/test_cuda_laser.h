@@ -1,5 +1,5 @@
-/* Tests of cuda/attention.cuh, each of its kinds of kernels, against the naive twins of laser.h in float64: sizes that divide
-   nothing, and LASER's contract with values that break careless implementations. */
+/* Tests of cuda/attention.cuh, each of its kinds of kernels, against the naive twins of laser.h in float64: sizes
+   that divide nothing, and LASER's contract with values that break careless implementations. */
 #ifndef TESTS_TEST_CUDA_LASER_H
 #define TESTS_TEST_CUDA_LASER_H
 
@@ -29,7 +29,7 @@ struct Problem {
         Buffer<float> lse_((size_t)(B * H * T)), turn_(turn.size());
         Buffer<uint16_t> low_bits(kind == ATTENTION_LASER ? out_size : 0);
         Buffer<Column> columns(attention_columns(s));
-        Buffer<char> work(attention_work_bytes(s)), other_work(attention_work_bytes(s));
+        Buffer<char> work(attention_work_size(s)), other_work(attention_work_size(s));
         upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
         poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
         S *q = qkv_.data, *dq = dqkv_.data;
@@ -56,19 +56,19 @@ struct Problem {
     }
 
     void naive() {
-        AttentionShape shape;
+        LaserShape shape;
         memset(&shape, 0, sizeof shape);
-        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D, shape.kind = kind,
-        shape.shift = shift;
+        shape.batch = B, shape.seq_len = T, shape.heads = H, shape.head_dim = D,
+        shape.kind = kind == ATTENTION_LASER ? LASER_KIND_LASER : LASER_KIND_STANDARD, shape.shift = shift;
         const ptrdiff_t a = (ptrdiff_t)A, qkv_strides[3] = {3 * a * T, 3 * a, D},
                         out_strides[3] = {a * T, a, D};
         memcpy(shape.qkv_strides, qkv_strides, sizeof qkv_strides),
             memcpy(shape.out_strides, out_strides, sizeof out_strides);
         const Doubles x = to_doubles(qkv), g = to_doubles(dout);
         out64.assign(out_size, 0), lse64.assign((size_t)(B * H * T), 0), dqkv64.assign(qkv_size, 0);
-        attention_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
-        attention_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
-                                 out64.data(), lse64.data(), &shape);
+        laser_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
+        laser_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
+                             out64.data(), lse64.data(), &shape);
         for (size_t i = 0; i < qkv_size && !turn.empty();
              i++) { /* rope's backward: each pair from its first half */
             const size_t half = (size_t)D / 2, d = i % (size_t)D, t = i / (3 * A) % (size_t)T;
@@ -112,8 +112,9 @@ struct Problem {
     }
 };
 
-/* Calls test(D) on each kind of kernels that this GPU has, for heads of each size that they are written for; mma.sync's for heads
-   of 128 are those for 64 with a longer loop, so that one of the two is enough where there are kernels for 9.0. */
+/* Calls test(D) on each kind of kernels that this GPU has, for heads of each size that they are written for;
+   mma.sync's for heads of 128 are those for 64 with a longer loop, so that one of the two is enough where there are
+   kernels for 9.0. */
 template <typename Test> static void for_each_kernel(Test test) {
 #ifdef EMULATE_ASAN /* is slow; other tests have heads of 128 under it too */
     static const int head_dims[] = {32, 64};
@@ -162,7 +163,8 @@ static bool floats_finite(const Floats &x) {
     return true;
 }
 
-/* Many tiles, of which each block does several, and the forward kernel for long sequences beside that for short ones. */
+/* Many tiles, of which each block does several, and the forward kernel for long sequences beside that for short ones.
+   */
 static void test_cuda_attention_of_many_tiles_matches_float64(void) {
     const int most = hopper_pingpong_most, blocks = hopper_blocks_most;
     hopper_blocks_most = 2;
@@ -209,8 +211,8 @@ static void test_cuda_laser_stays_finite(void) {
     for_each_kernel(cuda_attention_finite<bf16>), cuda_attention_finite<float>(32);
 }
 
-/* Columns far apart: some out of range beside some that are not, rows that see only the small values; gradients still match,
-   those before rope too. */
+/* Columns far apart: some out of range beside some that are not, rows that see only the small values; gradients still
+   match, those before rope too. */
 static void test_cuda_laser_columns_out_of_range_match_float64(void) {
     for (int T = 20; T <= 140; T += 60)
         for (int shift = 0; shift < 2; shift++) {
@@ -305,8 +307,8 @@ static void test_cuda_attention_rows_do_not_see_the_future(void) {
     cuda_rows_do_not_see_the_future<float>(32);
 }
 
-/* A NaN in q, k or v is not hidden: LASER's logarithm once took it for the least number. Rows before its token stay finite,
-   but for the paper's shift, which depends on the whole sequence. */
+/* A NaN in q, k or v is not hidden: LASER's logarithm once took it for the least number. Rows before its token stay
+   finite, but for the paper's shift, which depends on the whole sequence. */
 static void test_cuda_laser_shows_nan(void) {
     enum { T = 140, TOKEN = 70, COLUMN = 5 };
     for (int shift = 0; shift < 2; shift++)
@@ -356,6 +358,21 @@ static void test_cuda_tiles_have_no_bank_conflicts(void) {
 #define CUDA_EMULATED_LASER_TESTS(TEST)
 #endif
 
+static void attention_of_a_kind_without_kernels(void *) {
+    attention_work_size({1, 1, 1, 1, 3, 1, 1, ATTENTION_KIND_COUNT, LASER_SHIFT_CAUSAL});
+}
+
+/* The trainer asks attention_is_available at its start; whoever does not ask ends with an error, not with another
+   kind. */
+static void test_cuda_attention_without_kernels_is_refused(void) {
+    char output[512];
+    CHECK(attention_is_available(ATTENTION_STANDARD) && attention_is_available(ATTENTION_LASER),
+          "standard or laser has no row in the table of cuda/attention.cuh");
+    CHECK(!attention_is_available(ATTENTION_KIND_COUNT), "a kind that does not exist has a row");
+    const int code = test_death(attention_of_a_kind_without_kernels, nullptr, output, sizeof output);
+    CHECK(code == 1 && strstr(output, "has no row in cuda/attention.cuh"), "exit %d: %s", code, output);
+}
+
 #define CUDA_LASER_TESTS(TEST)                                                                               \
     TEST(cuda_attention_bf16_matches_float64)                                                                \
     TEST(cuda_attention_fp32_matches_float64)                                                                \
@@ -369,6 +386,7 @@ static void test_cuda_tiles_have_no_bank_conflicts(void) {
     TEST(cuda_attention_rows_do_not_see_the_future)                                                          \
     TEST(cuda_laser_shows_nan)                                                                               \
     TEST(cuda_attention_large_scores_match_float64)                                                          \
+    TEST(cuda_attention_without_kernels_is_refused)                                                          \
     CUDA_EMULATED_LASER_TESTS(TEST)
 
 #endif

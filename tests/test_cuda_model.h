@@ -16,7 +16,7 @@ template <typename S> struct TestModel {
         DeviceModel c = DeviceModel();
         c.layers = 2, c.heads = 2, c.head_dim = 32, c.embd = 24, c.mlp_hidden = 40;
         c.seq_len = MODEL_TEST_T, c.vocab_size = MODEL_TEST_V, c.batch = MODEL_TEST_B;
-        c.laser = true, c.bf16 = is_bf16((S *)nullptr), c.position = -1;
+        c.attn = ATTENTION_LASER, c.bf16 = is_bf16((S *)nullptr), c.position = -1;
         const int64_t C = c.embd, A = (int64_t)c.heads * c.head_dim, F = c.mlp_hidden;
         auto take = [&](int64_t n) { return (c.count += n) - n; };
         c.embed = take(c.vocab_size * C);

@@ -7,23 +7,22 @@
 
 /* One attention problem: q, k, v packed as (B, T, 3, H, D), in float32 and the same numbers in double. */
 typedef struct {
-    AttentionShape shape;
+    LaserShape shape;
     size_t qkv_size, out_size, lse_size, A; /* A = H*D */
     float *qkv, *dout, *out, *lse, *dqkv;
     double *qkv64, *dout64, *out64, *lse64, *dqkv64;
 } Attention;
 
-static Attention attention_problem(int B, int T, int H, int D, AttentionKind kind, uint64_t seed,
-                                   double spread) {
+static Attention attention_problem(int B, int T, int H, int D, LaserKind kind, uint64_t seed, double spread) {
     Attention a = {.A = (size_t)H * (size_t)D};
     const ptrdiff_t A = H * D;
-    a.shape = (AttentionShape){.batch = B,
-                               .seq_len = T,
-                               .heads = H,
-                               .head_dim = D,
-                               .kind = kind,
-                               .qkv_strides = {3 * A * T, 3 * A, D},
-                               .out_strides = {A * T, A, D}};
+    a.shape = (LaserShape){.batch = B,
+                           .seq_len = T,
+                           .heads = H,
+                           .head_dim = D,
+                           .kind = kind,
+                           .qkv_strides = {3 * A * T, 3 * A, D},
+                           .out_strides = {A * T, A, D}};
     a.out_size = (size_t)(B * T) * a.A, a.qkv_size = 3 * a.out_size, a.lse_size = (size_t)(B * H * T);
     a.qkv = test_normal(a.qkv_size, spread, seed), a.dout = test_normal(a.out_size, 1, seed + 1);
     a.out = check_malloc(a.out_size * sizeof(float)), a.lse = check_malloc(a.lse_size * sizeof(float));
@@ -41,9 +40,8 @@ static void attention_forget(Attention *a) {
 
 static void attention_tiled(Attention *a) {
     const float *q = a->qkv, *k = q + a->A, *v = k + a->A;
-    attention_forward(a->out, a->lse, q, k, v, &a->shape);
-    attention_backward(a->dqkv, a->dqkv + a->A, a->dqkv + 2 * a->A, a->dout, q, k, v, a->out, a->lse,
-                       &a->shape);
+    laser_forward(a->out, a->lse, q, k, v, &a->shape);
+    laser_backward(a->dqkv, a->dqkv + a->A, a->dqkv + 2 * a->A, a->dout, q, k, v, a->out, a->lse, &a->shape);
 }
 
 /* The naive twin reads the float32 numbers as they are now. */
@@ -51,9 +49,9 @@ static void attention_naive(Attention *a) {
     free(a->qkv64), free(a->dout64);
     a->qkv64 = test_to_double(a->qkv, a->qkv_size), a->dout64 = test_to_double(a->dout, a->out_size);
     const double *q = a->qkv64, *k = q + a->A, *v = k + a->A;
-    attention_forward_naive(a->out64, a->lse64, q, k, v, &a->shape);
-    attention_backward_naive(a->dqkv64, a->dqkv64 + a->A, a->dqkv64 + 2 * a->A, a->dout64, q, k, v, a->out64,
-                             a->lse64, &a->shape);
+    laser_forward_naive(a->out64, a->lse64, q, k, v, &a->shape);
+    laser_backward_naive(a->dqkv64, a->dqkv64 + a->A, a->dqkv64 + 2 * a->A, a->dout64, q, k, v, a->out64,
+                         a->lse64, &a->shape);
 }
 
 /* One of the three parts (0 q, 1 k, 2 v) of the packed gradient against the naive one. */
@@ -94,7 +92,7 @@ static double attention_naive_loss(void *context) {
     Attention *a = context;
     const double *q = a->qkv64;
     double sum = 0;
-    attention_forward_naive(a->out64, a->lse64, q, q + a->A, q + 2 * a->A, &a->shape);
+    laser_forward_naive(a->out64, a->lse64, q, q + a->A, q + 2 * a->A, &a->shape);
     for (size_t i = 0; i < a->out_size; i++) sum += a->out64[i] * a->dout64[i];
     return sum;
 }
@@ -102,7 +100,7 @@ static double attention_naive_loss(void *context) {
 static void test_laser_naive_gradient_is_finite_differences(void) {
     for (int kind = 0; kind < 2; kind++)
         for (int shift = 0; shift < 2; shift++) {
-            Attention a = attention_problem(2, 6, 2, 3, (AttentionKind)kind, 1, 1);
+            Attention a = attention_problem(2, 6, 2, 3, (LaserKind)kind, 1, 1);
             a.shape.shift = (LaserShift)shift;
             attention_naive(&a);
             double *want = check_malloc(a.qkv_size * sizeof *want), error = 0, size = 0;
@@ -119,8 +117,8 @@ static void test_laser_naive_gradient_is_finite_differences(void) {
 
 /* LASER is standard attention on exp(v), then a logarithm: the definition, by the other twin. */
 static void test_laser_is_log_of_attention_on_exp(void) {
-    Attention laser = attention_problem(1, 9, 2, 4, ATTENTION_LASER, 3, 1);
-    Attention standard = attention_problem(1, 9, 2, 4, ATTENTION_STANDARD, 3, 1);
+    Attention laser = attention_problem(1, 9, 2, 4, LASER_KIND_LASER, 3, 1);
+    Attention standard = attention_problem(1, 9, 2, 4, LASER_KIND_STANDARD, 3, 1);
     attention_naive(&laser), attention_naive(&standard);
     for (size_t r = 0; r < 9; r++)
         for (size_t c = 0; c < standard.A; c++) {
@@ -128,8 +126,8 @@ static void test_laser_is_log_of_attention_on_exp(void) {
             *v = exp(*v);
         }
     const double *q = standard.qkv64;
-    attention_forward_naive(standard.out64, standard.lse64, q, q + standard.A, q + 2 * standard.A,
-                            &standard.shape);
+    laser_forward_naive(standard.out64, standard.lse64, q, q + standard.A, q + 2 * standard.A,
+                        &standard.shape);
     for (size_t i = 0; i < laser.out_size; i++)
         CHECK(fabs(laser.out64[i] - log(standard.out64[i])) < 1e-12, "element %zu: %.15g, expected %.15g", i,
               laser.out64[i], log(standard.out64[i]));
@@ -148,8 +146,8 @@ static void test_laser_matches_float64(void) {
             for (int shift = 0; shift <= kind; shift++)
                 for (int precision = 0; precision < 2; precision++) {
                     const int *z = sizes[s];
-                    Attention a = attention_problem(z[0], z[1], z[2], z[3], (AttentionKind)kind, s, 1);
-                    a.shape.shift = (LaserShift)shift, a.shape.precision = (AttentionPrecision)precision;
+                    Attention a = attention_problem(z[0], z[1], z[2], z[3], (LaserKind)kind, s, 1);
+                    a.shape.shift = (LaserShift)shift, a.shape.precision = (LaserPrecision)precision;
                     check_attention(&a, precision ? 1e-4 : 1e-10, "normal values");
                     attention_forget(&a);
                 }
@@ -157,12 +155,12 @@ static void test_laser_matches_float64(void) {
 
 static void test_laser_scale_and_plain_strides(void) {
     for (int kind = 0; kind < 2; kind++) {
-        Attention a = attention_problem(2, 40, 2, 12, (AttentionKind)kind, 5, 1);
+        Attention a = attention_problem(2, 40, 2, 12, (LaserKind)kind, 5, 1);
         a.shape.scale = 0.7f;
         check_attention(&a, 1e-10, "scale 0.7");
         /* the same numbers as separate q, k, v of (B, H, T, D) */
         const int B = 2, T = 40, H = 2, D = 12;
-        AttentionShape plain = a.shape;
+        LaserShape plain = a.shape;
         for (int i = 0; i < 3; i++)
             plain.qkv_strides[i] = plain.out_strides[i] = (ptrdiff_t[]){H * T * D, D, T * D}[i];
         float *parts[3], *out = check_malloc(a.out_size * sizeof *out);
@@ -175,7 +173,7 @@ static void test_laser_scale_and_plain_strides(void) {
                             parts[p][((b * H + h) * T + t) * D + d] =
                                 a.qkv[((size_t)(b * T + t) * 3 + p) * a.A + (size_t)(h * D + d)];
         }
-        attention_forward(out, NULL, parts[0], parts[1], parts[2], &plain);
+        laser_forward(out, NULL, parts[0], parts[1], parts[2], &plain);
         for (int b = 0; b < B; b++)
             for (int t = 0; t < T; t++)
                 for (int h = 0; h < H; h++)
@@ -194,9 +192,9 @@ static void test_laser_same_bits_for_any_threads(void) {
     const int threads = omp_get_max_threads();
     for (int kind = 0; kind < 2; kind++)
         for (int precision = 0; precision < 2; precision++) {
-            Attention a = attention_problem(1, 333, 2, 24, (AttentionKind)kind, 6, 1);
+            Attention a = attention_problem(1, 333, 2, 24, (LaserKind)kind, 6, 1);
             a.qkv[3 * a.A * 200 + 2 * a.A + 1] = 500; /* a column that leaves the matrix products */
-            a.shape.precision = (AttentionPrecision)precision;
+            a.shape.precision = (LaserPrecision)precision;
             omp_set_num_threads(1);
             attention_tiled(&a);
             float *out = check_malloc(a.out_size * sizeof *out),
@@ -231,8 +229,8 @@ static void test_laser_stays_finite(void) {
     for (int pattern = 0; pattern < 6; pattern++)
         for (int shift = 0; shift < 2; shift++)
             for (int precision = 0; precision < 2; precision++) {
-                Attention a = attention_problem(1, 150, 2, 20, ATTENTION_LASER, 7, 1);
-                a.shape.shift = (LaserShift)shift, a.shape.precision = (AttentionPrecision)precision;
+                Attention a = attention_problem(1, 150, 2, 20, LASER_KIND_LASER, 7, 1);
+                a.shape.shift = (LaserShift)shift, a.shape.precision = (LaserPrecision)precision;
                 for (size_t t = 0; t < 150; t++)
                     for (size_t c = 0; c < a.A; c++) {
                         float *q = &a.qkv[3 * t * a.A + c], *k = q + a.A, *v = k + a.A;
@@ -262,14 +260,14 @@ static void test_laser_stays_finite(void) {
 /* Columns far apart and rows that see only the small values: their gradients still match float64. */
 static void test_laser_wide_columns_match_float64(void) {
     for (int T = 20; T <= 140; T += 60) {
-        Attention a = attention_problem(1, T, 2, 17, ATTENTION_LASER, 8, 1);
+        Attention a = attention_problem(1, T, 2, 17, LASER_KIND_LASER, 8, 1);
         for (int t = 0; t < T; t++)
             for (size_t c = 0; c < a.A; c += 3)
                 a.qkv[((size_t)t * 3 + 2) * a.A + c] += (float)((t * 37 + (int)c) % 11) * 30 - 150;
         check_attention(&a, 1e-10, "columns 300 wide");
         a.shape.shift = LASER_SHIFT_SEQUENCE;
         check_attention(&a, 1e-8, "columns 300 wide, the paper's shift");
-        a.shape.shift = LASER_SHIFT_CAUSAL, a.shape.precision = ATTENTION_BF16;
+        a.shape.shift = LASER_SHIFT_CAUSAL, a.shape.precision = LASER_BF16;
         check_attention(&a, 1e-4, "columns 300 wide");
         attention_forget(&a);
     }
@@ -278,8 +276,8 @@ static void test_laser_wide_columns_match_float64(void) {
 /* Values so small that exp(v) in bfloat16 is 1 and little else: the gradients keep their digits. */
 static void test_laser_small_values_match_float64(void) {
     for (int precision = 0; precision < 2; precision++) {
-        Attention a = attention_problem(1, 140, 2, 24, ATTENTION_LASER, 11, 1);
-        a.shape.precision = (AttentionPrecision)precision;
+        Attention a = attention_problem(1, 140, 2, 24, LASER_KIND_LASER, 11, 1);
+        a.shape.precision = (LaserPrecision)precision;
         for (size_t r = 0; r < 140; r++)
             for (size_t c = 0; c < a.A; c++) a.qkv[(3 * r + 2) * a.A + c] *= 0.05f;
         check_attention(&a, precision ? 1e-4 : 2e-10, "values of 0.05");
@@ -290,9 +288,9 @@ static void test_laser_small_values_match_float64(void) {
 /* The first row is v_0, as the products see it: rounded to bfloat16, on every CPU. */
 static void test_laser_bf16_rounds_operands(void) {
     for (int precision = 0; precision < 2; precision++) {
-        Attention a = attention_problem(1, 1, 1, 40, ATTENTION_STANDARD, 13, 1);
+        Attention a = attention_problem(1, 1, 1, 40, LASER_KIND_STANDARD, 13, 1);
         memset(a.qkv, 0, 2 * a.A * sizeof *a.qkv); /* a score of 0: a weight of 1 */
-        a.shape.precision = (AttentionPrecision)precision;
+        a.shape.precision = (LaserPrecision)precision;
         attention_tiled(&a);
         for (size_t c = 0; c < a.A; c++) {
             const float v = a.qkv[2 * a.A + c], want = precision ? float_from_bf16(bf16_from_float(v)) : v;
@@ -306,7 +304,7 @@ static void test_laser_bf16_rounds_operands(void) {
    would be off by 5e-4. The bound is what rounding the scores costs. */
 static void test_laser_large_scores_match_float64(void) {
     for (int kind = 0; kind < 2; kind++) {
-        Attention a = attention_problem(1, 90, 2, 16, (AttentionKind)kind, 12, 1);
+        Attention a = attention_problem(1, 90, 2, 16, (LaserKind)kind, 12, 1);
         for (size_t r = 0; r < 90; r++)
             for (size_t c = 0; c < 2 * a.A; c++) a.qkv[3 * r * a.A + c] *= 100;
         attention_tiled(&a);
@@ -320,8 +318,8 @@ static void test_laser_large_scores_match_float64(void) {
 
 static void test_laser_row_zero_returns_v0(void) {
     for (int precision = 0; precision < 2; precision++) {
-        Attention a = attention_problem(2, 77, 3, 19, ATTENTION_LASER, 9, 3);
-        a.shape.precision = (AttentionPrecision)precision;
+        Attention a = attention_problem(2, 77, 3, 19, LASER_KIND_LASER, 9, 3);
+        a.shape.precision = (LaserPrecision)precision;
         a.qkv[3 * a.A * 50 + 2 * a.A + 4] = 1e4f;
         attention_tiled(&a);
         for (size_t b = 0; b < 2; b++)
@@ -339,15 +337,15 @@ static void test_laser_rows_do_not_see_the_future(void) {
     enum { T = 150, H = 2, D = 20 };
     for (int kind = 0; kind < 2; kind++)
         for (int precision = 0; precision < 2; precision++) {
-            Attention a = attention_problem(1, T, H, D, (AttentionKind)kind, 10, 1);
-            a.shape.precision = (AttentionPrecision)precision;
+            Attention a = attention_problem(1, T, H, D, (LaserKind)kind, 10, 1);
+            a.shape.precision = (LaserPrecision)precision;
             attention_tiled(&a);
             float *before = check_malloc(a.out_size * sizeof *before);
             memcpy(before, a.out, a.out_size * sizeof *before);
             for (int changed = 0; changed < 3; changed++) {
                 const size_t t = (size_t[]){T - 1, 64, 31}[changed];
                 for (size_t c = 0; c < 3 * a.A; c++) a.qkv[3 * t * a.A + c] = c >= 2 * a.A ? 1e4f : 5;
-                attention_forward(a.out, a.lse, a.qkv, a.qkv + a.A, a.qkv + 2 * a.A, &a.shape);
+                laser_forward(a.out, a.lse, a.qkv, a.qkv + a.A, a.qkv + 2 * a.A, &a.shape);
                 CHECK(precision || memcmp(a.out, before, t * a.A * sizeof *before) == 0,
                       "kind %d: token %zu moved bits of earlier rows in float32", kind, t);
                 for (size_t i = 0; i < t * a.A; i++)
@@ -364,11 +362,11 @@ static void test_laser_rows_do_not_see_the_future(void) {
 static void test_laser_memory_is_linear(void) {
     for (int backward = 0; backward < 2; backward++)
         for (int kind = 0; kind < 2; kind++) {
-            Attention a = attention_problem(1, 1, 4, 64, (AttentionKind)kind, 13, 1);
+            Attention a = attention_problem(1, 1, 4, 64, (LaserKind)kind, 13, 1);
             size_t sizes[2];
             for (int i = 0; i < 2; i++) {
                 a.shape.seq_len = 4096 << i;
-                sizes[i] = attention_memory(&a.shape, backward);
+                sizes[i] = laser_memory(&a.shape, backward);
             }
             CHECK(sizes[1] < 2 * sizes[0] && sizes[1] > sizes[0], "kind %d: %zu bytes at 4096, %zu at 8192",
                   kind, sizes[0], sizes[1]);
@@ -448,6 +446,37 @@ static void test_laser_links_from_cpp(void) {
     CHECK(code != 0 && strstr(output, "the implementation of laser.h is C"), "exit %d: %s", code, output);
 }
 
+static void laser_of_a_wrong_shape(void *shape) { laser_memory(shape, 0); }
+
+/* A kind, shift or precision that does not exist ends the program; it is never taken for another one. */
+static void test_laser_refuses_unknown_kinds(void) {
+    const LaserShape right = {.batch = 1, .seq_len = 1, .heads = 1, .head_dim = 1};
+    LaserShape wrong[] = {right, right, right};
+    char output[512];
+    wrong[0].kind = (LaserKind)2, wrong[1].shift = (LaserShift)2, wrong[2].precision = (LaserPrecision)2;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const int code = test_death(laser_of_a_wrong_shape, &wrong[i], output, sizeof output);
+        CHECK(code == 1 && strstr(output, "unknown kind, shift or precision"), "%zu: exit %d: %s", i, code,
+              output);
+    }
+}
+
+/* Whatever a program links with laser.h, no name of its own can clash but one that begins with laser_. */
+static void test_laser_has_one_prefix(void) {
+    char output[2048], folder[128];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    if (test_command(output, sizeof output, "command -v nm") != 0) {
+        test_not_run("there is no program 'nm'");
+        return;
+    }
+    const int code =
+        test_command(output, sizeof output,
+                     "${CC:-cc} -std=gnu11 -O1 -x c -DLASER_IMPLEMENTATION -c laser.h -o %s/laser.o && "
+                     "nm -g %s/laser.o | sed -n 's/.* [A-TV-Z] _*//p' | grep -v '^laser_'",
+                     folder, folder);
+    CHECK(code == 1 && !*output, "laser.h defines other names, exit %d: %s", code, output);
+}
+
 #define LASER_TESTS(TEST)                                                                                    \
     TEST(laser_naive_gradient_is_finite_differences)                                                         \
     TEST(laser_is_log_of_attention_on_exp)                                                                   \
@@ -464,6 +493,8 @@ static void test_laser_links_from_cpp(void) {
     TEST(laser_memory_is_linear)                                                                             \
     TEST(laser_exp_and_log_to_2_ulp)                                                                         \
     TEST(laser_example_compiles_and_runs)                                                                    \
-    TEST(laser_links_from_cpp)
+    TEST(laser_links_from_cpp)                                                                               \
+    TEST(laser_refuses_unknown_kinds)                                                                        \
+    TEST(laser_has_one_prefix)
 
 #endif

@@ -37,7 +37,7 @@ static void test_options_command_wins_over_file_over_preset(void) {
     CHECK(o.lr == 2e-4, "lr %g, the file says 2e-4", o.lr);
     CHECK(o.embd == 1024, "embd %ld, the preset says 1024", (long)o.embd);
     CHECK(o.beta1 == 0.9, "beta1 %g, the default is 0.9", o.beta1);
-    CHECK(o.dry_run && o.attn == 1, "dry_run %d attn %d", o.dry_run, o.attn);
+    CHECK(o.dry_run && o.attn == ATTENTION_LASER, "dry_run %d attn %d", o.dry_run, o.attn);
 }
 
 static void test_options_dump_reads_back(void) {

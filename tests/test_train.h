@@ -153,7 +153,7 @@ static void test_checkpoint_is_a_model_folder(void) {
     train_tiny(data, "run", "--attn=laser --activation=swiglu --pos=learned", output, sizeof output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     Model model = model_load(folder, 1, DTYPE_FP32);
-    CHECK(model.config.attn == 1 && model.config.activation == ACTIVATION_SWIGLU &&
+    CHECK(model.config.attn == ATTENTION_LASER && model.config.activation == ACTIVATION_SWIGLU &&
               model.config.position == POSITION_LEARNED && model.config.layers == 2 &&
               model.config.head_dim == 6,
           "config.json was read back as attn %d activation %d position %d layers %d head_dim %d",
@@ -229,7 +229,7 @@ static void test_dry_run_tells_its_plan(void) {
     char output[16384];
     int code = test_command(output, sizeof output,
                             "%s/train_gpt --dry-run " TINY_MODEL "--attn=laser --threads=1", test_binaries());
-    const char *says[] = {"LASER attention",   "layers.*.attn.q.weight",
+    const char *says[] = {"laser attention",   "layers.*.attn.q.weight",
                           "matrix parameters", "AdamW's two moments",
                           "tokens/s",          "ln V = 4.111"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)

@@ -3,25 +3,25 @@
 #define TOOLS_BENCH_ATTENTION_H
 
 typedef struct {
-    AttentionShape shape;
+    LaserShape shape;
     float *qkv, *dqkv;             /* (B, T, 3, H, D) */
     float *out[2], *lse[2], *dout; /* (B, T, H, D), (B, H, T); out and lse of each kind */
 } Attention;
 
-static void attention_run(Attention *a, AttentionKind kind, bool backward) {
+static void attention_run(Attention *a, LaserKind kind, bool backward) {
     const int64_t width = (int64_t)a->shape.heads * a->shape.head_dim;
     const float *q = a->qkv, *k = a->qkv + width, *v = a->qkv + 2 * width;
     a->shape.kind = kind;
     if (backward)
-        attention_backward(a->dqkv, a->dqkv + width, a->dqkv + 2 * width, a->dout, q, k, v, a->out[kind],
-                           a->lse[kind], &a->shape);
+        laser_backward(a->dqkv, a->dqkv + width, a->dqkv + 2 * width, a->dout, q, k, v, a->out[kind],
+                       a->lse[kind], &a->shape);
     else
-        attention_forward(a->out[kind], a->lse[kind], q, k, v, &a->shape);
+        laser_forward(a->out[kind], a->lse[kind], q, k, v, &a->shape);
 }
-static void standard_forward(void *context) { attention_run(context, ATTENTION_STANDARD, false); }
-static void laser_forward(void *context) { attention_run(context, ATTENTION_LASER, false); }
-static void standard_backward(void *context) { attention_run(context, ATTENTION_STANDARD, true); }
-static void laser_backward(void *context) { attention_run(context, ATTENTION_LASER, true); }
+static void run_standard_forward(void *context) { attention_run(context, LASER_KIND_STANDARD, false); }
+static void run_laser_forward(void *context) { attention_run(context, LASER_KIND_LASER, false); }
+static void run_standard_backward(void *context) { attention_run(context, LASER_KIND_STANDARD, true); }
+static void run_laser_backward(void *context) { attention_run(context, LASER_KIND_LASER, true); }
 
 static void bench_attention_at(int T, bool bf16) {
     const int H = 8, D = 128, B = T >= 2048 ? 1 : 2048 / T;
@@ -32,15 +32,15 @@ static void bench_attention_at(int T, bool bf16) {
                              .head_dim = D,
                              .qkv_strides = {3 * width * T, 3 * width, D},
                              .out_strides = {width * T, width, D},
-                             .precision = bf16 ? ATTENTION_BF16 : ATTENTION_FP32}};
+                             .precision = bf16 ? LASER_BF16 : LASER_FP32}};
     a.qkv = random_floats(3 * tokens * width, NULL), a.dqkv = random_floats(3 * tokens * width, NULL);
     a.dout = random_floats(tokens * width, NULL);
     for (int kind = 0; kind < 2; kind++)
         a.out[kind] = random_floats(tokens * width, NULL), a.lse[kind] = random_floats(tokens * H, NULL);
-    Contender contenders[] = {{"standard", standard_forward, false, 0},
-                              {"laser", laser_forward, false, 0},
-                              {"standard", standard_backward, false, 0},
-                              {"laser", laser_backward, false, 0}};
+    Contender contenders[] = {{"standard", run_standard_forward, false, 0},
+                              {"laser", run_laser_forward, false, 0},
+                              {"standard", run_standard_backward, false, 0},
+                              {"laser", run_laser_backward, false, 0}};
     const double peak = bench_turns(contenders, 4, &a, bf16 ? RATE_BF16 : RATE_FP32, 1.5);
     printf("%-8s%6d ", bf16 ? "bf16" : "float32", T);
     for (int i = 0; i < 4; i++) { /* forward: two products of T x T x D, half of it visible; backward: five */

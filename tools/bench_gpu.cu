@@ -87,7 +87,7 @@ static void bench_attention(int T, int D, AttentionKind kind) {
     float *lse = bench_numbers<float>(N * H, 1);
     uint16_t *low_bits = (uint16_t *)device_malloc((size_t)(N * A) * sizeof(uint16_t));
     Column *columns = (Column *)device_malloc(attention_columns(s) * sizeof(Column));
-    void *work = device_malloc(attention_work_bytes(s));
+    void *work = device_malloc(attention_work_size(s));
     const double forward = bench_time([&] {
         attention_forward(out, low_bits, lse, columns, qkv, qkv + A, qkv + 2 * A, work, s, bench_stream);
     });
@@ -222,8 +222,8 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
     DeviceModel c = DeviceModel();
     c.layers = p.layers, c.heads = p.heads, c.head_dim = p.head_dim, c.embd = p.embd,
     c.mlp_hidden = p.mlp_hidden;
-    c.seq_len = p.seq_len, c.vocab_size = p.vocab_size, c.batch = batch, c.laser = laser, c.bf16 = true,
-    c.position = -1;
+    c.seq_len = p.seq_len, c.vocab_size = p.vocab_size, c.batch = batch,
+    c.attn = laser ? ATTENTION_LASER : ATTENTION_STANDARD, c.bf16 = true, c.position = -1;
     const int64_t C = p.embd, A = (int64_t)p.heads * p.head_dim, F = p.mlp_hidden;
     int64_t used = (int64_t)p.vocab_size * C;
     auto take = [&](int64_t n) {

@@ -67,6 +67,9 @@ static void step_update(Trainer *t) {
 static const char *const step_part_names[PROFILE_PARTS] = {PROFILE_EACH(STEP_PART_NAME)};
 
 enum { STEP_TURNS = 40, STEP_TURNS_LEAST = 7 };
+static const AttentionKind step_kinds[2] = {ATTENTION_STANDARD,
+                                            ATTENTION_LASER}; /* the two that are compared */
+
 typedef struct {
     double micro[2], update;        /* seconds: standard, LASER */
     double ratio;                   /* of LASER's micro-step over standard's */
@@ -86,7 +89,7 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     for (; turn < least || (turn < STEP_TURNS && machine_seconds() - start < seconds); turn++) {
         for (int i = 0; i < 2; i++) {
             const int kind = (i + turn) % 2;
-            t->model.config.attn = kind;
+            t->model.config.attn = step_kinds[kind];
             for (int repeat = 0; repeat < 3; repeat++) bench_burst(rate);
             profile_reset();
             begin = bench_seconds();
@@ -126,8 +129,8 @@ static void step_report_parts(const char *name, const Model *model, const StepTi
             const double of_peak = model_part_operations(model, i) / (seconds * 1e9 * times->peak);
             printf("%10.1f ms %5.1f %%", 1e3 * seconds, 100 * share);
             of_peak > 0 ? printf("%6.1f %%", 100 * of_peak) : printf("%8s", "");
-            bench_report(share, "share of time", of_peak, "time/%s/%s/%s", name, kind ? "laser" : "standard",
-                         part);
+            bench_report(share, "share of time", of_peak, "time/%s/%s/%s", name,
+                         attention_name(step_kinds[kind]), part);
         }
         printf("\n");
     }
@@ -149,8 +152,8 @@ static void bench_step(const StepModel *model, int dtype) {
         const double rate = micro_steps * (double)N / step[kind];
         const double share = rate * model_flops_per_token(&t.model) / (1e9 * times.peak);
         printf("%12.1f %5.1f %%", rate, 100 * share);
-        bench_report(rate, "tokens/s", share, "step/%s/%s", name, kind ? "laser" : "standard");
-        bench_report(times.micro[kind], "s", 0, "micro/%s/%s", name, kind ? "laser" : "standard");
+        bench_report(rate, "tokens/s", share, "step/%s/%s", name, attention_name(step_kinds[kind]));
+        bench_report(times.micro[kind], "s", 0, "micro/%s/%s", name, attention_name(step_kinds[kind]));
     }
     ratio = (micro_steps * times.micro[0] * times.ratio + times.update) / step[0];
     printf("%9.3f%9.1f%9.1f\n", ratio, 1e3 * times.micro[0], 1e3 * times.update);

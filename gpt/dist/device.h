@@ -6,6 +6,7 @@
 
    device_on()                           whether there is one
    device_choose(local_rank)             the GPU of this rank, counted on its host; dies when there is none
+   device_has_attention(kind)            whether it has kernels for this kind of attention
    device_name(text), device_peak_flops(bf16)   the second is measured
    device_memory_needed(&model)          bytes of its memory that device_open will take
    device_open(&model), device_close()
@@ -34,6 +35,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "../math/attention.h"
 #include "../math/ranges.h"
 
 /* Where the tensors of a layer begin in the weights, in floats. Adjacent ones (q, k, v; gate, up) are one matrix. */
@@ -46,7 +48,8 @@ typedef struct {
     int batch;                                                          /* B */
     int activation;                                                     /* as in options.h */
     int recompute;                                                      /* as in options.h */
-    bool laser, sequence_shift, bf16;
+    AttentionKind attn;
+    bool sequence_shift, bf16;
     int64_t embed, position, final_norm; /* where they begin in the weights; position -1: not learned */
     int64_t count;                       /* floats of the weights */
     int64_t moments;                     /* of each of AdamW's moments: those that the GPU keeps */
@@ -75,6 +78,7 @@ extern "C" {
 #endif
 static inline bool device_on(void) { return true; }
 void device_choose(int local_rank);
+bool device_has_attention(AttentionKind kind);
 const char *device_name(char text[128]);
 double device_peak_flops(bool bf16);
 size_t device_memory_needed(const DeviceModel *model);
@@ -103,6 +107,7 @@ double device_hidden(void);
 #else
 static inline bool device_on(void) { return false; }
 static inline void device_choose(int local_rank) { (void)local_rank; }
+static inline bool device_has_attention(AttentionKind kind) { return (void)kind, false; }
 static inline const char *device_name(char text[128]) { return text; }
 static inline double device_peak_flops(bool bf16) { return bf16; }
 static inline size_t device_memory_needed(const DeviceModel *model) { return model == NULL; }

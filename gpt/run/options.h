@@ -26,6 +26,7 @@
 #include <string.h>
 #include "../io/files.h"
 #include "../io/json.h"
+#include "../math/attention.h"
 #include "../base/program.h"
 
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
@@ -511,7 +512,7 @@ static const Option train_options[] = {
         "print configuration, parameters, memory and an estimate of the time from a second or two of work, "
         "then exit"),
 
-    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, "standard|laser", OPTION_FIXED,
+    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, ATTENTION_CHOICES, OPTION_FIXED,
         "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
     ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", OPTION_FIXED,
         "by what LASER scales exp(V) to keep it in range. causal: by the values of the first key, and where "

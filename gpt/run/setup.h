@@ -156,6 +156,12 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
         options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
+    if (device_on() && !device_has_attention(o->attn))
+        options_fail(
+            set,
+            "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
+            "to cuda/attention.cuh",
+            attention_name(o->attn));
     if (o->comm == COMM_GPU && !device_on())
         options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
     if (o->comm == COMM_GPU && !device_has_collectives())
@@ -209,9 +215,9 @@ static inline void print_configuration(const Run *run, const ShardedOptimizer *o
     if (device_on() && parallel_ranks() > 1)
         printf("           gradients and weights go from %s\n",
                optimizer->on_gpu ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
-    printf("model      %s attention%s%s, %s positions, %s\n", o->attn ? "LASER" : "standard",
-           o->attn ? ", shift " : "",
-           o->attn ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
+    const bool shifts = o->attn == ATTENTION_LASER;
+    printf("model      %s attention%s%s, %s positions, %s\n", attention_name(o->attn),
+           shifts ? ", shift " : "", shifts ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
            options_choice_name("rope|sinusoidal|learned", o->position, b),
            options_choice_name("gelu|relu|swiglu", o->activation, c));
     printf("           %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V %lld\n",

@@ -1,0 +1,82 @@
+/* attention.h: the kinds of attention that the trainer knows, in one table.
+
+   A kind is one row of ATTENTION_KINDS below. From these rows come the enum AttentionKind, the values of --attn, the
+   values of "attention" in a checkpoint's config.json, the name in messages, and the functions that are called. So
+   these cannot disagree, and a kind that is not in the table stops the program. docs/add-an-attention.md adds one, step
+   by step. On a GPU the kinds are the rows of the table in cuda/attention.cuh, which may be fewer.
+
+   attention_forward(kind, out, lse, q, k, v, &shape)
+   attention_backward(kind, dq, dk, dv, dout, q, k, v, out, lse, &shape)
+                              backward writes the gradients (=), it does not add to them
+   attention_memory(kind, &shape)   the bytes of work memory that a call of either allocates and frees
+   attention_name(kind)             "standard" or "laser"
+
+   The arrays and their shapes are described in attention_shape.h. Forward writes out and lse, backward reads both.
+   Row t of a head may depend on keys and values 0 .. t only. A kind must give the same bits for any number of
+   threads. */
+#ifndef GPT_MATH_ATTENTION_H
+#define GPT_MATH_ATTENTION_H
+
+/* X(enum name, name, functions): the three functions are called functions_forward, functions_backward and
+   functions_memory. Files hold names and not numbers, so a row may be inserted anywhere. */
+#define ATTENTION_KINDS(X)                                                                                   \
+    X(STANDARD, "standard", standard_attention)                                                              \
+    X(LASER, "laser", laser_attention)
+
+#define ATTENTION_ENUM(NAME, name, functions) ATTENTION_##NAME,
+typedef enum { ATTENTION_KINDS(ATTENTION_ENUM) ATTENTION_KIND_COUNT } AttentionKind;
+#undef ATTENTION_ENUM
+
+/* "standard|laser": the choices of --attn and of config.json. The first | of "|standard|laser" is left out. */
+#define ATTENTION_CHOICE(NAME, name, functions) "|" name
+#define ATTENTION_CHOICES (&(ATTENTION_KINDS(ATTENTION_CHOICE))[1])
+
+#ifndef __cplusplus /* the GPU's side is C++ and needs no more than the kinds */
+#include "../base/check.h"
+#include "attention_shape.h"
+#include "attention_softmax.h"
+
+typedef struct {
+    const char *name;
+    void (*forward)(float *out, float *lse, const float *q, const float *k, const float *v,
+                    const AttentionShape *shape);
+    void (*backward)(float *dq, float *dk, float *dv, const float *dout, const float *q, const float *k,
+                     const float *v, const float *out, const float *lse, const AttentionShape *shape);
+    size_t (*memory)(const AttentionShape *shape);
+} AttentionRow;
+
+#define ATTENTION_NAME_IS_NOT_EMPTY(NAME, name, functions)                                                   \
+    _Static_assert(sizeof(name) > 1, "ATTENTION_" #NAME " has no name");
+ATTENTION_KINDS(ATTENTION_NAME_IS_NOT_EMPTY)
+#undef ATTENTION_NAME_IS_NOT_EMPTY
+
+/* Inside a function, so that a program which includes this header for the names alone need not link laser.h. */
+static inline const AttentionRow *attention_row(AttentionKind kind) {
+#define ATTENTION_ROW(NAME, name, functions)                                                                 \
+    [ATTENTION_##NAME] = {name, functions##_forward, functions##_backward, functions##_memory},
+    static const AttentionRow rows[] = {ATTENTION_KINDS(ATTENTION_ROW)};
+#undef ATTENTION_ROW
+    _Static_assert(sizeof rows / sizeof *rows == ATTENTION_KIND_COUNT, "one row for each kind of attention");
+    if ((int)kind < 0 || kind >= ATTENTION_KIND_COUNT)
+        die("there is no kind of attention with number %d; the kinds are %s", (int)kind, ATTENTION_CHOICES);
+    return &rows[kind];
+}
+
+static inline const char *attention_name(AttentionKind kind) { return attention_row(kind)->name; }
+
+static inline void attention_forward(AttentionKind kind, float *out, float *lse, const float *q,
+                                     const float *k, const float *v, const AttentionShape *shape) {
+    attention_row(kind)->forward(out, lse, q, k, v, shape);
+}
+
+static inline void attention_backward(AttentionKind kind, float *dq, float *dk, float *dv, const float *dout,
+                                      const float *q, const float *k, const float *v, const float *out,
+                                      const float *lse, const AttentionShape *shape) {
+    attention_row(kind)->backward(dq, dk, dv, dout, q, k, v, out, lse, shape);
+}
+
+static inline size_t attention_memory(AttentionKind kind, const AttentionShape *shape) {
+    return attention_row(kind)->memory(shape);
+}
+#endif
+#endif

@@ -1,0 +1,146 @@
+/* attention_checks.h: what every kind of attention in gpt/math/attention.h must satisfy, checked with no knowledge of
+   its formula:
+       - the gradients of q, k and v are those that finite differences of forward give;
+       - backward writes its gradients (=), it does not add to what is there;
+       - a row does not depend on later tokens, to the bit;
+       - the result has the same bits for any number of threads.
+
+   attention_check(kind, text)   whether all of that holds; text says what was found
+   test_gpt runs it on every kind, and so does the small program check_attention.c, which compiles in a few seconds. */
+#ifndef TESTS_ATTENTION_CHECKS_H
+#define TESTS_ATTENTION_CHECKS_H
+
+#include <math.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include "../gpt/base/check.h"
+#include "../gpt/math/attention.h"
+#include "../gpt/math/rng.h"
+
+enum { ATTENTION_CHECK_TEXT = 256 };
+
+/* Random q, k, v of B sequences as the trainer keeps them, (B, T, 3, H, D), and a random gradient of out. */
+typedef struct {
+    AttentionKind kind;
+    AttentionShape shape;
+    size_t A, out_size, lse_size; /* A = H*D; floats of out, of lse; q, k and v together have 3 * out_size */
+    float *qkv, *dout, *out, *lse, *dqkv;
+} AttentionCheck;
+
+static inline AttentionCheck attention_check_open(AttentionKind kind) {
+    const int B = 2, T = 9, H = 3, D = 4;
+    AttentionCheck c = {.kind = kind, .A = (size_t)(H * D)};
+    c.shape = (AttentionShape){
+        .B = B, .T = T, .H = H, .D = D, .qkv_row = 3 * H * D, .out_row = H * D, .dtype = DTYPE_FP32};
+    c.out_size = (size_t)(B * T) * c.A, c.lse_size = (size_t)(B * H * T);
+    c.qkv = (float *)check_malloc(3 * c.out_size * sizeof(float));
+    c.dqkv = (float *)check_malloc(3 * c.out_size * sizeof(float));
+    c.dout = (float *)check_malloc(c.out_size * sizeof(float));
+    c.out = (float *)check_malloc(c.out_size * sizeof(float));
+    c.lse = (float *)check_malloc(c.lse_size * sizeof(float));
+    for (size_t i = 0; i < 3 * c.out_size; i++) c.qkv[i] = (float)rng_normal(1, RNG_STREAM_TEST, i);
+    for (size_t i = 0; i < c.out_size; i++) c.dout[i] = (float)rng_normal(2, RNG_STREAM_TEST, i);
+    return c;
+}
+
+static inline void attention_check_close(AttentionCheck *c) {
+    free(c->qkv), free(c->dqkv), free(c->dout), free(c->out), free(c->lse);
+}
+
+static inline void attention_check_forward(const AttentionCheck *c) {
+    attention_forward(c->kind, c->out, c->lse, c->qkv, c->qkv + c->A, c->qkv + 2 * c->A, &c->shape);
+}
+
+/* The gradients are NaN before, so that a backward which adds to them, or leaves some out, is found. */
+static inline void attention_check_backward(const AttentionCheck *c) {
+    for (size_t i = 0; i < 3 * c->out_size; i++) c->dqkv[i] = NAN;
+    attention_backward(c->kind, c->dqkv, c->dqkv + c->A, c->dqkv + 2 * c->A, c->dout, c->qkv, c->qkv + c->A,
+                       c->qkv + 2 * c->A, c->out, c->lse, &c->shape);
+}
+
+/* The loss whose gradient with respect to out is dout. */
+static inline double attention_check_loss(const AttentionCheck *c) {
+    double sum = 0;
+    attention_check_forward(c);
+    for (size_t i = 0; i < c->out_size; i++) sum += (double)c->out[i] * c->dout[i];
+    return sum;
+}
+
+/* |gradient - finite differences| / |finite differences| for q (part 0), k (1) or v (2). float32 leaves about 1e-4. */
+static inline double attention_check_gradient(AttentionCheck *c, size_t part) {
+    const float step = 0x1p-6f;
+    double error = 0, size = 0;
+    attention_check_forward(c);
+    attention_check_backward(c);
+    for (size_t i = 0; i < 3 * c->out_size; i++) {
+        if (i / c->A % 3 != part) continue;
+        const float was = c->qkv[i];
+        c->qkv[i] = was + step;
+        const double above = attention_check_loss(c), high = c->qkv[i];
+        c->qkv[i] = was - step;
+        const double below = attention_check_loss(c), low = c->qkv[i];
+        c->qkv[i] = was;
+        const double want = (above - below) / (high - low), off = (double)c->dqkv[i] - want;
+        error += off * off, size += want * want;
+    }
+    return sqrt(error / size);
+}
+
+/* The first row of a sequence that changes when a later token does, or -1. */
+static inline int attention_check_future(AttentionCheck *c) {
+    const size_t row = (size_t)c->shape.T / 2,
+                 A = c->A; /* all tokens from this one on change, in the first sequence */
+    float *before = (float *)check_malloc(row * A * sizeof *before);
+    int changed = -1;
+    attention_check_forward(c);
+    memcpy(before, c->out, row * A * sizeof *before);
+    for (size_t i = 3 * A * row; i < 3 * A * (size_t)c->shape.T; i++) c->qkv[i] += 1;
+    attention_check_forward(c);
+    for (size_t t = row; t-- > 0;)
+        if (memcmp(before + t * A, c->out + t * A, A * sizeof *before) != 0) changed = (int)t;
+    for (size_t i = 3 * A * row; i < 3 * A * (size_t)c->shape.T; i++) c->qkv[i] -= 1;
+    free(before);
+    return changed;
+}
+
+/* Whether one thread and three threads give the same bits. */
+static inline bool attention_check_threads(AttentionCheck *c) {
+    bool same = true;
+#ifdef _OPENMP
+    const int threads = omp_get_max_threads();
+    const size_t count = 4 * c->out_size;
+    float *one = (float *)check_malloc(count * sizeof *one);
+    omp_set_num_threads(1);
+    attention_check_forward(c), attention_check_backward(c);
+    memcpy(one, c->out, c->out_size * sizeof *one);
+    memcpy(one + c->out_size, c->dqkv, 3 * c->out_size * sizeof *one);
+    omp_set_num_threads(3);
+    attention_check_forward(c), attention_check_backward(c);
+    same = memcmp(one, c->out, c->out_size * sizeof *one) == 0 &&
+           memcmp(one + c->out_size, c->dqkv, 3 * c->out_size * sizeof *one) == 0;
+    omp_set_num_threads(threads);
+    free(one);
+#else
+    (void)c;
+#endif
+    return same;
+}
+
+static inline bool attention_check(AttentionKind kind, char text[ATTENTION_CHECK_TEXT]) {
+    AttentionCheck c = attention_check_open(kind);
+    double error[3];
+    for (size_t part = 0; part < 3; part++) error[part] = attention_check_gradient(&c, part);
+    const int future = attention_check_future(&c);
+    const bool same = attention_check_threads(&c);
+    const bool right = error[0] < 2e-3 && error[1] < 2e-3 && error[2] < 2e-3; /* false for NaN */
+    snprintf(text, ATTENTION_CHECK_TEXT,
+             "%-10s gradients %s (relative error of q %.1e, k %.1e, v %.1e); a row sees %s; %s bits for 1 "
+             "and 3 threads",
+             attention_name(kind), right ? "right" : "WRONG", error[0], error[1], error[2],
+             future < 0 ? "no later token" : "LATER TOKENS", same ? "same" : "OTHER");
+    attention_check_close(&c);
+    return right && future < 0 && same;
+}
+
+#endif
