@@ -31,11 +31,17 @@
 #include "gpt/base/check.h"
 #include "gpt/io/files.h"
 #include "gpt/base/program.h"
-#include "gpt/run/faults.h"
+#include "gpt/run/loss_watch.h"
+#include "gpt/base/signals.h"
+#include "gpt/math/nonfinite.h"
 #include "gpt/math/rng.h"
-#include "gpt/base/machine.h"
+#include "gpt/base/clock.h"
+#include "gpt/base/memory.h"
+#include "gpt/base/peak.h"
+#include "gpt/base/processor.h"
+#include "gpt/base/threads.h"
 #include "gpt/base/profile.h"
-#include "gpt/run/options.h"
+#include "gpt/run/train_options.h"
 #include "gpt/math/matmul.h"
 #include "gpt/model.h"
 #include "gpt/io/shards.h"
@@ -545,9 +551,9 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
 void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
                         double temperature, uint64_t seed) {
     const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
-    int32_t *context = check_malloc((size_t)T * sizeof *context);
+    int32_t *context = check_calloc((size_t)T * sizeof *context);
     size_t prompt_size = strlen(prompt);
-    uint16_t *ids = check_malloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
+    uint16_t *ids = check_calloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
     size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
     int used = 0;
     if (prompt_count == 0 && end_of_text >= 0)
@@ -603,7 +609,7 @@ typedef struct {
     Tokenizer *tokenizer; /* NULL when the data has none */
     char *tokenizer_text; /* its tokenizer.json as it was at the start: what checkpoints get */
     size_t tokenizer_size;
-    DataPrint data;            /* what is read, see trainer_state.h */
+    DataFingerprint data;      /* what is read, see trainer_state.h */
     int64_t data_changes;      /* how often a resumed run went on with other data */
     int32_t *inputs, *targets; /* (B, T) */
     double peak_flops;         /* of this machine, measured at the start */
@@ -663,7 +669,7 @@ static void clear_gradients(Trainer *t) {
 /* Where gradients become final together, see model_backward: the embedding's last, after all layers'. */
 static ParallelBuckets model_buckets(const Model *model) {
     const TensorTable *table = &model->parameters;
-    size_t *starts = check_malloc((size_t)(model->config.layers + 1) * sizeof *starts);
+    size_t *starts = check_calloc((size_t)(model->config.layers + 1) * sizeof *starts);
     int count = 1;
     for (int i = 1; i < table->count; i++)
         if (table->tensors[i].per_layer &&
@@ -786,7 +792,7 @@ static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line
    if never begun. */
 bool train_step(Trainer *t, LogTrain *line) {
     const Options *o = t->options;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     clear_gradients(t);
     int64_t share = t->step_sequences / parallel_ranks();
     int64_t sample = t->step * t->step_sequences + parallel_rank() * share;
@@ -810,7 +816,7 @@ bool train_step(Trainer *t, LogTrain *line) {
     if (!step_is_skipped(verdict)) update_weights(t, lr, o->clip > 0 && norm > o->clip ? o->clip / norm : 1);
     t->step++;
 
-    double seconds = machine_seconds() - start, rate = (double)tokens_per_step(t) / seconds;
+    double seconds = seconds_now() - start, rate = (double)tokens_per_step(t) / seconds;
     t->seconds += seconds;
     *line = (LogTrain){.step = (long)t->step,
                        .tokens = t->step * tokens_per_step(t),
@@ -919,8 +925,8 @@ void train(Trainer *t) {
 
 int main(int argc, char **argv) {
     program_begin();
-    machine_settle_threads(argv);
-    machine_keep_freed_memory();
+    threads_configure(argv);
+    memory_keep_freed();
     parallel_start(&argc, &argv);
     static Options options;
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
@@ -931,11 +937,11 @@ int main(int argc, char **argv) {
     Trainer trainer = trainer_plan(&options, &set);
     if (parallel_rank() == 0) print_configuration(&trainer);
     trainer.peak_flops = device_on() ? device_peak_flops(options.dtype == DTYPE_BF16)
-                                     : machine_peak_flops(options.dtype == DTYPE_BF16);
+                                     : processor_peak_flops(options.dtype == DTYPE_BF16);
     if (options.dry_run) {
         dry_run(&trainer);
     } else {
-        faults_catch_signals();
+        signals_catch();
         open_data(&trainer);
         trainer_allocate(&trainer);
         open_run(&trainer);

@@ -15,9 +15,10 @@
 
 #include <math.h>
 #include "dist/device.h"
-#include "base/machine.h"
+#include "base/memory.h"
+#include "base/threads.h"
 #include "math/matmul.h"
-#include "run/options.h"
+#include "run/train_options.h"
 #include "base/profile.h"
 #include "math/rng.h"
 #include "math/tensor_table.h"
@@ -247,17 +248,17 @@ static TensorTable activations_plan(const Model *model) {
 }
 
 static Weights weights_create(const Model *model) {
-    Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
+    Weights w = {.layers = check_calloc((size_t)model->config.layers * sizeof *w.layers)};
     w.count = model->parameters.floats;
-    w.memory = machine_allocate(w.count * sizeof(float));
+    w.memory = memory_allocate(w.count * sizeof(float));
     tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
     return w;
 }
 
 static Activations activations_create(const Model *model) {
-    Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
+    Activations a = {.layers = check_calloc((size_t)model->config.layers * sizeof *a.layers)};
     TensorTable table = activations_plan(model);
-    a.memory = machine_allocate(table.floats * sizeof(float));
+    a.memory = memory_allocate(table.floats * sizeof(float));
     tensors_point(&table, a.memory, &a, a.layers, sizeof *a.layers);
     if (!a.d_logits.data) a.d_logits = array_of_floats(a.logits);
     if (!a.d_qkv.data) a.d_qkv = array_of_floats(a.d_attn_in);
@@ -278,7 +279,7 @@ static Linear *products_plan(const ModelConfig *c) {
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
     const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
     const Dtype dtype = (Dtype)c->dtype;
-    Linear *products = check_malloc((size_t)(c->layers * LAYER_PRODUCTS + 1) * sizeof *products),
+    Linear *products = check_calloc((size_t)(c->layers * LAYER_PRODUCTS + 1) * sizeof *products),
            *w = products;
     for (int l = 0; l < c->layers; l++, w += LAYER_PRODUCTS) {
         w[QKV] = (Linear){.C = C, .OC = 3 * A, .dtype = dtype};
@@ -325,7 +326,7 @@ int64_t model_packed_bytes(const Model *model) {
 static void positions_create(Model *model) {
     const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
     if (model->config.position == POSITION_ROPE) {
-        model->rope_cos_sin = check_malloc((size_t)T * (size_t)D * sizeof(float));
+        model->rope_cos_sin = check_calloc((size_t)T * (size_t)D * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
                 double angle = t * pow(10000.0, -2.0 * d / D);
@@ -333,7 +334,7 @@ static void positions_create(Model *model) {
                 model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
             }
     } else if (model->config.position == POSITION_SINUSOIDAL) {
-        model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
+        model->fixed_positions = check_calloc((size_t)T * (size_t)C * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int c = 0; c < C; c++) {
                 double angle = t * pow(10000.0, -(double)(c / 2 * 2) / C);
@@ -355,7 +356,7 @@ Model model_plan(const ModelConfig *config, int B) {
 static DeviceModel device_model(const Model *model) {
     const ModelConfig *c = &model->config;
     const Weights *w = &model->weights;
-    DeviceLayer *at = check_malloc((size_t)c->layers * sizeof *at);
+    DeviceLayer *at = check_calloc((size_t)c->layers * sizeof *at);
     for (int l = 0; l < c->layers && w->layers; l++) {
         const LayerWeights *layer = &w->layers[l];
         at[l] = (DeviceLayer){.attn_norm = layer->attn_norm - w->memory,
@@ -401,7 +402,7 @@ void model_allocate(Model *model) {
         device_model(model); /* activations are on the GPU; sampling brings logits here */
     device_open(&description);
     free((void *)description.at);
-    model->activations.logits = check_malloc((size_t)model->config.vocab_size * sizeof(float));
+    model->activations.logits = check_calloc((size_t)model->config.vocab_size * sizeof(float));
 }
 
 void model_free(Model *model) {

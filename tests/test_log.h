@@ -175,7 +175,7 @@ static void test_log_read_names_the_bad_line(void) {
         log_free(&data);
     }
     LogData data;
-    char error[LOG_ERROR_SIZE] = "no error", *large = check_malloc(LOG_LINE_MAX + 100);
+    char error[LOG_ERROR_SIZE] = "no error", *large = check_calloc(LOG_LINE_MAX + 100);
     /* a line too long for any log is refused, the longest line of another kind is read */
     for (int over = -30; over <= 30; over += 60) {
         int note = LOG_LINE_MAX - 30 + over;
@@ -243,7 +243,7 @@ static void test_log_resume_drops_a_bad_line(void) {
     const char *folder = test_folder();
     char output[1024], name[300];
     for (int many = 0; many < 2; many++) { /* many of them are one warning, which counts them */
-        char *spilled = check_malloc(sizeof text + 4000);
+        char *spilled = check_calloc(sizeof text + 4000);
         strcpy(spilled, text);
         if (many) {
             char *rest = strstr(spilled, "{\"note");

@@ -5,7 +5,7 @@
 
 #include "harness.h"
 #include "../gpt/base/filter.h"
-#include "../gpt/run/options.h"
+#include "../gpt/run/train_options.h"
 
 /* Parses a command line given as one text; dies as the program would. */
 static int parse_options(Options *options, OptionSet *set, const char *arguments) {

@@ -65,7 +65,7 @@ static char *report_read(const char *folder, const char *name, size_t *size) {
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *file = check_fopen(path, "rb", "");
     fstat(fileno(file), &status);
-    char *data = check_malloc((size_t)status.st_size + 1);
+    char *data = check_calloc((size_t)status.st_size + 1);
     *size = fread(data, 1, (size_t)status.st_size, file);
     fclose(file);
     return data;
@@ -230,8 +230,8 @@ static unsigned char *report_decode(const unsigned char *png, size_t size, int *
     *width = (int)report_big_endian(png + 16), *height = (int)report_big_endian(png + 20);
     if (png[24] != 8 || png[25] != 2 || png[28] != 0) return NULL;
     size_t stride = 3 * (size_t)*width, packed_size = 0, row = stride + 1;
-    unsigned char *packed = check_malloc(size), *rows = check_malloc(row * (size_t)*height);
-    unsigned char *pixels = check_malloc(stride * (size_t)*height);
+    unsigned char *packed = check_calloc(size), *rows = check_calloc(row * (size_t)*height);
+    unsigned char *pixels = check_calloc(stride * (size_t)*height);
     bool ok = true;
     for (size_t at = 8; ok && at + 12 <= size;) {
         size_t n = report_big_endian(png + at);

@@ -203,7 +203,7 @@ static void test_durations_are_readable(void) {
         {-1, "-", "-"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char clock[DURATION_SIZE], words[DURATION_SIZE];
+        char clock[FORMAT_SIZE], words[FORMAT_SIZE];
         duration_clock(clock, cases[i].seconds), duration_words(words, cases[i].seconds);
         CHECK(strcmp(clock, cases[i].clock) == 0 && strcmp(words, cases[i].words) == 0, "%g s: '%s' and '%s'",
               cases[i].seconds, clock, words);
@@ -328,23 +328,23 @@ static void test_control_groups_limit(void) {
         running_tree(mount, cases[i].files);
         if (cases[i].list) running_write(mount, "list", cases[i].list);
         snprintf(list, sizeof list, "%s/list", mount);
-        const MachineLimits limits = machine_limits(list, mount);
+        const CgroupLimits limits = cgroup_limits(list, mount);
         CHECK(limits.cores == cases[i].cores && limits.memory == cases[i].memory,
               "%s: %g cores, expected %g, %g bytes, expected %g", cases[i].what, limits.cores, cases[i].cores,
               limits.memory, cases[i].memory);
     }
-    const MachineLimits own = machine_own_limits();
-    CHECK(machine_cores() >= 1 && machine_cores() <= fmax(1, ceil(own.cores)) &&
-              (double)machine_memory_available() <= own.memory,
-          "%d cores of a quota of %g, %lld bytes of %g", machine_cores(), own.cores,
-          (long long)machine_memory_available(), own.memory);
+    const CgroupLimits own = cgroup_own_limits();
+    CHECK(cores_available() >= 1 && cores_available() <= fmax(1, ceil(own.cores)) &&
+              (double)memory_available() <= own.memory,
+          "%d cores of a quota of %g, %lld bytes of %g", cores_available(), own.cores,
+          (long long)memory_available(), own.memory);
 #ifdef _OPENMP
     const int threads = omp_get_max_threads();
-    machine_use_threads(3);
+    threads_set(3);
     CHECK(omp_get_max_threads() == 3, "%d threads, 3 were asked for", omp_get_max_threads());
-    machine_use_threads(0);
-    CHECK(getenv("OMP_NUM_THREADS") || omp_get_max_threads() <= machine_cores(), "%d threads on %d cores",
-          omp_get_max_threads(), machine_cores());
+    threads_set(0);
+    CHECK(getenv("OMP_NUM_THREADS") || omp_get_max_threads() <= cores_available(), "%d threads on %d cores",
+          omp_get_max_threads(), cores_available());
     omp_set_num_threads(threads);
 #endif
 }

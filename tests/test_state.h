@@ -12,25 +12,25 @@
 
 /* ---- the print of the data ---- */
 
-static DataPrint state_print(const char *data, const char *tokenizer) {
+static DataFingerprint state_print(const char *data, const char *tokenizer) {
     Dataset train, val;
     dataset_open(&train, data, "train_", 13, TEST_VOCAB);
     dataset_open(&val, data, "val_", 13, TEST_VOCAB);
-    DataPrint print = data_print_of(&train, &val, tokenizer, tokenizer ? strlen(tokenizer) : 0);
+    DataFingerprint print = fingerprint_of(&train, &val, tokenizer, tokenizer ? strlen(tokenizer) : 0);
     dataset_close(&train), dataset_close(&val);
     return print;
 }
 
 /* How `data` differs from what `was` was made of; "" when it does not. */
-static const char *state_difference(const DataPrint *was, const char *data, const char *tokenizer) {
+static const char *state_difference(const DataFingerprint *was, const char *data, const char *tokenizer) {
     static char text[256];
-    DataPrint now = state_print(data, tokenizer);
+    DataFingerprint now = state_print(data, tokenizer);
     text[0] = 0;
-    const bool differs = data_print_difference(was, &now, text);
+    const bool differs = fingerprint_difference(was, &now, text);
     if (differs != (*text != 0) ||
-        (differs && data_print_sum(was) == data_print_sum(&now) && !strstr(text, "other")))
+        (differs && fingerprint_sum(was) == fingerprint_sum(&now) && !strstr(text, "other")))
         die("'%s' contradicts itself", text);
-    data_print_free(&now);
+    fingerprint_free(&now);
     return text;
 }
 
@@ -50,7 +50,7 @@ static void test_state_print_sees_other_data(void) {
     int code =
         test_command(output, sizeof output, "cd %s && mkdir moved && cp *.bin shards.json moved", data);
     REQUIRE(code == 0, "%s", output);
-    DataPrint was = state_print(data, "{}");
+    DataFingerprint was = state_print(data, "{}");
     const char *found = state_difference(&was, other, "{}");
     CHECK(!*found, "the same data in another folder: %s", found);
     found = state_difference(&was, other, "{ }");
@@ -84,7 +84,7 @@ static void test_state_print_sees_other_data(void) {
     snprintf(mix, sizeof mix, "%s:3,%s:1", data, other);
     found = state_difference(&was, mix, "{}");
     CHECK(strstr(found, "--data names 2 folders, it named 1"), "a mixture: '%s'", found);
-    DataPrint mixed = state_print(mix, NULL), again;
+    DataFingerprint mixed = state_print(mix, NULL), again;
     snprintf(mix, sizeof mix, "%s:0.75,%s:0.25", data, other);
     found = state_difference(&mixed, mix, NULL);
     CHECK(!*found, "the same weights, written otherwise: %s", found);
@@ -95,21 +95,22 @@ static void test_state_print_sees_other_data(void) {
 
     static const char manifest[] = "{\"train\": {\"shards\": [{\"crc32\": \"00000001\"}]}}";
     checkpoint_test_spill(checkpoint_test_path(other, "shards.json"), manifest, sizeof manifest - 1);
-    DataPrint with_manifest = state_print(other, "{}");
+    DataFingerprint with_manifest = state_print(other, "{}");
     CHECK(!*state_difference(&was, other, "{}"), "a manifest that came later is no difference");
     checkpoint_test_spill(checkpoint_test_path(other, "shards.json"),
                           "{\"train\": {\"shards\": [{\"crc32\": \"x\"}]}}", 39);
     found = state_difference(&with_manifest, other, "{}");
     CHECK(strstr(found, "other training tokens"), "another checksum in the manifest: '%s'", found);
 
-    cJSON *json = data_print_to_json(&mixed);
+    cJSON *json = fingerprint_to_json(&mixed);
     char *printed = cJSON_Print(json), text[256] = "";
     cJSON_Delete(json);
     json = json_parse(printed, strlen(printed));
-    CHECK(data_print_from_json(&again, json) && !data_print_difference(&mixed, &again, text), "%s: %s", text,
-          printed);
+    CHECK(fingerprint_from_json(&again, json) && !fingerprint_difference(&mixed, &again, text), "%s: %s",
+          text, printed);
     cJSON_Delete(json), cJSON_free(printed);
-    data_print_free(&was), data_print_free(&mixed), data_print_free(&again), data_print_free(&with_manifest);
+    fingerprint_free(&was), fingerprint_free(&mixed), fingerprint_free(&again),
+        fingerprint_free(&with_manifest);
 }
 
 /* A run that has done 4 of its 12 steps, resumed with other data: refused, until it is asked for. */

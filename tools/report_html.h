@@ -310,7 +310,7 @@ static inline void html_grid(FILE *f, const Plot *p) {
 }
 
 static inline void html_ticks(FILE *f, const Plot *p) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++)
         fprintf(f, "<i class=\"y\" style=\"top:%.2f%%\">%s</i>", 100 * (1 - axis_place(&p->y, p->y.ticks[i])),
                 axis_label(&p->y, p->y.ticks[i], text));
@@ -322,7 +322,7 @@ static inline void html_ticks(FILE *f, const Plot *p) {
 
 /* The last value and the name of each run, at the right end of its curve. */
 static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
-    char text[32];
+    char text[FORMAT_SIZE];
     double places[PLOT_RUNS_MAX + 1];
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
     if ((n - 1) * gap > 1) return; /* there is no room for so many; the table has them */
@@ -440,7 +440,7 @@ typedef struct {
     int too_long; /* keys left out */
 } HtmlOptions;
 
-static inline char *html_copy(const char *text) { return strcpy(check_malloc(strlen(text) + 1), text); }
+static inline char *html_copy(const char *text) { return strcpy(check_calloc(strlen(text) + 1), text); }
 
 static inline void html_option_found(HtmlOptions *o, const char *key, int run, const char *value) {
     o->found = check_grow(o->found, &o->room, o->count + 1, sizeof *o->found);
@@ -578,7 +578,7 @@ static inline bool html_is_best(const Run *runs, int count, int run, Figure figu
 }
 
 static inline void html_table(FILE *f, const Run *runs, int count) {
-    char text[64];
+    char text[FORMAT_SIZE];
     fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
     for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
@@ -627,7 +627,7 @@ static inline void html_verdict(FILE *f, const Run *runs, int count) {
     Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
     double last = d.count ? d.y[d.count - 1] : NAN;
     if (isfinite(last)) {
-        char step[32];
+        char step[FORMAT_SIZE];
         const int lower = last < 0;
         const bool even = fabs(last) < VERDICT_EVEN;
         fputs("<p class=\"verdict\"><b>", f);
@@ -638,7 +638,7 @@ static inline void html_verdict(FILE *f, const Run *runs, int count) {
             fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
         html_text(f, runs[!lower].name);
         fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
-                text_grouped(d.x[d.count - 1], step));
+                count_grouped(step, d.x[d.count - 1]));
         fputs(
             "<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
             "believing a small one.</p>\n",

@@ -79,21 +79,21 @@ static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
     }
 }
 
-static inline const char *axis_label(const Axis *a, double value, char text[32]) {
+static inline const char *axis_label(const Axis *a, double value, char text[FORMAT_SIZE]) {
     const double largest = fmax(fabs(a->low), fabs(a->high));
     if (value == 0 && a->decimals > 4) return strcpy(text, "0");
     if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
-        snprintf(text, 32, "%.3g", value);
+        snprintf(text, FORMAT_SIZE, "%.3g", value);
         char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
         if (e && e[2] == '0') memmove(e + 2, e + 3, strlen(e + 3) + 1);
     } else if (largest >= 1e5) {
         double unit = largest >= 2e15 ? 1 : largest >= 2e9 ? 1e9 : largest >= 2e6 ? 1e6 : 1e3;
         const char *letter = unit == 1 ? "" : unit == 1e9 ? "B" : unit == 1e6 ? "M" : "k";
-        snprintf(text, 32, "%.4g%s", value / unit, value == 0 ? "" : letter);
+        snprintf(text, FORMAT_SIZE, "%.4g%s", value / unit, value == 0 ? "" : letter);
     } else if (a->decimals == 0) {
-        text_grouped(value, text);
+        count_grouped(text, value);
     } else {
-        snprintf(text, 32, "%.*f", a->decimals, value);
+        snprintf(text, FORMAT_SIZE, "%.*f", a->decimals, value);
     }
     return text;
 }
@@ -202,7 +202,7 @@ static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Ser
 static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
     static const CurveKind kinds[] = {CURVE_VALIDATION, CURVE_TRAINING, CURVE_VALIDATION, CURVE_NORM,
                                       CURVE_RATE};
-    Series *curves = check_malloc((size_t)count * sizeof *curves);
+    Series *curves = check_calloc((size_t)count * sizeof *curves);
     for (int r = 0; r < count; r++) {
         const Series *whole = kind == PLOT_TRAINING ? &runs[r].smooth : &runs[r].curves[kinds[kind]];
         if (kind != PLOT_DIFFERENCE)
@@ -219,14 +219,14 @@ static inline void plot_curves_free(Series *curves, int count) {
 }
 
 /* The value at the end of a run's curve, as the table shows it, and as text: "nan" when the run diverged. */
-static inline const char *plot_end_text(const Plot *p, int run, char text[32]) {
+static inline const char *plot_end_text(const Plot *p, int run, char text[FORMAT_SIZE]) {
     double value = p->kind == PLOT_TRAINING ? p->runs[run].train_loss : series_end(&p->curves[run]);
     if (!isfinite(value))
-        snprintf(text, 32, "nan");
+        snprintf(text, FORMAT_SIZE, "nan");
     else if (fabs(value) >= 1e5)
-        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.1e" : "%.1e", value);
+        snprintf(text, FORMAT_SIZE, p->kind == PLOT_DIFFERENCE ? "%+.1e" : "%.1e", value);
     else
-        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
+        snprintf(text, FORMAT_SIZE, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
     return text;
 }
 
@@ -247,7 +247,7 @@ static inline int plot_end_places(const Plot *p, double gap, double places[PLOT_
 /* Whether the value and the name of every run fit into `columns` characters: names stand at the ends of curves when all of
    them do, else in a legend alone; none is ever cut. */
 static inline bool plot_names_fit(const Plot *p, int columns) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int r = 0; r < p->count; r++)
         if ((int)strlen(plot_end_text(p, r, text)) + 1 + text_columns(p->runs[r].name) > columns)
             return false;

@@ -247,7 +247,7 @@ static inline double box_y(const Plot *p, Box b, double y) {
 }
 
 static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++) {
         double y = floor(box_y(p, b, p->y.ticks[i]));
         bool zero = p->kind == PLOT_DIFFERENCE && p->y.ticks[i] == 0;
@@ -289,7 +289,7 @@ static inline void png_floor(Picture *g, const Plot *p, Box b) {
 
 /* Names stand at the ends of the curves when all of them fit there, else in the heading alone. */
 static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int r = 0; r < p->count; r++) {
         double width = text_draw(NULL, &g->bold, 0, 0, 17, PNG_INK, plot_end_text(p, r, text)) + 8 +
                        text_draw(NULL, &g->regular, 0, 0, 17, PNG_INK, p->runs[r].name);
@@ -306,7 +306,7 @@ static inline void png_labels(Picture *g, const Plot *p, Box b) {
     if ((n - 1) * gap > 1) return; /* there is no room for so many */
     const bool named = png_names_fit(g, p, b.right + 16);
     for (int i = 0; i < n; i++) {
-        char text[32];
+        char text[FORMAT_SIZE];
         int r = who[i];
         Color c = r == p->count ? PNG_SOFT : PNG_COLOR(png_colors[r % PNG_COLORS]);
         double y = b.bottom - places[i] * (b.bottom - b.top) + 6;
@@ -357,15 +357,15 @@ static inline double png_heading(Picture *g, const Plot *p, double left) {
 }
 
 static inline void png_facts(Picture *g, const Plot *p, double right) {
-    char text[160], number[32], step[32];
+    char text[160], number[FORMAT_SIZE], step[FORMAT_SIZE];
     double last = 0;
     int n = 0;
     for (int r = 0; r < p->count; r++)
         if (p->curves[r].count) last = fmax(last, p->curves[r].x[p->curves[r].count - 1]);
     text[0] = 0;
     if (isfinite(p->runs[0].parameters))
-        n = snprintf(text, sizeof text, "%s parameters, ", text_short(p->runs[0].parameters, number));
-    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", text_grouped(last, step), last == 1 ? "" : "s");
+        n = snprintf(text, sizeof text, "%s parameters, ", count_short(number, p->runs[0].parameters));
+    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", count_grouped(step, last), last == 1 ? "" : "s");
     picture_text(g, false, right, 46, 17, 1, PNG_SOFT, text);
 }
 
@@ -397,7 +397,7 @@ static inline void png_to_file(void *context, void *data, int size) {
 }
 
 static inline void png_save(const Picture *g, const char *path) {
-    unsigned char *bytes = check_malloc(3 * PNG_WIDTH * PNG_HEIGHT);
+    unsigned char *bytes = check_calloc(3 * PNG_WIDTH * PNG_HEIGHT);
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) {
         const Color c = g->pixels[i];
         const float parts[3] = {c.r, c.g, c.b};
@@ -411,8 +411,8 @@ static inline void png_save(const Picture *g, const char *path) {
 }
 
 static inline void png_write(const char *path, const Run *runs, int count, double floor) {
-    Picture g = {.pixels = check_malloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
-                 .coverage = check_malloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
+    Picture g = {.pixels = check_calloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
+                 .coverage = check_calloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) g.pixels[i] = (Color){1, 1, 1};
     font_find(&g.regular, false), font_find(&g.bold, true);
     Plot plot;

@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "../gpt/io/files.h"
-#include "../gpt/run/log.h"
+#include "../gpt/run/log_read.h"
 
 typedef struct {
     double *x, *y;
@@ -78,8 +78,8 @@ static inline double series_end(const Series *s) { return s->count ? s->y[s->cou
    symmetric, so that a steep beginning is not flattened; at the end it is cut, so that the last value is a
    mean as well. */
 static inline void series_average(double *out, const double *y, int64_t n, int64_t half) {
-    double *sum = check_malloc((size_t)(n + 1) * sizeof *sum);
-    int64_t *numbers = check_malloc((size_t)(n + 1) * sizeof *numbers);
+    double *sum = check_calloc((size_t)(n + 1) * sizeof *sum);
+    int64_t *numbers = check_calloc((size_t)(n + 1) * sizeof *numbers);
     for (int64_t i = 0; i < n; i++) {
         sum[i + 1] = sum[i] + (isfinite(y[i]) ? y[i] : 0);
         numbers[i + 1] = numbers[i] + isfinite(y[i]);
@@ -96,7 +96,7 @@ static inline void series_average(double *out, const double *y, int64_t n, int64
 static inline Series series_smooth(const Series *s) {
     Series smooth = {0};
     for (int64_t i = 0; i < s->count; i++) series_add(&smooth, s->x[i], s->y[i]);
-    double *once = check_malloc((size_t)(s->count + 1) * sizeof *once);
+    double *once = check_calloc((size_t)(s->count + 1) * sizeof *once);
     series_average(once, s->y, s->count, s->count / 60);
     series_average(smooth.y, once, s->count, s->count / 60);
     free(once);
@@ -142,7 +142,7 @@ static inline Series series_difference(const Series *a, const Series *b) {
 /* A copy that a terminal and a page may show, free() it. */
 static inline char *text_shown(const char *text) {
     const size_t n = strlen(text), room = 4 * n + 1;
-    char *shown = check_malloc(room);
+    char *shown = check_calloc(room);
     check_printable(shown, room, text, n, false);
     return shown;
 }
@@ -306,7 +306,7 @@ static inline char *run_path_tail(const char *path, int parts) {
     while (end > 1 && path[end - 1] == '/') end--;
     for (start = end; start > 0; start--)
         if (path[start - 1] == '/' && --parts == 0) break;
-    return memcpy(check_malloc(end - start + 1), path + start, end - start);
+    return memcpy(check_calloc(end - start + 1), path + start, end - start);
 }
 
 static inline void runs_name(Run *runs, int count) {
@@ -327,66 +327,31 @@ static inline void runs_name(Run *runs, int count) {
 }
 
 /* One option of a run as text; "" when it is not known. */
-static inline const char *run_option(const Run *run, const char *key, char text[64]) {
+static inline const char *run_option(const Run *run, const char *key, char text[FORMAT_SIZE]) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(run->options, key);
     text[0] = 0;
     if (cJSON_IsString(item)) return item->valuestring;
     if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? "yes" : "no";
-    if (cJSON_IsNumber(item)) snprintf(text, 64, "%.10g", item->valuedouble);
+    if (cJSON_IsNumber(item)) snprintf(text, FORMAT_SIZE, "%.10g", item->valuedouble);
     return text;
 }
 
 /* The kind of attention as a column shows it, at most ten characters; "-" when it is not known. */
-static inline const char *run_attention(const Run *run, char text[64]) {
+static inline const char *run_attention(const Run *run, char text[FORMAT_SIZE]) {
     char value[64];
     char *shown = text_shown(run_option(run, "attn", value));
     const bool long_one = text_columns(shown) > 10;
-    snprintf(text, 64, "%.*s%s", text_prefix(shown, long_one ? 7 : 10), shown, long_one ? "..." : "");
+    snprintf(text, FORMAT_SIZE, "%.*s%s", text_prefix(shown, long_one ? 7 : 10), shown,
+             long_one ? "..." : "");
     free(shown);
     return *text ? text : "-";
 }
 
-/* ------------------------------------------------------------------------------------- numbers for readers */
-
-/* 1234567 as 1,234,567; beyond 15 digits, which no count has, with an exponent. */
-static inline const char *text_grouped(double value, char text[32]) {
-    char digits[32];
-    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.4g", value), text;
-    int n = snprintf(digits, sizeof digits, "%.0f", fabs(value)), at = 0;
-    if (value < 0) text[at++] = '-';
-    for (int i = 0; i < n; i++) {
-        if (i > 0 && (n - i) % 3 == 0) text[at++] = ',';
-        text[at++] = digits[i];
-    }
-    text[at] = 0;
-    return text;
-}
-
-/* Three digits and a letter: 4.53M, 301M, 16.4k. */
-static inline const char *text_short(double value, char text[32]) {
-    const char *letters[] = {"", "k", "M", "B", "T"};
-    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.3g", value), text;
-    int power = 0;
-    while (fabs(value) >= 999.5 && power < 4) value /= 1000, power++;
-    int decimals = power == 0 || fabs(value) >= 99.95 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
-    snprintf(text, 32, "%.*f%s", decimals, value, letters[power]);
-    return text;
-}
-
-static inline const char *text_bytes(double bytes, char text[32]) {
-    const double mib = bytes / (1024.0 * 1024), gib = mib / 1024;
-    if (!(bytes >= 0 && gib < 1e6))
-        snprintf(text, 32, "%.3g GiB", gib);
-    else if (gib >= 1)
-        snprintf(text, 32, "%.2f GiB", gib);
-    else
-        snprintf(text, 32, "%.0f MiB", mib);
-    return text;
-}
+/* ---- the table of figures ---- */
 
 /* A loss with four decimals; one of more than six digits, which is no loss of a language model, shorter. */
-static inline const char *text_loss(double value, char text[32]) {
-    snprintf(text, 32, fabs(value) < 1e6 ? "%.4f" : "%.4g", value);
+static inline const char *text_loss(double value, char text[FORMAT_SIZE]) {
+    snprintf(text, FORMAT_SIZE, fabs(value) < 1e6 ? "%.4f" : "%.4g", value);
     return text;
 }
 
@@ -425,7 +390,7 @@ static inline bool figure_is_nan(const Run *run, Figure figure) {
 }
 
 /* The text of a cell: the run's name, or what fits into 64 bytes. */
-static inline const char *figure_text(const Run *run, Figure figure, char text[64]) {
+static inline const char *figure_text(const Run *run, Figure figure, char text[FORMAT_SIZE]) {
     const double values[FIGURE_COUNT] = {
         [FIGURE_PARAMETERS] = run->parameters, [FIGURE_TRAIN_LOSS] = run->train_loss,
         [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_TIME] = run->seconds,
@@ -436,9 +401,9 @@ static inline const char *figure_text(const Run *run, Figure figure, char text[6
     if (!isfinite(value)) return figure_is_nan(run, figure) ? "nan" : "-";
     if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) return text_loss(value, text);
     if (figure == FIGURE_TIME) return duration_words(text, value);
-    if (figure == FIGURE_MEMORY) return text_bytes(value, text);
-    if (figure == FIGURE_PARAMETERS) return text_short(value, text);
-    return text_grouped(value, text);
+    if (figure == FIGURE_MEMORY) return bytes_short(text, value);
+    if (figure == FIGURE_PARAMETERS) return count_short(text, value);
+    return count_grouped(text, value);
 }
 
 #endif

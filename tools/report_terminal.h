@@ -7,6 +7,7 @@
 
 #include <strings.h>
 #include <unistd.h>
+#include "../gpt/base/program.h"
 #include "report_plot.h"
 
 enum { TERM_WIDTH = 80, TERM_LEFT = 8, TERM_COLUMNS = 52, TERM_ROWS = 15 };
@@ -57,7 +58,7 @@ static inline void print_fitted(const char *text, int width, bool right) {
 /* The widths of the columns. The names get what the others leave of the line. */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
-    char text[64];
+    char text[FORMAT_SIZE];
     for (int f = 0; f < FIGURE_COUNT; f++) {
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
@@ -87,7 +88,7 @@ static inline void terminal_name(const char *name, int width) {
 
 static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
     int width[FIGURE_COUNT];
-    char text[64];
+    char text[FORMAT_SIZE];
     terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
@@ -209,7 +210,7 @@ static inline void terminal_labels(const Plot *p, int rows[TERM_ROWS]) {
 enum { TERM_LABEL = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4 }; /* columns behind a label's mark */
 
 static inline void terminal_print_label(const Terminal *t, const Plot *p, int label, bool named) {
-    char value[32];
+    char value[FORMAT_SIZE];
     if (label == p->count) {
         printf(" %-.3f floor", p->floor);
         return;
@@ -243,7 +244,7 @@ static inline void terminal_legend(const Terminal *t, const Plot *p) {
 static inline void terminal_plot(const Terminal *t, const Plot *p) {
     static Canvas canvas;
     int labels[TERM_ROWS];
-    char text[32];
+    char text[FORMAT_SIZE];
     canvas_draw(&canvas, p);
     terminal_labels(p, labels);
     const bool named = plot_names_fit(p, TERM_LABEL);

@@ -11,7 +11,7 @@
    check_flush()              what was printed so far reaches its reader; when it does not, program.h says so at the end
    check_say(kind, text, where)   the line itself, its text made printable
    check_printable(...)       text that others made (a name, a value, a token) as a terminal may show it
-   check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
+   check_calloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
    check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
    check_fread / check_fwrite exactly n items, or die naming the file.
    check_fclose(file, path)   dies when buffered data could not be written (a full disk shows here).
@@ -176,7 +176,7 @@ __attribute__((format(printf, 3, 4))) static inline void check_warn(const char *
 #define die(...) check_die(__FILE__, __LINE__, __VA_ARGS__)
 #define warn(...) check_warn(__FILE__, __LINE__, __VA_ARGS__)
 
-static inline void *check_malloc_at(const char *file, int line, size_t bytes) {
+static inline void *check_calloc_at(const char *file, int line, size_t bytes) {
     size_t rounded = (bytes + 63) / 64 * 64;
     void *memory = rounded < bytes ? NULL : aligned_alloc(64, rounded ? rounded : 64);
     if (!memory)
@@ -207,7 +207,7 @@ static inline void check_fclose_at(const char *file, int line, FILE *stream, con
                   lost ? "a write failed" : strerror(errno));
 }
 
-#define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)
+#define check_calloc(bytes) check_calloc_at(__FILE__, __LINE__, bytes)
 #define check_fread(to, size, count, stream, path)                                                           \
     check_fread_at(__FILE__, __LINE__, to, size, count, stream, path)
 #define check_fwrite(from, size, count, stream, path)                                                        \
@@ -217,7 +217,7 @@ static inline void check_fclose_at(const char *file, int line, FILE *stream, con
 static inline void *check_grow(void *items, size_t *room, size_t need, size_t item_size) {
     if (need <= *room) return items;
     size_t larger = need > 2 * *room ? need : 2 * *room;
-    void *fresh = check_malloc(larger * item_size);
+    void *fresh = check_calloc(larger * item_size);
     if (items) memcpy(fresh, items, *room * item_size);
     free(items);
     *room = larger;

@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 #include <string.h>
-#include "machine.h"
+#include "clock.h"
 
 /* Each part once: its name in the code and in the table. */
 #define PROFILE_EACH(X)                                                                                      \
@@ -45,7 +45,7 @@ static struct {
 } profile_state;
 
 static inline void profile(ProfilePart part) {
-    const double now = machine_seconds();
+    const double now = seconds_now();
     profile_state.seconds[profile_state.now] += now - profile_state.since;
     profile_state.since = now;
     profile_state.now = part;
@@ -54,7 +54,7 @@ static inline void profile(ProfilePart part) {
 
 static inline void profile_reset(void) {
     memset(&profile_state, 0, sizeof profile_state);
-    profile_state.since = machine_seconds();
+    profile_state.since = seconds_now();
 }
 
 static inline void profile_print(const double *flops, double peak) {

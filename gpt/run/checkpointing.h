@@ -36,7 +36,7 @@ static void tokenizer_file(const Options *o, char path[CHECKPOINT_PATH_SIZE]) {
 
 /* The model's tensors for a safetensors file, their data in `memory`; free() the result. */
 static NamedTensor *named_tensors(const Model *model, const float *memory) {
-    NamedTensor *tensors = check_malloc((size_t)model->parameters.count * sizeof *tensors);
+    NamedTensor *tensors = check_calloc((size_t)model->parameters.count * sizeof *tensors);
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         tensors[i] = (NamedTensor){.name = t->name,
@@ -128,7 +128,7 @@ static ModelConfig model_config_read(const char *folder, int dtype) {
 static void check_model_memory(const Model *model, const char *folder) {
     TensorTable activations = activations_plan(model);
     const double need = 4.0 * (2 * (double)model->parameters.floats + (double)activations.floats);
-    const int64_t have = machine_memory_available();
+    const int64_t have = memory_available();
     tensors_free(&activations);
     if (need > (double)have)
         die("the model in %s needs %.1f GiB, this machine has %.1f GiB free", folder, need / 0x1p30,
@@ -248,10 +248,10 @@ static size_t saver_copy_floats(const Trainer *t) {
 }
 
 static Saver *saver_create(const Trainer *t, bool with_copy) {
-    Saver *s = check_malloc(sizeof *s);
+    Saver *s = check_calloc(sizeof *s);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    if (with_copy && saver_copy_floats(t)) s->copy = check_malloc(saver_copy_floats(t) * sizeof(float));
+    if (with_copy && saver_copy_floats(t)) s->copy = check_calloc(saver_copy_floats(t) * sizeof(float));
     return s;
 }
 
@@ -319,7 +319,7 @@ static SaveOrder save_await_order(Saver *s) {
 /* The thread: this rank's files, then on rank 0, when all ranks' are written, DONE and the folder's name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
-    machine_unpin_thread();
+    thread_unpin();
 #ifdef __linux__
     if (s->in_background) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); /* training comes first */
 #endif
@@ -384,12 +384,12 @@ static void save_end(Trainer *t, double waiting_since) {
         checkpoint_abort(&s->checkpoint);
     cJSON_Delete(s->config), cJSON_Delete(s->state_json);
     s->busy = false;
-    s->stalled += machine_seconds() - waiting_since;
+    s->stalled += seconds_now() - waiting_since;
     if (parallel_rank() != 0) return;
     if (s->state == SAVE_COMMITTED) {
         t->saved_step = s->checkpoint.step;
         log_message(&t->log, "saved %s/step-%08ld in %.2f s, training waited %.2f s", t->options->out,
-                    s->checkpoint.step, machine_seconds() - s->began, s->stalled);
+                    s->checkpoint.step, seconds_now() - s->began, s->stalled);
     } else if (s->order == SAVE_COMMIT)
         warn("no checkpoint of step %ld: %s", s->checkpoint.step, s->error);
 }
@@ -397,7 +397,7 @@ static void save_end(Trainer *t, double waiting_since) {
 void save_continue(Trainer *t, bool wait) {
     Saver *s = t->saver;
     if (!s || !s->busy) return;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     if (!s->agreed) {
         SaveState state = save_state(s, wait);
         if (parallel_any(state == SAVE_WRITING)) return;
@@ -436,7 +436,7 @@ void save_checkpoint(Trainer *t, bool wait) {
     if (!*o->out || parallel_any(parallel_rank() == 0 && t->saved_step == t->step)) return;
     fetch_from_device(t);
     Saver *s = t->saver;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     const bool leads = parallel_rank() == 0;
     char name[64];
     bool ok = trainer_is_finite(t) ||
@@ -464,7 +464,7 @@ void save_checkpoint(Trainer *t, bool wait) {
     s->busy = true, s->agreed = false;
     s->has_thread = save_start_thread(s);
     if (!s->has_thread) s->state = SAVE_FAILED;
-    s->began = start, s->stalled = machine_seconds() - start;
+    s->began = start, s->stalled = seconds_now() - start;
     if (wait) save_continue(t, true);
 }
 
@@ -490,13 +490,13 @@ static void check_options(const Trainer *t, const cJSON *options, const char *fo
 }
 
 /* Other data than the checkpoint's changes the curve: refused, unless it is asked for. */
-static void check_data(Trainer *t, const DataPrint *was, const char *folder) {
+static void check_data(Trainer *t, const DataFingerprint *was, const char *folder) {
     char difference[256];
     if (was->folder_count == 0 && parallel_rank() == 0)
         warn("%s was written by an older version, which did not note its data: whether --data is still the "
              "same is not known",
              folder);
-    if (was->folder_count == 0 || !data_print_difference(was, &t->data, difference)) return;
+    if (was->folder_count == 0 || !fingerprint_difference(was, &t->data, difference)) return;
     if (!t->options->resume_data)
         die("%s was trained on other data: %s; put the data back, or go on with what is there: "
             "--resume-data=changed",

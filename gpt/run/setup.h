@@ -16,7 +16,7 @@
 
 /* 12.3M for 12300000 */
 static const char *units(double x, char text[LOG_CELL_SIZE]) {
-    log_units(text, x, 1, 0);
+    count_fixed(text, x, 1, 0);
     return text;
 }
 
@@ -35,7 +35,7 @@ static void write_run_json(const Trainer *t, const char *name, cJSON *json) {
 /* Whether `mine` is the same on every rank; *other becomes a rank that differs from rank 0. */
 static bool ranks_agree(uint64_t mine, int *other) {
     const int ranks = parallel_ranks();
-    uint64_t *all = check_malloc((size_t)ranks * sizeof *all);
+    uint64_t *all = check_calloc((size_t)ranks * sizeof *all);
     parallel_collect(all, &mine, sizeof mine);
     for (*other = 0; *other < ranks && all[*other] == all[0];) ++*other;
     free(all);
@@ -47,7 +47,7 @@ static void die_of_option(const OptionSet *set, const Option *option, int other)
     enum { SHOWN = 200 };
     char text[64], mine[SHOWN] = "";
     snprintf(mine, sizeof mine, "%s", options_text(set, option, text));
-    char(*all)[SHOWN] = check_malloc((size_t)parallel_ranks() * sizeof *all);
+    char(*all)[SHOWN] = check_calloc((size_t)parallel_ranks() * sizeof *all);
     parallel_collect(all, mine, sizeof mine);
     options_fail(
         set, "the ranks do not agree: --%s is %s on rank 0, %s on rank %d; start all with the same options",
@@ -74,7 +74,7 @@ static void check_options_agree(const OptionSet *set) {
 
 static void check_data_agree(const Trainer *t) {
     int other;
-    if (parallel_ranks() == 1 || ranks_agree(data_print_sum(&t->data), &other)) return;
+    if (parallel_ranks() == 1 || ranks_agree(fingerprint_sum(&t->data), &other)) return;
     die("the ranks do not agree: --data=%s holds other data (or another tokenizer.json) on rank %d than on "
         "rank 0; give all hosts the same files",
         t->options->data, other);
@@ -138,7 +138,7 @@ static void resolve_vocabulary(Options *o, const OptionSet *set, const Tokenizer
 
 /* bf16 only where every rank multiplies it faster: one dtype makes one model. All ranks call this, whatever they were given. */
 static void resolve_dtype(Options *o) {
-    const bool some_lack = parallel_any(!device_on() && !machine_native_bf16());
+    const bool some_lack = parallel_any(!device_on() && !processor_prefers_bf16());
     if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
 }
 
@@ -210,7 +210,7 @@ void trainer_free(Trainer *t) {
     if (t->train.n_parts) dataset_close(&t->train), dataset_close(&t->val);
     if (t->tokenizer) tokenizer_free(t->tokenizer);
     free(t->tokenizer_text);
-    data_print_free(&t->data);
+    fingerprint_free(&t->data);
 }
 
 /* What runs, before anything is allocated. */
@@ -221,8 +221,8 @@ void print_configuration(const Trainer *t) {
     for (int i = 0; i < t->model.parameters.count; i++)
         *(t->model.parameters.tensors[i].rank == 2 ? &matrices : &norms) +=
             (double)t->model.parameters.tensors[i].count;
-    printf("machine    %s, %d of %d cores in use, %s\n", machine_cpu_name(cpu), machine_threads(),
-           machine_cores(), machine_isa());
+    printf("machine    %s, %d of %d cores in use, %s\n", processor_name(cpu), threads_count(),
+           cores_available(), processor_isa());
     hosts_print();
     if (device_on()) printf("GPU        %s\n", device_name(gpu));
     if (device_on() && parallel_ranks() > 1)
@@ -246,9 +246,9 @@ void print_configuration(const Trainer *t) {
            o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
     printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
            options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup, o->clip);
-    if (machine_threads() > machine_cores() && !*parallel_host())
-        warn("%d threads share %d cores; give --threads=%d", machine_threads(), machine_cores(),
-             machine_cores());
+    if (threads_count() > cores_available() && !*parallel_host())
+        warn("%d threads share %d cores; give --threads=%d", threads_count(), cores_available(),
+             cores_available());
 }
 
 /* Bytes this rank will take, by category, printed when asked; allocation follows the same tables. */
@@ -266,7 +266,7 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     const size_t packed = device_on() ? 0 : (size_t)model_packed_bytes(&t->model) / sizeof(float);
     const size_t work = device_on() ? 0
                                     : attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED +
-                                          (size_t)machine_threads() * MATMUL_OWN;
+                                          (size_t)threads_count() * MATMUL_OWN;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
         snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",
@@ -323,12 +323,12 @@ void trainer_allocate(Trainer *t) {
         parallel_open(&t->buckets, t->options->comm_dtype, t->options->comm_thread);
     if (!t->options->comm_thread) profile_between = parallel_progress;
     log_several_ranks = parallel_ranks() > 1;
-    t->mean = machine_allocate(owned);
-    t->square = machine_allocate(owned);
+    t->mean = memory_allocate(owned);
+    t->square = memory_allocate(owned);
     t->saver = saver_create(t, with_copy);
     const size_t tokens = (size_t)t->model.batch * (size_t)t->model.config.seq_len * sizeof *t->inputs;
-    t->inputs = check_malloc(tokens);
-    t->targets = check_malloc(tokens);
+    t->inputs = check_calloc(tokens);
+    t->targets = check_calloc(tokens);
 }
 
 /* ---- the dry run ---- */
@@ -416,7 +416,7 @@ static void dry_run_tokens(Trainer *piece) {
 
 /* The time of a step, from that of a piece of it. */
 static void dry_run_time(const Trainer *t, Trainer *piece) {
-    char step_text[DURATION_SIZE], run_text[DURATION_SIZE];
+    char step_text[FORMAT_SIZE], run_text[FORMAT_SIZE];
     double micro = 0, update = 0;
     trainer_allocate(piece);
     model_init(&piece->model, (uint64_t)piece->options->seed);
@@ -481,7 +481,7 @@ static void watch_shards(const Dataset *d) {
     for (int p = 0; p < d->n_parts; p++)
         for (int i = 0; i < d->parts[p].n_shards; i++) {
             const Shard *shard = &d->parts[p].shards[i];
-            faults_watch_file(shard->path, shard->map, shard->bytes);
+            signals_watch_file(shard->path, shard->map, shard->bytes);
         }
 }
 
@@ -510,7 +510,7 @@ void open_data(Trainer *t) {
                2e-9 * (double)(t->train.n_tokens + t->val.n_tokens));
     dataset_check_manifest(o->data, (int)o->vocab_size, sums);
     check_tokenizer_unchanged(t);
-    t->data = data_print_of(&t->train, &t->val, t->tokenizer_text, t->tokenizer_size);
+    t->data = fingerprint_of(&t->train, &t->val, t->tokenizer_text, t->tokenizer_size);
     check_data_agree(t);
     if (!t->tokenizer && o->sample_every) warn("no samples: there is no tokenizer.json in %s", o->data);
     if (t->tokenizer && o->sample_every && *o->prompt && *t->tokenizer->why_not)
@@ -564,10 +564,10 @@ void open_run(Trainer *t) {
             die("%s", error); /* what a killed run left half written or removed */
         cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
         cJSON_AddItemToObject(json, "options", options_to_json(t->option_set));
-        cJSON_AddStringToObject(machine, "processor", machine_cpu_name(cpu));
+        cJSON_AddStringToObject(machine, "processor", processor_name(cpu));
         if (device_on()) cJSON_AddStringToObject(machine, "gpu", device_name(cpu));
-        cJSON_AddStringToObject(machine, "instruction_set", machine_isa());
-        json_add_number(machine, "threads", machine_threads());
+        cJSON_AddStringToObject(machine, "instruction_set", processor_isa());
+        json_add_number(machine, "threads", threads_count());
         json_add_number(machine, "ranks", parallel_ranks());
         json_add_number(machine, "peak_flops", t->peak_flops);
         cJSON_AddStringToObject(json, "compiler", BUILD_COMPILER);
@@ -620,7 +620,7 @@ void write_summary(const Trainer *t) {
     json_add_number(json, "final_val_loss", t->last_val_loss);
     json_add_number(json, "seconds", t->seconds);
     json_add_number(json, "tokens_per_s", (double)(t->step * tokens_per_step(t)) / t->seconds);
-    json_add_number(json, "peak_memory_bytes", (double)machine_peak_rss());
+    json_add_number(json, "peak_memory_bytes", (double)memory_peak());
     json_add_number(json, "parameters", (double)t->model.weights.count);
     char error[FILE_ERROR_SIZE];
     if (!checkpoint_clean(t->options->out, error)) warn("%s", error);
