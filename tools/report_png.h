@@ -320,8 +320,8 @@ static inline void png_labels(Picture *g, const Plot *p, Box b) {
     }
 }
 
-/* The key of a run in the heading and its name, with the kind of attention where the name does not tell; only its width when
-   g is NULL. */
+/* The key of a run in the heading and its name, with the kind of attention where the name does not tell; only its width
+   when g is NULL. */
 static inline double png_key(Picture *g, const Font *font, const Plot *p, int run, double x, double y) {
     char attention[64];
     const char *name = p->runs[run].name, *kind = run_attention(&p->runs[run], attention);

@@ -16,9 +16,9 @@ typedef struct {
     double memory; /* bytes that may still be allocated; INFINITY: no limit */
 } CgroupLimits;
 
-/* Lowers `limits` to those that the files in one group's folder state. Version 1 and version 2 of cgroups name the files
-   differently; both are tried. The page cache counts as used memory, but the kernel releases it when memory is needed,
-   so it is counted as free here. */
+/* Lowers `limits` to those that the files in one group's folder state. Version 1 and version 2 of cgroups name the
+   files differently; both are tried. The page cache counts as used memory, but the kernel releases it when memory is
+   needed, so it is counted as free here. */
 static inline void cgroup_folder_limits(const char *folder, CgroupLimits *limits) {
     static const struct {
         const char *limit, *used, *cache[2];
@@ -48,8 +48,8 @@ static inline void cgroup_folder_limits(const char *folder, CgroupLimits *limits
     if (quota > 0 && period > 0) limits->cores = fmin(limits->cores, quota / period);
 }
 
-/* Lowers `limits` to those of `group`, a path below `mount`, and of all groups that contain it. Inside a container the path
-   may be the one seen from outside; then only the root of `mount` exists, and its limits are the container's. */
+/* Lowers `limits` to those of `group`, a path below `mount`, and of all groups that contain it. Inside a container the
+   path may be the one seen from outside; then only the root of `mount` exists, and its limits are the container's. */
 static inline void cgroup_path_limits(const char *mount, const char *group, CgroupLimits *limits) {
     char folder[4300];
     size_t least = strlen(mount);
@@ -60,8 +60,9 @@ static inline void cgroup_path_limits(const char *mount, const char *group, Cgro
     }
 }
 
-/* `list` is a file like /proc/self/cgroup. It names the process's groups in lines "0::/path" (version 2) or "4:memory:/path"
-   and "3:cpu,cpuacct:/path" (version 1). `mount` is the folder that holds the groups, like /sys/fs/cgroup. */
+/* `list` is a file like /proc/self/cgroup. It names the process's groups in lines "0::/path" (version 2) or
+   "4:memory:/path" and "3:cpu,cpuacct:/path" (version 1). `mount` is the folder that holds the groups, like
+   /sys/fs/cgroup. */
 static inline CgroupLimits cgroup_limits(const char *list, const char *mount) {
     CgroupLimits limits = {INFINITY, INFINITY};
     char line[4096], folder[4200];

@@ -1,16 +1,16 @@
 /* format.h: durations, counts and sizes as people read them. Every program writes them through these functions. Each
-   writes into `text`, which has FORMAT_SIZE characters, and returns it. A value that is NaN, or a duration below 0, is "-"
-   in a duration.
+   writes into `text`, which has FORMAT_SIZE characters, and returns it. A value that is NaN, or a duration below 0, is
+   "-" in a duration.
 
    duration_clock(text, seconds)   for a column, at most 7 characters: 0:45, 1:23, 1:06:40, 10h05m, 12d03h, 31y252d
-   duration_words(text, seconds)   for a sentence: 4.2 s, 45 s, 12 min 05 s, 3 h 20 min, 12 days 3 hours, 31 years 252 days.
-                                   A year has 365 days
+   duration_words(text, seconds)   for a sentence: 4.2 s, 45 s, 12 min 05 s, 3 h 20 min, 12 days 3 hours, 31 years 252
+                                   days. A year has 365 days
    count_short(text, x)            three digits and a letter: 950, 16.4k, 4.53M, 301M, 1.20B for 1.2 billion
-   count_fixed(text, x, decimals, width)   as many decimals as asked for and as fit into `width` characters (0: any number
-                                   of characters): 42.4k, 148.5k
+   count_fixed(text, x, decimals, width)   a count with a letter and as many decimals as asked for and as fit into
+                                   `width` characters (0: there is no limit): 42.4k, 148.5k
    count_grouped(text, x)          every digit: 1,234,567
-   number_fixed(text, x, decimals, width, unit)   a number with as many decimals as fit, and its unit; with an exponent when
-                                   not even the whole number fits
+   number_fixed(text, x, decimals, width, unit)   the same of any number, with its unit: 45.2%. It has an exponent when
+                                   it does not fit even without decimals
    bytes_short(text, x)            33 MiB, 1.20 GiB */
 #ifndef GPT_BASE_FORMAT_H
 #define GPT_BASE_FORMAT_H
@@ -68,7 +68,7 @@ static inline const char *duration_words(char text[FORMAT_SIZE], double seconds)
     return text;
 }
 
-/* Divides *x by 1000 until its magnitude is below `limit` or there is no larger unit; returns the letter of the unit. */
+/* Divides *x by 1000 until its magnitude is below `limit` or there is no larger unit. Returns the letter of the unit. */
 static inline const char *count_unit(double *x, double limit) {
     static const char *const units[] = {"", "k", "M", "B", "T"};
     size_t unit = 0;

@@ -1,12 +1,13 @@
 /* memory.h: memory for the large arrays, and how much there is.
 
-   memory_reserve(bytes)      memory in huge pages where the system has them, not yet touched; free() releases it; never NULL
+   memory_reserve(bytes)      memory in huge pages where the system has them, not yet touched; free() releases it; never
+                              NULL
    memory_allocate(bytes)     the same, zeroed by all threads
-   memory_keep_freed()        at the start of a program that allocates the same sizes again and again: freed blocks of up to
-                              32 MiB, such as the work memory of attention, stay with the process. Giving them back to the
-                              system would cost page faults at each new allocation
-   memory_available()         bytes that this process can still allocate: what the kernel has free, within the limits of the
-                              process's cgroups; INT64_MAX: not known
+   memory_keep_freed()        at the start of a program that allocates the same sizes again and again: freed blocks of
+                              up to 32 MiB, such as the work memory of attention, stay with the process. Giving them
+                              back to the system would cost page faults at each new allocation
+   memory_available()         bytes that this process can still allocate: what the kernel has free, within the limits of
+                              the process's cgroups; INT64_MAX: not known
    memory_peak()              the largest resident set of this process so far, in bytes
    Small pieces come from check_calloc in check.h. */
 #ifndef GPT_BASE_MEMORY_H

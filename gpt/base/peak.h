@@ -1,7 +1,7 @@
 /* peak.h: the highest rate of arithmetic that this process can reach on its processors.
 
-   processor_peak_flops(bf16)   floating-point operations a second of all OpenMP threads together, in a loop of nothing but
-                                fused multiply-adds of float32, or dot products of bfloat16: the 100 % of every MFU.
+   processor_peak_flops(bf16)   floating-point operations a second of all OpenMP threads together, in a loop of nothing
+                                but fused multiply-adds of float32, or dot products of bfloat16: the 100 % of every MFU.
                                 Measuring takes about 0.1 s, at most a second */
 #ifndef GPT_BASE_PEAK_H
 #define GPT_BASE_PEAK_H
@@ -12,7 +12,8 @@
 #include "processor.h"
 #include "threads.h"
 
-/* The loop keeps PEAK_SUMS independent vectors of sums: enough to hide the latency of a multiply-add, few enough to stay in registers. */
+/* The loop keeps PEAK_SUMS independent vectors of sums: enough to hide the latency of a multiply-add, few enough to
+   stay in registers. */
 #if defined(__AVX512F__)
 enum { PEAK_LANES = 16, PEAK_SUMS = 20 };
 #elif defined(__AVX__)
@@ -28,7 +29,8 @@ typedef float PeakVector __attribute__((vector_size(PEAK_LANES * sizeof(float)))
 #define PEAK_UNROLL _Pragma("GCC unroll 20")
 #endif
 
-/* The loop of one thread on AMX tile registers; returns the operations it did. The values do not matter, so all are zero. */
+/* The loop of one thread on AMX tile registers; returns the operations it did. The values do not matter, so all are
+   zero. */
 static inline double peak_tiles(long rounds) {
 #if HAVE_AMX
     amx_begin();
@@ -51,8 +53,8 @@ static inline double peak_tiles(long rounds) {
     return (double)rounds * 4 * 16 * 16 * 32 * 2;
 }
 
-/* The loop of one thread; returns the operations it did. Its result is added to `sink`, so that the compiler cannot remove the
-   loop. */
+/* The loop of one thread; returns the operations it did. Its result is added to `sink`, so that the compiler cannot
+   remove the loop. */
 static inline double peak_loop(bool bf16, long rounds, float *sink) {
     if (bf16 && amx_allowed()) {
         *sink += 1;
@@ -93,7 +95,8 @@ static inline double peak_once(bool bf16, int threads) {
 }
 
 /* Threads that have just started may share a core for a while, and other programs may take a core for a moment. So all
-   threads are measured again until together they reach nearly the rate of one times their number, for at most a second. */
+   threads are measured again until together they reach nearly the rate of one times their number, for at most a second.
+   */
 static inline double processor_peak_flops(bool bf16) {
     const int threads = threads_count();
     const double start = seconds_now();

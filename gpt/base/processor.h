@@ -3,7 +3,8 @@
    processor_name(name)       its name as the kernel gives it, such as "AMD EPYC 9575F"
    processor_isa()            the widest instruction set that this program was compiled for
    processor_prefers_bf16()   whether it multiplies bfloat16 matrices faster than float32 ones: what --dtype=auto asks
-   HAVE_AMX                   1: this program was compiled for AMX, the tile registers that multiply matrices of bfloat16
+   HAVE_AMX                   1: this program was compiled for AMX, the tile registers that multiply matrices of
+                              bfloat16
    amx_allowed()              whether the kernel lets this process use them; always false without HAVE_AMX
    amx_begin(), amx_end()     before and after their use, in each thread */
 #ifndef GPT_BASE_PROCESSOR_H
@@ -56,7 +57,8 @@ static inline void amx_begin(void) {}
 static inline void amx_end(void) {}
 #endif
 
-/* AVX512-BF16 alone is not enough: Intel's processors take four times as long for its dot product as for a multiply-add. */
+/* AVX512-BF16 alone is not enough: Intel's processors take four times as long for its dot product as for a
+   multiply-add. */
 static inline bool processor_prefers_bf16(void) {
 #if HAVE_AMX
     return amx_allowed();

@@ -1,10 +1,12 @@
-/* profile.h: where the time of a step goes, by part of the model.
+/* profile.h: how the time of a training step is divided among the parts of the model.
 
-   profile(PROFILE_NORM)      from here on time belongs to the norms; a heading that measures. Called by the thread that
-                              runs the step, between parallel loops: some 20 ns a call.
-   profile_reset()            forgets what was measured so far
-   profile_print(flops, peak) a table of the parts: seconds, share of the time, and, where `flops` (PROFILE_PARTS) knows
-                              the operations a part did since profile_reset, the share of `peak` it reached */
+   profile(PROFILE_NORM)      the time from here to the next call counts as that of the norms. Only the thread that runs
+                              the step calls it, outside of parallel loops. A call takes about 20 ns
+   profile_reset()            sets all times to 0
+   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and the share of `peak`
+   (operations a
+                              second) that was reached. flops[PROFILE_PARTS] are the operations of each part since
+                              profile_reset; 0: not known */
 #ifndef GPT_BASE_PROFILE_H
 #define GPT_BASE_PROFILE_H
 
@@ -12,7 +14,7 @@
 #include <string.h>
 #include "clock.h"
 
-/* Each part once: its name in the code and in the table. */
+/* The parts: the name of each in the code, and in the table that profile_print prints. */
 #define PROFILE_EACH(X)                                                                                      \
     X(OTHER, "everything else")                                                                              \
     X(DATA, "reading tokens")                                                                                \

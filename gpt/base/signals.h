@@ -35,7 +35,8 @@ static struct {
 } signals_files[SIGNALS_MAX_FILES];
 static int signals_file_count;
 
-/* Beyond SIGNALS_MAX_FILES files are not watched: when one of those shrinks, SIGBUS ends the program without a message. */
+/* Beyond SIGNALS_MAX_FILES files are not watched: when one of those shrinks, SIGBUS ends the program without a message.
+   */
 static inline void signals_watch_file(const char *path, const void *map, size_t bytes) {
     if (signals_file_count == SIGNALS_MAX_FILES) return;
     signals_files[signals_file_count].path = path;

@@ -28,8 +28,8 @@
 #include "program.h"
 
 #if defined(__linux__) && defined(CPU_COUNT)
-/* The cores of the calling thread. OpenMP may have bound that thread to a single core (OMP_PROC_BIND); therefore the cores
-   of all places to which OpenMP binds threads are added. */
+/* The cores of the calling thread. OpenMP may have bound that thread to a single core (OMP_PROC_BIND); therefore the
+   cores of all places to which OpenMP binds threads are added. */
 static inline cpu_set_t cores_allowed(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -97,17 +97,17 @@ static inline bool threads_set_variable(const char *const *names, const char *va
     return setenv(names[0], value, 1) == 0;
 }
 
-/* OpenMP reads its environment variables before main begins. So this sets them and starts the program a second time, in the
-   same process, with execv; in the second start all of them are set, and it returns.
-   Waiting: by default a thread that waits for others spins for milliseconds. Where other programs use the machine as well,
-   it thereby takes the core from the very thread it waits for, and a run becomes ten to a hundred times slower. Here a
-   thread spins for about 30 us, which is less than waking a sleeping thread takes, and then sleeps. Without any spinning a
-   step of a large model would take 1 % longer on an idle machine, and one of the demo's 5 %. (LLVM's OpenMP counts in
-   milliseconds: there a waiting thread sleeps at once.)
-   Binding: on a machine of several memory nodes (NUMA) threads are bound to cores, because each thread touches its share
-   of the memory first and so has it near. That holds only where this process alone uses all cores. With --threads, under a
-   quota or with several ranks, two processes would be bound to the same cores. On one node the kernel places threads
-   better by itself. */
+/* OpenMP reads its environment variables before main begins. So this sets them and starts the program a second time, in
+   the same process, with execv; in the second start all of them are set, and it returns.
+   Waiting: by default a thread that waits for others spins for milliseconds. Where other programs use the machine as
+   well, it thereby takes the core from the very thread it waits for, and a run becomes ten to a hundred times slower.
+   Here a thread spins for about 30 us, which is less than waking a sleeping thread takes, and then sleeps. Without any
+   spinning a step of a large model would take 1 % longer on an idle machine, and one of the demo's 5 %. (LLVM's OpenMP
+   counts in milliseconds: there a waiting thread sleeps at once.)
+   Binding: on a machine of several memory nodes (NUMA) threads are bound to cores, because each thread touches its
+   share of the memory first and so has it near. That holds only where this process alone uses all cores. With
+   --threads, under a quota or with several ranks, two processes would be bound to the same cores. On one node the
+   kernel places threads better by itself. */
 static inline void threads_configure(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
     static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};

@@ -1,22 +1,24 @@
-/* log.h: what a run writes while it trains: log.jsonl for programs, and a progress line on the screen. The numbers are those
-   of the table in log_fields.h; log_read.h reads the file.
+/* log.h: what a run writes while it trains: log.jsonl for programs, and a progress line on the screen. The numbers are
+   those of the table in log_fields.h; log_read.h reads the file.
 
    log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: nothing on the screen.
-       With resume_step > 0 the lines of RUN/log.jsonl up to that step stay; later ones, and an incomplete one that a crash
-       left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there is kept
-       as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
+       With resume_step > 0 the lines of RUN/log.jsonl up to that step stay; later ones, and an incomplete one that a
+       crash left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there
+       is kept as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
    log_train(&log, &train)       a line of log.jsonl in one write, and the progress line
    log_validation(&log, step, val_loss)
    log_message(&log, fmt, ...)   a line on the screen, above the progress line
-   log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps, so
-                                 that a program that watches the age of the file sees that the run is alive
+   log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
+                                 so that a program that watches the age of the file sees that the run is alive
    log_sync(&log)                returns when the file is on the disk: called before a checkpoint, which a resumed run
                                  continues together with the log
    log_close(&log)               leaves the cursor at the beginning of a line
-   A line that cannot be written (a full disk) causes a warning and leaves no part of itself in the file; training goes on.
+   A line that cannot be written (a full disk) causes a warning and leaves no part of itself in the file; training goes
+   on.
 
-   On a terminal the progress line is rewritten in place, at most ten times a second. Elsewhere, in a pipe or a file, plain
-   lines are printed: about thirty in a run and at least one in ten minutes, the first and the last step among them. */
+   On a terminal the progress line is rewritten in place, at most ten times a second. Elsewhere, in a pipe or a file,
+   plain lines are printed: about thirty in a run and at least one in ten minutes, the first and the last step among
+   them. */
 #ifndef GPT_RUN_LOG_H
 #define GPT_RUN_LOG_H
 
@@ -150,8 +152,9 @@ static inline void log_track_validation(Log *log, const LogValidation *v) {
     log->last = *v;
 }
 
-/* Moves the lines up to resume_step, each with its newline, to the front of `text` and returns their size. Of these lines the
-   smoothed loss and the best validation are computed, so that a resumed run shows what an uninterrupted one would. */
+/* Moves the lines up to resume_step, each with its newline, to the front of `text` and returns their size. Of these
+   lines the smoothed loss and the best validation are computed, so that a resumed run shows what an uninterrupted one
+   would. */
 static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
     size_t kept = 0, number = 0, bad = 0, first_bad = 0;
     for (char *line = text, *end; line < text + size; line = end + 1) {
@@ -185,8 +188,8 @@ static inline void log_check_lock(const Log *log, bool locked) {
         die("another process is training into '%s'; stop it or choose another --out folder", log->path);
 }
 
-/* For a run that begins at step 0 in a folder that already has a log. If that log holds training steps, or is no log at all, it
-   is copied to log.jsonl.old (.old2, ...), because nothing else records those steps. */
+/* For a run that begins at step 0 in a folder that already has a log. If that log holds training steps, or is no log at
+   all, it is copied to log.jsonl.old (.old2, ...), because nothing else records those steps. */
 static inline void log_set_aside(const Log *log, const char *text, size_t size) {
     char aside[sizeof log->path + 16], error[LOG_ERROR_SIZE];
     bool tells = false;
@@ -207,7 +210,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
          log->path, aside);
 }
 
-/* Replaces the content of the file by `text`. A second file is written and then renamed, so that a crash loses nothing. */
+/* Replaces the content of the file by `text`. A second file is written and then renamed, so that a crash loses nothing.
+   */
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
@@ -247,8 +251,8 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
 
 /* ---- the screen ---- */
 
-/* How many steps lie between two plain lines: the largest of 1, 2, 5, 10, 20, 50, ... that gives at least LOG_PLAIN_LINES
-   lines. */
+/* How many steps lie between two plain lines: the largest of 1, 2, 5, 10, 20, 50, ... that gives at least
+   LOG_PLAIN_LINES lines. */
 static inline long log_plain_every(long steps) {
     static const int ladder[] = {1, 2, 5};
     long every = 1, decade = 1;
@@ -284,8 +288,8 @@ static inline void log_clear(Log *log) {
     log->drawn = false;
 }
 
-/* How many characters of a line are printed. On a terminal the last column stays free: a terminal breaks a line that reaches
-   it into two, and two lines cannot be rewritten in place. */
+/* How many characters of a line are printed. On a terminal the last column stays free: a terminal breaks a line that
+   reaches it into two, and two lines cannot be rewritten in place. */
 static inline int log_columns(const Log *log) {
     struct winsize window = {0};
     if (!log->terminal) return LOG_TEXT_SIZE;
@@ -294,8 +298,8 @@ static inline int log_columns(const Log *log) {
     return (known ? window.ws_col : 80) - 1;
 }
 
-/* Draws the progress line over the old one. The cursor then returns to the first column, so that a ^C or an error message
-   does not stand behind the line. */
+/* Draws the progress line over the old one. The cursor then returns to the first column, so that a ^C or an error
+   message does not stand behind the line. */
 static inline void log_draw(Log *log) {
     fprintf(log->screen, "\r%.*s\033[K\r", log_columns(log), log->line);
     log->drawn = true, log->pending = false;

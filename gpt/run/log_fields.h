@@ -1,6 +1,6 @@
-/* log_fields.h: ONE table of the numbers that a run records for each training step. log_fields has a row for each: its key in
-   log.jsonl, the heading of its column, where it lies in LogRow, and how it is written. log.h writes lines and the
-   progress line from it, log_read.h reads lines with it, tools/report takes its columns from it.
+/* log_fields.h: ONE table of the numbers that a run records for each training step. log_fields has a row for each: its
+   key in log.jsonl, the heading of its column, where it lies in LogRow, and how it is written. log.h writes lines and
+   the progress line from it, log_read.h reads lines with it, tools/report takes its columns from it.
 
    log_number(field, &train)     the value of a field as a double; NaN for one that follows from other steps
    log_cell(text, field, &row, total_steps)   the value as text, as the progress line shows it
@@ -94,8 +94,8 @@ typedef struct {
     double sum, weight;
 } LogSmooth;
 
-/* An exponential moving average. Dividing by the sum of the weights corrects its bias at the beginning: the first smoothed
-   value is the first value itself, not a twentieth of it. */
+/* An exponential moving average. Dividing by the sum of the weights corrects its bias at the beginning: the first
+   smoothed value is the first value itself, not a twentieth of it. */
 static inline double log_smooth(LogSmooth *s, double x) {
     if (isfinite(x)) {
         s->sum = LOG_SMOOTHING * s->sum + (1 - LOG_SMOOTHING) * x;

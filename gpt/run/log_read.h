@@ -3,8 +3,8 @@
    log_each(file, path, see, context, error)   calls see() with each line of an open file; only one line is in memory
    log_read(path, &data, error)                all lines at once; log_free(&data) when done
    log_open_read(path, error)                  opens the file for log_each
-   Both readers return false, with a sentence that names path:line in error[LOG_ERROR_SIZE], when a line is not one of a log.
-   An incomplete last line, blank lines and lines of other kinds are no error. */
+   Both readers return false, with a sentence that names path:line in error[LOG_ERROR_SIZE], when a line is not one of a
+   log. An incomplete last line, blank lines and lines of other kinds are no error. */
 #ifndef GPT_RUN_LOG_READ_H
 #define GPT_RUN_LOG_READ_H
 
@@ -86,9 +86,9 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
    LOG_LINE_VALIDATION. */
 typedef void LogSee(void *context, LogLine kind, const LogTrain *train, const LogValidation *validation);
 
-/* Reads the next line of a file into line[LOG_LINE_MAX + 1], with its newline and a 0 at the end. Returns its length without
-   the newline, -1 at the end of the file. Of a line that is too long only the beginning is kept, and *whole is false. *ended
-   tells whether a newline was there. */
+/* Reads the next line of a file into line[LOG_LINE_MAX + 1], with its newline and a 0 at the end. Returns its length
+   without the newline, -1 at the end of the file. Of a line that is too long only the beginning is kept, and *whole is
+   false. *ended tells whether a newline was there. */
 static inline long log_next_line(FILE *file, char *line, bool *whole, bool *ended) {
     long length = 0;
     int c;

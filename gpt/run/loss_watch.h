@@ -10,7 +10,8 @@
        STEP_SKIPPED_SPIKE      make no update: z exceeds skip_spikes, which is above 0
        STEP_SKIPPED_NONFINITE  make no update: the loss or the norm is NaN or infinite
    When a step is skipped, weights, moments and the window stay as they are; its data is not read again.
-   The verdict depends on the watch and on loss and norm alone. All ranks share these, so all ranks come to the same verdict.
+   The verdict depends on the watch and on loss and norm alone. All ranks share these, so all ranks come to the same
+   verdict.
    loss_watch_to_json(&watch), loss_watch_from_json(&watch, json)   for the checkpoint: a resumed run judges as the
                                                            uninterrupted run would */
 #ifndef GPT_RUN_LOSS_WATCH_H
@@ -53,9 +54,9 @@ static inline double loss_watch_mean(const LossWatch *watch) {
     return n ? sum / n : NAN;
 }
 
-/* The distance of `loss` above the mean of the window, in standard deviations; NaN while the window holds too few losses.
-   The standard deviation counts as at least a thousandth of the mean: otherwise, once the losses of a run have become almost
-   equal, a small change would be a spike. */
+/* The distance of `loss` above the mean of the window, in standard deviations; NaN while the window holds too few
+   losses. The standard deviation counts as at least a thousandth of the mean: otherwise, once the losses of a run have
+   become almost equal, a small change would be a spike. */
 static inline double loss_watch_z(const LossWatch *watch, double loss) {
     const int n = loss_watch_count(watch);
     if (n < LOSS_WINDOW_LEAST || !isfinite(loss)) return NAN;
@@ -100,8 +101,8 @@ static inline cJSON *loss_watch_to_json(const LossWatch *watch) {
     return json;
 }
 
-/* False when `json` is not what loss_watch_to_json writes. NULL gives an empty watch: checkpoints of older versions have
-   none. */
+/* False when `json` is not what loss_watch_to_json writes. NULL gives an empty watch: checkpoints of older versions
+   have none. */
 static inline bool loss_watch_from_json(LossWatch *watch, const cJSON *json) {
     *watch = (LossWatch){0};
     if (!json) return true;

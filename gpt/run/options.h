@@ -1,8 +1,8 @@
 /* options.h: the options of a program as ONE table. Parsing, bounds, --help, presets, option files and the dump into
    config.json are all made from it. train_options.h has the trainer's table.
 
-   A program describes its options in an array of Option rows. Each row names, by its offset, a field of a struct that the
-   program defines:
+   A program describes its options in an array of Option rows. Each row names, by its offset, a field of a struct that
+   the program defines:
 
        static Options options;                       // the values, one field for each row
        OptionSet set = options_begin("train_gpt", usage, train_options, COUNT, &options, presets);
@@ -13,10 +13,11 @@
        OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int (the index of the chosen name),
        OPTION_STRING const char * (valid until the program ends or options_forget is called)
 
-   Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in several
-   places the strongest decides, whatever their order: command line, then --config file, then --preset, then default.
-   --help (or -h) prints the table, --version what program_version prints; both exit with 0. A wrong option ends the program
-   with exit code 2 and a line that names the option, the value found, what is allowed, and the nearest valid spelling.
+   Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in
+   several places the strongest decides, whatever their order: command line, then --config file, then --preset, then
+   default. --help (or -h) prints the table, --version what program_version prints; both exit with 0. A wrong option
+   ends the program with exit code 2 and a line that names the option, the value found, what is allowed, and the nearest
+   valid spelling.
 
    The names of a choice and the enum of its values are written once, as a list of pairs:
 
@@ -72,7 +73,8 @@ typedef struct {
     size_t offset;     /* of its field in the program's struct */
     const char *value; /* the default, as a user would type it */
     double min, max;   /* smallest and largest value of OPTION_INT and OPTION_FLOAT */
-    /* the names of OPTION_CHOICE's values, as in "standard|laser"; for OPTION_STRING the word that --help shows, as "DIR" */
+    /* the names of OPTION_CHOICE's values, as in "standard|laser"; for OPTION_STRING the word that --help shows, as
+       "DIR" */
     const char *choices;
     const char *help;
     int flags; /* OPTION_FIXED, OPTION_OWN and OPTION_ONCE, added up */
@@ -133,7 +135,8 @@ static inline int options_distance(const char *a, const char *b) {
     return row[n];
 }
 
-/* The end of an error message, "; did you mean laser?": the name of "a|b|c" that is nearest to `value`; "" when none is near. */
+/* The end of an error message, "; did you mean laser?": the name of "a|b|c" that is nearest to `value`; "" when none is
+   near. */
 static inline const char *options_suggest(const char *choices, const char *value, char text[96]) {
     char name[64];
     text[0] = 0;
@@ -238,8 +241,8 @@ static inline void options_forget(void) {
     }
 }
 
-/* Sets one option, unless a stronger source has already set it. `where` tells error messages where the value stands: "" or
-   " in FILE". */
+/* Sets one option, unless a stronger source has already set it. `where` tells error messages where the value stands: ""
+   or " in FILE". */
 static inline void options_set(OptionSet *set, const char *name, const char *value, OptionSource source,
                                const char *where) {
     const Option *option = options_find(set, name);
@@ -384,8 +387,8 @@ static inline void options_apply_json(OptionSet *set, const cJSON *json, const c
     }
 }
 
-/* The options in the text of a --config file: lines, or JSON such as the config.json of a run. text[length] is 0; `path` is
-   named in error messages. */
+/* The options in the text of a --config file: lines, or JSON such as the config.json of a run. text[length] is 0;
+   `path` is named in error messages. */
 static inline void options_apply_text(OptionSet *set, char *text, size_t length, const char *path) {
     char where[512];
     snprintf(where, sizeof where, " in %s", path);
@@ -470,8 +473,8 @@ static inline OptionSet options_begin(const char *program, const char *usage, co
     return set;
 }
 
-/* Reads argv[1..], then the file of --config and the preset. Returns how many arguments were not options; these are moved to
-   argv[0..]. All arguments after "--" count as such. */
+/* Reads argv[1..], then the file of --config and the preset. Returns how many arguments were not options; these are
+   moved to argv[0..]. All arguments after "--" count as such. */
 static inline int options_parse(OptionSet *set, int argc, char **argv) {
     int others = 0;
     bool only_others = false;

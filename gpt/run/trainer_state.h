@@ -1,18 +1,18 @@
-/* trainer_state.h: trainer_state.json of a checkpoint: how far the run had come, and a fingerprint of the data it had read. By
-   the fingerprint a resumed run notices that --data holds other data than before.
+/* trainer_state.h: trainer_state.json of a checkpoint: how far the run had come, and a fingerprint of the data it had
+   read. By the fingerprint a resumed run notices that --data holds other data than before.
 
      run_state_to_json(&state)            the caller owns the object, which takes over state.options (a cJSON object)
      run_state_read(json, &state, error)  checks every value; false, with a sentence in `error`, when one is wrong.
                                           state.options points into `json`. run_state_free(&state) when done
      fingerprint_of(&train, &val, tokenizer, size)   the fingerprint of open data; fingerprint_free(&print) when done
-     fingerprint_difference(&was, &now, text)        true when two fingerprints differ; `text` is a sentence about the first
-                                          difference
+     fingerprint_difference(&was, &now, text)       true when two fingerprints differ; `text` is then a sentence about
+                                          the first difference
      fingerprint_sum(&print)               a fingerprint as one number, for ranks to compare
 
-   The fingerprint of each split (train, val) of a data folder has the number of tokens; a checksum over the sizes of the
-   shards, the first 4,096 bytes of each, and 512 bytes at each of 256 places spread evenly over all tokens; and a checksum
-   over the checksums in its manifest (shards.json). The names and places of the files do not count. Reading this little
-   takes about as long for a terabyte as for a megabyte. */
+   The fingerprint of each split (train, val) of a data folder has the number of tokens; a checksum over the sizes of
+   the shards, the first 4,096 bytes of each, and 512 bytes at each of 256 places spread evenly over all tokens; and a
+   checksum over the checksums in its manifest (shards.json). The names and places of the files do not count. Reading
+   this little takes about as long for a terabyte as for a megabyte. */
 #ifndef GPT_RUN_TRAINER_STATE_H
 #define GPT_RUN_TRAINER_STATE_H
 
@@ -217,7 +217,8 @@ static inline bool fingerprint_folder(const cJSON *json, FolderFingerprint *fold
     return true;
 }
 
-/* False when a value is missing or wrong. NULL gives a fingerprint without folders: checkpoints of older versions have none. */
+/* False when a value is missing or wrong. NULL gives a fingerprint without folders: checkpoints of older versions have
+   none. */
 static inline bool fingerprint_from_json(DataFingerprint *print, const cJSON *json) {
     *print = (DataFingerprint){0};
     if (!json) return true;
@@ -250,8 +251,8 @@ static inline cJSON *run_state_to_json(const RunState *state) {
 
 static inline void run_state_free(RunState *state) { fingerprint_free(&state->data); }
 
-/* Reads a whole number from 0 to `most`. A missing one is `otherwise`, as in checkpoints of older versions; with `otherwise`
-   below 0 it must be there. */
+/* Reads a whole number from 0 to `most`. A missing one is `otherwise`, as in checkpoints of older versions; with
+   `otherwise` below 0 it must be there. */
 static inline bool run_state_number(const cJSON *json, const char *key, double most, int64_t otherwise,
                                     int64_t *x, char *error) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
