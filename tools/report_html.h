@@ -250,9 +250,8 @@ static inline int html_x(const Plot *p, int run, double x) {
 
 static inline int html_y(const Plot *p, double y) {
     double place = axis_place(&p->y, y);
-    return (int)lrint(
-        (1 - fmax(-2, fmin(3, place))) *
-        HTML_UNITS); /* a value far outside of the frame is moved nearer: the drawing stays small, and the value outside */
+    /* a value far outside of the frame is moved to just outside, so that lines to it stay short */
+    return (int)lrint((1 - fmax(-2, fmin(3, place))) * HTML_UNITS);
 }
 
 /* Whether a value has a place in the drawing. */
@@ -654,28 +653,23 @@ static inline void html_facts(FILE *f, const Run *runs, int count) {
 
 /* Of two runs: which one ends with the lower validation loss, at the last step at which both measured it. */
 static inline void html_verdict(FILE *f, const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (isfinite(last)) {
-        char step[FORMAT_SIZE];
-        const int lower = last < 0;
-        const bool even = fabs(last) < VERDICT_EVEN;
-        fputs("<p class=\"verdict\"><b>", f);
-        html_text(f, runs[lower].name);
-        if (even)
-            fputs("</b> and <b>", f);
-        else
-            fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
-        html_text(f, runs[!lower].name);
-        fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
-                count_grouped(step, d.x[d.count - 1]));
-        fputs(
-            "<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
-            "believing a small one.</p>\n",
-            f);
-    }
-    series_free(&d);
+    char text[FORMAT_SIZE];
+    double step, difference = runs_final_difference(runs, count, &step);
+    if (!isfinite(difference)) return;
+    const int lower = difference < 0;
+    const bool even = fabs(difference) < VERDICT_EVEN;
+    fputs("<p class=\"verdict\"><b>", f);
+    html_text(f, runs[lower].name);
+    if (even)
+        fputs("</b> and <b>", f);
+    else
+        fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(difference));
+    html_text(f, runs[!lower].name);
+    fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
+            count_grouped(text, step));
+    fputs("<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
+          "believing a small one.</p>\n",
+          f);
 }
 
 /* The names of the runs, or of many runs their number. */

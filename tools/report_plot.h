@@ -9,6 +9,7 @@
    plot_end_places(plot, ...)       where the labels at the ends of the curves go; plot_end_text is the value in them
    plot_names_fit(plot, columns)    whether the names of the runs fit into these labels
    labels_spread(places, n, gap)    moves labels apart
+   runs_final_difference(runs, count, step)   by how much the second of two runs ends above the first
    runs_need_tokens(runs, count)    whether x must count tokens, because steps of the runs are not equally large */
 #ifndef TOOLS_REPORT_PLOT_H
 #define TOOLS_REPORT_PLOT_H
@@ -198,6 +199,17 @@ static inline bool runs_need_tokens(const Run *runs, int count) {
         low = fmin(low, runs[r].tokens_per_step), high = fmax(high, runs[r].tokens_per_step);
     }
     return high > 1.01 * low;
+}
+
+/* Of two runs: the loss of the second minus that of the first, at the last step at which both measured the validation
+   loss, which becomes *step. NaN when there is no such step or when there are not two runs that can be compared. */
+static inline double runs_final_difference(const Run *runs, int count, double *step) {
+    double last = NAN;
+    if (count != 2 || runs_need_tokens(runs, count)) return NAN;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    if (d.count) last = d.y[d.count - 1], *step = d.x[d.count - 1];
+    series_free(&d);
+    return last;
 }
 
 /* curves[count] are those of plot_curves for this kind; the caller keeps them as long as the plot. x_ticks and y_ticks:

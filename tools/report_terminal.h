@@ -317,16 +317,14 @@ static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *
 
 /* Of two runs: which one ends with the lower validation loss, at the last step at which both measured it. */
 static inline void terminal_verdict(const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (fabs(last) < VERDICT_EVEN)
-        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name,
-               d.x[d.count - 1]);
-    else if (isfinite(last))
-        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
-               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
-    series_free(&d);
+    double step, difference = runs_final_difference(runs, count, &step);
+    if (!isfinite(difference)) return;
+    const int lower = difference < 0;
+    if (fabs(difference) < VERDICT_EVEN)
+        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name, step);
+    else
+        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[lower].name,
+               fabs(difference), runs[!lower].name, step);
 }
 
 static inline void terminal_show(const Terminal *t, const Run *runs, int count, double floor) {
