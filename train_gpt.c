@@ -827,7 +827,7 @@ bool train_step(Trainer *t, LogTrain *line) {
                        .skipped = step_is_skipped(verdict),
                        .seconds = t->seconds,
                        .tokens_per_s = rate,
-                       .comm_hidden = update_is_on_device(t) ? device_hidden() : parallel_hidden(),
+                       .comm_overlap = update_is_on_device(t) ? device_hidden() : parallel_hidden(),
                        .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
     report_verdict(t, verdict, line);
     return true;

@@ -50,11 +50,13 @@ static void memory_give_back(void *p) {
 #define main prepare_main
 #include "../data/prepare.c"
 #include "../gpt/io/checkpoint.h"
+#include "../gpt/run/log.h"
 #include "../gpt/run/trainer_state.h"
 #define Run ReportRun /* both programs have these names */
 #define json_number report_number
 #include "../tools/report_html.h"
 #include "../tools/report_terminal.h"
+#include "read_log.h"
 #undef main
 
 static jmp_buf after_death;
@@ -324,6 +326,14 @@ static OptionSet fuzz_options(Options *options, char *text, size_t n) {
     return set;
 }
 
+/* Frees the values of OPTION_STRING, of which the program keeps every one until it ends. */
+static void fuzz_forget_texts(void) {
+    for (struct OptionText *next; options_texts; options_texts = next) {
+        next = options_texts->next;
+        free(options_texts);
+    }
+}
+
 /* What a file of options gives, written as the config.json of a run and read back, is the same. */
 static void fuzz_config(char *data, size_t n) {
     static Options options, again;
@@ -338,7 +348,7 @@ static void fuzz_config(char *data, size_t n) {
              strcmp(options_text(&set, &train_options[i], was),
                     options_text(&second, &train_options[i], now)) == 0);
     cJSON_free(text), cJSON_Delete(json);
-    options_forget();
+    fuzz_forget_texts();
 }
 
 /* A state that is accepted, written and read again, is the same. */

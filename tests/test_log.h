@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include "read_log.h"
 #include "../gpt/run/log.h"
 #include "harness.h"
 
@@ -275,6 +276,18 @@ static void log_test_open(void *folder) {
     log_open(&log, folder, 5, 10, true);
 }
 
+/* Logs of older versions call comm_overlap comm_hidden. */
+static void test_log_reads_old_keys(void) {
+    static const char *const lines[] = {"{\"step\": 1, \"loss\": 2, \"comm_hidden\": 0.25}",
+                                        "{\"step\": 1, \"loss\": 2, \"comm_overlap\": 0.25}"};
+    for (int i = 0; i < 2; i++) {
+        LogTrain train;
+        LogValidation validation;
+        const LogLine kind = log_parse_line(lines[i], strlen(lines[i]), &train, &validation);
+        CHECK(kind == LOG_LINE_TRAIN && train.comm_overlap == 0.25, "%s: %g", lines[i], train.comm_overlap);
+    }
+}
+
 static void test_log_refuses_a_second_writer(void) {
     const char *folder = test_folder();
     char output[1024];
@@ -515,6 +528,7 @@ static void test_log_smoothing(void) {
 #define LOG_TESTS(TEST)                                                                                      \
     TEST(log_lines_are_json_with_the_agreed_keys)                                                            \
     TEST(log_numbers_come_back)                                                                              \
+    TEST(log_reads_old_keys)                                                                                 \
     TEST(log_read_names_the_bad_line)                                                                        \
     TEST(log_resume_has_no_doubles)                                                                          \
     TEST(log_resume_drops_a_bad_line)                                                                        \

@@ -4,6 +4,7 @@
 #define TESTS_TEST_PARALLEL_H
 
 #include "harness.h"
+#include "read_log.h"
 #include "test_model.h"
 
 /* ---- without MPI ---- */
@@ -186,7 +187,7 @@ static void test_ranks_give_the_same_bits(void) {
     FILE *log = check_fopen(output, "r", "");
     output[fread(output, 1, sizeof output - 1, log)] = 0;
     fclose(log);
-    CHECK(strstr(output, "\"comm_hidden\": "), "the log does not tell what was hidden: %.300s", output);
+    CHECK(strstr(output, "\"comm_overlap\": "), "the log lacks comm_overlap: %.300s", output);
 }
 
 /* Interrupted on four ranks, continued on three and then on one. */

@@ -176,6 +176,27 @@ static void test_launched_rank_is_no_terminal(void) {
 
 /* ---- texts ---- */
 
+static void test_counts_are_readable(void) {
+    static const struct {
+        double value;
+        const char *shortest, *fixed, *grouped;
+    } cases[] = {{0, "0", "0.0", "0"},
+                 {9.5, "10", "9.5", "10"},
+                 {950, "950", "950", "950"},
+                 {16384, "16.4k", "16.4k", "16,384"},
+                 {999960, "1.00M", "1.0M", "999,960"},
+                 {301203456, "301M", "301.2M", "301,203,456"},
+                 {1.678e11, "168B", "167.8B", "167,800,000,000"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char a[FORMAT_SIZE], b[FORMAT_SIZE], c[FORMAT_SIZE];
+        count_short(a, cases[i].value), count_fixed(b, cases[i].value, 1, 0),
+            count_grouped(c, cases[i].value);
+        CHECK(strcmp(a, cases[i].shortest) == 0 && strcmp(b, cases[i].fixed) == 0 &&
+                  strcmp(c, cases[i].grouped) == 0,
+              "%g is '%s', '%s' and '%s'", cases[i].value, a, b, c);
+    }
+}
+
 static void test_durations_are_readable(void) {
     static const struct {
         double seconds;
@@ -676,6 +697,7 @@ static void test_make_takes_a_folder_of_libraries(void) {
     TEST(early_loss_shows_at_close)                                                                          \
     TEST(closed_streams_stay_out_of_files)                                                                   \
     TEST(launched_rank_is_no_terminal)                                                                       \
+    TEST(counts_are_readable)                                                                                \
     TEST(durations_are_readable)                                                                             \
     TEST(every_program_tells_what_it_is)                                                                     \
     TEST(control_groups_limit)                                                                               \

@@ -204,7 +204,7 @@ static inline bool runs_need_tokens(const Run *runs, int count) {
 /* Of two runs: the loss of the second minus that of the first, at the last step at which both measured the validation
    loss, which becomes *step. NaN when there is no such step or when there are not two runs that can be compared. */
 static inline double runs_final_difference(const Run *runs, int count, double *step) {
-    double last = NAN;
+    double last = *step = NAN;
     if (count != 2 || runs_need_tokens(runs, count)) return NAN;
     Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
     if (d.count) last = d.y[d.count - 1], *step = d.x[d.count - 1];

@@ -192,20 +192,22 @@ static inline void log_check_lock(const Log *log, bool locked) {
    all, it is copied to log.jsonl.old (.old2, ...), because nothing else records those steps. */
 static inline void log_set_aside(const Log *log, const char *text, size_t size) {
     char aside[sizeof log->path + 16], error[LOG_ERROR_SIZE];
-    bool tells = false;
-    for (const char *line = text, *end; line < text + size && !tells; line = end + 1) {
+    bool has_steps = false;
+    for (const char *line = text, *end; line < text + size && !has_steps; line = end + 1) {
         LogTrain train;
         LogValidation v = {0};
         end = memchr(line, '\n', (size_t)(text + size - line));
         if (!end) end = text + size;
-        tells = log_parse_line(line, (size_t)(end - line), &train, &v) != LOG_LINE_VALIDATION || v.step > 0;
+        const LogLine kind = log_parse_line(line, (size_t)(end - line), &train, &v);
+        has_steps =
+            kind != LOG_LINE_VALIDATION || v.step > 0; /* a run that ended in step 0 has only a validation */
     }
-    if (!tells) return;
+    if (!has_steps) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);
     for (int again = 2; again < 1000 && access(aside, F_OK) == 0; again++)
         snprintf(aside, sizeof aside, "%s.old%d", log->path, again);
     if (!file_write_whole(aside, text, size, error)) die("%s", error);
-    warn("no checkpoint has the steps that '%s' tells of: training begins at step 0, and the log is kept as "
+    warn("'%s' has steps of which there is no checkpoint: training begins at step 0, and the log is kept as "
          "'%s'",
          log->path, aside);
 }

@@ -29,8 +29,9 @@ typedef struct {
     double mfu;    /* model FLOPs utilisation, 0 to 1; NaN: not known */
     double loss_z; /* standard deviations above the mean of the latest losses; NaN: too few of them */
     long skipped;  /* 1: the step made no update, see loss_watch.h */
-    double
-        comm_hidden; /* 0 to 1: the share of communication that ran while the step computed; NaN: there was none */
+    /* 0 to 1: of the time in which ranks communicated, the share in which the step went on computing; NaN: there was no
+       communication */
+    double comm_overlap;
 } LogTrain;
 
 /* A line of a validation. */
@@ -67,25 +68,29 @@ typedef struct {
     int decimals; /* on the screen, where they fit */
     int width;    /* of its column in the progress line; 0: not shown there */
     bool ranks;   /* only in runs with several ranks */
+    const char
+        *old_key; /* which older versions wrote instead of `key`, and which is still read; NULL: none */
 } LogField;
 
-/* A new number is a member of LogTrain and a row here. */
+/* To record another number, add a member to LogTrain and a row here. */
 static const LogField log_fields[] = {
-    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4, false},
-    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0, false},
-    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6, false},
-    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6, false},
-    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7, false},
-    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6, false},
-    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0, false},
-    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0, false},
+    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4, false, NULL},
+    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0, false, NULL},
+    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6, false, NULL},
+    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6, false, NULL},
+    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7, false, NULL},
+    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6, false,
+     NULL},
+    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0, false, NULL},
+    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0, false, NULL},
     {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6,
-     false},
-    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5, false},
-    {"comm_hidden", "hidden", LOG_DOUBLE, offsetof(LogRow, train.comm_hidden), 9, LOG_STYLE_PERCENT, 0, 6,
-     true},
-    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7, false},
-    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7, false},
+     false, NULL},
+    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5, false, NULL},
+    {"comm_overlap", "overlap", LOG_DOUBLE, offsetof(LogRow, train.comm_overlap), 9, LOG_STYLE_PERCENT, 0, 7,
+     true, "comm_hidden"},
+    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7, false,
+     NULL},
+    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7, false, NULL},
 };
 enum { LOG_FIELDS = sizeof log_fields / sizeof *log_fields };
 
@@ -94,8 +99,8 @@ typedef struct {
     double sum, weight;
 } LogSmooth;
 
-/* An exponential moving average. Dividing by the sum of the weights corrects its bias at the beginning: the first
-   smoothed value is the first value itself, not a twentieth of it. */
+/* An exponential moving average, which a value that is not finite leaves as it was. Dividing by the sum of the weights
+   corrects its bias at the beginning: the first smoothed value is the first value itself, not a twentieth of it. */
 static inline double log_smooth(LogSmooth *s, double x) {
     if (isfinite(x)) {
         s->sum = LOG_SMOOTHING * s->sum + (1 - LOG_SMOOTHING) * x;

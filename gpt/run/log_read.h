@@ -1,10 +1,11 @@
 /* log_read.h: reads log.jsonl of a run, the file that log.h writes.
 
-   log_each(file, path, see, context, error)   calls see() with each line of an open file; only one line is in memory
-   log_read(path, &data, error)                all lines at once; log_free(&data) when done
-   log_open_read(path, error)                  opens the file for log_each
-   Both readers return false, with a sentence that names path:line in error[LOG_ERROR_SIZE], when a line is not one of a
-   log. An incomplete last line, blank lines and lines of other kinds are no error. */
+   log_open_read(path, error)                  opens the file; NULL, with a sentence in error[LOG_ERROR_SIZE], when it
+                                               cannot
+   log_each(file, path, see, context, error)   calls see() with each line; only one line is in memory. False when a line
+                                               is not one of a log; `error` is then a sentence that names path:line. An
+                                               incomplete last line, blank lines and lines of other kinds are no error
+   log_parse_line(text, length, ...)           what one line holds */
 #ifndef GPT_RUN_LOG_READ_H
 #define GPT_RUN_LOG_READ_H
 
@@ -20,13 +21,6 @@
 enum {
     LOG_LINE_MAX = 1 << 16
 }; /* bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE */
-
-/* All lines of a log. */
-typedef struct {
-    LogTrain *train;
-    LogValidation *validation;
-    size_t n_train, n_validation, train_room, validation_room;
-} LogData;
 
 /* BAD: not a line of a log; OTHER: a JSON object of another kind; BLANK: nothing but spaces. */
 typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
@@ -45,7 +39,9 @@ static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
         double x;
         char *at = (char *)&row + log_fields[i].offset;
         if (!log_fields[i].key) continue;
+        const char *old_key = log_fields[i].old_key;
         if (!log_member(json, log_fields[i].key, &x)) return false;
+        if (old_key && isnan(x) && !log_member(json, old_key, &x)) return false;
         if (log_fields[i].type == LOG_DOUBLE)
             *(double *)(void *)at = x;
         else if (!(x >= 0 && x <= 0x1p53)) {
@@ -133,36 +129,6 @@ static inline FILE *log_open_read(const char *path, char *error) {
     FILE *stream = file < 0 ? NULL : fdopen(file, "rb");
     if (file >= 0 && !stream) die("cannot open '%s': %s", path, strerror(errno));
     return stream;
-}
-
-/* The LogSee of log_read. */
-static inline void log_collect(void *context, LogLine kind, const LogTrain *train,
-                               const LogValidation *validation) {
-    LogData *data = context;
-    if (kind == LOG_LINE_TRAIN) {
-        data->train = check_grow(data->train, &data->train_room, data->n_train + 1, sizeof *data->train);
-        data->train[data->n_train++] = *train;
-    } else if (kind == LOG_LINE_VALIDATION) {
-        data->validation = check_grow(data->validation, &data->validation_room, data->n_validation + 1,
-                                      sizeof *data->validation);
-        data->validation[data->n_validation++] = *validation;
-    }
-}
-
-static inline void log_free(LogData *data) {
-    free(data->train);
-    free(data->validation);
-    *data = (LogData){0};
-}
-
-static inline bool log_read(const char *path, LogData *data, char *error) {
-    *data = (LogData){0};
-    FILE *file = log_open_read(path, error);
-    if (!file) return false;
-    bool ok = log_each(file, path, log_collect, data, error);
-    fclose(file);
-    if (!ok) log_free(data);
-    return ok;
 }
 
 #endif

@@ -11,7 +11,7 @@
 
    The type of the field belongs to the type of the option:
        OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int (the index of the chosen name),
-       OPTION_STRING const char * (valid until the program ends or options_forget is called)
+       OPTION_STRING const char * (valid until the program ends)
 
    Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in
    several places the strongest decides, whatever their order: command line, then --config file, then --preset, then
@@ -27,6 +27,7 @@
        OPTION_CHECK_ENUM(COLOUR_CHOICES)             // where the enum is defined elsewhere: does not compile unless its
                                                      // constants have the values 0, 1, ... in the order of the list
 
+   Further calls:
    options_value(&set, name, text)   the current value of an option as a user would type it
    options_given(&set, name)         whether the user set it
    options_fail(&set, format, ...)   ends the program because of a wrong option */
@@ -60,11 +61,9 @@
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
 
 enum {
-    OPTION_FIXED =
-        1,          /* stays the same for the whole run: a checkpoint cannot be resumed with another value */
-    OPTION_OWN = 2, /* each rank may have a value of its own */
-    OPTION_ONCE =
-        4 /* holds for one start of the program: options_to_json leaves it out, so no file repeats it */
+    OPTION_FIXED = 1, /* the same for the whole run: a checkpoint cannot be resumed with another value */
+    OPTION_OWN = 2,   /* each rank may have a value of its own */
+    OPTION_ONCE = 4   /* for one start of the program: options_to_json leaves it out, so no file repeats it */
 };
 
 typedef struct {
@@ -89,12 +88,12 @@ typedef struct {
 /* Where a value comes from; a later one of these wins. */
 typedef enum { OPTION_FROM_DEFAULT, OPTION_FROM_PRESET, OPTION_FROM_FILE, OPTION_FROM_COMMAND } OptionSource;
 
-enum { OPTIONS_MAX = 96 };
+enum { OPTIONS_MAX = 96 }; /* rows of a table */
 
 typedef struct {
     const char *program, *usage; /* usage: the line after "usage: " */
     const Option *table;
-    int count;
+    int count;                   /* of the rows of the table */
     void *target;                /* the program's struct */
     const OptionPreset *presets; /* what --preset chooses from, ended by a NULL name; NULL: no presets */
     unsigned char source[OPTIONS_MAX]; /* of each row's value: an OptionSource */
@@ -219,7 +218,7 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
-/* The values of all OPTION_STRING fields, in a list that options_forget frees. */
+/* The values of all OPTION_STRING fields: a list, so that they can be found when memory is checked for leaks. */
 static struct OptionText {
     struct OptionText *next;
     char text[];
@@ -231,14 +230,6 @@ static inline const char *options_keep(const char *value) {
     copy->next = options_texts;
     options_texts = copy;
     return strcpy(copy->text, value);
-}
-
-/* Frees the values of OPTION_STRING; nothing may read them after it. */
-static inline void options_forget(void) {
-    for (struct OptionText *next; options_texts; options_texts = next) {
-        next = options_texts->next;
-        free(options_texts);
-    }
 }
 
 /* Sets one option, unless a stronger source has already set it. `where` tells error messages where the value stands: ""
