@@ -1,5 +1,5 @@
-/* Tests of gpt/run/options.h and train_options.h: where a value comes from, bounds, spelling, files, choices and their enums,
-   and that --help fits the table; and of gpt/base/filter.h. */
+/* Tests of gpt/run/options.h and train_options.h: where a value comes from, bounds, spelling, files, choices and their
+   enums, and that --help fits the table; and of gpt/base/filter.h. */
 #ifndef TESTS_TEST_OPTIONS_H
 #define TESTS_TEST_OPTIONS_H
 
@@ -7,7 +7,7 @@
 #include "../gpt/base/filter.h"
 #include "../gpt/run/train_options.h"
 
-/* Parses a command line given as one text; dies as the program would. */
+/* Parses a command line that is given as one text; dies as the program would. */
 static int parse_options(Options *options, OptionSet *set, const char *arguments) {
     static char text[1024];
     char *argv[32] = {"train_gpt"};
@@ -132,7 +132,8 @@ static void test_options_table_is_sound(void) {
     for (const OptionPreset *p = train_presets; p->name; p++) {
         char arguments[64];
         snprintf(arguments, sizeof arguments, "--preset=%s", p->name);
-        parse_options(&o, &set, arguments); /* dies when a preset names what the table lacks */
+        parse_options(&o, &set,
+                      arguments); /* dies when a preset names an option that the table does not have */
     }
 }
 

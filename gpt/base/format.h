@@ -68,7 +68,8 @@ static inline const char *duration_words(char text[FORMAT_SIZE], double seconds)
     return text;
 }
 
-/* Divides *x by 1000 until its magnitude is below `limit` or there is no larger unit. Returns the letter of the unit. */
+/* Divides *x by 1000 until its magnitude is below `limit` or there is no larger unit. Returns the letter of the unit.
+   */
 static inline const char *count_unit(double *x, double limit) {
     static const char *const units[] = {"", "k", "M", "B", "T"};
     size_t unit = 0;

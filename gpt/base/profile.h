@@ -38,9 +38,10 @@
 typedef enum { PROFILE_EACH(PROFILE_ENUM) PROFILE_PARTS } ProfilePart;
 static const char *const profile_names[PROFILE_PARTS] = {PROFILE_EACH(PROFILE_TEXT)};
 
-static void (*profile_between)(
-    void); /* when set, called at every heading: what wants a moment now and then */
+/* When set, each call of profile() calls it: parallel.h moves messages in it between the operators of a step. */
+static void (*profile_between)(void);
 
+/* The part whose time is running, since when, and the seconds of all parts so far. */
 static struct {
     ProfilePart now;
     double since, seconds[PROFILE_PARTS];

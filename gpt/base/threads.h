@@ -6,7 +6,7 @@
    cores_allowed()            Linux: the set of them, as a cpu_set_t
    threads_set(count)         how many threads OpenMP uses from now on; 0: one for each available core. Called after
                               nothing else has set it and before the first parallel loop
-   threads_count()            how many that are
+   threads_count()            how many threads OpenMP uses in the next parallel loop
    thread_unpin()             first of all in a thread that the program creates itself: it may run on all allowed cores,
                               although OpenMP may have bound the thread that created it to one */
 #ifndef GPT_BASE_THREADS_H
@@ -33,8 +33,8 @@
 static inline cpu_set_t cores_allowed(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    sched_getaffinity(0, sizeof set,
-                      &set); /* fails, and leaves the set empty, on a machine of over 1,024 cores */
+    /* on a machine of more than 1,024 cores this fails, and the set stays empty */
+    sched_getaffinity(0, sizeof set, &set);
 #if defined(_OPENMP) && _OPENMP >= 201511
     for (int place = 0; place < omp_get_num_places(); place++) {
         int count = omp_get_place_num_procs(place),

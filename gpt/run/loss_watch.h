@@ -23,17 +23,15 @@
 #include <stdint.h>
 #include "../io/json.h"
 
-enum {
-    LOSS_WINDOW = 128,
-    LOSS_WINDOW_LEAST = 32
-}; /* with fewer losses than the latter no loss is called a spike */
+/* How many losses the window holds at most; with fewer than LOSS_WINDOW_LEAST in it no loss is called a spike. */
+enum { LOSS_WINDOW = 128, LOSS_WINDOW_LEAST = 32 };
 /* In standard deviations. The noise that the choice of the batch causes stays below 4 in a million steps. */
 #define LOSS_SPIKE 6.0
 
 typedef struct {
-    double losses
-        [LOSS_WINDOW]; /* of the latest accepted steps, a ring: the next goes to accepted % LOSS_WINDOW */
-    int64_t accepted, skipped, skipped_in_a_row;
+    /* of the latest accepted steps, a ring: the next one goes to losses[accepted % LOSS_WINDOW] */
+    double losses[LOSS_WINDOW];
+    int64_t accepted, skipped, skipped_in_a_row; /* numbers of steps */
 } LossWatch;
 
 typedef enum { STEP_SOUND, STEP_SPIKE, STEP_SKIPPED_SPIKE, STEP_SKIPPED_NONFINITE } StepVerdict;

@@ -96,9 +96,9 @@ static const Option train_options[] = {
     ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
         "tokens of a sequence, T"),
     ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
-        "tokens of the vocabulary, V. Where the user gives none, or 0, the tokenizer.json of --data decides, "
-        "before "
-        "the preset does"),
+        "tokens of the vocabulary, V. Where the user does not give it, it is that of tokenizer.json in "
+        "--data, and only without "
+        "one that of the preset"),
 
     ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
         "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
@@ -140,7 +140,8 @@ static const Option train_options[] = {
         "not "
         "decayed"),
     ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
-        "a gradient whose norm, over all parameters, is larger is scaled down to this norm; 0: none is"),
+        "a gradient whose norm, over all parameters, is larger is scaled down to this norm; 0: no gradient "
+        "is scaled down"),
     ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
         "make no update in a step whose loss lies more than this many standard deviations above the mean of "
         "the "
@@ -170,7 +171,7 @@ static const Option train_options[] = {
     ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
         "also keep the checkpoints of all steps that are divisible by this; 0: none"),
     ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
-        "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin with step 0; "
+        "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin at step 0; "
         "DIR: go "
         "on from this checkpoint"),
 

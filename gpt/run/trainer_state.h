@@ -4,10 +4,11 @@
      run_state_to_json(&state)            the caller owns the object, which takes over state.options (a cJSON object)
      run_state_read(json, &state, error)  checks every value; false, with a sentence in `error`, when one is wrong.
                                           state.options points into `json`. run_state_free(&state) when done
-     fingerprint_of(&train, &val, tokenizer, size)   the fingerprint of open data; fingerprint_free(&print) when done
-     fingerprint_difference(&was, &now, text)       true when two fingerprints differ; `text` is then a sentence about
-                                          the first difference
-     fingerprint_sum(&print)               a fingerprint as one number, for ranks to compare
+     fingerprint_of(&train, &val, tokenizer, size)   the fingerprint of open data and of the text of tokenizer.json;
+                                          fingerprint_free(&fingerprint) when done
+     fingerprint_difference(&was, &now, text)   true when two fingerprints differ; `text` is then a sentence about the
+                                          first difference
+     fingerprint_sum(&fingerprint)        a fingerprint as one number, for ranks to compare
 
    The fingerprint of each split (train, val) of a data folder has the number of tokens; a checksum over the sizes of
    the shards, the first 4,096 bytes of each, and 512 bytes at each of 256 places spread evenly over all tokens; and a
@@ -21,7 +22,8 @@
 #include "../io/safetensors.h"
 #include "../io/shards.h"
 
-enum { DATA_PRINT_PLACES = 256, DATA_PRINT_BYTES = 512, DATA_PRINT_PAGE = 4096, DATA_MAX_FOLDERS = 1024 };
+/* Samples of a split and bytes of each; bytes of the beginning of each shard; folders at most. */
+enum { FINGERPRINT_PLACES = 256, FINGERPRINT_BYTES = 512, FINGERPRINT_PAGE = 4096, DATA_MAX_FOLDERS = 1024 };
 
 typedef struct {
     uint64_t tokens;
@@ -44,8 +46,7 @@ typedef struct {
 typedef struct {
     int64_t step, tokens, optimizer_parts;
     double seconds;
-    int64_t
-        data_changes; /* how often the run was resumed with other data, which --resume-data=changed allows */
+    int64_t data_changes; /* how often it was resumed with other data, as --resume-data=changed allows */
     LossWatch watch;
     DataFingerprint data;
     cJSON *options;
@@ -53,8 +54,8 @@ typedef struct {
 
 static const char *const data_splits[2] = {"train", "val"};
 
-static inline void fingerprint_free(DataFingerprint *print) {
-    free(print->folders), *print = (DataFingerprint){0};
+static inline void fingerprint_free(DataFingerprint *fingerprint) {
+    free(fingerprint->folders), *fingerprint = (DataFingerprint){0};
 }
 
 /* ---- the fingerprint of open data ---- */
@@ -67,14 +68,14 @@ static inline uint64_t fingerprint_shards(const DatasetPart *part) {
     for (int s = 0; s < part->n_shards; s++) {
         const Shard *shard = &part->shards[s];
         sum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
-        sum_add(&sum, shard->map, shard->bytes < DATA_PRINT_PAGE ? shard->bytes : DATA_PRINT_PAGE);
+        sum_add(&sum, shard->map, shard->bytes < FINGERPRINT_PAGE ? shard->bytes : FINGERPRINT_PAGE);
     }
-    for (uint64_t i = 0; i < DATA_PRINT_PLACES && part->n_tokens > 0; i++) {
-        const uint64_t token = (uint64_t)((double)part->n_tokens / DATA_PRINT_PLACES * (double)i);
+    for (uint64_t i = 0; i < FINGERPRINT_PLACES && part->n_tokens > 0; i++) {
+        const uint64_t token = (uint64_t)((double)part->n_tokens / FINGERPRINT_PLACES * (double)i);
         while (token - before >= part->shards[at].n_tokens) before += part->shards[at++].n_tokens;
         const Shard *shard = &part->shards[at];
         const uint64_t begin = SHARD_HEADER_BYTES + 2 * (token - before), left = shard->bytes - begin;
-        sum_add(&sum, shard->map + begin, left < DATA_PRINT_BYTES ? left : DATA_PRINT_BYTES);
+        sum_add(&sum, shard->map + begin, left < FINGERPRINT_BYTES ? left : FINGERPRINT_BYTES);
     }
     return sum_end(&sum);
 }
@@ -109,25 +110,26 @@ static inline uint64_t fingerprint_text(const char *text, size_t size) {
 
 static inline DataFingerprint fingerprint_of(const Dataset *train, const Dataset *val, const char *tokenizer,
                                              size_t size) {
-    DataFingerprint print = {.tokenizer = fingerprint_text(tokenizer, size), .folder_count = train->n_parts};
-    print.folders = check_calloc((size_t)print.folder_count * sizeof *print.folders);
-    for (int f = 0; f < print.folder_count; f++) {
+    DataFingerprint fingerprint = {.tokenizer = fingerprint_text(tokenizer, size),
+                                   .folder_count = train->n_parts};
+    fingerprint.folders = check_calloc((size_t)fingerprint.folder_count * sizeof *fingerprint.folders);
+    for (int f = 0; f < fingerprint.folder_count; f++) {
         const DatasetPart *parts[2] = {&train->parts[f], &val->parts[f]};
-        print.folders[f].share = parts[0]->block_samples;
+        fingerprint.folders[f].share = parts[0]->block_samples;
         for (int s = 0; s < 2; s++)
-            print.folders[f].splits[s] =
+            fingerprint.folders[f].splits[s] =
                 (SplitFingerprint){parts[s]->n_tokens, fingerprint_shards(parts[s]),
                                    fingerprint_manifest(parts[s]->folder, data_splits[s])};
     }
-    return print;
+    return fingerprint;
 }
 
 /* Equal fingerprints have equal sums. Manifests are left out, since a folder need not have one. */
-static inline uint64_t fingerprint_sum(const DataFingerprint *print) {
+static inline uint64_t fingerprint_sum(const DataFingerprint *fingerprint) {
     Sum sum = sum_begin();
-    sum_add(&sum, &print->tokenizer, sizeof print->tokenizer);
-    for (int f = 0; f < print->folder_count; f++) {
-        const FolderFingerprint *folder = &print->folders[f];
+    sum_add(&sum, &fingerprint->tokenizer, sizeof fingerprint->tokenizer);
+    for (int f = 0; f < fingerprint->folder_count; f++) {
+        const FolderFingerprint *folder = &fingerprint->folders[f];
         const uint64_t numbers[] = {folder->share, folder->splits[0].tokens, folder->splits[0].sum,
                                     folder->splits[1].tokens, folder->splits[1].sum};
         sum_add(&sum, numbers, sizeof numbers);
@@ -179,15 +181,15 @@ static inline bool fingerprint_difference(const DataFingerprint *was, const Data
 
 /* ---- in JSON ---- */
 
-static inline cJSON *fingerprint_to_json(const DataFingerprint *print) {
+static inline cJSON *fingerprint_to_json(const DataFingerprint *fingerprint) {
     cJSON *json = cJSON_CreateObject(), *folders;
-    json_add_sum(json, "tokenizer", print->tokenizer);
+    json_add_sum(json, "tokenizer", fingerprint->tokenizer);
     folders = cJSON_AddArrayToObject(json, "folders");
-    for (int f = 0; f < print->folder_count; f++) {
+    for (int f = 0; f < fingerprint->folder_count; f++) {
         cJSON *folder = cJSON_CreateObject();
-        json_add_number(folder, "samples_of_1024", (double)print->folders[f].share);
+        json_add_number(folder, "samples_of_1024", (double)fingerprint->folders[f].share);
         for (int s = 0; s < 2; s++) {
-            const SplitFingerprint *from = &print->folders[f].splits[s];
+            const SplitFingerprint *from = &fingerprint->folders[f].splits[s];
             cJSON *split = cJSON_AddObjectToObject(folder, data_splits[s]);
             json_add_number(split, "tokens", (double)from->tokens);
             json_add_sum(split, "sum", from->sum);
@@ -219,18 +221,18 @@ static inline bool fingerprint_folder(const cJSON *json, FolderFingerprint *fold
 
 /* False when a value is missing or wrong. NULL gives a fingerprint without folders: checkpoints of older versions have
    none. */
-static inline bool fingerprint_from_json(DataFingerprint *print, const cJSON *json) {
-    *print = (DataFingerprint){0};
+static inline bool fingerprint_from_json(DataFingerprint *fingerprint, const cJSON *json) {
+    *fingerprint = (DataFingerprint){0};
     if (!json) return true;
     const cJSON *folders = cJSON_GetObjectItemCaseSensitive(json, "folders"), *folder;
     const int count = cJSON_IsArray(folders) ? cJSON_GetArraySize(folders) : 0;
-    if (!json_sum(cJSON_GetObjectItemCaseSensitive(json, "tokenizer"), &print->tokenizer) || count < 1 ||
-        count > DATA_MAX_FOLDERS)
+    if (!json_sum(cJSON_GetObjectItemCaseSensitive(json, "tokenizer"), &fingerprint->tokenizer) ||
+        count < 1 || count > DATA_MAX_FOLDERS)
         return false;
-    print->folders = check_calloc((size_t)count * sizeof *print->folders);
+    fingerprint->folders = check_calloc((size_t)count * sizeof *fingerprint->folders);
     cJSON_ArrayForEach(folder, folders) {
-        if (fingerprint_folder(folder, &print->folders[print->folder_count++])) continue;
-        fingerprint_free(print);
+        if (fingerprint_folder(folder, &fingerprint->folders[fingerprint->folder_count++])) continue;
+        fingerprint_free(fingerprint);
         return false;
     }
     return true;
