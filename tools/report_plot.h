@@ -225,7 +225,9 @@ static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Ser
     plot_fit(p, x_ticks, y_ticks);
 }
 
-/* An array [count]. In PLOT_DIFFERENCE the curve of the first run, to which differences are taken, is empty. */
+/* An array [count]. In PLOT_DIFFERENCE the curve of the first run, to which differences are taken, is
+   empty; all are where steps of the runs are not equally large, since then equal steps do not mean equal amounts of
+   text. */
 static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
     static const CurveKind kinds[] = {CURVE_VALIDATION, CURVE_TRAINING, CURVE_VALIDATION, CURVE_NORM,
                                       CURVE_RATE};
@@ -234,11 +236,7 @@ static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
         const Series *whole = kind == PLOT_TRAINING ? &runs[r].smooth : &runs[r].curves[kinds[kind]];
         if (kind != PLOT_DIFFERENCE)
             curves[r] = series_bin(whole, whole->count, BIN_MEAN);
-        else if (
-            r > 0 &&
-            !runs_need_tokens(
-                runs,
-                count)) /* at the same step runs whose steps differ in size have not seen the same amount of text */
+        else if (r > 0 && !runs_need_tokens(runs, count))
             curves[r] = series_difference(&runs[0].curves[CURVE_VALIDATION], whole);
     }
     return curves;

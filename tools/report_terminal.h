@@ -142,9 +142,8 @@ static inline int canvas_x(const Plot *p, int run, double x) {
 }
 
 static inline int canvas_y(const Plot *p, double y) {
-    double place = fmax(
-        -1, fmin(2, axis_place(&p->y,
-                               y))); /* outside of the frame, but not far, so that lines to it stay short */
+    /* a value far outside of the frame is moved to just outside, so that lines to it are short */
+    double place = fmax(-1, fmin(2, axis_place(&p->y, y)));
     return (int)lrint((1 - place) * (4 * TERM_ROWS - 1));
 }
 

@@ -38,10 +38,11 @@ enum { CHECK_TEXT_SIZE = 4096 }; /* of a message, with its ending 0 */
    units (train_gpt.c and train_gpt.cu) shares one: an error in either ends all ranks. */
 struct CheckHooks {
     char prefix[128]; /* of each message: "" or "rank 3 on node7: " */
-    void (*before_error)(
-        void); /* called before a message; waits a moment on all ranks but one, so that an error which all
-                                   ranks have is printed once; NULL: nothing is called */
-    void (*end_job)(int code); /* ends all ranks; NULL: exit(code) */
+    /* Called before an error message. It lets one rank print the message and keeps the others waiting, because most
+       errors happen on all ranks at once. NULL: every process prints. */
+    void (*before_error)(void);
+    /* Ends all ranks with this exit code. NULL: exit(code). */
+    void (*end_job)(int code);
 };
 #ifdef __cplusplus
 extern "C" {

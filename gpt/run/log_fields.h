@@ -68,8 +68,8 @@ typedef struct {
     int decimals; /* on the screen, where they fit */
     int width;    /* of its column in the progress line; 0: not shown there */
     bool ranks;   /* only in runs with several ranks */
-    const char
-        *old_key; /* which older versions wrote instead of `key`, and which is still read; NULL: none */
+    /* The key that older versions wrote instead, which is still read; NULL: none. */
+    const char *old_key;
 } LogField;
 
 /* To record another number, add a member to LogTrain and a row here. */
