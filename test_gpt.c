@@ -53,7 +53,7 @@ static const Test tests[] = {
 #undef ROW
 
 int main(int argc, char **argv) {
-    machine_settle_threads(argv);
+    threads_configure(argv);
     const char *filter = "";
     bool list = false;
     for (int i = 1; i < argc; i++) {

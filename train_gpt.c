@@ -31,9 +31,14 @@
 #define LASER_IMPLEMENTATION
 #include "laser.h"
 #include "gpt/base/check.h"
-#include "gpt/base/machine.h"
+#include "gpt/base/clock.h"
+#include "gpt/base/memory.h"
+#include "gpt/base/peak.h"
+#include "gpt/base/processor.h"
 #include "gpt/base/profile.h"
 #include "gpt/base/program.h"
+#include "gpt/base/signals.h"
+#include "gpt/base/threads.h"
 #include "gpt/dist/device.h"
 #include "gpt/dist/hosts.h"
 #include "gpt/dist/parallel.h"
@@ -43,6 +48,7 @@
 #include "gpt/math/array.h"
 #include "gpt/math/attention.h"
 #include "gpt/math/matmul.h"
+#include "gpt/math/nonfinite.h"
 #include "gpt/math/optimizer.h"
 #include "gpt/math/rng.h"
 #include "gpt/math/tensor_table.h"
@@ -272,16 +278,16 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
 }
 
 static Weights weights_create(const Model *model) {
-    Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
+    Weights w = {.layers = check_calloc((size_t)model->config.layers * sizeof *w.layers)};
     w.count = model->parameters.floats;
-    w.memory = machine_allocate(w.count * sizeof(float));
+    w.memory = memory_allocate(w.count * sizeof(float));
     tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
     return w;
 }
 
 static Activations activations_create(const Model *model) {
-    Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
-    a.memory = machine_allocate(model->activation_table.floats * sizeof(float));
+    Activations a = {.layers = check_calloc((size_t)model->config.layers * sizeof *a.layers)};
+    a.memory = memory_allocate(model->activation_table.floats * sizeof(float));
     tensors_point(&model->activation_table, a.memory, &a, a.layers, sizeof *a.layers);
     if (!a.d_logits.data) a.d_logits = array_of_floats(a.logits);
     if (!a.d_qkv.data) a.d_qkv = array_of_floats(a.d_attn_in);
@@ -300,7 +306,7 @@ Model model_plan(const ModelConfig *config, int B) {
     Model model = {.config = *config, .batch = B};
     model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, c->layers, tensor_size, &model);
     model.activation_table = tensors_plan(activation_rows, ACTIVATION_ROWS, c->layers, tensor_size, &model);
-    model.linears = check_malloc((size_t)c->layers * sizeof *model.linears);
+    model.linears = check_calloc((size_t)c->layers * sizeof *model.linears);
     for (int l = 0; l < c->layers; l++)
         model.linears[l] = (LayerLinears){.qkv = model_linear(C, 3 * A, c->dtype, PROFILE_QKV),
                                           .o = model_linear(A, C, c->dtype, PROFILE_PROJECTION),
@@ -343,7 +349,7 @@ void model_repack(Model *model) {
 static void positions_create(Model *model) {
     const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
     if (model->config.position == POSITION_ROPE) {
-        model->rope_cos_sin = check_malloc((size_t)T * (size_t)D * sizeof(float));
+        model->rope_cos_sin = check_calloc((size_t)T * (size_t)D * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
                 double angle = t * pow(10000.0, -2.0 * d / D);
@@ -351,7 +357,7 @@ static void positions_create(Model *model) {
                 model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
             }
     } else if (model->config.position == POSITION_SINUSOIDAL) {
-        model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
+        model->fixed_positions = check_calloc((size_t)T * (size_t)C * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int c = 0; c < C; c++) {
                 double angle = t * pow(10000.0, -(double)(c / 2 * 2) / C);
@@ -364,7 +370,7 @@ static void positions_create(Model *model) {
 static DeviceModel device_model(const Model *model) {
     const ModelConfig *c = &model->config;
     const Weights *w = &model->weights;
-    DeviceLayer *at = check_malloc((size_t)c->layers * sizeof *at);
+    DeviceLayer *at = check_calloc((size_t)c->layers * sizeof *at);
     for (int l = 0; l < c->layers && w->layers; l++) {
         const LayerWeights *layer = &w->layers[l];
         at[l] = (DeviceLayer){.attn_norm = layer->attn_norm - w->memory,
@@ -411,7 +417,7 @@ void model_allocate(Model *model) {
     device_open(&description);
     free((void *)description.at);
     model->activations.logits =
-        check_malloc((size_t)model->config.vocab_size * sizeof(float)); /* of sampling */
+        check_calloc((size_t)model->config.vocab_size * sizeof(float)); /* of sampling */
 }
 
 void model_free(Model *model) {
@@ -938,9 +944,9 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
 void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
                         double temperature, uint64_t seed) {
     const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
-    int32_t *context = check_malloc((size_t)T * sizeof *context);
+    int32_t *context = check_calloc((size_t)T * sizeof *context);
     size_t prompt_size = strlen(prompt);
-    uint16_t *ids = check_malloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
+    uint16_t *ids = check_calloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
     size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
     int used = 0;
     if (prompt_count == 0 && end_of_text >= 0)
@@ -1054,7 +1060,7 @@ static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line
 static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, double lr, double norm,
                           bool skipped) {
     Run *run = &t->run;
-    const double tokens = (double)run_tokens_per_step(run), seconds = machine_seconds() - start;
+    const double tokens = (double)run_tokens_per_step(run), seconds = seconds_now() - start;
     const double rate = tokens / seconds, peak = run->peak_flops * parallel_ranks();
     run->step++;
     run->seconds += seconds;
@@ -1067,7 +1073,7 @@ static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, 
                       .skipped = skipped,
                       .seconds = run->seconds,
                       .tokens_per_s = rate,
-                      .comm_hidden = optimizer_comm_hidden(&t->optimizer),
+                      .comm_overlap = optimizer_comm_hidden(&t->optimizer),
                       .mfu = rate * model_flops_per_token(&t->model) / peak};
 }
 
@@ -1084,7 +1090,7 @@ static bool stop_is_requested(Trainer *t) {
 bool train_step(Trainer *t, LogTrain *line) {
     Run *run = &t->run;
     const Options *o = run->options;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     int64_t sequence = run_first_sequence(run, run->step, parallel_rank(), parallel_ranks());
     double loss = 0, loss_z;
 
@@ -1175,7 +1181,7 @@ static ModelMemory model_memory(const Model *model) {
     }
     memory.packed /= sizeof(float);
     memory.work = attention_memory(c->attn, &shape) / sizeof(float) + MATMUL_SHARED +
-                  (size_t)machine_threads() * MATMUL_OWN;
+                  (size_t)threads_count() * MATMUL_OWN;
     return memory;
 }
 
@@ -1203,8 +1209,8 @@ void trainer_allocate(Trainer *t) {
     optimizer_allocate(&t->optimizer, t->model.weights.memory, t->model.gradients.memory, o->comm_dtype,
                        o->comm_thread);
     t->run.saver = saver_create(&t->run, &t->optimizer, with_copy);
-    t->inputs = check_malloc(tokens * sizeof *t->inputs);
-    t->targets = check_malloc(tokens * sizeof *t->targets);
+    t->inputs = check_calloc(tokens * sizeof *t->inputs);
+    t->targets = check_calloc(tokens * sizeof *t->targets);
 }
 
 void trainer_free(Trainer *t) {
@@ -1368,8 +1374,8 @@ static void print_profile(const Trainer *t, double micro_steps) {
 
 int main(int argc, char **argv) {
     program_begin();
-    machine_settle_threads(argv);
-    machine_keep_freed_memory();
+    threads_configure(argv);
+    memory_keep_freed();
     parallel_start(&argc, &argv);
     static Options options;
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
@@ -1381,12 +1387,12 @@ int main(int argc, char **argv) {
     Run *run = &trainer.run;
     if (parallel_rank() == 0) print_configuration(run, &trainer.optimizer);
     const bool bf16 = options.dtype == DTYPE_BF16;
-    run->peak_flops = device_on() ? device_peak_flops(bf16) : machine_peak_flops(bf16);
+    run->peak_flops = device_on() ? device_peak_flops(bf16) : processor_peak_flops(bf16);
     if (options.dry_run) {
         const ModelMemory memory = model_memory(&trainer.model);
         dry_run(run, &trainer.optimizer, &memory, dry_run_work, dry_run_measure);
     } else {
-        faults_catch_signals();
+        signals_catch();
         open_data(run);
         trainer_allocate(&trainer);
         trainer_start(&trainer);

@@ -21,13 +21,7 @@
 #ifndef CUDA_DEVICE_H
 #define CUDA_DEVICE_H
 
-#include <time.h>
-
-static inline double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+#include "../gpt/base/clock.h"
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>

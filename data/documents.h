@@ -155,7 +155,7 @@ static void add_source(Inputs *in, const char *path, const struct stat *status, 
     in->sources = check_grow(in->sources, &room, (size_t)in->n_sources + 1, sizeof *in->sources);
     in->room = (int)room;
     Source *source = &in->sources[in->n_sources++];
-    *source = (Source){.path = strcpy(check_malloc(strlen(path) + 1), path),
+    *source = (Source){.path = strcpy(check_calloc(strlen(path) + 1), path),
                        .bytes = status->st_size,
                        .format = format == FORMAT_AUTO ? format_of_name(path) : format,
                        .validation = validation || names_validation(check_basename(path)),
@@ -180,7 +180,7 @@ static void pass_over(Inputs *in, const char *path) {
     }
     in->passed_over = check_grow(in->passed_over, &in->passed_over_room, in->n_passed_over + 1, sizeof *p);
     p = &in->passed_over[in->n_passed_over++];
-    *p = (PassedOver){.count = 1, .first = strcpy(check_malloc(strlen(path) + 1), path)};
+    *p = (PassedOver){.count = 1, .first = strcpy(check_calloc(strlen(path) + 1), path)};
     snprintf(p->ending, sizeof p->ending, "%s", dot);
 }
 
@@ -214,7 +214,7 @@ static char **list_folder(const char *path, size_t *n) {
         if (entry->d_name[0] == '.') continue;
         size_t size = strlen(path) + strlen(entry->d_name) + 2;
         names = check_grow(names, &room, *n + 1, sizeof *names);
-        snprintf(names[(*n)++] = check_malloc(size), size, "%s/%s", path, entry->d_name);
+        snprintf(names[(*n)++] = check_calloc(size), size, "%s/%s", path, entry->d_name);
     }
     closedir(folder);
     if (*n) qsort(names, *n, sizeof *names, compare_names);
@@ -356,7 +356,7 @@ static const char *zeros_say(const unsigned char *head, size_t n) {
 
 /* Settles the format by the first bytes of the text, and dies when it is none. */
 static void look_at_text(Source *source) {
-    unsigned char *head = check_malloc(LOOK_BYTES);
+    unsigned char *head = check_calloc(LOOK_BYTES);
     char error[FILE_ERROR_SIZE];
     TextFile *file = text_open(source->path, error);
     if (!file) die("%s", error);
@@ -379,7 +379,7 @@ static void look_at_text(Source *source) {
 /* The checksum of a file that is small; of a large one that of its beginning, its end and parts between, which with its
    size and the time of its last change tells that it is the same. Reading all would take as long as preparing. */
 static void look_at_content(Source *source) {
-    unsigned char *bytes = check_malloc(LOOK_BYTES);
+    unsigned char *bytes = check_calloc(LOOK_BYTES);
     const bool whole = source->bytes <= (int64_t)SAMPLES * LOOK_BYTES;
     char error[FILE_ERROR_SIZE];
     int file = file_open(source->path, O_RDONLY, FILE_REGULAR, error);
@@ -408,7 +408,7 @@ static int compare_inodes(const void *a, const void *b) {
 /* A file for validation is for nothing else, and once, whatever folders it lies in. One that is named twice for training is
    read twice, as it was asked for: returns how many those are. */
 static int part_inputs(Inputs *in) {
-    Source **order = check_malloc((size_t)(in->n_sources + 1) * sizeof *order);
+    Source **order = check_calloc((size_t)(in->n_sources + 1) * sizeof *order);
     int twice = 0, kept = 0;
     for (int s = 0; s < in->n_sources; s++) order[s] = &in->sources[s];
     qsort(order, (size_t)in->n_sources, sizeof *order, compare_inodes);
@@ -448,7 +448,7 @@ static void inputs_look(Inputs *in) {
 /* Groups small files into jobs (up to what is always read at once) and fixes how much is read at a time;
    depends on the inputs and round_bytes only. */
 static void make_jobs(Inputs *in) {
-    in->jobs = check_malloc((size_t)in->n_sources * sizeof *in->jobs);
+    in->jobs = check_calloc((size_t)in->n_sources * sizeof *in->jobs);
     for (int s = 0; s < in->n_sources;) {
         Job *job = &in->jobs[in->n_jobs++];
         int64_t bytes = in->sources[s].bytes;

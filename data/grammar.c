@@ -571,7 +571,7 @@ int main(int argc, char **argv) {
     } else if (*options.out) {
         Corpus corpus = write_stories(&teller, options.bytes, options.out);
         size_t stem = strlen(options.out);
-        char *path = check_malloc(stem + 6);
+        char *path = check_calloc(stem + 6);
         if (stem > 4 && strcmp(options.out + stem - 4, ".txt") == 0) stem -= 4;
         sprintf(path, "%.*s.json", (int)stem, options.out);
         FILE *file = check_fopen(path, "w", "");

@@ -25,8 +25,9 @@
 #include <omp.h>
 #endif
 #include "../gpt/base/check.h"
-#include "../gpt/base/duration.h"
-#include "../gpt/base/machine.h"
+#include "../gpt/base/format.h"
+#include "../gpt/base/clock.h"
+#include "../gpt/base/threads.h"
 #include "../gpt/run/options.h"
 #include "../gpt/base/program.h"
 #include "../gpt/math/rng.h"
@@ -309,7 +310,7 @@ static void run_save(Run *run, const Place places[SLOTS], int next_job) {
     progress.fingerprint = run->fingerprint;
     progress.sources = run->kept_sources;
     state_save(run->writers, &run->totals, &progress);
-    run->saved = machine_seconds();
+    run->saved = seconds_now();
 }
 
 static void round_write(Run *run, Round *round) {
@@ -326,7 +327,7 @@ static void round_write(Run *run, Round *round) {
     }
     if (run->trainer) return;
     check_bad(run, run->totals.lines > EARLY_LINES ? run->totals.lines : EARLY_LINES);
-    if (machine_seconds() - run->saved < (double)run->options->save_every) return;
+    if (seconds_now() - run->saved < (double)run->options->save_every) return;
     run_save(run, round->places, round->next_job);
 }
 
@@ -376,11 +377,11 @@ static int64_t input_position(const Run *run, int *files) {
 
 static void show_progress(Run *run, bool last) {
     bool terminal = program_on_terminal(stderr);
-    double now = machine_seconds(), passed = now - run->began;
+    double now = seconds_now(), passed = now - run->began;
     if (run->options->quiet || (!last && now - run->shown < (terminal ? 0.2 : 10))) return;
     if (last && run->shown == run->began && !terminal) return; /* too short to speak of */
     int files;
-    char text[3][32], left[DURATION_SIZE];
+    char text[3][32], left[FORMAT_SIZE];
     int64_t position = input_position(run, &files);
     uint64_t tokens = run->writers[TRAIN].tokens + run->writers[VAL].tokens;
     double rate = (double)(position - run->began_bytes) / passed;
@@ -398,7 +399,7 @@ static void show_progress(Run *run, bool last) {
 
 /* Reads all inputs; three rounds are under way at once, each a step further than the next. */
 static void run_rounds(Run *run) {
-    run->began = run->saved = run->shown = machine_seconds();
+    run->began = run->saved = run->shown = seconds_now();
     run->rounds_read = 0;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(run->threads)
@@ -435,8 +436,8 @@ static void run_rounds(Run *run) {
    The tokenizer */
 
 static void learn_tokenizer(Run *run) {
-    double budget = (double)run->options->tokenizer_text * 1048576, began = machine_seconds();
-    char text[32], took[DURATION_SIZE];
+    double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
+    char text[32], took[FORMAT_SIZE];
     run->trainer = tokenizer_trainer_new(run->threads);
     for (int s = 0; s < SLOTS; s++)
         run->readers[s].fraction = budget / (double)(run->in.bytes ? run->in.bytes : 1);
@@ -453,7 +454,7 @@ static void learn_tokenizer(Run *run) {
     run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     int size = tokenizer_vocab_size(run->tokenizer);
     printf("tokenizer  %d tokens learned from %s of text in %s%s\n", size, amount((double)bytes, "B", text),
-           duration_clock(took, machine_seconds() - began),
+           duration_clock(took, seconds_now() - began),
            run->options->vocab ? "" : " (another size: --vocab=N)");
     if (size < vocab)
         warn("the vocabulary has %d tokens, not %lld: no other pair occurs twice in the text", size,
@@ -633,7 +634,7 @@ static void check_splits(const Run *run, const char *manifest, const char *state
 }
 
 static void show_result(const Run *run) {
-    char text[2][32], took[DURATION_SIZE], shown[CHECK_TEXT_SIZE];
+    char text[2][32], took[FORMAT_SIZE], shown[CHECK_TEXT_SIZE];
     for (int split = 0; split < 2; split++) {
         const ShardWriter *w = &run->writers[split];
         printf("%-9s  %s tokens in %s documents, %zu shard%s\n", w->prefix, grouped(w->tokens, text[0]),
@@ -652,7 +653,7 @@ static void show_result(const Run *run) {
         warn("there is no text for validation, without which ./train_gpt does not train: name some with "
              "--val=FILE");
     printf("%s of text in %s, %s; %.3g bytes a token\n", amount((double)run->totals.text_bytes, "B", text[0]),
-           duration_clock(took, machine_seconds() - run->began), check_shown(shown, run->options->out),
+           duration_clock(took, seconds_now() - run->began), check_shown(shown, run->options->out),
            (double)run->totals.text_bytes / (double)(run->writers[TRAIN].tokens + run->writers[VAL].tokens));
 }
 
@@ -896,7 +897,7 @@ static int verify_split(const PrepareOptions *o, const cJSON *json, const char *
     const cJSON *split = cJSON_GetObjectItemCaseSensitive(json, prefix),
                 *shards = cJSON_GetObjectItemCaseSensitive(split, "shards");
     int n = cJSON_GetArraySize(shards), problems = 0, on_disk = 0;
-    const cJSON **list = check_malloc((size_t)(n + 1) * sizeof *list), *item;
+    const cJSON **list = check_calloc((size_t)(n + 1) * sizeof *list), *item;
     double tokens = 0;
     if (!split || !shards) return verify_problem("the manifest has no '%s'", prefix);
     n = 0;
@@ -1022,11 +1023,11 @@ int main(int argc, char **argv) {
     check_options(&options, count);
     run.threads = (int)options.threads;
 #ifdef _OPENMP
-    if (!run.threads) run.threads = machine_cores();
+    if (!run.threads) run.threads = cores_available();
 #else
     run.threads = 1;
 #endif
-    run.caches = check_malloc((size_t)run.threads * sizeof *run.caches);
+    run.caches = check_calloc((size_t)run.threads * sizeof *run.caches);
     for (int i = 0; i < run.threads; i++) run.caches[i] = tokenizer_cache_new();
     for (int split = 0; split < 2; split++)
         run.writers[split] = (ShardWriter){.folder = options.out,

@@ -146,7 +146,7 @@ static void spm_check(const SpmModel *m) {
 
 /* Takes the bytes over. */
 static SpmModel *spm_parse(const char *path, char *data, size_t n) {
-    SpmModel *m = check_malloc(sizeof *m);
+    SpmModel *m = check_calloc(sizeof *m);
     *m = (SpmModel){.path = path,
                     .bytes = data,
                     .kind = SPM_UNIGRAM,
@@ -304,7 +304,7 @@ static void spm_write_merge(FILE *file, const SpmModel *m, const TokenizerTrie *
 
 static void spm_write_merges(FILE *file, const SpmModel *m) {
     TokenizerTrie trie = {0};
-    SpmRank *ranks = check_malloc(m->n_pieces * sizeof *ranks);
+    SpmRank *ranks = check_calloc(m->n_pieces * sizeof *ranks);
     size_t n = 0;
     const char *comma = "";
     tokenizer_trie_begin(&trie);

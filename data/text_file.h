@@ -60,7 +60,7 @@ static inline TextFile *text_open(const char *path, char *error) {
         return NULL;
     }
 #endif
-    TextFile *f = check_malloc(sizeof *f);
+    TextFile *f = check_calloc(sizeof *f);
 #ifdef HAVE_ZSTD
     if (zstd) {
         f->zstd = ZSTD_createDCtx();
@@ -68,7 +68,7 @@ static inline TextFile *text_open(const char *path, char *error) {
         ZSTD_DCtx_setParameter(f->zstd, ZSTD_d_windowLogMax,
                                sizeof(size_t) > 4 ? 31 : 30); /* of zstd --long=31 */
         f->file = file;
-        f->bytes = check_malloc(TEXT_READ_BYTES);
+        f->bytes = check_calloc(TEXT_READ_BYTES);
         f->input = (ZSTD_inBuffer){f->bytes, 0, 0};
         return f;
     }
@@ -119,7 +119,7 @@ static inline int64_t text_read(TextFile *f, void *to, size_t n) {
 static inline bool text_skip(TextFile *f, int64_t n) {
     if (f->why) return false;
     if (f->gz) return gzseek(f->gz, (z_off_t)n, SEEK_CUR) >= 0;
-    char *bytes = check_malloc(TEXT_READ_BYTES);
+    char *bytes = check_calloc(TEXT_READ_BYTES);
     for (int64_t got = 1; n > 0 && got > 0; n -= got)
         got = text_read(f, bytes, n < TEXT_READ_BYTES ? (size_t)n : TEXT_READ_BYTES);
     free(bytes);

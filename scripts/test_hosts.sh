@@ -95,7 +95,7 @@ awk -v hosts="$HOSTS" '
     FNR == 1 { file++ }
     /"loss"/ { step = value("step"); loss[file, step] = value("loss"); seconds[file] = value("seconds"); last = step
                if (step == 5) early[file] = value("seconds")
-               if ((h = value("comm_hidden")) != "") { hidden += h; count++ } }
+               if ((h = value("comm_overlap")) != "") { hidden += h; count++ } }
     END {
         for (s = 1; s <= last; s++) {
             d = loss[2, s] / loss[1, s] - 1; d = d < 0 ? -d : d

@@ -34,11 +34,11 @@ static inline AttentionCheck attention_check_open(AttentionKind kind) {
     c.shape = (AttentionShape){
         .B = B, .T = T, .H = H, .D = D, .qkv_row = 3 * H * D, .out_row = H * D, .dtype = DTYPE_FP32};
     c.out_size = (size_t)(B * T) * c.A, c.lse_size = (size_t)(B * H * T);
-    c.qkv = (float *)check_malloc(3 * c.out_size * sizeof(float));
-    c.dqkv = (float *)check_malloc(3 * c.out_size * sizeof(float));
-    c.dout = (float *)check_malloc(c.out_size * sizeof(float));
-    c.out = (float *)check_malloc(c.out_size * sizeof(float));
-    c.lse = (float *)check_malloc(c.lse_size * sizeof(float));
+    c.qkv = (float *)check_calloc(3 * c.out_size * sizeof(float));
+    c.dqkv = (float *)check_calloc(3 * c.out_size * sizeof(float));
+    c.dout = (float *)check_calloc(c.out_size * sizeof(float));
+    c.out = (float *)check_calloc(c.out_size * sizeof(float));
+    c.lse = (float *)check_calloc(c.lse_size * sizeof(float));
     for (size_t i = 0; i < 3 * c.out_size; i++) c.qkv[i] = (float)rng_normal(1, RNG_STREAM_TEST, i);
     for (size_t i = 0; i < c.out_size; i++) c.dout[i] = (float)rng_normal(2, RNG_STREAM_TEST, i);
     return c;
@@ -91,7 +91,7 @@ static inline double attention_check_gradient(AttentionCheck *c, size_t part) {
 static inline int attention_check_future(AttentionCheck *c) {
     const size_t row = (size_t)c->shape.T / 2,
                  A = c->A; /* all tokens from this one on change, in the first sequence */
-    float *before = (float *)check_malloc(row * A * sizeof *before);
+    float *before = (float *)check_calloc(row * A * sizeof *before);
     int changed = -1;
     attention_check_forward(c);
     memcpy(before, c->out, row * A * sizeof *before);
@@ -110,7 +110,7 @@ static inline bool attention_check_threads(AttentionCheck *c) {
 #ifdef _OPENMP
     const int threads = omp_get_max_threads();
     const size_t count = 4 * c->out_size;
-    float *one = (float *)check_malloc(count * sizeof *one);
+    float *one = (float *)check_calloc(count * sizeof *one);
     omp_set_num_threads(1);
     attention_check_forward(c), attention_check_backward(c);
     memcpy(one, c->out, c->out_size * sizeof *one);

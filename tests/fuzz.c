@@ -50,11 +50,13 @@ static void memory_give_back(void *p) {
 #define main prepare_main
 #include "../data/prepare.c"
 #include "../gpt/io/checkpoint.h"
+#include "../gpt/run/log.h"
 #include "../gpt/run/trainer_state.h"
 #define Run ReportRun /* both programs have these names */
 #define json_number report_number
 #include "../tools/report_html.h"
 #include "../tools/report_terminal.h"
+#include "read_log.h"
 #undef main
 
 static jmp_buf after_death;
@@ -67,7 +69,7 @@ static void die_here(int code) { longjmp(after_death, code + 1); }
     } while (0)
 
 static void round_trip(const Tokenizer *t, const char *text, size_t n) {
-    uint16_t *ids = check_malloc((n + 1) * sizeof *ids);
+    uint16_t *ids = check_calloc((n + 1) * sizeof *ids);
     size_t count = tokenizer_encode(t, NULL, text, n, ids), at = 0, length;
     for (size_t i = 0; i < count; i++) {
         const char *bytes = tokenizer_decode_token(t, ids[i], &length);
@@ -81,7 +83,7 @@ static void round_trip(const Tokenizer *t, const char *text, size_t n) {
 /* SentencePiece's pieces do not give the text back; but no more of them than there is room for, and ids that are there. */
 static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
     const size_t room = tokenizer_room(t, text, n);
-    uint16_t *ids = check_malloc((room + 1) * sizeof *ids);
+    uint16_t *ids = check_calloc((room + 1) * sizeof *ids);
     const size_t count = tokenizer_encode(t, NULL, text, n, ids);
     MUST(count <= room);
     for (size_t i = 0; i < count; i++) MUST(ids[i] < tokenizer_vocab_size(t));
@@ -170,7 +172,7 @@ static void fuzz_safetensors(char *data, size_t n) {
 }
 
 static void fuzz_sentencepiece(char *data, size_t n) {
-    char *copy = check_malloc(n + 1);
+    char *copy = check_calloc(n + 1);
     memcpy(copy, data, n);
     SpmModel *m = spm_parse("fuzz", copy, n);
     char *json = NULL;
@@ -181,7 +183,7 @@ static void fuzz_sentencepiece(char *data, size_t n) {
     spm_write(m, file, 3);
     length = (size_t)ftell(file);
     rewind(file);
-    json = check_malloc(length + 1);
+    json = check_calloc(length + 1);
     check_fread(json, 1, length, file, "fuzz");
     spm_free(m);
     Tokenizer *t = tokenizer_parse("fuzz", json, length, NULL);
@@ -231,7 +233,7 @@ static void fuzz_close(void) {
 /* What was written to a memory file, ended by a zero: no byte of it may command a terminal. */
 static char *fuzz_plain_text(int file) {
     const off_t size = lseek(file, 0, SEEK_END);
-    char *text = check_malloc((size_t)size + 1);
+    char *text = check_calloc((size_t)size + 1);
     MUST(pread(file, text, (size_t)size, 0) == size);
     for (off_t i = 0; i < size; i++) MUST((unsigned char)text[i] >= 32 || text[i] == '\n');
     MUST(is_utf8(text, (size_t)size) && !memmem(text, (size_t)size, "\xc2\x9b", 2));
@@ -272,7 +274,7 @@ static void fuzz_report_page(const Run *runs, int count) {
 
 /* What a resumed run keeps of a log is a log. */
 static void fuzz_log_keep(const char *text, size_t n) {
-    char error[LOG_ERROR_SIZE], *kept = check_malloc(n + 2);
+    char error[LOG_ERROR_SIZE], *kept = check_calloc(n + 2);
     Log log = {.best.step = -1, .last.step = -1};
     memcpy(kept, text, n);
     const size_t size = log_keep(&log, kept, n, 100);
@@ -324,6 +326,14 @@ static OptionSet fuzz_options(Options *options, char *text, size_t n) {
     return set;
 }
 
+/* Frees the values of OPTION_STRING, of which the program keeps every one until it ends. */
+static void fuzz_forget_texts(void) {
+    for (struct OptionText *next; options_texts; options_texts = next) {
+        next = options_texts->next;
+        free(options_texts);
+    }
+}
+
 /* What a file of options gives, written as the config.json of a run and read back, is the same. */
 static void fuzz_config(char *data, size_t n) {
     static Options options, again;
@@ -338,7 +348,7 @@ static void fuzz_config(char *data, size_t n) {
              strcmp(options_text(&set, &train_options[i], was),
                     options_text(&second, &train_options[i], now)) == 0);
     cJSON_free(text), cJSON_Delete(json);
-    options_forget();
+    fuzz_forget_texts();
 }
 
 /* A state that is accepted, written and read again, is the same. */
@@ -355,7 +365,7 @@ static void fuzz_state(char *data, size_t n) {
         MUST(again.step == state.step && again.tokens == state.tokens && again.seconds == state.seconds &&
              again.optimizer_parts == state.optimizer_parts && again.data_changes == state.data_changes);
         MUST(memcmp(&again.watch, &state.watch, sizeof state.watch) == 0);
-        MUST(!data_print_difference(&state.data, &again.data, difference));
+        MUST(!fingerprint_difference(&state.data, &again.data, difference));
         cJSON_Delete(in), cJSON_free(text), cJSON_Delete(out);
         run_state_free(&again);
     }
@@ -384,7 +394,7 @@ static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *byte
     ready = true;
     check_hooks.end_job = die_here;
     bool lived = false;
-    char *data = check_malloc(n + 1); /* ended by a zero, as a file that is read is */
+    char *data = check_calloc(n + 1); /* ended by a zero, as a file that is read is */
     memcpy(data, bytes, n);
     if (setjmp(after_death) == 0) {
         function(data, n);

@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+#include "../gpt/base/clock.h"
 #include "../gpt/io/files.h"
 #include "../gpt/math/rng.h"
 
@@ -76,13 +76,13 @@ static inline double test_nmse(const float *got, const double *want, size_t n) {
 
 /* n normal numbers of the given deviation, the same for the same seed; free() them. */
 static inline float *test_normal(size_t n, double deviation, uint64_t seed) {
-    float *x = (float *)check_malloc(n * sizeof *x);
+    float *x = (float *)check_calloc(n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = (float)(deviation * rng_normal(seed, RNG_STREAM_TEST, i));
     return x;
 }
 
 static inline double *test_to_double(const float *x, size_t n) {
-    double *y = (double *)check_malloc(n * sizeof *y);
+    double *y = (double *)check_calloc(n * sizeof *y);
     for (size_t i = 0; i < n; i++) y[i] = x[i];
     return y;
 }
@@ -175,12 +175,6 @@ static inline void test_finite_differences(double *gradient, double *x, size_t n
     }
 }
 
-static inline double test_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static inline void test_begin(void) {
     const char *parent = getenv("TMPDIR");
     snprintf(test_state.root, sizeof test_state.root, "%s/gpt-test-XXXXXX",
@@ -200,13 +194,13 @@ static inline TestResult test_run(const char *name, void (*function)(void)) {
     test_state.name = name;
     test_state.failures = 0;
     test_state.not_run = NULL;
-    double start = test_now();
+    double start = seconds_now();
     function();
     if (test_state.not_run && !test_state.failures) {
         printf("  -- %s not run: %s\n", name, test_state.not_run);
         return TEST_NOT_RUN;
     }
-    printf("%s %s (%.2f s)\n", test_state.failures ? "FAIL" : "  ok", name, test_now() - start);
+    printf("%s %s (%.2f s)\n", test_state.failures ? "FAIL" : "  ok", name, seconds_now() - start);
     return test_state.failures ? TEST_FAILED : TEST_PASSED;
 }
 

@@ -34,7 +34,7 @@ static inline unsigned char *checkpoint_test_slurp(const char *path, size_t *siz
     fseek(file, 0, SEEK_END);
     *size = (size_t)ftell(file);
     rewind(file);
-    unsigned char *bytes = check_malloc(*size + 1);
+    unsigned char *bytes = check_calloc(*size + 1);
     check_fread(bytes, 1, *size, file, path);
     check_fclose(file, path);
     return bytes;
@@ -49,7 +49,7 @@ static inline void checkpoint_test_spill(const char *path, const void *bytes, si
 /* A safetensors file with this header and `size` bytes of data. */
 static inline void checkpoint_test_spill_header(const char *path, const char *header, size_t size) {
     uint64_t length = strlen(header);
-    unsigned char *bytes = check_malloc(8 + length + size);
+    unsigned char *bytes = check_calloc(8 + length + size);
     memcpy(bytes, &length, 8);
     memcpy(bytes + 8, header, length);
     checkpoint_test_spill(path, bytes, 8 + length + size);
@@ -319,7 +319,7 @@ static void test_checkpoint_sums_are_xxh64(void) {
     } cases[] = {{0, 0xef46db3751d8e999},  {1, 0x1f25c8d0bc1f4bb6},   {31, 0xa2aa5f33cc4a6119},
                  {32, 0x23c3c17ef790fd97}, {100, 0x778e26df8290f456}, {(1 << 20) + 5, 0x9d3706378e3348ed}};
     const char *path = checkpoint_test_path(test_folder(), "x");
-    unsigned char *bytes = check_malloc((1 << 20) + 5);
+    unsigned char *bytes = check_calloc((1 << 20) + 5);
     for (int i = 0; i < (1 << 20) + 5; i++) bytes[i] = (unsigned char)((i * 7 + 3) % 251);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char error[CHECKPOINT_ERROR_SIZE] = "";
@@ -462,15 +462,13 @@ static inline long checkpoint_test_all_whole(const char *run, long least, int ro
 static void test_checkpoint_survives_kill(void) {
     const char *run = checkpoint_test_run();
     char error[CHECKPOINT_ERROR_SIZE] = "";
-    struct timespec begin, end;
     long newest = 1, torn = 0;
     volatile long *committed =
         mmap(NULL, sizeof *committed, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(committed != MAP_FAILED, "mmap: %s", strerror(errno));
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const double begin = seconds_now();
     REQUIRE(checkpoint_test_save(run, *committed = 1, error), "%s", error);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    double save_time = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+    const double save_time = seconds_now() - begin;
     double longest = fmin(10 * save_time + 0.01, 0.2); /* a child's life: a few saves, whatever the disk */
     for (int round = 0; round < 60; round++) {
         fflush(NULL);

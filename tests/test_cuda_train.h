@@ -228,7 +228,7 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
         if (strcmp(way, "--comm=host") == 0 || device_test_has_gpus(2))
             check_same_curve(device_test_ranks(2, data, way, arguments + way, 4), want, 2e-5, way);
     if (!device_test_has_gpus(2)) return;
-    const Doubles hidden = device_test_column(data + "/--comm=gpu/log.jsonl", "\"comm_hidden\":");
+    const Doubles hidden = device_test_column(data + "/--comm=gpu/log.jsonl", "\"comm_overlap\":");
     CHECK(hidden.size() == 4, "%zu steps tell what was hidden, expected 4", hidden.size());
     for (double share : hidden) CHECK(share > 0 && share < 1, "a share of %g was hidden", share);
 }

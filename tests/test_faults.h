@@ -4,6 +4,7 @@
 #define TESTS_TEST_FAULTS_H
 
 #include "harness.h"
+#include "read_log.h"
 #include "test_model.h"
 #include "test_train.h"
 
@@ -91,9 +92,9 @@ static void test_nonfinite_step_is_skipped(void) {
     LogTrain line;
     log_open(&t->run.log, NULL, 0, 20, true);
     for (int step = 0; step < 3; step++) REQUIRE(train_step(t, &line), "step %d did not end", step);
-    float *weights = memcpy(check_malloc(bytes), t->model.weights.memory, bytes), was;
-    float *mean = memcpy(check_malloc(bytes), t->optimizer.m, bytes),
-          *square = memcpy(check_malloc(bytes), t->optimizer.v, bytes);
+    float *weights = memcpy(check_calloc(bytes), t->model.weights.memory, bytes), was;
+    float *mean = memcpy(check_calloc(bytes), t->optimizer.m, bytes),
+          *square = memcpy(check_calloc(bytes), t->optimizer.v, bytes);
     for (int kind = 0; kind < 2;
          kind++) { /* a weight of the middle turns NaN, then infinite, then is itself again */
         float *weight = &t->model.weights.layers[1].up[5];
@@ -285,11 +286,11 @@ static void test_signal_ends_validation(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     const size_t n = 8000000;
-    uint16_t *tokens = check_malloc(n * sizeof *tokens);
+    uint16_t *tokens = check_calloc(n * sizeof *tokens);
     snprintf(path, sizeof path, "%s/val_000000.bin", data);
     shard_write(path, tokens, n);
     free(tokens);
-    double start = test_now();
+    double start = seconds_now();
     test_command(output, sizeof output,
                  "%s/train_gpt " TINY_MODEL
                  "--batch=4 --warmup=3 --val-every=0 --val-tokens=0 --steps=6 --data=%s "
@@ -299,7 +300,7 @@ static void test_signal_ends_validation(void) {
                  test_binaries(), data, data, data);
     CHECK(strstr(output, "exit 0") && strstr(output, "step 6 of 6") && !strstr(output, "validation loss"),
           "%s", output);
-    CHECK(test_now() - start < 8, "the signal ended the validation after %.1f s", test_now() - start);
+    CHECK(seconds_now() - start < 8, "the signal ended the validation after %.1f s", seconds_now() - start);
     int code = test_command(
         output, sizeof output,
         "%s/train_gpt " TINY_MODEL "--batch=4 --warmup=3 --val-every=0 --val-tokens=200 --steps=6 "
@@ -405,7 +406,7 @@ static void test_killed_rank_ends_the_job(void) {
                             "%s %s/train_gpt " TINY_RANKS "--batch=6 --data=%s --out=%s/whole", launcher,
                             test_binaries(), data, data);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    double start = test_now();
+    double start = seconds_now();
     test_command(output, sizeof output,
                  "export ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
                  "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; mpirun --oversubscribe "
@@ -416,7 +417,7 @@ static void test_killed_rank_ends_the_job(void) {
                  "kill -9 $(pgrep -P $pid train_gpt | tail -n 1); wait $pid; echo exit $?",
                  test_binaries(), data, data, data);
     CHECK(!strstr(output, "exit 0") && strstr(output, "exited on signal 9"), "%s", output);
-    CHECK(test_now() - start < 30, "the job ended after %.1f s", test_now() - start);
+    CHECK(seconds_now() - start < 30, "the job ended after %.1f s", seconds_now() - start);
     code = test_command(output, sizeof output,
                         "%s %s/train_gpt " TINY_RANKS "--batch=6 --data=%s --out=%s/killed --resume=auto",
                         launcher, test_binaries(), data, data);

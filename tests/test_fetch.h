@@ -62,7 +62,7 @@ static inline void fetch_answer(int client, const char *folder, const FetchFile 
     fseek(file, 0, SEEK_END);
     size_t size = (size_t)ftell(file), from = 0;
     rewind(file);
-    char *bytes = check_malloc(size + 1);
+    char *bytes = check_calloc(size + 1);
     check_fread(bytes, 1, size, file, path);
     fclose(file);
     if ((range = strstr(request, "\r\nRange: bytes="))) from = strtoul(range + 15, NULL, 10);

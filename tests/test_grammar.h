@@ -32,7 +32,7 @@ static bool grammar_figures(const char *json, GrammarFigures *figures) {
 /* The whole file with an ending 0; free() it. */
 static char *grammar_read(const char *path) {
     FILE *file = check_fopen(path, "rb", "");
-    char *text = check_malloc(4 << 20);
+    char *text = check_calloc(4 << 20);
     text[fread(text, 1, (4 << 20) - 1, file)] = 0;
     fclose(file);
     return text;

@@ -155,7 +155,7 @@ static char *hostile_replace(const char *text, size_t *n, const char *what, cons
     const char *at = memmem(text, *n, what, strlen(what));
     if (!at) die("'%s' is not in the file that is to be damaged", what);
     const size_t before = (size_t)(at - text), after = *n - before - strlen(what);
-    char *made = check_malloc(before + strlen(to) + after + 1);
+    char *made = check_calloc(before + strlen(to) + after + 1);
     memcpy(made, text, before);
     memcpy(made + before, to, strlen(to));
     memcpy(made + before + strlen(to), at + strlen(what), after);
@@ -181,7 +181,7 @@ static void hostile_edit_header(const char *path, const HostileCase *c) {
     uint64_t header;
     memcpy(&header, file, 8);
     length = (size_t)header;
-    char *text = hostile_replace(file + 8, &length, c->what, c->to), *made = check_malloc(n + length);
+    char *text = hostile_replace(file + 8, &length, c->what, c->to), *made = check_calloc(n + length);
     memcpy(made, &(uint64_t){length}, 8);
     memcpy(made + 8, text, length);
     memcpy(made + 8 + length, file + 8 + header, n - 8 - (size_t)header);
@@ -203,7 +203,7 @@ static void hostile_apply(const char *folder, const HostileCase *c) {
     case LENGTH:
     case RESIZE:
         text = (char *)checkpoint_test_slurp(model, &n);
-        made = memcpy(check_malloc(n + 1), text, n);
+        made = memcpy(check_calloc(n + 1), text, n);
         if (c->edit == LENGTH) memcpy(made, &(uint64_t){strtoull(c->what, NULL, 10)}, 8);
         if (c->edit == RESIZE) n = (size_t)((long)n + atol(c->what));
         checkpoint_test_spill(model, made, n);
@@ -220,7 +220,7 @@ static void hostile_apply(const char *folder, const HostileCase *c) {
     unlink(path);
     if (c->edit == CONTENT && c->to) checkpoint_test_spill(path, c->to, strlen(c->to));
     if (c->edit == DEEP || c->edit == LARGE) {
-        made = memset(check_malloc(2 << 20), c->edit == DEEP ? '[' : ' ', 2 << 20);
+        made = memset(check_calloc(2 << 20), c->edit == DEEP ? '[' : ' ', 2 << 20);
         checkpoint_test_spill(path, made, c->edit == DEEP ? 100000 : 2 << 20);
         free(made);
     }
@@ -359,7 +359,7 @@ static void test_hostile_states_are_refused(void) {
     TestRun *run = test_run_open(data, "--batch=4 --steps=12 --warmup=3");
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     snprintf(path, sizeof path, "%s/trainer_state.json", folder);
-    run->trainer.run.data = data_print_of(&run->trainer.run.train, &run->trainer.run.val, NULL, 0);
+    run->trainer.run.data = fingerprint_of(&run->trainer.run.train, &run->trainer.run.val, NULL, 0);
     HostileResume resume = {run, folder};
     size_t n;
     char *good = (char *)checkpoint_test_slurp(path, &n);

@@ -62,7 +62,7 @@ static void test_inputs_json_lines(void) {
     JsonText text = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const size_t n = strlen(cases[i].line), want = cases[i].text ? strlen(cases[i].text) : 0;
-        char *line = check_malloc(n), copy[64]; /* of its size: reading beyond shows under sanitizers */
+        char *line = check_calloc(n), copy[64]; /* of its size: reading beyond shows under sanitizers */
         memcpy(line, cases[i].line, n);
         const char *why = json_line(line, n, "text", &text);
         CHECK((why == NULL) == (cases[i].why == NULL) && (!why || strstr(why, cases[i].why)), "%s: %s",
@@ -117,7 +117,7 @@ static void test_inputs_long_lines(void) {
     char folder[128], output[4096], path[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
     snprintf(path, sizeof path, "%s/a.jsonl.gz", folder);
-    char *letters = check_malloc(MIB + 1);
+    char *letters = check_calloc(MIB + 1);
     memset(letters, 'a', MIB);
     gzFile file = gzopen(path, "wb1");
     gzprintf(file, "{\"text\":\"before\"}\n{\"text\":\"");

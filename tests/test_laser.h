@@ -25,10 +25,10 @@ static Attention attention_problem(int B, int T, int H, int D, LaserKind kind, u
                            .out_strides = {A * T, A, D}};
     a.out_size = (size_t)(B * T) * a.A, a.qkv_size = 3 * a.out_size, a.lse_size = (size_t)(B * H * T);
     a.qkv = test_normal(a.qkv_size, spread, seed), a.dout = test_normal(a.out_size, 1, seed + 1);
-    a.out = check_malloc(a.out_size * sizeof(float)), a.lse = check_malloc(a.lse_size * sizeof(float));
-    a.dqkv = check_malloc(a.qkv_size * sizeof(float));
-    a.out64 = check_malloc(a.out_size * sizeof(double)), a.lse64 = check_malloc(a.lse_size * sizeof(double));
-    a.dqkv64 = check_malloc(a.qkv_size * sizeof(double));
+    a.out = check_calloc(a.out_size * sizeof(float)), a.lse = check_calloc(a.lse_size * sizeof(float));
+    a.dqkv = check_calloc(a.qkv_size * sizeof(float));
+    a.out64 = check_calloc(a.out_size * sizeof(double)), a.lse64 = check_calloc(a.lse_size * sizeof(double));
+    a.dqkv64 = check_calloc(a.qkv_size * sizeof(double));
     return a;
 }
 
@@ -57,8 +57,8 @@ static void attention_naive(Attention *a) {
 /* One of the three parts (0 q, 1 k, 2 v) of the packed gradient against the naive one. */
 static double attention_gradient_error(const Attention *a, size_t part) {
     size_t rows = a->out_size / a->A;
-    float *got = check_malloc(a->out_size * sizeof *got);
-    double *want = check_malloc(a->out_size * sizeof *want);
+    float *got = check_calloc(a->out_size * sizeof *got);
+    double *want = check_calloc(a->out_size * sizeof *want);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < a->A; c++) {
             got[r * a->A + c] = a->dqkv[(3 * r + part) * a->A + c];
@@ -103,7 +103,7 @@ static void test_laser_naive_gradient_is_finite_differences(void) {
             Attention a = attention_problem(2, 6, 2, 3, (LaserKind)kind, 1, 1);
             a.shape.shift = (LaserShift)shift;
             attention_naive(&a);
-            double *want = check_malloc(a.qkv_size * sizeof *want), error = 0, size = 0;
+            double *want = check_calloc(a.qkv_size * sizeof *want), error = 0, size = 0;
             test_finite_differences(want, a.qkv64, a.qkv_size, attention_naive_loss, &a);
             for (size_t i = 0; i < a.qkv_size; i++) {
                 error += (a.dqkv64[i] - want[i]) * (a.dqkv64[i] - want[i]);
@@ -163,9 +163,9 @@ static void test_laser_scale_and_plain_strides(void) {
         LaserShape plain = a.shape;
         for (int i = 0; i < 3; i++)
             plain.qkv_strides[i] = plain.out_strides[i] = (ptrdiff_t[]){H * T * D, D, T * D}[i];
-        float *parts[3], *out = check_malloc(a.out_size * sizeof *out);
+        float *parts[3], *out = check_calloc(a.out_size * sizeof *out);
         for (size_t p = 0; p < 3; p++) {
-            parts[p] = check_malloc(a.out_size * sizeof *parts[p]);
+            parts[p] = check_calloc(a.out_size * sizeof *parts[p]);
             for (int b = 0; b < B; b++)
                 for (int t = 0; t < T; t++)
                     for (int h = 0; h < H; h++)
@@ -197,8 +197,8 @@ static void test_laser_same_bits_for_any_threads(void) {
             a.shape.precision = (LaserPrecision)precision;
             omp_set_num_threads(1);
             attention_tiled(&a);
-            float *out = check_malloc(a.out_size * sizeof *out),
-                  *dqkv = check_malloc(a.qkv_size * sizeof *dqkv);
+            float *out = check_calloc(a.out_size * sizeof *out),
+                  *dqkv = check_calloc(a.qkv_size * sizeof *dqkv);
             memcpy(out, a.out, a.out_size * sizeof *out), memcpy(dqkv, a.dqkv, a.qkv_size * sizeof *dqkv);
             for (int n = 2; n <= 7; n += 5) { /* fewer threads than heads, and more */
                 omp_set_num_threads(n);
@@ -340,7 +340,7 @@ static void test_laser_rows_do_not_see_the_future(void) {
             Attention a = attention_problem(1, T, H, D, (LaserKind)kind, 10, 1);
             a.shape.precision = (LaserPrecision)precision;
             attention_tiled(&a);
-            float *before = check_malloc(a.out_size * sizeof *before);
+            float *before = check_calloc(a.out_size * sizeof *before);
             memcpy(before, a.out, a.out_size * sizeof *before);
             for (int changed = 0; changed < 3; changed++) {
                 const size_t t = (size_t[]){T - 1, 64, 31}[changed];

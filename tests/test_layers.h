@@ -25,7 +25,7 @@ static double twin_loss(void *context) {
 }
 
 static void check_gradient(const char *what, const float *got, double *x, size_t n, Twin *twin) {
-    double *want = check_malloc(n * sizeof *want);
+    double *want = check_calloc(n * sizeof *want);
     test_finite_differences(want, x, n, twin_loss, twin);
     CHECK_NMSE(got, want, n, 1e-11, what);
     free(want);

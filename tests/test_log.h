@@ -1,9 +1,11 @@
-/* test_log.h: log.jsonl and its reader, resuming, the progress line on a terminal and in a pipe. */
+/* test_log.h: tests of gpt/run/log.h, log_fields.h and log_read.h: log.jsonl written and read, resumed runs, and the
+   progress line on a terminal and in a pipe. */
 #ifndef TESTS_TEST_LOG_H
 #define TESTS_TEST_LOG_H
 
 #include <signal.h>
 #include <sys/resource.h>
+#include "read_log.h"
 #include "../gpt/run/log.h"
 #include "harness.h"
 
@@ -32,7 +34,7 @@ static inline void log_test_spill(const char *folder, const char *text, size_t s
     check_fclose(file, path);
 }
 
-/* What a file holds, as a string; free() it. */
+/* The content of a file as a string; free() it. */
 static inline char *log_test_slurp(const char *folder) {
     char path[256];
     size_t size;
@@ -40,7 +42,7 @@ static inline char *log_test_slurp(const char *folder) {
     return check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &size, "");
 }
 
-/* Steps from..to into a quiet log, a validation line after every tenth. */
+/* Logs the steps from..to without a screen, and a validation after every tenth. */
 static inline void log_test_steps(Log *log, long from, long to) {
     for (long step = from; step <= to; step++) {
         LogTrain row = log_test_row(step);
@@ -62,7 +64,7 @@ static void test_log_lines_are_json_with_the_agreed_keys(void) {
     log_train(&log, &rows[0]), log_train(&log, &rows[1]);
     log_validation(&log, 2, 3.5);
     log_validation(&log, 2, NAN);
-    char *text = log_test_slurp(folder); /* valid after each line, closed or not */
+    char *text = log_test_slurp(folder); /* the file can be read after each line, also before log_close */
     log_close(&log);
     int lines = 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), lines++) {
@@ -139,7 +141,7 @@ static void test_log_numbers_come_back(void) {
 static void test_log_read_names_the_bad_line(void) {
     static const struct {
         const char *text;
-        int train, validation, bad; /* bad: the line the error names, 0: none */
+        int train, validation, bad; /* bad: the line that the error must name; 0: no error */
     } cases[] = {
         {"", 0, 0, 0},
         {"{\"step\": 1, \"loss\": 2}\n", 1, 0, 0},
@@ -164,7 +166,7 @@ static void test_log_read_names_the_bad_line(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         LogData data;
         char error[LOG_ERROR_SIZE] = "no error";
-        /* the case with zero bytes is the one with four of them at its end */
+        /* the case with zero bytes has four of them at its end */
         log_test_spill(folder, cases[i].text, strlen(cases[i].text) + (i == 5 ? 4 : 0));
         bool ok = log_read(path, &data, error);
         snprintf(place, sizeof place, "%s:%d ", path, cases[i].bad);
@@ -175,8 +177,8 @@ static void test_log_read_names_the_bad_line(void) {
         log_free(&data);
     }
     LogData data;
-    char error[LOG_ERROR_SIZE] = "no error", *large = check_malloc(LOG_LINE_MAX + 100);
-    /* a line too long for any log is refused, the longest line of another kind is read */
+    char error[LOG_ERROR_SIZE] = "no error", *large = check_calloc(LOG_LINE_MAX + 100);
+    /* a line that is longer than LOG_LINE_MAX is refused; one of another kind and just as long as that is read */
     for (int over = -30; over <= 30; over += 60) {
         int note = LOG_LINE_MAX - 30 + over;
         memset(large, 'x', LOG_LINE_MAX + 99);
@@ -194,7 +196,8 @@ static void test_log_read_names_the_bad_line(void) {
 
 /* ---- resuming ---- */
 
-/* Killed anywhere after step 30, resumed from the checkpoint of step 30: the file is as without the kill. */
+/* A run is killed at any point after step 30 and resumed from the checkpoint of step 30: its log is the same as without
+   the kill. */
 static void test_log_resume_has_no_doubles(void) {
     const char *folder = test_folder();
     Log log;
@@ -222,7 +225,7 @@ static void test_log_resume_has_no_doubles(void) {
         free(kept), free(again);
     }
     CHECK(cuts > 300, "%d cuts", cuts);
-    log_open(&log, folder, 0, 40, true); /* a run from the start begins an empty file */
+    log_open(&log, folder, 0, 40, true); /* a run that begins at step 0 begins an empty file */
     log_close(&log);
     char *empty = log_test_slurp(folder);
     CHECK(*empty == 0, "a fresh run keeps %zu bytes", strlen(empty));
@@ -236,14 +239,14 @@ static void log_test_resume_damaged(void *folder) {
     log_close(&log);
 }
 
-/* A line nobody can read in the middle is dropped, and said so; the rest stays. */
+/* A damaged line in the middle is dropped with a warning; all others stay. */
 static void test_log_resume_drops_a_bad_line(void) {
     static const char text[] =
         "{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"lo\n{\"note\": 1}\n{\"step\": 3, \"loss\": 4}";
     const char *folder = test_folder();
     char output[1024], name[300];
-    for (int many = 0; many < 2; many++) { /* many of them are one warning, which counts them */
-        char *spilled = check_malloc(sizeof text + 4000);
+    for (int many = 0; many < 2; many++) { /* several damaged lines give one warning with their number */
+        char *spilled = check_calloc(sizeof text + 4000);
         strcpy(spilled, text);
         if (many) {
             char *rest = strstr(spilled, "{\"note");
@@ -273,6 +276,18 @@ static void test_log_resume_drops_a_bad_line(void) {
 static void log_test_open(void *folder) {
     Log log;
     log_open(&log, folder, 5, 10, true);
+}
+
+/* Logs of older versions call comm_overlap comm_hidden. */
+static void test_log_reads_old_keys(void) {
+    static const char *const lines[] = {"{\"step\": 1, \"loss\": 2, \"comm_hidden\": 0.25}",
+                                        "{\"step\": 1, \"loss\": 2, \"comm_overlap\": 0.25}"};
+    for (int i = 0; i < 2; i++) {
+        LogTrain train;
+        LogValidation validation;
+        const LogLine kind = log_parse_line(lines[i], strlen(lines[i]), &train, &validation);
+        CHECK(kind == LOG_LINE_TRAIN && train.comm_overlap == 0.25, "%s: %g", lines[i], train.comm_overlap);
+    }
 }
 
 static void test_log_refuses_a_second_writer(void) {
@@ -324,7 +339,7 @@ static void test_log_full_disk(void) {
 
 /* ---- the screen ---- */
 
-/* A log whose screen is a file; what it showed is read back by log_test_shown. */
+/* A log whose screen is a file, which log_test_shown reads. */
 static inline void log_test_screen(Log *log, long resume_step, long total_steps, bool terminal, int columns) {
     log_open(log, NULL, resume_step, total_steps, true);
     log->screen = tmpfile();
@@ -340,8 +355,8 @@ static inline size_t log_test_shown(Log *log, char *text, size_t size) {
     return n;
 }
 
-/* What a terminal shows after these bytes: the lines it holds, without blanks at their ends. Knows carriage
-   return, newline and "erase to the end of the line", and wraps at `columns`. */
+/* The lines that a terminal of `columns` columns shows after these bytes, without blanks at their ends. It obeys
+   carriage return, newline and "erase to the end of the line", and breaks longer lines. */
 static inline int log_test_terminal(char lines[64][128], const char *bytes, int columns) {
     int row = 0, column = 0;
     memset(lines, 0, 64 * sizeof lines[0]);
@@ -415,7 +430,9 @@ static void test_log_terminal_rewrites_one_line(void) {
     CHECK(strncmp(lines[4], "30/40  validation loss ", 23) == 0, "'%s'", lines[4]);
     CHECK(strcmp(lines[6], want) == 0, "'%s', expected '%s'", lines[6], want);
 
-    /* Narrow: cut, never wrapped. Ctrl-C's ^C and a message: the line they fell into is gone. */
+    /* On a narrow terminal lines are cut, so that none is broken into two. When ^C or a message is printed into the
+       progress line,
+   the rest of that line is erased. */
     log_test_screen(&log, 0, 1000, true, 30);
     log_test_steps(&log, 1, 5);
     fprintf(log.screen, "^C");
@@ -429,7 +446,7 @@ static void test_log_terminal_rewrites_one_line(void) {
     CHECK(strlen(lines[2]) <= 29 && strncmp(lines[2], "   5/1000", 9) == 0, "'%s'", lines[2]);
 }
 
-/* Fast steps are not all drawn, the last one always is, also when the run stops early. */
+/* Of fast steps not all are drawn, but the last one always is, also when the run stops early. */
 static void test_log_terminal_limits_its_rate(void) {
     Log log;
     char shown[65536];
@@ -479,7 +496,7 @@ static void test_log_pipe_gets_plain_lines(void) {
         char *at = strstr(shown, last);
         CHECK(at && strchr(at, '\n') == shown + size - 1, "case %zu: '%s' is not the last line", i, last);
     }
-    Log log; /* slow steps: a line at least in ten minutes */
+    Log log; /* slow steps: at least one line in ten minutes */
     char shown[65536];
     log_test_screen(&log, 0, 100000, false, 0);
     for (long step = 1; step <= 100; step++) {
@@ -504,7 +521,8 @@ static void test_log_smoothing(void) {
     }
     s = (LogSmooth){0};
     double sum = 0, weight = 0, last = 0;
-    for (int i = 0; i < 200; i++) { /* against its definition: weights 0.95^age, normalised */
+    for (int i = 0; i < 200;
+         i++) { /* by definition the weight of a loss is 0.95^age, divided by the sum of all weights */
         last = log_smooth(&s, i % 13);
         sum = 0, weight = 0;
         for (int j = 0; j <= i; j++) sum += pow(0.95, i - j) * (j % 13), weight += pow(0.95, i - j);
@@ -515,6 +533,7 @@ static void test_log_smoothing(void) {
 #define LOG_TESTS(TEST)                                                                                      \
     TEST(log_lines_are_json_with_the_agreed_keys)                                                            \
     TEST(log_numbers_come_back)                                                                              \
+    TEST(log_reads_old_keys)                                                                                 \
     TEST(log_read_names_the_bad_line)                                                                        \
     TEST(log_resume_has_no_doubles)                                                                          \
     TEST(log_resume_drops_a_bad_line)                                                                        \

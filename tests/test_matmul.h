@@ -18,8 +18,8 @@ static inline float matmul_test_rounded(float x, Dtype dtype) {
 static inline double *matmul_test_naive(const float *addend, const float *a, int64_t ai, int64_t ak,
                                         const float *b, int64_t bk, int64_t bj, int64_t M, int64_t N,
                                         int64_t K, Dtype dtype) {
-    double *want = check_malloc((size_t)(M * N) * sizeof *want);
-    double *column = check_malloc((size_t)K * sizeof *column);
+    double *want = check_calloc((size_t)(M * N) * sizeof *want);
+    double *column = check_calloc((size_t)K * sizeof *column);
     for (int64_t j = 0; j < N; j++) {
         for (int64_t k = 0; k < K; k++) column[k] = matmul_test_rounded(b[k * bk + j * bj], dtype);
         for (int64_t i = 0; i < M; i++) {
@@ -36,7 +36,7 @@ enum { MATMUL_GUARD = 64 };
 
 /* Room for n floats with marked floats before and after, which matmul_test_free checks. */
 static inline float *matmul_test_output(int64_t n, const float *start) {
-    float *room = check_malloc((size_t)(n + 2 * MATMUL_GUARD) * sizeof *room);
+    float *room = check_calloc((size_t)(n + 2 * MATMUL_GUARD) * sizeof *room);
     for (int64_t i = 0; i < n + 2 * MATMUL_GUARD; i++) room[i] = 12345;
     if (start) memcpy(room + MATMUL_GUARD, start, (size_t)n * sizeof *room);
     return room + MATMUL_GUARD;
@@ -127,7 +127,7 @@ static void test_matmul_large(void) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
             const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
             float *inp = test_normal((size_t)(N * C), 1, 4), *weight = test_normal((size_t)(OC * C), 1, 5);
-            float *out = check_malloc((size_t)(N * OC) * sizeof *out);
+            float *out = check_calloc((size_t)(N * OC) * sizeof *out);
             matmul_forward(out, NULL, inp, weight, N, C, OC, dtype);
             float got[500];
             double want[500];
@@ -199,8 +199,8 @@ static void test_matmul_accumulates(void) {
 static void test_matmul_rounds_to_nearest_even(void) {
     static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
     enum { COUNT = 6 * 65536 };
-    float *x = check_malloc(COUNT * sizeof *x), *out = check_malloc(COUNT * sizeof *out), one = 1;
-    float *dweight = check_malloc(COUNT * sizeof *dweight);
+    float *x = check_calloc(COUNT * sizeof *x), *out = check_calloc(COUNT * sizeof *out), one = 1;
+    float *dweight = check_calloc(COUNT * sizeof *dweight);
     for (uint32_t i = 0; i < COUNT; i++) {
         uint32_t bits = (i / 6) << 16 | lows[i % 6], down = bits & 0xffff0000, up = down + 0x10000;
         memcpy(&x[i], &bits, 4);
@@ -269,7 +269,7 @@ static void test_matmul_same_bits_for_any_threads(void) {
             const size_t size = (size_t)(N * OC + N * C + OC * C);
             float *inp = test_normal((size_t)(N * C), 1, 11), *weight = test_normal((size_t)(OC * C), 1, 12);
             float *dout = test_normal((size_t)(N * OC), 1, 13);
-            float *got = check_malloc(size * sizeof *got), *first = check_malloc(size * sizeof *first);
+            float *got = check_calloc(size * sizeof *got), *first = check_calloc(size * sizeof *first);
             for (int threads = 1; threads <= 40; threads += threads < 5 ? 1 : 7) {
 #ifdef _OPENMP
                 int before = omp_get_max_threads();
@@ -293,7 +293,7 @@ static void test_matmul_same_bits_for_any_threads(void) {
 static void test_matmul_from_several_threads(void) {
     enum { N = 40, C = 50, OC = 60, CALLS = 24 };
     float *inp = test_normal(N * C, 1, 14), *weight = test_normal(OC * C, 1, 15), want[N * OC];
-    float *out = check_malloc(CALLS * N * OC * sizeof *out);
+    float *out = check_calloc(CALLS * N * OC * sizeof *out);
     matmul_forward(want, NULL, inp, weight, N, C, OC, DTYPE_FP32);
 #pragma omp parallel for num_threads(4) schedule(dynamic, 1)
     for (int i = 0; i < CALLS; i++) matmul_forward(out + i * N * OC, NULL, inp, weight, N, C, OC, DTYPE_FP32);
@@ -335,9 +335,9 @@ static void test_matmul_packed_weights(void) {
                   (long long)packed.memory->bytes);
             for (int backward = 0; backward < 2; backward++) {
                 const int64_t columns = backward ? C : OC, n = N * columns;
-                float *want = check_malloc((size_t)n * sizeof *want), *got = matmul_test_output(n, NULL);
-                MatmulTestCopy copy = {check_malloc((size_t)n * sizeof(float)),
-                                       check_malloc((size_t)n * sizeof(int)), columns};
+                float *want = check_calloc((size_t)n * sizeof *want), *got = matmul_test_output(n, NULL);
+                MatmulTestCopy copy = {check_calloc((size_t)n * sizeof(float)),
+                                       check_calloc((size_t)n * sizeof(int)), columns};
                 for (int way = 0; way < 3; way++) { /* into memory; finish only; both */
                     const float *addend = way == 1 ? NULL : backward ? inp : dout;
                     const MatmulOutput to = {array_of_floats(way == 1 ? NULL : got), addend,

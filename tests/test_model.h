@@ -74,7 +74,7 @@ static void test_model_matches_pytorch(void) {
         int32_t inputs[64], targets[64];
         fixture_tokens(&f, "inputs", 0, inputs), fixture_tokens(&f, "targets", 0, targets);
         model_forward(&f.model, inputs, f.B, f.T);
-        float *logits = check_malloc(N * V * sizeof *logits);
+        float *logits = check_calloc(N * V * sizeof *logits);
         matmul_forward(logits, NULL, f.model.activations.norm.data, f.model.weights.embed, (int64_t)N,
                        c->embd, c->vocab_size, DTYPE_FP32);
         size_t count;
@@ -152,7 +152,7 @@ static const char *write_test_data(size_t train_tokens) {
     const char *folder = test_folder();
     for (int validation = 0; validation < 2; validation++) {
         size_t n = validation ? 2000 : train_tokens;
-        uint16_t *tokens = check_malloc(n * sizeof *tokens);
+        uint16_t *tokens = check_calloc(n * sizeof *tokens);
         for (size_t i = 0; i < n; i++) {
             uint64_t bits = rng_bits(5 + (uint64_t)validation, RNG_STREAM_TEST, i);
             uint64_t next = i ? (tokens[i - 1] * 7u + 3) % TEST_VOCAB : 0;
@@ -180,7 +180,7 @@ typedef struct {
 } TestRun;
 
 static TestRun *test_run_open(const char *data, const char *arguments) {
-    TestRun *run = check_malloc(sizeof *run);
+    TestRun *run = check_calloc(sizeof *run);
     char line[1024];
     snprintf(line, sizeof line, TINY_MODEL "--dtype=fp32 --data=%s %s", data, arguments);
     parse_options(&run->options, &run->set, line);
@@ -384,7 +384,7 @@ static void test_recompute_gives_the_same_bits(void) {
 static void test_decay_spares_the_norms(void) {
     TestRun *run = test_run_open(write_test_data(3000), "--weight-decay=0.5 --lr=0.1 --warmup=0");
     Trainer *t = &run->trainer;
-    float *before = check_malloc(t->model.weights.count * sizeof(float));
+    float *before = check_calloc(t->model.weights.count * sizeof(float));
     memcpy(before, t->model.weights.memory, t->model.weights.count * sizeof(float));
     update_weights(t, 0.1, 1); /* gradients are zero, so decay is all that happens */
     for (int i = 0; i < t->model.parameters.count; i++) {

@@ -42,7 +42,7 @@ static void test_gradient_norm_is_the_norm(void) {
 static void test_adamw_matches_float64(void) {
     enum { N = 1001, STEPS = 20 };
     const AdamWSettings base = {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, 0};
-    float *p = test_normal(N, 1, 2), *m = check_malloc(N * sizeof *m), *v = check_malloc(N * sizeof *v);
+    float *p = test_normal(N, 1, 2), *m = check_calloc(N * sizeof *m), *v = check_calloc(N * sizeof *v);
     double *wp = test_to_double(p, N), wm[N] = {0}, wv[N] = {0};
     for (int step = 1; step <= STEPS; step++) {
         float *g = test_normal(N, 1, (uint64_t)(2 + step));
@@ -68,7 +68,7 @@ static void test_adamw_matches_float64(void) {
 static void test_random_permutation_is_one(void) {
     const uint64_t sizes[] = {1, 2, 3, 7, 64, 65, 1000, 4097};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        char *seen = check_malloc(sizes[s]);
+        char *seen = check_calloc(sizes[s]);
         uint64_t fixed_points = 0;
         for (uint64_t i = 0; i < sizes[s]; i++) {
             uint64_t to = rng_permute(9, RNG_STREAM_TEST, i, sizes[s]);

@@ -1,13 +1,13 @@
-/* Tests of gpt/run/options.h: where a value comes from, bounds, spelling, files, and that --help fits its table; and of
-   gpt/base/filter.h. */
+/* Tests of gpt/run/options.h and train_options.h: where a value comes from, bounds, spelling, files, choices and their
+   enums, and that --help fits the table; and of gpt/base/filter.h. */
 #ifndef TESTS_TEST_OPTIONS_H
 #define TESTS_TEST_OPTIONS_H
 
 #include "harness.h"
 #include "../gpt/base/filter.h"
-#include "../gpt/run/options.h"
+#include "../gpt/run/train_options.h"
 
-/* Parses a command line given as one text; dies as the program would. */
+/* Parses a command line that is given as one text; dies as the program would. */
 static int parse_options(Options *options, OptionSet *set, const char *arguments) {
     static char text[1024];
     char *argv[32] = {"train_gpt"};
@@ -132,8 +132,42 @@ static void test_options_table_is_sound(void) {
     for (const OptionPreset *p = train_presets; p->name; p++) {
         char arguments[64];
         snprintf(arguments, sizeof arguments, "--preset=%s", p->name);
-        parse_options(&o, &set, arguments); /* dies when a preset names what the table lacks */
+        parse_options(&o, &set,
+                      arguments); /* dies when a preset names an option that the table does not have */
     }
+}
+
+static void test_options_choices_are_their_enums(void) {
+    static const struct {
+        const char *arguments, *option;
+        int value;
+    } rows[] = {{"--activation=swiglu", "activation", ACTIVATION_SWIGLU},
+                {"--pos=learned", "pos", POSITION_LEARNED},
+                {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},
+                {"--schedule=wsd", "schedule", LR_WSD},
+                {"--dtype=bf16", "dtype", DTYPE_BF16},
+                {"--recompute=block", "recompute", RECOMPUTE_BLOCK},
+                {"--comm=host", "comm", COMM_HOST},
+                {"--comm-dtype=bf16", "comm-dtype", COMM_BF16},
+                {"--resume-data=changed", "resume-data", RESUME_DATA_CHANGED}};
+    Options o;
+    OptionSet set;
+    char text[64];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        parse_options(&o, &set, rows[i].arguments);
+        const Option *option = options_find(&set, rows[i].option);
+        const int value = *(const int *)(const void *)((const char *)&o + option->offset);
+        CHECK(value == rows[i].value, "%s gives %d", rows[i].arguments, value);
+        CHECK(strcmp(options_value(&set, rows[i].option, text), strchr(rows[i].arguments, '=') + 1) == 0,
+              "%s reads back as %s", rows[i].arguments, options_value(&set, rows[i].option, text));
+    }
+    CHECK(strcmp(OPTION_CHOICES(POSITION_CHOICES), "rope|sinusoidal|learned") == 0, "'%s'",
+          OPTION_CHOICES(POSITION_CHOICES));
+    parse_options(&o, &set, "--lr=0.25 --layers=3 --prompt=so --profile");
+    CHECK(strcmp(options_value(&set, "lr", text), "0.25") == 0, "lr %s", text);
+    CHECK(strcmp(options_value(&set, "layers", text), "3") == 0, "layers %s", text);
+    CHECK(strcmp(options_value(&set, "profile", text), "yes") == 0, "profile %s", text);
+    CHECK(strcmp(options_value(&set, "prompt", text), "so") == 0, "prompt");
 }
 
 static void test_options_help_fits_80_columns(void) {
@@ -170,6 +204,7 @@ static void test_filter_takes_words_between_commas(void) {
     TEST(options_command_wins_over_file_over_preset)                                                         \
     TEST(options_dump_reads_back)                                                                            \
     TEST(options_refuse_what_is_wrong)                                                                       \
+    TEST(options_choices_are_their_enums)                                                                    \
     TEST(options_table_is_sound)                                                                             \
     TEST(options_help_fits_80_columns)                                                                       \
     TEST(options_help_names_every_option) TEST(filter_takes_words_between_commas)

@@ -4,6 +4,7 @@
 #define TESTS_TEST_PARALLEL_H
 
 #include "harness.h"
+#include "read_log.h"
 #include "test_model.h"
 
 /* ---- without MPI ---- */
@@ -186,7 +187,7 @@ static void test_ranks_give_the_same_bits(void) {
     FILE *log = check_fopen(output, "r", "");
     output[fread(output, 1, sizeof output - 1, log)] = 0;
     fclose(log);
-    CHECK(strstr(output, "\"comm_hidden\": "), "the log does not tell what was hidden: %.300s", output);
+    CHECK(strstr(output, "\"comm_overlap\": "), "the log lacks comm_overlap: %.300s", output);
 }
 
 /* Interrupted on four ranks, continued on three and then on one. */
@@ -229,7 +230,7 @@ static void test_failing_ranks_end_the_job(void) {
         {"(sleep 0.5; kill -9 $$) & exec $run", "exec $run", "signal 9"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        double start = test_now();
+        double start = seconds_now();
         int code =
             test_command(output, sizeof output,
                          "run='%s/train_gpt " TINY_MODEL "--steps=1000000 --threads=1 --data=%s'; "
@@ -237,7 +238,7 @@ static void test_failing_ranks_end_the_job(void) {
                          "then %s; else %s; fi'",
                          test_binaries(), data, mpi_launcher(), cases[i].on_rank_1, cases[i].on_others);
         CHECK(code != 0 && code != 124, "case %zu: exit %d: %s", i, code, output);
-        CHECK(test_now() - start < 30, "case %zu took %.1f s", i, test_now() - start);
+        CHECK(seconds_now() - start < 30, "case %zu took %.1f s", i, seconds_now() - start);
         CHECK(strstr(output, cases[i].message), "case %zu: '%s' is not said: %s", i, cases[i].message,
               output);
         CHECK(count_of(output, "error: ") <= 1, "case %zu: %d errors: %s", i, count_of(output, "error: "),

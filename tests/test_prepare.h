@@ -19,10 +19,10 @@ static inline char **prepare_documents(int n, uint64_t seed) {
                                         "sings",   "\\",     "Привет",  "and",     "42",     "don't",
                                         "wait",    "日本語", "softly,", "then",    "it",     "was",
                                         "gone.\n", "Over",   "again;",  "\t",      "why?",   "because"};
-    char **documents = check_malloc((size_t)n * sizeof *documents);
+    char **documents = check_calloc((size_t)n * sizeof *documents);
     for (int d = 0; d < n; d++) {
         uint64_t count = 5 + rng_bits(seed, RNG_STREAM_TEST, (uint64_t)d) % 200;
-        char *at = documents[d] = check_malloc(count * 16 + 64);
+        char *at = documents[d] = check_calloc(count * 16 + 64);
         at += sprintf(at, "Document %d", d);
         for (uint64_t w = 0; w < count; w++)
             at += sprintf(at, " %s",
@@ -67,7 +67,7 @@ static inline void prepare_write_lines(const char *folder, const char *name, cha
 static inline uint16_t *prepare_tokens(const char *folder, const char *prefix, size_t *n) {
     Dataset d;
     dataset_open(&d, folder, prefix, 1, 65536);
-    uint16_t *tokens = check_malloc((d.n_tokens + 1) * sizeof *tokens);
+    uint16_t *tokens = check_calloc((d.n_tokens + 1) * sizeof *tokens);
     *n = 0;
     for (int s = 0; s < d.parts[0].n_shards; s++) {
         const Shard *shard = &d.parts[0].shards[s];
@@ -85,7 +85,7 @@ static inline char *prepare_text(const char *folder, const char *prefix, size_t 
     Tokenizer *t = tokenizer_load(folder);
     size_t count, length;
     uint16_t *tokens = prepare_tokens(folder, prefix, &count);
-    char *text = check_malloc(count * 64 + 1), *at = text;
+    char *text = check_calloc(count * 64 + 1), *at = text;
     for (size_t i = 0; i < count; i++) {
         const char *bytes = tokenizer_decode_token(t, tokens[i], &length);
         if (tokens[i] == tokenizer_end_of_text(t)) bytes = "\1", length = 1;
@@ -183,7 +183,7 @@ static void test_prepare_cuts_large_texts(void) {
     snprintf(out, sizeof out, "%s/out", folder);
     char **documents = prepare_documents(N, 3);
     size_t used = 0, n[2];
-    char *book = check_malloc(N * 4096);
+    char *book = check_calloc(N * 4096);
     for (int d = 0; d < N; d++)
         used += (size_t)sprintf(book + used, "%s\n%s", documents[d], d % 3 ? " \r\n\n" : "\n");
     prepare_write(folder, "book.txt", book, used);
@@ -427,12 +427,6 @@ static void test_prepare_small_texts_have_validation(void) {
     prepare_free(documents, 3);
 }
 
-static inline double prepare_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* Killed at random moments and started again, with other numbers of threads, until it ends: the same files as
    without. Several inputs in turns, small rounds, a state after each or only at
    the beginning. */
@@ -454,10 +448,10 @@ static void test_prepare_survives_kills(void) {
                           "%s/prepare --tokenizer=%s/first --shard-tokens=12000 --round-bytes=16000 "
                           "--save-every=0 %s/?.json* --out=",
                           test_binaries(), folder, folder);
-    double began = prepare_seconds();
+    double began = seconds_now();
     int kills = 0, finishes = 0;
     code = PREPARE(output, "%s%s", command, whole);
-    double took = prepare_seconds() - began;
+    double took = seconds_now() - began;
     REQUIRE(code == 0 && length < (int)sizeof command, "code %d: %s", code, output);
     for (int attempt = 0; attempt < 200 && kills < KILLS; attempt++) {
         double after = took * 0.8 * rng_uniform(9, RNG_STREAM_TEST, (uint64_t)attempt);
@@ -492,7 +486,7 @@ static void prepare_check_pieces(const char *folder, const char *kind, const cha
     char output[4096], path[512];
     size_t n_tokens, n_ids, n_lines, length, at = 0;
     char *lines = check_file_read(lines_path, FILE_REGULAR, FILE_JSON_LIMIT, &n_lines, "");
-    char *json = check_malloc(16 * n_lines + 64), *to = json;
+    char *json = check_calloc(16 * n_lines + 64), *to = json;
     for (const char *c = lines; *c; c++) { /* each line is a document */
         if (c == lines || c[-1] == '\n') to += sprintf(to, "{\"text\":\"");
         if (*c == '"' || *c == '\\') *to++ = '\\';
@@ -557,7 +551,7 @@ static void test_prepare_sentencepiece_here(void) {
         test_not_run("spm_train and spm_encode are missing (Debian: sentencepiece)");
         return;
     }
-    char **documents = prepare_documents(N, 11), *text = check_malloc(N * 4096), *at = text;
+    char **documents = prepare_documents(N, 11), *text = check_calloc(N * 4096), *at = text;
     for (int d = 0; d < N; d++, *at++ = '\n')
         for (const char *c = documents[d]; *c; c++) *at++ = *c == '\n' ? ' ' : *c;
     prepare_write(folder, "lines", text, (size_t)(at - text));

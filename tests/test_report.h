@@ -1,4 +1,5 @@
-/* test_report.h: what ./report shows is what the runs' files hold. Logs are written here, small and exact. */
+/* test_report.h: tests that ./report shows the numbers of the runs' files. The logs are small and made here, so that
+   every number is known. */
 #ifndef TESTS_TEST_REPORT_H
 #define TESTS_TEST_REPORT_H
 
@@ -10,9 +11,9 @@
 typedef struct {
     const char *name, *attention;
     int steps, validate_every;
-    double loss;       /* at the end; it falls from there + 4 */
+    double loss;       /* the loss at the end; at the beginning it is 4 higher */
     bool summary;      /* whether summary.json is written */
-    int diverge_after; /* step from which losses are null; 0: never */
+    int diverge_after; /* from this step on losses are null; 0: never */
 } ReportRun;
 
 static double report_loss(const ReportRun *r, int step) {
@@ -58,20 +59,20 @@ static void report_write_run(const char *folder, const ReportRun *r) {
     fclose(summary);
 }
 
-/* The whole file with an ending 0; free() it. */
+/* The content of a file, with a 0 at its end; free() it. */
 static char *report_read(const char *folder, const char *name, size_t *size) {
     char path[512];
     struct stat status;
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *file = check_fopen(path, "rb", "");
     fstat(fileno(file), &status);
-    char *data = check_malloc((size_t)status.st_size + 1);
+    char *data = check_calloc((size_t)status.st_size + 1);
     *size = fread(data, 1, (size_t)status.st_size, file);
     fclose(file);
     return data;
 }
 
-/* ./report in `folder` with arguments; returns its exit code. What does not end is killed. */
+/* Runs ./report in `folder` with arguments and returns its exit code. It is killed when it does not end. */
 static int report_run(char *output, size_t size, const char *folder, const char *environment,
                       const char *arguments) {
     char binaries[2048];
@@ -97,7 +98,8 @@ static void test_report_table_has_the_numbers(void) {
         const char *at = strstr(standard, of_summary[i]);
         CHECK(at && at < laser, "'%s' is not in the row of standard: %.90s", of_summary[i], standard + 1);
     }
-    /* without a summary: the last validation, the time of the last step, the median speed, no memory */
+    /* without a summary.json the table has the last validation, the time of the last step, the median speed and no
+       memory */
     const char *of_log[] = {"4.46M", "3.2500", "1 min 40 s", "1,201", "-"};
     const char *end = strchr(laser + 1, '\n');
     for (int i = 0; i < 5; i++) {
@@ -107,7 +109,7 @@ static void test_report_table_has_the_numbers(void) {
     CHECK(strstr(output, "laser ends 0.2500 nats below standard"), "%s", output);
 }
 
-/* Display columns of a line of UTF-8. */
+/* How many columns a line of UTF-8 takes. */
 static int report_columns(const char *line, size_t n) {
     int columns = 0;
     for (size_t i = 0; i < n; i++) columns += (line[i] & 0xC0) != 0x80;
@@ -126,7 +128,7 @@ static void test_report_fits_the_terminal(void) {
     report_write_run(folder, &longer);
     int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard standard-1");
     CHECK(code == 0 && strstr(output, " 3.500 standard-1\n"), "no whole name beside the curve: %s", output);
-    /* a name longer than a line is on two, whole, in the table and in the legend of each plot */
+    /* a name that is longer than a line is printed on two lines, in the table and in the legend of each plot */
     code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= standard a-*");
     const char *at = strstr(output, "that-is"), *next = at ? strchr(at, '\n') : NULL;
     CHECK(code == 0 && next && strncmp(next, "\n  ", 3) == 0, "code %d: %s", code, output);
@@ -165,7 +167,8 @@ static void test_report_html_is_self_contained(void) {
     REQUIRE(code == 0, "code %d: %s", code, output);
     char *html = report_read(folder, "r.html", &size);
     const char *texts[] = {output, html};
-    for (int i = 0; i < 2; i++) { /* nothing commands the terminal or turns the text around it */
+    for (int i = 0; i < 2;
+         i++) { /* no character reaches the terminal that it obeys or that changes the direction of writing */
         for (const char *c = texts[i]; *c; c++)
             if ((unsigned char)*c < 32 && *c != '\n') CHECK(0, "byte %d in %s", *c, i ? "the page" : output);
         CHECK(!strstr(texts[i], "\xc2\x9b") && !strstr(texts[i], "\xff") && !strstr(texts[i], "\xe2\x80\xae"),
@@ -180,7 +183,7 @@ static void test_report_html_is_self_contained(void) {
     CHECK(strstr(html, "&lt;i&gt;&amp;&#39;odd"), "the name is not there, escaped");
     CHECK(strstr(html, "&lt;/script&gt;&lt;b&gt;&amp;&#39;&quot;"), "the option is not there, escaped");
     CHECK(strstr(html, "prefers-color-scheme:dark"), "no dark colours");
-    /* on a narrow screen each figure has its title beside it, not in a row that reaches off the screen */
+    /* on a narrow screen each figure has its title beside it; a row of all figures would be too wide */
     CHECK(strstr(html, "<td data-title=\"validation loss\"") && strstr(html, "content:attr(data-title)"),
           "the table has one form for all widths");
     const char *panels[] = {"Validation loss", "Training loss", "Gradient norm", "Learning rate"};
@@ -188,7 +191,7 @@ static void test_report_html_is_self_contained(void) {
     free(html);
 }
 
-/* The numbers under the pointer are those of the log. */
+/* The values shown at the pointer are those of the log. */
 static void test_report_html_holds_the_curves(void) {
     char folder[128], output[8192];
     size_t size;
@@ -224,14 +227,15 @@ static uint32_t report_big_endian(const unsigned char *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* The pixels of a PNG of 8-bit RGB, or NULL; free() them. An independent decoder: chunks, checksums, filters. */
+/* The pixels of a PNG of 8-bit RGB, NULL when it is damaged; free() them. A decoder of our own, which checks chunks,
+   checksums and filters. */
 static unsigned char *report_decode(const unsigned char *png, size_t size, int *width, int *height) {
     if (size < 57 || memcmp(png, "\x89PNG\r\n\x1a\n", 8) != 0) return NULL;
     *width = (int)report_big_endian(png + 16), *height = (int)report_big_endian(png + 20);
     if (png[24] != 8 || png[25] != 2 || png[28] != 0) return NULL;
     size_t stride = 3 * (size_t)*width, packed_size = 0, row = stride + 1;
-    unsigned char *packed = check_malloc(size), *rows = check_malloc(row * (size_t)*height);
-    unsigned char *pixels = check_malloc(stride * (size_t)*height);
+    unsigned char *packed = check_calloc(size), *rows = check_calloc(row * (size_t)*height);
+    unsigned char *pixels = check_calloc(stride * (size_t)*height);
     bool ok = true;
     for (size_t at = 8; ok && at + 12 <= size;) {
         size_t n = report_big_endian(png + at);
@@ -267,7 +271,8 @@ static void test_report_png_decodes(void) {
     report_write_run(folder, &report_standard);
     report_write_run(folder, &report_laser);
     int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=l.png standard laser");
-    if (strstr(output, "built without stb")) return; /* no libstb-dev here: the message is all there is */
+    if (strstr(output, "built without stb"))
+        return; /* libstb-dev is not installed: only the message can be tested */
     REQUIRE(code == 0, "code %d: %s", code, output);
     size_t size;
     int width = 0, height = 0;
@@ -285,7 +290,7 @@ static void test_report_png_decodes(void) {
           counts[2]);
     free(pixels);
 
-    /* the strip has the numbers of x for both plots: the difference to a run half as long ends in the middle */
+    /* the lower plot has the same x axis as the upper one: the difference to a run half as long ends in its middle */
     const ReportRun half = {"half", "laser", 100, 10, 3.25, true, 0};
     report_write_run(folder, &half);
     code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=h.png standard half");
@@ -295,7 +300,7 @@ static void test_report_png_decodes(void) {
     free(png);
     REQUIRE(pixels && width == 1200 && height == 700, "%d x %d", width, height);
     int last = 0;
-    for (int y = 544; y < 644; y++) /* the strip without its label */
+    for (int y = 544; y < 644; y++) /* the lower plot without its labels */
         for (int x = 84; x < 1010; x++)
             if (memcmp(pixels + 3 * (y * width + x), colors[2], 3) == 0 && x > last) last = x;
     CHECK(last > 500 && last < 560, "the difference ends at pixel %d, the axis goes from 84 to 1010", last);
@@ -321,7 +326,7 @@ static void test_report_survives_odd_logs(void) {
     test_command(output, sizeof output,
                  "cd '%s' && rm one/config.json one/summary.json && printf '{\"step' >> "
                  "one/log.jsonl",
-                 folder); /* killed while writing a line */
+                 folder); /* of a run that was killed while it wrote a line */
     int code =
         report_run(output, sizeof output, folder, "LC_ALL=C", "--out=r.html one/ diverged never nothing");
     CHECK(code == 0, "all together: code %d: %s", code, output);
@@ -334,13 +339,14 @@ static const cJSON *report_plot(const cJSON *data, int plot, const char *member,
     return cJSON_GetObjectItem(cJSON_GetArrayItem(runs, run), member);
 }
 
-/* Numbers at the edges: the page's data stays JSON, its axes are finite, what was logged comes back. */
+/* Very large, very small and missing numbers: the data of the page is JSON, its axes are finite, and it has the logged
+   values. */
 static void test_report_takes_odd_numbers(void) {
     static const struct {
         const char *log;
         const char *said[3]; /* in the terminal */
-        int plot, points;    /* a curve of the page that holds so many points... */
-        double x, y;         /* ...the last of which is this; NaN: null */
+        int plot, points;    /* some curve of the page has so many points... */
+        double x, y;         /* ...and this is the last of them; NaN: null */
     } cases[] = {
         {"{\"step\": 0, \"val_loss\": 5.7106}\n", {"5.7106"}, 0, 1, 0, 5.7106},
         {"{\"step\": 7, \"loss\": 3}\n", {"3.0000"}, 1, 1, 7, 3},
@@ -413,7 +419,7 @@ static void test_report_takes_odd_numbers(void) {
     }
 }
 
-/* What no run is, named by a pattern, is left out with one line; a configuration as large as it may be is shown. */
+/* Names that are not runs are left out with one line; the largest possible configuration is shown. */
 static void test_report_takes_what_a_folder_holds(void) {
     char folder[128], output[16384];
     size_t size;
@@ -447,7 +453,7 @@ static void test_report_takes_what_a_folder_holds(void) {
     fclose(config);
     char binaries[2048];
     if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
-    /* a search through all keys for each key takes twice the limit at least; without it a twentieth is enough */
+    /* a search through all keys for each key would take at least twice this limit; sorting takes a twentieth of it */
     code = test_command(output, sizeof output,
                         "cd '%s' && ulimit -t 5 && '%s/report' --out=r.html laser > /dev/null", folder,
                         binaries);
@@ -490,7 +496,7 @@ static void test_report_refuses_clearly(void) {
     }
 }
 
-/* The length of the paper's runs: the page stays small enough to open and to send. */
+/* Logs as long as those of the paper's runs: the page stays small enough to be opened and mailed. */
 static void test_report_takes_long_logs(void) {
     char folder[128], output[16384];
     size_t size;

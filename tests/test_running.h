@@ -1,5 +1,6 @@
-/* test_running.h: what surrounds every program when it runs: streams that are closed or cannot be written, terminals that are
-   none, the user's language, limits of a container, times as text, libraries in unusual places, --help and --version. */
+/* test_running.h: tests of every program in unusual surroundings: streams that are closed or cannot be written,
+   terminals of a launcher, the user's language, limits of a container, libraries in unusual places; and of times as
+   text, --help and --version. */
 #ifndef TESTS_TEST_RUNNING_H
 #define TESTS_TEST_RUNNING_H
 
@@ -18,8 +19,8 @@ static void running_write(const char *folder, const char *name, const char *text
     check_fclose(file, path);
 }
 
-/* Every program with something short to do that prints, after `cd` into a folder with what it needs: running_begin's. $B is
-   where the programs are. */
+/* A short command for every program, which prints something. It runs in the folder that running_begin makes; $B is the
+   folder of the programs. */
 static const char *const running_programs[] = {
     "$B/train_gpt --data=. " TINY_MODEL "--steps=2 --batch=2 --warmup=1 --val-tokens=26 --threads=1",
     "$B/prepare --quiet --overwrite --vocab=300 --val-fraction=0 --threads=1 --out=tokens text.txt",
@@ -47,7 +48,7 @@ static void running_begin(char folder[256]) {
     if (code != 0) die("no folder to test with: %s", output);
 }
 
-/* ---- what is printed must reach someone ---- */
+/* ---- output that cannot be written ---- */
 
 static void test_lost_output_is_no_success(void) {
     char output[8192], folder[256];
@@ -63,7 +64,7 @@ static void test_lost_output_is_no_success(void) {
             CHECK(code == 1 && strstr(output, "what was printed is lost") && strstr(output, strerror(ENOSPC)),
                   "'%s' to a full disk: exit %d: %s", running_programs[i], code, output);
         }
-        /* a pipe whose reader has gone; whether the signal is ignored is up to who starts the program */
+        /* a pipe whose reader has gone; the parent ignores SIGPIPE, as some do, so that writing fails instead */
         code = test_command(
             output, sizeof output,
             "B=$(cd %s && pwd); cd %s && rm -f p && mkfifo p && exec 3<>p 4>p && exec 3<&- && trap '' "
@@ -72,7 +73,7 @@ static void test_lost_output_is_no_success(void) {
         CHECK(code == 1 && strstr(output, "what was printed is lost"), "'%s' to a closed pipe: exit %d: %s",
               running_programs[i], code, output);
     }
-    /* what the run wrote into its folder is whole all the same */
+    /* the files in the folder of the run are complete nevertheless */
     int code = test_command(output, sizeof output,
                             "B=$(cd %s && pwd); cd %s && %s --out=kept > /dev/full; echo exit $?; ls kept",
                             test_binaries(), folder, running_programs[0]);
@@ -91,7 +92,7 @@ static void running_lose_early(void *folder) {
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, limit.rlim_max});
     fprintf(file, "the disk is full"), fflush(file);
     setrlimit(RLIMIT_FSIZE, &limit);
-    check_fclose(file, path); /* the disk has space again, the file has a hole */
+    check_fclose(file, path); /* the disk has space again, but the lost part is missing in the file */
 }
 
 static void test_early_loss_shows_at_close(void) {
@@ -100,7 +101,7 @@ static void test_early_loss_shows_at_close(void) {
     CHECK(code == 1 && strstr(output, "cannot write"), "code %d: %s", code, output);
 }
 
-/* Files must not get the numbers of streams that the caller closed. */
+/* When the caller has closed a standard stream, no file may get its descriptor. */
 static void test_closed_streams_stay_out_of_files(void) {
     static const char *const closed[] = {"<&- >&- 2>&-", ">&-"};
     char output[8192], folder[256];
@@ -126,8 +127,8 @@ static void test_closed_streams_stay_out_of_files(void) {
 
 /* ---- terminals ---- */
 
-/* Whether a program takes its output, a terminal, for one that a person sees: started by a launcher or not, whose own output
-   goes to a terminal or to a file. */
+/* Whether a program whose output is a terminal believes that a person looks at it: without a launcher, and with one
+   whose own output goes to a terminal or to a file. */
 static bool running_sees_terminal(bool launched, bool launcher_on_terminal) {
     int master = posix_openpt(O_RDWR | O_NOCTTY), status = 0;
     if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) die("no terminal: %s", strerror(errno));
@@ -176,6 +177,27 @@ static void test_launched_rank_is_no_terminal(void) {
 
 /* ---- texts ---- */
 
+static void test_counts_are_readable(void) {
+    static const struct {
+        double value;
+        const char *shortest, *fixed, *grouped;
+    } cases[] = {{0, "0", "0.0", "0"},
+                 {9.5, "10", "9.5", "10"},
+                 {950, "950", "950", "950"},
+                 {16384, "16.4k", "16.4k", "16,384"},
+                 {999960, "1.00M", "1.0M", "999,960"},
+                 {301203456, "301M", "301.2M", "301,203,456"},
+                 {1.678e11, "168B", "167.8B", "167,800,000,000"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char a[FORMAT_SIZE], b[FORMAT_SIZE], c[FORMAT_SIZE];
+        count_short(a, cases[i].value), count_fixed(b, cases[i].value, 1, 0),
+            count_grouped(c, cases[i].value);
+        CHECK(strcmp(a, cases[i].shortest) == 0 && strcmp(b, cases[i].fixed) == 0 &&
+                  strcmp(c, cases[i].grouped) == 0,
+              "%g is '%s', '%s' and '%s'", cases[i].value, a, b, c);
+    }
+}
+
 static void test_durations_are_readable(void) {
     static const struct {
         double seconds;
@@ -203,7 +225,7 @@ static void test_durations_are_readable(void) {
         {-1, "-", "-"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char clock[DURATION_SIZE], words[DURATION_SIZE];
+        char clock[FORMAT_SIZE], words[FORMAT_SIZE];
         duration_clock(clock, cases[i].seconds), duration_words(words, cases[i].seconds);
         CHECK(strcmp(clock, cases[i].clock) == 0 && strcmp(words, cases[i].words) == 0, "%g s: '%s' and '%s'",
               cases[i].seconds, clock, words);
@@ -256,7 +278,7 @@ static void test_every_program_tells_what_it_is(void) {
 
 /* ---- limits of a container ---- */
 
-/* Files in a folder, each made with its parents. */
+/* Writes files into a folder, and makes the folders they are in. */
 static void running_tree(const char *folder, const char *const files[][2]) {
     char output[512], path[300];
     for (; (*files)[0]; files++) {
@@ -328,30 +350,30 @@ static void test_control_groups_limit(void) {
         running_tree(mount, cases[i].files);
         if (cases[i].list) running_write(mount, "list", cases[i].list);
         snprintf(list, sizeof list, "%s/list", mount);
-        const MachineLimits limits = machine_limits(list, mount);
+        const CgroupLimits limits = cgroup_limits(list, mount);
         CHECK(limits.cores == cases[i].cores && limits.memory == cases[i].memory,
               "%s: %g cores, expected %g, %g bytes, expected %g", cases[i].what, limits.cores, cases[i].cores,
               limits.memory, cases[i].memory);
     }
-    const MachineLimits own = machine_own_limits();
-    CHECK(machine_cores() >= 1 && machine_cores() <= fmax(1, ceil(own.cores)) &&
-              (double)machine_memory_available() <= own.memory,
-          "%d cores of a quota of %g, %lld bytes of %g", machine_cores(), own.cores,
-          (long long)machine_memory_available(), own.memory);
+    const CgroupLimits own = cgroup_own_limits();
+    CHECK(cores_available() >= 1 && cores_available() <= fmax(1, ceil(own.cores)) &&
+              (double)memory_available() <= own.memory,
+          "%d cores of a quota of %g, %lld bytes of %g", cores_available(), own.cores,
+          (long long)memory_available(), own.memory);
 #ifdef _OPENMP
     const int threads = omp_get_max_threads();
-    machine_use_threads(3);
+    threads_set(3);
     CHECK(omp_get_max_threads() == 3, "%d threads, 3 were asked for", omp_get_max_threads());
-    machine_use_threads(0);
-    CHECK(getenv("OMP_NUM_THREADS") || omp_get_max_threads() <= machine_cores(), "%d threads on %d cores",
-          omp_get_max_threads(), machine_cores());
+    threads_set(0);
+    CHECK(getenv("OMP_NUM_THREADS") || omp_get_max_threads() <= cores_available(), "%d threads on %d cores",
+          omp_get_max_threads(), cores_available());
     omp_set_num_threads(threads);
 #endif
 }
 
 /* ---- the dry run ---- */
 
-/* What is timed takes about DRY_RUN_SECONDS, whatever the model, and its parts add up to the whole. */
+/* The dry run measures for about DRY_RUN_SECONDS, whatever the model, and its parts add up to the whole. */
 static void test_dry_run_times_a_piece(void) {
     static const char *const models[] = {"--preset=c4-301m", "--preset=c4-301m --batch=64 --attn=laser",
                                          "--preset=gpt2-124m", "--vocab-size=2048",
@@ -389,7 +411,7 @@ static void test_dry_run_times_a_piece(void) {
         }
 }
 
-/* A machine's memory is shared by its ranks: a run that would fit once does not fit for each of them. */
+/* Ranks on one machine share its memory: a run that fits once need not fit for each of several ranks. */
 static void test_dry_run_divides_the_memory(void) {
     char output[16384];
     const char *launcher = launch_ranks(2);
@@ -405,9 +427,10 @@ static void test_dry_run_divides_the_memory(void) {
           output);
 }
 
-/* ---- runs that end, do not end, or were ended ---- */
+/* ---- killed and hanging runs ---- */
 
-/* A folder that a killed run left half removed goes when the run is finished, or is found finished. */
+/* A checkpoint that a killed run had removed in part is removed when the run has finished, and also when a start finds
+   it finished. */
 static void test_finished_run_leaves_no_temporary(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -435,7 +458,7 @@ static void test_run_without_folder_says_so(void) {
     CHECK(code == 0 && warning && first && warning < first, "exit %d: %s", code, output);
 }
 
-/* Whoever watches the log's age must not take a long step for one that hangs. */
+/* A program that watches the age of the log must not take a long step for a run that hangs. */
 static void test_log_is_touched_within_steps(void) {
     Log log;
     struct stat about;
@@ -455,7 +478,7 @@ static void test_log_is_touched_within_steps(void) {
     log_touch(&log);
 }
 
-/* A job that hangs, and does not even end at SIGTERM, with a child that hangs too; the next one is well. */
+/* A job that hangs with its child and ignores SIGTERM is killed; the next start works. */
 static void test_resilient_ends_what_hangs(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -471,7 +494,7 @@ static void test_resilient_ends_what_hangs(void) {
     CHECK(strstr(output, "exit 0") && strstr(output, "log.jsonl has not changed for") &&
               strstr(output, "starting again") && !strstr(output, "alive"),
           "%s", output);
-    /* finished, but what it printed was lost */
+    /* finished, but its output was lost */
     snprintf(folder, sizeof folder, "%s", test_folder());
     write_program(folder, "mkdir run; echo {} > run/summary.json; exit 1");
     code =
@@ -486,7 +509,7 @@ static void test_resilient_ends_what_hangs(void) {
 
 /* ---- the user's language ---- */
 
-/* The environment of a user whose numbers have a decimal comma, and whose awk heeds it; NULL after test_not_run. */
+/* An environment in which awk writes numbers with a decimal comma; NULL, after test_not_run, where there is none. */
 static const char *running_comma(void) {
     static char environment[1024];
     char output[1024], folder[256];
@@ -506,7 +529,7 @@ static const char *running_comma(void) {
     return NULL;
 }
 
-/* Scripts that compute do it with a decimal point. */
+/* Scripts compute with a decimal point, whatever the language of the user. */
 static void test_scripts_compute_in_any_language(void) {
     char output[16384], want[16384], data[256], folder[256];
     int code = test_command(output, sizeof output,
@@ -540,8 +563,9 @@ static void test_scripts_compute_in_any_language(void) {
 
 /* ---- libraries in unusual places ---- */
 
-/* A copy of deps.sh and the programs it calls, replaced: a user who may install nothing, a compiler that finds cJSON, zlib and
-   stb only where it is told to look, a package manager whose packages hold links as Debian's do. */
+/* A copy of deps.sh with replacements of the programs it calls: a user who may not install packages, a compiler that
+   finds cJSON, zlib and stb only where it is told to look, and a package manager whose packages contain links, as those
+   of Debian do. */
 static void running_fake_system(const char *folder) {
     static const struct {
         const char *name, *text;
@@ -570,7 +594,7 @@ static void running_fake_system(const char *folder) {
                                          "cat",  "mkdir",  "cp",   "find",    "readlink", "ln",
                                          "tail", "grep",   "make", "head"};
     for (size_t i = 0; i < sizeof needed / sizeof *needed;
-         i++) /* what the system has of its own is not to be seen */
+         i++) /* only these programs of the system can be called */
         test_command(output, sizeof output, "ln -s $(command -v %s) %s/bin/%s", needed[i], folder, needed[i]);
     test_command(output, sizeof output, "chmod +x %s/bin/*", folder);
 }
@@ -598,7 +622,7 @@ static void test_libraries_without_root(void) {
     CHECK(code == 0 && strstr(output, "-idirafter/") && strstr(output, "/packages/usr/include -L/") &&
               strstr(output, " -Wl,-rpath,/"),
           "%s", output);
-    /* CJSON=DIR comes first, conda's environment last */
+    /* the order is CJSON=DIR first, the environment of conda last */
     test_command(output, sizeof output,
                  "cd %s && mkdir -p given/include/cjson given/lib env/include/stb && : > "
                  "given/include/cjson/cJSON.h && : > given/lib/libcjson.so",
@@ -611,7 +635,7 @@ static void test_libraries_without_root(void) {
           "%s", output);
     code = test_command(output, sizeof output, deps, folder, "CJSON=nowhere", " --flags");
     CHECK(strstr(output, "CJSON=nowhere is no folder"), "%s", output);
-    /* Homebrew, in the path or not */
+    /* Homebrew, whether it is in PATH or not */
     running_write(folder, "bin/brew", "#!/bin/sh\necho $FAKE/brew\n");
     test_command(
         output, sizeof output,
@@ -631,8 +655,8 @@ static void test_libraries_without_root(void) {
     CHECK(strstr(output, "/brew/opt/libomp/lib -Wl,-rpath,/"), "%s", output);
 }
 
-/* make hands CJSON=DIR to the compiler and the linker, and says so when nothing is there; on a Mac it finds Homebrew's OpenMP,
-   for which Apple's compiler wants other options. */
+/* make passes CJSON=DIR to the compiler and the linker, and ends with a message when cJSON is not there. On a Mac it
+   finds the OpenMP of Homebrew, for which Apple's compiler needs other options. */
 static void test_make_takes_a_folder_of_libraries(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -675,6 +699,7 @@ static void test_make_takes_a_folder_of_libraries(void) {
     TEST(early_loss_shows_at_close)                                                                          \
     TEST(closed_streams_stay_out_of_files)                                                                   \
     TEST(launched_rank_is_no_terminal)                                                                       \
+    TEST(counts_are_readable)                                                                                \
     TEST(durations_are_readable)                                                                             \
     TEST(every_program_tells_what_it_is)                                                                     \
     TEST(control_groups_limit)                                                                               \

@@ -8,7 +8,7 @@
 
 /* A shard whose tokens are first, first + 1, ..., so that a window tells where it is from. */
 static inline void shards_count_up(const char *folder, const char *name, int first, int n) {
-    uint16_t *tokens = check_malloc((size_t)n * sizeof *tokens);
+    uint16_t *tokens = check_calloc((size_t)n * sizeof *tokens);
     char *path = file_path(folder, name);
     for (int i = 0; i < n; i++) tokens[i] = (uint16_t)(first + i);
     shard_write(path, tokens, (uint64_t)n);
@@ -25,8 +25,8 @@ static void shards_open_and_read(void *argument) {
     const ShardsOpen *o = argument;
     Dataset d;
     dataset_open(&d, o->folder, o->prefix, o->seq_len, o->vocab_size);
-    int32_t *inputs = check_malloc((size_t)o->seq_len * sizeof *inputs);
-    int32_t *targets = check_malloc((size_t)o->seq_len * sizeof *targets);
+    int32_t *inputs = check_calloc((size_t)o->seq_len * sizeof *inputs);
+    int32_t *targets = check_calloc((size_t)o->seq_len * sizeof *targets);
     for (uint64_t w = 0; w < d.n_windows; w++) dataset_window(&d, w, inputs, targets);
     for (uint64_t i = 0; i < d.n_windows; i++) dataset_sample(&d, 1, i, inputs, targets);
     free(inputs), free(targets);

@@ -1,5 +1,6 @@
-/* test_state.h: nothing is mixed silently: what a run reads is noted and compared when it resumes, what it read at its start is
-   what it writes, numbers come back as the bits they were, and a missing checkpoint is never passed over without a word. */
+/* test_state.h: tests that a resumed run is the same run: its data are compared with those of the checkpoint, its
+   tokenizer is the one read at its first start, numbers are restored to the bit, and a missing checkpoint is reported.
+   */
 #ifndef TESTS_TEST_STATE_H
 #define TESTS_TEST_STATE_H
 
@@ -10,27 +11,27 @@
 #include "test_model.h"
 #include "test_train.h"
 
-/* ---- the print of the data ---- */
+/* ---- the fingerprint of the data ---- */
 
-static DataPrint state_print(const char *data, const char *tokenizer) {
+static DataFingerprint state_fingerprint(const char *data, const char *tokenizer) {
     Dataset train, val;
     dataset_open(&train, data, "train_", 13, TEST_VOCAB);
     dataset_open(&val, data, "val_", 13, TEST_VOCAB);
-    DataPrint print = data_print_of(&train, &val, tokenizer, tokenizer ? strlen(tokenizer) : 0);
+    DataFingerprint fingerprint = fingerprint_of(&train, &val, tokenizer, tokenizer ? strlen(tokenizer) : 0);
     dataset_close(&train), dataset_close(&val);
-    return print;
+    return fingerprint;
 }
 
-/* How `data` differs from what `was` was made of; "" when it does not. */
-static const char *state_difference(const DataPrint *was, const char *data, const char *tokenizer) {
+/* How `data` differs from the data that `was` was made of; "" when it does not. */
+static const char *state_difference(const DataFingerprint *was, const char *data, const char *tokenizer) {
     static char text[256];
-    DataPrint now = state_print(data, tokenizer);
+    DataFingerprint now = state_fingerprint(data, tokenizer);
     text[0] = 0;
-    const bool differs = data_print_difference(was, &now, text);
+    const bool differs = fingerprint_difference(was, &now, text);
     if (differs != (*text != 0) ||
-        (differs && data_print_sum(was) == data_print_sum(&now) && !strstr(text, "other")))
+        (differs && fingerprint_sum(was) == fingerprint_sum(&now) && !strstr(text, "other")))
         die("'%s' contradicts itself", text);
-    data_print_free(&now);
+    fingerprint_free(&now);
     return text;
 }
 
@@ -42,7 +43,7 @@ static void state_put(const char *folder, const char *name, long at, const char 
     close(file);
 }
 
-static void test_state_print_sees_other_data(void) {
+static void test_state_fingerprint_sees_other_data(void) {
     enum { TOKENS = 60000 };
     char data[256], other[300], mix[600], output[512];
     snprintf(data, sizeof data, "%s", write_test_data(TOKENS));
@@ -50,7 +51,7 @@ static void test_state_print_sees_other_data(void) {
     int code =
         test_command(output, sizeof output, "cd %s && mkdir moved && cp *.bin shards.json moved", data);
     REQUIRE(code == 0, "%s", output);
-    DataPrint was = state_print(data, "{}");
+    DataFingerprint was = state_fingerprint(data, "{}");
     const char *found = state_difference(&was, other, "{}");
     CHECK(!*found, "the same data in another folder: %s", found);
     found = state_difference(&was, other, "{ }");
@@ -84,7 +85,7 @@ static void test_state_print_sees_other_data(void) {
     snprintf(mix, sizeof mix, "%s:3,%s:1", data, other);
     found = state_difference(&was, mix, "{}");
     CHECK(strstr(found, "--data names 2 folders, it named 1"), "a mixture: '%s'", found);
-    DataPrint mixed = state_print(mix, NULL), again;
+    DataFingerprint mixed = state_fingerprint(mix, NULL), again;
     snprintf(mix, sizeof mix, "%s:0.75,%s:0.25", data, other);
     found = state_difference(&mixed, mix, NULL);
     CHECK(!*found, "the same weights, written otherwise: %s", found);
@@ -95,24 +96,25 @@ static void test_state_print_sees_other_data(void) {
 
     static const char manifest[] = "{\"train\": {\"shards\": [{\"crc32\": \"00000001\"}]}}";
     checkpoint_test_spill(checkpoint_test_path(other, "shards.json"), manifest, sizeof manifest - 1);
-    DataPrint with_manifest = state_print(other, "{}");
+    DataFingerprint with_manifest = state_fingerprint(other, "{}");
     CHECK(!*state_difference(&was, other, "{}"), "a manifest that came later is no difference");
     checkpoint_test_spill(checkpoint_test_path(other, "shards.json"),
                           "{\"train\": {\"shards\": [{\"crc32\": \"x\"}]}}", 39);
     found = state_difference(&with_manifest, other, "{}");
     CHECK(strstr(found, "other training tokens"), "another checksum in the manifest: '%s'", found);
 
-    cJSON *json = data_print_to_json(&mixed);
+    cJSON *json = fingerprint_to_json(&mixed);
     char *printed = cJSON_Print(json), text[256] = "";
     cJSON_Delete(json);
     json = json_parse(printed, strlen(printed));
-    CHECK(data_print_from_json(&again, json) && !data_print_difference(&mixed, &again, text), "%s: %s", text,
-          printed);
+    CHECK(fingerprint_from_json(&again, json) && !fingerprint_difference(&mixed, &again, text), "%s: %s",
+          text, printed);
     cJSON_Delete(json), cJSON_free(printed);
-    data_print_free(&was), data_print_free(&mixed), data_print_free(&again), data_print_free(&with_manifest);
+    fingerprint_free(&was), fingerprint_free(&mixed), fingerprint_free(&again),
+        fingerprint_free(&with_manifest);
 }
 
-/* A run that has done 4 of its 12 steps, resumed with other data: refused, until it is asked for. */
+/* A run that has done 4 of its 12 steps is resumed with other data: this is refused without --resume-data=changed. */
 static void test_resume_refuses_other_data(void) {
     char output[8192], data[256], log[300];
     const uint16_t changed[4] = {1, 2, 3, 4};
@@ -137,9 +139,9 @@ static void test_resume_refuses_other_data(void) {
     free(state);
 }
 
-/* ---- what was read at the start ---- */
+/* ---- the tokenizer that was read at the start ---- */
 
-/* tokenizer.json of the data is replaced, and another time removed, while a run trains: its checkpoint has the first one. */
+/* While a run trains, tokenizer.json of its data is replaced or removed: its checkpoint has the first one. */
 static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
     char output[8192], data[256], path[300];
     static const char *const then[] = {"echo '{}' > tokenizer.json", "rm tokenizer.json"};
@@ -163,7 +165,7 @@ static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
     }
 }
 
-/* ---- what is missing is said ---- */
+/* ---- missing checkpoints ---- */
 
 static void test_checkpoint_without_done_is_told(void) {
     char output[8192], data[256];
@@ -197,7 +199,8 @@ static void test_checkpoint_without_done_is_told(void) {
           "exit %d: %s", code, output);
 }
 
-/* However often a run begins anew without a checkpoint, no log is lost; one that tells of no step is not kept. */
+/* However often a run begins at step 0 for lack of a checkpoint, no log of training steps is lost; a log without any is
+   not kept. */
 static void test_logs_are_set_aside(void) {
     const char *folder = test_folder();
     char output[512];
@@ -215,12 +218,13 @@ static void test_logs_are_set_aside(void) {
           "%s", output);
 }
 
-/* A summary.json that a full disk left empty does not say "done" for ever; config.json of a run is replaced whole or not at
-   all. */
+/* A summary.json that a full disk left empty does not count as that of a finished run. config.json of a run is replaced
+   as a whole or not at all. */
 static void test_files_of_a_run_are_whole(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    int code = train_alone(data, "a/deep/run", "", output, sizeof output); /* the parents of --out are made */
+    int code = train_alone(data, "a/deep/run", "", output,
+                           sizeof output); /* the folders that contain --out are made */
     REQUIRE(code == 0, "exit %d: %s", code, output);
     snprintf(path, sizeof path, "%s/a/deep/run/summary.json", data);
     REQUIRE(truncate(path, 0) == 0, "no summary was written");
@@ -229,7 +233,7 @@ static void test_files_of_a_run_are_whole(void) {
     CHECK(code == 0 && stat(path, &about) == 0 && about.st_size > 100,
           "exit %d, summary.json has %lld bytes: %s", code, (long long)about.st_size, output);
     code = test_command(
-        output, sizeof output, /* a folder is where its temporary file should be */
+        output, sizeof output, /* a folder stands where the temporary file is to be written */
         "r=%s/a/deep/run; cp $r/config.json $r/was; mkdir -p $r/config.json.part/x; %s/train_gpt " TINY_RUN
         "--threads=1 --data=%s --out=$r --resume=auto; echo exit $?; cmp $r/config.json $r/was",
         data, test_binaries(), data);
@@ -257,7 +261,7 @@ static void test_numbers_keep_their_bits(void) {
     }
 }
 
-/* The options of a state against the same ones given anew, in numbers that need 17 digits. */
+/* The options in a checkpoint are compared with the same options on the command line; some need 17 digits. */
 static void test_long_numbers_can_be_resumed(void) {
     static const char arguments[] =
         "--weight-decay=0.30000000000000004 --beta2=0.94999999999999996 --lr=0.0030000000000000005";
@@ -321,7 +325,7 @@ static void test_vocabulary_comes_from_the_data(void) {
           "exit %d: %s", code, output);
 }
 
-/* ---- what a terminal obeys ---- */
+/* ---- text that a terminal would obey ---- */
 
 static void test_text_of_others_is_printable(void) {
     static const struct {
@@ -343,11 +347,11 @@ static void test_text_of_others_is_printable(void) {
         const size_t n = strlen(text);
         size_t length = check_printable(shown, sizeof shown, text, n, cases[i].lines);
         CHECK(strcmp(shown, cases[i].shown) == 0 && length == strlen(shown), "case %zu: '%s'", i, shown);
-        for (size_t room = 1; room < length; room++) /* cut anywhere, it ends before the end */
+        for (size_t room = 1; room < length; room++) /* cut at any place, it ends before `room` does */
             CHECK(check_printable(shown, room, text, n, cases[i].lines) < room && strlen(shown) < room,
                   "case %zu: room %zu", i, room);
         for (size_t piece = 1; cases[i].lines && piece <= n;
-             piece++) { /* in pieces, as tokens come, it is the same */
+             piece++) { /* printed in pieces, as tokens are, it is the same */
             char *printed = NULL, waiting[8] = "";
             size_t size = 0;
             FILE *memory = open_memstream(&printed, &size);
@@ -373,7 +377,7 @@ static void test_text_of_others_is_printable(void) {
 }
 
 #define STATE_TESTS(TEST)                                                                                    \
-    TEST(state_print_sees_other_data)                                                                        \
+    TEST(state_fingerprint_sees_other_data)                                                                  \
     TEST(resume_refuses_other_data)                                                                          \
     TEST(checkpoint_holds_the_tokenizer_of_the_start)                                                        \
     TEST(checkpoint_without_done_is_told)                                                                    \

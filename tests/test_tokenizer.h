@@ -199,7 +199,7 @@ static void test_tokenizer_split_matches_perl(void) {
     if (test_command(output, sizeof output, "perl -v >/dev/null") != 0)
         return; /* no Perl: the naive matcher must do */
     snprintf(name, sizeof name, "%s", test_folder());
-    char *path = check_malloc(sizeof name + 16);
+    char *path = check_calloc(sizeof name + 16);
     snprintf(path, sizeof name + 16, "%s/split.pl", name);
     FILE *file = check_fopen(path, "wb", "");
     check_fwrite(script, 1, sizeof script - 1, file, path);
@@ -235,9 +235,9 @@ static void test_tokenizer_split_matches_perl(void) {
 /* Learns merges by counting every pair of the whole text again each time. */
 static inline int tokenizer_naive_train(const char *text, size_t n, const Tokenizer *t, uint32_t *merges,
                                         int most) {
-    uint16_t *ids = check_malloc(n * sizeof *ids);
-    unsigned char *ends = check_malloc(n), *begins = check_malloc(n); /* a symbol at the end of a piece */
-    uint32_t *counts = check_malloc((size_t)512 * 512 * sizeof *counts);
+    uint16_t *ids = check_calloc(n * sizeof *ids);
+    unsigned char *ends = check_calloc(n), *begins = check_calloc(n); /* a symbol at the end of a piece */
+    uint32_t *counts = check_calloc((size_t)512 * 512 * sizeof *counts);
     size_t piece = 0;
     int learned = 0;
     for (size_t i = 0; i < n; i++) {
@@ -364,7 +364,7 @@ static inline void tokenizer_check_case(const Tokenizer *t, int number, char *in
         in[n] = zero ? 0 : in[i];
         i += zero ? 3 : 1;
     }
-    uint16_t *got = check_malloc((n + 1) * sizeof *got);
+    uint16_t *got = check_calloc((n + 1) * sizeof *got);
     const cJSON *id = ids->child;
     size_t count = tokenizer_encode(t, NULL, in, n, got);
     CHECK((int)count == cJSON_GetArraySize(ids), "case %d: %zu tokens, theirs %d", number, count,
@@ -412,8 +412,8 @@ static void test_tokenizer_matches_reference(void) {
 static void test_tokenizer_long_pieces(void) {
     enum { SIZE = 100000 };
     Tokenizer *t = tokenizer_of_sample(420);
-    char *text = check_malloc(SIZE);
-    uint16_t *ids = check_malloc(SIZE * sizeof *ids), naive[TOKENIZER_SHORT];
+    char *text = check_calloc(SIZE);
+    uint16_t *ids = check_calloc(SIZE * sizeof *ids), naive[TOKENIZER_SHORT];
     uint64_t state = 3;
     for (int round = 0; round < 500; round++) { /* both ways of merging agree where both can */
         size_t n = 1 + tokenizer_random(&state, TOKENIZER_SHORT);
@@ -473,7 +473,7 @@ static inline bool tokenizer_same(const Tokenizer *a, const Tokenizer *b) {
 
 static inline char *tokenizer_test_file(const char *folder, const char *name, const char *text, size_t n) {
     size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = check_malloc(size);
+    char *path = check_calloc(size);
     snprintf(path, size, "%s/%s", folder, name);
     FILE *file = check_fopen(path, "wb", "");
     check_fwrite(text, 1, n, file, path);
@@ -525,7 +525,7 @@ static void test_tokenizer_gpt2_files(void) {
     char *text = check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &n, "");
     cJSON *json = cJSON_ParseWithLength(text, n), *model = cJSON_GetObjectItem(json, "model"), *merge;
     char *vocab = cJSON_PrintUnformatted(cJSON_GetObjectItem(model, "vocab"));
-    char *merges = check_malloc(n);
+    char *merges = check_calloc(n);
     size_t used = (size_t)sprintf(merges, "#version: 0.2\n");
     cJSON_ArrayForEach(merge, cJSON_GetObjectItem(model, "merges")) used +=
         (size_t)sprintf(merges + used, "%s\n", merge->valuestring);
@@ -672,8 +672,8 @@ static void test_tokenizer_added_tokens(void) {
         CHECK(found == want && (found < 0 || place == want_place),
               "round %d: token %d at %zu, expected %d at %zu", round, found, place, want, want_place);
     }
-    char *large = check_malloc(LARGE);
-    uint16_t *ids = check_malloc(LARGE * sizeof *ids);
+    char *large = check_calloc(LARGE);
+    uint16_t *ids = check_calloc(LARGE * sizeof *ids);
     for (int i = 0; i < LARGE; i++) large[i] = letters[rng_bits(8, RNG_STREAM_TEST, (uint64_t)i) % 6];
     snprintf(t->why_not, sizeof t->why_not, "%s", ""); /* of the missing bytes, which no token here needs */
     size_t found = 0, left = LARGE, next;
@@ -687,7 +687,7 @@ static void test_tokenizer_added_tokens(void) {
 static void test_tokenizer_learns_from_long_pieces(void) {
     enum { LINES = 40, LENGTH = 5000 };
     TokenizerTrainer *trainer = tokenizer_trainer_new(1);
-    char *line = check_malloc(LENGTH + 1);
+    char *line = check_calloc(LENGTH + 1);
     for (int l = 0; l < LINES; l++) {
         for (int i = 0; i < LENGTH; i++)
             line[i] = "ACGT"[rng_bits(9, RNG_STREAM_TEST, (uint64_t)(l * LENGTH + i)) % 4];
@@ -707,7 +707,7 @@ static void test_tokenizer_normalised_text_fits(void) {
     const TokenizerPieces pieces = {.squeeze = true};
     const size_t most = pieces_normalize(&pieces, text, sizeof text, NULL);
     CHECK(most == sizeof text, "%zu bytes, expected %zu", most, sizeof text);
-    char *out = check_malloc(most);
+    char *out = check_calloc(most);
     const size_t length = pieces_normalize(&pieces, text, sizeof text, out);
     CHECK(length == 1 && *out == 'a', "%zu bytes are left, expected 1", length);
     free(out);

@@ -258,7 +258,7 @@ static void test_bound_threads_use_all_cores(void) {
             test_command(output, sizeof output,
                          "env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY %s %s/train_gpt --dry-run " TINY_MODEL,
                          settings[i], test_binaries());
-        snprintf(want, sizeof want, ", %d of %d cores in use", machine_cores(), machine_cores());
+        snprintf(want, sizeof want, ", %d of %d cores in use", cores_available(), cores_available());
         CHECK(code == 0 && strstr(output, want), "%s: exit %d, '%s' is not said in: %s", settings[i], code,
               want, output);
     }
@@ -275,10 +275,10 @@ static void test_memory_nodes_are_counted(void) {
         FILE *file = check_fopen(path, "w", "");
         fputs(cases[i].text, file);
         fclose(file);
-        const int count = machine_count_list(path);
+        const int count = system_file_list_length(path);
         CHECK(count == cases[i].count, "%d in %s", count, cases[i].text);
     }
-    CHECK(machine_count_list("/nowhere/online") == 0, "a file that is not there has some");
+    CHECK(system_file_list_length("/nowhere/online") == 0, "a file that is not there has some");
 }
 
 /* The whole of `make demo`, offline and short: generated stories, both attentions, table, report, picture, samples. */

@@ -130,12 +130,12 @@ static void write_figures(const char *path, const cJSON *kept) {
 
 int main(int argc, char **argv) {
     program_begin();
-    machine_settle_threads(argv); /* as the trainer does, and this */
-    machine_keep_freed_memory();
+    threads_configure(argv); /* as the trainer does, and this */
+    memory_keep_freed();
     OptionSet set = options_begin("bench", "./bench [options]", bench_options,
                                   sizeof bench_options / sizeof *bench_options, &bench.options, NULL);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
-    machine_use_threads((int)bench.options.threads);
+    threads_set((int)bench.options.threads);
     const char *const json = bench.options.json, *const filter = bench.options.filter;
     if (bench.options.append && !*json)
         options_fail(&set, "--append keeps what --json=FILE has: name the file");
@@ -146,8 +146,8 @@ int main(int argc, char **argv) {
         check_fclose(file, json);
     }
     char cpu[128];
-    printf("%s, %d threads on %d cores, compiled for %s\n", machine_cpu_name(cpu), machine_threads(),
-           machine_cores(), machine_isa());
+    printf("%s, %d threads on %d cores, compiled for %s\n", processor_name(cpu), threads_count(),
+           cores_available(), processor_isa());
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         bench.title = parts[i].title, bench.head = parts[i].head;
         parts[i].run();

@@ -232,7 +232,7 @@ static void bench_products(void) {
         {8192, 1024, 1024}, {8192, 3072, 1024}, {8192, 2048, 1024}, {8192, 1024, 2048}, {1024, 2304, 768},
         {1024, 50257, 768}, {4096, 768, 256},   {4096, 1024, 256},  {4096, 2048, 256},  {1, 3072, 1024}};
 #ifdef HAVE_CBLAS
-    openblas_set_num_threads(machine_threads());
+    openblas_set_num_threads(threads_count());
 #endif
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (!bench.options.quick || shapes[i][0] != 8192)

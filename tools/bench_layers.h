@@ -151,11 +151,11 @@ static const struct {
 static Layers layers_create(void) {
     const int64_t chunks = (LAYER_N + NORM_CHUNK - 1) / NORM_CHUNK;
     Layers l = {.size = (int64_t)1 << 28};
-    l.pool = machine_allocate((size_t)l.size * sizeof *l.pool);
+    l.pool = memory_allocate((size_t)l.size * sizeof *l.pool);
     l.weight = random_floats(LAYER_C, NULL), l.rstd = random_floats(LAYER_N, NULL);
     l.partial = random_floats(chunks * LAYER_C, NULL), l.losses = random_floats(LAYER_N, NULL);
     l.turn = random_floats((int64_t)LAYER_T * LAYER_D, NULL);
-    l.tokens = check_malloc(LAYER_N * sizeof *l.tokens);
+    l.tokens = check_calloc(LAYER_N * sizeof *l.tokens);
     unsigned char seen[LAYER_V] = {0};
     for (uint64_t i = 0; i < LAYER_N; i++) {
         l.tokens[i] = (int32_t)(rng_bits(1, RNG_STREAM_TEST, i) % LAYER_V);

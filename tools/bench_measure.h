@@ -67,10 +67,7 @@ typedef struct {
 } Contender;
 
 static double bench_seconds(void) {
-    if (bench.options.clock == 0) return machine_seconds();
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return ((double)now.tv_sec + 1e-9 * (double)now.tv_nsec) / machine_threads();
+    return bench.options.clock == 0 ? seconds_now() : processor_seconds_now() / threads_count();
 }
 
 static int compare_doubles(const void *a, const void *b) {
@@ -89,7 +86,7 @@ static void bench_burst(Rate rate) {
     double operations = 0, start = bench_seconds();
     float sink = 0;
 #pragma omp parallel reduction(+ : operations, sink)
-    operations += machine_peak_loop(rate == RATE_BF16, 1500000, &sink);
+    operations += peak_loop(rate == RATE_BF16, 1500000, &sink);
     if (sink != 0)
         bench.bursts[rate][bench.burst_count[rate]++ % BURSTS] = (bench_seconds() - start) / operations;
 }
@@ -112,12 +109,12 @@ static void bench_rest(bool lingers) {
 /* All contenders in turns until `seconds` are spent; returns the peak in GFLOP/s. */
 static double bench_turns(Contender *contenders, int count, void *context, Rate rate, double seconds) {
     enum { TURNS = 40, CONTENDERS = 4 };
-    double times[CONTENDERS][TURNS], start = machine_seconds();
+    double times[CONTENDERS][TURNS], start = seconds_now();
     const int least = bench.options.quick ? 2 : 5;
     int turn = 0;
     if (bench.options.quick) seconds /= 4;
     bench_new_peak(rate);
-    for (; turn < least || (turn < TURNS && machine_seconds() - start < seconds); turn++)
+    for (; turn < least || (turn < TURNS && seconds_now() - start < seconds); turn++)
         for (int i = 0; i < count; i++) {
             if (!contenders[i].name) continue;
             bench_burst(rate);
@@ -135,10 +132,10 @@ static double bench_turns(Contender *contenders, int count, void *context, Rate 
 
 /* n floats of mixed sign and size, and the same in bf16 where asked for; in huge pages, as the trainer's are. */
 static float *random_floats(int64_t n, uint16_t **bf16) {
-    float *x = machine_allocate((size_t)n * sizeof *x);
+    float *x = memory_allocate((size_t)n * sizeof *x);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] = rng_uniform(1, RNG_STREAM_TEST, (uint64_t)i) - 0.5f;
-    if (bf16) array_write(array_of_bf16(*bf16 = machine_allocate((size_t)n * sizeof **bf16)), 0, x, n);
+    if (bf16) array_write(array_of_bf16(*bf16 = memory_allocate((size_t)n * sizeof **bf16)), 0, x, n);
     return x;
 }
 

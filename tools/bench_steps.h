@@ -85,8 +85,8 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     StepTimes times = {0};
     step_micro(t), step_update(t); /* memory appears, threads wake */
     bench_new_peak(rate);
-    const double start = machine_seconds();
-    for (; turn < least || (turn < STEP_TURNS && machine_seconds() - start < seconds); turn++) {
+    const double start = seconds_now();
+    for (; turn < least || (turn < STEP_TURNS && seconds_now() - start < seconds); turn++) {
         for (int i = 0; i < 2; i++) {
             const int kind = (i + turn) % 2;
             t->model.config.attn = step_kinds[kind];

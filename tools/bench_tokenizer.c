@@ -7,7 +7,8 @@
    that vocabulary.
 
    Build: cc -O3 -march=native tools/bench_tokenizer.c -o bench_tokenizer -lcjson -lm */
-#include "../gpt/base/machine.h"
+#include "../gpt/base/clock.h"
+#include "../gpt/base/threads.h"
 #include "../gpt/run/options.h"
 #include "../gpt/base/program.h"
 #include "../gpt/io/tokenizer.h"
@@ -35,27 +36,27 @@ int main(int argc, char **argv) {
     size_t n, length, bytes = 0, tokens = 0;
     Tokenizer *t = tokenizer_load(argv[0]);
     char *documents = check_file_read(argv[1], FILE_REGULAR, FILE_NO_LIMIT, &n, "");
-    uint16_t *ids = check_malloc((tokenizer_room(t, documents, n) + 64) * sizeof *ids);
+    uint16_t *ids = check_calloc((tokenizer_room(t, documents, n) + 64) * sizeof *ids);
     double best = 1e30;
     for (int pass = 0; pass < PASSES; pass++) { /* each with an empty cache, as a run of prepare begins */
         TokenizerCache *cache = tokenizer_cache_new();
         const char *at = documents, *text;
-        double began = machine_seconds();
+        double began = seconds_now();
         for (bytes = tokens = 0; (text = next_document(&at, documents + n, &length)); bytes += length)
             tokens += tokenizer_encode(t, cache, text, length, ids);
-        double took = machine_seconds() - began;
+        double took = seconds_now() - began;
         if (took < best) best = took;
         free(cache);
     }
     printf("%zu %zu %.6f", bytes, tokens, best);
     if (count > 2) {
         const char *at = documents, *text;
-        double began = machine_seconds();
+        double began = seconds_now();
         TokenizerTrainer *trainer = tokenizer_trainer_new(1);
         while ((text = next_document(&at, documents + n, &length)))
             tokenizer_trainer_add(trainer, 0, text, length);
         tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[2])));
-        printf(" %.3f", machine_seconds() - began);
+        printf(" %.3f", seconds_now() - began);
     }
     printf("\n");
     tokenizer_free(t);

@@ -25,14 +25,14 @@ static const Option generate_options[] = {
 
 int main(int argc, char **argv) {
     program_begin();
-    machine_settle_threads(argv);
+    threads_configure(argv);
     static GenerateOptions options;
     const int count = sizeof generate_options / sizeof *generate_options;
     OptionSet set =
         options_begin("generate", "./generate [options] CHECKPOINT", generate_options, count, &options, NULL);
     if (options_parse(&set, argc, argv) != 1)
         options_fail(&set, "give one checkpoint: a folder step-NNNNNNNN, or the folder of a run");
-    machine_use_threads((int)options.threads);
+    threads_set((int)options.threads);
     char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
     char torn[64] = "";
     long step = -1;

@@ -10,7 +10,7 @@
 /* Dies when this machine cannot hold the model: a hostile file may state any size within the bounds. */
 static void check_model_memory(const Model *model, const char *folder) {
     const double need = 4.0 * (2 * (double)model->parameters.floats + (double)model->activation_table.floats);
-    const int64_t have = machine_memory_available();
+    const int64_t have = memory_available();
     if (need > (double)have)
         die("the model in %s needs %.1f GiB, this machine has %.1f GiB free", folder, need / 0x1p30,
             (double)have / 0x1p30);

@@ -1,16 +1,16 @@
-/* report.c: what runs did: a table, loss curves in the terminal, one HTML file, a PNG.
+/* report.c: compares training runs: a table and loss curves in the terminal, the same as one HTML file, and a picture.
 
    cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
    ./report [--out=report.html] [--png=loss.png] [--floor=NATS] RUN...
 
-   A RUN is a folder that ./train_gpt --out=DIR wrote: log.jsonl must be there, finished or not; config.json and
-   summary.json add what they know. What is no run is left out, so that a pattern may name all that a folder of runs
-   holds. Runs are drawn over one another, in the order given; the first is the one
-   others are measured against. --floor draws a line no model can go below, for text whose entropy is known
-   (data/grammar.c).
+   A RUN is a folder that ./train_gpt --out=DIR wrote. It must have a log.jsonl, of a finished run or of one that is
+   still training; config.json and summary.json are used where they exist. A name that is not such a folder is left out
+   with a warning, so that the pattern of a shell may match other files too. The curves of all runs are drawn into the
+   same plots, in the order of the names; differences are taken to the first run. --floor draws a line that no model can
+   go below: the entropy of the text where it is known, as for the text that data/grammar.c generates.
 
-   The parts: report_runs.h reads runs, report_plot.h has axes and ticks, report_terminal.h, report_html.h and
-   report_png.h are three views of the same plots. */
+   report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
+   and report_png.h draw the same plots in three ways. */
 #include "report_html.h"
 #include "report_png.h"
 #include "report_terminal.h"
@@ -23,14 +23,15 @@ typedef struct {
 
 static const Option report_options[] = {
     {"Report", "out", OPTION_STRING, offsetof(ReportOptions, out), "report.html", 0, 0, "FILE",
-     "the HTML file, self-contained; --out= writes none", false},
+     "the HTML file, which needs no other file; --out= writes none", 0},
     {"Report", "png", OPTION_STRING, offsetof(ReportOptions, png), "", 0, 0, "FILE",
-     "a picture of the validation loss, 1200 x 700; none when not given", false},
+     "a picture of the validation loss, 1200 x 700 pixels; empty: none", 0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
-     "entropy of the text in nats per token, drawn as a line; 0: not known", false},
+     "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
 };
 
-/* The runs among the folders named; one line says what was left out. Dies when that was all. */
+/* Reads the runs among the `count` folders into `runs` and returns how many there are. A warning names what was left
+   out; dies when there is no run. */
 static int load_runs(Run *runs, char **folders, int count) {
     const char *left_out = NULL, *why = NULL;
     int loaded = 0;

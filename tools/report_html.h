@@ -1,17 +1,27 @@
-/* report_html.h: one HTML file with everything in it: style, drawings (inline SVG), the script that shows
-   values under the pointer. It loads nothing, so it can be mailed, and opened without a network.
+/* report_html.h: writes the report as one HTML file. Style, drawings (inline SVG) and the script that shows the values
+   under the pointer are all in it; it loads no other file, so it can be mailed and opened without a network.
 
-   Each curve is drawn into an SVG of 10000 x 10000 units that stretches to its panel while its lines keep
-   their width; ticks and labels are HTML beside it, so text has its size on a telephone too. The numbers for
-   the pointer stand in one JSON object: per panel and run the steps, the values and, where the curve is
-   smoothed, the raw values. All text that came from files goes through html_text or html_json_text. */
+   html_write(path, runs, count, floor)
+
+   The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
+   its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
+   The values for the script stand in one JSON object: for each panel and run the steps, the values and, where the curve
+   is smoothed, the values before smoothing. All text from files and the command line goes through html_text or
+   html_json_text, so that none of it can become part of the page's code. */
 #ifndef TOOLS_REPORT_HTML_H
 #define TOOLS_REPORT_HTML_H
 
 #include "report_plot.h"
 
-enum { HTML_UNITS = 10000, HTML_POINTS = 1000, HTML_ALL_POINTS = 6000, HTML_DOTS = 64, HTML_COLORS = 8 };
-enum { HTML_LABEL = 16, HTML_KEY_MAX = 200 };
+enum {
+    HTML_UNITS = 10000,     /* width and height of a drawing */
+    HTML_POINTS = 1000,     /* of a curve, at most */
+    HTML_ALL_POINTS = 6000, /* of the curves of all runs in a panel, at most */
+    HTML_DOTS = 64,         /* a curve of so many points or fewer gets a dot at each */
+    HTML_COLORS = 8,        /* --c0 to --c7 below */
+    HTML_LABEL = 16,        /* characters of the label at the end of a curve */
+    HTML_KEY_MAX = 200      /* bytes of an option's name; longer ones are not shown */
+};
 
 static const char *const html_style[] = {
     ":root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1d1f24;--soft:#6a6f7b;--line:#e7e7e2;",
@@ -83,7 +93,7 @@ static const char *const html_style[] = {
     "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
     "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
     ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}",
-    /* the table of runs there: its figures in two columns under each name, so that all are on the screen */
+    /* on a narrow screen the table of runs shows the figures of a run in two columns below its name */
     ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
     ".runs tr{display:grid;grid-template-columns:1fr 1fr;column-gap:22px;font-size:13.5px}",
     ".runs td{display:flex;justify-content:space-between;gap:8px;padding:1px 0;border:0}",
@@ -93,8 +103,8 @@ static const char *const html_style[] = {
     "@media print{.card{break-inside:avoid}}",
 };
 
-/* The pointer (or the arrow keys) picks the nearest step; every panel marks it, the panel under the pointer
-   shows the values of all runs there. */
+/* The pointer or the arrow keys choose the nearest step. Every panel marks the curves there; the panel under the
+   pointer also shows the values of all runs. */
 static const char *const html_script[] = {
     "'use strict';",
     "const data = JSON.parse(document.getElementById('data').textContent);",
@@ -188,8 +198,9 @@ static inline void html_lines(FILE *f, const char *const *lines, size_t count) {
     for (size_t i = 0; i < count; i++) fprintf(f, "%s\n", lines[i]);
 }
 
-/* ---------------------------------------------------------------------------------------------------- text */
+/* ---- text ---- */
 
+/* Text outside of scripts. */
 static inline void html_text(FILE *f, const char *text) {
     char *shown = text_shown(text);
     for (const char *c = shown; *c; c++) switch (*c) {
@@ -203,7 +214,7 @@ static inline void html_text(FILE *f, const char *text) {
     free(shown);
 }
 
-/* A JSON string inside a script element: no character in it may end the element. */
+/* A JSON string inside a script element. < > & are written as \u00xx, so that no text can end the element. */
 static inline void html_json_text(FILE *f, const char *text) {
     char *shown = text_shown(text);
     fputc('"', f);
@@ -216,7 +227,7 @@ static inline void html_json_text(FILE *f, const char *text) {
     free(shown);
 }
 
-/* digits: as many as the pointer shows of a value, all of a step. */
+/* "key":[...], each value times `scale` with so many significant digits; null for a NaN. */
 static inline void html_json_numbers(FILE *f, const char *key, const double *values, int64_t count,
                                      double scale, int digits) {
     fprintf(f, "\"%s\":[", key);
@@ -230,17 +241,20 @@ static inline void html_json_numbers(FILE *f, const char *key, const double *val
     fputc(']', f);
 }
 
-/* --------------------------------------------------------------------------------------------------- curves */
+/* ---- curves ---- */
 
+/* The place of a step or a value in a drawing. */
 static inline int html_x(const Plot *p, int run, double x) {
     return (int)lrint(axis_place(&p->x, x * p->x_scale[run]) * HTML_UNITS);
 }
 
 static inline int html_y(const Plot *p, double y) {
     double place = axis_place(&p->y, y);
-    return (int)lrint((1 - fmax(-2, fmin(3, place))) * HTML_UNITS); /* far outside is outside enough */
+    /* a value far outside of the frame is moved to just outside, so that lines to it stay short */
+    return (int)lrint((1 - fmax(-2, fmin(3, place))) * HTML_UNITS);
 }
 
+/* Whether a value has a place in the drawing. */
 static inline bool html_drawable(const Plot *p, double y) {
     return isfinite(y) && (!p->y.logarithmic || y > 0);
 }
@@ -249,6 +263,7 @@ static inline void html_path_start(FILE *f, const char *kind, int run) {
     fprintf(f, "<path class=\"%s\" style=\"--c:var(--c%d)\" d=\"", kind, run % HTML_COLORS);
 }
 
+/* A line through the points of a curve, with gaps where it has NaNs. */
 static inline void html_curve(FILE *f, const Plot *p, int run, const Series *s, const char *kind) {
     bool open = false;
     html_path_start(f, kind, run);
@@ -256,12 +271,13 @@ static inline void html_curve(FILE *f, const Plot *p, int run, const Series *s, 
         bool drawn = html_drawable(p, s->y[i]);
         if (drawn) fprintf(f, "%c%d %d", open ? 'L' : 'M', html_x(p, run, s->x[i]), html_y(p, s->y[i]));
         if (drawn && !open && (i + 1 == s->count || !html_drawable(p, s->y[i + 1])))
-            fputs("h0", f); /* a point alone is a dot */
+            fputs("h0", f); /* a point between two gaps: a line of length 0 is drawn as a dot */
         open = drawn;
     }
     fputs("\"/>\n", f);
 }
 
+/* A dot at each point of a curve. */
 static inline void html_dots(FILE *f, const Plot *p, int run, const Series *s) {
     html_path_start(f, "dots", run);
     for (int64_t i = 0; i < s->count; i++)
@@ -269,7 +285,7 @@ static inline void html_dots(FILE *f, const Plot *p, int run, const Series *s) {
     fputs("\"/>\n", f);
 }
 
-/* Between the lowest and the highest value of each bin; bins without numbers are skipped. */
+/* The area between the lowest and the highest value of each bin. Bins without finite values are left out. */
 static inline void html_band(FILE *f, const Plot *p, int run, const Series *low, const Series *high) {
     bool open = false;
     html_path_start(f, "band", run);
@@ -283,7 +299,7 @@ static inline void html_band(FILE *f, const Plot *p, int run, const Series *low,
     fputs(open ? "Z\"/>\n" : "\"/>\n", f);
 }
 
-/* The training loss as it was measured: a faint line, or the band it filled when there are too many steps. */
+/* The training loss before smoothing: a faint line, or, of a run with many steps, the area that it covers. */
 static inline void html_raw(FILE *f, const Plot *p, int run, int64_t points) {
     const Series *raw = &p->runs[run].curves[CURVE_TRAINING];
     if (raw->count <= points) {
@@ -295,8 +311,9 @@ static inline void html_raw(FILE *f, const Plot *p, int run, int64_t points) {
     series_free(&low), series_free(&high);
 }
 
-/* ---------------------------------------------------------------------------------------------------- panels */
+/* ---- panels ---- */
 
+/* The lines of the ticks, the axis, the zero of a difference and --floor. */
 static inline void html_grid(FILE *f, const Plot *p) {
     fputs("<path class=\"grid\" d=\"", f);
     for (int i = 0; i < p->y.tick_count; i++)
@@ -309,8 +326,9 @@ static inline void html_grid(FILE *f, const Plot *p) {
         fprintf(f, "<path class=\"floor\" d=\"M0 %dH%d\"/>\n", html_y(p, p->floor), HTML_UNITS);
 }
 
+/* The numbers at the ticks of both axes. */
 static inline void html_ticks(FILE *f, const Plot *p) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++)
         fprintf(f, "<i class=\"y\" style=\"top:%.2f%%\">%s</i>", 100 * (1 - axis_place(&p->y, p->y.ticks[i])),
                 axis_label(&p->y, p->y.ticks[i], text));
@@ -320,12 +338,13 @@ static inline void html_ticks(FILE *f, const Plot *p) {
     fputc('\n', f);
 }
 
-/* The last value and the name of each run, at the right end of its curve. */
+/* The last value and the name of each run at the right end of its curve. `gap` is the height of a label, as a part of
+   the panel's height. */
 static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
-    char text[32];
+    char text[FORMAT_SIZE];
     double places[PLOT_RUNS_MAX + 1];
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
-    if ((n - 1) * gap > 1) return; /* there is no room for so many; the table has them */
+    if ((n - 1) * gap > 1) return; /* not enough room for all; the table has these values */
     const bool named = plot_names_fit(p, HTML_LABEL);
     for (int i = 0; i < n; i++) {
         int r = who[i];
@@ -340,6 +359,7 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
     }
 }
 
+/* The remark beside the title of a panel. */
 static inline void html_note(FILE *f, const Plot *p) {
     fputs("<p class=\"note\">", f);
     if (p->kind == PLOT_TRAINING)
@@ -358,6 +378,7 @@ static inline void html_note(FILE *f, const Plot *p) {
     fputs("</p>", f);
 }
 
+/* A panel: its heading, its drawing, its labels. `number` is its place in the JSON data. */
 static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points) {
     bool wide = p->kind == PLOT_VALIDATION, labelled = wide || p->kind == PLOT_TRAINING;
     fprintf(f, "<section class=\"card%s\"><div class=\"head\"><h2>%s</h2><div class=\"legend\">",
@@ -383,7 +404,7 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
         for (int r = 0; r < p->count; r++) html_raw(f, p, r, points);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
-        /* the rates of two runs are often the same: the first shines through the dashes of the next */
+        /* two runs often have the same learning rates: the other curves are dashed, so that the first one shows */
         bool stacked = p->kind == PLOT_RATE && p->count > 1;
         bool noisy = p->kind == PLOT_NORM && s.count > HTML_DOTS;
         html_curve(f, p, r, &s, noisy ? "thin" : !stacked ? "curve" : r == 0 ? "under" : "over");
@@ -397,7 +418,7 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
     fputs("</div></div></section>\n", f);
 }
 
-/* What the script needs of a panel. */
+/* The data of a panel for the script. */
 static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
     fprintf(f, "{\"low\":%.10g,\"high\":%.10g,\"xhigh\":%.10g,\"log\":%s,\"digits\":%d,\"runs\":[", p->y.low,
             p->y.high, p->x.high, p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE ? 4 : 0);
@@ -419,13 +440,15 @@ static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
     fputs("]}", f);
 }
 
-/* --------------------------------------------------------------------------------------------------- options */
+/* ---- the table of options ---- */
 
-typedef struct { /* one option of one run, as it was found */
+/* One option of one run. */
+typedef struct {
     char *key, *value;
-    int run, order; /* order: among all that were found */
+    int run, order; /* order: how many were found before it */
 } HtmlValue;
 
+/* A row of the table: an option, with its value in each run. */
 typedef struct {
     const char *key;
     const char *values[PLOT_RUNS_MAX]; /* NULL: this run has no such option */
@@ -435,20 +458,22 @@ typedef struct {
 typedef struct {
     HtmlValue *found;
     size_t count, room;
-    HtmlOption *rows; /* one a key, in the order in which the keys were found first */
+    HtmlOption *rows; /* one for each key, in the order in which the keys were first found */
     size_t row_count;
-    int too_long; /* keys left out */
+    int too_long; /* how many keys were left out for their length */
 } HtmlOptions;
 
-static inline char *html_copy(const char *text) { return strcpy(check_malloc(strlen(text) + 1), text); }
+static inline char *html_copy(const char *text) { return strcpy(check_calloc(strlen(text) + 1), text); }
 
+/* Adds one option of one run. */
 static inline void html_option_found(HtmlOptions *o, const char *key, int run, const char *value) {
     o->found = check_grow(o->found, &o->room, o->count + 1, sizeof *o->found);
     o->found[o->count] = (HtmlValue){html_copy(key), html_copy(value), run, (int)o->count};
     o->count++;
 }
 
-/* Objects inside objects become names with dots; the options themselves go without a prefix. */
+/* Adds all values of a JSON object. In an object inside it names are joined by dots, as in machine.threads; those in
+   "options" stay as they are. */
 static inline void html_options_of(HtmlOptions *o, const cJSON *object, const char *prefix, int run,
                                    int depth) {
     const cJSON *item;
@@ -456,7 +481,7 @@ static inline void html_options_of(HtmlOptions *o, const cJSON *object, const ch
         char key[HTML_KEY_MAX + 1], number[64];
         const char *name = item->string ? item->string : "";
         if (snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", name) >= (int)sizeof key) {
-            o->too_long++; /* no option of ours, and a long prefix once more for each key below it adds up */
+            o->too_long++; /* no option has such a name, and a file with many of them would make the page huge */
         } else if (cJSON_IsObject(item) && depth < 4) {
             html_options_of(o, item, strcmp(key, "options") == 0 ? "" : key, run, depth + 1);
         } else if (cJSON_IsString(item)) {
@@ -485,7 +510,8 @@ static inline int html_compare_rows(const void *a, const void *b) {
     return (x->order > y->order) - (x->order < y->order);
 }
 
-/* The options of all runs, a row a key. Sorted, not searched: a file may have as many keys as it likes. */
+/* The options of all runs, one row for each key. Equal keys are brought together by sorting: searching for each would
+   take long in a damaged file of very many keys. */
 static inline HtmlOptions html_options_gather(const Run *runs, int count) {
     HtmlOptions o = {0};
     for (int r = 0; r < count; r++) html_options_of(&o, runs[r].config, "", r, 0);
@@ -500,7 +526,7 @@ static inline HtmlOptions html_options_gather(const Run *runs, int count) {
             o.rows = check_grow(o.rows, &room, o.row_count + 1, sizeof *o.rows),
             o.rows[o.row_count++] = (HtmlOption){.key = v->key, .order = v->order};
         const char **place = &o.rows[o.row_count - 1].values[v->run];
-        if (!*place) *place = v->value; /* of a key that a file has twice the first counts */
+        if (!*place) *place = v->value; /* when a file has a key twice, the first counts */
     }
     if (o.row_count) qsort(o.rows, o.row_count, sizeof *o.rows, html_compare_rows);
     return o;
@@ -511,6 +537,7 @@ static inline void html_options_free(HtmlOptions *o) {
     free(o->found), free(o->rows);
 }
 
+/* Whether the runs have different values. */
 static inline bool html_option_differs(const HtmlOption *row, int count) {
     for (int r = 1; r < count; r++) {
         const char *a = row->values[0], *b = row->values[r];
@@ -519,6 +546,7 @@ static inline bool html_option_differs(const HtmlOption *row, int count) {
     return false;
 }
 
+/* The table of options; with `differing` only those in which runs differ. */
 static inline void html_option_rows(FILE *f, const HtmlOptions *o, const Run *runs, int count,
                                     bool differing) {
     fputs("<div class=\"scroll\"><table class=\"options\"><tr><th></th>", f);
@@ -543,6 +571,7 @@ static inline void html_option_rows(FILE *f, const HtmlOptions *o, const Run *ru
     fputs("</table></div>\n", f);
 }
 
+/* Two tables: the options that differ, and all of them. */
 static inline void html_options(FILE *f, const Run *runs, int count) {
     HtmlOptions o = html_options_gather(runs, count);
     int differing = 0;
@@ -563,22 +592,23 @@ static inline void html_options(FILE *f, const Run *runs, int count) {
     html_options_free(&o);
 }
 
-/* ------------------------------------------------------------------------------------------------- the page */
+/* ---- the page ---- */
 
-/* The lowest loss of a column is set bold when there are runs to compare. */
+/* Whether the figure is a loss, and the lowest of all runs; it is then printed bold. */
 static inline bool html_is_best(const Run *runs, int count, int run, Figure figure) {
     if (count < 2 || (figure != FIGURE_TRAIN_LOSS && figure != FIGURE_VAL_LOSS)) return false;
     double best = NAN, own = NAN;
     for (int r = 0; r < count; r++) {
         double value = figure == FIGURE_TRAIN_LOSS ? runs[r].train_loss : runs[r].val_loss;
-        best = fmin(best, value); /* fmin takes the number when the other is NaN */
+        best = fmin(best, value); /* fmin ignores a NaN */
         if (r == run) own = value;
     }
     return own == best;
 }
 
+/* The table of figures. */
 static inline void html_table(FILE *f, const Run *runs, int count) {
-    char text[64];
+    char text[FORMAT_SIZE];
     fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
     for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
@@ -597,7 +627,7 @@ static inline void html_table(FILE *f, const Run *runs, int count) {
     fputs("</table></div></section>\n", f);
 }
 
-/* What all runs share, in a line. */
+/* A line of options that all runs share. */
 static inline void html_facts(FILE *f, const Run *runs, int count) {
     static const struct {
         const char *key, *before, *after;
@@ -615,38 +645,34 @@ static inline void html_facts(FILE *f, const Run *runs, int count) {
         if (!same) continue;
         fprintf(f, "%s%s", shown++ ? " · " : "", facts[i].before);
         html_text(f, value);
-        int after = (int)strlen(facts[i].after); /* 1 step, 2 steps */
+        int after = (int)strlen(facts[i].after); /* without its last letter after a 1: 1 step, 2 steps */
         fprintf(f, "%.*s", after - (after && strcmp(value, "1") == 0), facts[i].after);
     }
     fputs("</p>\n", f);
 }
 
-/* Two runs: who ends lower, at the last step both were measured at. */
+/* Of two runs: which one ends with the lower validation loss, at the last step at which both measured it. */
 static inline void html_verdict(FILE *f, const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (isfinite(last)) {
-        char step[32];
-        const int lower = last < 0;
-        const bool even = fabs(last) < VERDICT_EVEN;
-        fputs("<p class=\"verdict\"><b>", f);
-        html_text(f, runs[lower].name);
-        if (even)
-            fputs("</b> and <b>", f);
-        else
-            fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(last));
-        html_text(f, runs[!lower].name);
-        fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
-                text_grouped(d.x[d.count - 1], step));
-        fputs(
-            "<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
-            "believing a small one.</p>\n",
-            f);
-    }
-    series_free(&d);
+    char text[FORMAT_SIZE];
+    double step, difference = runs_final_difference(runs, count, &step);
+    if (!isfinite(difference)) return;
+    const int lower = difference < 0;
+    const bool even = fabs(difference) < VERDICT_EVEN;
+    fputs("<p class=\"verdict\"><b>", f);
+    html_text(f, runs[lower].name);
+    if (even)
+        fputs("</b> and <b>", f);
+    else
+        fprintf(f, "</b> ends <b>%.4f</b> nats below <b>", fabs(difference));
+    html_text(f, runs[!lower].name);
+    fprintf(f, "</b> %s at step %s.</p>\n", even ? "end even in validation loss" : "in validation loss",
+            count_grouped(text, step));
+    fputs("<p class=\"note\">One run each: a difference may be the seed's. Repeat with other seeds before "
+          "believing a small one.</p>\n",
+          f);
 }
 
+/* The names of the runs, or of many runs their number. */
 static inline void html_heading(FILE *f, const Run *runs, int count) {
     if (count > 4) fprintf(f, "%d runs", count);
     for (int r = 0; r < count && count <= 4; r++) {

@@ -1,24 +1,31 @@
-/* report_plot.h: what every drawing of curves needs: which curves, axes with readable ticks, labels that do
-   not overlap. The terminal, the HTML and the PNG are three views of a Plot.
+/* report_plot.h: a plot, before it is drawn: its curves, axes with readable ticks, and places for labels that do not
+   overlap. The terminal, the HTML and the PNG draw the same Plot.
 
-   plot_begin(plot, kind, runs, count, ...)   gathers the curves of one kind and fits the axes to them
+   plot_curves(kind, runs, count)   the curves of one kind of plot; plot_curves_free when done
+   plot_begin(plot, kind, runs, curves, ...)   fits the axes to the curves
+   plot_has_numbers(plot)           whether there is anything to draw
    axis_place(axis, value)          where a value lies on an axis: 0 at its low end, 1 at its high end
-   axis_label(axis, value, text)    a tick's number, with as many digits as the ticks need
-   labels_spread(...)               moves labels apart */
+   axis_label(axis, value, text)    the number at a tick, with as many digits as the ticks need to differ
+   plot_end_places(plot, ...)       where the labels at the ends of the curves go; plot_end_text is the value in them
+   plot_names_fit(plot, columns)    whether the names of the runs fit into these labels
+   labels_spread(places, n, gap)    moves labels apart
+   runs_final_difference(runs, count, step)   by how much the second of two runs ends above the first
+   runs_need_tokens(runs, count)    whether x must count tokens, because steps of the runs are not equally large */
 #ifndef TOOLS_REPORT_PLOT_H
 #define TOOLS_REPORT_PLOT_H
 
 #include "report_runs.h"
 
 enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64 };
-#define VERDICT_EVEN 0.00005 /* nats, half of the last digit that is shown */
+/* Two runs whose losses differ by less, in nats, end even: it is half of the last digit that is shown. */
+#define VERDICT_EVEN 0.00005
 
 typedef struct {
     double low, high;
     bool logarithmic;
     double ticks[TICKS_MAX];
     int tick_count;
-    int decimals; /* of the ticks; < 0: they are powers, written shortest */
+    int decimals; /* of the ticks; below 0: the ticks are powers of ten, written as short as possible */
 } Axis;
 
 typedef enum { PLOT_VALIDATION, PLOT_TRAINING, PLOT_DIFFERENCE, PLOT_NORM, PLOT_RATE, PLOT_COUNT } PlotKind;
@@ -28,28 +35,30 @@ typedef struct {
     const char *title;
     int count;                     /* of runs */
     const Run *runs;               /* [count] */
-    const Series *curves;          /* [count]; the training loss smoothed; the difference to the first run */
-    double x_scale[PLOT_RUNS_MAX]; /* from steps to what x counts */
-    bool x_is_tokens;
+    const Series *curves;          /* [count]; of the training loss the smoothed one */
+    double x_scale[PLOT_RUNS_MAX]; /* of each run: x = step * x_scale, 1 where x counts steps */
+    bool x_is_tokens;              /* else x counts steps */
     Axis x, y;
-    double floor; /* NaN: none */
-    double above; /* the highest value of a curve's beginning that is cut off at the top; NaN: none */
+    double floor; /* of --floor; NaN: none */
+    /* The highest value, where it lies so far above the others that the plot does not show it; NaN: all are shown. */
+    double above;
 } Plot;
 
-/* ---------------------------------------------------------------------------------------------------- axes */
+/* ---- axes ---- */
 
 static inline double axis_place(const Axis *a, double value) {
     if (!a->logarithmic) return (value - a->low) / (a->high - a->low);
     return value > 0 ? (log(value) - log(a->low)) / (log(a->high) - log(a->low)) : NAN;
 }
 
+/* Adds a tick, unless it lies outside of the axis. */
 static inline void axis_tick(Axis *a, double value) {
     double slack = 1e-9 * (a->high - a->low);
     if (a->tick_count < TICKS_MAX && value >= a->low - slack && value <= a->high + slack)
         a->ticks[a->tick_count++] = fabs(value) < slack ? 0 : value;
 }
 
-/* About `wanted` ticks at multiples of 1, 2, 2.5 or 5 times a power of ten, not closer than `smallest`. */
+/* About `wanted` ticks at multiples of 1, 2, 2.5 or 5 times a power of ten, at least `smallest` apart. */
 static inline void axis_ticks_linear(Axis *a, int wanted, double smallest) {
     double rough = (a->high - a->low) / wanted, power = pow(10, floor(log10(rough))), step = 10 * power;
     const double nice[] = {1, 2, 2.5, 5};
@@ -64,7 +73,8 @@ static inline void axis_ticks_linear(Axis *a, int wanted, double smallest) {
         axis_tick(a, k * step);
 }
 
-/* 1, 2, 5, 10...; powers of ten alone when the axis is long; linear ticks when it is short. */
+/* Ticks at 1, 2, 5, 10, ...; at powers of ten alone when the axis has many; linear ticks when it is shorter than one.
+   */
 static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
     double decades = log10(a->high / a->low);
     a->tick_count = 0, a->decimals = -1;
@@ -79,30 +89,30 @@ static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
     }
 }
 
-static inline const char *axis_label(const Axis *a, double value, char text[32]) {
+static inline const char *axis_label(const Axis *a, double value, char text[FORMAT_SIZE]) {
     const double largest = fmax(fabs(a->low), fabs(a->high));
     if (value == 0 && a->decimals > 4) return strcpy(text, "0");
     if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
-        snprintf(text, 32, "%.3g", value);
+        snprintf(text, FORMAT_SIZE, "%.3g", value);
         char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
         if (e && e[2] == '0') memmove(e + 2, e + 3, strlen(e + 3) + 1);
     } else if (largest >= 1e5) {
         double unit = largest >= 2e15 ? 1 : largest >= 2e9 ? 1e9 : largest >= 2e6 ? 1e6 : 1e3;
         const char *letter = unit == 1 ? "" : unit == 1e9 ? "B" : unit == 1e6 ? "M" : "k";
-        snprintf(text, 32, "%.4g%s", value / unit, value == 0 ? "" : letter);
+        snprintf(text, FORMAT_SIZE, "%.4g%s", value / unit, value == 0 ? "" : letter);
     } else if (a->decimals == 0) {
-        text_grouped(value, text);
+        count_grouped(text, value);
     } else {
-        snprintf(text, 32, "%.*f", a->decimals, value);
+        snprintf(text, FORMAT_SIZE, "%.*f", a->decimals, value);
     }
     return text;
 }
 
-/* Moves places[n] (0 to 1 along an axis, in any order) apart until each is `gap` from the next, all inside
-   0 to 1 where there is room. */
+/* Moves places[n], which lie from 0 to 1 along an axis in any order, apart until neighbours are `gap` from each other.
+   Where there is room for that, all stay between 0 and 1. */
 static inline void labels_spread(double *places, int n, double gap) {
     int order[PLOT_RUNS_MAX + 1];
-    for (int i = 0; i < n; i++) { /* sorted by place; equal ones keep their order, the first on top */
+    for (int i = 0; i < n; i++) { /* sorted by place; of equal ones the first stays above */
         int j = i;
         for (; j > 0 && places[order[j - 1]] >= places[i]; j--) order[j] = order[j - 1];
         order[j] = i;
@@ -121,10 +131,11 @@ static inline void labels_spread(double *places, int n, double gap) {
     }
 }
 
-/* --------------------------------------------------------------------------------------------------- plots */
+/* ---- plots ---- */
 
-/* The range of y. The first twentieth of a loss curve falls from ln V and would press all that matters into a
-   corner: there it counts only when nothing else is to be seen. */
+/* The range of y. In the first twentieth of a run the loss falls steeply from ln V. If the axis held all of that, the
+   later losses, in which runs differ, would be squeezed into its lower end. So the first twentieth counts only when
+   there is hardly anything else to show. */
 static inline void plot_range(Plot *p, double *low, double *high) {
     bool loss = p->kind == PLOT_VALIDATION || p->kind == PLOT_TRAINING || p->kind == PLOT_DIFFERENCE;
     *low = INFINITY, *high = -INFINITY;
@@ -145,9 +156,11 @@ static inline void plot_range(Plot *p, double *low, double *high) {
     if (p->kind == PLOT_DIFFERENCE) *low = fmin(*low, 0), *high = fmax(*high, 0);
     if (p->kind == PLOT_RATE) *low = fmin(*low, 0);
     p->above = all_high > *high + 0.25 * (*high - *low) ? all_high : NAN;
-    if (!(*low <= *high) || (*low == 0 && *high == 0)) *low = 0, *high = 1; /* no number anywhere, or zeros */
+    if (!(*low <= *high) || (*low == 0 && *high == 0))
+        *low = 0, *high = 1; /* no value is finite, or all are 0 */
 }
 
+/* Both axes and their ticks. */
 static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
     p->x = (Axis){.low = INFINITY, .high = 0};
     for (int r = 0; r < p->count; r++) {
@@ -161,22 +174,24 @@ static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
     plot_range(p, &low, &high);
     if (p->y.logarithmic) {
         if (low <= 0) low = 0.1, high = 10;
-        low = fmax(low, 1e-12 * high); /* an axis of more decades shows nothing */
+        low = fmax(low, 1e-12 * high); /* of an axis of more decades nothing could be read */
         double room = high / low < 1.2 ? 1.2 : pow(high / low, 0.04);
         p->y.low = low / room, p->y.high = high * room;
     } else {
         double room = high > low ? 0.05 * (high - low) : fmax(0.05 * fabs(high), 1e-6);
-        room = fmax(room, 1e-6 * fmax(fabs(low), fabs(high))); /* ticks need digits to differ in */
+        room =
+            fmax(room, 1e-6 * fmax(fabs(low),
+                                   fabs(high))); /* else the numbers at the ticks would all look the same */
         p->y.low = p->kind == PLOT_RATE ? low : low - room, p->y.high = high + room;
     }
-    axis_ticks_linear(&p->x, x_ticks, 1); /* there is no half step */
+    axis_ticks_linear(&p->x, x_ticks, 1); /* steps are whole numbers */
     if (p->y.logarithmic)
         axis_ticks_logarithmic(&p->y, y_ticks);
     else
         axis_ticks_linear(&p->y, y_ticks, 0);
 }
 
-/* Steps are a fair x only when a step is as many tokens in every run. */
+/* Steps can be compared only when a step has as many tokens in every run. */
 static inline bool runs_need_tokens(const Run *runs, int count) {
     double low = INFINITY, high = 0;
     for (int r = 0; r < count; r++) {
@@ -186,7 +201,19 @@ static inline bool runs_need_tokens(const Run *runs, int count) {
     return high > 1.01 * low;
 }
 
-/* curves: [count], of the kind, and living as long as the plot. */
+/* Of two runs: the loss of the second minus that of the first, at the last step at which both measured the validation
+   loss, which becomes *step. NaN when there is no such step or when there are not two runs that can be compared. */
+static inline double runs_final_difference(const Run *runs, int count, double *step) {
+    double last = *step = NAN;
+    if (count != 2 || runs_need_tokens(runs, count)) return NAN;
+    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
+    if (d.count) last = d.y[d.count - 1], *step = d.x[d.count - 1];
+    series_free(&d);
+    return last;
+}
+
+/* curves[count] are those of plot_curves for this kind; the caller keeps them as long as the plot. x_ticks and y_ticks:
+   about how many ticks the axes get. */
 static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Series *curves, int count,
                               double floor, int x_ticks, int y_ticks) {
     static const char *const titles[] = {"Validation loss", "Training loss", "Difference of validation loss",
@@ -198,16 +225,18 @@ static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Ser
     plot_fit(p, x_ticks, y_ticks);
 }
 
-/* The curves of a kind, [count], empty for the difference of the first run to itself; each to be freed with series_free; the array with free. */
+/* An array [count]. In PLOT_DIFFERENCE the curve of the first run, to which differences are taken, is
+   empty; all are where steps of the runs are not equally large, since then equal steps do not mean equal amounts of
+   text. */
 static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
     static const CurveKind kinds[] = {CURVE_VALIDATION, CURVE_TRAINING, CURVE_VALIDATION, CURVE_NORM,
                                       CURVE_RATE};
-    Series *curves = check_malloc((size_t)count * sizeof *curves);
+    Series *curves = check_calloc((size_t)count * sizeof *curves);
     for (int r = 0; r < count; r++) {
         const Series *whole = kind == PLOT_TRAINING ? &runs[r].smooth : &runs[r].curves[kinds[kind]];
         if (kind != PLOT_DIFFERENCE)
             curves[r] = series_bin(whole, whole->count, BIN_MEAN);
-        else if (r > 0 && !runs_need_tokens(runs, count)) /* steps of different size are not compared */
+        else if (r > 0 && !runs_need_tokens(runs, count))
             curves[r] = series_difference(&runs[0].curves[CURVE_VALIDATION], whole);
     }
     return curves;
@@ -218,20 +247,21 @@ static inline void plot_curves_free(Series *curves, int count) {
     free(curves);
 }
 
-/* The value at the end of a run's curve, as the table shows it, and as text: "nan" when the run diverged. */
-static inline const char *plot_end_text(const Plot *p, int run, char text[32]) {
+/* The value at the end of a curve, which for the training loss is the one in the table; "nan" when the run has
+   diverged. */
+static inline const char *plot_end_text(const Plot *p, int run, char text[FORMAT_SIZE]) {
     double value = p->kind == PLOT_TRAINING ? p->runs[run].train_loss : series_end(&p->curves[run]);
     if (!isfinite(value))
-        snprintf(text, 32, "nan");
+        snprintf(text, FORMAT_SIZE, "nan");
     else if (fabs(value) >= 1e5)
-        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.1e" : "%.1e", value);
+        snprintf(text, FORMAT_SIZE, p->kind == PLOT_DIFFERENCE ? "%+.1e" : "%.1e", value);
     else
-        snprintf(text, 32, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
+        snprintf(text, FORMAT_SIZE, p->kind == PLOT_DIFFERENCE ? "%+.3f" : "%.3f", value);
     return text;
 }
 
-/* The ends of the curves, and of the floor, as places along y that are `gap` apart for labels; who[i] is the
-   run of place i, p->count for the floor. Returns how many. */
+/* The places along y of the labels at the ends of the curves and of the line of --floor, at least `gap` apart. who[i]
+   is the run of places[i], or p->count for --floor. Returns how many places there are. */
 static inline int plot_end_places(const Plot *p, double gap, double places[PLOT_RUNS_MAX + 1],
                                   int who[PLOT_RUNS_MAX + 1]) {
     int n = 0;
@@ -244,16 +274,17 @@ static inline int plot_end_places(const Plot *p, double gap, double places[PLOT_
     return n;
 }
 
-/* Whether the value and the name of every run fit into `columns` characters: names stand at the ends of curves when all of
-   them do, else in a legend alone; none is ever cut. */
+/* Whether the value and the name of every run fit into `columns` characters. If so, names stand at the ends of the
+   curves; otherwise only in a legend, since a name is never cut. */
 static inline bool plot_names_fit(const Plot *p, int columns) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int r = 0; r < p->count; r++)
         if ((int)strlen(plot_end_text(p, r, text)) + 1 + text_columns(p->runs[r].name) > columns)
             return false;
     return true;
 }
 
+/* Whether some value is finite. */
 static inline bool plot_has_numbers(const Plot *p) {
     for (int r = 0; r < p->count; r++)
         for (int64_t i = 0; i < p->curves[r].count; i++)

@@ -1,10 +1,12 @@
-/* report_png.h: the validation loss as a picture of 1200 x 700, for a README.
+/* report_png.h: draws the validation loss as a picture of 1200 x 700 pixels, for example for a README.
 
-   png_write(path, runs, count, floor)    with two or more runs and room for it, a strip below shows the
-                                          difference to the first run
-   Lines are drawn here, by distance: each pixel is covered as far as it lies inside the line. Letters come
-   from the first usual sans-serif font of the system through stb_truetype, else from stb_easy_font; the file
-   is written by stb_image_write (all of libstb-dev). Without stb the function says what to install. */
+   png_write(path, runs, count, floor)   draws the curves and, where several runs were measured at the same steps, a
+                                         second plot below with the differences to the first run
+
+   Lines are drawn here: the colour of a pixel depends on its distance from the middle of the line, which makes smooth
+   edges. Letters come from the first common sans-serif font that is installed, through stb_truetype, or from
+   stb_easy_font where there is none. stb_image_write writes the file. All of these are in the package libstb-dev; in a
+   program that was built without it png_write ends with an error that says what to install. */
 #ifndef TOOLS_REPORT_PNG_H
 #define TOOLS_REPORT_PNG_H
 
@@ -28,7 +30,7 @@ static inline void png_write(const char *path, const Run *runs, int count, doubl
 
 #else
 
-/* stb's headers are not written for our warnings */
+/* stb's headers cause warnings that our own code must not have */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wsign-compare"
@@ -64,12 +66,13 @@ enum { PNG_COLORS = sizeof png_colors / sizeof *png_colors };
 
 typedef struct {
     stbtt_fontinfo info;
-    unsigned char *data; /* NULL: no font found, stb_easy_font instead */
+    unsigned char *data; /* the font's file; NULL: none was found, stb_easy_font is used */
 } Font;
 
 typedef struct {
-    Color *pixels;   /* (PNG_HEIGHT, PNG_WIDTH) */
-    float *coverage; /* (PNG_HEIGHT, PNG_WIDTH): of the line being drawn */
+    Color *pixels; /* (PNG_HEIGHT, PNG_WIDTH) */
+    float
+        *coverage; /* (PNG_HEIGHT, PNG_WIDTH): which part of each pixel the line that is being drawn covers */
     Font regular, bold;
 } Picture;
 
@@ -77,8 +80,9 @@ typedef struct {
     double left, top, right, bottom;
 } Box;
 
-/* --------------------------------------------------------------------------------------------------- shapes */
+/* ---- shapes ---- */
 
+/* Mixes a colour into a pixel: alpha 0 leaves it as it is, 1 replaces it. */
 static inline void picture_blend(Picture *g, int x, int y, Color c, double alpha) {
     if (x < 0 || y < 0 || x >= PNG_WIDTH || y >= PNG_HEIGHT || !(alpha > 0)) return;
     Color *p = &g->pixels[y * PNG_WIDTH + x];
@@ -86,7 +90,8 @@ static inline void picture_blend(Picture *g, int x, int y, Color c, double alpha
     *p = (Color){p->r + a * (c.r - p->r), p->g + a * (c.g - p->g), p->b + a * (c.b - p->b)};
 }
 
-/* A rectangle with edges anywhere; a pixel is covered by the part of it that lies inside. */
+/* A rectangle. Its edges may lie inside of pixels; such a pixel is mixed by the part of it that lies in the rectangle.
+   */
 static inline void picture_box(Picture *g, Box b, Color c) {
     for (int y = (int)b.top; y < b.bottom; y++)
         for (int x = (int)b.left; x < b.right; x++) {
@@ -95,7 +100,8 @@ static inline void picture_box(Picture *g, Box b, Color c) {
         }
 }
 
-/* Adds a piece of a line with round ends to the coverage: joints are not covered twice. */
+/* Adds a straight piece of a line, with round ends, to g->coverage. Where two pieces meet the larger coverage counts,
+   so that a line drawn in pieces looks like one. */
 static inline void picture_segment(Picture *g, double x0, double y0, double x1, double y1, double width) {
     double radius = width / 2, dx = x1 - x0, dy = y1 - y0, length2 = dx * dx + dy * dy;
     int top = (int)fmax(0, fmin(y0, y1) - radius - 1), left = (int)fmax(0, fmin(x0, x1) - radius - 1);
@@ -112,7 +118,7 @@ static inline void picture_segment(Picture *g, double x0, double y0, double x1, 
         }
 }
 
-/* Paints what was covered, inside the box alone, and forgets it. */
+/* Draws the line in g->coverage, as far as it lies inside `clip`, and clears g->coverage. */
 static inline void picture_ink(Picture *g, Box clip, Color c) {
     for (int y = (int)clip.top; y < (int)clip.bottom; y++)
         for (int x = (int)clip.left; x < (int)clip.right; x++)
@@ -120,8 +126,9 @@ static inline void picture_ink(Picture *g, Box clip, Color c) {
     memset(g->coverage, 0, sizeof *g->coverage * PNG_WIDTH * PNG_HEIGHT);
 }
 
-/* ----------------------------------------------------------------------------------------------------- text */
+/* ---- text ---- */
 
+/* False when the file is missing or not a font. */
 static inline bool font_load(Font *font, const char *path) {
     char error[FILE_ERROR_SIZE];
     size_t size;
@@ -134,6 +141,7 @@ static inline bool font_load(Font *font, const char *path) {
     return font->data != NULL;
 }
 
+/* Loads the first of the usual fonts that is installed. */
 static inline void font_find(Font *font, bool bold) {
     static const char *const folders[] = {"/usr/share/fonts/truetype/liberation",
                                           "/usr/share/fonts/truetype/noto",
@@ -158,7 +166,7 @@ static inline void font_find(Font *font, bool bold) {
         }
 }
 
-/* The next character of UTF-8 text; damaged bytes count as '?'. */
+/* The next character of UTF-8 text, after which *text points; '?' for bytes that are not UTF-8. */
 static inline int text_next(const char **text) {
     uint32_t code = '?';
     const size_t length = check_character(*text, strnlen(*text, 4), &code);
@@ -166,7 +174,7 @@ static inline int text_next(const char **text) {
     return length ? (int)code : '?';
 }
 
-/* One letter of a font, blended with its left end at x on the baseline y. */
+/* Draws one letter, with its left end at x, on the baseline y. */
 static inline void picture_glyph(Picture *g, const Font *font, int glyph, double x, double y, float scale,
                                  Color c) {
     int width = 0, height = 0, left = 0, top = 0;
@@ -180,7 +188,7 @@ static inline void picture_glyph(Picture *g, const Font *font, int glyph, double
     stbtt_FreeBitmap(bitmap, NULL);
 }
 
-/* Text of a real font, or only its width when g is NULL. */
+/* Draws text in a font; with g NULL nothing is drawn. Returns its width. */
 static inline double font_text(Picture *g, const Font *font, double x, double y, double size, Color c,
                                const char *text) {
     float scale = stbtt_ScaleForMappingEmToPixels(&font->info, (float)size);
@@ -197,7 +205,7 @@ static inline double font_text(Picture *g, const Font *font, double x, double y,
     return x - start;
 }
 
-/* The same with the little pixel font, for machines without fonts. */
+/* The same with stb_easy_font, a small font of rectangles, for a machine without fonts. */
 static inline double easy_text(Picture *g, double x, double y, double size, Color c, const char *text) {
     static struct {
         float x, y, z;
@@ -222,12 +230,14 @@ static inline double easy_text(Picture *g, double x, double y, double size, Colo
     return scale * stb_easy_font_width(plain);
 }
 
+/* The same with whichever of the two there is. */
 static inline double text_draw(Picture *g, const Font *font, double x, double y, double size, Color c,
                                const char *text) {
     return font->data ? font_text(g, font, x, y, size, c, text) : easy_text(g, x, y, size, c, text);
 }
 
-/* anchor: 0 x is the left end, 0.5 the middle, 1 the right end; y the baseline. Returns the width. */
+/* Draws text on the baseline y. x is its left end (anchor 0), its middle (0.5) or its right end (1). Returns its width.
+   */
 static inline double picture_text(Picture *g, bool bold, double x, double y, double size, double anchor,
                                   Color c, const char *text) {
     const Font *font = bold ? &g->bold : &g->regular;
@@ -236,8 +246,9 @@ static inline double picture_text(Picture *g, bool bold, double x, double y, dou
     return width;
 }
 
-/* --------------------------------------------------------------------------------------------------- the plot */
+/* ---- the plot ---- */
 
+/* The place of a step or a value inside the box of a plot. */
 static inline double box_x(const Plot *p, Box b, double place_step, int run) {
     return b.left + axis_place(&p->x, place_step * p->x_scale[run]) * (b.right - b.left);
 }
@@ -246,8 +257,9 @@ static inline double box_y(const Plot *p, Box b, double y) {
     return b.bottom - fmax(-1, fmin(2, axis_place(&p->y, y))) * (b.bottom - b.top);
 }
 
+/* The grid, the axes and their numbers; those of x only with x_labels. */
 static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++) {
         double y = floor(box_y(p, b, p->y.ticks[i]));
         bool zero = p->kind == PLOT_DIFFERENCE && p->y.ticks[i] == 0;
@@ -287,9 +299,10 @@ static inline void png_floor(Picture *g, const Plot *p, Box b) {
     picture_ink(g, b, PNG_SOFT);
 }
 
-/* Names stand at the ends of the curves when all of them fit there, else in the heading alone. */
+/* Whether value and name of every run fit between `left` and the edge of the picture. If not, names stand only in the
+   heading. */
 static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
-    char text[32];
+    char text[FORMAT_SIZE];
     for (int r = 0; r < p->count; r++) {
         double width = text_draw(NULL, &g->bold, 0, 0, 17, PNG_INK, plot_end_text(p, r, text)) + 8 +
                        text_draw(NULL, &g->regular, 0, 0, 17, PNG_INK, p->runs[r].name);
@@ -298,15 +311,15 @@ static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
     return true;
 }
 
-/* At the right end of each curve its last value and name. */
+/* The last value and, where they fit, the name of each run, at the right end of its curve. */
 static inline void png_labels(Picture *g, const Plot *p, Box b) {
     double places[PLOT_RUNS_MAX + 1];
     const double gap = 23 / (b.bottom - b.top);
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, gap, places, who);
-    if ((n - 1) * gap > 1) return; /* there is no room for so many */
+    if ((n - 1) * gap > 1) return; /* not enough room for all */
     const bool named = png_names_fit(g, p, b.right + 16);
     for (int i = 0; i < n; i++) {
-        char text[32];
+        char text[FORMAT_SIZE];
         int r = who[i];
         Color c = r == p->count ? PNG_SOFT : PNG_COLOR(png_colors[r % PNG_COLORS]);
         double y = b.bottom - places[i] * (b.bottom - b.top) + 6;
@@ -320,8 +333,8 @@ static inline void png_labels(Picture *g, const Plot *p, Box b) {
     }
 }
 
-/* The key of a run in the heading and its name, with the kind of attention where the name does not tell; only its width when
-   g is NULL. */
+/* The entry of a run in the heading: a line in its colour, its name, and the kind of attention where the name does not
+   contain it. Returns its width; with g NULL nothing is drawn. */
 static inline double png_key(Picture *g, const Font *font, const Plot *p, int run, double x, double y) {
     char attention[64];
     const char *name = p->runs[run].name, *kind = run_attention(&p->runs[run], attention);
@@ -337,7 +350,7 @@ static inline double png_key(Picture *g, const Font *font, const Plot *p, int ru
     return width + more;
 }
 
-/* The title and the keys of the runs in up to four lines; returns where the last line ends. */
+/* The title, and the entries of the runs in up to four lines. Returns the baseline of the last line. */
 static inline double png_heading(Picture *g, const Plot *p, double left) {
     double x = left, y = 78;
     picture_text(g, true, left, 46, 25, 0, PNG_INK, p->title);
@@ -356,26 +369,28 @@ static inline double png_heading(Picture *g, const Plot *p, double left) {
     return y;
 }
 
+/* At the top right: how many parameters the first run has, and how many steps the longest. */
 static inline void png_facts(Picture *g, const Plot *p, double right) {
-    char text[160], number[32], step[32];
+    char text[160], number[FORMAT_SIZE], step[FORMAT_SIZE];
     double last = 0;
     int n = 0;
     for (int r = 0; r < p->count; r++)
         if (p->curves[r].count) last = fmax(last, p->curves[r].x[p->curves[r].count - 1]);
     text[0] = 0;
     if (isfinite(p->runs[0].parameters))
-        n = snprintf(text, sizeof text, "%s parameters, ", text_short(p->runs[0].parameters, number));
-    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", text_grouped(last, step), last == 1 ? "" : "s");
+        n = snprintf(text, sizeof text, "%s parameters, ", count_short(number, p->runs[0].parameters));
+    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", count_grouped(step, last), last == 1 ? "" : "s");
     picture_text(g, false, right, 46, 17, 1, PNG_SOFT, text);
 }
 
+/* Axes and curves. */
 static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
     png_axes(g, p, b, x_labels);
     if (isfinite(p->floor)) png_floor(g, p, b);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
 }
 
-/* The strip below `above`, with the same x: only the strip has its numbers. */
+/* The plot of differences below `above`. Both have the same x axis; its numbers stand below the lower plot. */
 static inline void png_difference(Picture *g, const Plot *above, Box b) {
     const Run *runs = above->runs;
     const int count = above->count;
@@ -388,7 +403,7 @@ static inline void png_difference(Picture *g, const Plot *above, Box b) {
     x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, "minus") + 5;
     picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[0].name);
     png_draw(g, &plot, b, true);
-    if (count <= 5) png_labels(g, &plot, b); /* the strip has room for four */
+    if (count <= 5) png_labels(g, &plot, b); /* there is room for four labels */
     plot_curves_free(curves, count);
 }
 
@@ -397,7 +412,7 @@ static inline void png_to_file(void *context, void *data, int size) {
 }
 
 static inline void png_save(const Picture *g, const char *path) {
-    unsigned char *bytes = check_malloc(3 * PNG_WIDTH * PNG_HEIGHT);
+    unsigned char *bytes = check_calloc(3 * PNG_WIDTH * PNG_HEIGHT);
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) {
         const Color c = g->pixels[i];
         const float parts[3] = {c.r, c.g, c.b};
@@ -411,14 +426,14 @@ static inline void png_save(const Picture *g, const char *path) {
 }
 
 static inline void png_write(const char *path, const Run *runs, int count, double floor) {
-    Picture g = {.pixels = check_malloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
-                 .coverage = check_malloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
+    Picture g = {.pixels = check_calloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
+                 .coverage = check_calloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) g.pixels[i] = (Color){1, 1, 1};
     font_find(&g.regular, false), font_find(&g.bold, true);
     Plot plot;
     Series *curves = plot_curves(PLOT_VALIDATION, runs, count);
     plot_begin(&plot, PLOT_VALIDATION, runs, curves, count, floor, 8, 6);
-    bool strip = false; /* a difference needs steps that two runs share */
+    bool strip = false; /* whether to draw differences: only at steps that two runs share */
     Series *differences = plot_curves(PLOT_DIFFERENCE, runs, count);
     for (int r = 1; r < count; r++) strip = strip || differences[r].count > 1;
     plot_curves_free(differences, count);

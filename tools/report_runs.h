@@ -1,13 +1,23 @@
-/* report_runs.h: what the report knows about a run: its curves, its options, its figures.
+/* report_runs.h: reads a run: its curves, its options, and the figures of the report's table.
 
-   run_load(run, folder)       reads folder/log.jsonl, config.json and summary.json (these two may be missing). Returns NULL,
-                               or why the folder is no run to report on; dies naming a log that cannot be read
-   run_free(run)               releases it
-   runs_name(runs, count)      gives each run the shortest name that tells it from the others
-   text_shown(text)            text from a file or the command line as a terminal and a page may show it
-   A curve is a Series of (step, value) in rising order of steps; a value that is no number is NaN and breaks
-   the curve there. series_smooth averages without lag, series_bin bounds the number of points.
-   figures[] is the one table of columns that the terminal and the HTML show; figure_text fills a cell. */
+   run_load(run, folder)       reads log.jsonl, config.json and summary.json of the folder; the last two may be missing.
+                               Returns NULL, or a sentence that tells why the folder cannot be reported on. Dies when a
+                               log exists but cannot be read
+   run_free(run)               releases what run_load allocated
+   runs_name(runs, count)      gives each run the last part of its path as a name, and more parts where names would be
+                               equal
+   run_option(run, key, text)  the value of an option, "" when it is not known
+   run_attention(run, text)    the kind of attention, "-" when it is not known
+   figures[], figure_text(run, figure, text)   the columns of the table, and the text of a cell
+   text_shown(text)            text from a file or the command line as a terminal and a page can show it
+   text_columns, text_prefix   the width of a text, and how much of it fits
+
+   A curve is a Series: points (step, value) in rising order of steps. A value that was not finite is NaN; the curve has
+   a gap there.
+   series_smooth(s)            the curve without its noise
+   series_bin(s, points, kind) the curve with at most so many points
+   series_difference(a, b)     b - a at the steps that both have
+   series_last(s), series_end(s)   the last finite value; the last value, finite or not */
 #ifndef TOOLS_REPORT_RUNS_H
 #define TOOLS_REPORT_RUNS_H
 
@@ -21,37 +31,40 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "../gpt/io/files.h"
-#include "../gpt/run/log.h"
+#include "../gpt/run/log_read.h"
 
 typedef struct {
-    double *x, *y;
+    double *x, *y; /* (count): steps and values */
     int64_t count;
-    size_t x_room, y_room;
+    size_t x_room, y_room; /* for so many there is memory */
 } Series;
 
-/* Beyond what float32 holds a value is no number of a run; the differences of values below it are finite. */
+/* Values of larger magnitude count as not finite: float32, in which a run computes, cannot hold them. With this limit
+   the difference of two values is always finite. */
 #define SERIES_MAX 1e39
 
 typedef enum { CURVE_VALIDATION, CURVE_TRAINING, CURVE_NORM, CURVE_RATE, CURVE_COUNT } CurveKind;
 
-/* Their keys in log.jsonl; the first is a line of its own, the others are rows of log.h's table. */
+/* Their keys in log.jsonl. The first is that of validation lines, the others are rows of the table in log_fields.h. */
 static const char *const curve_keys[] = {"val_loss", "loss", "grad_norm", "lr"};
 _Static_assert(sizeof curve_keys / sizeof *curve_keys == CURVE_COUNT, "a key for each curve");
 
 typedef struct {
-    const char *folder;
-    char *name;                         /* as text_shown gives it */
-    cJSON *config, *summary;            /* of the files; NULL: there is none */
-    const cJSON *options;               /* inside config: the object of options, or NULL */
-    Series curves[CURVE_COUNT], smooth; /* smooth: the training loss */
-    double tokens_per_step;             /* 0: not known */
+    const char *folder;      /* as the caller named it, who keeps it */
+    char *name;              /* made by runs_name, through text_shown */
+    cJSON *config, *summary; /* config.json and summary.json; NULL: missing or damaged */
+    const cJSON *options;    /* the object of options inside config; NULL: there is none */
+    Series curves[CURVE_COUNT];
+    Series smooth;          /* the training loss without its noise */
+    double tokens_per_step; /* 0: not known */
     double parameters, train_loss, val_loss, seconds, tokens_per_s, memory; /* NaN: not known */
 } Run;
 
-/* ------------------------------------------------------------------------------------------------- series */
+/* ---- series ---- */
 
+/* Appends a point. A run that was resumed from an earlier step logs the steps after it again; the earlier points at
+   these steps are then removed. */
 static inline void series_add(Series *s, double x, double y) {
-    /* a run that was resumed from an earlier step tells that part again: the later telling counts */
     while (s->count > 0 && s->x[s->count - 1] >= x) s->count--;
     s->x = check_grow(s->x, &s->x_room, (size_t)s->count + 1, sizeof *s->x);
     s->y = check_grow(s->y, &s->y_room, (size_t)s->count + 1, sizeof *s->y);
@@ -64,22 +77,22 @@ static inline void series_free(Series *s) {
     *s = (Series){0};
 }
 
-/* The last value that is a number; NaN when there is none. */
+/* The last finite value; NaN when there is none. */
 static inline double series_last(const Series *s) {
     for (int64_t i = s->count; i-- > 0;)
         if (isfinite(s->y[i])) return s->y[i];
     return NAN;
 }
 
-/* The last value; NaN when there is none, and when the run ended in one. */
+/* The last value; NaN when there is none. */
 static inline double series_end(const Series *s) { return s->count ? s->y[s->count - 1] : NAN; }
 
-/* One moving average over up to 2 * half + 1 points, NaNs left out. Near the start the window stays
-   symmetric, so that a steep beginning is not flattened; at the end it is cut, so that the last value is a
-   mean as well. */
+/* out[i] = the mean of y from i - half to i + half, without NaNs. Near the beginning the window is smaller but
+   symmetric, so that the steep beginning of a loss is not flattened. Near the end only its right side is cut, so that
+   the last value is a mean as well. */
 static inline void series_average(double *out, const double *y, int64_t n, int64_t half) {
-    double *sum = check_malloc((size_t)(n + 1) * sizeof *sum);
-    int64_t *numbers = check_malloc((size_t)(n + 1) * sizeof *numbers);
+    double *sum = check_calloc((size_t)(n + 1) * sizeof *sum);
+    int64_t *numbers = check_calloc((size_t)(n + 1) * sizeof *numbers);
     for (int64_t i = 0; i < n; i++) {
         sum[i + 1] = sum[i] + (isfinite(y[i]) ? y[i] : 0);
         numbers[i + 1] = numbers[i] + isfinite(y[i]);
@@ -92,11 +105,12 @@ static inline void series_average(double *out, const double *y, int64_t n, int64
     free(sum), free(numbers);
 }
 
-/* The curve without its noise: two moving averages, each over about a thirtieth of the run. */
+/* Two moving averages, one after the other, each over about a thirtieth of the run. Being symmetric they do not shift
+   the curve. */
 static inline Series series_smooth(const Series *s) {
     Series smooth = {0};
     for (int64_t i = 0; i < s->count; i++) series_add(&smooth, s->x[i], s->y[i]);
-    double *once = check_malloc((size_t)(s->count + 1) * sizeof *once);
+    double *once = check_calloc((size_t)(s->count + 1) * sizeof *once);
     series_average(once, s->y, s->count, s->count / 60);
     series_average(smooth.y, once, s->count, s->count / 60);
     free(once);
@@ -105,7 +119,8 @@ static inline Series series_smooth(const Series *s) {
 
 typedef enum { BIN_MEAN, BIN_LOWEST, BIN_HIGHEST } BinKind;
 
-/* At most `points` points: each stands for as many of s, with their mean, lowest or highest value. */
+/* A curve of at most `points` points. Each stands for an equal number of neighbouring points of s, with their mean,
+   lowest or highest value. */
 static inline Series series_bin(const Series *s, int64_t points, BinKind kind) {
     Series bins = {0};
     if (points > s->count) points = s->count;
@@ -126,7 +141,6 @@ static inline Series series_bin(const Series *s, int64_t points, BinKind kind) {
     return bins;
 }
 
-/* b - a at the steps that both have. */
 static inline Series series_difference(const Series *a, const Series *b) {
     Series d = {0};
     for (int64_t i = 0, j = 0; i < a->count && j < b->count;) {
@@ -137,34 +151,34 @@ static inline Series series_difference(const Series *a, const Series *b) {
     return d;
 }
 
-/* ------------------------------------------------------------------------------------------------ their texts */
+/* ---- text ---- */
 
-/* A copy that a terminal and a page may show, free() it. */
+/* Returns a copy in which control characters are written as \xNN; free() it. */
 static inline char *text_shown(const char *text) {
     const size_t n = strlen(text), room = 4 * n + 1;
-    char *shown = check_malloc(room);
+    char *shown = check_calloc(room);
     check_printable(shown, room, text, n, false);
     return shown;
 }
 
-/* Display columns of UTF-8 text, one for each character. */
+/* The columns that UTF-8 text takes in a terminal: one for each character. */
 static inline int text_columns(const char *text) {
     int n = 0;
     for (; *text; text++) n += (*text & 0xC0) != 0x80;
     return n;
 }
 
-/* Bytes of the first characters of a text, at most `columns` of them. */
+/* The length in bytes of the first `columns` characters of a text, or of all when it has fewer. */
 static inline int text_prefix(const char *text, int columns) {
     int n = 0;
     while (text[n] && (columns > 0 || (text[n] & 0xC0) == 0x80)) columns -= (text[n++] & 0xC0) != 0x80;
     return n;
 }
 
-/* ----------------------------------------------------------------------------------------------- the files */
+/* ---- the files of a run ---- */
 
-/* The object that the text of a JSON file is; NULL without a text, and with a damaged one, which is warned of: the curves
-   are the log's. */
+/* The JSON object in `text`. NULL when `text` is NULL; NULL with a warning when it is damaged, which is no reason to
+   die, since the curves come from the log. */
 static inline cJSON *run_parse_json(const char *path, const char *text) {
     cJSON *json = text ? cJSON_Parse(text) : NULL;
     if (!text || cJSON_IsObject(json)) return json;
@@ -173,6 +187,7 @@ static inline cJSON *run_parse_json(const char *path, const char *text) {
     return NULL;
 }
 
+/* A JSON file of the run's folder; NULL when it is missing or damaged. */
 static inline cJSON *run_read_json(const char *folder, const char *name) {
     char *path = file_path(folder, name);
     size_t length;
@@ -182,6 +197,7 @@ static inline cJSON *run_read_json(const char *folder, const char *name) {
     return json;
 }
 
+/* A number of an object; NaN when it is missing. */
 static inline double json_number(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     return cJSON_IsNumber(item) ? item->valuedouble : NAN;
@@ -192,20 +208,22 @@ static inline int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The row of log.h's table that a curve of training lines shows. */
+/* The field of a training line that a curve shows. */
 static inline const LogField *curve_field(CurveKind kind) {
     for (int i = 0; i < LOG_FIELDS; i++)
         if (log_fields[i].key && strcmp(log_fields[i].key, curve_keys[kind]) == 0) return &log_fields[i];
-    die("log.h has no field '%s'; name the curve's key in report_runs.h as log.h does", curve_keys[kind]);
+    die("log_fields.h has no field '%s'; give curve_keys in report_runs.h the key that it has there",
+        curve_keys[kind]);
 }
 
-/* What one pass over log.jsonl gathers. */
+/* What is gathered while log.jsonl is read once. */
 typedef struct {
     Run *run;
-    const LogField *fields[CURVE_COUNT]; /* of the training lines' curves */
-    Series speed;
+    const LogField *fields[CURVE_COUNT]; /* which each curve of training lines shows */
+    Series speed;                        /* tokens per second of each step */
 } RunLog;
 
+/* The LogSee of run_read_log. */
 static inline void run_see_line(void *context, LogLine kind, const LogTrain *train, const LogValidation *v) {
     RunLog *log = context;
     Run *run = log->run;
@@ -219,7 +237,7 @@ static inline void run_see_line(void *context, LogLine kind, const LogTrain *tra
     if (train->step > 0) run->tokens_per_step = (double)train->tokens / step;
 }
 
-/* The median: a pause of the machine does not count. */
+/* The median of the finite values; the values are sorted. A mean would count a pause of the machine as slow steps. */
 static inline double series_median(Series *s) {
     int64_t n = 0;
     for (int64_t i = 0; i < s->count; i++)
@@ -229,7 +247,7 @@ static inline double series_median(Series *s) {
     return s->y[n / 2];
 }
 
-/* The curves of log.jsonl. */
+/* The curves, and the figures that follow from them. */
 static inline void run_read_log(Run *run, FILE *file, const char *path) {
     char error[LOG_ERROR_SIZE];
     RunLog log = {.run = run};
@@ -242,7 +260,7 @@ static inline void run_read_log(Run *run, FILE *file, const char *path) {
     run->val_loss = series_end(&run->curves[CURVE_VALIDATION]);
 }
 
-/* What config.json and summary.json add. */
+/* Takes over config.json and summary.json. Their figures count more than those from the log. */
 static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
     run->config = config, run->summary = summary;
     if (!config) warn("'%s' has no config.json that can be read: its options are not known", run->folder);
@@ -269,6 +287,7 @@ static inline void run_free(Run *run) {
     cJSON_Delete(run->summary);
 }
 
+/* A run of which nothing is known yet. */
 static inline Run run_unknown(const char *folder) {
     return (Run){.folder = folder,
                  .parameters = NAN,
@@ -279,7 +298,6 @@ static inline Run run_unknown(const char *folder) {
                  .memory = NAN};
 }
 
-/* NULL, or why `folder` is no run to report on. */
 static inline const char *run_load(Run *run, const char *folder) {
     struct stat status;
     char error[LOG_ERROR_SIZE];
@@ -300,13 +318,13 @@ static inline const char *run_load(Run *run, const char *folder) {
     return NULL;
 }
 
-/* The last `parts` parts of a path, without a slash at its end; free() them. */
+/* The last `parts` parts of a path, without a slash at the end; free() it. */
 static inline char *run_path_tail(const char *path, int parts) {
     size_t end = strlen(path), start;
     while (end > 1 && path[end - 1] == '/') end--;
     for (start = end; start > 0; start--)
         if (path[start - 1] == '/' && --parts == 0) break;
-    return memcpy(check_malloc(end - start + 1), path + start, end - start);
+    return memcpy(check_calloc(end - start + 1), path + start, end - start);
 }
 
 static inline void runs_name(Run *runs, int count) {
@@ -314,7 +332,7 @@ static inline void runs_name(Run *runs, int count) {
     for (int parts = 1; parts < 9 && !distinct; parts++) {
         distinct = true;
         for (int i = 0; i < count; i++) {
-            /* "." and what ends in ".." tell nothing: the folder's own name does */
+            /* a path that ends in "." or ".." does not have the name of the folder: it is resolved */
             char whole[PATH_MAX], *tail = run_path_tail(runs[i].folder, 1);
             const bool resolved = *tail == '.' && realpath(runs[i].folder, whole);
             free(tail), free(runs[i].name);
@@ -326,67 +344,33 @@ static inline void runs_name(Run *runs, int count) {
     }
 }
 
-/* One option of a run as text; "" when it is not known. */
-static inline const char *run_option(const Run *run, const char *key, char text[64]) {
+/* Returns `text` or a string inside run->options. */
+static inline const char *run_option(const Run *run, const char *key, char text[FORMAT_SIZE]) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(run->options, key);
     text[0] = 0;
     if (cJSON_IsString(item)) return item->valuestring;
     if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? "yes" : "no";
-    if (cJSON_IsNumber(item)) snprintf(text, 64, "%.10g", item->valuedouble);
+    if (cJSON_IsNumber(item)) snprintf(text, FORMAT_SIZE, "%.10g", item->valuedouble);
     return text;
 }
 
-/* The kind of attention as a column shows it, at most ten characters; "-" when it is not known. */
-static inline const char *run_attention(const Run *run, char text[64]) {
+/* Shortened to ten characters, so that it fits its column. */
+static inline const char *run_attention(const Run *run, char text[FORMAT_SIZE]) {
     char value[64];
     char *shown = text_shown(run_option(run, "attn", value));
     const bool long_one = text_columns(shown) > 10;
-    snprintf(text, 64, "%.*s%s", text_prefix(shown, long_one ? 7 : 10), shown, long_one ? "..." : "");
+    snprintf(text, FORMAT_SIZE, "%.*s%s", text_prefix(shown, long_one ? 7 : 10), shown,
+             long_one ? "..." : "");
     free(shown);
     return *text ? text : "-";
 }
 
-/* ------------------------------------------------------------------------------------- numbers for readers */
+/* ---- the table of figures ---- */
 
-/* 1234567 as 1,234,567; beyond 15 digits, which no count has, with an exponent. */
-static inline const char *text_grouped(double value, char text[32]) {
-    char digits[32];
-    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.4g", value), text;
-    int n = snprintf(digits, sizeof digits, "%.0f", fabs(value)), at = 0;
-    if (value < 0) text[at++] = '-';
-    for (int i = 0; i < n; i++) {
-        if (i > 0 && (n - i) % 3 == 0) text[at++] = ',';
-        text[at++] = digits[i];
-    }
-    text[at] = 0;
-    return text;
-}
-
-/* Three digits and a letter: 4.53M, 301M, 16.4k. */
-static inline const char *text_short(double value, char text[32]) {
-    const char *letters[] = {"", "k", "M", "B", "T"};
-    if (!(fabs(value) < 1e15)) return snprintf(text, 32, "%.3g", value), text;
-    int power = 0;
-    while (fabs(value) >= 999.5 && power < 4) value /= 1000, power++;
-    int decimals = power == 0 || fabs(value) >= 99.95 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
-    snprintf(text, 32, "%.*f%s", decimals, value, letters[power]);
-    return text;
-}
-
-static inline const char *text_bytes(double bytes, char text[32]) {
-    const double mib = bytes / (1024.0 * 1024), gib = mib / 1024;
-    if (!(bytes >= 0 && gib < 1e6))
-        snprintf(text, 32, "%.3g GiB", gib);
-    else if (gib >= 1)
-        snprintf(text, 32, "%.2f GiB", gib);
-    else
-        snprintf(text, 32, "%.0f MiB", mib);
-    return text;
-}
-
-/* A loss with four decimals; one of more than six digits, which is no loss of a language model, shorter. */
-static inline const char *text_loss(double value, char text[32]) {
-    snprintf(text, 32, fabs(value) < 1e6 ? "%.4f" : "%.4g", value);
+/* A loss, with four decimals. One of a million or more, which a language model does not reach, is written with an
+   exponent. */
+static inline const char *text_loss(double value, char text[FORMAT_SIZE]) {
+    snprintf(text, FORMAT_SIZE, fabs(value) < 1e6 ? "%.4f" : "%.4g", value);
     return text;
 }
 
@@ -402,7 +386,7 @@ typedef enum {
     FIGURE_COUNT
 } Figure;
 
-/* The columns of the table, in the terminal and in the HTML. */
+/* The titles of the columns: the short one in the terminal, the full one in the HTML. */
 static const struct {
     const char *title, *full_title;
 } figures[] = {
@@ -417,15 +401,16 @@ static const struct {
 };
 _Static_assert(sizeof figures / sizeof *figures == FIGURE_COUNT, "a title for each figure");
 
-/* A loss that was measured and was no number: the run diverged. */
-static inline bool figure_is_nan(const Run *run, Figure figure) {
+/* Whether the figure is a loss that was measured. When such a loss is NaN the run has diverged; a figure that was not
+   measured is just not known. */
+static inline bool figure_is_measured_loss(const Run *run, Figure figure) {
     const Series *s =
         figure == FIGURE_TRAIN_LOSS ? &run->curves[CURVE_TRAINING] : &run->curves[CURVE_VALIDATION];
     return (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) && s->count > 0;
 }
 
-/* The text of a cell: the run's name, or what fits into 64 bytes. */
-static inline const char *figure_text(const Run *run, Figure figure, char text[64]) {
+/* Returns `text` or the name of the run. */
+static inline const char *figure_text(const Run *run, Figure figure, char text[FORMAT_SIZE]) {
     const double values[FIGURE_COUNT] = {
         [FIGURE_PARAMETERS] = run->parameters, [FIGURE_TRAIN_LOSS] = run->train_loss,
         [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_TIME] = run->seconds,
@@ -433,12 +418,12 @@ static inline const char *figure_text(const Run *run, Figure figure, char text[6
     const double value = values[figure];
     if (figure == FIGURE_NAME) return run->name;
     if (figure == FIGURE_ATTENTION) return run_attention(run, text);
-    if (!isfinite(value)) return figure_is_nan(run, figure) ? "nan" : "-";
+    if (!isfinite(value)) return figure_is_measured_loss(run, figure) ? "nan" : "-";
     if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) return text_loss(value, text);
     if (figure == FIGURE_TIME) return duration_words(text, value);
-    if (figure == FIGURE_MEMORY) return text_bytes(value, text);
-    if (figure == FIGURE_PARAMETERS) return text_short(value, text);
-    return text_grouped(value, text);
+    if (figure == FIGURE_MEMORY) return bytes_short(text, value);
+    if (figure == FIGURE_PARAMETERS) return count_short(text, value);
+    return count_grouped(text, value);
 }
 
 #endif

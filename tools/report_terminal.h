@@ -1,14 +1,20 @@
-/* report_terminal.h: the table and the loss curves in 80 columns.
+/* report_terminal.h: prints the table and the loss curves in 80 columns.
 
-   Braille dots where the locale is UTF-8, ASCII elsewhere. Each run has a mark of its own along its curve and
-   at its label, so runs are told apart without colour; colour is added on a terminal (NO_COLOR turns it off). */
+   terminal_of(file)           what the terminal, or whatever reads the output, can show
+   terminal_show(terminal, runs, count, floor)   prints the whole report
+
+   Curves are drawn with braille characters, which have 2 x 4 dots each, where the locale is UTF-8, else with ASCII.
+   Each run has a mark of its own, along its curve and at its label, so that runs can be told apart without colour. On a
+   terminal colour is used as well, unless NO_COLOR is set. */
 #ifndef TOOLS_REPORT_TERMINAL_H
 #define TOOLS_REPORT_TERMINAL_H
 
 #include <strings.h>
 #include <unistd.h>
+#include "../gpt/base/program.h"
 #include "report_plot.h"
 
+/* The width of a line; left of a plot's frame; inside the frame; and the rows inside it. */
 enum { TERM_WIDTH = 80, TERM_LEFT = 8, TERM_COLUMNS = 52, TERM_ROWS = 15 };
 
 typedef struct {
@@ -27,18 +33,20 @@ static inline Terminal terminal_of(FILE *file) {
         .color = program_on_terminal(file) && !(no_color && *no_color) && getenv("TERM")};
 }
 
-/* Blue and orange first: far apart for every kind of colour vision. */
+/* Blue and orange come first: every kind of colour vision tells them apart. */
 static const int terminal_colors[] = {39, 208, 35, 134, 205, 44, 178, 245};
 static const char *const terminal_marks_utf8[] = {"●", "○", "■", "□", "▲", "△", "◆", "◇"};
 static const char terminal_marks_ascii[] = "*o#+x%@&";
 enum { TERM_STYLES = 8 };
 
+/* The mark of a run; valid until the next call. */
 static inline const char *terminal_mark(const Terminal *t, int run) {
     static char ascii[2];
     ascii[0] = terminal_marks_ascii[run % TERM_STYLES];
     return t->utf8 ? terminal_marks_utf8[run % TERM_STYLES] : ascii;
 }
 
+/* Switches to the colour of a run, or back. */
 static inline void terminal_paint(const Terminal *t, int run, bool on) {
     if (!t->color) return;
     if (on)
@@ -47,17 +55,18 @@ static inline void terminal_paint(const Terminal *t, int run, bool on) {
         printf("\033[0m");
 }
 
-/* ------------------------------------------------------------------------------------------------- the table */
+/* ---- the table ---- */
 
+/* Prints text padded with blanks to `width` columns, aligned to the right or to the left. */
 static inline void print_fitted(const char *text, int width, bool right) {
     const int room = width - text_columns(text);
     printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-/* The widths of the columns. The names get what the others leave of the line. */
+/* The widths of the columns. The column of names gets what the others leave of the line. */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
-    char text[64];
+    char text[FORMAT_SIZE];
     for (int f = 0; f < FIGURE_COUNT; f++) {
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
@@ -70,7 +79,8 @@ static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_
     if (width[FIGURE_NAME] < 3) width[FIGURE_NAME] = 3;
 }
 
-/* A name in its column; one that is longer on lines of its own, and the column empty below them. */
+/* Prints a name in its column. A name that is too long is printed on lines of its own, and the column below them is
+   empty. */
 static inline void terminal_name(const char *name, int width) {
     const int line = TERM_WIDTH - 2;
     if (text_columns(name) > width) {
@@ -87,7 +97,7 @@ static inline void terminal_name(const char *name, int width) {
 
 static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
     int width[FIGURE_COUNT];
-    char text[64];
+    char text[FORMAT_SIZE];
     terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
@@ -108,15 +118,17 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the curves */
+/* ---- the curves ---- */
 
-/* A grid of character cells: dots of the lines, who drew there last, and marks over them. */
+/* The characters inside the frame of a plot. */
 typedef struct {
-    unsigned char dots[TERM_ROWS][TERM_COLUMNS]; /* braille: 2 x 4 dots in a cell */
-    signed char owner[TERM_ROWS][TERM_COLUMNS];  /* -1: nobody, -2: the floor line */
-    bool mark[TERM_ROWS][TERM_COLUMNS];
+    unsigned char dots[TERM_ROWS][TERM_COLUMNS]; /* 2 x 4 dots in each, as bits of a braille character */
+    signed char owner[TERM_ROWS]
+                     [TERM_COLUMNS];    /* the run that drew there last; -1: none, -2: the line of --floor */
+    bool mark[TERM_ROWS][TERM_COLUMNS]; /* the mark of the run instead of its dots */
 } Canvas;
 
+/* Sets a dot, for a run or -2. */
 static inline void canvas_dot(Canvas *c, int x, int y, int run) {
     static const unsigned char bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
     if (x < 0 || y < 0 || x >= 2 * TERM_COLUMNS || y >= 4 * TERM_ROWS) return;
@@ -124,12 +136,14 @@ static inline void canvas_dot(Canvas *c, int x, int y, int run) {
     if (!c->mark[y / 4][x / 2]) c->owner[y / 4][x / 2] = (signed char)run;
 }
 
+/* The dot column of a step, and the dot row of a value. */
 static inline int canvas_x(const Plot *p, int run, double x) {
     return (int)lrint(axis_place(&p->x, x * p->x_scale[run]) * (2 * TERM_COLUMNS - 1));
 }
 
 static inline int canvas_y(const Plot *p, double y) {
-    double place = fmax(-1, fmin(2, axis_place(&p->y, y))); /* the curve may leave the frame */
+    /* a value far outside of the frame is moved to just outside, so that lines to it are short */
+    double place = fmax(-1, fmin(2, axis_place(&p->y, y)));
     return (int)lrint((1 - place) * (4 * TERM_ROWS - 1));
 }
 
@@ -141,7 +155,7 @@ static inline void canvas_line(Canvas *c, int x0, int y0, int x1, int y1, int ru
     }
 }
 
-/* Where the curve of a run runs at a column of cells; -1: nowhere. */
+/* The row of characters in which the curve of a run crosses a column; -1: it does not, or outside of the frame. */
 static inline int canvas_row_at(const Plot *p, int run, int column) {
     const Series *s = &p->curves[run];
     double x = (2 * column + 0.5) / (2 * TERM_COLUMNS - 1) * p->x.high / p->x_scale[run];
@@ -154,6 +168,7 @@ static inline int canvas_row_at(const Plot *p, int run, int column) {
     return -1;
 }
 
+/* Draws all curves and their marks. */
 static inline void canvas_draw(Canvas *c, const Plot *p) {
     memset(c, 0, sizeof *c);
     memset(c->owner, -1, sizeof c->owner);
@@ -168,7 +183,7 @@ static inline void canvas_draw(Canvas *c, const Plot *p) {
                         canvas_y(p, s->y[i]), r);
         }
     }
-    /* marks: each run at columns of its own, so that curves which lie on one another both show */
+    /* each run has its marks in columns of its own, so that curves on top of each other can both be seen */
     int period = p->count > 3 ? 3 * p->count : 10;
     for (int r = 0; r < p->count; r++)
         for (int column = 2 + r * period / p->count; column < TERM_COLUMNS; column += period) {
@@ -193,23 +208,25 @@ static inline void canvas_print_cell(const Terminal *t, const Canvas *c, int row
     if (owner >= 0) terminal_paint(t, owner, false);
 }
 
-/* Which label stands in which row at the right; -1: none. The floor's label is number p->count. */
+/* rows[row] is the run whose label stands at the right of that row, p->count for --floor, -1 for none. */
 static inline void terminal_labels(const Plot *p, int rows[TERM_ROWS]) {
     double places[PLOT_RUNS_MAX + 1];
     int who[PLOT_RUNS_MAX + 1], n = plot_end_places(p, 1.0 / (TERM_ROWS - 1), places, who);
     for (int row = 0; row < TERM_ROWS; row++) rows[row] = -1;
     for (int i = 0; i < n; i++) {
-        int row = (int)lrint((1 - places[i]) * (4 * TERM_ROWS - 1)) / 4; /* as canvas_y places dots */
+        int row =
+            (int)lrint((1 - places[i]) * (4 * TERM_ROWS - 1)) / 4; /* the same rounding as in canvas_y */
         row = row < 0 ? 0 : row >= TERM_ROWS ? TERM_ROWS - 1 : row;
         while (row < TERM_ROWS - 1 && rows[row] >= 0) row++;
         if (rows[row] < 0) rows[row] = who[i];
     }
 }
 
-enum { TERM_LABEL = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4 }; /* columns behind a label's mark */
+enum { TERM_LABEL = TERM_WIDTH - TERM_LEFT - TERM_COLUMNS - 4 }; /* columns of a label after its mark */
 
+/* The label of a run, with or without its name, or of --floor. */
 static inline void terminal_print_label(const Terminal *t, const Plot *p, int label, bool named) {
-    char value[32];
+    char value[FORMAT_SIZE];
     if (label == p->count) {
         printf(" %-.3f floor", p->floor);
         return;
@@ -220,8 +237,7 @@ static inline void terminal_print_label(const Terminal *t, const Plot *p, int la
     terminal_paint(t, label, false);
 }
 
-/* The marks and names of the runs, where they do not fit to the ends of the curves. The table above has them as well, but
-   not beside each plot. */
+/* The marks and names of the runs, for a plot at whose curves they do not fit. */
 static inline void terminal_legend(const Terminal *t, const Plot *p) {
     int column = 0;
     for (int r = 0; r < p->count; r++) {
@@ -240,28 +256,9 @@ static inline void terminal_legend(const Terminal *t, const Plot *p) {
     printf("\n");
 }
 
-static inline void terminal_plot(const Terminal *t, const Plot *p) {
-    static Canvas canvas;
-    int labels[TERM_ROWS];
-    char text[32];
-    canvas_draw(&canvas, p);
-    terminal_labels(p, labels);
-    const bool named = plot_names_fit(p, TERM_LABEL);
-    printf("\n  %s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "");
-    if (!named) terminal_legend(t, p);
-    for (int row = 0; row < TERM_ROWS; row++) {
-        const char *label = "";
-        for (int i = 0; i < p->y.tick_count; i++)
-            if ((int)lrint((1 - axis_place(&p->y, p->y.ticks[i])) * (4 * TERM_ROWS - 1)) / 4 == row)
-                label = axis_label(&p->y, p->y.ticks[i], text);
-        printf("%*s %s", TERM_LEFT - 2, label, t->utf8 ? (*label ? "┤" : "│") : *label ? "+" : "|");
-        int end = TERM_COLUMNS;
-        if (labels[row] < 0)
-            while (end > 0 && canvas.owner[row][end - 1] == -1) end--; /* no blanks at the end of a line */
-        for (int column = 0; column < end; column++) canvas_print_cell(t, &canvas, row, column);
-        if (labels[row] >= 0) terminal_print_label(t, p, labels[row], named);
-        printf("\n");
-    }
+/* The line below the frame, and the numbers of the x axis. */
+static inline void terminal_x_axis(const Terminal *t, const Plot *p) {
+    char text[FORMAT_SIZE];
     char axis[TERM_COLUMNS + 32], *line = axis;
     memset(axis, ' ', sizeof axis);
     bool tick_at[TERM_COLUMNS] = {false};
@@ -282,7 +279,32 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
 }
 
-/* The curves of one kind in the terminal, when there are any to see. */
+static inline void terminal_plot(const Terminal *t, const Plot *p) {
+    static Canvas canvas;
+    int labels[TERM_ROWS];
+    char text[FORMAT_SIZE];
+    canvas_draw(&canvas, p);
+    terminal_labels(p, labels);
+    const bool named = plot_names_fit(p, TERM_LABEL);
+    printf("\n  %s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "");
+    if (!named) terminal_legend(t, p);
+    for (int row = 0; row < TERM_ROWS; row++) {
+        const char *label = "";
+        for (int i = 0; i < p->y.tick_count; i++)
+            if ((int)lrint((1 - axis_place(&p->y, p->y.ticks[i])) * (4 * TERM_ROWS - 1)) / 4 == row)
+                label = axis_label(&p->y, p->y.ticks[i], text);
+        printf("%*s %s", TERM_LEFT - 2, label, t->utf8 ? (*label ? "┤" : "│") : *label ? "+" : "|");
+        int end = TERM_COLUMNS;
+        if (labels[row] < 0)
+            while (end > 0 && canvas.owner[row][end - 1] == -1) end--; /* no blanks at the end of the line */
+        for (int column = 0; column < end; column++) canvas_print_cell(t, &canvas, row, column);
+        if (labels[row] >= 0) terminal_print_label(t, p, labels[row], named);
+        printf("\n");
+    }
+    terminal_x_axis(t, p);
+}
+
+/* The plot of one kind, if there is anything to draw. */
 static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *runs, int count,
                                    double floor) {
     Plot plot;
@@ -292,17 +314,16 @@ static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *
     plot_curves_free(curves, count);
 }
 
+/* Of two runs: which one ends with the lower validation loss, at the last step at which both measured it. */
 static inline void terminal_verdict(const Run *runs, int count) {
-    if (count != 2 || runs_need_tokens(runs, count)) return;
-    Series d = series_difference(&runs[0].curves[CURVE_VALIDATION], &runs[1].curves[CURVE_VALIDATION]);
-    double last = d.count ? d.y[d.count - 1] : NAN;
-    if (fabs(last) < VERDICT_EVEN)
-        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name,
-               d.x[d.count - 1]);
-    else if (isfinite(last))
-        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[last < 0].name,
-               fabs(last), runs[!(last < 0)].name, d.x[d.count - 1]);
-    series_free(&d);
+    double step, difference = runs_final_difference(runs, count, &step);
+    if (!isfinite(difference)) return;
+    const int lower = difference < 0;
+    if (fabs(difference) < VERDICT_EVEN)
+        printf("\n  %s and %s end even in validation loss (step %.0f).\n", runs[0].name, runs[1].name, step);
+    else
+        printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[lower].name,
+               fabs(difference), runs[!lower].name, step);
 }
 
 static inline void terminal_show(const Terminal *t, const Run *runs, int count, double floor) {

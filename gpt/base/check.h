@@ -1,22 +1,26 @@
-/* check.h: one way to fail, and the checked calls that use it.
+/* check.h: one way to fail, and calls of the C library that fail in this way. C and C++.
 
-   Every failure is one line on stderr: what failed, what was found, what to do, where (file:line);
-   exit code 1.
+   Every failure is one line on stderr: what failed, what was found, what to do about it, and where in the source it was
+   noticed. The exit code is 1.
 
        error: cannot open 'data/val_000000.bin': No such file; run ./prepare first (shards.h:81)
 
-   die(fmt, ...)              prints the line and exits with 1. In a run of several ranks the line names
-                              the rank, and the job ends on all of them (check_hooks, set by parallel.h).
-   warn(fmt, ...)             the same line as a warning; execution goes on.
-   check_flush()              what was printed so far reaches its reader; when it does not, program.h says so at the end
-   check_say(kind, text, where)   the line itself, its text made printable
-   check_printable(...)       text that others made (a name, a value, a token) as a terminal may show it
-   check_malloc(bytes)        zeroed memory aligned to 64 bytes, never NULL; free() releases it.
-   check_grow(items, &room, need, size)   the items with room for `need` of them, at least doubling; what is there stays
-   check_fread / check_fwrite exactly n items, or die naming the file.
-   check_fclose(file, path)   dies when buffered data could not be written (a full disk shows here).
-   check_fopen and reading whole files are in files.h.
-   The checked calls are macros so that the line reported is the caller's. */
+   die(fmt, ...)              prints the line and exits. In a run of several ranks the line names the rank, and the
+                              program ends on all of them (see check_hooks)
+   warn(fmt, ...)             prints such a line as a warning; execution goes on
+   check_say(kind, text, where)   prints such a line, "kind: text where", with its text made printable
+   check_flush()              flushes stdout. When that fails, for example because the disk is full, program_end in
+                              program.h reports it
+   check_printable(...), check_shown(...)   text from a file or a user (a name, a value, a token) as a terminal can show
+                                            it
+   check_print_piece(...)     the same for a text that is printed piece by piece
+   check_calloc(bytes)        zeroed memory, aligned to 64 bytes; never NULL; free() releases it
+   check_grow(items, &room, need, size)   an array of items with room for at least `need` of them: the same, or a larger
+                              copy. The room at least doubles and is zeroed
+   check_fread, check_fwrite  read and write exactly n items, or die naming the file
+   check_fclose(file, path)   dies when an earlier write failed: a full disk is often noticed only here
+   These calls are macros, so that the place in the message is that of the caller. check_fopen and the reading of whole
+   files are in files.h. */
 #ifndef GPT_BASE_CHECK_H
 #define GPT_BASE_CHECK_H
 
@@ -28,14 +32,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECK_TEXT_SIZE = 4096 }; /* of a message */
+enum { CHECK_TEXT_SIZE = 4096 }; /* of a message, with its ending 0 */
 
-/* What several ranks change about failing: a prefix for the message and how to end the whole job. Weak, so that a program
-   of two translation units (train_gpt.c and train_gpt.cu) has it once: an error on the GPU's side ends all ranks too. */
+/* How a program of several ranks fails; parallel.h sets it. The symbol is weak, so that a program of two translation
+   units (train_gpt.c and train_gpt.cu) shares one: an error in either ends all ranks. */
 struct CheckHooks {
-    char prefix[128];           /* "" or "rank 3 on node7: " */
-    void (*before_error)(void); /* NULL: nothing; waits, so that of many ranks with one trouble one says it */
-    void (*end_job)(int code);  /* NULL: exit(code) */
+    char prefix[128]; /* of each message: "" or "rank 3 on node7: " */
+    /* Called before an error message. It lets one rank print the message and keeps the others waiting, because most
+       errors happen on all ranks at once. NULL: every process prints. */
+    void (*before_error)(void);
+    /* Ends all ranks with this exit code. NULL: exit(code). */
+    void (*end_job)(int code);
 };
 #ifdef __cplusplus
 extern "C" {
@@ -50,13 +57,14 @@ static inline const char *check_basename(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static int check_lost; /* errno of the first flush of what is printed that failed; 0: none did */
+static int check_lost; /* errno of the first flush of stdout that failed; 0: none did */
 
 static inline void check_flush(void) {
     if (fflush(stdout) != 0 && !check_lost) check_lost = errno;
 }
 
-/* The length of the UTF-8 character at `text`, of which n > 0 bytes are there, and its code; 0: it is none. */
+/* The length of the UTF-8 character at the beginning of `text`, of which n > 0 bytes are there, and its code point in
+   *code. 0: the bytes are not UTF-8, or the character is longer than n. */
 static inline size_t check_character(const char *text, size_t n, uint32_t *code) {
     const unsigned char *p = (const unsigned char *)text;
     const size_t length = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
@@ -71,15 +79,17 @@ static inline size_t check_character(const char *text, size_t n, uint32_t *code)
     return length;
 }
 
-/* What a terminal obeys instead of showing it: controls (escape sequences begin with one), and what turns the direction of
-   writing so that a text reads as another. */
+/* Whether a terminal obeys the character instead of showing it. These are the control characters, with one of which
+   every escape sequence begins, and the characters that change the direction of writing, by which a text can look like
+   another one. */
 static inline bool check_is_control(uint32_t code) {
     return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C || code == 0x200E ||
            code == 0x200F || (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
 }
 
-/* to = from (n bytes), where controls and bytes that are no UTF-8 are written as \xNN; with `lines` line breaks and tabs
-   stay. Cut where `room` ends; returns the length without the ending 0. It may be called in a signal handler. */
+/* Copies n bytes to `to`, which has `room` bytes. Control characters and bytes that are not UTF-8 become \xNN; with
+   `lines`, line breaks and tabs stay. What does not fit is left out. Returns the length without the ending 0. A signal
+   handler may call it. */
 static inline size_t check_printable(char *to, size_t room, const char *from, size_t n, bool lines) {
     static const char digits[] = "0123456789abcdef";
     size_t used = 0;
@@ -104,14 +114,15 @@ static inline size_t check_printable(char *to, size_t room, const char *from, si
     return used;
 }
 
-/* The same of a whole text, for a line of output. */
+/* A whole text, for one line of output; returns `shown`. */
 static inline const char *check_shown(char shown[CHECK_TEXT_SIZE], const char *text) {
     check_printable(shown, CHECK_TEXT_SIZE, text, strlen(text), false);
     return shown;
 }
 
-/* Prints n bytes of a text that comes in pieces, a token at a time; `waiting` (first "") keeps the beginning of a character
-   whose other bytes come with the next piece. With n = 0 it prints what waits. */
+/* Prints n bytes of a text that comes in pieces, such as tokens. A piece may end in the middle of a UTF-8 character:
+   its first bytes are then kept in `waiting`, which is "" before the first piece, and printed with the next piece. With
+   n = 0 they are printed at once. */
 static inline void check_print_piece(FILE *to, char waiting[8], const char *bytes, size_t n) {
     enum { MOST = 256 };
     char text[8 + MOST], printable[4 * sizeof text + 1];
@@ -121,7 +132,8 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
         uint32_t code;
         memcpy(text, waiting, before);
         if (piece) memcpy(text + before, bytes, piece);
-        for (size_t back = 1; n > 0 && back <= 3 && back <= length; back++) { /* a lead byte near the end */
+        for (size_t back = 1; n > 0 && back <= 3 && back <= length;
+             back++) { /* looks for the first byte of a character that the end cuts */
             const unsigned char lead = (unsigned char)text[length - back];
             if (lead < 0x80) break;
             if (lead < 0xC2) continue;
@@ -139,6 +151,7 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
     } while (n > 0);
 }
 
+/* See above; `where` is "" or begins with a space. */
 static inline void check_say(const char *kind, const char *text, const char *where) {
     char printable[4 * CHECK_TEXT_SIZE];
     check_printable(printable, sizeof printable, text, strlen(text), false);
@@ -176,7 +189,7 @@ __attribute__((format(printf, 3, 4))) static inline void check_warn(const char *
 #define die(...) check_die(__FILE__, __LINE__, __VA_ARGS__)
 #define warn(...) check_warn(__FILE__, __LINE__, __VA_ARGS__)
 
-static inline void *check_malloc_at(const char *file, int line, size_t bytes) {
+static inline void *check_calloc_at(const char *file, int line, size_t bytes) {
     size_t rounded = (bytes + 63) / 64 * 64;
     void *memory = rounded < bytes ? NULL : aligned_alloc(64, rounded ? rounded : 64);
     if (!memory)
@@ -201,13 +214,13 @@ static inline void check_fwrite_at(const char *file, int line, const void *from,
 }
 
 static inline void check_fclose_at(const char *file, int line, FILE *stream, const char *path) {
-    const bool lost = ferror(stream); /* of an earlier write: closing does not tell it again */
+    const bool lost = ferror(stream); /* an earlier write failed: fclose does not report it again */
     if (fclose(stream) != 0 || lost)
         check_die(file, line, "cannot write '%s': %s; free some space or choose another folder", path,
                   lost ? "a write failed" : strerror(errno));
 }
 
-#define check_malloc(bytes) check_malloc_at(__FILE__, __LINE__, bytes)
+#define check_calloc(bytes) check_calloc_at(__FILE__, __LINE__, bytes)
 #define check_fread(to, size, count, stream, path)                                                           \
     check_fread_at(__FILE__, __LINE__, to, size, count, stream, path)
 #define check_fwrite(from, size, count, stream, path)                                                        \
@@ -217,7 +230,7 @@ static inline void check_fclose_at(const char *file, int line, FILE *stream, con
 static inline void *check_grow(void *items, size_t *room, size_t need, size_t item_size) {
     if (need <= *room) return items;
     size_t larger = need > 2 * *room ? need : 2 * *room;
-    void *fresh = check_malloc(larger * item_size);
+    void *fresh = check_calloc(larger * item_size);
     if (items) memcpy(fresh, items, *room * item_size);
     free(items);
     *room = larger;

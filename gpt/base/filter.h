@@ -1,11 +1,11 @@
-/* filter.h: the names that a --filter=TEXT[,TEXT...] of tests and benchmarks asks for. C and C++. */
+/* filter.h: --filter=WORD[,WORD...] of the tests and benchmarks. C and C++. */
 #ifndef GPT_BASE_FILTER_H
 #define GPT_BASE_FILTER_H
 
 #include <stdbool.h>
 #include <string.h>
 
-/* Whether the name contains one of the words, which stand between commas; an empty filter takes every name. */
+/* Whether `name` contains one of the words, which are separated by commas. An empty filter takes every name. */
 static inline bool filter_takes(const char *filter, const char *name) {
     for (const char *word = filter; *word; word += *word == ',') {
         const size_t length = strcspn(word, ",");

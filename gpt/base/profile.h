@@ -1,18 +1,20 @@
-/* profile.h: where the time of a step goes, by part of the model.
+/* profile.h: how the time of a training step is divided among the parts of the model.
 
-   profile(PROFILE_NORM)      from here on time belongs to the norms; a heading that measures. Called by the thread that
-                              runs the step, between parallel loops: some 20 ns a call.
-   profile_reset()            forgets what was measured so far
-   profile_print(flops, peak) a table of the parts: seconds, share of the time, and, where `flops` (PROFILE_PARTS) knows
-                              the operations a part did since profile_reset, the share of `peak` it reached */
+   profile(PROFILE_NORM)      the time from here to the next call counts as that of the norms. Only the thread that runs
+                              the step calls it, outside of parallel loops. A call takes about 20 ns
+   profile_reset()            sets all times to 0
+   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and the share of `peak`
+   (operations a
+                              second) that was reached. flops[PROFILE_PARTS] are the operations of each part since
+                              profile_reset; 0: not known */
 #ifndef GPT_BASE_PROFILE_H
 #define GPT_BASE_PROFILE_H
 
 #include <stdio.h>
 #include <string.h>
-#include "machine.h"
+#include "clock.h"
 
-/* Each part once: its name in the code and in the table. */
+/* The parts: the name of each in the code, and in the table that profile_print prints. */
 #define PROFILE_EACH(X)                                                                                      \
     X(OTHER, "everything else")                                                                              \
     X(DATA, "reading tokens")                                                                                \
@@ -36,16 +38,17 @@
 typedef enum { PROFILE_EACH(PROFILE_ENUM) PROFILE_PARTS } ProfilePart;
 static const char *const profile_names[PROFILE_PARTS] = {PROFILE_EACH(PROFILE_TEXT)};
 
-static void (*profile_between)(
-    void); /* when set, called at every heading: what wants a moment now and then */
+/* When set, each call of profile() calls it: parallel.h moves messages in it between the operators of a step. */
+static void (*profile_between)(void);
 
+/* The part whose time is running, since when, and the seconds of all parts so far. */
 static struct {
     ProfilePart now;
     double since, seconds[PROFILE_PARTS];
 } profile_state;
 
 static inline void profile(ProfilePart part) {
-    const double now = machine_seconds();
+    const double now = seconds_now();
     profile_state.seconds[profile_state.now] += now - profile_state.since;
     profile_state.since = now;
     profile_state.now = part;
@@ -54,7 +57,7 @@ static inline void profile(ProfilePart part) {
 
 static inline void profile_reset(void) {
     memset(&profile_state, 0, sizeof profile_state);
-    profile_state.since = machine_seconds();
+    profile_state.since = seconds_now();
 }
 
 static inline void profile_print(const double *flops, double peak) {

@@ -1,14 +1,15 @@
-/* program.h: what every program does first and last, and how it tells which one it is.
+/* program.h: what every program does at its beginning and its end, and what --version prints.
 
-   program_begin()            first of all in main. Standard input, output and error that the caller has closed become
-                              /dev/null: else the next file opened gets the number of one of them, and what is printed
-                              goes into that file. At the end of the program, however it ends, what it printed must have
-                              been written: if not (a full disk, a reader that went away), that is an error and the exit
-                              code is 1
-   program_on_terminal(file)  whether a person sees what is written to it as it is, so that a line may be rewritten in
-                              place. A launcher such as mpirun gives its ranks terminals of their own, wherever their
-                              output goes: then it is the launcher's own output that counts
-   program_version(name)      prints what --version tells: commit, its date, compiler */
+   program_begin()            first of all in main. Connects standard input, output and error to /dev/null where the
+                              caller has closed them: otherwise the next file that is opened would get the descriptor
+                              of, say, stdout, and what is printed would go into that file. When the program ends, it
+                              checks that everything printed was written; if not (the disk is full, the reader has
+                              gone), that is an error and the exit code is 1
+   program_on_terminal(file)  whether the file is a terminal that a person looks at, where a line can be rewritten in
+                              place. A launcher such as mpirun gives each rank a terminal of its own even when its own
+                              output goes to a file: under a launcher it is the launcher's output that counts
+   program_launched()         whether mpirun or another launcher of ranks started this process
+   program_version(name)      prints the commit, its date and the compiler */
 #ifndef GPT_BASE_PROGRAM_H
 #define GPT_BASE_PROGRAM_H
 
@@ -21,8 +22,8 @@
 #include <unistd.h>
 #include "check.h"
 
-/* The Makefile passes both; a program that was compiled by hand does not know them. The date is that of the commit, or
-   SOURCE_DATE_EPOCH: the same sources give the same program. */
+/* The Makefile defines both; a program compiled by hand has neither. The date is that of the commit or of
+   SOURCE_DATE_EPOCH, not that of the compilation, so that the same sources give the same program. */
 #ifndef BUILD_COMMIT
 #define BUILD_COMMIT "unknown (not built by make)"
 #endif
@@ -35,7 +36,7 @@
 #define BUILD_COMPILER "gcc " __VERSION__
 #endif
 
-/* By atexit. Ends without the other handlers: nothing that they print would be seen either. */
+/* Called by exit. On an error it ends the process at once: what other exit handlers print would be lost as well. */
 static inline void program_end(void) {
     check_flush();
     const bool lost = ferror(stdout);
@@ -49,13 +50,12 @@ static inline void program_end(void) {
 static inline void program_begin(void) {
     for (int number = STDIN_FILENO; number <= STDERR_FILENO; number++) {
         if (fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
-        /* the lowest number that is free, which is this one; it outlives a program that starts itself once more */
+        /* open returns the lowest free descriptor, which is this one; it stays open through threads_configure */
         if (open("/dev/null", number == STDIN_FILENO ? O_RDONLY : O_WRONLY) != number) _exit(1);
     }
     atexit(program_end);
 }
 
-/* Whether mpirun or another launcher of ranks started this process. */
 static inline bool program_launched(void) {
     static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK",
                                             "MPI_LOCALNRANKS"};
@@ -65,7 +65,7 @@ static inline bool program_launched(void) {
     return launched;
 }
 
-/* Whether the same stream of the process that started this one is a terminal; false where that cannot be known. */
+/* Whether descriptor `number` of the parent process is a terminal; false where that cannot be found out. */
 static inline bool program_parent_on_terminal(int number) {
     char path[64], target[256];
     snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)getppid(), number);

@@ -10,7 +10,8 @@
 #define GPT_DIST_HOSTS_H
 
 #include "../base/check.h"
-#include "../base/machine.h"
+#include "../base/memory.h"
+#include "../base/threads.h"
 #include "parallel.h"
 
 enum { HOSTS_CORES = 1024, HOSTS_WORD = 64 };
@@ -52,10 +53,10 @@ static const char *hosts_list(char text[64], const uint64_t *cores) {
 }
 
 static HostRank hosts_own(void) {
-    HostRank own = {.threads = machine_threads()};
+    HostRank own = {.threads = threads_count()};
     snprintf(own.host, sizeof own.host, "%.63s", parallel_host());
 #ifdef __linux__
-    cpu_set_t set = machine_core_set();
+    cpu_set_t set = cores_allowed();
     for (int i = 0; i < HOSTS_CORES && i < CPU_SETSIZE; i++)
         own.cores[i / HOSTS_WORD] |= (uint64_t)(CPU_ISSET(i, &set) != 0) << i % HOSTS_WORD;
     if (sched_getaffinity(getppid(), sizeof set, &set) == 0) own.launcher_cores = CPU_COUNT(&set);
@@ -65,21 +66,21 @@ static HostRank hosts_own(void) {
 
 static void hosts_collect(void) {
     HostRank own = hosts_own();
-    if (!hosts_ranks) hosts_ranks = check_malloc((size_t)parallel_ranks() * sizeof *hosts_ranks);
+    if (!hosts_ranks) hosts_ranks = check_calloc((size_t)parallel_ranks() * sizeof *hosts_ranks);
     parallel_collect(hosts_ranks, &own, sizeof own);
 }
 
 static inline void hosts_settle(int threads) {
-    machine_use_threads(threads);
+    threads_set(threads);
     hosts_collect();
     const HostRank *own = &hosts_ranks[parallel_rank()];
     int sharing = 0, cores = hosts_count(own->cores);
     for (int r = 0; r < parallel_ranks(); r++)
         sharing +=
             strcmp(hosts_ranks[r].host, own->host) == 0 && hosts_meet(hosts_ranks[r].cores, own->cores);
-    if (machine_cores() < cores) cores = machine_cores(); /* a quota */
+    if (cores_available() < cores) cores = cores_available(); /* a quota */
     if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1)
-        machine_use_threads(cores > sharing ? cores / sharing : 1);
+        threads_set(cores > sharing ? cores / sharing : 1);
     hosts_collect();
 }
 
@@ -100,7 +101,7 @@ static inline int hosts_sharing(void) {
 
 /* Bytes that this rank may take. All ranks call it, and none takes memory before all have looked. */
 static inline int64_t hosts_memory_available(void) {
-    const int64_t bytes = machine_memory_available() / hosts_sharing();
+    const int64_t bytes = memory_available() / hosts_sharing();
     parallel_barrier();
     return bytes;
 }
@@ -167,7 +168,7 @@ static inline void hosts_print(void) {
         hosts_warn(0);
         return;
     }
-    char(*lines)[256] = check_malloc(SHOWN * sizeof *lines);
+    char(*lines)[256] = check_calloc(SHOWN * sizeof *lines);
     for (int r = 0; r < ranks; r++) {
         const HostRank *rank = &hosts_ranks[r];
         least = rank->threads < least ? rank->threads : least,

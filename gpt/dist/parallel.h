@@ -43,7 +43,8 @@
 #include <stddef.h>
 #include <time.h>
 #include "../base/check.h"
-#include "../base/machine.h"
+#include "../base/clock.h"
+#include "../base/threads.h"
 #include "../math/tensor_table.h"
 #ifdef HAVE_MPI
 #include <mpi.h>
@@ -72,7 +73,7 @@ static inline void parallel_buckets_add(ParallelBuckets *b, size_t begin, size_t
    group first. Small neighbours share a bucket, except that the first group, final last, keeps to itself. */
 static inline ParallelBuckets parallel_buckets(const size_t *starts, int n, size_t floats) {
     ParallelBuckets b = {.ranges =
-                             check_malloc(((size_t)n + floats / PARALLEL_MOST + 1) * 2 * sizeof *b.ranges)};
+                             check_calloc(((size_t)n + floats / PARALLEL_MOST + 1) * 2 * sizeof *b.ranges)};
     size_t end = floats;
     for (int i = n - 1; i >= 0; i--) {
         if (i > 1 && end - starts[i] < PARALLEL_LEAST) continue;
@@ -90,7 +91,7 @@ static inline void parallel_buckets_free(ParallelBuckets *b) { free(b->ranges); 
 
 /* Its slices in order, one of each bucket (some may be empty); a single owner has one range, everything. free() them. */
 static inline FloatRange *parallel_owned(const ParallelBuckets *b, int owner, int owners, int *count) {
-    FloatRange *owned = check_malloc((size_t)b->count * sizeof *owned);
+    FloatRange *owned = check_calloc((size_t)b->count * sizeof *owned);
     *count = owners == 1 ? 1 : b->count;
     for (int i = 0; i < *count; i++) owned[i] = parallel_slice(b->ranges[i], owner, owners);
     if (owners == 1) owned[0] = (FloatRange){0, b->ranges[b->count - 1].end};
@@ -144,7 +145,7 @@ static void parallel_let_others_speak(void) {
 /* Which of the hosts this is. */
 static void parallel_number_hosts(void) {
     const size_t ranks = (size_t)parallel_job.ranks;
-    char(*hosts)[MPI_MAX_PROCESSOR_NAME] = check_malloc(ranks * sizeof *hosts);
+    char(*hosts)[MPI_MAX_PROCESSOR_NAME] = check_calloc(ranks * sizeof *hosts);
     parallel_collect(hosts, parallel_job.host, sizeof *hosts);
     for (int r = 0; r < parallel_job.ranks && strcmp(hosts[r], parallel_job.host) != 0; r++) {
         int before = 0; /* of this host, among the ranks before r */
@@ -204,7 +205,7 @@ static inline void parallel_barrier(void) {
 
 static inline double parallel_sum_double(double x) {
     if (parallel_job.ranks == 1) return x;
-    double *all = check_malloc((size_t)parallel_job.ranks * sizeof *all), sum = 0;
+    double *all = check_calloc((size_t)parallel_job.ranks * sizeof *all), sum = 0;
     parallel_collect(all, &x, sizeof x);
     for (int r = 0; r < parallel_job.ranks; r++) sum += all[r]; /* in one order, whatever MPI would choose */
     free(all);
@@ -247,12 +248,6 @@ static struct {
     int not_final;                   /* buckets before this one wait for reduce_scatter_ready */
     double since, under_way, waited; /* seconds: when the first of the orders under way began; sums */
 } exchange;
-
-static inline double parallel_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* To nearest, ties to even; a NaN stays one. */
 static inline uint16_t parallel_round(float x) {
@@ -334,7 +329,7 @@ static bool exchange_advance(void) {
         if (s->order.kind == EXCHANGE_SUM) exchange_add(s);
         s->busy = false, moved = true;
         if (++exchange.finished == exchange.ordered) {
-            exchange.under_way += parallel_seconds() - exchange.since;
+            exchange.under_way += seconds_now() - exchange.since;
             pthread_cond_broadcast(&exchange.done);
         }
         i = -1;
@@ -351,7 +346,7 @@ static bool exchange_advance(void) {
    nothing from the threads that compute. */
 static void *exchange_thread(void *unused) {
     const struct timespec pause = {0, 50000};
-    machine_unpin_thread();
+    thread_unpin();
     pthread_mutex_lock(&exchange.lock);
     while (!exchange.ending) {
         if (exchange.finished == exchange.ordered) {
@@ -391,12 +386,12 @@ static inline void parallel_open(const ParallelBuckets *buckets, bool bf16, bool
     const size_t ranks = (size_t)parallel_job.ranks, largest = exchange_largest(buckets);
     if (ranks == 1) return;
     exchange.buckets = buckets, exchange.bf16 = bf16, exchange.ending = false;
-    exchange.orders = check_malloc(2 * (size_t)buckets->count * sizeof *exchange.orders);
+    exchange.orders = check_calloc(2 * (size_t)buckets->count * sizeof *exchange.orders);
     for (int i = 0; i < EXCHANGE_SLOTS; i++) {
         ExchangeSlot *s = &exchange.slots[i];
-        s->received = check_malloc(exchange_received(largest) * (bf16 ? sizeof(uint16_t) : sizeof(float)));
-        if (bf16) s->rounded = check_malloc(largest * sizeof *s->rounded);
-        s->requests = check_malloc(2 * ranks * sizeof *s->requests);
+        s->received = check_calloc(exchange_received(largest) * (bf16 ? sizeof(uint16_t) : sizeof(float)));
+        if (bf16) s->rounded = check_calloc(largest * sizeof *s->rounded);
+        s->requests = check_calloc(2 * ranks * sizeof *s->requests);
     }
     MPI_Comm_dup(MPI_COMM_WORLD, &exchange.comm);
     pthread_mutex_init(&exchange.lock, NULL);
@@ -430,14 +425,14 @@ static inline void parallel_close(void) {
 
 static inline void parallel_progress(void) {
     if (!exchange.orders || exchange.threaded || exchange.finished == exchange.ordered) return;
-    const double start = parallel_seconds();
+    const double start = seconds_now();
     while (exchange_advance()) {}
-    exchange.waited += parallel_seconds() - start; /* the step does not go on meanwhile */
+    exchange.waited += seconds_now() - start; /* the step does not go on meanwhile */
 }
 
 static void exchange_order(ExchangeKind kind, float *x, int bucket) {
     pthread_mutex_lock(&exchange.lock);
-    if (exchange.finished == exchange.ordered) exchange.since = parallel_seconds();
+    if (exchange.finished == exchange.ordered) exchange.since = seconds_now();
     exchange.orders[exchange.ordered++] = (ExchangeOrder){kind, x, exchange.buckets->ranges[bucket]};
     pthread_cond_signal(&exchange.work);
     pthread_mutex_unlock(&exchange.lock);
@@ -462,7 +457,7 @@ static inline void all_gather(float *x, int bucket) {
 
 static inline void parallel_wait(void) {
     if (parallel_job.ranks == 1) return;
-    const double start = parallel_seconds();
+    const double start = seconds_now();
     pthread_mutex_lock(&exchange.lock);
     while (exchange.finished < exchange.ordered) {
         if (exchange.threaded)
@@ -473,7 +468,7 @@ static inline void parallel_wait(void) {
     exchange.ordered = exchange.started = exchange.finished = 0;
     exchange.summing = NULL;
     pthread_mutex_unlock(&exchange.lock);
-    exchange.waited += parallel_seconds() - start;
+    exchange.waited += seconds_now() - start;
 }
 
 static inline double parallel_hidden(void) {

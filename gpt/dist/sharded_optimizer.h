@@ -29,7 +29,7 @@
 #ifndef GPT_DIST_SHARDED_OPTIMIZER_H
 #define GPT_DIST_SHARDED_OPTIMIZER_H
 
-#include "../base/machine.h"
+#include "../base/memory.h"
 #include "../base/profile.h"
 #include "../math/optimizer.h"
 #include "../math/tensor_table.h"
@@ -53,7 +53,7 @@ typedef struct {
    come before all layers in memory, at the very end. */
 static inline ParallelBuckets optimizer_buckets(const TensorTable *parameters) {
     const Tensor *tensors = parameters->tensors;
-    size_t *starts = check_malloc((size_t)parameters->count * sizeof *starts);
+    size_t *starts = check_calloc((size_t)parameters->count * sizeof *starts);
     int count = 1;
     for (int i = 1; i < parameters->count; i++)
         if (tensors[i].per_layer && (!tensors[i - 1].per_layer || tensors[i - 1].layer != tensors[i].layer))
@@ -88,8 +88,8 @@ static inline void optimizer_allocate(ShardedOptimizer *o, float *weights, float
                                  parallel_collect});
     else
         parallel_open(&o->buckets, comm_bf16, comm_thread);
-    o->m = machine_allocate(optimizer_moments(o) * sizeof(float));
-    o->v = machine_allocate(optimizer_moments(o) * sizeof(float));
+    o->m = memory_allocate(optimizer_moments(o) * sizeof(float));
+    o->v = memory_allocate(optimizer_moments(o) * sizeof(float));
 }
 
 static inline void optimizer_free(ShardedOptimizer *o) {

@@ -150,7 +150,7 @@ static inline void checkpoint_abort(Checkpoint *c) {
 }
 
 static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t sum) {
-    CheckpointFile *files = check_malloc((size_t)(c->file_count + 1) * sizeof *files);
+    CheckpointFile *files = check_calloc((size_t)(c->file_count + 1) * sizeof *files);
     if (c->file_count) memcpy(files, c->files, (size_t)c->file_count * sizeof *files);
     free(c->files);
     c->files = files;
@@ -193,7 +193,7 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
     int count = scandir(c->folder, &names, checkpoint_is_file_name, alphasort);
     if (count < 0) return file_fail(error, "cannot read folder '%s': %s", c->folder, strerror(errno));
     const size_t line = sizeof names[0]->d_name + 32;
-    char *text = check_malloc(line * (size_t)(count + 1));
+    char *text = check_calloc(line * (size_t)(count + 1));
     size_t used = 0;
     bool ok = true;
     for (int i = 0; i < count; i++) {
@@ -364,7 +364,7 @@ static inline void checkpoint_prune(const char *run_folder, long newest, int kee
     struct dirent **names = NULL;
     int count = scandir(run_folder, &names, checkpoint_is_file_name, alphasort), whole = 0;
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    long *steps = check_malloc((size_t)(count > 0 ? count : 0) * sizeof *steps);
+    long *steps = check_calloc((size_t)(count > 0 ? count : 0) * sizeof *steps);
     for (int i = 0; i < count; i++) {
         if (checkpoint_kind(names[i]->d_name, &steps[whole]) == CHECKPOINT_FINAL && steps[whole] <= newest &&
             checkpoint_is_whole(run_folder, names[i]->d_name))

@@ -66,7 +66,7 @@ static inline bool file_join(char path[FILE_PATH_SIZE], const char *folder, cons
 
 static inline char *file_path(const char *folder, const char *name) {
     const size_t size = strlen(folder) + strlen(name) + 2;
-    char *path = (char *)check_malloc(size);
+    char *path = (char *)check_calloc(size);
     snprintf(path, size, "%s/%s", folder, name);
     return path;
 }

@@ -59,8 +59,8 @@ static inline int moments_pieces(const Moments *m, int kind, float *data, NamedT
 static inline bool moments_write(const char *folder, int part, int parts, const Moments *m, uint64_t *sum,
                                  char *error) {
     const size_t most = 2 * (size_t)(m->parameters->count + m->range_count);
-    NamedTensor *pieces = check_malloc(most * sizeof *pieces);
-    char(*names)[MOMENTS_NAME_SIZE] = check_malloc(most * sizeof *names), name[64],
+    NamedTensor *pieces = check_calloc(most * sizeof *pieces);
+    char(*names)[MOMENTS_NAME_SIZE] = check_calloc(most * sizeof *names), name[64],
     path[CHECKPOINT_PATH_SIZE];
     moments_part_name(name, part, parts);
     int count = moments_pieces(m, 0, m->mean, pieces, names);
@@ -123,7 +123,7 @@ static inline bool moments_locate(MomentsReader *reader, const TensorTable *para
 static inline void moments_remember(MomentsReader *reader, MomentsPlace place) {
     if (reader->count == reader->room) {
         reader->room = reader->room ? 2 * reader->room : 256;
-        MomentsPlace *larger = check_malloc((size_t)reader->room * sizeof *larger);
+        MomentsPlace *larger = check_calloc((size_t)reader->room * sizeof *larger);
         if (reader->count) memcpy(larger, reader->places, (size_t)reader->count * sizeof *larger);
         free(reader->places);
         reader->places = larger;

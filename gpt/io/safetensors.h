@@ -114,7 +114,7 @@ static inline uint64_t sum_end(const Sum *s) {
 static inline bool file_sum(const char *path, bool flush, uint64_t *sum, char *error) {
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0) return false;
-    unsigned char *chunk = check_malloc(CHECKPOINT_CHUNK);
+    unsigned char *chunk = check_calloc(CHECKPOINT_CHUNK);
     Sum s = sum_begin();
     int64_t got;
     while ((got = file_read_bytes(file, chunk, CHECKPOINT_CHUNK)) > 0) sum_add(&s, chunk, (size_t)got);
@@ -184,7 +184,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     if (text) {
         size_t length = strlen(text), align = SAFETENSORS_ALIGNMENT;
         *size = (8 + length + align - 1) / align * align;
-        header = memset(check_malloc(*size), ' ', *size);
+        header = memset(check_calloc(*size), ' ', *size);
         memcpy(header, &(uint64_t){*size - 8}, 8);
         memcpy(header + 8, text, length);
         cJSON_free(text);
@@ -276,7 +276,7 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
         return file_fail(error,
                          "'%s' was cut short: its header takes %" PRIu64 " bytes, the file has %" PRIu64,
                          f->path, length + 8, size);
-    char *text = check_malloc(length + 1); /* zeroed: the text ends with 0 */
+    char *text = check_calloc(length + 1); /* zeroed: the text ends with 0 */
     errno = 0;
     if (file_read_bytes(f->file, text, length) != (int64_t)length) {
         free(text);
@@ -354,7 +354,7 @@ static inline int safetensors_by_place(const void *a, const void *b) {
 static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *error) {
     *f = (SafetensorsFile){.path = path, .file = -1};
     if (!safetensors_parse(f, error)) return false;
-    f->entries = check_malloc((size_t)cJSON_GetArraySize(f->header) * sizeof *f->entries);
+    f->entries = check_calloc((size_t)cJSON_GetArraySize(f->header) * sizeof *f->entries);
     const cJSON *item;
     cJSON_ArrayForEach(item, f->header) {
         if (strcmp(item->string, "__metadata__") == 0) continue;
@@ -428,7 +428,7 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
                                        NamedTensor ***want, char *error) {
     bool ok = safetensors_open(f, path, error);
-    *want = check_malloc((size_t)count * sizeof(NamedTensor *));
+    *want = check_calloc((size_t)count * sizeof(NamedTensor *));
     for (int i = 0; i < count; i++) (*want)[i] = &tensors[i];
     qsort(*want, (size_t)count, sizeof **want, safetensors_tensor_by_name);
     if (ok) qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_name);
@@ -468,14 +468,14 @@ static inline bool safetensors_load(const char *path, NamedTensor **tensors, int
     SafetensorsFile f;
     bool ok = safetensors_open(&f, path, error);
     *tensors = NULL, *count = 0;
-    if (ok) *tensors = check_malloc((size_t)f.count * sizeof **tensors);
+    if (ok) *tensors = check_calloc((size_t)f.count * sizeof **tensors);
     for (int i = 0; ok && i < f.count; i++) {
         const SafetensorsEntry *e = &f.entries[i];
         NamedTensor *t = &(*tensors)[(*count)++];
         size_t name = strlen(e->name) + 1;
-        *t = (NamedTensor){.name = memcpy(check_malloc(name), e->name, name), .rank = e->rank};
+        *t = (NamedTensor){.name = memcpy(check_calloc(name), e->name, name), .rank = e->rank};
         memcpy(t->shape, e->shape, sizeof t->shape);
-        t->data = check_malloc((size_t)(e->end - e->begin));
+        t->data = check_calloc((size_t)(e->end - e->begin));
         ok = safetensors_read_data(&f, e, t->data, error);
     }
     safetensors_close(&f);

@@ -204,7 +204,7 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
         if (!shard_name_matches(entry->d_name, prefix)) continue;
         if (part->n_shards == room) {
             room = room ? 2 * room : 16;
-            Shard *larger = check_malloc((size_t)room * sizeof *larger);
+            Shard *larger = check_calloc((size_t)room * sizeof *larger);
             if (part->n_shards) memcpy(larger, part->shards, (size_t)part->n_shards * sizeof *larger);
             free(part->shards);
             part->shards = larger;
@@ -253,12 +253,12 @@ static inline void dataset_parse(Dataset *d, const char *spec) {
     int n = 1;
     bool whole = stat(spec, &status) == 0 || !strpbrk(spec, ",:");
     for (const char *c = spec; !whole && *c; c++) n += *c == ',';
-    d->parts = check_malloc((size_t)n * sizeof *d->parts);
+    d->parts = check_calloc((size_t)n * sizeof *d->parts);
     d->n_parts = n;
     for (int p = 0; p < n; p++) {
         DatasetPart *part = &d->parts[p];
         size_t length = whole ? strlen(spec) : strcspn(spec, ",");
-        part->folder = check_malloc(length + 1);
+        part->folder = check_calloc(length + 1);
         memcpy(part->folder, spec, length);
         part->weight = 1;
         char *colon = whole ? NULL : strrchr(part->folder, ':'), *end = NULL;

@@ -190,7 +190,7 @@ typedef struct {
 } TokenizerCache;
 
 static inline TokenizerCache *tokenizer_cache_new(void) {
-    return check_malloc(TOKENIZER_CACHE * sizeof(TokenizerCache));
+    return check_calloc(TOKENIZER_CACHE * sizeof(TokenizerCache));
 }
 
 /* Merges a piece of at most TOKENIZER_SHORT bytes: looking at all pairs each time is fastest for so few. */
@@ -225,7 +225,7 @@ static inline void tokenizer_push_pair(const Tokenizer *t, TokenizerHeap *heap, 
 static inline size_t tokenizer_merge_long(const Tokenizer *t, const unsigned char *p, size_t n,
                                           uint16_t *ids) {
     if (n >= UINT32_MAX) die("a piece of text without a break has %zu bytes; cut it, 4 GiB are too many", n);
-    uint32_t *next = check_malloc(n * sizeof *next), *previous = check_malloc(n * sizeof *previous);
+    uint32_t *next = check_calloc(n * sizeof *next), *previous = check_calloc(n * sizeof *previous);
     TokenizerHeap heap = {0};
     size_t count = 0;
     for (size_t i = 0; i < n; i++)
@@ -315,7 +315,7 @@ static inline int tokenizer_find_added(const Tokenizer *t, const char *text, siz
 
 /* A text of a SentencePiece vocabulary. */
 static inline size_t tokenizer_encode_pieces(const Tokenizer *t, const char *text, size_t n, uint16_t *ids) {
-    char *normal = check_malloc(pieces_normalize(t->pieces, text, n, NULL) + 1);
+    char *normal = check_calloc(pieces_normalize(t->pieces, text, n, NULL) + 1);
     size_t count = pieces_encode(t->pieces, normal, pieces_normalize(t->pieces, text, n, normal), ids);
     free(normal);
     return count;
@@ -357,9 +357,9 @@ static inline size_t tokenizer_encode_special(const Tokenizer *t, TokenizerCache
 
 /* With room for all that can be: the tables of a vocabulary are small beside what is done with it. */
 static inline Tokenizer *tokenizer_new(void) {
-    Tokenizer *t = check_malloc(sizeof *t);
-    t->tokens = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *t->tokens);
-    t->merges = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *t->merges);
+    Tokenizer *t = check_calloc(sizeof *t);
+    t->tokens = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *t->tokens);
+    t->merges = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *t->merges);
     tokenizer_table_room(&t->merge_table, 0);
     return t;
 }
@@ -374,7 +374,7 @@ static inline void tokenizer_free(Tokenizer *t) {
 
 /* Left and right as one, with a zero behind; free() it. */
 static inline char *tokenizer_join(const char *left, size_t n_left, const char *right, size_t n_right) {
-    char *joined = check_malloc(n_left + n_right + 1);
+    char *joined = check_calloc(n_left + n_right + 1);
     memcpy(joined, left, n_left);
     memcpy(joined + n_left, right, n_right);
     return joined;
@@ -412,7 +412,7 @@ static inline void tokenizer_build_whole(Tokenizer *t) {
     uint32_t size = 1024;
     while (size < 2 * (uint32_t)t->vocab_size) size *= 2;
     t->whole_mask = size - 1;
-    t->whole_table = check_malloc(size * sizeof *t->whole_table);
+    t->whole_table = check_calloc(size * sizeof *t->whole_table);
     for (int id = 0; id < t->vocab_size; id++) {
         const Token *token = &t->tokens[id];
         const unsigned char *bytes = (const unsigned char *)token->bytes;
@@ -491,9 +491,9 @@ static inline void tokenizer_words_free(TokenizerWords *w) {
 }
 
 static inline TokenizerTrainer *tokenizer_trainer_new(int threads) {
-    TokenizerTrainer *trainer = check_malloc(sizeof *trainer);
+    TokenizerTrainer *trainer = check_calloc(sizeof *trainer);
     trainer->threads = threads;
-    trainer->words = check_malloc((size_t)threads * sizeof *trainer->words);
+    trainer->words = check_calloc((size_t)threads * sizeof *trainer->words);
     trainer->classes = tokenizer_classes();
     return trainer;
 }
@@ -592,8 +592,8 @@ static inline void tokenizer_merge_word(TokenizerMerger *m, uint32_t word, uint3
 
 static inline void tokenizer_merger_begin(TokenizerMerger *m, const Tokenizer *t) {
     const TokenizerWords *words = m->words;
-    m->symbols = check_malloc(words->n_bytes * sizeof *m->symbols);
-    m->lengths = check_malloc(words->n_words * sizeof *m->lengths);
+    m->symbols = check_calloc(words->n_bytes * sizeof *m->symbols);
+    m->lengths = check_calloc(words->n_words * sizeof *m->lengths);
     for (size_t i = 0; i < words->n_bytes; i++) m->symbols[i] = t->byte_id[(unsigned char)words->bytes[i]];
     for (size_t w = 0; w < words->n_words; w++) {
         const uint16_t *symbols = m->symbols + words->words[w].start;
@@ -891,7 +891,7 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     TokenizerPieces *p = t->pieces;
     uint32_t bits = 0;
     size_t n = 0, bytes = text ? strlen(text) / 4 * 3 : 0;
-    unsigned char *blob = check_malloc(bytes + 4);
+    unsigned char *blob = check_calloc(bytes + 4);
     for (size_t i = 0; text && text[i] && text[i] != '='; i++) {
         const char *digit = strchr(digits, text[i]);
         if (!digit) break;
@@ -904,7 +904,7 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
         tokenizer_why_not(t, "the table of its normalizer is damaged");
     } else { /* a size, the double array of that size, strings that end in zeros */
         p->n_units = units / 4, p->n_table = n - 4;
-        p->table = check_malloc(p->n_table + 1);
+        p->table = check_calloc(p->n_table + 1);
         memcpy(p->table, blob + 4, p->n_table);
     }
     free(blob);
@@ -1029,11 +1029,11 @@ static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root,
     const cJSON *unknown = cJSON_GetObjectItemCaseSensitive(model, "unk_id");
     const char *unknown_token = tokenizer_json_string(model, "unk_token");
     Tokenizer *t = load->t;
-    TokenizerPieces *p = t->pieces = check_malloc(sizeof *p);
+    TokenizerPieces *p = t->pieces = check_calloc(sizeof *p);
     p->bpe = !unigram;
-    p->scores = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->scores);
-    p->ranks = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->ranks);
-    p->is_user = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *p->is_user);
+    p->scores = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *p->scores);
+    p->ranks = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *p->ranks);
+    p->is_user = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *p->is_user);
     memset(p->ranks, 0xFF, TOKENIZER_MAX_VOCAB * sizeof *p->ranks);
     p->has_bytes = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(model, "byte_fallback"));
     p->unknown = unknown_token ? tokenizer_spelling(load, unknown_token, strlen(unknown_token)) : -1;
@@ -1133,7 +1133,7 @@ static inline Tokenizer *tokenizer_load_text(const char *path, char **text, size
     static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;
     size_t n_merges, room = strlen(path) + 32;
-    char *name = check_malloc(room), *beside = check_malloc(room), *merges = NULL;
+    char *name = check_calloc(room), *beside = check_calloc(room), *merges = NULL;
     snprintf(name, room, "%s", path);
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
         snprintf(name, room, "%s/tokenizer.json", path);

@@ -185,7 +185,7 @@ static inline void pieces_extend(const TokenizerPieces *p, const char *text, siz
 }
 
 static inline size_t pieces_unigram(const TokenizerPieces *p, const char *text, size_t n, uint16_t *ids) {
-    PiecesPath *paths = check_malloc((n + 1) * sizeof *paths);
+    PiecesPath *paths = check_calloc((n + 1) * sizeof *paths);
     size_t count = 0;
     bool unknown = false;
     for (size_t i = 1; i <= n; i++) paths[i].id = -1;
@@ -247,7 +247,7 @@ static inline uint32_t pieces_cut(const TokenizerPieces *p, const char *text, si
 }
 
 static inline size_t pieces_bpe(const TokenizerPieces *p, const char *text, size_t n, uint16_t *ids) {
-    PiecesPart *parts = check_malloc(n * sizeof *parts);
+    PiecesPart *parts = check_calloc(n * sizeof *parts);
     TokenizerHeap heap = {0};
     uint32_t n_parts = pieces_cut(p, text, n, parts);
     for (uint32_t i = 0; i + 1 < n_parts; i++) pieces_push(p, &heap, text, parts, i, i + 1);

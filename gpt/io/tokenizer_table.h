@@ -37,7 +37,7 @@ static inline void tokenizer_table_grow(TokenizerTable *table, size_t need) {
     TokenizerTable old = *table;
     table->size = old.size ? 2 * old.size : 1024;
     while (table->size < 2 * need) table->size *= 2;
-    table->places = check_malloc(table->size * sizeof *table->places);
+    table->places = check_calloc(table->size * sizeof *table->places);
     for (size_t i = 0; i < old.size; i++) {
         if (!old.places[i]) continue;
         size_t at = tokenizer_hash(old.places[i] >> 32, 0);

@@ -50,7 +50,7 @@ static const char tokenizer_runs[] =
 /* The class of every code point, (0x110000); free() it. */
 static inline unsigned char *tokenizer_classes(void) {
     static const char marks[] = ".+#_"; /* in the order of the classes */
-    unsigned char *classes = check_malloc(TOKENIZER_CODE_POINTS), *at = classes;
+    unsigned char *classes = check_calloc(TOKENIZER_CODE_POINTS), *at = classes;
     for (const char *run = tokenizer_runs; *run;) {
         char *mark;
         size_t length = strtoul(run, &mark, 36);

@@ -59,7 +59,9 @@
 #include <omp.h>
 #endif
 #include "../base/check.h"
-#include "../base/machine.h"
+#include "../base/memory.h"
+#include "../base/processor.h"
+#include "../base/threads.h"
 #include "array.h"
 
 #ifdef __clang__ /* without optimisation clang would warn that loops stay loops */
@@ -302,7 +304,7 @@ static inline void matmul_kernel_for(int rows, bool pairs, int64_t units, const 
 
 /* Tile registers (AMX): with them a unit is a pair, and a panel of A is MATMUL_TILE_ROWS rows in pieces of 16 units,
    [unit / 16][row][16], so that a register of 16 rows is loaded from 1,024 bytes in a row. */
-#if MACHINE_TILES && MATMUL_LANES == 16
+#if HAVE_AMX && MATMUL_LANES == 16
 #define MATMUL_TILES 1
 enum { MATMUL_TILE_ROWS = 32 };
 
@@ -585,12 +587,12 @@ static _Atomic(MatmulWorkspace *) matmul_spare;
 /* Bytes of a block for so many floats: whole huge pages. */
 static inline size_t matmul_workspace_size(int64_t floats) {
     const size_t bytes = sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
-    return (bytes + MACHINE_HUGE_PAGE - 1) / MACHINE_HUGE_PAGE * MACHINE_HUGE_PAGE;
+    return (bytes + MEMORY_HUGE_PAGE - 1) / MEMORY_HUGE_PAGE * MEMORY_HUGE_PAGE;
 }
 
 static inline MatmulWorkspace *matmul_workspace_new(int64_t floats) {
     const size_t bytes = matmul_workspace_size(floats);
-    MatmulWorkspace *workspace = machine_reserve(bytes);
+    MatmulWorkspace *workspace = memory_reserve(bytes);
     workspace->bytes = bytes;
     return workspace;
 }
@@ -740,9 +742,9 @@ static inline void matmul_plan_side(MatmulSide *side, const MatmulJob *job, int 
 }
 
 static inline void matmul_plan(MatmulJob *job, int64_t M, int64_t N, int64_t K, Dtype dtype) {
-    job->unit = dtype != DTYPE_BF16                                          ? MATMUL_UNIT_FLOAT
-                : MATMUL_PAIRS && (!MATMUL_TILES || machine_tiles_allowed()) ? MATMUL_UNIT_PAIR
-                                                                             : MATMUL_UNIT_ROUNDED;
+    job->unit = dtype != DTYPE_BF16                                ? MATMUL_UNIT_FLOAT
+                : MATMUL_PAIRS && (!MATMUL_TILES || amx_allowed()) ? MATMUL_UNIT_PAIR
+                                                                   : MATMUL_UNIT_ROUNDED;
     const bool tiles = matmul_in_tiles(job->unit);
     const int64_t per_unit = job->unit == MATMUL_UNIT_PAIR ? 2 : 1, step = per_unit * MATMUL_LANES;
     job->K = K;
@@ -793,7 +795,7 @@ static inline void matmul_run(const MatmulJob *job) {
 #pragma omp parallel num_threads(m.threads) if (m.threads > 1)
     {
         float *const own = workspace->data + m.shared_floats + matmul_thread() * m.own_floats;
-        if (tiles) machine_tiles_begin();
+        if (tiles) amx_begin();
         for (int64_t block = 0; block < job->k_blocks; block += m.group_blocks)
             for (int64_t first = 0; first < side->panels; first += m.group) {
                 const int64_t last = matmul_min(side->panels, first + m.group), width = last - first;
@@ -817,7 +819,7 @@ static inline void matmul_run(const MatmulJob *job) {
                                      first + matmul_cut(width, m.deal.splits, s),
                                      first + matmul_cut(width, m.deal.splits, s + 1), own);
             }
-        if (tiles) machine_tiles_end();
+        if (tiles) amx_end();
     }
     matmul_workspace_give(workspace);
 }

@@ -38,7 +38,7 @@ enum { OPTIMIZER_CHUNK = 1 << 16 };
 
 static inline double gradient_squares(const float *gradient, size_t n) {
     size_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
-    double *partial = check_malloc(chunks * sizeof *partial), sum = 0;
+    double *partial = check_calloc(chunks * sizeof *partial), sum = 0;
 #pragma omp parallel for schedule(static)
     for (size_t chunk = 0; chunk < chunks; chunk++) {
         size_t begin = chunk * OPTIMIZER_CHUNK,

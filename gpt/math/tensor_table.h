@@ -96,7 +96,7 @@ static inline const Tensor *tensors_first(const TensorTable *table, const Tensor
 
 static inline TensorTable tensors_plan(const TensorRow *rows, int row_count, int layers, TensorSize *size,
                                        const void *context) {
-    TensorTable table = {.tensors = check_malloc((size_t)(row_count * layers) * sizeof(Tensor))};
+    TensorTable table = {.tensors = check_calloc((size_t)(row_count * layers) * sizeof(Tensor))};
     for (int first = 0, last; first < row_count;
          first = last) { /* a run of rows that all are, or are not, per layer */
         bool per_layer = strstr(rows[first].name, "%d") != NULL;
@@ -135,7 +135,7 @@ static inline const float *tensor_values(const Tensor *t, const float *memory, f
     *copy = NULL;
     if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
     const Array from = {(void *)(memory + t->offset), DTYPE_BF16};
-    *copy = check_malloc(t->count * sizeof(float));
+    *copy = check_calloc(t->count * sizeof(float));
     for (size_t i = 0; i < t->count; i++) (*copy)[i] = array_get(from, (int64_t)i);
     return *copy;
 }

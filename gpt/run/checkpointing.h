@@ -26,8 +26,11 @@
 
 #include <pthread.h>
 #include <sys/syscall.h>
+#include "../base/clock.h"
+#include "../base/threads.h"
 #include "../dist/sharded_optimizer.h"
 #include "../io/optimizer_state.h"
+#include "../math/nonfinite.h"
 #include "model_files.h"
 #include "run.h"
 
@@ -93,11 +96,11 @@ static inline size_t saver_copy_floats(const Run *run, const ShardedOptimizer *o
 }
 
 static inline Saver *saver_create(const Run *run, const ShardedOptimizer *o, bool with_copy) {
-    Saver *s = check_malloc(sizeof *s);
+    Saver *s = check_calloc(sizeof *s);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     if (with_copy && saver_copy_floats(run, o))
-        s->copy = check_malloc(saver_copy_floats(run, o) * sizeof(float));
+        s->copy = check_calloc(saver_copy_floats(run, o) * sizeof(float));
     return s;
 }
 
@@ -165,7 +168,7 @@ static inline SaveOrder save_await_order(Saver *s) {
 /* The thread: this rank's files, then on rank 0, when all ranks' are written, DONE and the folder's name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
-    machine_unpin_thread();
+    thread_unpin();
 #ifdef __linux__
     if (s->in_background) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); /* training comes first */
 #endif
@@ -230,12 +233,12 @@ static inline void save_end(Run *run, double waiting_since) {
         checkpoint_abort(&s->checkpoint);
     cJSON_Delete(s->state_json);
     s->busy = false;
-    s->stalled += machine_seconds() - waiting_since;
+    s->stalled += seconds_now() - waiting_since;
     if (parallel_rank() != 0) return;
     if (s->state == SAVE_COMMITTED) {
         run->saved_step = s->checkpoint.step;
         log_message(&run->log, "saved %s/step-%08ld in %.2f s, training waited %.2f s", run->options->out,
-                    s->checkpoint.step, machine_seconds() - s->began, s->stalled);
+                    s->checkpoint.step, seconds_now() - s->began, s->stalled);
     } else if (s->order == SAVE_COMMIT)
         warn("no checkpoint of step %ld: %s", s->checkpoint.step, s->error);
 }
@@ -243,7 +246,7 @@ static inline void save_end(Run *run, double waiting_since) {
 static inline void save_continue(Run *run, bool wait) {
     Saver *s = run->saver;
     if (!s || !s->busy) return;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     if (!s->agreed) {
         SaveState state = save_state(s, wait);
         if (parallel_any(state == SAVE_WRITING)) return;
@@ -281,7 +284,7 @@ static inline void save_checkpoint(Run *run, ShardedOptimizer *o, bool wait) {
     if (!*options->out || parallel_any(parallel_rank() == 0 && run->saved_step == run->step)) return;
     optimizer_fetch_from_gpu(o);
     Saver *s = run->saver;
-    const double start = machine_seconds();
+    const double start = seconds_now();
     const bool leads = parallel_rank() == 0;
     char name[64];
     bool ok = optimizer_is_finite(o) ||
@@ -309,7 +312,7 @@ static inline void save_checkpoint(Run *run, ShardedOptimizer *o, bool wait) {
     s->busy = true, s->agreed = false;
     s->has_thread = save_start_thread(s);
     if (!s->has_thread) s->state = SAVE_FAILED;
-    s->began = start, s->stalled = machine_seconds() - start;
+    s->began = start, s->stalled = seconds_now() - start;
     if (wait) save_continue(run, true);
 }
 
@@ -343,13 +346,13 @@ static inline void check_options(const Run *run, const cJSON *options, const cha
 }
 
 /* Other data than the checkpoint's changes the curve: refused, unless it is asked for. */
-static inline void check_data(Run *run, const DataPrint *was, const char *folder) {
+static inline void check_data(Run *run, const DataFingerprint *was, const char *folder) {
     char difference[256];
     if (was->folder_count == 0 && parallel_rank() == 0)
         warn("%s was written by an older version, which did not note its data: whether --data is still the "
              "same is not known",
              folder);
-    if (was->folder_count == 0 || !data_print_difference(was, &run->data, difference)) return;
+    if (was->folder_count == 0 || !fingerprint_difference(was, &run->data, difference)) return;
     if (!run->options->resume_data)
         die("%s was trained on other data: %s; put the data back, or go on with what is there: "
             "--resume-data=changed",

@@ -11,6 +11,7 @@
 
 #include "run.h"
 #include "../dist/parallel.h"
+#include "../math/nonfinite.h"
 #include "../math/tensor_table.h"
 
 /* The numbers of a model: two tables of tensors, and the memory of each; NULL where it is on a GPU. */

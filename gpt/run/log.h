@@ -1,226 +1,85 @@
-/* log.h: what a run says while it trains: log.jsonl for programs, a progress line for people.
+/* log.h: what a run writes while it trains: log.jsonl for programs, and a progress line on the screen. The numbers are
+   those of the table in log_fields.h; log_read.h reads the file.
 
-   ONE table, log_fields, has a row for each number of a training step: its key in log.jsonl, the heading of
-   its column, where it lies in LogRow, and how it is written. The line of log.jsonl, the progress line and the
-   columns of tools/report are made from it; a new number is a member of LogTrain and a row here.
+   log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: nothing on the screen.
+       With resume_step > 0 the lines of RUN/log.jsonl up to that step stay; later ones, and an incomplete one that a
+       crash left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there
+       is kept as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
+   log_train(&log, &train)       a line of log.jsonl in one write, and the progress line
+   log_validation(&log, step, val_loss)
+   log_message(&log, fmt, ...)   a line on the screen, above the progress line
+   log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
+                                 so that a program that watches the age of the file sees that the run is alive
+   log_sync(&log)                returns when the file is on the disk: called before a checkpoint, which a resumed run
+                                 continues together with the log
+   log_close(&log)               leaves the cursor at the beginning of a line
+   A line that cannot be written (a full disk) causes a warning and leaves no part of itself in the file; training goes
+   on.
 
-   Writing
-     log_open(&log, run_folder, resume_step, total_steps, quiet)   run_folder NULL: no file; quiet: no screen.
-         resume_step > 0 keeps the lines of RUN/log.jsonl up to that step and drops the later ones and what a
-         crash tore, so that the curve has no doubles; otherwise the file starts empty, and what it held is kept as
-         log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
-     log_train(&log, &train)       one line of log.jsonl in one write, and the progress line
-     log_validation(&log, step, val_loss)
-     log_message(&log, fmt, ...)   a line above the progress line
-     log_touch(&log)               gives log.jsonl the time of now, at most every ten seconds: called within long steps, it tells who
-                                   watches the file's age that the run moves
-     log_sync(&log)                the file reaches the disk: before a checkpoint that a resumed run builds on
-     log_close(&log)               the screen is left at the start of a line
-   A line that cannot be written (a full disk) is a warning and leaves no half line; training goes on.
-
-   Reading
-     log_read(path, &data, error)  false with a sentence naming path:line (char[LOG_ERROR_SIZE]) when a line is
-         not one of ours; a torn last line, blank lines and lines of other kinds are skipped. log_free(&data) when done.
-     log_each(file, path, see, context, error)   the same from an open file, handing each line's numbers to see(): what
-         is held is one line
-     log_number(field, &train)     a field's value as double, NaN for what was not finite
-     log_cell(text, field, row, total_steps)   the text of a cell, as in the progress line
-     log_smooth(&s, x)             the next value of the smoothed curve, as the progress line shows it
-
-   The progress line is rewritten in place on a terminal, at most ten times a second of training; piped, it
-   is about thirty plain lines a run (at least one in ten minutes), the first and the last among them. */
+   On a terminal the progress line is rewritten in place, at most ten times a second. Elsewhere, in a pipe or a file,
+   plain lines are printed: about thirty in a run and at least one in ten minutes, the first and the last step among
+   them. */
 #ifndef GPT_RUN_LOG_H
 #define GPT_RUN_LOG_H
 
-#include <stddef.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
-#include "../base/duration.h"
+#include <unistd.h>
+#include "../base/check.h"
+#include "../base/format.h"
+#include "../base/program.h"
 #include "../io/files.h"
 #include "../io/json.h"
-#include "../base/program.h"
+#include "log_fields.h"
+#include "log_read.h"
 
-enum {
-    LOG_ERROR_SIZE = FILE_ERROR_SIZE,
-    LOG_TEXT_SIZE = 512,
-    LOG_CELL_SIZE = DURATION_SIZE,
-    LOG_PLAIN_LINES = 30,
-    LOG_TOUCH_SECONDS = 10
-};
-enum { LOG_LINE_MAX = 1 << 16 }; /* bytes of a line that is read; ours have less than LOG_TEXT_SIZE */
-#define LOG_SMOOTHING 0.95       /* share of the past in the smoothed loss */
-#define LOG_REDRAW_SECONDS 0.1   /* between two drawings on a terminal */
-#define LOG_PLAIN_SECONDS 600.0  /* at most, between two plain lines */
-
-typedef struct {
-    long step;      /* optimizer steps done, this one included */
-    int64_t tokens; /* seen since the beginning of the run */
-    double loss, lr, grad_norm;
-    double seconds; /* since the beginning of the training */
-    double tokens_per_s;
-    double mfu;         /* 0 to 1; NaN: not known */
-    double loss_z;      /* standard deviations above the mean of the latest losses; NaN: too few of them */
-    long skipped;       /* 1: the step changed nothing, see faults.h */
-    double comm_hidden; /* 0 to 1: communication during which nobody waited for it; NaN: there was none */
-} LogTrain;
-
-typedef struct {
-    long step;
-    double val_loss;
-} LogValidation;
-
-typedef struct { /* a training step with what follows from the steps before it */
-    LogTrain train;
-    double smoothed; /* loss */
-    double left;     /* seconds; NaN: not known yet */
-} LogRow;
-
-typedef enum { LOG_LONG, LOG_INT64, LOG_DOUBLE } LogType;
-typedef enum {
-    LOG_STYLE_STEP,     /* 500/2000 */
-    LOG_STYLE_FIXED,    /* 3.1234 */
-    LOG_STYLE_EXPONENT, /* 6.0e-04 */
-    LOG_STYLE_UNITS,    /* 12.3k */
-    LOG_STYLE_PERCENT,  /* 45.2% of 0.452 */
-    LOG_STYLE_DURATION  /* 1:02:03 */
-} LogStyle;
-
-typedef struct {
-    const char *key;     /* in log.jsonl; NULL: not stored, it follows from the others */
-    const char *heading; /* of its column */
-    LogType type;
-    size_t offset; /* in LogRow, hence in LogTrain for those that are stored */
-    int digits;    /* in log.jsonl, at most: 17 gives every bit of a double back, 9 of a float */
-    LogStyle style;
-    int decimals; /* shown when they fit */
-    int width;    /* in the progress line; 0: not shown there */
-    bool ranks;   /* of runs with several ranks only */
-} LogField;
-
-static bool log_several_ranks; /* whether this run has them */
-
-static const LogField log_fields[] = {
-    {"step", "step", LOG_LONG, offsetof(LogRow, train.step), 0, LOG_STYLE_STEP, 0, 4, false},
-    {"tokens", "tokens", LOG_INT64, offsetof(LogRow, train.tokens), 0, LOG_STYLE_UNITS, 1, 0, false},
-    {"loss", "loss", LOG_DOUBLE, offsetof(LogRow, train.loss), 17, LOG_STYLE_FIXED, 4, 6, false},
-    {NULL, "smooth", LOG_DOUBLE, offsetof(LogRow, smoothed), 17, LOG_STYLE_FIXED, 4, 6, false},
-    {"lr", "lr", LOG_DOUBLE, offsetof(LogRow, train.lr), 17, LOG_STYLE_EXPONENT, 1, 7, false},
-    {"grad_norm", "norm", LOG_DOUBLE, offsetof(LogRow, train.grad_norm), 17, LOG_STYLE_FIXED, 3, 6, false},
-    {"loss_z", "z", LOG_DOUBLE, offsetof(LogRow, train.loss_z), 9, LOG_STYLE_FIXED, 1, 0, false},
-    {"skipped", "skipped", LOG_LONG, offsetof(LogRow, train.skipped), 0, LOG_STYLE_UNITS, 0, 0, false},
-    {"tokens_per_s", "tok/s", LOG_DOUBLE, offsetof(LogRow, train.tokens_per_s), 9, LOG_STYLE_UNITS, 1, 6,
-     false},
-    {"mfu", "MFU", LOG_DOUBLE, offsetof(LogRow, train.mfu), 9, LOG_STYLE_PERCENT, 1, 5, false},
-    {"comm_hidden", "hidden", LOG_DOUBLE, offsetof(LogRow, train.comm_hidden), 9, LOG_STYLE_PERCENT, 0, 6,
-     true},
-    {"seconds", "elapsed", LOG_DOUBLE, offsetof(LogRow, train.seconds), 9, LOG_STYLE_DURATION, 0, 7, false},
-    {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7, false},
-};
-enum { LOG_FIELDS = sizeof log_fields / sizeof *log_fields };
-
-typedef struct {
-    double sum, weight;
-} LogSmooth;
-
-typedef struct {
-    LogTrain *train;
-    LogValidation *validation;
-    size_t n_train, n_validation, train_room, validation_room;
-} LogData;
+enum { LOG_PLAIN_LINES = 30, LOG_TOUCH_SECONDS = 10 };
+#define LOG_REDRAW_SECONDS 0.1  /* at least, between two drawings on a terminal */
+#define LOG_PLAIN_SECONDS 600.0 /* at most, between two plain lines */
 
 typedef struct {
     char path[4096]; /* of log.jsonl */
-    int file;        /* -1: none */
+    int file;        /* its descriptor; -1: nothing is written */
     FILE *screen;    /* NULL: quiet */
-    bool terminal;   /* rewrite the line in place */
-    int columns;     /* of the terminal; 0: ask it */
-    long total_steps, next_plain, plain_every;
+    bool terminal;   /* the progress line is rewritten in place */
+    int columns;     /* width of the terminal; 0: it is asked each time */
+    long total_steps;
+    long plain_every, next_plain; /* not on a terminal: steps from line to line; the step of the next one */
     LogSmooth smooth;
-    LogValidation best, last;   /* validations; step -1: none yet */
-    bool begun, pending, drawn; /* a row came; the last one is not on screen; the line is not ended */
-    double first_seconds, drawn_seconds;
+    LogValidation best, last; /* validations; step -1: none yet */
+    bool begun;               /* log_train was called */
+    bool pending;             /* its latest line is not on the screen yet */
+    bool drawn;               /* the progress line stands on the terminal, not ended by a newline */
+    double first_seconds, drawn_seconds; /* LogTrain.seconds of the first step and of the latest one drawn */
     long first_step, lost_lines;
     int lines_since_heading;
-    time_t touched;           /* when log_touch did it last */
+    time_t touched;           /* when log_touch last set the time of the file */
     char line[LOG_TEXT_SIZE]; /* the progress line */
 } Log;
 
-/* ---- values and their texts ---- */
+/* ---- the texts of a line ---- */
 
-/* The bias correction is the division by the weight: the first value is itself, not a twentieth of it. */
-static inline double log_smooth(LogSmooth *s, double x) {
-    if (isfinite(x)) {
-        s->sum = LOG_SMOOTHING * s->sum + (1 - LOG_SMOOTHING) * x;
-        s->weight = LOG_SMOOTHING * s->weight + (1 - LOG_SMOOTHING);
-    }
-    return s->weight > 0 ? s->sum / s->weight : NAN;
-}
+/* Whether this run has several ranks; the program sets it before the first line. */
+static bool log_several_ranks;
 
-static inline double log_row_number(const LogField *field, const LogRow *row) {
-    const char *at = (const char *)row + field->offset;
-    switch (field->type) {
-    case LOG_LONG: return (double)*(const long *)(const void *)at;
-    case LOG_INT64: return (double)*(const int64_t *)(const void *)at;
-    case LOG_DOUBLE: return *(const double *)(const void *)at;
-    }
-    return NAN;
-}
-
-static inline double log_number(const LogField *field, const LogTrain *train) {
-    LogRow row = {.train = *train, .smoothed = NAN, .left = NAN};
-    return log_row_number(field, &row);
-}
-
-/* As many decimals as fit the width, or an exponent. */
-static inline void log_fixed(char text[LOG_CELL_SIZE], double x, int decimals, int width, const char *unit) {
-    int room = width > 0 ? width : LOG_CELL_SIZE - 1;
-    for (; decimals >= 0; decimals--)
-        if (snprintf(text, LOG_CELL_SIZE, "%.*f%s", decimals, x, unit) <= room) return;
-    snprintf(text, LOG_CELL_SIZE, "%.0e%s", x, unit);
-}
-
-static inline void log_units(char text[LOG_CELL_SIZE], double x, int decimals, int width) {
-    static const char *const units[] = {"", "k", "M", "G", "T", "P"};
-    size_t unit = 0;
-    while (fabs(x) >= 999.95 && unit + 1 < sizeof units / sizeof *units) x /= 1000, unit++;
-    log_fixed(text, x, unit > 0 || fabs(x) < 10 ? decimals : 0, width, units[unit]);
-}
-
-static inline void log_cell(char text[LOG_CELL_SIZE], const LogField *field, const LogRow *row,
-                            long total_steps) {
-    double x = log_row_number(field, row);
-    if (!isfinite(x)) {
-        snprintf(text, LOG_CELL_SIZE, "%s",
-                 field->style == LOG_STYLE_FIXED ? (isnan(x) ? "nan" : "inf") : "-");
-        return;
-    }
-    switch (field->style) {
-    case LOG_STYLE_STEP:
-        if (total_steps > 0)
-            snprintf(text, LOG_CELL_SIZE, "%ld/%ld", row->train.step, total_steps);
-        else
-            snprintf(text, LOG_CELL_SIZE, "%ld", row->train.step);
-        break;
-    case LOG_STYLE_FIXED: log_fixed(text, x, field->decimals, field->width, ""); break;
-    case LOG_STYLE_EXPONENT: snprintf(text, LOG_CELL_SIZE, "%.*e", field->decimals, x); break;
-    case LOG_STYLE_UNITS: log_units(text, x, field->decimals, field->width); break;
-    case LOG_STYLE_PERCENT: log_fixed(text, 100 * x, field->decimals, field->width, "%"); break;
-    case LOG_STYLE_DURATION: duration_clock(text, x > 0 ? x : 0); break;
-    }
-}
-
+/* Whether the progress line has a column for this field. */
 static inline bool log_shows(const LogField *field) {
     return field->width > 0 && (!field->ranks || log_several_ranks);
 }
 
-/* The width of a column and of the gap before it: two spaces where 79 columns allow it. */
+/* The width of a column; that of the step grows with the number of steps. */
 static inline int log_width(const LogField *field, long total_steps) {
     if (field->style != LOG_STYLE_STEP) return field->width;
     int width = total_steps > 0 ? snprintf(NULL, 0, "%ld/%ld", total_steps, total_steps) : 8;
     return width > field->width ? width : field->width;
 }
 
+/* What stands between columns: two spaces, or one where the line would be longer than 79 characters. */
 static inline const char *log_gap(long total_steps) {
     int width = 0;
     for (int i = 0; i < LOG_FIELDS; i++)
@@ -228,7 +87,7 @@ static inline const char *log_gap(long total_steps) {
     return width <= 79 ? "  " : " ";
 }
 
-/* The progress line; its headings when row is NULL. */
+/* The progress line of a row; the line of headings when row is NULL. */
 static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long total_steps) {
     char cell[LOG_CELL_SIZE];
     size_t used = 0;
@@ -245,8 +104,7 @@ static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long to
     }
 }
 
-/* ---- log.jsonl: a line made, a line read ---- */
-
+/* A line of log.jsonl with its newline; returns its length. */
 static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train) {
     LogRow row = {.train = *train};
     int used = 0;
@@ -270,141 +128,9 @@ static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidat
     return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
 }
 
-typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
+/* ---- the file ---- */
 
-/* A member as a number: null and a missing one are NaN; false when it is something else. */
-static inline bool log_member(const cJSON *json, const char *key, double *x) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
-    *x = cJSON_IsNumber(item) ? item->valuedouble : NAN;
-    return !item || cJSON_IsNumber(item) || cJSON_IsNull(item);
-}
-
-static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
-    LogRow row = {.smoothed = NAN};
-    for (int i = 0; i < LOG_FIELDS; i++) {
-        double x;
-        char *at = (char *)&row + log_fields[i].offset;
-        if (!log_fields[i].key) continue;
-        if (!log_member(json, log_fields[i].key, &x)) return false;
-        if (log_fields[i].type == LOG_DOUBLE)
-            *(double *)(void *)at = x;
-        else if (!(x >= 0 && x <= 0x1p53)) {
-            if (!isnan(x)) return false; /* a number missing is 0 */
-        } else if (log_fields[i].type == LOG_LONG)
-            *(long *)(void *)at = (long)x;
-        else
-            *(int64_t *)(void *)at = (int64_t)x;
-    }
-    *train = row.train;
-    return true;
-}
-
-/* text[length] is a newline or the ending 0 of the file. */
-static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *train, LogValidation *v) {
-    const char *end = text;
-    if (strspn(text, " \t\r") >= length) return LOG_LINE_BLANK;
-    cJSON *json = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
-    double step;
-    LogLine kind = LOG_LINE_BAD;
-    if (cJSON_IsObject(json) && (size_t)(end - text) + strspn(end, " \t\r") >= length &&
-        log_member(json, "step", &step)) {
-        v->step = step >= 0 && step <= 0x1p53 ? (long)step : -1;
-        if (v->step < 0)
-            kind = LOG_LINE_OTHER;
-        else if (cJSON_HasObjectItem(json, "val_loss"))
-            kind = log_member(json, "val_loss", &v->val_loss) ? LOG_LINE_VALIDATION : LOG_LINE_BAD;
-        else if (cJSON_HasObjectItem(json, "loss"))
-            kind = log_parse_train(json, train) ? LOG_LINE_TRAIN : LOG_LINE_BAD;
-        else
-            kind = LOG_LINE_OTHER;
-    }
-    cJSON_Delete(json);
-    return kind;
-}
-
-/* Called with each line of a log; of the two numbers that one is set which the kind names. */
-typedef void LogSee(void *context, LogLine kind, const LogTrain *train, const LogValidation *validation);
-
-/* The next line of a file into line[LOG_LINE_MAX + 1], its newline and a 0 at its end. Returns its length without the
-   newline, -1 at the end of the file; of a longer line the beginning, *whole false. */
-static inline long log_next_line(FILE *file, char *line, bool *whole, bool *ended) {
-    long length = 0;
-    int c;
-    *whole = true;
-    while ((c = getc_unlocked(file)) != EOF && c != '\n') {
-        if (length < LOG_LINE_MAX - 1)
-            line[length++] = (char)c;
-        else
-            *whole = false;
-    }
-    *ended = c == '\n';
-    line[length] = *ended ? '\n' : 0;
-    line[length + 1] = 0;
-    return length == 0 && !*ended ? -1 : length;
-}
-
-static inline bool log_each(FILE *file, const char *path, LogSee *see, void *context, char *error) {
-    char *line = check_malloc(LOG_LINE_MAX + 1);
-    size_t number = 0;
-    long length;
-    bool ok = true, whole, ended;
-    while (ok && (length = log_next_line(file, line, &whole, &ended)) >= 0) {
-        LogTrain train = {0};
-        LogValidation validation = {0};
-        number++;
-        LogLine kind = whole ? log_parse_line(line, (size_t)length, &train, &validation) : LOG_LINE_BAD;
-        ok = kind != LOG_LINE_BAD || !ended; /* the last line may be torn */
-        if (ok && kind != LOG_LINE_BAD) see(context, kind, &train, &validation);
-    }
-    if (!ok)
-        snprintf(error, LOG_ERROR_SIZE, "%s:%zu is not a line of a training log; remove the line or the file",
-                 path, number);
-    else if (ferror(file))
-        snprintf(error, LOG_ERROR_SIZE, "cannot read '%s': %s", path, strerror(errno)), ok = false;
-    free(line);
-    return ok;
-}
-
-/* A log to be read; NULL with the reason, and errno is ENOENT exactly when there is none. */
-static inline FILE *log_open_read(const char *path, char *error) {
-    const int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
-    FILE *stream = file < 0 ? NULL : fdopen(file, "rb");
-    if (file >= 0 && !stream) die("cannot open '%s': %s", path, strerror(errno));
-    return stream;
-}
-
-static inline void log_collect(void *context, LogLine kind, const LogTrain *train,
-                               const LogValidation *validation) {
-    LogData *data = context;
-    if (kind == LOG_LINE_TRAIN) {
-        data->train = check_grow(data->train, &data->train_room, data->n_train + 1, sizeof *data->train);
-        data->train[data->n_train++] = *train;
-    } else if (kind == LOG_LINE_VALIDATION) {
-        data->validation = check_grow(data->validation, &data->validation_room, data->n_validation + 1,
-                                      sizeof *data->validation);
-        data->validation[data->n_validation++] = *validation;
-    }
-}
-
-static inline void log_free(LogData *data) {
-    free(data->train);
-    free(data->validation);
-    *data = (LogData){0};
-}
-
-static inline bool log_read(const char *path, LogData *data, char *error) {
-    *data = (LogData){0};
-    FILE *file = log_open_read(path, error);
-    if (!file) return false;
-    bool ok = log_each(file, path, log_collect, data, error);
-    fclose(file);
-    if (!ok) log_free(data);
-    return ok;
-}
-
-/* ---- the file while training ---- */
-
-/* One line, whole or not at all. */
+/* Writes one line as a whole. When that fails, what was written of it is cut off again and the user is warned. */
 static inline void log_append(Log *log, const char *text, int length) {
     struct stat before;
     char error[LOG_ERROR_SIZE];
@@ -414,19 +140,21 @@ static inline void log_append(Log *log, const char *text, int length) {
     int cause = errno;
     if (known && S_ISREG(before.st_mode) && ftruncate(log->file, before.st_size) != 0) cause = errno;
     if (log->drawn) fprintf(log->screen, "\n"), log->drawn = false;
-    if (log->lost_lines++ % 100 == 0) /* a disk stays full for many steps */
+    if (log->lost_lines++ % 100 == 0) /* a full disk stays full for many steps: one warning in a hundred */
         warn("cannot write '%s': %s; %ld line(s) of the log are lost so far, training goes on; free some "
              "space",
              log->path, strerror(cause), log->lost_lines);
 }
 
-/* What the screen derives from earlier lines, so that a resumed run shows what an unbroken one would. */
+/* The validations that log_validation compares with. */
 static inline void log_track_validation(Log *log, const LogValidation *v) {
     if (log->best.step < 0 || v->val_loss < log->best.val_loss) log->best = *v;
     log->last = *v;
 }
 
-/* The lines up to resume_step, each ending with a newline, moved to the front of text; returns their size. */
+/* Moves the lines up to resume_step, each with its newline, to the front of `text` and returns their size. Of these
+   lines the smoothed loss and the best validation are computed, so that a resumed run shows what an uninterrupted one
+   would. */
 static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
     size_t kept = 0, number = 0, bad = 0, first_bad = 0;
     for (char *line = text, *end; line < text + size; line = end + 1) {
@@ -454,34 +182,38 @@ static inline size_t log_keep(Log *log, char *text, size_t size, long resume_ste
     return kept;
 }
 
+/* Dies when another process holds the lock of the log. */
 static inline void log_check_lock(const Log *log, bool locked) {
     if (!locked && errno == EWOULDBLOCK)
         die("another process is training into '%s'; stop it or choose another --out folder", log->path);
 }
 
-/* A run that begins at step 0 where a log tells of steps, or of what is no log: it is kept aside, since nothing else has
-   what it tells. */
+/* For a run that begins at step 0 in a folder that already has a log. If that log holds training steps, or is no log at
+   all, it is copied to log.jsonl.old (.old2, ...), because nothing else records those steps. */
 static inline void log_set_aside(const Log *log, const char *text, size_t size) {
     char aside[sizeof log->path + 16], error[LOG_ERROR_SIZE];
-    bool tells = false;
-    for (const char *line = text, *end; line < text + size && !tells; line = end + 1) {
+    bool has_steps = false;
+    for (const char *line = text, *end; line < text + size && !has_steps; line = end + 1) {
         LogTrain train;
         LogValidation v = {0};
         end = memchr(line, '\n', (size_t)(text + size - line));
         if (!end) end = text + size;
-        tells = log_parse_line(line, (size_t)(end - line), &train, &v) != LOG_LINE_VALIDATION || v.step > 0;
+        const LogLine kind = log_parse_line(line, (size_t)(end - line), &train, &v);
+        has_steps =
+            kind != LOG_LINE_VALIDATION || v.step > 0; /* a run that ended in step 0 has only a validation */
     }
-    if (!tells) return;
+    if (!has_steps) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);
     for (int again = 2; again < 1000 && access(aside, F_OK) == 0; again++)
         snprintf(aside, sizeof aside, "%s.old%d", log->path, again);
     if (!file_write_whole(aside, text, size, error)) die("%s", error);
-    warn("no checkpoint has the steps that '%s' tells of: training begins at step 0, and the log is kept as "
+    warn("'%s' has steps of which there is no checkpoint: training begins at step 0, and the log is kept as "
          "'%s'",
          log->path, aside);
 }
 
-/* Rewrites the file to text through a second one, so that a crash here loses nothing. */
+/* Replaces the content of the file by `text`. A second file is written and then renamed, so that a crash loses nothing.
+   */
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
@@ -499,6 +231,7 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
     close(old);
 }
 
+/* Opens RUN/log.jsonl, locks it and leaves in it the lines that a run resumed at `resume_step` continues. */
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
     char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
@@ -508,7 +241,7 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
     if (log->file < 0) die("%s; choose another --out folder", error);
     log_check_lock(log, locked);
     snprintf(part, sizeof part, "%s.tmp", log->path);
-    unlink(part); /* of log_replace in a run that was killed */
+    unlink(part); /* log_replace left it when a run was killed */
     size_t size = 0, kept = 0;
     char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
     if (!text) die("%s", error);
@@ -520,7 +253,8 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
 
 /* ---- the screen ---- */
 
-/* 1, 2, 5, 10, 20, 50, ...: the most of them that give at least LOG_PLAIN_LINES lines. */
+/* How many steps lie between two plain lines: the largest of 1, 2, 5, 10, 20, 50, ... that gives at least
+   LOG_PLAIN_LINES lines. */
 static inline long log_plain_every(long steps) {
     static const int ladder[] = {1, 2, 5};
     long every = 1, decade = 1;
@@ -550,13 +284,14 @@ static inline void log_flush(const Log *log) {
         fflush(log->screen);
 }
 
-/* Takes the progress line off a terminal, so that a lasting line can take its place. */
+/* Erases the progress line, so that a line that stays can be printed in its place. */
 static inline void log_clear(Log *log) {
     if (log->drawn) fprintf(log->screen, "\r\033[K");
     log->drawn = false;
 }
 
-/* What fits: a text that reaches the last column wraps, and a wrapped line cannot be rewritten in place. */
+/* How many characters of a line are printed. On a terminal the last column stays free: a terminal breaks a line that
+   reaches it into two, and two lines cannot be rewritten in place. */
 static inline int log_columns(const Log *log) {
     struct winsize window = {0};
     if (!log->terminal) return LOG_TEXT_SIZE;
@@ -565,7 +300,8 @@ static inline int log_columns(const Log *log) {
     return (known ? window.ws_col : 80) - 1;
 }
 
-/* The cursor goes back to the first column: a ^C or an error message then does not trail the line. */
+/* Draws the progress line over the old one. The cursor then returns to the first column, so that a ^C or an error
+   message does not stand behind the line. */
 static inline void log_draw(Log *log) {
     fprintf(log->screen, "\r%.*s\033[K\r", log_columns(log), log->line);
     log->drawn = true, log->pending = false;
@@ -578,6 +314,7 @@ static inline void log_heading(Log *log) {
     log->lines_since_heading = 0;
 }
 
+/* Draws or prints the line of a step when it is due; the first and the last always are. */
 static inline void log_show(Log *log, const LogRow *row) {
     bool first = !log->begun, last = log->total_steps > 0 && row->train.step >= log->total_steps;
     double since = row->train.seconds - log->drawn_seconds;
@@ -608,7 +345,7 @@ static inline void log_train(Log *log, const LogTrain *train) {
     log->begun = true;
 }
 
-/* A lasting line above the progress line. */
+/* log_message with its arguments in a list. */
 __attribute__((format(printf, 2, 0))) static inline void log_print(Log *log, const char *format,
                                                                    va_list arguments) {
     if (!log->screen) return;
@@ -649,7 +386,7 @@ static inline void log_touch(Log *log) {
     const time_t now = time(NULL);
     if (log->file < 0 || (now >= log->touched && now - log->touched < LOG_TOUCH_SECONDS)) return;
     log->touched = now;
-    futimens(log->file, NULL); /* where that cannot be done, the lines alone tell */
+    futimens(log->file, NULL); /* where this fails, only new lines change the time of the file */
 }
 
 static inline void log_sync(Log *log) {

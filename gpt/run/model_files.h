@@ -16,7 +16,7 @@
 #include "../io/checkpoint.h"
 #include "../io/safetensors.h"
 #include "../math/tensor_table.h"
-#include "options.h"
+#include "train_options.h"
 
 typedef struct {
     const char *option; /* the option that sets the field, whose bounds are the field's */
@@ -109,7 +109,7 @@ static inline void config_read(const char *folder, const ConfigField *fields, in
 }
 
 static inline NamedTensor *named_tensors(const TensorTable *parameters, const float *memory) {
-    NamedTensor *tensors = check_malloc((size_t)parameters->count * sizeof *tensors);
+    NamedTensor *tensors = check_calloc((size_t)parameters->count * sizeof *tensors);
     for (int i = 0; i < parameters->count; i++) {
         const Tensor *t = &parameters->tensors[i];
         tensors[i] = (NamedTensor){.name = t->name,

@@ -1,19 +1,36 @@
-/* options.h: ONE table of options; parsing, bounds, --help, presets, files and the config dump are views of it.
+/* options.h: the options of a program as ONE table. Parsing, bounds, --help, presets, option files and the dump into
+   config.json are all made from it. train_options.h has the trainer's table.
 
-   A program describes its options in an array of Option rows over a struct of its own (Option.offset), then:
+   A program describes its options in an array of Option rows. Each row names, by its offset, a field of a struct that
+   the program defines:
 
-       static Options options;                       // the values, one field per row
+       static Options options;                       // the values, one field for each row
        OptionSet set = options_begin("train_gpt", usage, train_options, COUNT, &options, presets);
-       int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` others in argv[0..]
-       cJSON *json = options_to_json(&set);          // every option by name; works as --config=FILE later
+       int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` other arguments in argv[0..]
+       cJSON *json = options_to_json(&set);          // every option by name; can be read back with --config=FILE
 
-   Values are read as --name=value or --name value; a switch also as --name alone. Where a value comes from
-   decides, not the order: command line > --config file > --preset > default. --help (or -h) prints the table,
-   --version what program.h knows; both exit with 0. A wrong option ends the program with exit code 2 and one line: the option, what was found, its
-   bounds, and the nearest valid spelling. The fields of the struct are, by type:
-       OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int: the index in `choices`,
-       OPTION_STRING const char * (lives as long as the program).
-   The first part of this file is the machinery, the second the trainer's table and its presets. */
+   The type of the field belongs to the type of the option:
+       OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int (the index of the chosen name),
+       OPTION_STRING const char * (valid until the program ends)
+
+   Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in
+   several places the strongest decides, whatever their order: command line, then --config file, then --preset, then
+   default. --help (or -h) prints the table, --version what program_version prints; both exit with 0. A wrong option
+   ends the program with exit code 2 and a line that names the option, the value found, what is allowed, and the nearest
+   valid spelling.
+
+   The names of a choice and the enum of its values are written once, as a list of pairs:
+
+       #define COLOUR_CHOICES(X) X(COLOUR_RED, "red") X(COLOUR_BLUE, "blue")
+       enum { OPTION_ENUM(COLOUR_CHOICES) };         // COLOUR_RED, COLOUR_BLUE
+       OPTION_CHOICES(COLOUR_CHOICES)                // "red|blue", for the row of the table
+       OPTION_CHECK_ENUM(COLOUR_CHOICES)             // where the enum is defined elsewhere: does not compile unless its
+                                                     // constants have the values 0, 1, ... in the order of the list
+
+   Further calls:
+   options_value(&set, name, text)   the current value of an option as a user would type it
+   options_given(&set, name)         whether the user set it
+   options_fail(&set, format, ...)   ends the program because of a wrong option */
 #ifndef GPT_RUN_OPTIONS_H
 #define GPT_RUN_OPTIONS_H
 
@@ -24,54 +41,67 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "../base/check.h"
+#include "../base/program.h"
 #include "../io/files.h"
 #include "../io/json.h"
-#include "../math/attention.h"
-#include "../base/program.h"
+
+#define OPTION_ENUM(LIST) LIST(OPTION_CONSTANT)
+#define OPTION_CONSTANT(constant, name) constant,
+#define OPTION_CHOICES(LIST) (&LIST(OPTION_NAME)[1]) /* without the first | of "|red" "|blue" */
+#define OPTION_NAME(constant, name) "|" name
+#define OPTION_CHECK_ENUM(LIST)                                                                              \
+    enum { LIST(OPTION_PLACE) };                                                                             \
+    LIST(OPTION_CHECK_PLACE)
+#define OPTION_PLACE(constant, name) OPTION_PLACE_OF_##constant,
+#define OPTION_CHECK_PLACE(constant, name)                                                                   \
+    _Static_assert((int)OPTION_PLACE_OF_##constant == (int)constant,                                         \
+                   #constant " is not at its place in the list of choices");
 
 typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
 
 enum {
-    OPTION_FIXED = 1, /* part of what a run is: resuming a checkpoint with another value is refused */
-    OPTION_OWN = 2,   /* of several ranks each may have its own value */
-    OPTION_ONCE = 4   /* asked for anew each time: no file that a program writes carries it on */
+    OPTION_FIXED = 1, /* the same for the whole run: a checkpoint cannot be resumed with another value */
+    OPTION_OWN = 2,   /* each rank may have a value of its own */
+    OPTION_ONCE = 4   /* for one start of the program: options_to_json leaves it out, so no file repeats it */
 };
 
 typedef struct {
     const char *group, *name;
     OptionType type;
-    size_t offset;     /* of the field in the program's struct */
-    const char *value; /* the default, as it would be typed */
-    double min, max;   /* bounds of OPTION_INT and OPTION_FLOAT, both allowed */
-    const char
-        *choices; /* "standard|laser" for OPTION_CHOICE; for a string a word for --help such as "DIR" */
+    size_t offset;     /* of its field in the program's struct */
+    const char *value; /* the default, as a user would type it */
+    double min, max;   /* smallest and largest value of OPTION_INT and OPTION_FLOAT */
+    /* the names of OPTION_CHOICE's values, as in "standard|laser"; for OPTION_STRING the word that --help shows, as
+       "DIR" */
+    const char *choices;
     const char *help;
-    int flags; /* OPTION_FIXED, ... */
+    int flags; /* OPTION_FIXED, OPTION_OWN and OPTION_ONCE, added up */
 } Option;
 
 typedef struct {
     const char *name;
-    const char *values; /* "layers=32 heads=8": options as typed, separated by blanks */
+    const char *values; /* as in "layers=32 heads=8" */
     const char *help;
 } OptionPreset;
 
+/* Where a value comes from; a later one of these wins. */
 typedef enum { OPTION_FROM_DEFAULT, OPTION_FROM_PRESET, OPTION_FROM_FILE, OPTION_FROM_COMMAND } OptionSource;
 
-enum { OPTIONS_MAX = 96 };
+enum { OPTIONS_MAX = 96 }; /* rows of a table */
 
 typedef struct {
     const char *program, *usage; /* usage: the line after "usage: " */
     const Option *table;
-    int count;
-    void *target; /* the program's struct */
-    const OptionPreset
-        *presets; /* NULL, or rows chosen by the option called "preset", ended by a NULL name */
-    unsigned char source[OPTIONS_MAX];
+    int count;                   /* of the rows of the table */
+    void *target;                /* the program's struct */
+    const OptionPreset *presets; /* what --preset chooses from, ended by a NULL name; NULL: no presets */
+    unsigned char source[OPTIONS_MAX]; /* of each row's value: an OptionSource */
 } OptionSet;
 
-/* ------------------------------------------------------------------------------------------------ reading
- * values */
+/* ---- reading values ---- */
 
+/* Ends the program with exit code 2 and a message. */
 __attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(const OptionSet *set,
                                                                                 const char *format, ...) {
     char text[1024], where[64];
@@ -86,7 +116,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static inline void options_fail(
     exit(2);
 }
 
-/* Number of single-character edits between two names: finds the nearest valid spelling. */
+/* How many characters must be inserted, deleted or replaced to make `a` of `b` (the Levenshtein distance). */
 static inline int options_distance(const char *a, const char *b) {
     int row[128], n = (int)strlen(b);
     if (n > 126) return 127;
@@ -104,7 +134,8 @@ static inline int options_distance(const char *a, const char *b) {
     return row[n];
 }
 
-/* "; did you mean laser?" for the value of "a|b|c" that is nearest to what was typed, or nothing when none is near. */
+/* The end of an error message, "; did you mean laser?": the name of "a|b|c" that is nearest to `value`; "" when none is
+   near. */
 static inline const char *options_suggest(const char *choices, const char *value, char text[96]) {
     char name[64];
     text[0] = 0;
@@ -119,6 +150,7 @@ static inline const char *options_suggest(const char *choices, const char *value
     return text;
 }
 
+/* The row of that name in a table of `count` rows; NULL when there is none. */
 static inline const Option *options_find_in(const Option *table, int count, const char *name) {
     for (int i = 0; i < count; i++)
         if (strcmp(table[i].name, name) == 0) return &table[i];
@@ -129,10 +161,11 @@ static inline const Option *options_find(const OptionSet *set, const char *name)
     return options_find_in(set->table, set->count, name);
 }
 
+/* Ends the program because of a name that the table does not have. `where` as in options_set. */
 __attribute__((noreturn)) static inline void options_unknown(const OptionSet *set, const char *name,
                                                              const char *where) {
     const Option *best = NULL;
-    int distance = 4; /* farther than three edits is no spelling mistake */
+    int distance = 4; /* a name more than three edits away was not meant */
     for (int i = 0; i < set->count; i++) {
         int d = options_distance(name, set->table[i].name);
         if (d < distance) distance = d, best = &set->table[i];
@@ -141,7 +174,7 @@ __attribute__((noreturn)) static inline void options_unknown(const OptionSet *se
                  best ? best->name : "", best ? "?" : "");
 }
 
-/* Whether the user gave it, on the command line or in a file, rather than a preset or the table. */
+/* Whether the user set this option, on the command line or in a file; a preset or the default do not count. */
 static inline bool options_given(const OptionSet *set, const char *name) {
     const Option *option = options_find(set, name);
     return option && set->source[option - set->table] >= OPTION_FROM_FILE;
@@ -159,7 +192,7 @@ static inline int options_choice_index(const char *choices, const char *value) {
     return -1;
 }
 
-/* The name of choice `index` in "a|b|c", written to `name`. */
+/* The name number `index` of "a|b|c", copied to `name`, which is returned. */
 static inline const char *options_choice_name(const char *choices, int index, char name[64]) {
     while (index-- > 0) choices += strcspn(choices, "|") + 1;
     snprintf(name, 64, "%.*s", (int)strcspn(choices, "|"), choices);
@@ -185,28 +218,22 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
+/* The values of all OPTION_STRING fields: a list, so that they can be found when memory is checked for leaks. */
 static struct OptionText {
     struct OptionText *next;
     char text[];
 } * options_texts;
 
-/* A copy of a text that lives as long as the program, or until options_forget. */
+/* A copy of `value` in that list. */
 static inline const char *options_keep(const char *value) {
-    struct OptionText *copy = check_malloc(sizeof *copy + strlen(value) + 1);
+    struct OptionText *copy = check_calloc(sizeof *copy + strlen(value) + 1);
     copy->next = options_texts;
     options_texts = copy;
     return strcpy(copy->text, value);
 }
 
-/* After it no OPTION_STRING of any struct is read any more. */
-static inline void options_forget(void) {
-    for (struct OptionText *next; options_texts; options_texts = next) {
-        next = options_texts->next;
-        free(options_texts);
-    }
-}
-
-/* Sets one option unless a stronger source has set it already. `where` ends messages: "" or " in FILE". */
+/* Sets one option, unless a stronger source has already set it. `where` tells error messages where the value stands: ""
+   or " in FILE". */
 static inline void options_set(OptionSet *set, const char *name, const char *value, OptionSource source,
                                const char *where) {
     const Option *option = options_find(set, name);
@@ -236,9 +263,9 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
     }
 }
 
-/* ------------------------------------------------------------------------------------- help, files, presets,
- * dump */
+/* ---- help, presets, files ---- */
 
+/* Prints `text`, whose first line begins in `column`, and breaks it into lines of 80 columns that all begin there. */
 static inline void options_print_wrapped(const char *text, int column) {
     enum { WIDTH = 80 };
     for (int at = column; *text;) {
@@ -253,6 +280,7 @@ static inline void options_print_wrapped(const char *text, int column) {
     putchar('\n');
 }
 
+/* Prints usage, options and presets. */
 static inline void options_help(const OptionSet *set) {
     printf("usage: %s\n", set->usage);
     const char *group = "";
@@ -282,14 +310,14 @@ static inline void options_help(const OptionSet *set) {
     }
 }
 
-/* Applies "name=value name=value"; modifies nothing that a stronger source has set. */
+/* Sets the options of the preset called `name`, except those that a stronger source has set. */
 static inline void options_apply_preset(OptionSet *set, const char *name) {
     char list[512] = "";
     for (const OptionPreset *p = set->presets; p->name; p++) {
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", used ? "|" : "", p->name);
         if (strcmp(p->name, name) != 0) continue;
-        char *copy = strcpy(check_malloc(strlen(p->values) + 1), p->values);
+        char *copy = strcpy(check_calloc(strlen(p->values) + 1), p->values);
         for (char *state = NULL, *word = strtok_r(copy, " ", &state); word;
              word = strtok_r(NULL, " ", &state)) {
             char *equals = strchr(word, '=');
@@ -303,7 +331,7 @@ static inline void options_apply_preset(OptionSet *set, const char *name) {
     options_fail(set, "--preset=%s: expected one of %s%s", name, list, options_suggest(list, name, hint));
 }
 
-/* One value of a JSON object as it would be typed; NULL for what no option can be. */
+/* A JSON value as a user would type it; NULL for an array, an object or null. */
 static inline const char *options_json_text(const cJSON *item, char text[64]) {
     if (cJSON_IsString(item)) return item->valuestring;
     if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? "yes" : "no";
@@ -315,6 +343,7 @@ static inline const char *options_json_text(const cJSON *item, char text[64]) {
     return text;
 }
 
+/* Lines `name = value`; what follows a # is a comment. */
 static inline void options_apply_lines(OptionSet *set, char *text, const char *path) {
     int line_number = 0;
     for (char *line; (line = strsep(&text, "\n"));) {
@@ -333,6 +362,7 @@ static inline void options_apply_lines(OptionSet *set, char *text, const char *p
     }
 }
 
+/* A JSON object of options, or one that holds such an object under "options". */
 static inline void options_apply_json(OptionSet *set, const cJSON *json, const char *where) {
     const cJSON *options = cJSON_GetObjectItemCaseSensitive(json, "options"), *item;
     if (!options) options = json;
@@ -348,8 +378,8 @@ static inline void options_apply_json(OptionSet *set, const cJSON *json, const c
     }
 }
 
-/* Options: lines `name = value` with # comments, or JSON: an object of options, or one that holds such an object under
-   "options" (the config.json of a run). text[length] is 0; `path` is where it is from. */
+/* The options in the text of a --config file: lines, or JSON such as the config.json of a run. text[length] is 0;
+   `path` is named in error messages. */
 static inline void options_apply_text(OptionSet *set, char *text, size_t length, const char *path) {
     char where[512];
     snprintf(where, sizeof where, " in %s", path);
@@ -377,7 +407,7 @@ static inline void options_apply_file(OptionSet *set, const char *path) {
     free(text);
 }
 
-/* The value of an option as text, as it could be typed. */
+/* The current value of an option as a user would type it. Returns `text` or, for OPTION_STRING, the value itself. */
 static inline const char *options_text(const OptionSet *set, const Option *option, char text[64]) {
     const void *field = (const char *)set->target + option->offset;
     switch (option->type) {
@@ -390,7 +420,14 @@ static inline const char *options_text(const OptionSet *set, const Option *optio
     return text;
 }
 
-/* Every option by name with its type in JSON; the caller owns the object. */
+/* The same of the option called `name`, for messages: options_value(set, "pos", text) is "rope" under --pos=rope. */
+static inline const char *options_value(const OptionSet *set, const char *name, char text[64]) {
+    const Option *option = options_find(set, name);
+    if (!option) die("%s has no option --%s", set->program, name);
+    return options_text(set, option, text);
+}
+
+/* The current value of every option but those of OPTION_ONCE, by name. The caller owns the object. */
 static inline cJSON *options_to_json(const OptionSet *set) {
     cJSON *json = cJSON_CreateObject();
     for (int i = 0; i < set->count; i++) {
@@ -410,9 +447,9 @@ static inline cJSON *options_to_json(const OptionSet *set) {
     return json;
 }
 
-/* ---------------------------------------------------------------------------------------------------- the
- * two calls */
+/* ---- the table and the command line ---- */
 
+/* Sets every option to its default. */
 static inline OptionSet options_begin(const char *program, const char *usage, const Option *table, int count,
                                       void *target, const OptionPreset *presets) {
     OptionSet set = {.program = program,
@@ -427,8 +464,8 @@ static inline OptionSet options_begin(const char *program, const char *usage, co
     return set;
 }
 
-/* Reads argv[1..]; returns how many arguments were no options, moved to argv[0..]. After "--" nothing is an
- * option. */
+/* Reads argv[1..], then the file of --config and the preset. Returns how many arguments were not options; these are
+   moved to argv[0..]. All arguments after "--" count as such. */
 static inline int options_parse(OptionSet *set, int argc, char **argv) {
     int others = 0;
     bool only_others = false;
@@ -447,7 +484,7 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
             if (!option) options_unknown(set, name, "");
             bool next_is_value = i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0;
             if (option->type == OPTION_SWITCH &&
-                next_is_value) /* --dry-run FILE: a switch takes only yes or no */
+                next_is_value) /* in "--dry-run FILE" FILE is not its value */
                 next_is_value = options_choice_index("no|yes|false|true|0|1", argv[i + 1]) >= 0;
             const char *value = equals                          ? equals + 1
                                 : next_is_value                 ? argv[++i]
@@ -464,194 +501,5 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
         options_apply_preset(set, options_text(set, preset, text));
     return others;
 }
-
-/* ------------------------------------------------------------------------------------------- the trainer's
- * options */
-
-enum { ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_SWIGLU };
-enum { POSITION_ROPE, POSITION_SINUSOIDAL, POSITION_LEARNED };
-enum { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_BLOCK };
-enum { COMM_AUTO, COMM_GPU, COMM_HOST };
-enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_WSD };
-
-typedef struct {
-    const char *preset, *config;
-    /* model */
-    int attn, laser_shift, activation, position;
-    int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
-    /* data and batch */
-    const char *data;
-    bool verify_data;
-    int64_t batch, total_batch, steps, seed;
-    /* optimizer */
-    int schedule;
-    int64_t warmup, cooldown;
-    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
-    int64_t max_skipped;
-    /* evaluation, checkpoints, log */
-    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep, keep_every;
-    double temperature;
-    const char *prompt, *out, *resume;
-    int resume_data;
-    /* the machine */
-    int64_t threads, zero;
-    int dtype, recompute, comm, comm_dtype;
-    bool profile, comm_thread;
-    bool dry_run;
-} Options;
-
-#define ROW(group, name, type, field, value, min, max, choices, flags, help)                                 \
-    { group, name, type, offsetof(Options, field), value, min, max, choices, help, flags }
-
-static const Option train_options[] = {
-    ROW("Start", "preset", OPTION_STRING, preset, "", 0, 0, "NAME", OPTION_OWN,
-        "a named set of options, listed below"),
-    ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", OPTION_OWN,
-        "read options from a file: lines name = value, or the config.json of a run"),
-    ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
-        "print configuration, parameters, memory and an estimate of the time from a second or two of work, "
-        "then exit"),
-
-    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, ATTENTION_CHOICES, OPTION_FIXED,
-        "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
-    ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0, "causal|sequence", OPTION_FIXED,
-        "by what LASER scales exp(V) to keep it in range. causal: by the values of the first key, and where "
-        "others are far from them each row by its own; sequence: by the maximum over the whole sequence, as "
-        "in the paper, so that what is 69 below it is lost"),
-    ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
-    ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
-    ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
-    ROW("Model", "embd", OPTION_INT, embd, "256", 1, 65536, "", OPTION_FIXED,
-        "width of the residual stream, C"),
-    ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", OPTION_FIXED,
-        "hidden units of the MLP, F"),
-    ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, "gelu|relu|swiglu", OPTION_FIXED,
-        "of the MLP; gelu is the tanh form"),
-    ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, "rope|sinusoidal|learned", OPTION_FIXED,
-        "how the model knows positions"),
-    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
-        "tokens of a sequence, T"),
-    ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
-        "tokens of the vocabulary, V; 0, or from a preset: as many as the data's tokenizer.json has"),
-
-    ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
-        "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
-    ROW("Data and batch", "verify-data", OPTION_SWITCH, verify_data, "no", 0, 0, "", 0,
-        "read all shards before the first step and compare them with the checksums of their manifest; their "
-        "names and sizes are compared always"),
-    ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", 0,
-        "sequences per micro-step and rank, B; bounds the memory, does not change the result"),
-    ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", OPTION_FIXED,
-        "tokens per optimizer step; 0: one micro-step of every rank"),
-    ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", OPTION_FIXED,
-        "optimizer steps of the whole run"),
-    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", OPTION_FIXED,
-        "decides initial weights, order of the data and samples"),
-
-    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", OPTION_FIXED, "peak learning rate"),
-    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", OPTION_FIXED,
-        "learning rate at the end as a fraction of the peak"),
-    ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
-        "cosine|linear|constant|wsd", OPTION_FIXED,
-        "course of the rate after the warmup; wsd is constant, then falls linearly over --cooldown steps"),
-    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
-        "steps in which the rate rises linearly from zero"),
-    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
-        "last steps of --schedule=wsd; 0: a fifth of all"),
-    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", OPTION_FIXED,
-        "decay of the mean gradient"),
-    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", OPTION_FIXED,
-        "decay of the mean squared gradient"),
-    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
-        "added to the denominator"),
-    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
-        "decoupled, on matrices only, times the learning rate"),
-    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
-        "largest global norm of the gradient; 0: never clipped"),
-    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
-        "skip a step whose loss lies this many standard deviations above the mean of the last 128; 0: skip "
-        "none, report those beyond 6"),
-    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
-        "steps skipped in a row (a loss or gradient that is no number, a spike) after which the run stops "
-        "with "
-        "a diagnosis"),
-
-    ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", 0,
-        "steps between validations; 0: only after the last step"),
-    ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", 0,
-        "tokens of a validation, always the same ones; 0: all there are"),
-    ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", 0,
-        "steps between printed samples; 0: none"),
-    ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", 0, "tokens of a sample"),
-    ROW("Evaluation", "temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", 0,
-        "of samples; 0: the likeliest token always"),
-    ROW("Evaluation", "prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", 0, "how samples begin"),
-
-    ROW("Checkpoints", "out", OPTION_STRING, out, "", 0, 0, "DIR", 0,
-        "folder of the run: config.json, log.jsonl, checkpoints; none: nothing is written"),
-    ROW("Checkpoints", "save-every", OPTION_INT, save_every, "0", 0, 1e9, "", 0,
-        "steps between checkpoints; 0: at the end, and when interrupted"),
-    ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", 0, "newest checkpoints to keep; 0: all"),
-    ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
-        "keep the checkpoints of steps divisible by this for good as well; 0: none"),
-    ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
-        "go on from the newest whole checkpoint of --out if there is one (auto), from none (no), or from "
-        "DIR"),
-
-    ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0, "same|changed", OPTION_ONCE,
-        "whether a resumed run may read other data (text, tokenizer, shards, weights of a mixture) than its "
-        "checkpoint did: same refuses it, changed goes on with what --data holds now"),
-
-    ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
-        "OpenMP threads per rank; 0: all cores"),
-    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, "auto|fp32|bf16", OPTION_FIXED,
-        "of the operands of matrix products; sums, norms, softmax and weights are always float32; auto: bf16 "
-        "where the processors of all ranks multiply it faster"),
-    ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, "none|attention|block", 0,
-        "what backward computes again to save memory: nothing, attention, or all of a block but its input; "
-        "the results stay the same to the bit"),
-    ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", OPTION_OWN,
-        "print at the end where the time went, by part of the model"),
-    ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", 0,
-        "1: each rank keeps AdamW's moments of its share of the parameters only; 0: of all; the "
-        "result is the same"),
-    ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, "auto|gpu|host", 0,
-        "how gradients and weights go from rank to rank: from GPU to GPU through NCCL (gpu), or from host to "
-        "host through MPI (host); auto: gpu where that is there"),
-    ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0, "fp32|bf16", 0,
-        "of gradients on their way from host to host; they are added in float32"),
-    ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", 0,
-        "a thread of its own moves gradients and weights from host to host while the step computes; no: "
-        "they move between its operators"),
-};
-#undef ROW
-enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };
-_Static_assert((int)TRAIN_OPTION_COUNT <= (int)OPTIONS_MAX, "raise OPTIONS_MAX");
-
-/* The paper's runs on C4 (arXiv:2411.03493).
-   Published: 32 layers, 8 heads of 128, C = 1024, ungated hidden 2048, T = 1024, tied, 1024 sequences a step, 160,000
-   steps, AdamW, linear warmup, cosine to zero; a model of 16 layers; the smallest model has 234 million parameters.
-   Inferred: the model of 16 layers is that smallest one. With a hidden size of 4096 it has 234,094,592 parameters in
-   matrices; with 2048 it would have 167 million.
-   Defaults of the authors' framework for C4: gelu, V = 32000, betas 0.9/0.99, eps 1e-6.
-   Our choice: rope, the peak rate 1e-3, weight decay 0.1, clip 1, warmup 2,000. */
-#define PRESET_C4                                                                                            \
-    "heads=8 head-dim=128 embd=1024 activation=gelu pos=rope seq-len=1024 vocab-size=32000 "                 \
-    "batch=8 total-batch=1048576 steps=160000 lr=1e-3 lr-min=0 schedule=cosine warmup=2000 beta1=0.9 "       \
-    "beta2=0.99 "                                                                                            \
-    "adam-eps=1e-6 weight-decay=0.1 clip=1 val-every=500 val-tokens=1048576 save-every=500"
-
-static const OptionPreset train_presets[] = {
-    {"demo", "", "the defaults: 4.5 million parameters, minutes on two cores"},
-    {"c4-301m", "layers=32 mlp-hidden=2048 " PRESET_C4,
-     "the LASER paper's main model, 301 million parameters"},
-    {"c4-16l", "layers=16 mlp-hidden=4096 " PRESET_C4, "its model of 16 layers, 234 million parameters"},
-    {"gpt2-124m",
-     "layers=12 heads=12 head-dim=64 embd=768 mlp-hidden=3072 activation=gelu pos=learned seq-len=1024 "
-     "vocab-size=50257 batch=4 total-batch=524288 steps=19073 lr=6e-4 lr-min=0.1 warmup=700 beta2=0.95 "
-     "weight-decay=0.1 val-every=250 val-tokens=1048576 save-every=500",
-     "the shape of GPT-2 124M (without biases), 10B tokens"},
-    {NULL, NULL, NULL},
-};
 
 #endif

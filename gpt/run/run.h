@@ -5,9 +5,9 @@
 
 #include "../io/shards.h"
 #include "../io/tokenizer.h"
-#include "faults.h"
+#include "loss_watch.h"
 #include "log.h"
-#include "options.h"
+#include "train_options.h"
 #include "trainer_state.h"
 
 typedef struct Saver Saver; /* checkpointing.h */
@@ -22,7 +22,7 @@ typedef struct {
     char *
         tokenizer_text; /* its tokenizer.json as it was at the start, (tokenizer_size) bytes: what checkpoints get */
     size_t tokenizer_size;
-    DataPrint data;       /* a fingerprint of all that is read, see trainer_state.h */
+    DataFingerprint data; /* a fingerprint of all that is read, see trainer_state.h */
     int64_t data_changes; /* how often a resumed run went on with other data */
 
     int64_t step;           /* optimizer steps done */

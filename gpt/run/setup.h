@@ -14,13 +14,14 @@
 #ifndef GPT_RUN_SETUP_H
 #define GPT_RUN_SETUP_H
 
+#include "../base/processor.h"
 #include "../dist/hosts.h"
 #include "checkpointing.h"
 #include "run.h"
 
 /* 12.3M for 12300000 */
 static inline const char *units(double x, char text[LOG_CELL_SIZE]) {
-    log_units(text, x, 1, 0);
+    count_fixed(text, x, 1, 0);
     return text;
 }
 
@@ -40,7 +41,7 @@ static inline void write_run_json(const Run *run, const char *name, cJSON *json)
 /* Whether `mine` is the same on every rank; *other becomes a rank that differs from rank 0. */
 static inline bool ranks_agree(uint64_t mine, int *other) {
     const int ranks = parallel_ranks();
-    uint64_t *all = check_malloc((size_t)ranks * sizeof *all);
+    uint64_t *all = check_calloc((size_t)ranks * sizeof *all);
     parallel_collect(all, &mine, sizeof mine);
     for (*other = 0; *other < ranks && all[*other] == all[0];) ++*other;
     free(all);
@@ -52,7 +53,7 @@ static inline void die_of_option(const OptionSet *set, const Option *option, int
     enum { SHOWN = 200 };
     char text[64], mine[SHOWN] = "";
     snprintf(mine, sizeof mine, "%s", options_text(set, option, text));
-    char(*all)[SHOWN] = check_malloc((size_t)parallel_ranks() * sizeof *all);
+    char(*all)[SHOWN] = check_calloc((size_t)parallel_ranks() * sizeof *all);
     parallel_collect(all, mine, sizeof mine);
     options_fail(
         set, "the ranks do not agree: --%s is %s on rank 0, %s on rank %d; start all with the same options",
@@ -79,7 +80,7 @@ static inline void check_options_agree(const OptionSet *set) {
 
 static inline void check_data_agree(const Run *run) {
     int other;
-    if (parallel_ranks() == 1 || ranks_agree(data_print_sum(&run->data), &other)) return;
+    if (parallel_ranks() == 1 || ranks_agree(fingerprint_sum(&run->data), &other)) return;
     die("the ranks do not agree: --data=%s holds other data (or another tokenizer.json) on rank %d than on "
         "rank 0; give all hosts the same files",
         run->options->data, other);
@@ -143,7 +144,7 @@ static inline void resolve_vocabulary(Options *o, const OptionSet *set, const To
 
 /* bf16 only where every rank multiplies it faster: one dtype makes one model. All ranks call this, whatever they were given. */
 static inline void resolve_dtype(Options *o) {
-    const bool some_lack = parallel_any(!device_on() && !machine_native_bf16());
+    const bool some_lack = parallel_any(!device_on() && !processor_prefers_bf16());
     if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
 }
 
@@ -197,7 +198,7 @@ static inline void run_free(Run *run) {
     if (run->train.n_parts) dataset_close(&run->train), dataset_close(&run->val);
     if (run->tokenizer) tokenizer_free(run->tokenizer);
     free(run->tokenizer_text);
-    data_print_free(&run->data);
+    fingerprint_free(&run->data);
 }
 
 /* What runs, before anything is allocated. */
@@ -208,8 +209,8 @@ static inline void print_configuration(const Run *run, const ShardedOptimizer *o
     double matrices = 0, norms = 0;
     for (int i = 0; i < parameters->count; i++)
         *(parameters->tensors[i].rank == 2 ? &matrices : &norms) += (double)parameters->tensors[i].count;
-    printf("machine    %s, %d of %d cores in use, %s\n", machine_cpu_name(cpu), machine_threads(),
-           machine_cores(), machine_isa());
+    printf("machine    %s, %d of %d cores in use, %s\n", processor_name(cpu), threads_count(),
+           cores_available(), processor_isa());
     hosts_print();
     if (device_on()) printf("GPU        %s\n", device_name(gpu));
     if (device_on() && parallel_ranks() > 1)
@@ -233,9 +234,9 @@ static inline void print_configuration(const Run *run, const ShardedOptimizer *o
            o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
     printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
            options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup, o->clip);
-    if (machine_threads() > machine_cores() && !*parallel_host())
-        warn("%d threads share %d cores; give --threads=%d", machine_threads(), machine_cores(),
-             machine_cores());
+    if (threads_count() > cores_available() && !*parallel_host())
+        warn("%d threads share %d cores; give --threads=%d", threads_count(), cores_available(),
+             cores_available());
 }
 
 /* What a model needs beside its parameters, in floats; a part that is on a GPU counts in gpu_bytes alone. */
@@ -302,7 +303,7 @@ static inline void watch_shards(const Dataset *d) {
     for (int p = 0; p < d->n_parts; p++)
         for (int i = 0; i < d->parts[p].n_shards; i++) {
             const Shard *shard = &d->parts[p].shards[i];
-            faults_watch_file(shard->path, shard->map, shard->bytes);
+            signals_watch_file(shard->path, shard->map, shard->bytes);
         }
 }
 
@@ -331,7 +332,7 @@ static inline void open_data(Run *run) {
                2e-9 * (double)(run->train.n_tokens + run->val.n_tokens));
     dataset_check_manifest(o->data, (int)o->vocab_size, sums);
     check_tokenizer_unchanged(run);
-    run->data = data_print_of(&run->train, &run->val, run->tokenizer_text, run->tokenizer_size);
+    run->data = fingerprint_of(&run->train, &run->val, run->tokenizer_text, run->tokenizer_size);
     check_data_agree(run);
     if (!run->tokenizer && o->sample_every) warn("no samples: there is no tokenizer.json in %s", o->data);
     if (run->tokenizer && o->sample_every && *o->prompt && *run->tokenizer->why_not)
@@ -378,10 +379,10 @@ static inline void write_config(const Run *run, const TensorTable *parameters) {
     char text[128];
     cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
     cJSON_AddItemToObject(json, "options", options_to_json(run->option_set));
-    cJSON_AddStringToObject(machine, "processor", machine_cpu_name(text));
+    cJSON_AddStringToObject(machine, "processor", processor_name(text));
     if (device_on()) cJSON_AddStringToObject(machine, "gpu", device_name(text));
-    cJSON_AddStringToObject(machine, "instruction_set", machine_isa());
-    json_add_number(machine, "threads", machine_threads());
+    cJSON_AddStringToObject(machine, "instruction_set", processor_isa());
+    json_add_number(machine, "threads", threads_count());
     json_add_number(machine, "ranks", parallel_ranks());
     json_add_number(machine, "peak_flops", run->peak_flops);
     cJSON_AddStringToObject(json, "compiler", BUILD_COMPILER);
@@ -441,7 +442,7 @@ static inline void write_summary(const Run *run, const TensorTable *parameters) 
     json_add_number(json, "final_val_loss", run->last_val_loss);
     json_add_number(json, "seconds", run->seconds);
     json_add_number(json, "tokens_per_s", (double)(run->step * run_tokens_per_step(run)) / run->seconds);
-    json_add_number(json, "peak_memory_bytes", (double)machine_peak_rss());
+    json_add_number(json, "peak_memory_bytes", (double)memory_peak());
     json_add_number(json, "parameters", (double)parameters->floats);
     char error[FILE_ERROR_SIZE];
     if (!checkpoint_clean(run->options->out, error)) warn("%s", error);

@@ -1,76 +1,87 @@
-/* trainer_state.h: trainer_state.json of a checkpoint: how far the run was, and what it read. Written from what the trainer has,
-   read with every value checked; and the print of the data, by which a resumed run finds out that --data holds other data.
+/* trainer_state.h: trainer_state.json of a checkpoint: how far the run had come, and a fingerprint of the data it had
+   read. By the fingerprint a resumed run notices that --data holds other data than before.
 
-     RunState s = {.step = ...}; cJSON *json = run_state_to_json(&s)   takes s.options (a cJSON object) over
-     run_state_read(json, &s, error)      false with a sentence; s.options points into json. run_state_free(&s) when done
-     data_print_of(&train, &val, tokenizer, size)   the print of open data; data_print_free(&print) when done
-     data_print_difference(&was, &now, text)        true when they differ, and a sentence about the first difference
+     run_state_to_json(&state)            the caller owns the object, which takes over state.options (a cJSON object)
+     run_state_read(json, &state, error)  checks every value; false, with a sentence in `error`, when one is wrong.
+                                          state.options points into `json`. run_state_free(&state) when done
+     fingerprint_of(&train, &val, tokenizer, size)   the fingerprint of open data and of the text of tokenizer.json;
+                                          fingerprint_free(&fingerprint) when done
+     fingerprint_difference(&was, &now, text)   true when two fingerprints differ; `text` is then a sentence about the
+                                          first difference
+     fingerprint_sum(&fingerprint)        a fingerprint as one number, for ranks to compare
 
-   The print of a folder's split: its tokens, a sum over the sizes of its shards, the first page of each and 256 places
-   spread over all, and a sum over the checksums of its manifest (shards.json). Where data lies and what its files are
-   called does not matter. All of it costs a few hundred pages, whatever the size of the data. */
+   The fingerprint of each split (train, val) of a data folder has the number of tokens; a checksum over the sizes of
+   the shards, the first 4,096 bytes of each, and 512 bytes at each of 256 places spread evenly over all tokens; and a
+   checksum over the checksums in its manifest (shards.json). The names and places of the files do not count. Reading
+   this little takes about as long for a terabyte as for a megabyte. */
 #ifndef GPT_RUN_TRAINER_STATE_H
 #define GPT_RUN_TRAINER_STATE_H
 
-#include "faults.h"
-#include "options.h"
+#include "loss_watch.h"
+#include "train_options.h"
 #include "../io/safetensors.h"
 #include "../io/shards.h"
 
-enum { DATA_PRINT_PLACES = 256, DATA_PRINT_BYTES = 512, DATA_PRINT_PAGE = 4096, DATA_MAX_FOLDERS = 1024 };
+/* Samples of a split and bytes of each; bytes of the beginning of each shard; folders at most. */
+enum { FINGERPRINT_PLACES = 256, FINGERPRINT_BYTES = 512, FINGERPRINT_PAGE = 4096, DATA_MAX_FOLDERS = 1024 };
 
 typedef struct {
-    uint64_t tokens, sum, manifest; /* manifest 0: there is none */
-} SplitPrint;
+    uint64_t tokens;
+    uint64_t sum;      /* of the sizes and samples of the shards */
+    uint64_t manifest; /* sum of the checksums in shards.json; 0: there is none */
+} SplitFingerprint;
 
 typedef struct {
-    SplitPrint splits[2]; /* train, val */
-    uint64_t share;       /* of each block of samples, see shards.h */
-} FolderPrint;
+    SplitFingerprint splits[2]; /* train, val */
+    uint64_t share; /* samples of each block of DATASET_BLOCK that come from this folder, see shards.h */
+} FolderFingerprint;
 
 typedef struct {
-    uint64_t tokenizer; /* sum of tokenizer.json; 0: there is none */
-    FolderPrint *folders;
-    int folder_count; /* 0: not known */
-} DataPrint;
+    uint64_t tokenizer; /* checksum of tokenizer.json; 0: there is none */
+    FolderFingerprint *folders;
+    int folder_count; /* 0: the checkpoint has no fingerprint */
+} DataFingerprint;
 
+/* What trainer_state.json holds. */
 typedef struct {
     int64_t step, tokens, optimizer_parts;
     double seconds;
-    int64_t data_changes; /* how often the run went on with other data, as --resume-data=changed allows */
+    int64_t data_changes; /* how often it was resumed with other data, as --resume-data=changed allows */
     LossWatch watch;
-    DataPrint data;
+    DataFingerprint data;
     cJSON *options;
 } RunState;
 
 static const char *const data_splits[2] = {"train", "val"};
 
-static inline void data_print_free(DataPrint *print) { free(print->folders), *print = (DataPrint){0}; }
+static inline void fingerprint_free(DataFingerprint *fingerprint) {
+    free(fingerprint->folders), *fingerprint = (DataFingerprint){0};
+}
 
-/* ---- the print of open data ---- */
+/* ---- the fingerprint of open data ---- */
 
-/* Of the shards of a folder: their sizes, the first page of each, and places spread over all their tokens. */
-static inline uint64_t data_print_shards(const DatasetPart *part) {
+/* The checksum of the sizes and samples of a folder's shards. */
+static inline uint64_t fingerprint_shards(const DatasetPart *part) {
     Sum sum = sum_begin();
     int at = 0;
     uint64_t before = 0; /* tokens of the shards before `at` */
     for (int s = 0; s < part->n_shards; s++) {
         const Shard *shard = &part->shards[s];
         sum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
-        sum_add(&sum, shard->map, shard->bytes < DATA_PRINT_PAGE ? shard->bytes : DATA_PRINT_PAGE);
+        sum_add(&sum, shard->map, shard->bytes < FINGERPRINT_PAGE ? shard->bytes : FINGERPRINT_PAGE);
     }
-    for (uint64_t i = 0; i < DATA_PRINT_PLACES && part->n_tokens > 0; i++) {
-        const uint64_t token = (uint64_t)((double)part->n_tokens / DATA_PRINT_PLACES * (double)i);
+    for (uint64_t i = 0; i < FINGERPRINT_PLACES && part->n_tokens > 0; i++) {
+        const uint64_t token = (uint64_t)((double)part->n_tokens / FINGERPRINT_PLACES * (double)i);
         while (token - before >= part->shards[at].n_tokens) before += part->shards[at++].n_tokens;
         const Shard *shard = &part->shards[at];
         const uint64_t begin = SHARD_HEADER_BYTES + 2 * (token - before), left = shard->bytes - begin;
-        sum_add(&sum, shard->map + begin, left < DATA_PRINT_BYTES ? left : DATA_PRINT_BYTES);
+        sum_add(&sum, shard->map + begin, left < FINGERPRINT_BYTES ? left : FINGERPRINT_BYTES);
     }
     return sum_end(&sum);
 }
 
-/* Of the checksums that the manifest gives a split's shards; 0: there is none. */
-static inline uint64_t data_print_manifest(const char *folder, const char *split) {
+/* The checksum of the checksums that the manifest has for the shards of a split; 0: there are none. */
+static inline uint64_t fingerprint_manifest(const char *folder, const char *split) {
     char *path = file_path(folder, "shards.json");
     size_t size;
     char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "run ./prepare again");
@@ -89,33 +100,36 @@ static inline uint64_t data_print_manifest(const char *folder, const char *split
     return count ? sum_end(&sum) : 0;
 }
 
-static inline uint64_t data_print_text(const char *text, size_t size) {
+/* The checksum of a text; 0 when it is NULL. */
+static inline uint64_t fingerprint_text(const char *text, size_t size) {
     Sum sum = sum_begin();
     if (!text) return 0;
     sum_add(&sum, text, size);
     return sum_end(&sum);
 }
 
-static inline DataPrint data_print_of(const Dataset *train, const Dataset *val, const char *tokenizer,
-                                      size_t size) {
-    DataPrint print = {.tokenizer = data_print_text(tokenizer, size), .folder_count = train->n_parts};
-    print.folders = check_malloc((size_t)print.folder_count * sizeof *print.folders);
-    for (int f = 0; f < print.folder_count; f++) {
+static inline DataFingerprint fingerprint_of(const Dataset *train, const Dataset *val, const char *tokenizer,
+                                             size_t size) {
+    DataFingerprint fingerprint = {.tokenizer = fingerprint_text(tokenizer, size),
+                                   .folder_count = train->n_parts};
+    fingerprint.folders = check_calloc((size_t)fingerprint.folder_count * sizeof *fingerprint.folders);
+    for (int f = 0; f < fingerprint.folder_count; f++) {
         const DatasetPart *parts[2] = {&train->parts[f], &val->parts[f]};
-        print.folders[f].share = parts[0]->block_samples;
+        fingerprint.folders[f].share = parts[0]->block_samples;
         for (int s = 0; s < 2; s++)
-            print.folders[f].splits[s] = (SplitPrint){parts[s]->n_tokens, data_print_shards(parts[s]),
-                                                      data_print_manifest(parts[s]->folder, data_splits[s])};
+            fingerprint.folders[f].splits[s] =
+                (SplitFingerprint){parts[s]->n_tokens, fingerprint_shards(parts[s]),
+                                   fingerprint_manifest(parts[s]->folder, data_splits[s])};
     }
-    return print;
+    return fingerprint;
 }
 
-/* One number that two prints share only when they are the same; manifests apart. */
-static inline uint64_t data_print_sum(const DataPrint *print) {
+/* Equal fingerprints have equal sums. Manifests are left out, since a folder need not have one. */
+static inline uint64_t fingerprint_sum(const DataFingerprint *fingerprint) {
     Sum sum = sum_begin();
-    sum_add(&sum, &print->tokenizer, sizeof print->tokenizer);
-    for (int f = 0; f < print->folder_count; f++) {
-        const FolderPrint *folder = &print->folders[f];
+    sum_add(&sum, &fingerprint->tokenizer, sizeof fingerprint->tokenizer);
+    for (int f = 0; f < fingerprint->folder_count; f++) {
+        const FolderFingerprint *folder = &fingerprint->folders[f];
         const uint64_t numbers[] = {folder->share, folder->splits[0].tokens, folder->splits[0].sum,
                                     folder->splits[1].tokens, folder->splits[1].sum};
         sum_add(&sum, numbers, sizeof numbers);
@@ -125,8 +139,9 @@ static inline uint64_t data_print_sum(const DataPrint *print) {
 
 /* ---- comparing ---- */
 
-static inline bool data_print_split_differs(const SplitPrint *was, const SplitPrint *now, int folder,
-                                            int split, char text[256]) {
+/* Whether a split differs, and a sentence about how. */
+static inline bool fingerprint_split_differs(const SplitFingerprint *was, const SplitFingerprint *now,
+                                             int folder, int split, char text[256]) {
     const bool manifests = was->manifest && now->manifest && was->manifest != now->manifest;
     if (was->tokens != now->tokens)
         snprintf(text, 256, "folder %d of --data has %" PRIu64 " %s tokens, it had %" PRIu64, folder + 1,
@@ -140,7 +155,8 @@ static inline bool data_print_split_differs(const SplitPrint *was, const SplitPr
     return true;
 }
 
-static inline bool data_print_difference(const DataPrint *was, const DataPrint *now, char text[256]) {
+static inline bool fingerprint_difference(const DataFingerprint *was, const DataFingerprint *now,
+                                          char text[256]) {
     if (was->folder_count != now->folder_count)
         return snprintf(text, 256, "--data names %d folders, it named %d", now->folder_count,
                         was->folder_count),
@@ -151,9 +167,9 @@ static inline bool data_print_difference(const DataPrint *was, const DataPrint *
                         now->tokenizer, was->tokenizer),
                true;
     for (int f = 0; f < now->folder_count; f++) {
-        const FolderPrint *a = &was->folders[f], *b = &now->folders[f];
+        const FolderFingerprint *a = &was->folders[f], *b = &now->folders[f];
         for (int s = 0; s < 2; s++)
-            if (data_print_split_differs(&a->splits[s], &b->splits[s], f, s, text)) return true;
+            if (fingerprint_split_differs(&a->splits[s], &b->splits[s], f, s, text)) return true;
         if (a->share != b->share)
             return snprintf(text, 256,
                             "folder %d of --data gives %" PRIu64 " of %d samples, it gave %" PRIu64, f + 1,
@@ -165,15 +181,15 @@ static inline bool data_print_difference(const DataPrint *was, const DataPrint *
 
 /* ---- in JSON ---- */
 
-static inline cJSON *data_print_to_json(const DataPrint *print) {
+static inline cJSON *fingerprint_to_json(const DataFingerprint *fingerprint) {
     cJSON *json = cJSON_CreateObject(), *folders;
-    json_add_sum(json, "tokenizer", print->tokenizer);
+    json_add_sum(json, "tokenizer", fingerprint->tokenizer);
     folders = cJSON_AddArrayToObject(json, "folders");
-    for (int f = 0; f < print->folder_count; f++) {
+    for (int f = 0; f < fingerprint->folder_count; f++) {
         cJSON *folder = cJSON_CreateObject();
-        json_add_number(folder, "samples_of_1024", (double)print->folders[f].share);
+        json_add_number(folder, "samples_of_1024", (double)fingerprint->folders[f].share);
         for (int s = 0; s < 2; s++) {
-            const SplitPrint *from = &print->folders[f].splits[s];
+            const SplitFingerprint *from = &fingerprint->folders[f].splits[s];
             cJSON *split = cJSON_AddObjectToObject(folder, data_splits[s]);
             json_add_number(split, "tokens", (double)from->tokens);
             json_add_sum(split, "sum", from->sum);
@@ -184,7 +200,8 @@ static inline cJSON *data_print_to_json(const DataPrint *print) {
     return json;
 }
 
-static inline bool data_print_folder(const cJSON *json, FolderPrint *folder) {
+/* False when a value is missing or wrong. */
+static inline bool fingerprint_folder(const cJSON *json, FolderFingerprint *folder) {
     int64_t number;
     if (!json_whole(cJSON_GetObjectItemCaseSensitive(json, "samples_of_1024"), DATASET_BLOCK, &number))
         return false;
@@ -192,7 +209,7 @@ static inline bool data_print_folder(const cJSON *json, FolderPrint *folder) {
     for (int s = 0; s < 2; s++) {
         const cJSON *split = cJSON_GetObjectItemCaseSensitive(json, data_splits[s]);
         const cJSON *manifest = cJSON_GetObjectItemCaseSensitive(split, "manifest");
-        SplitPrint *to = &folder->splits[s];
+        SplitFingerprint *to = &folder->splits[s];
         if (!json_whole(cJSON_GetObjectItemCaseSensitive(split, "tokens"), 0x1p53, &number) ||
             !json_sum(cJSON_GetObjectItemCaseSensitive(split, "sum"), &to->sum) ||
             (manifest && !json_sum(manifest, &to->manifest)))
@@ -202,19 +219,20 @@ static inline bool data_print_folder(const cJSON *json, FolderPrint *folder) {
     return true;
 }
 
-/* NULL, a state from before there were prints, is a print that nothing is known of. */
-static inline bool data_print_from_json(DataPrint *print, const cJSON *json) {
-    *print = (DataPrint){0};
+/* False when a value is missing or wrong. NULL gives a fingerprint without folders: checkpoints of older versions have
+   none. */
+static inline bool fingerprint_from_json(DataFingerprint *fingerprint, const cJSON *json) {
+    *fingerprint = (DataFingerprint){0};
     if (!json) return true;
     const cJSON *folders = cJSON_GetObjectItemCaseSensitive(json, "folders"), *folder;
     const int count = cJSON_IsArray(folders) ? cJSON_GetArraySize(folders) : 0;
-    if (!json_sum(cJSON_GetObjectItemCaseSensitive(json, "tokenizer"), &print->tokenizer) || count < 1 ||
-        count > DATA_MAX_FOLDERS)
+    if (!json_sum(cJSON_GetObjectItemCaseSensitive(json, "tokenizer"), &fingerprint->tokenizer) ||
+        count < 1 || count > DATA_MAX_FOLDERS)
         return false;
-    print->folders = check_malloc((size_t)count * sizeof *print->folders);
+    fingerprint->folders = check_calloc((size_t)count * sizeof *fingerprint->folders);
     cJSON_ArrayForEach(folder, folders) {
-        if (data_print_folder(folder, &print->folders[print->folder_count++])) continue;
-        data_print_free(print);
+        if (fingerprint_folder(folder, &fingerprint->folders[fingerprint->folder_count++])) continue;
+        fingerprint_free(fingerprint);
         return false;
     }
     return true;
@@ -228,14 +246,15 @@ static inline cJSON *run_state_to_json(const RunState *state) {
     json_add_number(json, "optimizer_parts", (double)state->optimizer_parts);
     json_add_number(json, "data_changes", (double)state->data_changes);
     cJSON_AddItemToObject(json, "watch", loss_watch_to_json(&state->watch));
-    if (state->data.folder_count) cJSON_AddItemToObject(json, "data", data_print_to_json(&state->data));
+    if (state->data.folder_count) cJSON_AddItemToObject(json, "data", fingerprint_to_json(&state->data));
     cJSON_AddItemToObject(json, "options", state->options);
     return json;
 }
 
-static inline void run_state_free(RunState *state) { data_print_free(&state->data); }
+static inline void run_state_free(RunState *state) { fingerprint_free(&state->data); }
 
-/* A whole number of the state; one that an older trainer did not write is `otherwise` (below 0: it must be there). */
+/* Reads a whole number from 0 to `most`. A missing one is `otherwise`, as in checkpoints of older versions; with
+   `otherwise` below 0 it must be there. */
 static inline bool run_state_number(const cJSON *json, const char *key, double most, int64_t otherwise,
                                     int64_t *x, char *error) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
@@ -259,7 +278,7 @@ static inline bool run_state_read(const cJSON *json, RunState *state, char *erro
         return file_fail(error, "\"options\" is missing: expected an object");
     if (!loss_watch_from_json(&state->watch, cJSON_GetObjectItemCaseSensitive(json, "watch")))
         return file_fail(error, "\"watch\" is damaged");
-    if (!data_print_from_json(&state->data, cJSON_GetObjectItemCaseSensitive(json, "data")))
+    if (!fingerprint_from_json(&state->data, cJSON_GetObjectItemCaseSensitive(json, "data")))
         return file_fail(error, "\"data\" is damaged");
     return true;
 }

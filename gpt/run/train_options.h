@@ -1,0 +1,244 @@
+/* train_options.h: the options of ./train_gpt: what each may be chosen from, the struct of their values, their table,
+   and the presets. --help prints this table. options.h says how such a table works. */
+#ifndef GPT_RUN_TRAIN_OPTIONS_H
+#define GPT_RUN_TRAIN_OPTIONS_H
+
+#include "../../laser.h"
+#include "../math/array.h"
+#include "../math/optimizer.h"
+#include "../math/attention.h"
+#include "options.h"
+
+/* The choices and their enums. */
+#define ACTIVATION_CHOICES(X)                                                                                \
+    X(ACTIVATION_GELU, "gelu") X(ACTIVATION_RELU, "relu") X(ACTIVATION_SWIGLU, "swiglu")
+#define POSITION_CHOICES(X)                                                                                  \
+    X(POSITION_ROPE, "rope") X(POSITION_SINUSOIDAL, "sinusoidal") X(POSITION_LEARNED, "learned")
+#define RECOMPUTE_CHOICES(X)                                                                                 \
+    X(RECOMPUTE_NONE, "none") X(RECOMPUTE_ATTENTION, "attention") X(RECOMPUTE_BLOCK, "block")
+#define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
+#define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
+#define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
+enum { OPTION_ENUM(ACTIVATION_CHOICES) };
+enum { OPTION_ENUM(POSITION_CHOICES) };
+enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
+enum { OPTION_ENUM(COMM_CHOICES) };
+enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
+enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
+
+/* Choices whose enums belong to laser.h, optimizer.h and array.h. */
+#define LASER_SHIFT_CHOICES(X) X(LASER_SHIFT_CAUSAL, "causal") X(LASER_SHIFT_SEQUENCE, "sequence")
+#define SCHEDULE_CHOICES(X)                                                                                  \
+    X(LR_COSINE, "cosine") X(LR_LINEAR, "linear") X(LR_CONSTANT, "constant") X(LR_WSD, "wsd")
+#define DTYPE_CHOICES(X) X(DTYPE_AUTO, "auto") X(DTYPE_FP32, "fp32") X(DTYPE_BF16, "bf16")
+OPTION_CHECK_ENUM(LASER_SHIFT_CHOICES)
+OPTION_CHECK_ENUM(SCHEDULE_CHOICES)
+OPTION_CHECK_ENUM(DTYPE_CHOICES)
+
+/* The values, one field for each row of the table below. A choice is the value of its enum. */
+typedef struct {
+    const char *preset, *config;
+    /* model */
+    int attn, laser_shift, activation, position;
+    int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
+    /* data and batch */
+    const char *data;
+    bool verify_data;
+    int64_t batch, total_batch, steps, seed;
+    /* optimizer */
+    int schedule;
+    int64_t warmup, cooldown;
+    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
+    int64_t max_skipped;
+    /* evaluation, checkpoints, log */
+    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep, keep_every;
+    double temperature;
+    const char *prompt, *out, *resume;
+    int resume_data;
+    /* the machine */
+    int64_t threads, zero;
+    int dtype, recompute, comm, comm_dtype;
+    bool profile, comm_thread;
+    bool dry_run;
+} Options;
+
+#define ROW(group, name, type, field, value, min, max, choices, flags, help)                                 \
+    { group, name, type, offsetof(Options, field), value, min, max, choices, help, flags }
+
+static const Option train_options[] = {
+    ROW("Start", "preset", OPTION_STRING, preset, "", 0, 0, "NAME", OPTION_OWN,
+        "a named set of options, listed below"),
+    ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", OPTION_OWN,
+        "read options from a file: lines name = value, or the config.json of a run"),
+    ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
+        "print configuration, parameters, memory, and the time a step would take, estimated from a second or "
+        "two "
+        "of work; then exit"),
+
+    ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, ATTENTION_CHOICES, OPTION_FIXED,
+        "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
+    ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0,
+        OPTION_CHOICES(LASER_SHIFT_CHOICES), OPTION_FIXED,
+        "what LASER subtracts from V before exp(V), so that it stays in range, and adds again after the "
+        "logarithm. causal: the values of the first key, and where others are far from them, a maximum of "
+        "each row over the keys it sees; sequence: the maximum over the whole sequence, as in the paper, "
+        "so that what lies 69 below it is lost"),
+    ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
+    ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
+    ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
+    ROW("Model", "embd", OPTION_INT, embd, "256", 1, 65536, "", OPTION_FIXED,
+        "width of the residual stream, C"),
+    ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", OPTION_FIXED,
+        "hidden units of the MLP, F"),
+    ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, OPTION_CHOICES(ACTIVATION_CHOICES),
+        OPTION_FIXED, "activation function of the MLP; gelu is computed by its tanh formula"),
+    ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
+        "position encoding"),
+    ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
+        "tokens of a sequence, T"),
+    ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
+        "tokens of the vocabulary, V. Where the user does not give it, it is that of tokenizer.json in "
+        "--data, and only without "
+        "one that of the preset"),
+
+    ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
+        "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
+    ROW("Data and batch", "verify-data", OPTION_SWITCH, verify_data, "no", 0, 0, "", 0,
+        "before the first step read all shards and compare them with the checksums of their manifest, "
+        "shards.json; their names and sizes are compared in any case"),
+    ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", 0,
+        "sequences per micro-step and rank, B; more need more memory"),
+    ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", OPTION_FIXED,
+        "tokens per optimizer step; 0: one micro-step of every rank"),
+    ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", OPTION_FIXED,
+        "optimizer steps of the whole run"),
+    ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", OPTION_FIXED,
+        "start of all random numbers: initial weights, order of the data, samples"),
+
+    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", OPTION_FIXED,
+        "learning rate at its peak, reached in the last step of --warmup"),
+    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", OPTION_FIXED,
+        "fraction of the peak to which the learning rate falls at the end of the run"),
+    ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
+        OPTION_CHOICES(SCHEDULE_CHOICES), OPTION_FIXED,
+        "course of the learning rate after the warmup. cosine and linear fall from there to --steps; "
+        "constant "
+        "stays at the peak; wsd (warmup, stable, decay) stays there too, but falls linearly in the last "
+        "--cooldown steps"),
+    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
+        "steps in which the learning rate rises linearly: in step i of N it is i/N of the peak"),
+    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
+        "with --schedule=wsd: steps at the end of the run in which the learning rate falls; 0: a fifth of "
+        "--steps"),
+    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", OPTION_FIXED,
+        "decay of the moving average of the gradient, the first moment"),
+    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", OPTION_FIXED,
+        "decay of the moving average of the squared gradient, the second moment"),
+    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
+        "added to the square root of the second moment, by which AdamW divides"),
+    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
+        "each step shrinks the matrices by this times the learning rate (decoupled weight decay); norms are "
+        "not "
+        "decayed"),
+    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
+        "a gradient whose norm, over all parameters, is larger is scaled down to this norm; 0: no gradient "
+        "is scaled down"),
+    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
+        "make no update in a step whose loss lies more than this many standard deviations above the mean of "
+        "the "
+        "latest 128; 0: such steps are made, and reported beyond 6 standard deviations"),
+    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
+        "after this many steps in a row without an update (because a loss or gradient was NaN or infinite, "
+        "or by "
+        "--skip-spikes) the run ends with a diagnosis"),
+
+    ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", 0,
+        "steps between validations; 0: only after the last step"),
+    ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", 0,
+        "tokens of each validation, always the same ones; 0: all validation data"),
+    ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", 0,
+        "steps between printed samples; 0: none"),
+    ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", 0, "tokens of a sample"),
+    ROW("Evaluation", "temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", 0,
+        "temperature at which samples are drawn; 0: always the most likely token"),
+    ROW("Evaluation", "prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", 0, "text with which samples begin"),
+
+    ROW("Checkpoints", "out", OPTION_STRING, out, "", 0, 0, "DIR", 0,
+        "folder of the run, for config.json, log.jsonl and checkpoints; empty: nothing is written"),
+    ROW("Checkpoints", "save-every", OPTION_INT, save_every, "0", 0, 1e9, "", 0,
+        "steps between checkpoints; 0: only at the end and when the run is interrupted"),
+    ROW("Checkpoints", "keep", OPTION_INT, keep, "2", 0, 1e9, "", 0,
+        "how many of the newest checkpoints to keep; 0: all"),
+    ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
+        "also keep the checkpoints of all steps that are divisible by this; 0: none"),
+    ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
+        "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin at step 0; "
+        "DIR: go "
+        "on from this checkpoint"),
+
+    ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0,
+        OPTION_CHOICES(RESUME_DATA_CHOICES), OPTION_ONCE,
+        "whether a resumed run may read data (text, tokenizer, shards, weights of a mixture) that differ "
+        "from those "
+        "its checkpoint was trained on. same: such a run ends with an error; changed: it goes on with what "
+        "--data "
+        "holds now"),
+
+    ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
+        "OpenMP threads per rank; 0: one for each core that the rank may use"),
+    ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, OPTION_CHOICES(DTYPE_CHOICES), OPTION_FIXED,
+        "number format of the operands of matrix products; sums, norms, softmax and weights are always "
+        "float32. "
+        "auto: bf16 if the processors of all ranks multiply it faster, else fp32"),
+    ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, OPTION_CHOICES(RECOMPUTE_CHOICES), 0,
+        "what the backward pass computes again instead of keeping it in memory: nothing, attention, or "
+        "everything in "
+        "a block but its input; the results are the same bits"),
+    ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", OPTION_OWN,
+        "print at the end how much time each part of the model took"),
+    ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", 0,
+        "1: each rank keeps AdamW's moments for a share of the parameters (ZeRO stage 1); 0: each rank keeps "
+        "them for all; the result is the same"),
+    ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, OPTION_CHOICES(COMM_CHOICES), 0,
+        "how ranks exchange gradients and weights: from GPU to GPU through NCCL (gpu) or from host to host "
+        "through "
+        "MPI (host); auto: gpu where the program has NCCL"),
+    ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0,
+        OPTION_CHOICES(COMM_DTYPE_CHOICES), 0,
+        "number format in which gradients are sent from host to host; they are added in float32"),
+    ROW("Several ranks (MPI)", "comm-thread", OPTION_SWITCH, comm_thread, "yes", 0, 0, "", 0,
+        "a thread of its own sends gradients and weights from host to host while the step computes; no: they "
+        "are sent between the parts of the step"),
+};
+#undef ROW
+enum { TRAIN_OPTION_COUNT = sizeof train_options / sizeof *train_options };
+_Static_assert((int)TRAIN_OPTION_COUNT <= (int)OPTIONS_MAX, "raise OPTIONS_MAX");
+
+/* The runs on C4 in the LASER paper (arXiv:2411.03493).
+   Published: 32 layers, 8 heads of size 128, C = 1024, an MLP without gate and with 2048 hidden units, T = 1024, input
+   and output embedding tied, 1024 sequences a step, 160,000 steps, AdamW, linear warmup, cosine to zero. There is also
+   a model of 16 layers, and the smallest model has 234 million parameters.
+   Inferred: the model of 16 layers is that smallest one. With a hidden size of 4096 it has 234,094,592 parameters in
+   matrices; with 2048 it would have 167 million.
+   Defaults of the authors' framework for C4: gelu, V = 32000, betas 0.9/0.99, eps 1e-6.
+   Not published, chosen here: rope, peak learning rate 1e-3, weight decay 0.1, clip 1, warmup of 2,000 steps. */
+#define PRESET_C4                                                                                            \
+    "heads=8 head-dim=128 embd=1024 activation=gelu pos=rope seq-len=1024 vocab-size=32000 "                 \
+    "batch=8 total-batch=1048576 steps=160000 lr=1e-3 lr-min=0 schedule=cosine warmup=2000 beta1=0.9 "       \
+    "beta2=0.99 adam-eps=1e-6 weight-decay=0.1 clip=1 val-every=500 val-tokens=1048576 save-every=500"
+
+static const OptionPreset train_presets[] = {
+    {"demo", "", "the defaults: 4.5 million parameters, minutes on two cores"},
+    {"c4-301m", "layers=32 mlp-hidden=2048 " PRESET_C4,
+     "the main model of the LASER paper, 301 million parameters"},
+    {"c4-16l", "layers=16 mlp-hidden=4096 " PRESET_C4,
+     "the 16-layer model of the LASER paper, 234 million parameters"},
+    {"gpt2-124m",
+     "layers=12 heads=12 head-dim=64 embd=768 mlp-hidden=3072 activation=gelu pos=learned seq-len=1024 "
+     "vocab-size=50257 batch=4 total-batch=524288 steps=19073 lr=6e-4 lr-min=0.1 warmup=700 beta2=0.95 "
+     "weight-decay=0.1 val-every=250 val-tokens=1048576 save-every=500",
+     "the shape of GPT-2 124M (without biases), 10B tokens"},
+    {NULL, NULL, NULL},
+};
+
+#endif
