@@ -13,7 +13,7 @@
    With a GPU (train_gpt.cu) section 2 runs there: gpt/dist/device.h, whose calls without one are nothing.
    Every sum has a fixed order, so a run has the same bits for any number of threads.
 
-   Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
+   Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lz -lm */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -325,7 +325,7 @@ static void test_checkpoint_sums_are_xxh64(void) {
         char error[CHECKPOINT_ERROR_SIZE] = "";
         uint64_t sum = 0;
         checkpoint_test_spill(path, bytes, (size_t)cases[i].size);
-        CHECK(file_sum(path, false, &sum, error) && sum == cases[i].sum,
+        CHECK(checksum_file(path, false, &sum, error) && sum == cases[i].sum,
               "%d bytes: %016" PRIx64 ", expected %016" PRIx64 " %s", cases[i].size, sum, cases[i].sum,
               error);
     }
@@ -550,7 +550,7 @@ static void test_moments_reshard(void) {
             REQUIRE(moments_write(folder, part, parts, &m, &sum, error), "%s", error);
             char name[64];
             moments_part_name(name, part, parts);
-            CHECK(file_sum(checkpoint_test_path(folder, name), false, &again, error) && sum == again,
+            CHECK(checksum_file(checkpoint_test_path(folder, name), false, &again, error) && sum == again,
                   "the sum while writing is not the file's");
         }
         for (int readers = 1; readers <= 5; readers++)

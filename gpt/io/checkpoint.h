@@ -163,7 +163,7 @@ static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, ui
     char path[CHECKPOINT_PATH_SIZE];
     for (int i = 0; i < c->file_count; i++)
         if (strcmp(c->files[i].name, name) == 0) return *sum = c->files[i].sum, true;
-    return file_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
+    return file_join(path, c->folder, name, error) && checksum_file(path, true, sum, error);
 }
 
 static inline bool checkpoint_write_bytes(const Checkpoint *c, const char *name, const void *bytes,
@@ -305,7 +305,7 @@ static inline CheckpointFile *checkpoint_read_done(const char *folder, int *coun
 static inline bool checkpoint_verify_file(const char *folder, const CheckpointFile *file, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     uint64_t found = 0;
-    if (!file_join(path, folder, file->name, error) || !file_sum(path, false, &found, error)) return false;
+    if (!file_join(path, folder, file->name, error) || !checksum_file(path, false, &found, error)) return false;
     if (found == file->sum) return true;
     return file_fail(error,
                      "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64

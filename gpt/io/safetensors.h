@@ -13,7 +13,7 @@
      safetensors_find(tensors, count, name)           a tensor of a loaded file, or NULL
      safetensors_open(&file, path, error), safetensors_read_floats(&file, entry, first, n, to, error),
      safetensors_close(&file)                         some floats of some tensors of a file
-     file_sum(path, flush, &sum, error)               XXH64 (xxhash.com) with seed 0 of a file
+     checksum_file(path, flush, &sum, error)               XXH64 (xxhash.com) with seed 0 of a file
    The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with each
    tensor's dtype, shape and place, then the data, little endian, without holes. We write F32 only, in the
    order given, and pad the header with spaces so that the data starts at a multiple of 64 bytes. */
@@ -22,6 +22,7 @@
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
+#include "checksum.h"
 #include "files.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -43,88 +44,6 @@ typedef struct {
     int64_t shape[SAFETENSORS_MAX_RANK];
     float *data; /* row-major */
 } NamedTensor;
-
-/* ---- sums: XXH64 with seed 0; see the description of the algorithm beside the xxhash library ---- */
-
-static const uint64_t sum_primes[5] = {0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
-                                       0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5};
-
-typedef struct {
-    uint64_t lanes[4], total;
-    unsigned char rest[32]; /* the last total % 32 bytes: they wait for a whole stripe */
-} Sum;
-
-static inline uint64_t sum_rotate(uint64_t x, int by) { return x << by | x >> (64 - by); }
-
-static inline uint64_t sum_round(uint64_t lane, const unsigned char *word) {
-    uint64_t input;
-    memcpy(&input, word, 8);
-    return sum_rotate(lane + input * sum_primes[1], 31) * sum_primes[0];
-}
-
-static inline Sum sum_begin(void) {
-    const uint64_t *p = sum_primes;
-    return (Sum){.lanes = {p[0] + p[1], p[1], 0, -p[0]}};
-}
-
-static inline void sum_stripe(Sum *s, const unsigned char *stripe) {
-    for (int k = 0; k < 4; k++) s->lanes[k] = sum_round(s->lanes[k], stripe + 8 * k);
-}
-
-static inline void sum_add(Sum *s, const void *bytes, size_t n) {
-    const unsigned char *at = bytes;
-    size_t waiting = s->total % 32, missing = 32 - waiting;
-    s->total += n;
-    if (waiting + n < 32) {
-        memcpy(s->rest + waiting, at, n);
-        return;
-    }
-    if (waiting > 0) {
-        memcpy(s->rest + waiting, at, missing);
-        sum_stripe(s, s->rest);
-        at += missing, n -= missing;
-    }
-    for (; n >= 32; at += 32, n -= 32) sum_stripe(s, at);
-    memcpy(s->rest, at, n);
-}
-
-static inline uint64_t sum_end(const Sum *s) {
-    static const int turns[4] = {1, 7, 12, 18};
-    const uint64_t *p = sum_primes;
-    const unsigned char *bytes = s->rest;
-    size_t n = s->total % 32;
-    uint64_t sum = s->total < 32 ? p[4] : 0;
-    for (int k = 0; s->total >= 32 && k < 4; k++) sum += sum_rotate(s->lanes[k], turns[k]);
-    for (int k = 0; s->total >= 32 && k < 4; k++)
-        sum = (sum ^ sum_rotate(s->lanes[k] * p[1], 31) * p[0]) * p[0] + p[3];
-    sum += s->total;
-    for (; n >= 8; bytes += 8, n -= 8) sum = sum_rotate(sum ^ sum_round(0, bytes), 27) * p[0] + p[3];
-    if (n >= 4) {
-        uint32_t word;
-        memcpy(&word, bytes, 4);
-        sum = sum_rotate(sum ^ word * p[0], 23) * p[1] + p[2];
-        bytes += 4, n -= 4;
-    }
-    for (; n > 0; bytes++, n--) sum = sum_rotate(sum ^ *bytes * p[4], 11) * p[0];
-    sum = (sum ^ sum >> 33) * p[1];
-    sum = (sum ^ sum >> 29) * p[2];
-    return sum ^ sum >> 32;
-}
-
-static inline bool file_sum(const char *path, bool flush, uint64_t *sum, char *error) {
-    int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
-    if (file < 0) return false;
-    unsigned char *chunk = check_malloc(CHECKPOINT_CHUNK);
-    Sum s = sum_begin();
-    int64_t got;
-    while ((got = file_read_bytes(file, chunk, CHECKPOINT_CHUNK)) > 0) sum_add(&s, chunk, (size_t)got);
-    free(chunk);
-    bool ok = got == 0 ? true : file_fail(error, "cannot read '%s': %s", path, strerror(errno));
-    ok = ok && (!flush || file_flush(file, path, error));
-    close(file);
-    *sum = sum_end(&s);
-    return ok;
-}
 
 /* ---- safetensors ---- */
 
@@ -194,12 +113,12 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
 }
 
 /* Writes the bytes and adds them to the sum while they are in the cache. */
-static inline bool safetensors_put(int file, const void *bytes, size_t size, Sum *sum, const char *path,
+static inline bool safetensors_put(int file, const void *bytes, size_t size, Checksum *sum, const char *path,
                                    char *error) {
     bool ok = true;
     for (const char *from = bytes; ok && size > 0;) {
         size_t n = size < CHECKPOINT_CHUNK ? size : CHECKPOINT_CHUNK;
-        sum_add(sum, from, n);
+        checksum_add(sum, from, n);
         ok = file_write(file, from, n, path, error);
         from += n, size -= n;
     }
@@ -209,7 +128,7 @@ static inline bool safetensors_put(int file, const void *bytes, size_t size, Sum
 static inline bool safetensors_write_sum(const char *path, const NamedTensor *tensors, int count,
                                          uint64_t *sum, char *error) {
     size_t size;
-    Sum s = sum_begin();
+    Checksum s = checksum_begin();
     char *header = safetensors_header(tensors, count, &size, path, error);
     int file;
     bool ok = header && file_create(&file, path, error);
@@ -222,7 +141,7 @@ static inline bool safetensors_write_sum(const char *path, const NamedTensor *te
         }
         ok = file_finish(file, ok, path, error);
     }
-    *sum = sum_end(&s);
+    *sum = checksum_end(&s);
     free(header);
     return ok;
 }

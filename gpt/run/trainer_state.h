@@ -51,22 +51,22 @@ static inline void data_print_free(DataPrint *print) { free(print->folders), *pr
 
 /* Of the shards of a folder: their sizes, the first page of each, and places spread over all their tokens. */
 static inline uint64_t data_print_shards(const DatasetPart *part) {
-    Sum sum = sum_begin();
+    Checksum sum = checksum_begin();
     int at = 0;
     uint64_t before = 0; /* tokens of the shards before `at` */
     for (int s = 0; s < part->n_shards; s++) {
         const Shard *shard = &part->shards[s];
-        sum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
-        sum_add(&sum, shard->map, shard->bytes < DATA_PRINT_PAGE ? shard->bytes : DATA_PRINT_PAGE);
+        checksum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
+        checksum_add(&sum, shard->map, shard->bytes < DATA_PRINT_PAGE ? shard->bytes : DATA_PRINT_PAGE);
     }
     for (uint64_t i = 0; i < DATA_PRINT_PLACES && part->n_tokens > 0; i++) {
         const uint64_t token = (uint64_t)((double)part->n_tokens / DATA_PRINT_PLACES * (double)i);
         while (token - before >= part->shards[at].n_tokens) before += part->shards[at++].n_tokens;
         const Shard *shard = &part->shards[at];
         const uint64_t begin = SHARD_HEADER_BYTES + 2 * (token - before), left = shard->bytes - begin;
-        sum_add(&sum, shard->map + begin, left < DATA_PRINT_BYTES ? left : DATA_PRINT_BYTES);
+        checksum_add(&sum, shard->map + begin, left < DATA_PRINT_BYTES ? left : DATA_PRINT_BYTES);
     }
-    return sum_end(&sum);
+    return checksum_end(&sum);
 }
 
 /* Of the checksums that the manifest gives a split's shards; 0: there is none. */
@@ -78,22 +78,22 @@ static inline uint64_t data_print_manifest(const char *folder, const char *split
     const cJSON *shards =
                     cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, split), "shards"),
                 *shard;
-    Sum sum = sum_begin();
+    Checksum sum = checksum_begin();
     uint64_t count = 0;
     cJSON_ArrayForEach(shard, shards) {
         const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
-        if (crc) sum_add(&sum, crc, strlen(crc)), count++;
+        if (crc) checksum_add(&sum, crc, strlen(crc)), count++;
     }
     cJSON_Delete(json);
     free(text), free(path);
-    return count ? sum_end(&sum) : 0;
+    return count ? checksum_end(&sum) : 0;
 }
 
 static inline uint64_t data_print_text(const char *text, size_t size) {
-    Sum sum = sum_begin();
+    Checksum sum = checksum_begin();
     if (!text) return 0;
-    sum_add(&sum, text, size);
-    return sum_end(&sum);
+    checksum_add(&sum, text, size);
+    return checksum_end(&sum);
 }
 
 static inline DataPrint data_print_of(const Dataset *train, const Dataset *val, const char *tokenizer,
@@ -112,15 +112,15 @@ static inline DataPrint data_print_of(const Dataset *train, const Dataset *val, 
 
 /* One number that two prints share only when they are the same; manifests apart. */
 static inline uint64_t data_print_sum(const DataPrint *print) {
-    Sum sum = sum_begin();
-    sum_add(&sum, &print->tokenizer, sizeof print->tokenizer);
+    Checksum sum = checksum_begin();
+    checksum_add(&sum, &print->tokenizer, sizeof print->tokenizer);
     for (int f = 0; f < print->folder_count; f++) {
         const FolderPrint *folder = &print->folders[f];
         const uint64_t numbers[] = {folder->share, folder->splits[0].tokens, folder->splits[0].sum,
                                     folder->splits[1].tokens, folder->splits[1].sum};
-        sum_add(&sum, numbers, sizeof numbers);
+        checksum_add(&sum, numbers, sizeof numbers);
     }
-    return sum_end(&sum);
+    return checksum_end(&sum);
 }
 
 /* ---- comparing ---- */
