@@ -88,9 +88,9 @@ static inline size_t tokenizer_fuzz(char *text, size_t size, uint64_t *state, bo
 }
 
 static inline Tokenizer *tokenizer_trained(const char *text, size_t n, int vocab_size) {
-    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
-    tokenizer_trainer_add(trainer, 0, text, n);
-    return tokenizer_trainer_finish(trainer, vocab_size);
+    BpeLearner *learner = bpe_learner_new(1);
+    bpe_learner_add(learner, 0, text, n);
+    return bpe_learner_finish(learner, vocab_size);
 }
 
 /* Learned on the sample and some awkward text: at most 440 tokens or so occur twice. */
@@ -287,8 +287,8 @@ static void test_tokenizer_training_matches_naive(void) {
 
 static void test_tokenizer_training_is_independent_of_threads(void) {
     Tokenizer *one = tokenizer_trained(tokenizer_sample, sizeof tokenizer_sample - 1, 400);
-    TokenizerTrainer *trainer =
-        tokenizer_trainer_new(3); /* the same pieces, dealt to three counters backwards */
+    BpeLearner *learner =
+        bpe_learner_new(3); /* the same pieces, dealt to three counters backwards */
     size_t ends[1024], count = 0;
     for (size_t i = 0; i < sizeof tokenizer_sample - 1;)
         ends[count++] = i += tokenizer_split(one, tokenizer_sample + i, sizeof tokenizer_sample - 1 - i);
@@ -296,7 +296,7 @@ static void test_tokenizer_training_is_independent_of_threads(void) {
         size_t begin = k ? ends[k - 1] : 0;
         tokenizer_word(&trainer->words[k % 3], tokenizer_sample + begin, ends[k] - begin)->count++;
     }
-    Tokenizer *three = tokenizer_trainer_finish(trainer, 400);
+    Tokenizer *three = bpe_learner_finish(learner, 400);
     CHECK(one->n_merges == three->n_merges &&
               memcmp(one->merges, three->merges, (size_t)one->n_merges * sizeof *one->merges) == 0,
           "%d and %d merges differ", one->n_merges, three->n_merges);
@@ -686,15 +686,15 @@ static void test_tokenizer_added_tokens(void) {
 /* A piece longer than any is learned from in parts: a text of lines of 5,000 letters has a vocabulary. */
 static void test_tokenizer_learns_from_long_pieces(void) {
     enum { LINES = 40, LENGTH = 5000 };
-    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+    BpeLearner *learner = bpe_learner_new(1);
     char *line = check_malloc(LENGTH + 1);
     for (int l = 0; l < LINES; l++) {
         for (int i = 0; i < LENGTH; i++)
             line[i] = "ACGT"[rng_bits(9, RNG_STREAM_TEST, (uint64_t)(l * LENGTH + i)) % 4];
         line[LENGTH] = '\n';
-        tokenizer_trainer_add(trainer, 0, line, LENGTH + 1);
+        bpe_learner_add(learner, 0, line, LENGTH + 1);
     }
-    Tokenizer *t = tokenizer_trainer_finish(trainer, 400);
+    Tokenizer *t = bpe_learner_finish(learner, 400);
     CHECK(tokenizer_vocab_size(t) == 400, "%d tokens, expected 400", tokenizer_vocab_size(t));
     free(line), tokenizer_free(t);
 }

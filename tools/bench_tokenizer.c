@@ -51,10 +51,10 @@ int main(int argc, char **argv) {
     if (count > 2) {
         const char *at = documents, *text;
         double began = machine_seconds();
-        TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+        BpeLearner *learner = bpe_learner_new(1);
         while ((text = next_document(&at, documents + n, &length)))
-            tokenizer_trainer_add(trainer, 0, text, length);
-        tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[2])));
+            bpe_learner_add(learner, 0, text, length);
+        tokenizer_free(bpe_learner_finish(learner, atoi(argv[2])));
         printf(" %.3f", machine_seconds() - began);
     }
     printf("\n");

@@ -46,6 +46,7 @@ typedef struct {
     long step;
     CheckpointFile *files; /* (file_count) whose sums are known */
     int file_count;
+    size_t room;
 } Checkpoint;
 
 /* ---- folders ---- */
@@ -125,7 +126,7 @@ static inline bool checkpoint_clean(const char *run_folder, char *error) {
 static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long step, char *error) {
     char name[64];
     c->folder[0] = 0, c->step = step;
-    c->files = NULL, c->file_count = 0;
+    c->files = NULL, c->file_count = 0, c->room = 0;
     checkpoint_name(name, step, CHECKPOINT_TEMPORARY);
     if (step < 0 || !file_join(c->folder, run_folder, name, error) || !checkpoint_clean(run_folder, error)) {
         c->folder[0] = 0;
@@ -141,7 +142,7 @@ static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long 
 static inline void checkpoint_end(Checkpoint *c) {
     c->folder[0] = 0;
     free(c->files);
-    c->files = NULL, c->file_count = 0;
+    c->files = NULL, c->file_count = 0, c->room = 0;
 }
 
 static inline void checkpoint_abort(Checkpoint *c) {
@@ -150,12 +151,10 @@ static inline void checkpoint_abort(Checkpoint *c) {
 }
 
 static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t sum) {
-    CheckpointFile *files = check_malloc((size_t)(c->file_count + 1) * sizeof *files);
-    if (c->file_count) memcpy(files, c->files, (size_t)c->file_count * sizeof *files);
-    free(c->files);
-    c->files = files;
-    snprintf(files[c->file_count].name, sizeof files->name, "%s", name);
-    files[c->file_count++].sum = sum;
+    c->files = check_grow(c->files, &c->room, (size_t)c->file_count + 1, sizeof *c->files);
+    CheckpointFile *file = &c->files[c->file_count++];
+    snprintf(file->name, sizeof file->name, "%s", name);
+    file->sum = sum;
 }
 
 /* The sum of a file of the folder, known or read; read, it is flushed as well. */
@@ -338,10 +337,6 @@ static inline bool checkpoint_verify_share(const char *folder, const char *const
     for (int i = first; ok && i < count; i += every) ok = checkpoint_verify_file(folder, &files[i], error);
     free(files);
     return ok;
-}
-
-static inline bool checkpoint_verify(const char *folder, const char *const *needed, char *error) {
-    return checkpoint_verify_share(folder, needed, 0, 1, error);
 }
 
 static inline bool checkpoint_verify_needed(const char *folder, const char *const *needed, char *error) {

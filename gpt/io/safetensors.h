@@ -4,7 +4,7 @@
    `error` (char[CHECKPOINT_ERROR_SIZE]: what, where, found, expected, what to do).
 
      safetensors_write(path, tensors, count, error)   writes and flushes one file
-     safetensors_write_sum(path, tensors, count, &sum, error)   and gives the sum of its bytes
+     safetensors_write(path, tensors, count, &sum, error)   and gives the sum of its bytes
      safetensors_read(path, tensors, count, error)    fills tensors[i].data, which the caller owns. The file
                                                       must hold exactly these names, each with this shape
      safetensors_fits(path, tensors, count, error)    whether it does, from its header alone
@@ -20,10 +20,10 @@
 #ifndef GPT_IO_SAFETENSORS_H
 #define GPT_IO_SAFETENSORS_H
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include "checksum.h"
 #include "files.h"
+#include "json.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors.h writes numbers as they lie in memory, and safetensors files are little endian"
@@ -37,6 +37,7 @@ enum {
     SAFETENSORS_MAX_HEADER = 100000000, /* the limit of the format's own library */
     SAFETENSORS_MAX_RANK = 4
 };
+#define SAFETENSORS_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
 typedef struct {
     const char *name;
@@ -84,7 +85,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
         const NamedTensor *t = &tensors[i];
         ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_RANK &&
              safetensors_bytes(&bytes, t->rank, t->shape) &&
-             offset + bytes <= UINT64_C(1) << 53; /* JSON numbers are exact up to here */
+             (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
@@ -125,7 +126,7 @@ static inline bool safetensors_put(int file, const void *bytes, size_t size, Che
     return ok;
 }
 
-static inline bool safetensors_write_sum(const char *path, const NamedTensor *tensors, int count,
+static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count,
                                          uint64_t *sum, char *error) {
     size_t size;
     Checksum s = checksum_begin();
@@ -144,11 +145,6 @@ static inline bool safetensors_write_sum(const char *path, const NamedTensor *te
     *sum = checksum_end(&s);
     free(header);
     return ok;
-}
-
-static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count, char *error) {
-    uint64_t unused;
-    return safetensors_write_sum(path, tensors, count, &unused, error);
 }
 
 typedef struct {
@@ -202,11 +198,10 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
         return file_fail(error, "cannot read the header of '%s': %s", f->path,
                          errno ? strerror(errno) : "the file ended early");
     }
-    const char *end = text;
-    if (text[0] == '{') f->header = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
-    size_t used = (size_t)(end - text) + strspn(end, " \t\r\n"); /* only padding may follow the object */
+    size_t used = 0;
+    if (text[0] == '{') f->header = json_parse_at(text, length, &used);
     free(text);
-    if (!f->header || used < length)
+    if (!f->header)
         return file_fail(error,
                          "the header of '%s' is not JSON (byte %zu of %" PRIu64 "); the file is damaged",
                          f->path, used + 8, length + 8);
@@ -214,19 +209,13 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     return true;
 }
 
-/* A whole number in [0, 2^53] */
-static inline bool safetensors_number(const cJSON *item, uint64_t *number) {
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 0x1p53)) return false;
-    *number = (uint64_t)item->valuedouble;
-    return (double)*number == item->valuedouble;
-}
-
 static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry *e, const cJSON *item,
                                      char *error) {
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype"), *dimension;
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
     const cJSON *place = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
-    uint64_t number, bytes;
+    int64_t number, begin, end;
+    uint64_t bytes;
     char text[128];
     e->name = item->string, e->rank = 0;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(place) ||
@@ -238,17 +227,18 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
         return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
                          f->path, e->name, dtype->valuestring);
     cJSON_ArrayForEach(dimension, shape) {
-        if (e->rank == SAFETENSORS_MAX_RANK || !safetensors_number(dimension, &number))
+        if (e->rank == SAFETENSORS_MAX_RANK || !json_whole(dimension, SAFETENSORS_MOST, &number))
             return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
                              f->path, e->name, SAFETENSORS_MAX_RANK);
-        e->shape[e->rank++] = (int64_t)number;
+        e->shape[e->rank++] = number;
     }
-    if (!safetensors_number(place->child, &e->begin) || !safetensors_number(place->child->next, &e->end) ||
-        e->begin > e->end || e->end > f->data_size)
+    if (!json_whole(place->child, SAFETENSORS_MOST, &begin) ||
+        !json_whole(place->child->next, SAFETENSORS_MOST, &end) || begin > end || (uint64_t)end > f->data_size)
         return file_fail(error,
                          "'%s': tensor '%s' lies outside the %" PRIu64
                          " bytes of data (data_offsets); the file is damaged or cut short",
                          f->path, e->name, f->data_size);
+    e->begin = (uint64_t)begin, e->end = (uint64_t)end;
     if (!safetensors_bytes(&bytes, e->rank, e->shape) || bytes != e->end - e->begin)
         return file_fail(error,
                          "'%s': tensor '%s' of shape %s has %" PRIu64
@@ -373,39 +363,6 @@ static inline bool safetensors_read(const char *path, NamedTensor *tensors, int 
     free(want);
     safetensors_close(&f);
     return ok;
-}
-
-static inline void safetensors_free(NamedTensor *tensors, int count) {
-    for (int i = 0; tensors && i < count; i++) {
-        free((char *)(uintptr_t)tensors[i].name);
-        free(tensors[i].data);
-    }
-    free(tensors);
-}
-
-static inline bool safetensors_load(const char *path, NamedTensor **tensors, int *count, char *error) {
-    SafetensorsFile f;
-    bool ok = safetensors_open(&f, path, error);
-    *tensors = NULL, *count = 0;
-    if (ok) *tensors = check_malloc((size_t)f.count * sizeof **tensors);
-    for (int i = 0; ok && i < f.count; i++) {
-        const SafetensorsEntry *e = &f.entries[i];
-        NamedTensor *t = &(*tensors)[(*count)++];
-        size_t name = strlen(e->name) + 1;
-        *t = (NamedTensor){.name = memcpy(check_malloc(name), e->name, name), .rank = e->rank};
-        memcpy(t->shape, e->shape, sizeof t->shape);
-        t->data = check_malloc((size_t)(e->end - e->begin));
-        ok = safetensors_read_data(&f, e, t->data, error);
-    }
-    safetensors_close(&f);
-    if (!ok) safetensors_free(*tensors, *count), *tensors = NULL, *count = 0;
-    return ok;
-}
-
-static inline NamedTensor *safetensors_find(NamedTensor *tensors, int count, const char *name) {
-    for (int i = 0; i < count; i++)
-        if (strcmp(tensors[i].name, name) == 0) return &tensors[i];
-    return NULL;
 }
 
 #endif

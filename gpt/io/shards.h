@@ -36,8 +36,9 @@
 
 #include <dirent.h>
 #include <sys/mman.h>
-#include <cjson/cJSON.h>
+#include "checksum.h"
 #include "files.h"
+#include "json.h"
 #include "../math/rng.h"
 
 enum {
@@ -73,37 +74,6 @@ typedef struct {
     uint64_t n_tokens, n_windows; /* of all parts together */
 } Dataset;
 
-/* The checksum of many bytes: eight at a time, by tables of what each of eight bytes does. */
-static inline uint32_t shard_crc32_long(uint32_t crc, const unsigned char *p, size_t n) {
-    uint32_t table[8][256];
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t x = byte;
-        for (int bit = 0; bit < 8; bit++) x = x >> 1 ^ (0xEDB88320u & (0u - (x & 1)));
-        table[0][byte] = x;
-    }
-    for (int k = 1; k < 8; k++)
-        for (int byte = 0; byte < 256; byte++)
-            table[k][byte] = table[k - 1][byte] >> 8 ^ table[0][table[k - 1][byte] & 0xFF];
-    for (; n >= 8; p += 8, n -= 8) {
-        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        crc = table[7][crc & 0xFF] ^ table[6][crc >> 8 & 0xFF] ^ table[5][crc >> 16 & 0xFF] ^
-              table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
-    }
-    for (; n; p++, n--) crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xFF];
-    return crc;
-}
-
-static inline uint32_t shard_crc32(uint32_t crc, const void *data, size_t n) {
-    crc = ~crc;
-    if (n >= 4096)
-        return ~shard_crc32_long(crc, (const unsigned char *)data, n); /* the tables cost some microseconds */
-    for (const unsigned char *p = (const unsigned char *)data, *end = p + n; p < end; p++) {
-        crc ^= *p;
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
-    }
-    return ~crc;
-}
-
 static inline uint32_t shard_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
@@ -117,18 +87,6 @@ static inline void shard_header(unsigned char header[SHARD_HEADER_BYTES], uint64
     shard_put_u32(header, SHARD_MAGIC);
     shard_put_u32(header + 4, SHARD_VERSION);
     shard_put_u32(header + 8, (uint32_t)n_tokens);
-}
-
-static inline void shard_write(const char *path, const uint16_t *tokens, uint64_t n_tokens) {
-    unsigned char header[SHARD_HEADER_BYTES], pair[2];
-    FILE *file = check_fopen(path, "wb", "choose a folder that can be written");
-    shard_header(header, n_tokens);
-    check_fwrite(header, 1, sizeof header, file, path);
-    for (uint64_t i = 0; i < n_tokens; i++) {
-        pair[0] = (unsigned char)tokens[i], pair[1] = (unsigned char)(tokens[i] >> 8);
-        check_fwrite(pair, 1, 2, file, path);
-    }
-    check_fclose(file, path);
 }
 
 /* -----------------------------------------------------------------------------------------------------------
@@ -199,16 +157,10 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     if (!folder)
         die("cannot open the data folder '%s': %s; make it with ./prepare --out=%s TEXT...", part->folder,
             strerror(errno), part->folder);
-    int room = 0;
+    size_t room = 0;
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (!shard_name_matches(entry->d_name, prefix)) continue;
-        if (part->n_shards == room) {
-            room = room ? 2 * room : 16;
-            Shard *larger = check_malloc((size_t)room * sizeof *larger);
-            if (part->n_shards) memcpy(larger, part->shards, (size_t)part->n_shards * sizeof *larger);
-            free(part->shards);
-            part->shards = larger;
-        }
+        part->shards = check_grow(part->shards, &room, (size_t)part->n_shards + 1, sizeof *part->shards);
         part->shards[part->n_shards++].path = file_path(part->folder, entry->d_name);
     }
     closedir(folder);
@@ -410,14 +362,32 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
-/* One shard against its line of the manifest. */
-static inline void dataset_check_shard(const char *path, const cJSON *line, bool sums) {
-    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(line, "tokens");
-    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "file"));
-    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "crc32"));
+/* The manifest of a folder, which the caller frees with cJSON_Delete; NULL: the folder has none. Dies when it cannot be read. */
+static inline cJSON *dataset_manifest(const char *folder) {
+    size_t length;
+    char *path = file_path(folder, "shards.json");
+    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    cJSON *manifest = text ? json_parse(text, length) : NULL;
+    if (text && !manifest) die("the manifest '%s' is damaged: it is not JSON; run ./prepare again", path);
+    free(text), free(path);
+    return manifest;
+}
+
+/* The list of a split's shards in a manifest; a shard is an object with the members file, tokens and crc32. NULL: no list. */
+static inline const cJSON *dataset_manifest_shards(const cJSON *manifest, const char *split) {
+    const cJSON *shards =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+    return cJSON_IsArray(shards) ? shards : NULL;
+}
+
+/* Dies when the shard at `path` is not the one that an item of the manifest's list describes: by its name and size and, with
+   `checksums`, its content. */
+static inline void dataset_check_shard(const char *path, const cJSON *item, bool checksums) {
+    const double tokens = json_number(item, "tokens");
+    const char *name = json_text(item, "file"), *crc = json_text(item, "crc32");
     struct stat status;
-    char found[16];
-    if (!name || !crc || !cJSON_IsNumber(tokens))
+    char found[9];
+    if (!name || !crc || isnan(tokens))
         die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
     const int order = strcmp(check_basename(path), name); /* both are in the order of their names */
     if (order > 0)
@@ -425,15 +395,15 @@ static inline void dataset_check_shard(const char *path, const cJSON *line, bool
             path);
     if (order < 0) die("'%s' is not in the manifest beside it; remove it or copy the folder again", path);
     if (stat(path, &status) != 0) die("cannot read the shard '%s': %s", path, strerror(errno));
-    const double want = SHARD_HEADER_BYTES + 2 * tokens->valuedouble;
+    const double want = SHARD_HEADER_BYTES + 2 * tokens;
     if ((double)status.st_size != want)
         die("'%s' has %lld bytes, the manifest beside it says %.0f; copy the folder again, or prepare the "
             "text again",
             path, (long long)status.st_size, want);
-    if (!sums) return;
+    if (!checksums) return;
     Shard shard = {.path = (char *)(uintptr_t)path};
     shard_map(&shard);
-    snprintf(found, sizeof found, "%08x", shard_crc32(0, shard.map, shard.bytes));
+    checksum_crc32_text(found, checksum_crc32(0, shard.map, shard.bytes));
     munmap((void *)(uintptr_t)shard.map, shard.bytes);
     if (strcmp(found, crc) != 0)
         die("'%s' is damaged: its CRC-32 is %s, the manifest says %s; copy the folder again, or prepare the "
@@ -441,81 +411,81 @@ static inline void dataset_check_shard(const char *path, const cJSON *line, bool
             path, found, crc);
 }
 
-/* The shards of a split: as many as the manifest has, and the same. */
+/* Dies when the shards of a split in the folder are not those of its manifest. */
 static inline void dataset_check_split(const char *folder, const cJSON *manifest, const char *split,
-                                       bool sums) {
-    const cJSON *lines =
-        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+                                       bool checksums) {
+    const cJSON *shards = dataset_manifest_shards(manifest, split);
     DatasetPart part = {.folder = (char *)(uintptr_t)folder};
     char prefix[16];
     snprintf(prefix, sizeof prefix, "%s_", split);
     dataset_find_shards(&part, prefix);
-    if (!cJSON_IsArray(lines))
+    if (!shards)
         die("the manifest '%s/shards.json' is damaged: it has no %s shards; run ./prepare again", folder,
             split);
-    const cJSON *line = lines->child;
-    for (int s = 0; s < part.n_shards && line; s++, line = line->next)
-        dataset_check_shard(part.shards[s].path, line, sums);
-    if (part.n_shards != cJSON_GetArraySize(lines))
+    const cJSON *item = shards->child;
+    for (int s = 0; s < part.n_shards && item; s++, item = item->next)
+        dataset_check_shard(part.shards[s].path, item, checksums);
+    if (part.n_shards != cJSON_GetArraySize(shards))
         die("'%s' holds %d %s shards, its manifest has %d; copy the folder again, or remove what does not "
             "belong to it",
-            folder, part.n_shards, split, cJSON_GetArraySize(lines));
+            folder, part.n_shards, split, cJSON_GetArraySize(shards));
     for (int s = 0; s < part.n_shards; s++) free(part.shards[s].path);
     free(part.shards);
 }
 
-/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
-   manifest. */
-static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool sums,
+/* Dies when tokenizer.json of a folder, where there is one, has another checksum than `want`. */
+static inline void dataset_check_tokenizer(const char *folder, const char *want) {
+    size_t length;
+    char *path = file_path(folder, "tokenizer.json"), found[9];
+    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    if (text && strcmp(checksum_crc32_text(found, checksum_crc32(0, text, length)), want) != 0)
+        die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the manifest "
+            "says %s; put the right one back or prepare the text again",
+            path, found, want);
+    free(text), free(path);
+}
+
+/* Checks one folder. `tokenizer` gets the checksum of the tokenizer that its manifest names; "" without a manifest. */
+static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool checksums,
                                                char tokenizer[16]) {
-    size_t length = 0;
-    char *path = file_path(folder, "shards.json"), *text;
-    text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    cJSON *manifest = dataset_manifest(folder);
     *tokenizer = 0;
-    if (!text) {
-        warn("no manifest '%s': cannot tell whether the shards fit the tokenizer (shards of ./prepare have "
-             "one)",
-             path);
-        free(path);
+    if (!manifest) {
+        warn("no manifest '%s/shards.json': cannot tell whether the shards fit the tokenizer (shards of "
+             "./prepare have one)",
+             folder);
         return;
     }
-    cJSON *manifest = cJSON_ParseWithLength(text, length);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(manifest, "tokenizer");
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(item, "vocab_size");
-    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(item, "crc32");
-    if (!cJSON_IsNumber(size) || !cJSON_IsString(crc))
-        die("the manifest '%s' is damaged: no vocabulary size or checksum in it; run ./prepare again", path);
+    const char *crc = json_text(item, "crc32");
+    if (!cJSON_IsNumber(size) || !crc)
+        die("the manifest '%s/shards.json' is damaged: no vocabulary size or checksum in it; run ./prepare "
+            "again",
+            folder);
     if (size->valueint > vocab_size)
         die("the shards in '%s' were made with a vocabulary of %d tokens, but the model has %d; use the "
             "tokenizer.json of that folder, or prepare the text again",
             folder, size->valueint, vocab_size);
-    free(text);
-    snprintf(tokenizer, 16, "%s", crc->valuestring);
-    char *beside = file_path(folder, "tokenizer.json"), found[16];
-    if ((text = check_file_read_if(beside, FILE_JSON_LIMIT, &length, "run ./prepare again"))) {
-        snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
-        if (strcmp(found, tokenizer) != 0)
-            die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the "
-                "manifest "
-                "says %s; put the right one back or prepare the text again",
-                beside, found, tokenizer);
-    }
+    snprintf(tokenizer, 16, "%s", crc);
+    dataset_check_tokenizer(folder, tokenizer);
     if (cJSON_HasObjectItem(manifest, "train") || cJSON_HasObjectItem(manifest, "val")) {
-        dataset_check_split(folder, manifest, "train", sums);
-        dataset_check_split(folder, manifest, "val", sums);
+        dataset_check_split(folder, manifest, "train", checksums);
+        dataset_check_split(folder, manifest, "val", checksums);
     } else {
-        warn("the manifest '%s' lists no shards: cannot tell whether they are those that were made", path);
+        warn("the manifest '%s/shards.json' lists no shards: cannot tell whether they are those that were "
+             "made",
+             folder);
     }
-    free(beside), free(text), free(path);
     cJSON_Delete(manifest);
 }
 
-static inline void dataset_check_manifest(const char *folder, int vocab_size, bool sums) {
+static inline void dataset_check_manifest(const char *folder, int vocab_size, bool checksums) {
     Dataset d = {0};
     char first[16] = "", tokenizer[16];
     dataset_parse(&d, folder);
     for (int p = 0; p < d.n_parts; p++) {
-        dataset_check_manifest_part(d.parts[p].folder, vocab_size, sums, tokenizer);
+        dataset_check_manifest_part(d.parts[p].folder, vocab_size, checksums, tokenizer);
         if (*first && *tokenizer && strcmp(first, tokenizer) != 0)
             die("the shards in '%s' and '%s' were made with different tokenizers; prepare one again with "
                 "--tokenizer=%s/tokenizer.json",

@@ -71,21 +71,15 @@ static inline uint64_t data_print_shards(const DatasetPart *part) {
 
 /* Of the checksums that the manifest gives a split's shards; 0: there is none. */
 static inline uint64_t data_print_manifest(const char *folder, const char *split) {
-    char *path = file_path(folder, "shards.json");
-    size_t size;
-    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "run ./prepare again");
-    cJSON *json = text ? json_parse(text, size) : NULL;
-    const cJSON *shards =
-                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, split), "shards"),
-                *shard;
+    cJSON *manifest = dataset_manifest(folder);
+    const cJSON *shard;
     Checksum sum = checksum_begin();
     uint64_t count = 0;
-    cJSON_ArrayForEach(shard, shards) {
-        const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
+    cJSON_ArrayForEach(shard, dataset_manifest_shards(manifest, split)) {
+        const char *crc = json_text(shard, "crc32");
         if (crc) checksum_add(&sum, crc, strlen(crc)), count++;
     }
-    cJSON_Delete(json);
-    free(text), free(path);
+    cJSON_Delete(manifest);
     return count ? checksum_end(&sum) : 0;
 }
 
