@@ -122,7 +122,7 @@ $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(OPENBLAS) $(ONEDNN) $(CJSON_LIB) -lm
-$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
+$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h data/*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 
 $(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags

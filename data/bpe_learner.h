@@ -50,15 +50,17 @@ static inline void bpe_learner_add(BpeLearner *learner, int thread, const char *
 /* ---- merging: each merge visits only the words in which its pair was seen, and the counts of all pairs are kept up to date ---- */
 
 typedef struct {
-    uint32_t pair;   /* left id << 16 | right id */
-    int64_t count;   /* occurrences in the text */
-    uint32_t *words; /* (n_words) words in which the pair was seen; it may have gone from some of them since */
+    uint32_t pair; /* left id << 16 | right id */
+    int64_t count; /* occurrences in the text */
+    uint32_t
+        *words; /* (n_words) words in which the pair was seen; it may have gone from some of them since */
     size_t n_words, room;
 } BpePair;
 
 typedef struct {
     const TokenizerWords *words;
-    uint16_t *symbols; /* the token ids of all words; those of a word begin at the index where its bytes begin */
+    uint16_t
+        *symbols; /* the token ids of all words; those of a word begin at the index where its bytes begin */
     uint32_t *lengths; /* (n_words) how many tokens each word has now */
     BpePair *pairs;    /* (n_pairs) every pair that was ever seen */
     size_t n_pairs, pairs_room;
@@ -82,7 +84,7 @@ static inline BpePair *bpe_pair(BpeMerger *m, uint32_t pair) {
 
 /* Adds `change` to the count of a pair and, when it grows, notes that the pair occurs in `word`. */
 static inline void bpe_pair_change(BpeMerger *m, uint32_t left, uint32_t right, int64_t change,
-                                         uint32_t word) {
+                                   uint32_t word) {
     BpePair *pair = bpe_pair(m, left << 16 | right);
     pair->count += change;
     if (change < 0 || (pair->n_words && pair->words[pair->n_words - 1] == word)) return;
@@ -111,8 +113,7 @@ static inline BpePair *bpe_best_pop(BpeMerger *m) {
 
 /* Replaces each occurrence of (left, right) in one word by the token `made`. Its neighbours then form other pairs than
    before: the counts of the old ones fall by the word's count, those of the new ones rise by it. */
-static inline void bpe_merge_word(BpeMerger *m, uint32_t word, uint32_t left, uint32_t right,
-                                        uint32_t made) {
+static inline void bpe_merge_word(BpeMerger *m, uint32_t word, uint32_t left, uint32_t right, uint32_t made) {
     uint16_t *symbols = m->symbols + m->words->words[word].start;
     uint32_t n = m->lengths[word], to = 0;
     int64_t count = m->words->words[word].count;
@@ -212,6 +213,5 @@ static inline Tokenizer *bpe_learner_finish(BpeLearner *learner, int vocab_size)
     free(learner->words), free(learner->classes), free(learner);
     return t;
 }
-
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "harness.h"
 #include "test_checkpoint.h"
+#include "../data/bpe_learner.h"
 #include "test_files.h"
 #include "test_model.h"
 #include "test_train.h"

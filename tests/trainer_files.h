@@ -80,5 +80,4 @@ static inline size_t tokenizer_split(const Tokenizer *t, const char *text, size_
     return n ? (size_t)(tokenizer_piece(t->classes, p, p + n) - p) : 0;
 }
 
-
 #endif

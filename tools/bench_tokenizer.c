@@ -11,6 +11,7 @@
 #include "../gpt/run/options.h"
 #include "../gpt/base/program.h"
 #include "../gpt/io/tokenizer.h"
+#include "../data/bpe_learner.h"
 
 enum { PASSES = 5 };
 

@@ -304,7 +304,8 @@ static inline CheckpointFile *checkpoint_read_done(const char *folder, int *coun
 static inline bool checkpoint_verify_file(const char *folder, const CheckpointFile *file, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     uint64_t found = 0;
-    if (!file_join(path, folder, file->name, error) || !checksum_file(path, false, &found, error)) return false;
+    if (!file_join(path, folder, file->name, error) || !checksum_file(path, false, &found, error))
+        return false;
     if (found == file->sum) return true;
     return file_fail(error,
                      "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64

@@ -16,7 +16,6 @@
 #define GPT_IO_CHECKSUM_H
 
 #define XXH_INLINE_ALL
-#define XXH_NO_XXH3 /* only XXH64 is used; the header's other algorithms take time to compile */
 #include <xxhash.h>
 #include <zlib.h>
 #include "files.h"

@@ -84,8 +84,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     for (int i = 0; ok && i < count; i++) {
         const NamedTensor *t = &tensors[i];
         ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_RANK &&
-             safetensors_bytes(&bytes, t->rank, t->shape) &&
-             (double)(offset + bytes) <= SAFETENSORS_MOST;
+             safetensors_bytes(&bytes, t->rank, t->shape) && (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
@@ -126,8 +125,8 @@ static inline bool safetensors_put(int file, const void *bytes, size_t size, Che
     return ok;
 }
 
-static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count,
-                                         uint64_t *sum, char *error) {
+static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count, uint64_t *sum,
+                                     char *error) {
     size_t size;
     Checksum s = checksum_begin();
     char *header = safetensors_header(tensors, count, &size, path, error);
@@ -233,7 +232,8 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
         e->shape[e->rank++] = number;
     }
     if (!json_whole(place->child, SAFETENSORS_MOST, &begin) ||
-        !json_whole(place->child->next, SAFETENSORS_MOST, &end) || begin > end || (uint64_t)end > f->data_size)
+        !json_whole(place->child->next, SAFETENSORS_MOST, &end) || begin > end ||
+        (uint64_t)end > f->data_size)
         return file_fail(error,
                          "'%s': tensor '%s' lies outside the %" PRIu64
                          " bytes of data (data_offsets); the file is damaged or cut short",

@@ -68,7 +68,8 @@ static inline const unsigned char *tokenizer_white(const unsigned char *classes,
 static inline const unsigned char *tokenizer_piece(const unsigned char *classes, const unsigned char *p,
                                                    const unsigned char *end) {
     int length, kind = tokenizer_class(classes, p, end, &length);
-    if (*p == ' ' && end - p > 1) { /* a space belongs to the piece that follows, unless that is white space too */
+    if (*p == ' ' &&
+        end - p > 1) { /* a space belongs to the piece that follows, unless that is white space too */
         kind = tokenizer_class(classes, p + 1, end, &length);
         if (kind != TOKENIZER_SPACE) return tokenizer_run(classes, p + 1 + length, end, kind);
     }
@@ -87,7 +88,8 @@ static inline const unsigned char *tokenizer_piece(const unsigned char *classes,
 typedef struct {
     char *bytes; /* (length), then a zero byte; NULL: no token has this id */
     uint32_t length;
-    bool added;   /* one of the "added_tokens" of tokenizer.json: found in a text as it is spelled, not made by merging */
+    bool
+        added; /* one of the "added_tokens" of tokenizer.json: found in a text as it is spelled, not made by merging */
     bool special; /* an added token that is never found in a text */
 } Token;
 
@@ -101,11 +103,13 @@ typedef struct {
 typedef struct {
     Token *tokens; /* (vocab_size) by id */
     int vocab_size, end_of_text;
-    uint32_t *merges; /* (n_merges) left id << 16 | right id, in the order learned; the index is the rank of a merge */
+    uint32_t *
+        merges; /* (n_merges) left id << 16 | right id, in the order learned; the index is the rank of a merge */
     int n_merges;
-    uint16_t byte_id[256];       /* the token of each byte */
-    unsigned char *classes;      /* (TOKENIZER_CODE_POINTS) letter, number, white space or other */
-    TokenizerTable merge_table;  /* from left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks */
+    uint16_t byte_id[256];  /* the token of each byte */
+    unsigned char *classes; /* (TOKENIZER_CODE_POINTS) letter, number, white space or other */
+    TokenizerTable
+        merge_table; /* from left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks */
     TokenizerWhole *whole_table; /* (whole_mask + 1) a hash table with open addressing */
     uint32_t whole_mask;
     TokenizerTrie added;     /* the added tokens that are found in texts */
@@ -142,10 +146,10 @@ static inline const char *tokenizer_decode_token(const Tokenizer *t, int id, siz
    Encoding */
 
 enum {
-    TOKENIZER_SHORT = 128,         /* the most bytes of a piece that tokenizer_merge_short encodes */
-    TOKENIZER_CACHE = 1 << 14,     /* places of a cache, found by the hash of a piece */
-    TOKENIZER_CACHE_BYTES = 62,    /* the longest piece that is remembered */
-    TOKENIZER_CACHE_IDS = 32       /* the most tokens of such a piece */
+    TOKENIZER_SHORT = 128,      /* the most bytes of a piece that tokenizer_merge_short encodes */
+    TOKENIZER_CACHE = 1 << 14,  /* places of a cache, found by the hash of a piece */
+    TOKENIZER_CACHE_BYTES = 62, /* the longest piece that is remembered */
+    TOKENIZER_CACHE_IDS = 32    /* the most tokens of such a piece */
 };
 
 typedef struct {
