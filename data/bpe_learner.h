@@ -1,20 +1,23 @@
 /* bpe_learner.h: learns a vocabulary for byte-level BPE (byte-pair encoding, as in GPT-2) from text.
 
-   Learning starts with the 256 bytes as tokens and repeats one step: the pair of neighbouring tokens that occurs most often in
-   the text becomes a new token, and every occurrence of the pair is replaced by it. Pairs do not reach across the pieces into
-   which tokenizer.h cuts a text, so the text itself is not kept: it is enough to count how often each distinct piece, here
-   called a word, occurs.
+   Learning starts with the 256 bytes as tokens and repeats one step: the pair of neighbouring tokens that occurs most
+   often in the text becomes a new token, and every occurrence of the pair is replaced by it. Pairs do not reach across
+   the pieces into which tokenizer.h cuts a text, so the text itself is not kept: it is enough to count how often each
+   distinct piece, here called a word, occurs.
 
      BpeLearner *learner = bpe_learner_new(threads)
-     bpe_learner_add(learner, thread, text, n)     counts the pieces of one document of n bytes. Several threads may call it at
-                                                   the same time, each with a number of its own from 0 to threads - 1
-     Tokenizer *t = bpe_learner_finish(learner, vocab_size)   learns the merges and frees the learner. The caller frees the
-                                                   tokenizer (tokenizer_free). Dies when vocab_size is not 257 to 65,536
+     bpe_learner_add(learner, thread, text, n)
+                                      counts the pieces of one document of n bytes. Several threads may call it at
+                                      the same time, each with a number of its own from 0 to threads - 1
+     Tokenizer *t = bpe_learner_finish(learner, vocab_size)
+                                      learns the merges and frees the learner. The caller frees the tokenizer
+                                      (tokenizer_free). Dies when vocab_size is not 257 to 65,536
 
-   The token ids are the 256 bytes in GPT-2's order, then the merges in the order learned, and <|endoftext|> as the last one. Of
-   pairs that occur equally often, the one with the smaller (left id, right id) is merged first, so the result depends neither
-   on the number of threads nor on the order of the documents. The vocabulary is smaller than vocab_size when no pair is left
-   that occurs at least twice. Hugging Face's trainer learns the same merges. 32,000 tokens from 300 MB of text take seconds. */
+   The token ids are the 256 bytes in GPT-2's order, then the merges in the order learned, and <|endoftext|> as the last
+   one. Of pairs that occur equally often, the one with the smaller (left id, right id) is merged first, so the result
+   depends neither on the number of threads nor on the order of the documents. The vocabulary is smaller than vocab_size
+   when no pair is left that occurs at least twice. Hugging Face's trainer learns the same merges. 32,000 tokens from
+   300 MB of text take seconds. */
 #ifndef DATA_BPE_LEARNER_H
 #define DATA_BPE_LEARNER_H
 
@@ -47,7 +50,7 @@ static inline void bpe_learner_add(BpeLearner *learner, int thread, const char *
     }
 }
 
-/* ---- merging: each merge visits only the words in which its pair was seen, and the counts of all pairs are kept up to date ---- */
+/* ---- merging: each merge visits only the words in which its pair was seen, and keeps the counts of all pairs right ---- */
 
 typedef struct {
     uint32_t pair; /* left id << 16 | right id */
@@ -65,8 +68,8 @@ typedef struct {
     BpePair *pairs;    /* (n_pairs) every pair that was ever seen */
     size_t n_pairs, pairs_room;
     TokenizerTable table; /* from left id << 16 | right id to the index in pairs */
-    /* Finds the pair with the largest count: items are (~count, pair << 32 | index), with the count at the time of the push, so
-       that the smallest item is the largest count and, among equal counts, the smallest pair. */
+    /* Finds the pair with the largest count: items are (~count, pair << 32 | index), with the count at the time of the
+       push, so that the smallest item is the largest count and, among equal counts, the smallest pair. */
     TokenizerHeap heap;
 } BpeMerger;
 
@@ -99,8 +102,8 @@ static inline void bpe_best_push(BpeMerger *m, uint32_t index) {
     tokenizer_heap_push(&m->heap, ~(uint64_t)pair->count, (uint64_t)pair->pair << 32 | index);
 }
 
-/* Takes the most frequent pair from the heap; NULL when no pair occurs twice. An item whose count has changed since it was
-   pushed goes back with the present count. */
+/* Takes the most frequent pair from the heap; NULL when no pair occurs twice. An item whose count has changed since it
+   was pushed goes back with the present count. */
 static inline BpePair *bpe_best_pop(BpeMerger *m) {
     while (m->heap.n) {
         TokenizerItem top = tokenizer_heap_pop(&m->heap);

@@ -1,16 +1,17 @@
 /* documents.h: reads the inputs of ./prepare and finds the documents in them.
 
-   A Reader works through a job (inputs.h), one block after the other. A Block is some text and the places of the documents in it;
-   a JSON line is a document that is parsed later (json_line.h). The place of a reader, kept in the state of an
-   interrupted run, is all that is needed to go on from there: the blocks that follow depend on the text alone, not on how
-   much of it was read at a time.
+   A Reader works through a job (inputs.h), one block after the other. A Block is some text and the places of the
+   documents in it; a JSON line is a document that is parsed later (json_line.h). The place of a reader, kept in the
+   state of an interrupted run, is all that is needed to go on from there: the blocks that follow depend on the text
+   alone, not on how much of it was read at a time.
 
-   A plain text file is one document; or it is cut into pieces at blank lines (DOCUMENTS_CUT), which joined give the file again byte
-   for byte; or its documents are what lies between lines equal to a separator. A document has a largest size, so that no input
-   can take all memory.
+   A plain text file is one document; or it is cut into pieces at blank lines (DOCUMENTS_CUT), which joined give the
+   file again byte for byte; or its documents are what lies between lines equal to a separator. A document has a largest
+   size, so that no input can take all memory.
 
-     reader_next(reader, block)    the job's next documents; afterwards the reader's place.job is -1 when the job is done. Dies when
-                                   a file is damaged, was changed or holds a document that is too large
+     reader_next(reader, block)   the job's next documents; afterwards the reader's place.job is -1 when the job is
+                                  done. Dies when a file is damaged, was changed or holds a document that is too
+                                  large
    A zeroed Block and a zeroed Reader with `inputs` set and place.job = -1 are ready for use. */
 #ifndef DATA_DOCUMENTS_H
 #define DATA_DOCUMENTS_H
@@ -63,7 +64,8 @@ static size_t find_byte(const char *text, size_t from, size_t to, char byte) {
     return at ? (size_t)(at - text) : to;
 }
 
-/* The index behind the blank lines that follow the newline at index `at` of a text of n bytes; 0 when the next line is not blank. */
+/* The index behind the blank lines that follow the newline at index `at` of a text of n bytes; 0 when the next line is
+   not blank. */
 static size_t blank_lines(const char *text, size_t n, size_t at) {
     size_t end = 0;
     for (size_t i = at + 1; i < n && strchr(" \t\r\n", text[i]) && text[i]; i++)
@@ -71,10 +73,11 @@ static size_t blank_lines(const char *text, size_t n, size_t at) {
     return end;
 }
 
-/* The length of the first document of a text of n bytes: at least `bytes`, up to and with the next blank line. When there is none in
-   8 times as much, the document ends at the next newline; when there is none in 16 times as much, behind a space; and after 32
-   times as much at the end of a character. 0: that cannot be decided before more of the file is read. *searched, in and out: so
-   many bytes from the start are known to hold no place before which the document could end at a blank line. */
+/* The length of the first document of a text of n bytes: at least `bytes`, up to and with the next blank line. When
+   there is none in 8 times as much, the document ends at the next newline; when there is none in 16 times as much,
+   behind a space; and after 32 times as much at the end of a character. 0: that cannot be decided before more of the
+   file is read. *searched, in and out: so many bytes from the start are known to hold no place before which the
+   document could end at a blank line. */
 static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_file, size_t *searched) {
     if (!end_of_file && n < 33 * bytes) return 0;
     if (n <= bytes) return n;
@@ -97,9 +100,9 @@ static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_f
     return at;
 }
 
-/* The length of the first document of a text whose documents are separated by lines equal to `separator`, which belong to no
-   document; *next: where the next document begins, 0 when that cannot be decided before more is read. *searched, in and
-   out: so many bytes from the start are lines known to be no separators. */
+/* The length of the first document of a text whose documents are separated by lines equal to `separator`, which belong
+   to no document; *next: where the next document begins, 0 when that cannot be decided before more is read. *searched,
+   in and out: so many bytes from the start are lines known to be no separators. */
 static size_t separated_length(const char *text, size_t n, const char *separator, bool end_of_file,
                                size_t *searched, size_t *next) {
     size_t length = strlen(separator);
@@ -129,7 +132,8 @@ static bool is_blank(const char *text, size_t n) {
     return i == n;
 }
 
-/* Leaves out what was read, from `cut` on, of a line that exceeds the largest document. The line becomes a document without text. */
+/* Leaves out what was read, from `cut` on, of a line that exceeds the largest document. The line becomes a document
+   without text. */
 static void skip_line(Reader *r, Block *b, size_t cut) {
     enum { TIMES = 16 };
     const Source *source = &r->inputs->sources[r->place.source];
@@ -147,8 +151,9 @@ static void skip_line(Reader *r, Block *b, size_t cut) {
             (long long)r->place.line, source->path, TIMES);
 }
 
-/* Makes a document of each line of the block from byte `cut` on that is whole, until the documents reach the size of a block; returns
-   where the next line begins. r->searched keeps how much of an unfinished line was searched for its end. */
+/* Makes a document of each line of the block from byte `cut` on that is whole, until the documents reach the size of a
+   block; returns where the next line begins. r->searched keeps how much of an unfinished line was searched for its end.
+   */
 static size_t cut_lines(Reader *r, Block *b, size_t cut, bool end_of_file) {
     while (cut < b->n && cut < r->inputs->block_bytes) {
         size_t end = find_byte(b->bytes, cut + r->searched, b->n, '\n'), length = end - cut;

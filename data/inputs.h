@@ -1,17 +1,19 @@
 /* inputs.h: the list of files that ./prepare reads: which they are, and a first look at each.
 
-   An input is a file, a folder, whose files and those of all folders below it are read in the order of their names, or a pipe. A
-   file is plain text or JSON lines, as it is or compressed (text_file.h). Before anything else is done, all files are
-   opened once, so that a file which is not text is found at once and not after hours. Their checksums then tell whether an
-   interrupted run can be continued.
+   An input is a file, a folder, whose files and those of all folders below it are read in the order of their names, or
+   a pipe. A file is plain text or JSON lines, as it is or compressed (text_file.h). Before anything else is done, all
+   files are opened once, so that a file which is not text is found at once and not after hours. Their checksums then
+   tell whether an interrupted run can be continued.
 
-     add_path(in, path, format, validation)              adds a file, a folder or a pipe; `validation`: all of it is for validation
-     keep_stream(in, stream, name, format, validation)   adds what a pipe holds: it is copied to a file of the output folder, since
-                                                         it is read twice, for the vocabulary and for the tokens
-     inputs_look(in)                                     looks at all files that were added, in parallel
-     make_jobs(in)                                       groups the files into jobs, each the work of one reader (documents.h)
-   All of them end the program with a sentence when an input cannot be used. Nothing is freed: the list lives as long as the
-   program. */
+     add_path(in, path, format, validation)   adds a file, a folder or a pipe; `validation`: all of it is for
+                                              validation
+     keep_stream(in, stream, name, format, validation)
+                                              adds what a pipe holds: it is copied to a file of the output folder,
+                                              since it is read twice, for the vocabulary and for the tokens
+     inputs_look(in)                          looks at all files that were added, in parallel
+     make_jobs(in)                            groups the files into jobs, each the work of one reader (documents.h)
+   All of them end the program with a sentence when an input cannot be used. Nothing is freed: the list lives as long as
+   the program. */
 #ifndef DATA_INPUTS_H
 #define DATA_INPUTS_H
 
@@ -45,7 +47,8 @@ typedef struct {
     bool validation;        /* its documents are for validation, none of them for training */
     bool kept;              /* a copy of what a pipe held, in the output folder, to be removed at the end */
     uint64_t device, inode; /* which file it is, whatever its path */
-    /* Seconds and nanoseconds of its last change; both are 0 when the checksum is of the whole file, which then tells enough. */
+    /* Seconds and nanoseconds of its last change; both are 0 when the checksum is of the whole file, which then tells
+       enough. */
     int64_t modified, modified_nano;
     uint32_t crc; /* CRC-32 of its bytes on disk: of all, or of SAMPLES samples */
 } Source;
@@ -175,7 +178,8 @@ static bool is_out_folder(const Inputs *in, const struct stat *status) {
     return same_file(in->out_device, in->out_inode, (uint64_t)status->st_dev, (uint64_t)status->st_ino);
 }
 
-/* The paths of what a folder holds, but for hidden files, sorted by name; *n: how many. The caller frees each and the list. */
+/* The paths of what a folder holds, but for hidden files, sorted by name; *n: how many. The caller frees each and the
+   list. */
 static char **list_folder(const char *path, size_t *n) {
     char **names = NULL;
     size_t room = 0;
@@ -192,8 +196,8 @@ static char **list_folder(const char *path, size_t *n) {
     return names;
 }
 
-/* Whether what a folder holds must not be read: a file that ./prepare itself wrote there, the output folder, or a folder that is
-   being read already. */
+/* Whether what a folder holds must not be read: a file that ./prepare itself wrote there, the output folder, or a
+   folder that is being read already. */
 static bool is_no_input(const Inputs *in, const char *path, const struct stat *status,
                         const struct stat *folder, const Above *above) {
     static const char *const own[] = {"tokenizer.json", "shards.json", "prepare.state.json"};
@@ -305,8 +309,8 @@ static const char *foreign_content(const unsigned char *head, size_t n) {
     return NULL;
 }
 
-/* The same, judged by where zero bytes stand among the first n: UTF-8 text has none or hardly any, other encodings of text have them
-   at every second byte or at three of four. */
+/* The same, judged by where zero bytes stand among the first n: UTF-8 text has none or hardly any, other encodings of
+   text have them at every second byte or at three of four. */
 static const char *zeros_say(const unsigned char *head, size_t n) {
     size_t zeros[4] = {0}, all = 0;
     for (size_t i = 0; i < n; i++)
@@ -347,9 +351,9 @@ static void look_at_text(Source *source) {
     free(head);
 }
 
-/* Computes the checksum of a small file; of a large one that of samples from its beginning to its end, which together with its
-   size and the time of its last change tells whether it is the same file later. Reading all of it would take as long as preparing
-   it. */
+/* Computes the checksum of a small file; of a large one that of samples from its beginning to its end, which together
+   with its size and the time of its last change tells whether it is the same file later. Reading all of it would take
+   as long as preparing it. */
 static void look_at_content(Source *source) {
     unsigned char *bytes = check_malloc(LOOK_BYTES);
     const bool whole = source->bytes <= (int64_t)SAMPLES * LOOK_BYTES;
@@ -364,7 +368,8 @@ static void look_at_content(Source *source) {
         if (got < 0) die("cannot read the input '%s': %s", source->path, strerror(errno));
         source->crc = checksum_crc32(source->crc, bytes, (size_t)got);
     }
-    /* Then the time of its last change does not count: the checksum tells enough, and the copy of a pipe is a new file each time. */
+    /* Then the time of its last change does not count: the checksum tells enough, and the copy of a pipe is a new file
+       each time. */
     if (whole || source->kept) source->modified = source->modified_nano = 0;
     close(file);
     free(bytes);
@@ -378,9 +383,9 @@ static int compare_inodes(const void *a, const void *b) {
     return x->validation != y->validation ? (int)y->validation - (int)x->validation : (x > y) - (x < y);
 }
 
-/* Removes from the list what is named as a file for validation a second time, be it for validation or for training, so that no
-   document is in both splits. A file that is named twice for training is read twice, as asked for; returns how many such
-   entries there are. */
+/* Removes from the list what is named as a file for validation a second time, be it for validation or for training, so
+   that no document is in both splits. A file that is named twice for training is read twice, as asked for; returns how
+   many such entries there are. */
 static int part_inputs(Inputs *in) {
     Source **order = check_malloc((size_t)(in->n_sources + 1) * sizeof *order);
     int twice = 0, kept = 0;
@@ -418,8 +423,8 @@ static void inputs_look(Inputs *in) {
              twice == 1 ? "is" : "are", twice == 1 ? "it is read" : "they are read");
 }
 
-/* A large file is a job of its own; small ones are grouped until they reach the text that a reader reads in a round. Also sets how
-   much that is. The result depends on the files and on round_bytes alone. */
+/* A large file is a job of its own; small ones are grouped until they reach the text that a reader reads in a round.
+   Also sets how much that is. The result depends on the files and on round_bytes alone. */
 static void make_jobs(Inputs *in) {
     in->jobs = check_malloc((size_t)in->n_sources * sizeof *in->jobs);
     for (int s = 0; s < in->n_sources;) {

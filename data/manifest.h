@@ -1,14 +1,16 @@
 /* manifest.h: shards.json, the manifest of a finished folder, and the fingerprint by which a folder is recognised.
 
-   The fingerprint is made of the CRC-32 of the options that decide the output, of the list of inputs and of the tokenizer. State
-   and manifest hold it, so that a second call of ./prepare sees whether a folder was made, or begun, by the same command from
-   the same inputs.
+   The fingerprint is made of the CRC-32 of the options that decide the output, of the list of inputs and of the
+   tokenizer. State and manifest hold it, so that a second call of ./prepare sees whether a folder was made, or begun,
+   by the same command from the same inputs.
 
-     make_fingerprint(run, path)    sets run->fingerprint; `path` is tokenizer.json in the folder, read unless its text is known
-     write_manifest(run, path, tokenizer)    writes the manifest; dies when tokenizer.json has changed meanwhile
-     die_of_difference(run, json, found, has_manifest)   ends the program: the folder's state or manifest, `json`, has another
-                                    fingerprint, `found`; says what differs
-     file_crc32(path)               the CRC-32 of a file; dies when it cannot be read */
+     make_fingerprint(run, path)            sets run->fingerprint; `path` is tokenizer.json in the folder, read
+                                            unless its text is known
+     write_manifest(run, path, tokenizer)   writes the manifest; dies when tokenizer.json has changed meanwhile
+     die_of_difference(run, json, found, has_manifest)
+                                            ends the program: the folder's state or manifest, `json`, has another
+                                            fingerprint, `found`; says what differs
+     file_crc32(path)                       the CRC-32 of a file; dies when it cannot be read */
 #ifndef DATA_MANIFEST_H
 #define DATA_MANIFEST_H
 
@@ -90,7 +92,8 @@ static void write_manifest(PrepareRun *run, const char *path, const char *tokeni
     cJSON_Delete(json);
 }
 
-/* The first difference between the inputs and the list `was` in a manifest or state, in words that follow "from other inputs". */
+/* The first difference between the inputs and the list `was` in a manifest or state, in words that follow "from other
+   inputs". */
 static void source_difference(const PrepareRun *run, const cJSON *was, char *text, size_t size) {
     const cJSON *now;
     cJSON *all = sources_to_json(run);

@@ -1,20 +1,24 @@
-/* output.h: what ./prepare writes into the output folder: shards, and the state from which an interrupted run is continued.
+/* output.h: what ./prepare writes into the output folder: shards, and the state from which an interrupted run is
+   continued.
 
-   A ShardWriter writes the shards of one split, "train" or "val": tokens are appended to PREFIX_000000.bin.part, which is renamed
-   to PREFIX_000000.bin when it is full. From time to time the state, prepare.state.json, is written, after everything that it
-   describes has reached the disk. A run that was killed at any moment is therefore continued from the last state: the shards
-   are cut back to the tokens that it names, and the readers go to the places that it names. A folder is finished when its
-   manifest, shards.json, is there (manifest.h); the state is removed then.
+   A ShardWriter writes the shards of one split, "train" or "val": tokens are appended to PREFIX_000000.bin.part, which
+   is renamed to PREFIX_000000.bin when it is full. From time to time the state, prepare.state.json, is written, after
+   everything that it describes has reached the disk. A run that was killed at any moment is therefore continued from
+   the last state: the shards are cut back to the tokens that it names, and the readers go to the places that it names.
+   A folder is finished when its manifest, shards.json, is there (manifest.h); the state is removed then.
 
      output_lock(folder)                       keeps any other ./prepare out of the folder until this process ends
      shard_put(&writer, tokens, n)             appends n tokens; begins and finishes shards as needed
      shard_finish(&writer)                     finishes the last shard, which may be short
-     shard_resume(&writer)                     cuts the files back to what the writer's records say; false: they do not fit
+     shard_resume(&writer)                     cuts the files back to what the writer's records say; false: they do
+                                               not fit
      remove_shards(&writer, keep)              removes all shards of the split behind the first `keep`
      split_to_json(&writer)                    the split as state and manifest describe it; the caller frees it
      state_save(writers, &totals, &progress)   writes the state
-     state_take(writers, &totals, &progress, &inputs, json)   takes them from a state; false: it does not fit the inputs
-     output_read(path, is_state)               the JSON of a manifest or a state, NULL when it is damaged; the caller frees it
+     state_take(writers, &totals, &progress, &inputs, json)
+                                               takes them from a state; false: it does not fit the inputs
+     output_read(path, is_state)               the JSON of a manifest or a state, NULL when it is damaged; the caller
+                                               frees it
    Where it says nothing else, a function ends the program with a sentence when it fails. */
 #ifndef DATA_OUTPUT_H
 #define DATA_OUTPUT_H
@@ -97,8 +101,8 @@ static void write_file(const char *path, const char *text, size_t n) {
 static char output_lock_path[4096];
 static void output_unlock(void) { unlink(output_lock_path); }
 
-/* Locks the folder's file prepare.lock until the process ends, which removes it. The file of a process that was killed is no
-   obstacle, because the system releases the lock of a process that is gone. */
+/* Locks the folder's file prepare.lock until the process ends, which removes it. The file of a process that was killed
+   is no obstacle, because the system releases the lock of a process that is gone. */
 static void output_lock(const char *folder) {
     char holder[256] = "", error[FILE_ERROR_SIZE];
     bool locked;
@@ -213,8 +217,8 @@ static bool shard_is(const char *path, const ShardRecord *shard) {
     return !left && crc == shard->crc;
 }
 
-/* Brings the files back to what the state describes; false when that is not possible. Of full shards only the sizes are looked
-   at; --verify reads them. */
+/* Brings the files back to what the state describes; false when that is not possible. Of full shards only the sizes are
+   looked at; --verify reads them. */
 static bool shard_resume(ShardWriter *w) {
     remove_shards(w, w->n_shards);
     for (size_t s = 0; s < w->n_shards; s++) {
@@ -317,7 +321,8 @@ static void state_write(const char *path, const cJSON *json) {
     free(whole), cJSON_free(text);
 }
 
-/* The state in the text of a file, text[n] being 0; NULL when any byte is not as it was written. The caller frees it. */
+/* The state in the text of a file, text[n] being 0; NULL when any byte is not as it was written. The caller frees it.
+   */
 static cJSON *state_parse(const char *text, size_t n) {
     char head[64];
     const char *line = memchr(text, '\n', n);

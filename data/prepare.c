@@ -2,24 +2,24 @@
 
        ./prepare --out=DIR [--vocab=N | --tokenizer=FILE] INPUT...
 
-   INPUT is a file of plain text or of JSON lines (field "text"), either of them possibly gzipped, a folder of such files, or - for
-   standard input. DIR gets tokenizer.json, train_000000.bin, ..., val_000000.bin, ... and the manifest shards.json. `--verify`
-   checks such a folder. data/README.md has the formats and the commands for C4.
+   INPUT is a file of plain text or of JSON lines (field "text"), either of them possibly gzipped, a folder of such
+   files, or - for standard input. DIR gets tokenizer.json, train_000000.bin, ..., val_000000.bin, ... and the manifest
+   shards.json. `--verify` checks such a folder. data/README.md has the formats and the commands for C4.
 
    How it works, and where:
      prepare_options.h   the options
      inputs.h            which files are read, and a first look at each
      vocabulary.h        the tokenizer: learned from the text (bpe_learner.h), or given (sentencepiece.h)
-     rounds.h            documents are read (documents.h, json_line.h), encoded in parallel and written (output.h). Every document
-                         is preceded by the end-of-text token
+     rounds.h            documents are read (documents.h, json_line.h), encoded in parallel and written (output.h).
+                         Every document is preceded by the end-of-text token
      output.h            shards, and the state from which a run that was killed is continued
      manifest.h          shards.json, and the fingerprint by which a folder is recognised
      verify.h            --verify
-   This file decides what is done with a folder: begun, continued or left as it is. What is written depends on the inputs and the
-   options alone, not on the number of threads nor on how often the run was interrupted.
+   This file decides what is done with a folder: begun, continued or left as it is. What is written depends on the
+   inputs and the options alone, not on the number of threads nor on how often the run was interrupted.
 
-   Build: cc -O3 -march=native -fopenmp data/prepare.c -o prepare -lcjson -lz -lm
-   (with -DHAVE_ZSTD and -lzstd it also reads files compressed by zstd) */
+   Build: cc -O3 -march=native -fopenmp data/prepare.c -o prepare -lcjson -lz -lm (with -DHAVE_ZSTD and -lzstd it also
+   reads files compressed by zstd) */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -55,8 +55,8 @@ static void show_passed_over(const Inputs *in) {
     printf("%s\n", in->n_passed_over > 8 ? ", ..." : "");
 }
 
-/* The least size of the pieces that plain text is cut into. Little text is cut into small ones, so that some of them are for
-   validation. */
+/* The least size of the pieces that plain text is cut into. Little text is cut into small ones, so that some of them
+   are for validation. */
 static size_t piece_bytes(const PrepareRun *run) {
     enum { MOST = 8192, LEAST = 16, PIECES = 32 };
     int64_t bytes = 0, piece;
@@ -108,8 +108,8 @@ static void gather_inputs(PrepareRun *run, int count, char **names) {
 /* -----------------------------------------------------------------------------------------------------------
    The end of a run */
 
-/* Removes the state. This is done after the manifest was written, and by a run that finds the manifest, because the run that wrote it
-   may have been killed in between. */
+/* Removes the state. This is done after the manifest was written, and by a run that finds the manifest, because the run
+   that wrote it may have been killed in between. */
 static void remove_state(const PrepareRun *run, const char *state) {
     static const char *const halves[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
     unlink(state);
@@ -127,8 +127,8 @@ static void clear_output(const PrepareRun *run, const char *manifest, const char
     remove_shards(&run->writers[TRAIN], 0), remove_shards(&run->writers[VAL], 0);
 }
 
-/* Dies when one of the splits has no tokens, with the reason. Its shards are removed, so that the next attempt finds an empty
-   folder. */
+/* Dies when one of the splits has no tokens, with the reason. Its shards are removed, so that the next attempt finds an
+   empty folder. */
 static void check_splits(const PrepareRun *run, const char *manifest, const char *state) {
     const bool train = run->writers[TRAIN].tokens > 0, val = run->writers[VAL].tokens > 0;
     const long long documents = (long long)(run->writers[TRAIN].documents + run->writers[VAL].documents);
@@ -207,8 +207,9 @@ static void continue_output(PrepareRun *run, const cJSON *state, const char *tok
 
 typedef enum { OUTPUT_FRESH, OUTPUT_CONTINUED, OUTPUT_DONE } OutputState;
 
-/* What the output folder holds: nothing that counts (OUTPUT_FRESH), what an interrupted run of the same command left and is now taken
-   up (OUTPUT_CONTINUED), or the finished output (OUTPUT_DONE). Dies when it holds anything else. Removes nothing. */
+/* What the output folder holds: nothing that counts (OUTPUT_FRESH), what an interrupted run of the same command left
+   and is now taken up (OUTPUT_CONTINUED), or the finished output (OUTPUT_DONE). Dies when it holds anything else.
+   Removes nothing. */
 static OutputState begin_output(PrepareRun *run, const char *manifest, const char *state,
                                 const char *tokenizer) {
     const PrepareOptions *o = run->options;
@@ -238,8 +239,9 @@ static OutputState begin_output(PrepareRun *run, const char *manifest, const cha
     return OUTPUT_FRESH;
 }
 
-/* Finds a tokenizer, then leaves the folder with it and with the state of a run that has read nothing, by which a later call
-   recognises the folder. What lay there before is removed only then, when nothing but the text itself can be wrong. */
+/* Finds a tokenizer, then leaves the folder with it and with the state of a run that has read nothing, by which a later
+   call recognises the folder. What lay there before is removed only then, when nothing but the text itself can be
+   wrong. */
 static void start_output(PrepareRun *run, const char *manifest, const char *state, const char *tokenizer) {
     Place idle[SLOTS];
     if (!run->tokenizer) learn_tokenizer(run);

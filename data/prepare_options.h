@@ -1,7 +1,7 @@
 /* prepare_options.h: the options of ./prepare: one table that parsing, --help and the manifest read.
 
-   check_options(o, count)    ends the program when options do not fit together
-   deciding_options()         those that decide what is written, as a JSON object that the caller frees with cJSON_Delete */
+   check_options(o, count)    ends the program when options do not fit together deciding_options()         those that
+   decide what is written, as a JSON object that the caller frees with cJSON_Delete */
 #ifndef DATA_PREPARE_OPTIONS_H
 #define DATA_PREPARE_OPTIONS_H
 
@@ -69,8 +69,8 @@ enum { N_PREPARE_OPTIONS = sizeof prepare_options / sizeof *prepare_options };
 
 static OptionSet prepare_option_set; /* the table with the values given */
 
-/* Ends the program with a sentence about the first option that its bounds allow, but not together with the others. `count` is the
-   number of inputs. */
+/* Ends the program with a sentence about the first option that its bounds allow, but not together with the others.
+   `count` is the number of inputs. */
 static void check_options(const PrepareOptions *o, int count) {
     if (!*o->out)
         options_fail(&prepare_option_set, "--out is missing; name the folder for the shards with --out=DIR");
@@ -94,8 +94,8 @@ static void check_options(const PrepareOptions *o, int count) {
                      (long long)o->document_bytes);
 }
 
-/* The options that decide the content of the output. The others, such as the number of threads, may differ between two runs of which
-   one continues the other. */
+/* The options that decide the content of the output. The others, such as the number of threads, may differ between two
+   runs of which one continues the other. */
 static cJSON *deciding_options(void) {
     static const char *const without[] = {"out",       "threads", "save-every", "quiet",
                                           "overwrite", "verify",  "max-bad"};

@@ -1,19 +1,20 @@
 /* rounds.h: the work of ./prepare: reads all inputs, encodes their documents and writes the tokens, in rounds.
 
-   In a round, up to 16 readers (documents.h) each give a block of documents. The blocks are cut into chunks, which threads encode
-   in parallel; then the tokens are written in the order of inputs and documents (output.h). Three rounds are under way at
-   once: one is read while the one before it is encoded and the one before that is written. What is written depends on the
-   inputs and options alone, not on the number of threads.
+   In a round, up to 16 readers (documents.h) each give a block of documents. The blocks are cut into chunks, which
+   threads encode in parallel; then the tokens are written in the order of inputs and documents (output.h). Three rounds
+   are under way at once: one is read while the one before it is encoded and the one before that is written. What is
+   written depends on the inputs and options alone, not on the number of threads.
 
-   A document goes to validation when the hash of its text says so, so that equal texts go to the same split, or when its file is
-   one for validation. While a vocabulary is learned (run->learner is not NULL), the same rounds only count pieces of text.
+   A document goes to validation when the hash of its text says so, so that equal texts go to the same split, or when
+   its file is one for validation. While a vocabulary is learned (run->learner is not NULL), the same rounds only count
+   pieces of text.
 
-     run_rounds(run)                     reads everything from the readers' places on; dies when an input is damaged, when too
-                                         many of its lines are malformed, or when the output cannot be written
-     run_save(run, places, next_job)     writes the state from which an interrupted run is continued
-     check_bad(run, lines)               dies when too many of `lines` lines were malformed
-     input_position(run, &files)         bytes on disk read so far, and the number of files read to their end
-     amount(x, unit, text)               a number in three digits and its unit: 12.3 MB */
+     run_rounds(run)                   reads everything from the readers' places on; dies when an input is damaged,
+                                       when too many of its lines are malformed, or when the output cannot be written
+     run_save(run, places, next_job)   writes the state from which an interrupted run is continued
+     check_bad(run, lines)             dies when too many of `lines` lines were malformed
+     input_position(run, &files)       bytes on disk read so far, and the number of files read to their end
+     amount(x, unit, text)             a number in three digits and its unit: 12.3 MB */
 #ifndef DATA_ROUNDS_H
 #define DATA_ROUNDS_H
 
@@ -87,7 +88,8 @@ typedef struct {
     uint64_t val_below;     /* a document whose hash is smaller goes to validation */
     BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
-    /* (tokenizer_bytes) the text of tokenizer.json; NULL: it lies in the output folder already, or is yet to be learned */
+    /* (tokenizer_bytes) the text of tokenizer.json; NULL: it lies in the output folder already, or is yet to be learned
+       */
     char *tokenizer_text;
     size_t tokenizer_bytes;
     Fingerprint fingerprint;
@@ -121,7 +123,8 @@ static bool is_utf8(const char *text, size_t n) {
     return true;
 }
 
-/* Encodes one document of n bytes into the chunk, behind an end-of-text token; or counts its pieces for the vocabulary. */
+/* Encodes one document of n bytes into the chunk, behind an end-of-text token; or counts its pieces for the vocabulary.
+   */
 static void chunk_document(PrepareRun *run, Chunk *chunk, const Source *source, const char *text, size_t n) {
     uint64_t hash = rng_mix(tokenizer_hash_bytes(text, n));
     int split = source->validation || (!run->in.has_validation && hash < run->val_below) ? VAL : TRAIN,
@@ -242,8 +245,8 @@ static void totals_add(Totals *to, const Totals *from) {
             *(const int64_t *)((const char *)from + totals_table[i].offset);
 }
 
-/* Little text may have no document whose hash sends it to validation. When all of it is one round, the document with the smallest
-   hash goes there, and the chunks are encoded again. */
+/* Little text may have no document whose hash sends it to validation. When all of it is one round, the document with
+   the smallest hash goes there, and the chunks are encoded again. */
 static void round_choose_validation(PrepareRun *run, Round *round) {
     uint64_t least = UINT64_MAX;
     int64_t documents = 0, val = run->in.has_validation;
@@ -354,7 +357,8 @@ static void show_progress(PrepareRun *run, bool last) {
     run->shown = now;
 }
 
-/* Reads all inputs. In each step the tasks of three rounds run at the same time: one is read, one encoded and one written. */
+/* Reads all inputs. In each step the tasks of three rounds run at the same time: one is read, one encoded and one
+   written. */
 static void run_rounds(PrepareRun *run) {
     run->began = run->saved = run->shown = machine_seconds();
     run->rounds_read = 0;

@@ -1,7 +1,7 @@
 /* verify.h: ./prepare --verify: checks a folder against its manifest and changes nothing.
 
-   Each problem is a line on the standard error stream; all of them are found before the program ends. The verify_ functions
-   return the number of problems they found.
+   Each problem is a line on the standard error stream; all of them are found before the program ends. The verify_
+   functions return the number of problems they found.
 
      verify(options)    returns 0, or dies when there are problems or no manifest */
 #ifndef DATA_VERIFY_H
@@ -21,8 +21,8 @@ static int verify_problem(const char *format, ...) {
     return 1;
 }
 
-/* Compares the size, the header and the checksum of a shard with what the manifest says of it, and its tokens with the size of the
-   vocabulary. */
+/* Compares the size, the header and the checksum of a shard with what the manifest says of it, and its tokens with the
+   size of the vocabulary. */
 static int verify_shard(const char *folder, const cJSON *shard, int vocab_size) {
     const char *name = json_text(shard, "file"), *crc = json_text(shard, "crc32");
     int64_t tokens;

@@ -1,7 +1,7 @@
 /* vocabulary.h: the tokenizer of ./prepare: learned from the inputs, or the one that --tokenizer names.
 
-   Both functions set run->tokenizer and run->tokenizer_text, the text of its tokenizer.json, and write no file; they end the
-   program with a sentence when there is no text or no usable tokenizer.
+   Both functions set run->tokenizer and run->tokenizer_text, the text of its tokenizer.json, and write no file; they
+   end the program with a sentence when there is no text or no usable tokenizer.
 
      learn_tokenizer(run)    reads the inputs once, as much of them as --tokenizer-text says, and learns a vocabulary
      given_tokenizer(run)    a tokenizer.json, GPT-2's vocab.json with merges.txt, or a SentencePiece model */

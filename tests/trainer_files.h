@@ -1,12 +1,14 @@
 /* trainer_files.h: reading and writing the trainer's files in ways that only tests need.
 
-     safetensors_load(path, &tensors, &count, error)  all tensors of a file, in the order of the data, with names and data that
-                                                      safetensors_free(tensors, count) frees; false with a sentence in error
-     safetensors_find(tensors, count, name)           one of them, or NULL
-     checkpoint_verify(folder, needed, error)         checkpoint_verify_share as one process alone calls it
-     shard_write(path, tokens, n)                     writes a shard of n tokens at once
-     tokenizer_save(t, path)                          writes a tokenizer.json
-     tokenizer_split(t, text, n)                      the length in bytes of a text's first piece; 0 for an empty text */
+     safetensors_load(path, &tensors, &count, error)
+                                                all tensors of a file, in the order of the data, with names and data
+                                                that safetensors_free(tensors, count) frees; false with a sentence in
+                                                error
+     safetensors_find(tensors, count, name)     one of them, or NULL
+     checkpoint_verify(folder, needed, error)   checkpoint_verify_share as one process alone calls it
+     shard_write(path, tokens, n)               writes a shard of n tokens at once
+     tokenizer_save(t, path)                    writes a tokenizer.json
+     tokenizer_split(t, text, n)                the length in bytes of a text's first piece; 0 for an empty text */
 #ifndef TESTS_TRAINER_FILES_H
 #define TESTS_TRAINER_FILES_H
 

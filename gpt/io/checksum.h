@@ -3,13 +3,14 @@
    XXH64 with seed 0 (xxhash.com) is what the trainer writes: the file DONE of a checkpoint names it for every file, and
    trainer_state.json describes the training data by it. xxhash.h is a header alone; there is nothing to link.
      Checksum c = checksum_begin();
-     checksum_add(&c, bytes, n);                any number of times: the result is that of all the bytes in one piece
+     checksum_add(&c, bytes, n);          any number of times: the result is that of all the bytes in one piece
      uint64_t value = checksum_end(&c);
-     checksum_file(path, flush, &value, error)  of a whole file; with `flush` the file is also written to the disk. False and
-                                                a sentence in `error` (char[FILE_ERROR_SIZE]) when it cannot be read
+     checksum_file(path, flush, &value, error)
+                                          of a whole file; with `flush` the file is also written to the disk. False
+                                          and a sentence in `error` (char[FILE_ERROR_SIZE]) when it cannot be read
 
-   CRC-32, the checksum of zlib and gzip, is what ./prepare writes into shards.json and prepare.state.json. A program that
-   calls one of these links zlib (-lz).
+   CRC-32, the checksum of zlib and gzip, is what ./prepare writes into shards.json and prepare.state.json. A program
+   that calls one of these links zlib (-lz).
      crc = checksum_crc32(crc, bytes, n)        begin with 0; of several pieces, give the result for those before
      checksum_crc32_text(text, crc)             as the files spell it: eight hexadecimal digits */
 #ifndef GPT_IO_CHECKSUM_H

@@ -1,20 +1,23 @@
 /* json.h: what cJSON leaves to its callers: numbers that are read back as the same bits, and texts read to their end.
 
    Writing
-     json_number_text(text, size, x, digits)   x with the fewest of 9, 13, ... `digits` significant digits that read back as the
-                                      same number (17 are enough for any double, 9 for any float); "null" for a NaN or an
-                                      infinity, which JSON does not have. Returns the length
-     json_add_number(object, key, x)  such a number as a member. (cJSON's own printing rounds: 0.30000000000000004 would be read
-                                      back as 0.3)
-     json_add_sum(object, key, sum)   a 64-bit checksum as a string of 16 hexadecimal digits, because a JSON number holds 53 bits
+     json_number_text(text, size, x, digits)   x with the fewest of 9, 13, ... `digits` significant digits that read
+                                               back as the same number (17 are enough for any double, 9 for any
+                                               float); "null" for a NaN or an infinity, which JSON does not have.
+                                               Returns the length
+     json_add_number(object, key, x)           such a number as a member. (cJSON's own printing rounds:
+                                               0.30000000000000004 would be read back as 0.3)
+     json_add_sum(object, key, sum)            a 64-bit checksum as a string of 16 hexadecimal digits, because a JSON
+                                               number holds 53 bits
    Reading
-     json_parse(text, n)              one value, after which only white space may follow. text[n] must be 0. NULL: the text is
-                                      not JSON. The caller frees the value with cJSON_Delete
-     json_parse_at(text, n, &stop)    the same; `stop` is the number of bytes up to which the text is right
-     json_text(object, key)           a member that is a string, owned by the object; NULL: there is none
-     json_number(object, key)         a member that is a number; NaN: there is none
-     json_whole(item, most, &x)       whether an item is a whole number from 0 to `most` (at most 2^53), which goes to x
-     json_sum(item, &sum)             whether an item is a checksum as json_add_sum writes it, which goes to sum
+     json_parse(text, n)             one value, after which only white space may follow. text[n] must be 0. NULL: the
+                                     text is not JSON. The caller frees the value with cJSON_Delete
+     json_parse_at(text, n, &stop)   the same; `stop` is the number of bytes up to which the text is right
+     json_text(object, key)          a member that is a string, owned by the object; NULL: there is none
+     json_number(object, key)        a member that is a number; NaN: there is none
+     json_whole(item, most, &x)      whether an item is a whole number from 0 to `most` (at most 2^53), which goes to
+                                     x
+     json_sum(item, &sum)            whether an item is a checksum as json_add_sum writes it, which goes to sum
    `object` and `item` may be NULL, which has no members and is no number. */
 #ifndef GPT_IO_JSON_H
 #define GPT_IO_JSON_H

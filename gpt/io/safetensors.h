@@ -1,22 +1,28 @@
-/* safetensors.h: tensors in safetensors files, and the sums of files.
+/* safetensors.h: tensors of floats in safetensors files.
 
-   Nothing here ends the program: every function that can fail returns false and leaves one sentence in
-   `error` (char[CHECKPOINT_ERROR_SIZE]: what, where, found, expected, what to do).
+   The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with the dtype, the shape
+   and the place of each tensor, then the data, little endian and without gaps. Only the dtype F32 is written and read.
+   The tensors are written in the order given, and the header is padded with spaces so that the data begins at a
+   multiple of 64 bytes.
 
-     safetensors_write(path, tensors, count, error)   writes and flushes one file
-     safetensors_write(path, tensors, count, &sum, error)   and gives the sum of its bytes
-     safetensors_read(path, tensors, count, error)    fills tensors[i].data, which the caller owns. The file
-                                                      must hold exactly these names, each with this shape
-     safetensors_fits(path, tensors, count, error)    whether it does, from its header alone
-     safetensors_load(path, &tensors, &count, error)  whatever the file holds, in the order of the data;
-                                                      safetensors_free(tensors, count) when done
-     safetensors_find(tensors, count, name)           a tensor of a loaded file, or NULL
-     safetensors_open(&file, path, error), safetensors_read_floats(&file, entry, first, n, to, error),
-     safetensors_close(&file)                         some floats of some tensors of a file
-     checksum_file(path, flush, &sum, error)               XXH64 (xxhash.com) with seed 0 of a file
-   The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with each
-   tensor's dtype, shape and place, then the data, little endian, without holes. We write F32 only, in the
-   order given, and pad the header with spaces so that the data starts at a multiple of 64 bytes. */
+   Nothing here ends the program: a function that fails returns false and leaves one sentence in `error`
+   (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do).
+
+     safetensors_write(path, tensors, count, &sum, error)
+                                      writes a file and flushes it to the disk; `sum` gets the checksum (checksum.h)
+                                      of its bytes, unless it is NULL
+     safetensors_read(path, tensors, count, error)
+                                      fills the memory at tensors[i].data, which the caller owns. The file must hold
+                                      exactly tensors of these names, each with this shape, in any order
+     safetensors_fits(path, tensors, count, error)
+                                      whether it does, from its header alone
+   Parts of tensors:
+     SafetensorsFile f;
+     safetensors_open(&f, path, error)   f.entries, in the order of the data, describe the tensors of a file. `path`
+                                         must live as long as f
+     safetensors_read_floats(&f, entry, first, n, to, error)
+                                         n floats of a tensor, from the first-th on
+     safetensors_close(&f)               after safetensors_open, even if it failed */
 #ifndef GPT_IO_SAFETENSORS_H
 #define GPT_IO_SAFETENSORS_H
 
@@ -43,12 +49,12 @@ typedef struct {
     const char *name;
     int rank; /* 0..4; 0 is one number */
     int64_t shape[SAFETENSORS_MAX_RANK];
-    float *data; /* row-major */
+    float *data; /* the product of the shape's numbers, row-major */
 } NamedTensor;
 
-/* ---- safetensors ---- */
+/* ---- writing ---- */
 
-/* "(3, 4)" */
+/* A shape as text, which is returned: "(3, 4)". */
 static inline const char *safetensors_shape_text(char text[128], int rank, const int64_t *shape) {
     int n = snprintf(text, 128, "(");
     for (int i = 0; i < rank; i++)
@@ -57,7 +63,7 @@ static inline const char *safetensors_shape_text(char text[128], int rank, const
     return text;
 }
 
-/* The bytes of rank numbers' product; false when that does not fit 63 bits or a dimension is negative. */
+/* The bytes of a tensor of this shape; false when a dimension is negative or the bytes do not fit 63 bits. */
 static inline bool safetensors_bytes(uint64_t *bytes, int rank, const int64_t *shape) {
     *bytes = sizeof(float);
     bool empty = false;
@@ -74,7 +80,8 @@ static inline bool safetensors_bytes(uint64_t *bytes, int rank, const int64_t *s
     return true;
 }
 
-/* The 8 bytes of length and the header, padded; *size bytes, free() it. NULL with the error set. */
+/* The first *size bytes of a file: the length of the header, the header and its padding. The caller frees them. NULL,
+   with the error set, when a shape is impossible. */
 static inline char *safetensors_header(const NamedTensor *tensors, int count, size_t *size, const char *path,
                                        char *error) {
     cJSON *json = cJSON_CreateObject();
@@ -112,7 +119,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     return header;
 }
 
-/* Writes the bytes and adds them to the sum while they are in the cache. */
+/* Writes bytes in chunks and adds each to the checksum while it is in the processor's cache. */
 static inline bool safetensors_put(int file, const void *bytes, size_t size, Checksum *sum, const char *path,
                                    char *error) {
     bool ok = true;
@@ -141,25 +148,25 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
         }
         ok = file_finish(file, ok, path, error);
     }
-    *sum = checksum_end(&s);
+    if (sum) *sum = checksum_end(&s);
     free(header);
     return ok;
 }
 
 typedef struct {
-    const char *name; /* inside the parsed header */
+    const char *name; /* owned by the parsed header */
     int rank;
     int64_t shape[SAFETENSORS_MAX_RANK];
-    uint64_t begin, end; /* bytes from the start of the data */
+    uint64_t begin, end; /* its place: bytes from the start of the data */
 } SafetensorsEntry;
 
 typedef struct {
     const char *path;
     int file;
     cJSON *header;
-    SafetensorsEntry *entries; /* in the order of the data */
+    SafetensorsEntry *entries; /* (count) in the order of the data */
     int count;
-    uint64_t data_start, data_size;
+    uint64_t data_start, data_size; /* of the data, in bytes from the start of the file */
 } SafetensorsFile;
 
 static inline void safetensors_close(SafetensorsFile *f) {
@@ -168,7 +175,7 @@ static inline void safetensors_close(SafetensorsFile *f) {
     free(f->entries);
 }
 
-/* Opens, checks the length against the size of the file, parses the header. */
+/* Opens the file, compares the length of the header with the size of the file, and parses the header. */
 static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     struct stat about;
     uint64_t length;
@@ -208,6 +215,7 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     return true;
 }
 
+/* Reads and checks one member of the header. */
 static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry *e, const cJSON *item,
                                      char *error) {
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype"), *dimension;
@@ -259,7 +267,7 @@ static inline int safetensors_by_place(const void *a, const void *b) {
     return strcmp(x->name, y->name); /* empty tensors share their place */
 }
 
-/* The whole header checked: names differ, and the tensors cover the data without gap or overlap. */
+/* Checks the whole header: all names differ, and the tensors cover the data without a gap and without overlapping. */
 static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *error) {
     *f = (SafetensorsFile){.path = path, .file = -1};
     if (!safetensors_parse(f, error)) return false;
@@ -291,7 +299,6 @@ static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *
     return true;
 }
 
-/* Floats [first, first + n) of a tensor. */
 static inline bool safetensors_read_floats(const SafetensorsFile *f, const SafetensorsEntry *e,
                                            uint64_t first, size_t n, float *to, char *error) {
     errno = 0;
@@ -302,12 +309,14 @@ static inline bool safetensors_read_floats(const SafetensorsFile *f, const Safet
     return true;
 }
 
+/* All floats of a tensor. */
 static inline bool safetensors_read_data(const SafetensorsFile *f, const SafetensorsEntry *e, float *data,
                                          char *error) {
     return safetensors_read_floats(f, e, 0, (size_t)(e->end - e->begin) / sizeof *data, data, error);
 }
 
-/* Both lists sorted by name, walked side by side. */
+/* Whether two entries, one of the file and one of the model, are the same tensor. Both lists are sorted by name and
+   walked side by side; NULL: that list has ended. */
 static inline bool safetensors_match(const SafetensorsFile *f, const SafetensorsEntry *have,
                                      const NamedTensor *want, char *error) {
     char found[128], expected[128];
@@ -333,7 +342,8 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
-/* Opens a file that holds exactly these tensors; in the order of their names f->entries and *want, free() it. */
+/* Opens a file that must hold exactly these tensors. Then f->entries, and *want, which the caller frees, are both in
+   the order of the tensors' names. */
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
                                        NamedTensor ***want, char *error) {
     bool ok = safetensors_open(f, path, error);
@@ -358,7 +368,8 @@ static inline bool safetensors_fits(const char *path, NamedTensor *tensors, int 
 static inline bool safetensors_read(const char *path, NamedTensor *tensors, int count, char *error) {
     SafetensorsFile f;
     NamedTensor **want;
-    bool ok = safetensors_open_as(&f, path, tensors, count, &want, error); /* all names before any data */
+    bool ok = safetensors_open_as(&f, path, tensors, count, &want,
+                                  error); /* so that nothing is read of a wrong file */
     for (int i = 0; ok && i < count; i++) ok = safetensors_read_data(&f, &f.entries[i], want[i]->data, error);
     free(want);
     safetensors_close(&f);

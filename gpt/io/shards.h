@@ -1,36 +1,40 @@
-/* shards.h: the token-shard format (llm.c's) and the loader, which has no state.
+/* shards.h: files of tokens, called shards, in the format of llm.c, and the loader that takes training samples from them.
 
-   A shard is 256 little-endian int32 of header (1,024 bytes), then the tokens as little-endian uint16:
+   A shard is a header of 256 little-endian int32 (1,024 bytes), then its tokens as little-endian uint16:
        header[0] = 20240520   header[1] = 1   header[2] = number of tokens   the rest is 0
-   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold
-   4,294,967,295 of them (8 GiB). The exact size of a file is 1,024 + 2 * tokens.
+   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold 4,294,967,295 of them
+   (8 GiB). A file has exactly 1,024 + 2 * tokens bytes.
 
-   A dataset is a folder with shards `train_*.bin` and `val_*.bin` (llm.c's names, `fineweb_train_000001.bin`
-   and `tiny_shakespeare_val.bin`, work too), or several such folders with weights: "c4:0.9,books:0.1". Shards
-   are memory-mapped in the order of their names, so opening costs nothing and all processes of a machine
-   share one copy. A window is T+1 tokens that start at a multiple of T inside a shard: n tokens hold (n-1)/T
-   windows, what is left over at the end of a shard is not used.
+   A dataset is a folder with shards train_*.bin and val_*.bin (the names that llm.c uses, fineweb_train_000001.bin and
+   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". Shards are mapped into
+   memory in the order of their names, so opening them costs no time and all processes of a machine share one copy. A window is
+   T + 1 tokens that begin at a multiple of T in a shard: n tokens hold (n - 1) / T windows, and what is left over at the end of
+   a shard is not used.
 
-   dataset_open(d, folder, prefix, T, V)   maps every shard whose name matches the prefix ("train_", "val_") and checks it;
-                                           dies with the file, what was found, what was expected
-   dataset_close(d)                        unmaps them
-   dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in file order: inputs[T], targets[T]
-   dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run: a pure function of (seed, i, the shards), so
-                                           resuming, the number of ranks and the micro-batch cannot change what a model
-                                           sees; i has no end
-   dataset_prefetch(d, seed, i)            asks the system to read the i-th sample's pages from the disk; returns at once.
-                                           Call it one step ahead and dataset_sample never waits
-   dataset_check_manifest(folder, V, sums)   dies when a folder's shards.json names another vocabulary than V, another
-                                           tokenizer than the tokenizer.json beside it, or other shards, by their names and
-                                           sizes and, with `sums`, their checksums; warns without one
-   shard_write(path, tokens, n)            writes a shard at once (tests, tools)
-   shard_header(header, n)                 fills the 256 integers of a header
-   shard_crc32(crc, data, n)               zlib's CRC-32 (start with 0), for files named by a manifest
+   The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So resuming, the
+   number of ranks and the size of the micro-batch cannot change what a model sees. With one folder, epoch e = i / n_windows
+   takes the windows in the order of a pseudo-random permutation, another one each epoch. With several, each block of 1,024
+   samples has a fixed number from each folder, permuted within the block, and every folder has its own epochs.
 
-   With one folder, epoch e = i / n_windows takes the windows in the order of a keyed permutation, a new one
-   each epoch. With several, each block of 1,024 samples has a fixed number from each folder, permuted inside
-   the block; every folder then has its own epochs. A token >= V dies when it is read. Functions on an open
-   dataset change nothing and may be called from any thread. */
+     dataset_open(d, folder, prefix, T, V)   maps and checks every shard whose name begins with prefix, "train_" or "val_"; windows
+                                             of T + 1 tokens, all of them below V
+     dataset_close(d)                        unmaps them
+     dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in the order of the files: inputs[T], targets[T]
+     dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run, for any i
+     dataset_prefetch(d, seed, i)            asks the system to read the i-th sample from the disk and returns at once; called one
+                                             step ahead, it saves dataset_sample from waiting
+     dataset_manifest(folder)                the manifest shards.json that ./prepare wrote; NULL: there is none. The caller frees it
+                                             with cJSON_Delete
+     dataset_manifest_shards(manifest, split)   its list of the shards of "train" or "val": objects with the members file, tokens and
+                                             crc32. NULL: it has no such list
+     dataset_check_manifest(folder, V, checksums)   dies when the manifest of a folder names a larger vocabulary than V, another
+                                             tokenizer than the tokenizer.json beside it, or other shards, by their names and sizes
+                                             and, with `checksums`, their content. Warns when there is no manifest
+     dataset_first_folder(folder)            the first folder of a dataset, whose tokenizer.json is used; the caller frees it
+     shard_header(header, n)                 fills the header of a shard of n tokens
+   All of them end the program with a sentence (the file, what was found, what was expected) when data is missing or damaged; a
+   token that is V or larger does so when it is read. Functions on an open dataset change nothing in it and may be called from
+   several threads at once. */
 #ifndef GPT_IO_SHARDS_H
 #define GPT_IO_SHARDS_H
 
@@ -362,7 +366,8 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
-/* The manifest of a folder, which the caller frees with cJSON_Delete; NULL: the folder has none. Dies when it cannot be read. */
+/* The manifest of a folder, which the caller frees with cJSON_Delete; NULL: the folder has none. Dies when it cannot be
+   read. */
 static inline cJSON *dataset_manifest(const char *folder) {
     size_t length;
     char *path = file_path(folder, "shards.json");
@@ -373,15 +378,16 @@ static inline cJSON *dataset_manifest(const char *folder) {
     return manifest;
 }
 
-/* The list of a split's shards in a manifest; a shard is an object with the members file, tokens and crc32. NULL: no list. */
+/* The list of a split's shards in a manifest; a shard is an object with the members file, tokens and crc32. NULL: no
+   list. */
 static inline const cJSON *dataset_manifest_shards(const cJSON *manifest, const char *split) {
     const cJSON *shards =
         cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
     return cJSON_IsArray(shards) ? shards : NULL;
 }
 
-/* Dies when the shard at `path` is not the one that an item of the manifest's list describes: by its name and size and, with
-   `checksums`, its content. */
+/* Dies when the shard at `path` is not the one that an item of the manifest's list describes: by its name and size and,
+   with `checksums`, its content. */
 static inline void dataset_check_shard(const char *path, const cJSON *item, bool checksums) {
     const double tokens = json_number(item, "tokens");
     const char *name = json_text(item, "file"), *crc = json_text(item, "crc32");

@@ -1,33 +1,37 @@
 /* tokenizer.h: turns text into token ids and back: byte-level BPE (GPT-2's), read from and written as Hugging Face's
-   tokenizer.json. Vocabularies of SentencePiece, in the form in which ./prepare writes them, are encoded (tokenizer_pieces.h)
-   and decoded as well. data/bpe_learner.h learns a vocabulary.
+   tokenizer.json. Vocabularies of SentencePiece, in the form in which ./prepare writes them, are encoded
+   (tokenizer_pieces.h) and decoded as well. data/bpe_learner.h learns a vocabulary.
 
    Byte-level BPE cuts a text into pieces by GPT-2's rule
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-   and starts with one token for each byte of a piece. Then two neighbours are merged into one token, again and again: always
-   the pair whose merge was learned first, and its leftmost occurrence. Any bytes can be encoded, and decoding gives the same
-   bytes back. A byte that is not part of valid UTF-8 counts as a character that is neither letter, number nor white space.
-   Special tokens such as <|endoftext|> are never found in a text, even when it spells their names. A vocabulary has at most
-   65,536 tokens, so that an id is a uint16_t.
+   and starts with one token for each byte of a piece. Then two neighbours are merged into one token, again and again:
+   always the pair whose merge was learned first, and its leftmost occurrence. Any bytes can be encoded, and decoding
+   gives the same bytes back. A byte that is not part of valid UTF-8 counts as a character that is neither letter,
+   number nor white space. Special tokens such as <|endoftext|> are never found in a text, even when it spells their
+   names. A vocabulary has at most 65,536 tokens, so that an id is a uint16_t.
 
-     Tokenizer *t = tokenizer_load(path)    reads a tokenizer.json, a vocab.json with merges.txt beside it, or a folder that
-                                            holds either. Dies with a sentence when the file is missing or wrong. A tokenizer
-                                            whose rules are not known here is loaded for decoding only: t->why_not, else "",
-                                            says why, and encoding dies with it. tokenizer_free(t) when done
-     tokenizer_load_text(path, &text, &n)   the same; also gives the text of the tokenizer.json, n bytes, which the caller
-                                            frees, or NULL when the vocabulary came from vocab.json and merges.txt
-     tokenizer_parse(path, text, n, merges) from the text of such a file (n bytes and a zero byte) instead of a file; `path` is
-                                            only named in errors; merges: the text of merges.txt for a vocab.json, else NULL
-     tokenizer_text(t, &size)               the text of the tokenizer's tokenizer.json, which Hugging Face's `tokenizers`
-                                            reads; the caller frees it. Not for a SentencePiece vocabulary
-     tokenizer_vocab_size(t)                the largest id + 1
-     tokenizer_end_of_text(t)               the id of the token between documents; -1: the vocabulary has none
-     tokenizer_decode_token(t, id, &n)      the n bytes of a token, which t owns; none for an id without a token
-     tokenizer_room(t, text, n)             an upper bound for the number of tokens in a text of n bytes
+     Tokenizer *t = tokenizer_load(path)        reads a tokenizer.json, a vocab.json with merges.txt beside it, or a
+                                                folder that holds either. Dies with a sentence when the file is
+                                                missing or wrong. A tokenizer whose rules are not known here is
+                                                loaded for decoding only: t->why_not, else "", says why, and encoding
+                                                dies with it. tokenizer_free(t) when done
+     tokenizer_load_text(path, &text, &n)       the same; also gives the text of the tokenizer.json, n bytes, which
+                                                the caller frees, or NULL when the vocabulary came from vocab.json
+                                                and merges.txt
+     tokenizer_parse(path, text, n, merges)     the same from the text of such a file, n bytes and a zero byte; `path` is
+                                                only named in errors; merges: the text of merges.txt for a
+                                                vocab.json, else NULL
+     tokenizer_text(t, &size)                   the text of the tokenizer's tokenizer.json, which Hugging Face's
+                                                `tokenizers` reads; the caller frees it. Not for a SentencePiece
+                                                vocabulary
+     tokenizer_vocab_size(t)                    the largest id + 1
+     tokenizer_end_of_text(t)                   the id of the token between documents; -1: the vocabulary has none
+     tokenizer_decode_token(t, id, &n)          the n bytes of a token, which t owns; none for an id without a token
+     tokenizer_room(t, text, n)                 an upper bound for the number of tokens in a text of n bytes
      tokenizer_encode(t, cache, text, n, ids)   fills ids, which has the room above, and returns the number of tokens
-     tokenizer_cache_new()                  memory of pieces that were encoded before, one for each thread that encodes; the
-                                            caller frees it with free(). Encoding with NULL instead gives the same ids, more
-                                            slowly */
+     tokenizer_cache_new()                      memory of pieces that were encoded before, one for each thread that
+                                                encodes; the caller frees it with free(). Encoding with NULL instead
+                                                gives the same ids, more slowly */
 #ifndef GPT_IO_TOKENIZER_H
 #define GPT_IO_TOKENIZER_H
 
@@ -54,8 +58,9 @@ static inline const unsigned char *tokenizer_run(const unsigned char *classes, c
     return p;
 }
 
-/* The end of the piece that a run of white space at p makes: the whole run when the text ends with it, otherwise the run without
-   its last character, which belongs to the piece that follows; a run of one character is a piece of its own. */
+/* The end of the piece that a run of white space at p makes: the whole run when the text ends with it, otherwise the
+   run without its last character, which belongs to the piece that follows; a run of one character is a piece of its
+   own. */
 static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
                                                    const unsigned char *end) {
     const unsigned char *last = p, *q = p;
@@ -189,9 +194,9 @@ static inline void tokenizer_push_pair(const Tokenizer *t, TokenizerHeap *heap, 
     if (value != TOKENIZER_NONE) tokenizer_heap_push(heap, value, i);
 }
 
-/* Encodes a piece of any length (a megabyte of one letter is one piece) in time n log n: a heap holds (rank << 16 | id, position)
-   of all possible merges, and linked lists lead from each token to its neighbours. ids[i] has a meaning only where a token
-   begins at byte i; next[i] = 0 marks where none does. */
+/* Encodes a piece of any length (a megabyte of one letter is one piece) in time n log n: a heap holds (rank << 16 | id,
+   position) of all possible merges, and linked lists lead from each token to its neighbours. ids[i] has a meaning only
+   where a token begins at byte i; next[i] = 0 marks where none does. */
 static inline size_t tokenizer_merge_long(const Tokenizer *t, const unsigned char *p, size_t n,
                                           uint16_t *ids) {
     if (n >= UINT32_MAX) die("a piece of text without a break has %zu bytes; cut it, 4 GiB are too many", n);
@@ -225,8 +230,8 @@ static inline size_t tokenizer_merge_piece(const Tokenizer *t, const unsigned ch
     return n <= TOKENIZER_SHORT ? tokenizer_merge_short(t, p, n, ids) : tokenizer_merge_long(t, p, n, ids);
 }
 
-/* Encodes a piece that is not one token, or takes its ids from the cache, where each piece replaces the one before it in its
-   place. */
+/* Encodes a piece that is not one token, or takes its ids from the cache, where each piece replaces the one before it
+   in its place. */
 static inline size_t tokenizer_encode_piece(const Tokenizer *t, TokenizerCache *cache, const unsigned char *p,
                                             size_t n, uint16_t *ids) {
     if (!cache || n > TOKENIZER_CACHE_BYTES) return tokenizer_merge_piece(t, p, n, ids);
@@ -267,8 +272,8 @@ static inline size_t tokenizer_encode_plain(const Tokenizer *t, TokenizerCache *
     return (size_t)(out - ids);
 }
 
-/* The id of the first added token in a text, and of several that begin at the same byte the longest; -1 when there is none. *at
-   is where it begins. */
+/* The id of the first added token in a text, and of several that begin at the same byte the longest; -1 when there is
+   none. *at is where it begins. */
 static inline int tokenizer_find_added(const Tokenizer *t, const char *text, size_t n, size_t *at) {
     const unsigned char *p = (const unsigned char *)text;
     for (size_t i = 0; i < n; i++) {
@@ -314,7 +319,8 @@ static inline size_t tokenizer_encode(const Tokenizer *t, TokenizerCache *cache,
 /* -----------------------------------------------------------------------------------------------------------
    Building: from tokens and merges to the tables that encoding reads */
 
-/* A tokenizer without tokens. The arrays of tokens and merges have room for the largest vocabulary, which is little memory. */
+/* A tokenizer without tokens. The arrays of tokens and merges have room for the largest vocabulary, which is little
+   memory. */
 static inline Tokenizer *tokenizer_new(void) {
     Tokenizer *t = check_malloc(sizeof *t);
     t->tokens = check_malloc(TOKENIZER_MAX_VOCAB * sizeof *t->tokens);
@@ -344,8 +350,8 @@ static inline void tokenizer_set(Tokenizer *t, int id, const char *bytes, size_t
     t->tokens[id] = (Token){.bytes = tokenizer_join(bytes, length, "", 0), .length = (uint32_t)length};
 }
 
-/* Appends the merge of two ids to a third. The table gets twice the room it needs, since most pairs that are looked up are not
-   in it, and a free place ends such a search. */
+/* Appends the merge of two ids to a third. The table gets twice the room it needs, since most pairs that are looked up
+   are not in it, and a free place ends such a search. */
 static inline void tokenizer_add_merge(Tokenizer *t, uint32_t left, uint32_t right, uint32_t made) {
     uint32_t pair = left << 16 | right, value = (uint32_t)t->n_merges << 16 | made;
     t->merges[t->n_merges++] = pair;
@@ -353,14 +359,14 @@ static inline void tokenizer_add_merge(Tokenizer *t, uint32_t left, uint32_t rig
     *tokenizer_find(&t->merge_table, pair, NULL) = (uint64_t)pair << 32 | (value + 1);
 }
 
-/* GPT-2 spells a token with one printable character for each byte. Whether a byte is spelled as the character of the same
-   number; the other 68 bytes are spelled as U+0100 and the characters after it. */
+/* GPT-2 spells a token with one printable character for each byte. Whether a byte is spelled as the character of the
+   same number; the other 68 bytes are spelled as U+0100 and the characters after it. */
 static inline bool tokenizer_printable(int byte) {
     return (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
 }
 
-/* The character that spells each byte, and the bytes in the order of these characters, which is the order of their ids in a new
-   vocabulary. */
+/* The character that spells each byte, and the bytes in the order of these characters, which is the order of their ids
+   in a new vocabulary. */
 static inline void tokenizer_byte_characters(int character[256], int order[256]) {
     int n = 0, rest = 256;
     for (int byte = 0; byte < 256; byte++)
@@ -369,8 +375,8 @@ static inline void tokenizer_byte_characters(int character[256], int order[256])
         if (!tokenizer_printable(byte)) character[byte] = rest++, order[n++] = byte;
 }
 
-/* Fills the table of the tokens of at most 16 bytes that encoding makes of their own bytes: a piece that equals one of them is
-   found by one look instead of by merging. */
+/* Fills the table of the tokens of at most 16 bytes that encoding makes of their own bytes: a piece that equals one of
+   them is found by one look instead of by merging. */
 static inline void tokenizer_build_whole(Tokenizer *t) {
     uint16_t ids[16];
     uint32_t size = 1024;
@@ -411,7 +417,8 @@ static inline void tokenizer_build(Tokenizer *t) {
 /* -----------------------------------------------------------------------------------------------------------
    Files */
 
-/* The token as JSON spells it, without the quotation marks. */
+/* A token as tokenizer.json spells it, without the quotation marks: an added token as it is, any other with one character of
+   GPT-2's alphabet for each byte. */
 static inline void tokenizer_write_text(FILE *file, const Token *token, const int character[256]) {
     for (uint32_t i = 0; i < token->length; i++) {
         unsigned char byte = (unsigned char)token->bytes[i];
@@ -427,6 +434,7 @@ static inline void tokenizer_write_text(FILE *file, const Token *token, const in
     }
 }
 
+/* Writes tokenizer.json. */
 static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
     static const char level[] =
         "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
@@ -471,7 +479,6 @@ static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
     fprintf(file, "\n    ]\n  }\n}\n");
 }
 
-/* The text of its tokenizer.json; free() it. */
 static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
     char *text = NULL;
     FILE *memory = open_memstream(&text, size);
@@ -480,18 +487,21 @@ static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
     return text;
 }
 
-/* What loading needs besides the tokenizer: where from, and the ids of all spellings. */
+/* While a tokenizer is loaded. Tokens keep their spelling in the file until all merges are read; only then it is replaced by the
+   bytes that it stands for. */
 typedef struct {
-    const char *path;
+    const char *path; /* of the file, for errors */
     Tokenizer *t;
-    TokenizerWords spellings; /* count is id + 1 */
-    bool is_pieces;           /* spelled as SentencePiece does, not in GPT-2's byte alphabet */
+    TokenizerWords spellings; /* of all tokens; the count of each is its id + 1 */
+    bool is_pieces;           /* tokens are spelled as SentencePiece's, not in GPT-2's alphabet */
 } TokenizerLoad;
 
+/* The id of the token with this spelling; -1: there is none. */
 static inline int tokenizer_spelling(TokenizerLoad *load, const char *text, size_t n) {
     return (int)tokenizer_word(&load->spellings, text, n)->count - 1;
 }
 
+/* Adds a token. `number` is its id as it stands in the file; dies when it is no id, or is taken. */
 static inline void tokenizer_load_token(TokenizerLoad *load, const char *text, double number) {
     Tokenizer *t = load->t;
     int id = number >= 0 && number < TOKENIZER_MAX_VOCAB ? (int)number : -1;
@@ -509,6 +519,7 @@ static inline void tokenizer_load_token(TokenizerLoad *load, const char *text, d
     if (id >= t->vocab_size) t->vocab_size = id + 1;
 }
 
+/* Adds the merge of two tokens, which are given by their spelling. */
 static inline void tokenizer_load_merge(TokenizerLoad *load, const char *left, size_t n_left,
                                         const char *right, size_t n_right) {
     char *joined = tokenizer_join(left, n_left, right, n_right);
@@ -517,13 +528,15 @@ static inline void tokenizer_load_merge(TokenizerLoad *load, const char *left, s
     if (a < 0 || b < 0 || made < 0)
         die("'%s': merge %d joins '%.*s' and '%.*s' to '%s', which are not all in the vocabulary", load->path,
             rank, (int)n_left, left, (int)n_right, right, joined);
-    if (rank >= TOKENIZER_MAX_VOCAB - 1) /* each makes a token, and the first begins with one */
+    if (rank >=
+        TOKENIZER_MAX_VOCAB - 1) /* each merge makes another token, and at least one token is not made so */
         die("'%s' has more than %d merges; no vocabulary of 16-bit ids needs more", load->path, rank);
     tokenizer_add_merge(load->t, (uint32_t)a, (uint32_t)b, (uint32_t)made);
     free(joined);
 }
 
-/* An object of tokens and ids, or Unigram's list of [piece, score], whose places are the ids. */
+/* Adds the tokens of a vocabulary: an object of spellings and ids or, with `unigram`, a list of [spelling, score], where the index is
+   the id. */
 static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab, bool unigram) {
     const cJSON *item;
     double place = 0;
@@ -539,11 +552,11 @@ static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab,
 }
 
 typedef struct {
-    const char *left, *right; /* right ends in a zero */
+    const char *left, *right; /* spellings; right ends in a zero byte, left has n_left bytes */
     size_t n_left;
 } TokenizerPairText;
 
-/* A merge is "left right", or ["left", "right"] as newer files have it. */
+/* The two tokens of a merge, which is written as "left right" or, in newer files, as ["left", "right"]. */
 static inline TokenizerPairText tokenizer_pair_text(const TokenizerLoad *load, const cJSON *item, int merge) {
     const char *text = cJSON_GetStringValue(item), *space = text ? strchr(text, ' ') : NULL;
     const char *left = text ? text : cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
@@ -560,6 +573,7 @@ static inline void tokenizer_load_merges(TokenizerLoad *load, const cJSON *merge
     }
 }
 
+/* Adds the tokens of the member "added_tokens". */
 static inline void tokenizer_load_added(TokenizerLoad *load, const cJSON *added) {
     const cJSON *item;
     cJSON_ArrayForEach(item, added) {
@@ -578,7 +592,7 @@ static inline void tokenizer_load_added(TokenizerLoad *load, const cJSON *added)
     }
 }
 
-/* From the spelling of tokens to their bytes: GPT-2's printable characters back to bytes. */
+/* Replaces the spelling of each token in GPT-2's alphabet by the bytes that it stands for. */
 static inline void tokenizer_load_bytes(TokenizerLoad *load) {
     Tokenizer *t = load->t;
     int character[256], order[256], byte_of[512];
@@ -607,7 +621,7 @@ static inline void tokenizer_load_bytes(TokenizerLoad *load) {
         if (!have[byte]) snprintf(t->why_not, sizeof t->why_not, "no token stands for the byte 0x%02x", byte);
 }
 
-/* Why a text cannot be encoded; the first reason stays. */
+/* Notes why texts cannot be encoded, in a sentence formatted as by printf. The first reason stays. */
 __attribute__((format(printf, 2, 3))) static inline void tokenizer_why_not(Tokenizer *t, const char *format,
                                                                            ...) {
     va_list arguments;
@@ -617,7 +631,7 @@ __attribute__((format(printf, 2, 3))) static inline void tokenizer_why_not(Token
     va_end(arguments);
 }
 
-/* The normaliser's table, which JSON holds in base 64. */
+/* Reads the table of the normaliser (tokenizer_pieces.h) from base 64. */
 static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     TokenizerPieces *p = t->pieces;
@@ -634,7 +648,7 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
         (uint32_t)blob[0] | (uint32_t)blob[1] << 8 | (uint32_t)blob[2] << 16 | (uint32_t)blob[3] << 24;
     if (n < 4 || units % 4 || units > n - 4) {
         tokenizer_why_not(t, "the table of its normalizer is damaged");
-    } else { /* a size, the double array of that size, strings that end in zeros */
+    } else { /* the size of an array in bytes, the array, then strings that end in zero bytes */
         p->n_units = units / 4, p->n_table = n - 4;
         p->table = check_malloc(p->n_table + 1);
         memcpy(p->table, blob + 4, p->n_table);
@@ -642,7 +656,7 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     free(blob);
 }
 
-/* One step of the normaliser: those that ./prepare writes are known. */
+/* Reads one step of the normaliser; known are the steps that ./prepare writes. *strips: it is the one that strips spaces. */
 static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *strips) {
     const char *type = json_text(step, "type"), *content = json_text(step, "content");
     const char *regex = json_text(cJSON_GetObjectItemCaseSensitive(step, "pattern"), "Regex");
@@ -660,6 +674,7 @@ static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *st
                           type ? type : "?");
 }
 
+/* Reads how a text is normalised and cut for a SentencePiece vocabulary. */
 static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
     const cJSON *normalizer = cJSON_GetObjectItemCaseSensitive(root, "normalizer"), *step;
     const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
@@ -687,7 +702,7 @@ static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
         t->pieces->prefix = strcmp(prepend, "always") == 0;
 }
 
-/* The byte that a piece <0x0A> stands for, or -1. */
+/* The byte that a token spelled like <0x0A> stands for; -1: it is spelled otherwise. */
 static inline int tokenizer_byte_piece(const Token *token) {
     static const char digits[] = "0123456789ABCDEF";
     const char *s = token->bytes, *high, *low;
@@ -696,7 +711,7 @@ static inline int tokenizer_byte_piece(const Token *token) {
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* From the spelling of a piece to the bytes it decodes to. */
+/* Replaces the spelling of a SentencePiece token by the bytes that it stands for: U+2581 is a space, <0x41> a byte. */
 static inline void tokenizer_load_piece_bytes(Token *token) {
     uint32_t n = 0;
     if (!token->bytes || token->added) return;
@@ -710,12 +725,12 @@ static inline void tokenizer_load_piece_bytes(Token *token) {
     token->bytes[n] = 0, token->length = n;
 }
 
-/* What is looked for in a text: neither special tokens, the unknown piece nor the pieces of bytes. */
+/* Fills the tries of the pieces that are found in a text. Special tokens, the unknown piece and the pieces of bytes are not. */
 static inline void tokenizer_load_trie(Tokenizer *t) {
     TokenizerPieces *p = t->pieces;
     float least = FLT_MAX;
     int bytes = 0;
-    p->best_score = FLT_MIN; /* as SentencePiece has it */
+    p->best_score = FLT_MIN; /* the least positive float, as in SentencePiece */
     tokenizer_trie_begin(&p->pieces), tokenizer_trie_begin(&p->user);
     for (int id = 0; id < t->vocab_size; id++) {
         const Token *token = &t->tokens[id];
@@ -738,7 +753,7 @@ static inline void tokenizer_load_trie(Tokenizer *t) {
         tokenizer_why_not(t, "it has neither an unknown piece nor pieces for bytes");
 }
 
-/* The place of the first merge that makes a piece is its rank. */
+/* The rank of a piece is the index of the first merge that makes it. */
 static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges) {
     const cJSON *item;
     uint32_t rank = 0;
@@ -754,8 +769,7 @@ static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges
     }
 }
 
-/* A SentencePiece vocabulary: all that encoding needs; then from the spelling of tokens to their bytes: U+2581 is a
-   space, <0x41> a byte. */
+/* Sets everything that a SentencePiece vocabulary needs for encoding, then replaces the spelling of its tokens by their bytes. */
 static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root, bool unigram) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model"), *item;
     const cJSON *unknown = cJSON_GetObjectItemCaseSensitive(model, "unk_id");
@@ -784,7 +798,7 @@ static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root,
     for (id = 0; id < t->vocab_size; id++) tokenizer_load_piece_bytes(&t->tokens[id]);
 }
 
-/* What decides how a text is cut: only GPT-2's rule is known here. */
+/* Notes when a byte-level tokenizer cuts texts by another rule than GPT-2's, which is the only one known here. */
 static inline void tokenizer_load_rules(TokenizerLoad *load, const cJSON *root) {
     const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
     const char *type = json_text(pre, "type");
@@ -801,12 +815,13 @@ static inline void tokenizer_load_rules(TokenizerLoad *load, const cJSON *root) 
         snprintf(t->why_not, sizeof t->why_not, "it has a normalizer, which would change the text");
 }
 
+/* Reads all of a tokenizer.json; of a vocab.json everything but the merges. */
 static inline void tokenizer_load_json(TokenizerLoad *load, const cJSON *root) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model");
     const char *type = json_text(model, "type");
     const char *decode = json_text(cJSON_GetObjectItemCaseSensitive(root, "decoder"), "type");
     bool unigram = type && strcmp(type, "Unigram") == 0;
-    if (!cJSON_IsObject(model)) { /* GPT-2's vocab.json, where <|endoftext|> is one of the tokens */
+    if (!cJSON_IsObject(model)) { /* GPT-2's vocab.json, which does not say that <|endoftext|> is special */
         tokenizer_load_vocab(load, root, false);
         int id = tokenizer_spelling(load, "<|endoftext|>", 13);
         if (id >= 0) load->t->tokens[id].added = load->t->tokens[id].special = true;
@@ -826,7 +841,7 @@ static inline void tokenizer_load_json(TokenizerLoad *load, const cJSON *root) {
     if (!*load->t->why_not) tokenizer_load_merges(load, cJSON_GetObjectItemCaseSensitive(model, "merges"));
 }
 
-/* GPT-2's merges.txt: a line "left right" for each merge, after a line "#version". */
+/* Reads GPT-2's merges.txt: a line "#version", then a line "left right" for each merge. */
 static inline void tokenizer_load_merges_text(TokenizerLoad *load, const char *text) {
     if (strncmp(text, "#version", 8) == 0) text += strcspn(text, "\n");
     while (*(text += strspn(text, "\r\n"))) {
@@ -839,7 +854,6 @@ static inline void tokenizer_load_merges_text(TokenizerLoad *load, const char *t
     }
 }
 
-/* The text of a tokenizer.json or vocab.json and, with the latter, of its merges.txt (else NULL). */
 static inline Tokenizer *tokenizer_parse(const char *path, const char *text, size_t n, const char *merges) {
     TokenizerLoad load = {.path = path, .t = tokenizer_new()};
     size_t stop;
@@ -857,7 +871,6 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     return load.t;
 }
 
-/* As tokenizer_load; *text (*n bytes, free() it) becomes the tokenizer.json itself, or NULL when there are merges beside. */
 static inline Tokenizer *tokenizer_load_text(const char *path, char **text, size_t *n) {
     static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;

@@ -3,15 +3,16 @@
    A text is normalised first: characters are replaced by the model's own table (T5's folds compatibility forms, Llama's
    replaces nothing), runs of spaces shrink to one, and each space becomes U+2581, one of them in front of the text.
    Unigram then takes the pieces whose scores add up to the most, BPE joins characters pair by pair, always to the piece
-   learned first. What no piece covers is the unknown piece, or its bytes where the vocabulary has pieces <0x00> to <0xFF>.
+   learned first. What no piece covers is the unknown piece, or its bytes where the vocabulary has pieces <0x00> to
+   <0xFF>.
 
-   The ids are those of spm_encode 0.1.97, to the last one: sums of scores are of type float where SentencePiece's are, and
-   are not reset between words, because rounding decides between pieces of nearly equal sums. (Release 0.2.3 and Hugging
-   Face's `tokenizers` round otherwise: in 12 of 986 documents of C4 some Unigram pieces differ from these; none of BPE.)
+   The ids are those of spm_encode 0.1.97, to the last one: sums of scores are of type float where SentencePiece's are,
+   and are not reset between words, because rounding decides between pieces of nearly equal sums. (Release 0.2.3 and
+   Hugging Face's `tokenizers` round otherwise: in 12 of 986 documents of C4 some Unigram pieces differ from these; none
+   of BPE.)
 
-   pieces_normalize(p, text, n, NULL)    how many bytes the normalised text takes at most
-   pieces_normalize(p, text, n, out)     writes it and returns its length
-   pieces_encode(p, normal, n, ids)      its pieces; at most n of them
+   pieces_normalize(p, text, n, NULL)    how many bytes the normalised text takes at most pieces_normalize(p, text, n,
+   out)     writes it and returns its length pieces_encode(p, normal, n, ids)      its pieces; at most n of them
 
    tokenizer.h fills a TokenizerPieces from a tokenizer.json. */
 #ifndef GPT_IO_TOKENIZER_PIECES_H
@@ -50,9 +51,9 @@ static inline uint32_t pieces_unit(const TokenizerPieces *p, size_t unit) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-/* The longest replaced string that the text begins with, 0: none; and what replaces it. The units are those of the library
-   Darts-clone: label in bits 0 to 7, bit 8 when a string ends here (its value is in the next unit), the distance to
-   the children above bit 10, shifted by 8 when bit 9 is set. */
+/* The longest replaced string that the text begins with, 0: none; and what replaces it. The units are those of the
+   library Darts-clone: label in bits 0 to 7, bit 8 when a string ends here (its value is in the next unit), the
+   distance to the children above bit 10, shifted by 8 when bit 9 is set. */
 static inline size_t pieces_rule(const TokenizerPieces *p, const unsigned char *text, size_t n,
                                  const char **replacement) {
     size_t longest = 0, at = 0;

@@ -1,9 +1,9 @@
-/* tokenizer_table.h: the data structures of tokenizers. Each starts as a zeroed struct and grows by itself; no function fails but
-   by running out of memory, where the program ends.
+/* tokenizer_table.h: the data structures of tokenizers. Each starts as a zeroed struct and grows by itself; no function
+   fails but by running out of memory, where the program ends.
 
-   TokenizerTable   a hash table from 32-bit keys to 32-bit values
-   TokenizerWords   a set of distinct byte strings with a number each; freed by tokenizer_words_free
-   TokenizerTrie    a tree of byte strings with an id each, walked byte by byte from TOKENIZER_ROOT, so that all strings with
+   TokenizerTable   a hash table from 32-bit keys to 32-bit values TokenizerWords   a set of distinct byte strings with
+   a number each; freed by tokenizer_words_free TokenizerTrie    a tree of byte strings with an id each, walked byte by
+   byte from TOKENIZER_ROOT, so that all strings with
                     which a text begins are found in one pass; freed by tokenizer_trie_free
    TokenizerHeap    a priority queue of pairs of numbers, the smallest pair first; the caller frees `items` */
 #ifndef GPT_IO_TOKENIZER_TABLE_H
@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include "../base/check.h"
 
-/* A hash table with open addressing. A place holds key << 32 | (value + 1), so 0 marks a free place, and the value read from a
-   free place is 0 - 1, which is TOKENIZER_NONE. */
+/* A hash table with open addressing. A place holds key << 32 | (value + 1), so 0 marks a free place, and the value read
+   from a free place is 0 - 1, which is TOKENIZER_NONE. */
 #define TOKENIZER_NONE UINT32_MAX
 
 typedef struct {
@@ -26,8 +26,8 @@ static inline uint64_t tokenizer_hash(uint64_t low, uint64_t high) {
     return h ^ h >> 32;
 }
 
-/* The place of a key, or the free place that it would take. Several places may have the same key: with `after`, a place of the
-   key that was found before, the search goes on behind it. */
+/* The place of a key, or the free place that it would take. Several places may have the same key: with `after`, a place
+   of the key that was found before, the search goes on behind it. */
 static inline uint64_t *tokenizer_find(const TokenizerTable *table, uint32_t key, const uint64_t *after) {
     size_t at = after ? (size_t)(after - table->places) + 1 : tokenizer_hash(key, 0);
     for (;; at++) {
@@ -58,8 +58,8 @@ static inline void tokenizer_table_room(TokenizerTable *table, size_t need) {
 
 /* ---- words ---- */
 
-/* The first n <= 16 bytes at p as two little-endian numbers, padded with zeros. The function may read up to `readable` bytes
-   at p (at least n), because reading 16 at once is faster. */
+/* The first n <= 16 bytes at p as two little-endian numbers, padded with zeros. The function may read up to `readable`
+   bytes at p (at least n), because reading 16 at once is faster. */
 static inline void tokenizer_key(const unsigned char *p, size_t n, size_t readable, uint64_t key[2]) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     if (readable >= 16) { /* no loop over bytes where most of the time goes */
@@ -153,7 +153,8 @@ static inline void tokenizer_trie_begin(TokenizerTrie *trie) {
     tokenizer_trie_node(trie);
 }
 
-/* Adds a string of n bytes, or gives one that is there another id. Dies when the strings have too many bytes together. */
+/* Adds a string of n bytes, or gives one that is there another id. Dies when the strings have too many bytes together.
+   */
 static inline void tokenizer_trie_add(TokenizerTrie *trie, const char *bytes, size_t n, uint32_t id) {
     uint32_t node = TOKENIZER_ROOT;
     if (trie->n_nodes + n > TOKENIZER_MAX_NODES)
