@@ -50,7 +50,7 @@ static inline void bpe_learner_add(BpeLearner *learner, int thread, const char *
     }
 }
 
-/* ---- merging: each merge visits only the words in which its pair was seen, and keeps the counts of all pairs right ---- */
+/* ---- merging: each merge visits only the words in which its pair was seen ---- */
 
 typedef struct {
     uint32_t pair; /* left id << 16 | right id */

@@ -1,40 +1,47 @@
-/* shards.h: files of tokens, called shards, in the format of llm.c, and the loader that takes training samples from them.
+/* shards.h: files of tokens, called shards, in the format of llm.c, and the loader that takes training samples from
+   them.
 
    A shard is a header of 256 little-endian int32 (1,024 bytes), then its tokens as little-endian uint16:
        header[0] = 20240520   header[1] = 1   header[2] = number of tokens   the rest is 0
-   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold 4,294,967,295 of them
-   (8 GiB). A file has exactly 1,024 + 2 * tokens bytes.
+   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold 4,294,967,295 of
+   them (8 GiB). A file has exactly 1,024 + 2 * tokens bytes.
 
    A dataset is a folder with shards train_*.bin and val_*.bin (the names that llm.c uses, fineweb_train_000001.bin and
-   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". Shards are mapped into
-   memory in the order of their names, so opening them costs no time and all processes of a machine share one copy. A window is
-   T + 1 tokens that begin at a multiple of T in a shard: n tokens hold (n - 1) / T windows, and what is left over at the end of
-   a shard is not used.
+   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". Shards are mapped
+   into memory in the order of their names, so opening them costs no time and all processes of a machine share one copy.
+   A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens hold (n - 1) / T windows, and what is
+   left over at the end of a shard is not used.
 
-   The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So resuming, the
-   number of ranks and the size of the micro-batch cannot change what a model sees. With one folder, epoch e = i / n_windows
-   takes the windows in the order of a pseudo-random permutation, another one each epoch. With several, each block of 1,024
-   samples has a fixed number from each folder, permuted within the block, and every folder has its own epochs.
+   The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So
+   resuming, the number of ranks and the size of the micro-batch cannot change what a model sees. With one folder, epoch
+   e = i / n_windows takes the windows in the order of a pseudo-random permutation, another one each epoch. With
+   several, each block of 1,024 samples has a fixed number from each folder, permuted within the block, and every folder
+   has its own epochs.
 
-     dataset_open(d, folder, prefix, T, V)   maps and checks every shard whose name begins with prefix, "train_" or "val_"; windows
-                                             of T + 1 tokens, all of them below V
-     dataset_close(d)                        unmaps them
-     dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in the order of the files: inputs[T], targets[T]
-     dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run, for any i
-     dataset_prefetch(d, seed, i)            asks the system to read the i-th sample from the disk and returns at once; called one
-                                             step ahead, it saves dataset_sample from waiting
-     dataset_manifest(folder)                the manifest shards.json that ./prepare wrote; NULL: there is none. The caller frees it
-                                             with cJSON_Delete
-     dataset_manifest_shards(manifest, split)   its list of the shards of "train" or "val": objects with the members file, tokens and
-                                             crc32. NULL: it has no such list
-     dataset_check_manifest(folder, V, checksums)   dies when the manifest of a folder names a larger vocabulary than V, another
-                                             tokenizer than the tokenizer.json beside it, or other shards, by their names and sizes
-                                             and, with `checksums`, their content. Warns when there is no manifest
-     dataset_first_folder(folder)            the first folder of a dataset, whose tokenizer.json is used; the caller frees it
-     shard_header(header, n)                 fills the header of a shard of n tokens
-   All of them end the program with a sentence (the file, what was found, what was expected) when data is missing or damaged; a
-   token that is V or larger does so when it is read. Functions on an open dataset change nothing in it and may be called from
-   several threads at once. */
+     dataset_open(d, folder, prefix, T, V)      maps and checks every shard whose name begins with prefix, "train_"
+                                                or "val_"; windows of T + 1 tokens, all of them below V
+     dataset_close(d)                           unmaps them
+     dataset_window(d, w, inputs, targets)      the w-th of d->n_windows windows in the order of the files:
+                                                inputs[T], targets[T]
+     dataset_sample(d, seed, i, inputs, targets)
+                                                the i-th sample of a run, for any i
+     dataset_prefetch(d, seed, i)               asks the system to read the i-th sample from the disk and returns at
+                                                once; called one step ahead, it saves dataset_sample from waiting
+     dataset_manifest(folder)                   the manifest shards.json that ./prepare wrote; NULL: there is none.
+                                                The caller frees it with cJSON_Delete
+     dataset_manifest_shards(manifest, split)   its list of the shards of "train" or "val": objects with the members
+                                                file, tokens and crc32. NULL: it has no such list
+     dataset_check_manifest(folder, V, checksums)
+                                                dies when the manifest of a folder names a larger vocabulary than V,
+                                                another tokenizer than the tokenizer.json beside it, or other shards,
+                                                by their names and sizes and, with `checksums`, their content. Warns
+                                                when there is no manifest
+     dataset_first_folder(folder)               the first folder of a dataset, whose tokenizer.json is used; the
+                                                caller frees it
+     shard_header(header, n)                    fills the header of a shard of n tokens
+   All of them end the program with a sentence (the file, what was found, what was expected) when data is missing or
+   damaged; a token that is V or larger does so when it is read. Functions on an open dataset change nothing in it and
+   may be called from several threads at once. */
 #ifndef GPT_IO_SHARDS_H
 #define GPT_IO_SHARDS_H
 
@@ -56,15 +63,15 @@ enum {
 
 typedef struct {
     char *path;
-    const unsigned char *map; /* the whole file, header included */
+    const unsigned char *map; /* (bytes) the whole file, mapped into memory */
     size_t bytes;
     uint64_t n_tokens;
-    uint64_t first_window; /* of the folder: windows of the shards before this one */
+    uint64_t first_window; /* the number of windows in the folder's shards before this one */
 } Shard;
 
 typedef struct {
     char *folder;
-    Shard *shards; /* (n_shards), in the order of their names */
+    Shard *shards; /* (n_shards) in the order of their names */
     int n_shards;
     uint64_t n_tokens, n_windows;
     double weight;          /* as given; 1 with a single folder */
@@ -72,7 +79,7 @@ typedef struct {
 } DatasetPart;
 
 typedef struct {
-    DatasetPart *parts; /* (n_parts), in the order given */
+    DatasetPart *parts; /* (n_parts) in the order given */
     int n_parts;
     int seq_len, vocab_size;
     uint64_t n_tokens, n_windows; /* of all parts together */
@@ -96,7 +103,8 @@ static inline void shard_header(unsigned char header[SHARD_HEADER_BYTES], uint64
 /* -----------------------------------------------------------------------------------------------------------
    Opening: every shard is checked by magic, version and exact size before training starts. */
 
-/* train_000000.bin with "train_"; llm.c's fineweb_train_000001.bin and tiny_shakespeare_train.bin as well. */
+/* Whether a file is a shard of the split with this prefix. With "train_" it is for train_000000.bin and for llm.c's
+   fineweb_train_000001.bin and tiny_shakespeare_train.bin. */
 static inline bool shard_name_matches(const char *name, const char *prefix) {
     size_t length = strlen(name), n = strlen(prefix);
     if (length < 4 || strcmp(name + length - 4, ".bin") != 0) return false;
@@ -134,6 +142,7 @@ static inline void shard_check_header(const Shard *shard) {
             shard_u32(header + 8), (unsigned long long)want, shard->bytes);
 }
 
+/* Maps the file of a shard whose path is set. */
 static inline void shard_map(Shard *shard) {
     struct stat status;
     char error[FILE_ERROR_SIZE];
@@ -155,7 +164,7 @@ static inline void shard_map(Shard *shard) {
     shard->n_tokens = shard_u32(shard->map + 8);
 }
 
-/* The shards of a folder by their paths; there may be none. */
+/* Lists the paths of the shards in a folder; there may be none. */
 static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     DIR *folder = opendir(part->folder);
     if (!folder)
@@ -171,6 +180,7 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
 }
 
+/* The same; dies when there are none. */
 static inline void dataset_list(DatasetPart *part, const char *prefix) {
     dataset_find_shards(part, prefix);
     if (!part->n_shards && strcmp(prefix, "val_") == 0)
@@ -196,14 +206,15 @@ static inline void dataset_open_part(Dataset *d, DatasetPart *part, const char *
             "more "
             "text or use a smaller --seq-len",
             part->n_shards, prefix, part->folder, (unsigned long long)part->n_tokens, d->seq_len);
-    /* Windows are read in random order: reading around each page is a waste once the data exceeds memory. */
+    /* Windows are read in random order. When the data does not fit into half of the memory, the system shall not read
+       more of a file than was asked for: it would be evicted before it is used. */
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (2.0 * (double)part->n_tokens > memory / 2)
         for (int s = 0; s < part->n_shards; s++)
             madvise((void *)(uintptr_t)part->shards[s].map, part->shards[s].bytes, MADV_RANDOM);
 }
 
-/* "c4:0.9,books:0.1" into parts; a name that is a folder as it stands is one part. */
+/* Splits "c4:0.9,books:0.1" into parts. A text that is the path of a folder as it stands is one part. */
 static inline void dataset_parse(Dataset *d, const char *spec) {
     struct stat status;
     int n = 1;
@@ -231,7 +242,8 @@ static inline void dataset_parse(Dataset *d, const char *spec) {
     }
 }
 
-/* Rounds the weights to numbers of samples per block, largest remainder first: they add up exactly. */
+/* Turns the weights into whole numbers of samples per block that add up to DATASET_BLOCK: each is rounded down, then
+   the samples that are missing go to the parts with the largest remainders. */
 static inline void dataset_share_blocks(Dataset *d) {
     double total = 0;
     uint64_t given = 0;
@@ -286,7 +298,7 @@ static inline void dataset_close(Dataset *d) {
 /* -----------------------------------------------------------------------------------------------------------
    Reading */
 
-/* The shard that holds window w of a part; its number inside the shard replaces w. */
+/* The shard that holds window *w of a part; *w becomes the number of the window in that shard. */
 static inline const Shard *dataset_find(const DatasetPart *part, uint64_t *w) {
     int low = 0, high = part->n_shards - 1; /* the last shard with first_window <= w */
     while (low < high) {
@@ -300,6 +312,7 @@ static inline const Shard *dataset_find(const DatasetPart *part, uint64_t *w) {
     return &part->shards[low];
 }
 
+/* Window w of a part: inputs[T], and targets[T] one token later. Dies when a token is not in the vocabulary. */
 static inline void dataset_read(const Dataset *d, const DatasetPart *part, uint64_t w, int32_t *inputs,
                                 int32_t *targets) {
     const Shard *shard = dataset_find(part, &w);
@@ -331,7 +344,7 @@ static inline void dataset_window(const Dataset *d, uint64_t w, int32_t *inputs,
     dataset_read(d, part, w, inputs, targets);
 }
 
-/* Which part the i-th sample comes from, and which of the part's windows it is. */
+/* The part from which the i-th sample of a run is taken, and *w, which of the part's windows it is. */
 static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed, uint64_t i, uint64_t *w) {
     int p = 0;
     if (d->n_parts > 1) {
@@ -366,8 +379,6 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
-/* The manifest of a folder, which the caller frees with cJSON_Delete; NULL: the folder has none. Dies when it cannot be
-   read. */
 static inline cJSON *dataset_manifest(const char *folder) {
     size_t length;
     char *path = file_path(folder, "shards.json");
@@ -378,8 +389,6 @@ static inline cJSON *dataset_manifest(const char *folder) {
     return manifest;
 }
 
-/* The list of a split's shards in a manifest; a shard is an object with the members file, tokens and crc32. NULL: no
-   list. */
 static inline const cJSON *dataset_manifest_shards(const cJSON *manifest, const char *split) {
     const cJSON *shards =
         cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
@@ -501,7 +510,6 @@ static inline void dataset_check_manifest(const char *folder, int vocab_size, bo
     dataset_close(&d);
 }
 
-/* The first folder of "c4:0.9,books:0.1", where the tokenizer.json is taken from; free() it. */
 static inline char *dataset_first_folder(const char *folder) {
     Dataset d = {0};
     dataset_parse(&d, folder);

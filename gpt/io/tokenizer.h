@@ -18,8 +18,8 @@
      tokenizer_load_text(path, &text, &n)       the same; also gives the text of the tokenizer.json, n bytes, which
                                                 the caller frees, or NULL when the vocabulary came from vocab.json
                                                 and merges.txt
-     tokenizer_parse(path, text, n, merges)     the same from the text of such a file, n bytes and a zero byte; `path` is
-                                                only named in errors; merges: the text of merges.txt for a
+     tokenizer_parse(path, text, n, merges)     the same from the text of such a file, n bytes and a zero byte;
+                                                `path` is only named in errors; merges: the text of merges.txt for a
                                                 vocab.json, else NULL
      tokenizer_text(t, &size)                   the text of the tokenizer's tokenizer.json, which Hugging Face's
                                                 `tokenizers` reads; the caller frees it. Not for a SentencePiece
@@ -417,8 +417,8 @@ static inline void tokenizer_build(Tokenizer *t) {
 /* -----------------------------------------------------------------------------------------------------------
    Files */
 
-/* A token as tokenizer.json spells it, without the quotation marks: an added token as it is, any other with one character of
-   GPT-2's alphabet for each byte. */
+/* A token as tokenizer.json spells it, without the quotation marks: an added token as it is, any other with one
+   character of GPT-2's alphabet for each byte. */
 static inline void tokenizer_write_text(FILE *file, const Token *token, const int character[256]) {
     for (uint32_t i = 0; i < token->length; i++) {
         unsigned char byte = (unsigned char)token->bytes[i];
@@ -487,8 +487,8 @@ static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
     return text;
 }
 
-/* While a tokenizer is loaded. Tokens keep their spelling in the file until all merges are read; only then it is replaced by the
-   bytes that it stands for. */
+/* While a tokenizer is loaded. Tokens keep their spelling in the file until all merges are read; only then it is
+   replaced by the bytes that it stands for. */
 typedef struct {
     const char *path; /* of the file, for errors */
     Tokenizer *t;
@@ -535,8 +535,8 @@ static inline void tokenizer_load_merge(TokenizerLoad *load, const char *left, s
     free(joined);
 }
 
-/* Adds the tokens of a vocabulary: an object of spellings and ids or, with `unigram`, a list of [spelling, score], where the index is
-   the id. */
+/* Adds the tokens of a vocabulary: an object of spellings and ids or, with `unigram`, a list of [spelling, score],
+   where the index is the id. */
 static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab, bool unigram) {
     const cJSON *item;
     double place = 0;
@@ -656,7 +656,8 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     free(blob);
 }
 
-/* Reads one step of the normaliser; known are the steps that ./prepare writes. *strips: it is the one that strips spaces. */
+/* Reads one step of the normaliser; known are the steps that ./prepare writes. *strips: it is the one that strips
+   spaces. */
 static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *strips) {
     const char *type = json_text(step, "type"), *content = json_text(step, "content");
     const char *regex = json_text(cJSON_GetObjectItemCaseSensitive(step, "pattern"), "Regex");
@@ -725,7 +726,8 @@ static inline void tokenizer_load_piece_bytes(Token *token) {
     token->bytes[n] = 0, token->length = n;
 }
 
-/* Fills the tries of the pieces that are found in a text. Special tokens, the unknown piece and the pieces of bytes are not. */
+/* Fills the tries of the pieces that are found in a text. Special tokens, the unknown piece and the pieces of bytes are
+   not. */
 static inline void tokenizer_load_trie(Tokenizer *t) {
     TokenizerPieces *p = t->pieces;
     float least = FLT_MAX;
@@ -769,7 +771,8 @@ static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges
     }
 }
 
-/* Sets everything that a SentencePiece vocabulary needs for encoding, then replaces the spelling of its tokens by their bytes. */
+/* Sets everything that a SentencePiece vocabulary needs for encoding, then replaces the spelling of its tokens by their
+   bytes. */
 static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root, bool unigram) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model"), *item;
     const cJSON *unknown = cJSON_GetObjectItemCaseSensitive(model, "unk_id");

@@ -1,11 +1,11 @@
 /* tokenizer_table.h: the data structures of tokenizers. Each starts as a zeroed struct and grows by itself; no function
-   fails but by running out of memory, where the program ends.
+   fails except for lack of memory, which ends the program.
 
-   TokenizerTable   a hash table from 32-bit keys to 32-bit values TokenizerWords   a set of distinct byte strings with
-   a number each; freed by tokenizer_words_free TokenizerTrie    a tree of byte strings with an id each, walked byte by
-   byte from TOKENIZER_ROOT, so that all strings with
-                    which a text begins are found in one pass; freed by tokenizer_trie_free
-   TokenizerHeap    a priority queue of pairs of numbers, the smallest pair first; the caller frees `items` */
+     TokenizerTable   a hash table from 32-bit keys to 32-bit values; the caller frees `places`
+     TokenizerWords   a set of distinct byte strings with a number each; freed by tokenizer_words_free
+     TokenizerTrie    a tree of byte strings with an id each, walked byte by byte from TOKENIZER_ROOT, so that all
+                      strings with which a text begins are found in one pass; freed by tokenizer_trie_free
+     TokenizerHeap    a priority queue of pairs of numbers, the smallest pair first; the caller frees `items` */
 #ifndef GPT_IO_TOKENIZER_TABLE_H
 #define GPT_IO_TOKENIZER_TABLE_H
 
