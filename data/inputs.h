@@ -187,9 +187,8 @@ static char **list_folder(const char *path, size_t *n) {
     if (!folder) die("cannot open the folder '%s': %s", path, strerror(errno));
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (entry->d_name[0] == '.') continue;
-        size_t size = strlen(path) + strlen(entry->d_name) + 2;
         names = check_grow(names, &room, *n + 1, sizeof *names);
-        snprintf(names[(*n)++] = check_malloc(size), size, "%s/%s", path, entry->d_name);
+        names[(*n)++] = file_path(path, entry->d_name);
     }
     closedir(folder);
     if (*n) qsort(names, *n, sizeof *names, compare_names);

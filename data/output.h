@@ -208,8 +208,8 @@ static bool shard_is(const char *path, const ShardRecord *shard) {
     uint64_t left = 2 * shard->tokens;
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0 || lseek(file, SHARD_HEADER_BYTES, SEEK_SET) < 0) return false;
-    for (ssize_t n; left; left -= (uint64_t)n) {
-        n = read(file, bytes, left < sizeof bytes ? (size_t)left : sizeof bytes);
+    for (int64_t n; left; left -= (uint64_t)n) {
+        n = file_read_bytes(file, bytes, left < sizeof bytes ? (size_t)left : sizeof bytes);
         if (n <= 0) break;
         crc = checksum_crc32(crc, bytes, (size_t)n);
     }

@@ -97,7 +97,7 @@ static const struct {
 static cJSON *read_figures(const char *path) {
     size_t size = 0;
     char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "");
-    cJSON *figures = size ? cJSON_ParseWithLength(text, size) : NULL, *figure;
+    cJSON *figures = size ? json_parse(text, size) : NULL, *figure;
     bool named = !size || cJSON_IsArray(figures);
     cJSON_ArrayForEach(figure, figures) named = named && cJSON_IsString(cJSON_GetObjectItem(figure, "name"));
     if (!named) die("%s is no list of figures: choose another --json, or leave out --append", path);

@@ -42,50 +42,7 @@
 #include "tokenizer_table.h"
 #include "tokenizer_unicode.h"
 
-/* -----------------------------------------------------------------------------------------------------------
-   Cutting a text into pieces */
-
 enum { TOKENIZER_MAX_VOCAB = 65536 };
-
-/* The end of the run of characters of the class `kind` that begins at p; p itself when there is none. */
-static inline const unsigned char *tokenizer_run(const unsigned char *classes, const unsigned char *p,
-                                                 const unsigned char *end, int kind) {
-    int length = 1;
-    for (; p < end; p += length) {
-        length = 1;
-        if (*p < 0x80 ? classes[*p] != kind : tokenizer_class(classes, p, end, &length) != kind) break;
-    }
-    return p;
-}
-
-/* The end of the piece that a run of white space at p makes: the whole run when the text ends with it, otherwise the
-   run without its last character, which belongs to the piece that follows; a run of one character is a piece of its
-   own. */
-static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
-                                                   const unsigned char *end) {
-    const unsigned char *last = p, *q = p;
-    int length;
-    while (q < end && tokenizer_class(classes, q, end, &length) == TOKENIZER_SPACE) last = q, q += length;
-    return q == end || last == p ? q : last;
-}
-
-/* The end of the first piece of a text [p, end) that is not empty. */
-static inline const unsigned char *tokenizer_piece(const unsigned char *classes, const unsigned char *p,
-                                                   const unsigned char *end) {
-    int length, kind = tokenizer_class(classes, p, end, &length);
-    if (*p == ' ' &&
-        end - p > 1) { /* a space belongs to the piece that follows, unless that is white space too */
-        kind = tokenizer_class(classes, p + 1, end, &length);
-        if (kind != TOKENIZER_SPACE) return tokenizer_run(classes, p + 1 + length, end, kind);
-    }
-    if (kind == TOKENIZER_SPACE) return tokenizer_white(classes, p, end);
-    if (*p == '\'' && end - p > 1) {
-        if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return p + 2;
-        if (end - p > 2 && ((p[1] == 'l' && p[2] == 'l') || ((p[1] == 'r' || p[1] == 'v') && p[2] == 'e')))
-            return p + 3;
-    }
-    return tokenizer_run(classes, p + length, end, kind);
-}
 
 /* -----------------------------------------------------------------------------------------------------------
    The tokenizer and its tables */
@@ -874,24 +831,32 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     return load.t;
 }
 
+/* The text of the merges.txt beside a vocabulary's file, which the caller frees; NULL: there is none, or the file is a
+   tokenizer.json, which needs none. */
+static inline char *tokenizer_read_merges(const char *path, const char *hint) {
+    size_t length,
+        folder = (size_t)(check_basename(path) - path); /* bytes of the path up to and with the last slash */
+    if (strcmp(path + folder, "tokenizer.json") == 0) return NULL;
+    char *beside = tokenizer_join(path, folder, "merges.txt", strlen("merges.txt"));
+    char *merges = check_file_read_if(beside, FILE_JSON_LIMIT, &length, hint);
+    free(beside);
+    return merges;
+}
+
 static inline Tokenizer *tokenizer_load_text(const char *path, char **text, size_t *n) {
     static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;
-    size_t n_merges, room = strlen(path) + 32;
-    char *name = check_malloc(room), *beside = check_malloc(room), *merges = NULL;
-    snprintf(name, room, "%s", path);
+    char *name = NULL;
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-        snprintf(name, room, "%s/tokenizer.json", path);
-        if (stat(name, &status) != 0) snprintf(name, room, "%s/vocab.json", path);
+        name = file_path(path, "tokenizer.json");
+        if (stat(name, &status) != 0) free(name), name = file_path(path, "vocab.json");
+        path = name;
     }
-    char *slash = strrchr(name, '/');
-    *text = check_file_read(name, FILE_REGULAR, FILE_JSON_LIMIT, n, hint);
-    snprintf(beside, room, "%.*smerges.txt", slash ? (int)(slash + 1 - name) : 0, name);
-    if (strcmp(check_basename(name), "tokenizer.json") != 0 && stat(beside, &status) == 0)
-        merges = check_file_read(beside, FILE_REGULAR, FILE_JSON_LIMIT, &n_merges, hint);
-    Tokenizer *t = tokenizer_parse(name, *text, *n, merges);
+    *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, n, hint);
+    char *merges = tokenizer_read_merges(path, hint);
+    Tokenizer *t = tokenizer_parse(path, *text, *n, merges);
     if (merges) free(*text), *text = NULL;
-    free(name), free(beside), free(merges);
+    free(name), free(merges);
     return t;
 }
 

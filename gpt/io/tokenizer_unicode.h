@@ -1,11 +1,11 @@
-/* tokenizer_unicode.h: reads UTF-8 strictly, and knows what GPT-2's rule asks about a character: whether it is a
-   letter, a number, white space or something else.
+/* tokenizer_unicode.h: reads UTF-8 strictly, knows whether a character is a letter, a number, white space or something else,
+   and cuts text into pieces by GPT-2's rule (tokenizer.h), which is about these classes.
 
-     classes = tokenizer_classes()     (TOKENIZER_CODE_POINTS) the class of each; the caller frees it
-     tokenizer_utf8(p, end, &length)   the code point at p < end and its length in bytes; an invalid byte is -1, of
-                                       length 1
-     tokenizer_class(classes, p, end, &length)
-                                       the class of that character */
+     classes = tokenizer_classes()               (TOKENIZER_CODE_POINTS) the class of each character; the caller frees it
+     tokenizer_utf8(p, end, &length)             the code point at p < end and its length in bytes; an invalid byte is -1, of
+                                                 length 1
+     tokenizer_class(classes, p, end, &length)   the class of that character
+     tokenizer_piece(classes, p, end)            the end of the first piece of a text [p, end) that is not empty */
 #ifndef GPT_IO_TOKENIZER_UNICODE_H
 #define GPT_IO_TOKENIZER_UNICODE_H
 
@@ -90,6 +90,47 @@ static inline int tokenizer_class(const unsigned char *classes, const unsigned c
                                   const unsigned char *end, int *length) {
     int code = tokenizer_utf8(p, end, length);
     return code < 0 ? TOKENIZER_OTHER : classes[code];
+}
+
+/* ---- GPT-2's rule ---- */
+
+/* The end of the run of characters of the class `kind` that begins at p; p itself when there is none. */
+static inline const unsigned char *tokenizer_run(const unsigned char *classes, const unsigned char *p,
+                                                 const unsigned char *end, int kind) {
+    int length = 1;
+    for (; p < end; p += length) {
+        length = 1;
+        if (*p < 0x80 ? classes[*p] != kind : tokenizer_class(classes, p, end, &length) != kind) break;
+    }
+    return p;
+}
+
+/* The end of the piece that a run of white space at p makes: the whole run when the text ends with it, otherwise the
+   run without its last character, which belongs to the piece that follows; a run of one character is a piece of its
+   own. */
+static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
+                                                   const unsigned char *end) {
+    const unsigned char *last = p, *q = p;
+    int length;
+    while (q < end && tokenizer_class(classes, q, end, &length) == TOKENIZER_SPACE) last = q, q += length;
+    return q == end || last == p ? q : last;
+}
+
+static inline const unsigned char *tokenizer_piece(const unsigned char *classes, const unsigned char *p,
+                                                   const unsigned char *end) {
+    int length, kind = tokenizer_class(classes, p, end, &length);
+    if (*p == ' ' &&
+        end - p > 1) { /* a space belongs to the piece that follows, unless that is white space too */
+        kind = tokenizer_class(classes, p + 1, end, &length);
+        if (kind != TOKENIZER_SPACE) return tokenizer_run(classes, p + 1 + length, end, kind);
+    }
+    if (kind == TOKENIZER_SPACE) return tokenizer_white(classes, p, end);
+    if (*p == '\'' && end - p > 1) {
+        if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return p + 2;
+        if (end - p > 2 && ((p[1] == 'l' && p[2] == 'l') || ((p[1] == 'r' || p[1] == 'v') && p[2] == 'e')))
+            return p + 3;
+    }
+    return tokenizer_run(classes, p + length, end, kind);
 }
 
 #endif
