@@ -53,8 +53,7 @@ int main(int argc, char **argv) {
         const char *at = documents, *text;
         double began = machine_seconds();
         BpeLearner *learner = bpe_learner_new(1);
-        while ((text = next_document(&at, documents + n, &length)))
-            bpe_learner_add(learner, 0, text, length);
+        while ((text = next_document(&at, documents + n, &length))) bpe_learner_add(learner, 0, text, length);
         tokenizer_free(bpe_learner_finish(learner, atoi(argv[2])));
         printf(" %.3f", machine_seconds() - began);
     }

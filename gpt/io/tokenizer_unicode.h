@@ -1,11 +1,12 @@
-/* tokenizer_unicode.h: reads UTF-8 strictly, knows whether a character is a letter, a number, white space or something else,
-   and cuts text into pieces by GPT-2's rule (tokenizer.h), which is about these classes.
+/* tokenizer_unicode.h: reads UTF-8 strictly, knows whether a character is a letter, a number, white space or something
+   else, and cuts text into pieces by GPT-2's rule (tokenizer.h), which is about these classes.
 
-     classes = tokenizer_classes()               (TOKENIZER_CODE_POINTS) the class of each character; the caller frees it
-     tokenizer_utf8(p, end, &length)             the code point at p < end and its length in bytes; an invalid byte is -1, of
-                                                 length 1
-     tokenizer_class(classes, p, end, &length)   the class of that character
-     tokenizer_piece(classes, p, end)            the end of the first piece of a text [p, end) that is not empty */
+     classes = tokenizer_classes()      (TOKENIZER_CODE_POINTS) the class of each character; the caller frees it
+     tokenizer_utf8(p, end, &length)    the code point at p < end and its length in bytes; an invalid byte is -1, of
+                                        length 1
+     tokenizer_class(classes, p, end, &length)
+                                        the class of that character
+     tokenizer_piece(classes, p, end)   the end of the first piece of a text [p, end) that is not empty */
 #ifndef GPT_IO_TOKENIZER_UNICODE_H
 #define GPT_IO_TOKENIZER_UNICODE_H
 
