@@ -10,7 +10,7 @@
 # make clean
 #
 # Found by itself: OpenMP, MPI (mpicc; MPI=no builds without), CUDA (nvcc), NCCL (NCCL=no). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
-# Without root: CJSON=DIR is a folder with include/ and lib/ of cJSON (and zlib, stb) in it. Where the system has them not, those
+# Without root: CJSON=DIR is a folder with include/ and lib/ of cJSON (and zlib, xxhash, stb) in it. Where the system has them not, those
 # that scripts/deps.sh unpacked into packages/, conda's and Homebrew's are found as well.
 
 CC     ?= cc
@@ -34,7 +34,7 @@ ifneq ($(filter test,$(GOALS)),)
 $(shell scripts/deps.sh >&2)
 endif
 # Where headers and libraries are that the compiler does not find by itself.
-TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
+TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\n$(H)include <xxhash.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
 PLACES :=
 ifneq ($(filter-out clean lint demo,$(GOALS)),)
 ifneq ($(CJSON),)
@@ -43,7 +43,7 @@ else ifeq ($(call TRY_LIBRARIES,),)
 PLACES := $(shell scripts/deps.sh --flags)
 endif
 ifeq ($(call TRY_LIBRARIES,$(PLACES)),)
-$(error a C compiler called '$(CC)', cJSON or zlib is missing$(if $(CJSON), (also in CJSON=$(CJSON))); scripts/deps.sh tells which and what to do)
+$(error a C compiler called '$(CC)', cJSON, zlib or xxhash is missing$(if $(CJSON), (also in CJSON=$(CJSON))); scripts/deps.sh tells which and what to do)
 endif
 endif
 
@@ -82,7 +82,7 @@ CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omi
 endif
 COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN) $(filter-out -L% -Wl%,$(PLACES))
 # Where the linker finds them; every program names it.
-CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson
+CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
 
 # What --version and a run's config.json tell: the commit that a program was built from, and its date (not that of the build:
 # the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
@@ -115,18 +115,18 @@ $(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
 $(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)prepare: data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lz -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lm
 $(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS) $(P)build/flags
 	$(COMPILE) $(VERSION) $< -o $@ $(OPENBLAS) $(ONEDNN) $(CJSON_LIB) -lm
-$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
+$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h data/*.h) $(HEADERS) $(P)build/flags
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 
 $(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lz -lm
+	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
 CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/dist/device.h gpt/math/ranges.h gpt/math/attention.h
@@ -195,7 +195,7 @@ FUZZ_SECONDS ?= 600
 fuzz: $(FUZZ_TARGETS:%=fuzz-%)
 fuzz-%:
 	@mkdir -p build/fuzz/$*
-	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* $(CJSON_LIB) -lz -lm
+	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* $(CJSON_LIB) -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
 SOURCES = $(wildcard *.c *.h gpt/*.h gpt/*/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)

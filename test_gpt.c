@@ -15,6 +15,7 @@
 
 #include "gpt/base/filter.h"
 #include "tests/harness.h"
+#include "tests/trainer_files.h"
 #include "tests/test_files.h"
 #include "tests/test_options.h"
 #include "tests/test_optimizer.h"

@@ -16,7 +16,7 @@
    --dtype=bf16 its numbers are stored as bfloat16. Every sum has a fixed order, so a run gives the same bits with any number
    of threads. In train_gptcu, which has a GPU, section 3 runs there (gpt/dist/device.h, train_gpt.cu).
 
-   Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
+   Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lz -lm */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

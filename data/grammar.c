@@ -66,11 +66,7 @@ static void tell(Teller *t, const char *text) {
         t->at += n;
         return;
     }
-    if (t->length + n + 1 > t->capacity) {
-        t->capacity = 2 * (t->length + n) + 4096;
-        if (!(t->text = realloc(t->text, t->capacity)))
-            die("cannot hold %zu bytes of text; use a smaller --bytes", t->capacity);
-    }
+    t->text = check_grow(t->text, &t->capacity, t->length + n + 1, 1);
     memcpy(t->text + t->length, text, n + 1);
     t->length += n;
 }

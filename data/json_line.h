@@ -1,30 +1,34 @@
-/* json_line.h: the text in one field of a JSON line, for prepare.c.
+/* json_line.h: finds the text in one field of a JSON line, for ./prepare.
 
-   json_line(line, n, field, text)   NULL, and text->bytes, text->length; or why the line has no such text
+     json_line(line, n, field, text)   NULL when the line, n bytes, has a string in that field, which is then
+                                       text->bytes, text->length; else why not, in words that follow "line 7 "
 
-   One pass over the line; nothing is built. What is no JSON by the letter but common in files of text, and unambiguous, is
-   read: NaN, Infinity and -Infinity as Python writes them, control characters in strings, a byte order mark before the
-   line. Half of a surrogate pair, which is no character, becomes U+FFFD (text->replaced counts). Of a field that is there
-   twice the last one counts, as in JSON.parse and Python. Bytes that are no UTF-8 are kept. */
+   The line is scanned once, without building a tree of its values. Some things that the JSON standard forbids are
+   common in files of text, and their meaning is clear, so they are accepted: NaN, Infinity and -Infinity as Python
+   writes them, control characters in strings, and a byte order mark before the line. Half of a surrogate pair, which is
+   not a character, becomes U+FFFD, and text->replaced counts how many there were. When a field is there twice the last
+   one counts, as in JavaScript and Python. Bytes that are not valid UTF-8 are kept as they are. */
 #ifndef DATA_JSON_LINE_H
 #define DATA_JSON_LINE_H
 
 #include <stdbool.h>
 #include "../gpt/base/check.h"
 
-enum { JSON_DEPTH = 1000 };
+enum { JSON_DEPTH = 1000 }; /* the most lists and objects inside each other */
 
 typedef struct {
-    const char *bytes; /* (length) in the line, or in the buffer */
+    const char *bytes; /* (length) owned by the line, or by this struct when the text has escapes */
     size_t length;
-    size_t replaced;
-    char *buffer; /* free() it */
+    size_t replaced; /* halves of surrogate pairs that became U+FFFD */
+    char *buffer;    /* (room) kept from line to line; the caller frees it at the end */
     size_t room;
 } JsonText;
 
+/* Where a scan stands. The functions below go on to the byte behind what they read, and return false when it is not
+   there. */
 typedef struct {
     const char *p, *end;
-    bool escapes; /* the last string has some */
+    bool escapes; /* the string read last has some */
 } JsonScan;
 
 static inline void json_space(JsonScan *s) {
@@ -71,7 +75,7 @@ static inline int json_hex(const char *p, const char *end) {
     return value;
 }
 
-/* From behind the quotation mark to behind the next. */
+/* The rest of a string, behind its first quotation mark. */
 static inline bool json_string(JsonScan *s) {
     s->escapes = false;
     while (s->p < s->end) {
@@ -87,7 +91,7 @@ static inline bool json_string(JsonScan *s) {
     return false;
 }
 
-/* Behind a value that is neither list nor object. */
+/* A value that is neither a list nor an object. */
 static inline bool json_plain(JsonScan *s) {
     if (json_word(s, "\"")) return json_string(s);
     return json_word(s, "true") || json_word(s, "false") || json_word(s, "null") || json_word(s, "NaN") ||
@@ -96,7 +100,7 @@ static inline bool json_plain(JsonScan *s) {
 
 static inline bool json_key(JsonScan *s) { return json_take(s, '"') && json_string(s) && json_take(s, ':'); }
 
-/* Behind any value; lists and objects are remembered by their closing brackets. */
+/* Any value. The lists and objects that have begun are remembered by their closing brackets. */
 static inline bool json_value(JsonScan *s) {
     char open[JSON_DEPTH];
     int depth = 0;
@@ -129,7 +133,8 @@ static inline size_t json_put_utf8(char *to, int code) {
     return (size_t)more + 1;
 }
 
-/* The characters of \uXXXX, both halves of a pair at once; p is behind the u. */
+/* The character of an escape \uXXXX, or of two that are a surrogate pair; p is behind the first u. Returns the byte
+   behind. */
 static inline const char *json_escape_u(const char *p, const char *end, int *code, size_t *replaced) {
     *code = json_hex(p, end), p += 4;
     if (*code < 0xD800 || *code > 0xDFFF) return p;
@@ -139,7 +144,8 @@ static inline const char *json_escape_u(const char *p, const char *end, int *cod
     return *code = 0xFFFD, ++*replaced, p;
 }
 
-/* A valid string without its quotation marks into what it says; to: as many bytes. */
+/* Replaces the escapes of a valid string [p, end), without its quotation marks. `to` has room for as many bytes;
+   returns how many were written. */
 static inline size_t json_unescape(const char *p, const char *end, char *to, size_t *replaced) {
     static const char from[] = "bfnrt", into[] = "\b\f\n\r\t";
     char *at = to;
@@ -159,7 +165,7 @@ static inline size_t json_unescape(const char *p, const char *end, char *to, siz
     return (size_t)(at - to);
 }
 
-/* Behind the quotation mark of a key to behind the colon; whether it is the field. */
+/* Whether a key of n bytes is the name of the field. */
 static inline bool json_is_field(const char *key, size_t n, bool escapes, const char *field, JsonText *text) {
     size_t replaced = 0;
     if (escapes) {

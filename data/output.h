@@ -1,16 +1,30 @@
-/* output.h: what prepare.c writes: shards, the manifest, and the state an interrupted run goes on from.
+/* output.h: what ./prepare writes into the output folder: shards, and the state from which an interrupted run is
+   continued.
 
-   ShardWriter   a split ("train" or "val"): tokens into PREFIX_000000.bin.part, renamed to .bin when full
-   Totals        what was read and written, for the manifest and the progress line
-   state_save    writes prepare.state.json: everything before it is on disk, so killed at any moment the run
-                 goes on from the last one: shards are cut back to it, readers go to their places
-   output_lock   keeps a second ./prepare out of the folder until this one ends
-   A folder is finished when shards.json is there; prepare.state.json is gone then. */
+   A ShardWriter writes the shards of one split, "train" or "val": tokens are appended to PREFIX_000000.bin.part, which
+   is renamed to PREFIX_000000.bin when it is full. From time to time the state, prepare.state.json, is written, after
+   everything that it describes has reached the disk. A run that was killed at any moment is therefore continued from
+   the last state: the shards are cut back to the tokens that it names, and the readers go to the places that it names.
+   A folder is finished when its manifest, shards.json, is there (manifest.h); the state is removed then.
+
+     output_lock(folder)                       keeps any other ./prepare out of the folder until this process ends
+     shard_put(&writer, tokens, n)             appends n tokens; begins and finishes shards as needed
+     shard_finish(&writer)                     finishes the last shard, which may be short
+     shard_resume(&writer)                     cuts the files back to what the writer's records say; false: they do
+                                               not fit
+     remove_shards(&writer, keep)              removes all shards of the split behind the first `keep`
+     split_to_json(&writer)                    the split as state and manifest describe it; the caller frees it
+     state_save(writers, &totals, &progress)   writes the state
+     state_take(writers, &totals, &progress, &inputs, json)
+                                               takes them from a state; false: it does not fit the inputs
+     output_read(path, is_state)               the JSON of a manifest or a state, NULL when it is damaged; the caller
+                                               frees it
+   Where it says nothing else, a function ends the program with a sentence when it fails. */
 #ifndef DATA_OUTPUT_H
 #define DATA_OUTPUT_H
 
 #include <sys/file.h>
-#include <cjson/cJSON.h>
+#include "../gpt/io/checksum.h"
 #include "../gpt/io/files.h"
 #include "../gpt/io/json.h"
 #include "../gpt/io/shards.h"
@@ -18,35 +32,42 @@
 
 typedef struct {
     uint64_t tokens;
-    uint32_t crc; /* of the tokens while the shard grows, of the whole file when it is finished */
+    uint32_t crc; /* CRC-32 of the tokens while the shard grows, of the whole file when it is finished */
 } ShardRecord;
 
 typedef struct {
     const char *folder, *prefix; /* "train" or "val" */
     uint64_t shard_tokens;       /* tokens of a full shard */
-    ShardRecord *shards;         /* (n_shards), the last one growing while file >= 0 */
+    ShardRecord *shards;         /* (n_shards) in the order written */
     size_t n_shards, room;
     uint64_t tokens, documents;
-    bool growing; /* the last shard is not full */
-    int file;     /* -1: none open */
+    bool growing; /* the last shard is not finished */
+    int file;     /* the last shard's while it grows; -1: none is open */
 } ShardWriter;
 
+/* What was read so far. */
 typedef struct {
-    int64_t lines, bad_lines, empty, not_utf8, half_pairs, text_bytes;
+    int64_t lines;      /* documents, malformed and empty ones too */
+    int64_t bad_lines;  /* malformed JSON lines */
+    int64_t empty;      /* documents without text */
+    int64_t not_utf8;   /* documents that are not valid UTF-8 */
+    int64_t half_pairs; /* documents with half of a surrogate pair */
+    int64_t text_bytes;
 } Totals;
 
-/* What decides the output: "2-OPTIONS-INPUTS-TOKENIZER", checksums of each. */
+/* What decides the content of the output: "2-OPTIONS-INPUTS-TOKENIZER", the CRC-32 of each. */
 typedef struct {
     char text[32];
 } Fingerprint;
 
 typedef struct {
     Fingerprint fingerprint;
-    const cJSON *sources; /* NULL: too many to be written each time */
-    Place places[SLOTS];
-    int next_job;
+    const cJSON *sources; /* the list of inputs; NULL: they are too many to be written each time */
+    Place places[SLOTS];  /* of the readers */
+    int next_job;         /* the first job that no reader has begun */
 } Progress;
 
+/* folder/NAME, where the name is formatted as by printf; the caller frees it. */
 static char *output_path(const char *folder, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static char *output_path(const char *folder, const char *format, ...) {
     char name[256];
@@ -57,6 +78,7 @@ static char *output_path(const char *folder, const char *format, ...) {
     return file_path(folder, name);
 }
 
+/* The path of a shard, with `ending` behind .bin; the caller frees it. */
 static char *shard_path(const ShardWriter *w, size_t shard, const char *ending) {
     return output_path(w->folder, "%s_%06zu.bin%s", w->prefix, shard, ending);
 }
@@ -79,14 +101,15 @@ static void write_file(const char *path, const char *text, size_t n) {
 static char output_lock_path[4096];
 static void output_unlock(void) { unlink(output_lock_path); }
 
-/* Of a folder, until the process ends. The file goes away with it; one that a killed process left is nobody's, for the
-   system lets go of the lock itself. */
+/* Locks the folder's file prepare.lock until the process ends, which removes it. The file of a process that was killed
+   is no obstacle, because the system releases the lock of a process that is gone. */
 static void output_lock(const char *folder) {
     char holder[256] = "", error[FILE_ERROR_SIZE];
     bool locked;
     snprintf(output_lock_path, sizeof output_lock_path, "%s/prepare.lock", folder);
     const int file = file_open_locked(output_lock_path, O_RDWR | O_CREAT, &locked, error);
-    if (file < 0 && (errno == EACCES || errno == EROFS)) return; /* a folder only to be looked at */
+    if (file < 0 && (errno == EACCES || errno == EROFS))
+        return; /* a folder that cannot be written: it can still be checked */
     if (file < 0) die("%s", error);
     if (!locked) {
         if (errno == EWOULDBLOCK && pread(file, holder, sizeof holder - 1, 0) >= 0)
@@ -104,6 +127,7 @@ static void output_lock(const char *folder) {
 /* -----------------------------------------------------------------------------------------------------------
    Shards */
 
+/* Opens the last shard's file to append to it, after adding a new shard if `fresh`. */
 static void shard_open(ShardWriter *w, bool fresh) {
     if (fresh) {
         w->shards = check_grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
@@ -119,6 +143,7 @@ static void shard_open(ShardWriter *w, bool fresh) {
     free(path);
 }
 
+/* Writes the header of the growing shard, if there is one, brings it to the disk and gives it its final name. */
 static void shard_finish(ShardWriter *w) {
     if (w->file < 0) return;
     ShardRecord *shard = &w->shards[w->n_shards - 1];
@@ -136,6 +161,7 @@ static void shard_finish(ShardWriter *w) {
     free(part), free(path);
 }
 
+/* Appends tokens (n). On a big-endian machine their bytes are swapped in place first. */
 static void shard_put(ShardWriter *w, uint16_t *tokens, size_t n) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     for (size_t i = 0; i < n; i++) tokens[i] = (uint16_t)(tokens[i] << 8 | tokens[i] >> 8);
@@ -149,14 +175,14 @@ static void shard_put(ShardWriter *w, uint16_t *tokens, size_t n) {
         char *path = shard_path(w, w->n_shards - 1, ".part");
         write_all(w->file, tokens, 2 * part, path);
         free(path);
-        shard->crc = (uint32_t)crc32_z(shard->crc, (const unsigned char *)tokens, 2 * part);
+        shard->crc = checksum_crc32(shard->crc, tokens, 2 * part);
         shard->tokens += part;
         tokens += part, n -= part;
         if (shard->tokens == w->shard_tokens) shard_finish(w);
     }
 }
 
-/* Removes what lies beyond the first `keep` shards of a split, finished or not. */
+/* Removes the shards of a split behind the first `keep`, finished or not. */
 static void remove_shards(const ShardWriter *w, size_t keep) {
     DIR *folder = opendir(w->folder);
     if (!folder) die("cannot open the folder '%s': %s", w->folder, strerror(errno));
@@ -174,7 +200,7 @@ static void remove_shards(const ShardWriter *w, size_t keep) {
     closedir(folder);
 }
 
-/* The growing shard has the tokens that the state says it has. */
+/* Whether the file of the growing shard begins with the tokens that the state describes. */
 static bool shard_is(const char *path, const ShardRecord *shard) {
     static unsigned char bytes[1 << 16];
     char error[FILE_ERROR_SIZE];
@@ -182,17 +208,17 @@ static bool shard_is(const char *path, const ShardRecord *shard) {
     uint64_t left = 2 * shard->tokens;
     int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     if (file < 0 || lseek(file, SHARD_HEADER_BYTES, SEEK_SET) < 0) return false;
-    for (ssize_t n; left; left -= (uint64_t)n) {
-        n = read(file, bytes, left < sizeof bytes ? (size_t)left : sizeof bytes);
+    for (int64_t n; left; left -= (uint64_t)n) {
+        n = file_read_bytes(file, bytes, left < sizeof bytes ? (size_t)left : sizeof bytes);
         if (n <= 0) break;
-        crc = (uint32_t)crc32_z(crc, bytes, (size_t)n);
+        crc = checksum_crc32(crc, bytes, (size_t)n);
     }
     close(file);
     return !left && crc == shard->crc;
 }
 
-/* Puts the files back to what the state says; false when that is not possible. Full shards are told by their sizes:
-   --verify reads them. */
+/* Brings the files back to what the state describes; false when that is not possible. Of full shards only the sizes are
+   looked at; --verify reads them. */
 static bool shard_resume(ShardWriter *w) {
     remove_shards(w, w->n_shards);
     for (size_t s = 0; s < w->n_shards; s++) {
@@ -217,6 +243,7 @@ static bool shard_resume(ShardWriter *w) {
 /* -----------------------------------------------------------------------------------------------------------
    The state of a run that is not finished, and the manifest of one that is */
 
+/* The caller frees it. */
 static cJSON *split_to_json(const ShardWriter *w) {
     cJSON *json = cJSON_CreateObject(), *shards = cJSON_CreateArray();
     cJSON_AddNumberToObject(json, "tokens", (double)w->tokens);
@@ -226,7 +253,7 @@ static cJSON *split_to_json(const ShardWriter *w) {
         char name[64], crc[16];
         cJSON *shard = cJSON_CreateObject();
         snprintf(name, sizeof name, "%s_%06zu.bin", w->prefix, s);
-        snprintf(crc, sizeof crc, "%08x", w->shards[s].crc);
+        checksum_crc32_text(crc, w->shards[s].crc);
         cJSON_AddStringToObject(shard, "file", name);
         cJSON_AddNumberToObject(shard, "tokens", (double)w->shards[s].tokens);
         cJSON_AddStringToObject(shard, "crc32", crc);
@@ -235,33 +262,25 @@ static cJSON *split_to_json(const ShardWriter *w) {
     return json;
 }
 
-static double json_number(const cJSON *object, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsNumber(item) ? item->valuedouble : -1;
-}
+#define STATE_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
-/* A whole number from 0 to `most`, or -1. */
-static int64_t json_count(const cJSON *item, double most) {
-    int64_t x;
-    return json_whole(item, most, &x) ? x : -1;
-}
-
-#define STATE_MOST 9007199254740992.0 /* 2^53: what a number of JSON holds exactly */
-
-/* False when the shards are not such as this writer makes. */
+/* Takes a split's counts and shards from a state; false when this writer cannot have made such shards. */
 static bool split_from_json(ShardWriter *w, const cJSON *json) {
     const cJSON *shards = cJSON_GetObjectItemCaseSensitive(json, "shards"), *shard;
-    const int64_t tokens = json_count(cJSON_GetObjectItemCaseSensitive(json, "tokens"), STATE_MOST);
-    const int64_t documents = json_count(cJSON_GetObjectItemCaseSensitive(json, "documents"), STATE_MOST);
-    if (tokens < 0 || documents < 0 || !cJSON_IsArray(shards)) return false;
+    int64_t tokens, documents, n;
+    if (!json_whole(cJSON_GetObjectItemCaseSensitive(json, "tokens"), STATE_MOST, &tokens) ||
+        !json_whole(cJSON_GetObjectItemCaseSensitive(json, "documents"), STATE_MOST, &documents) ||
+        !cJSON_IsArray(shards))
+        return false;
     w->growing = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "growing"));
     uint64_t sum = 0;
     cJSON_ArrayForEach(shard, shards) {
-        const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
-        const int64_t n =
-            json_count(cJSON_GetObjectItemCaseSensitive(shard, "tokens"), (double)w->shard_tokens);
+        const char *crc = json_text(shard, "crc32");
         const bool full = shard->next || !w->growing;
-        if (!crc || strlen(crc) != 8 || n < 0 || (full && (uint64_t)n != w->shard_tokens)) return false;
+        if (!crc || strlen(crc) != 8 ||
+            !json_whole(cJSON_GetObjectItemCaseSensitive(shard, "tokens"), (double)w->shard_tokens, &n) ||
+            (full && (uint64_t)n != w->shard_tokens))
+            return false;
         w->shards = check_grow(w->shards, &w->room, w->n_shards + 1, sizeof *w->shards);
         w->shards[w->n_shards++] = (ShardRecord){(uint64_t)n, (uint32_t)strtoul(crc, NULL, 16)};
         sum += (uint64_t)n;
@@ -270,6 +289,7 @@ static bool split_from_json(ShardWriter *w, const cJSON *json) {
     return sum == (uint64_t)tokens && (!w->growing || w->n_shards);
 }
 
+/* The totals as state and manifest name them. */
 static const struct {
     const char *name;
     size_t offset;
@@ -286,7 +306,7 @@ static void totals_to_json(const Totals *totals, cJSON *json) {
                                 (double)*(const int64_t *)((const char *)totals + totals_table[i].offset));
 }
 
-/* A line with the checksum of the next, which is the state. */
+/* The first line of the file: the CRC-32 of the JSON on the second line. */
 static const char state_head[] = "{\"crc32\": \"%08x\", \"state\":\n";
 
 static void state_write(const char *path, const cJSON *json) {
@@ -294,30 +314,30 @@ static void state_write(const char *path, const cJSON *json) {
     size_t n = 0;
     FILE *file = open_memstream(&whole, &n);
     if (!text || !file) die("out of memory");
-    fprintf(file, state_head, (uint32_t)crc32_z(0, (unsigned char *)text, strlen(text)));
+    fprintf(file, state_head, checksum_crc32(0, text, strlen(text)));
     fprintf(file, "%s}\n", text);
     if (fclose(file) != 0) die("out of memory");
     write_file(path, whole, n);
     free(whole), cJSON_free(text);
 }
 
-/* The state in a file's text, NULL when a byte of it is not as it was written. */
+/* The state in the text of a file, text[n] being 0; NULL when any byte is not as it was written. The caller frees it.
+   */
 static cJSON *state_parse(const char *text, size_t n) {
     char head[64];
     const char *line = memchr(text, '\n', n);
     const size_t begin = line ? (size_t)(line + 1 - text) : n;
     if (n < begin + 2 || memcmp(text + n - 2, "}\n", 2) != 0) return NULL;
-    const uint32_t crc = (uint32_t)crc32_z(0, (const unsigned char *)text + begin, n - 2 - begin);
+    const uint32_t crc = checksum_crc32(0, text + begin, n - 2 - begin);
     const int length = snprintf(head, sizeof head, state_head, crc);
     if ((size_t)length != begin || memcmp(head, text, begin) != 0) return NULL;
-    return cJSON_ParseWithLength(text + begin, n - 2 - begin);
+    return cJSON_ParseWithLength(text + begin, n - 2 - begin); /* the rest of the file follows it */
 }
 
-/* NULL when it is damaged. */
 static cJSON *output_read(const char *path, bool is_state) {
     size_t n;
     char *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &n, "start over with --overwrite");
-    cJSON *json = is_state ? state_parse(text, n) : cJSON_ParseWithLength(text, n);
+    cJSON *json = is_state ? state_parse(text, n) : json_parse(text, n);
     free(text);
     return json;
 }
@@ -340,8 +360,8 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
         cJSON_AddItemToObject(json, writers[split].prefix, item);
     }
     if (progress->sources) cJSON_AddItemToObject(json, "sources", cJSON_Duplicate(progress->sources, true));
-    int folder =
-        open(writers->folder, O_RDONLY | O_CLOEXEC); /* new and renamed shards must be found again, too */
+    int folder = open(writers->folder,
+                      O_RDONLY | O_CLOEXEC); /* the names of new and renamed shards reach the disk too */
     if (folder >= 0) fsync(folder), close(folder);
     char *path = output_path(writers->folder, "prepare.state.json");
     state_write(path, json);
@@ -349,7 +369,7 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
     cJSON_Delete(json);
 }
 
-/* Where a reader stood; false when the inputs have no such place. */
+/* The place of a reader from a state; false when the inputs have no such place. */
 static bool place_from_json(Place *place, const Inputs *in, const cJSON *json) {
     const cJSON *item = json ? json->child : NULL;
     int64_t at[4];
@@ -358,19 +378,22 @@ static bool place_from_json(Place *place, const Inputs *in, const cJSON *json) {
         *place = (Place){.job = -1};
         return true;
     }
-    for (int i = 0; i < 4; i++, item = item->next) at[i] = json_count(item, i < 2 ? INT32_MAX : STATE_MOST);
-    if (at[0] < 0 || at[0] >= in->n_jobs || at[2] < 0 || at[3] < 0) return false;
+    for (int i = 0; i < 4; i++, item = item->next)
+        if (!json_whole(item, i < 2 ? INT32_MAX : STATE_MOST, &at[i])) return false;
+    if (at[0] >= in->n_jobs) return false;
     *place = (Place){(int)at[0], (int)at[1], at[2], at[3]};
     return at[1] >= in->jobs[at[0]].first && at[1] <= in->jobs[at[0]].end;
 }
 
-/* The writers, totals and places that a state holds; false when it does not fit the inputs or itself. */
+/* The writers, totals and places that a state holds; false when it contradicts the inputs or itself. */
 static bool state_take(ShardWriter writers[2], Totals *totals, Progress *progress, const Inputs *in,
                        const cJSON *json) {
     const cJSON *places = cJSON_GetObjectItemCaseSensitive(json, "places"), *place;
-    const int64_t next = json_count(cJSON_GetObjectItemCaseSensitive(json, "next_job"), in->n_jobs);
+    int64_t next;
     int s = 0;
-    if (next < 0 || cJSON_GetArraySize(places) != SLOTS) return false;
+    if (!json_whole(cJSON_GetObjectItemCaseSensitive(json, "next_job"), in->n_jobs, &next) ||
+        cJSON_GetArraySize(places) != SLOTS)
+        return false;
     progress->next_job = (int)next;
     cJSON_ArrayForEach(place, places) {
         if (!place_from_json(&progress->places[s], in, place) || progress->places[s].job >= next)
@@ -381,8 +404,9 @@ static bool state_take(ShardWriter writers[2], Totals *totals, Progress *progres
         s++;
     }
     for (size_t i = 0; i < sizeof totals_table / sizeof *totals_table; i++) {
-        int64_t total = json_count(cJSON_GetObjectItemCaseSensitive(json, totals_table[i].name), STATE_MOST);
-        if (total < 0) return false;
+        int64_t total;
+        if (!json_whole(cJSON_GetObjectItemCaseSensitive(json, totals_table[i].name), STATE_MOST, &total))
+            return false;
         *(int64_t *)((char *)totals + totals_table[i].offset) = total;
     }
     for (int split = 0; split < 2; split++)

@@ -1,12 +1,14 @@
-/* sentencepiece.h: SentencePiece models (T5's spiece.model, Llama's tokenizer.model) into a tokenizer.json, for prepare.c.
+/* sentencepiece.h: turns SentencePiece models (T5's spiece.model, Llama's tokenizer.model) into a tokenizer.json, for
+   ./prepare.
 
-   spm_load(path)                 reads the pieces and what a tokenizer.json needs out of the model file (a
-                                  protocol buffer; the fields are those of sentencepiece_model.proto); dies by name on
-                                  what a tokenizer.json cannot say
-   spm_write(model, file, extra)  the model as a tokenizer.json of its kind, Unigram or BPE, `extra` sentinels
-                                  <extra_id_N> after it
+     spm_load(path)                  reads the pieces of a model file and whatever else a tokenizer.json needs. The file
+                                     is a protocol buffer with the fields of sentencepiece_model.proto. Dies when it is
+                                     damaged, and names what a tokenizer.json cannot express
+     spm_write(model, file, extra)   writes the tokenizer.json, of type Unigram or BPE, with `extra` tokens <extra_id_N>
+                                     after the model's own
+     spm_free(model)
 
-   gpt/io/tokenizer.h encodes with it, to the ids that spm_encode gives. */
+   With it gpt/io/tokenizer.h encodes a text to the same ids as SentencePiece's spm_encode. */
 #ifndef DATA_SENTENCEPIECE_H
 #define DATA_SENTENCEPIECE_H
 
@@ -14,9 +16,15 @@
 #include "../gpt/io/shards.h"
 #include "../gpt/io/tokenizer.h"
 
+/* Bytes [p, end) of the model file. */
 typedef struct {
     const unsigned char *p, *end;
 } SpmBytes;
+
+/* The numbers are those of sentencepiece_model.proto: kinds of models, and types of pieces. */
+enum { SPM_UNIGRAM = 1, SPM_BPE = 2, SPM_WORD = 3, SPM_CHAR = 4 };
+enum { SPM_NORMAL = 1, SPM_UNKNOWN = 2, SPM_CONTROL = 3, SPM_USER = 4, SPM_UNUSED = 5, SPM_BYTE = 6 };
+enum { SPM_MAX_BYTES = 4096 }; /* the most bytes of a piece */
 
 typedef struct {
     SpmBytes text;
@@ -24,25 +32,26 @@ typedef struct {
     int type;
 } SpmPiece;
 
-enum { SPM_UNIGRAM = 1, SPM_BPE = 2, SPM_WORD = 3, SPM_CHAR = 4 };
-enum { SPM_MAX_BYTES = 4096 }; /* of a piece */
-enum { SPM_NORMAL = 1, SPM_UNKNOWN = 2, SPM_CONTROL = 3, SPM_USER = 4, SPM_UNUSED = 5, SPM_BYTE = 6 };
-
 typedef struct {
-    const char *path;
-    char *bytes; /* of the file; the pieces point into it */
-    SpmPiece *pieces;
+    const char *path; /* owned by the caller of spm_load */
+    char *bytes;      /* the file; all SpmBytes point into it */
+    SpmPiece *pieces; /* (n_pieces) by id */
     size_t n_pieces, room;
     int kind;
-    int unknown;       /* its id */
-    SpmBytes charsmap; /* the normaliser's table, as Hugging Face's Precompiled takes it */
-    bool dummy_prefix, squeeze, escape, suffix, byte_fallback;
+    int unknown;        /* the id of the unknown piece */
+    SpmBytes charsmap;  /* the normaliser's table, which Hugging Face's Precompiled takes as it is */
+    bool dummy_prefix;  /* a space is put before a text */
+    bool squeeze;       /* runs of spaces become one, and those at both ends are removed */
+    bool escape;        /* a space is written as U+2581 */
+    bool suffix;        /* a space belongs to the word before it */
+    bool byte_fallback; /* what no piece covers is encoded as its bytes */
 } SpmModel;
 
 __attribute__((noreturn)) static void spm_damaged(const SpmModel *m) {
     die("'%s' is no SentencePiece model, or it is damaged", m->path);
 }
 
+/* The next number of a message, of seven bits a byte. */
 static uint64_t spm_varint(const SpmModel *m, SpmBytes *b) {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
@@ -54,7 +63,8 @@ static uint64_t spm_varint(const SpmModel *m, SpmBytes *b) {
     spm_damaged(m);
 }
 
-/* The next field of a message: its number, its value (varint) or bytes; false at the end. */
+/* The next field of a message: its number, and either its value, when it is a number, or its bytes. False at the end.
+   */
 static bool spm_field(const SpmModel *m, SpmBytes *b, int *number, uint64_t *value, SpmBytes *bytes) {
     if (b->p == b->end) return false;
     uint64_t key = spm_varint(m, b), n = 0;
@@ -111,6 +121,7 @@ static void spm_load_trainer(SpmModel *m, SpmBytes message) {
     }
 }
 
+/* Ends the program: the model cannot be expressed as a tokenizer.json. */
 __attribute__((noreturn, format(printf, 2, 3))) static void spm_refuse(const SpmModel *m, const char *format,
                                                                        ...) {
     char text[512];
@@ -122,7 +133,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static void spm_refuse(const Spm
         text);
 }
 
-/* What would be written as something else. */
+/* Dies when the model has something that a tokenizer.json cannot express. */
 static void spm_check(const SpmModel *m) {
     if (m->kind != SPM_UNIGRAM && m->kind != SPM_BPE)
         spm_refuse(m, "is of the kind '%s', not unigram or bpe",
@@ -144,7 +155,7 @@ static void spm_check(const SpmModel *m) {
     }
 }
 
-/* Takes the bytes over. */
+/* The model in n bytes of a file, which the model then owns. */
 static SpmModel *spm_parse(const char *path, char *data, size_t n) {
     SpmModel *m = check_calloc(sizeof *m);
     *m = (SpmModel){.path = path,
@@ -268,7 +279,7 @@ static void spm_write_unigram(FILE *file, const SpmModel *m) {
     fprintf(file, "\n    ]\n  }\n}\n");
 }
 
-/* Pieces that merging makes, the first to be made first. */
+/* A piece that merging makes; the one with the highest score is made first. */
 typedef struct {
     float score;
     uint32_t id;
@@ -279,20 +290,21 @@ static int spm_compare_ranks(const void *a, const void *b) {
     return x->score != y->score ? (x->score > y->score ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* The id of the piece with the bytes [p, end); TOKENIZER_NONE: there is none. */
 static uint32_t spm_find(const TokenizerTrie *trie, const unsigned char *p, const unsigned char *end) {
     uint32_t node = TOKENIZER_ROOT;
     while (p < end && node) node = tokenizer_child(trie, node, *p++);
     return node ? trie->ids[node] : TOKENIZER_NONE;
 }
 
-/* All ways to make a piece of two others, a merge each. */
+/* Writes a merge for each way in which a piece is two other pieces, one after the other. */
 static void spm_write_merge(FILE *file, const SpmModel *m, const TokenizerTrie *trie, uint32_t id,
                             const char **comma) {
     SpmBytes text = m->pieces[id].text;
     for (const unsigned char *at = text.p, *next; at < text.end; at = next) {
         next = at + pieces_character((const char *)at, (size_t)(text.end - at));
         if (spm_find(trie, at, next) ==
-            TOKENIZER_NONE) /* spm_encode would make it of what no merge can name */
+            TOKENIZER_NONE) /* spm_encode would make the piece from a character that is no piece, as no merge can */
             spm_refuse(m, "has the piece '%.*s' but not each of its characters", (int)(text.end - text.p),
                        (const char *)text.p);
         uint32_t left = spm_find(trie, text.p, next), right = spm_find(trie, next, text.end);

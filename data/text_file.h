@@ -1,12 +1,13 @@
-/* text_file.h: a file's text from its first byte to its last, whether it lies there as it is, gzipped, or compressed by
-   zstd (HAVE_ZSTD); told by its first bytes, not by its name.
+/* text_file.h: reads the text of a file, which may be compressed by gzip or, with HAVE_ZSTD, by zstd. Which of them is
+   seen from the first bytes of the file, not from its name.
 
-   text_open(path, error)  NULL: it cannot be opened, and why
-   text_read(f, to, n)     as many of the next bytes as there are, less than n at the end only; -1: f->why
-   text_skip(f, n)         goes n bytes on; false when the text ends before, or f->why
-   text_ended(f)           true when the last read reached the end
-   text_position(f)        bytes of the file that were read so far
-   text_close(f)           false: it ended in the middle of its compressed data */
+     text_open(path, error)   NULL when it cannot be opened, with a sentence in `error` (char[FILE_ERROR_SIZE])
+     text_read(f, to, n)      reads the next n bytes of text, fewer only at the end; returns how many, or -1 when the
+                              file is damaged: f->why then says how
+     text_skip(f, n)          skips n bytes of text; false when the text ends before, or is damaged
+     text_ended(f)            whether the last read reached the end
+     text_position(f)         bytes of the file, on disk, that were read so far
+     text_close(f)            frees it; false when the file ended in the middle of its compressed data */
 #ifndef DATA_TEXT_FILE_H
 #define DATA_TEXT_FILE_H
 
@@ -22,22 +23,23 @@
 enum { TEXT_READ_BYTES = 1 << 18 }; /* of the file at a time */
 
 typedef struct {
-    const char *why; /* what is wrong with it; NULL: nothing */
-    gzFile gz;       /* NULL: zstd */
+    const char *why; /* what is wrong with the file, to follow its name; NULL: nothing so far */
+    gzFile gz;       /* reads text that is gzipped or not compressed; NULL: zstd does */
 #ifdef HAVE_ZSTD
     ZSTD_DCtx *zstd;
     int file;
     ZSTD_inBuffer input;
-    unsigned char *bytes; /* (TEXT_READ_BYTES) the input */
-    size_t frame;         /* what zstd still expects of the frame; 0 between two */
-    int64_t position;
-    bool ended;
+    unsigned char *bytes; /* (TEXT_READ_BYTES) the input's memory */
+    size_t frame;         /* bytes that zstd still expects of the present frame; 0 between two frames */
+    int64_t position;     /* bytes of the file that were read */
+    bool ended;           /* all of them were */
 #endif
 } TextFile;
 
 static const char text_cut_short[] = "ends in the middle of its compressed data";
 
-/* By the first four bytes: a frame, or one to be skipped, which may come before it. */
+/* Whether a file that begins with these four bytes is one of zstd: with a frame of data, or with a skippable frame
+   before it. */
 static inline bool text_is_zstd(const unsigned char head[4]) {
     return memcmp(head + 1, "\xB5\x2F\xFD", 3) == 0
                ? head[0] == 0x28

@@ -52,7 +52,7 @@ has() { # FILE...: whether one of them is there
 
 flags() {
     roots | while read -r flag root; do
-        if has "$root"/include/cjson/cJSON.h "$root"/include/zlib.h "$root"/include/stb "$root"/include/omp.h; then
+        if has "$root"/include/cjson/cJSON.h "$root"/include/zlib.h "$root"/include/xxhash.h "$root"/include/stb "$root"/include/omp.h; then
             echo "$flag$root/include"
         fi
         for lib in "$root"/lib "$root"/lib64 "$root"/lib/*-linux-gnu*; do
@@ -79,6 +79,7 @@ missing() {
     command -v make > /dev/null || echo make
     compiles -lcjson cjson/cJSON.h || echo cjson
     compiles -lz zlib.h || echo zlib
+    compiles '' xxhash.h || echo xxhash
     if ! compiles '' stb/stb_image_write.h || ! compiles '' stb/stb_truetype.h || ! compiles -lm stb/stb_easy_font.h; then
         echo stb
     fi
@@ -92,6 +93,7 @@ packages() { # MANAGER THING...
         case $manager:$thing in
             unpacked:cjson) echo libcjson-dev libcjson1 ;;
             unpacked:zlib) echo zlib1g-dev zlib1g ;;
+            unpacked:xxhash) echo libxxhash-dev ;;
             unpacked:stb) echo libstb-dev ;;
             unpacked:*) ;;
             conda:compiler) echo c-compiler ;;
@@ -110,6 +112,10 @@ packages() { # MANAGER THING...
             dnf:zlib) echo zlib-devel ;;
             apk:zlib) echo zlib-dev ;;
             *:zlib) echo zlib ;;
+            apt-get:xxhash) echo libxxhash-dev ;;
+            dnf:xxhash) echo xxhash-devel ;;
+            apk:xxhash) echo xxhash-dev ;;
+            *:xxhash) echo xxhash ;;
             apt-get:stb) echo libstb-dev ;;
             dnf:stb) echo stb-devel ;;
             *:stb) echo stb ;;
@@ -174,7 +180,7 @@ tell_conda() { # PACKAGE...
 
 lacking=$(missing | tr '\n' ' ')
 if [ -z "$lacking" ]; then
-    say "all there: $(compiler), make, cJSON, zlib, stb"
+    say "all there: $(compiler), make, cJSON, zlib, xxhash, stb"
 else
     manager=
     for candidate in apt-get dnf apk pacman brew; do

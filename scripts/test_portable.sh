@@ -4,9 +4,9 @@
 #
 #   scripts/test_portable.sh                     gcc and clang x x86-64-v2, v3, v4, native; aarch64 under qemu
 #   FILTER=laser,matmul scripts/test_portable.sh   only tests whose names contain one of these
-#   AARCH64_ROOT=folder                          where cJSON and zlib for aarch64 lie, when they are not installed: the
+#   AARCH64_ROOT=folder                          where cJSON, zlib and xxhash for aarch64 lie, when they are not installed: the
 #                                                packages libcjson-dev:arm64 libcjson1:arm64 zlib1g-dev:arm64
-#                                                zlib1g:arm64, unpacked (dpkg -x); programs that start others are left out
+#                                                zlib1g:arm64 libxxhash-dev:arm64, unpacked (dpkg -x); programs that start others are left out
 #
 # A line for each build; what failed is in build/portable/NAME/log. The last line is `N passed, N failed`. POSIX sh.
 set -eu

@@ -52,8 +52,7 @@ static void memory_give_back(void *p) {
 #include "../gpt/io/checkpoint.h"
 #include "../gpt/run/log.h"
 #include "../gpt/run/trainer_state.h"
-#define Run ReportRun /* both programs have these names */
-#define json_number report_number
+#include "trainer_files.h"
 #include "../tools/report_html.h"
 #include "../tools/report_terminal.h"
 #include "read_log.h"
@@ -94,8 +93,9 @@ static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
 static void fuzz_tokenizer(char *data, size_t n) {
     char *merges = memchr(data, 0xFF, n);
     size_t json = merges ? (size_t)(merges - data) : n;
+    if (merges) *merges = 0; /* both texts end in a zero byte, as those of files do */
     Tokenizer *t = tokenizer_parse("fuzz", data, json, merges ? merges + 1 : NULL);
-    bool plain = !t->has_plain_added;
+    bool plain = !t->has_added;
     for (int id = 0; id < t->vocab_size; id++)
         plain &= t->tokens[id].bytes == NULL || t->tokens[id].length > 0;
     if (!*t->why_not && t->pieces) encode_pieces(t, data, n < 2000 ? n : 2000);
@@ -199,7 +199,7 @@ static void fuzz_prepare_state(char *data, size_t n) {
                               {.prefix = "val", .shard_tokens = 1000, .file = -1}};
     Totals totals = {0};
     Progress progress = {0};
-    cJSON *json = n && *data == '#' ? cJSON_ParseWithLength(data + 1, n - 1) : state_parse(data, n);
+    cJSON *json = n && *data == '#' ? json_parse(data + 1, n - 1) : state_parse(data, n);
     if (json && state_take(writers, &totals, &progress, &in, json)) {
         for (int s = 0; s < SLOTS; s++) {
             const Place *place = &progress.places[s];

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
+#include "trainer_files.h"
 #include "../gpt/io/checkpoint.h"
 #include "../gpt/io/optimizer_state.h"
 #include <limits.h>
@@ -79,7 +80,7 @@ static void test_safetensors_round_trip(void) {
                              {"empty", 2, {0, 7}, NULL}};
     NamedTensor read[4];
     for (int i = 0; i < 4; i++) read[i] = written[3 - i], read[i].data = back[3 - i]; /* in any order */
-    REQUIRE(safetensors_write(path, written, 4, error), "%s", error);
+    REQUIRE(safetensors_write(path, written, 4, NULL, error), "%s", error);
     REQUIRE(safetensors_read(path, read, 4, error), "%s", error);
     CHECK(memcmp(back[0], matrix, 15 * 4) == 0, "a matrix came back with other bits");
     CHECK(memcmp(back[1], &one, 4) == 0, "-0 came back as %g", back[1][0]);
@@ -194,7 +195,7 @@ static void test_safetensors_survives_damage(void) {
     char error[CHECKPOINT_ERROR_SIZE] = "";
     float a[6] = {1, 2, 3, 4, 5, 6}, b[2] = {7, 8};
     NamedTensor tensors[] = {{"a", 2, {2, 3}, a}, {"b", 1, {2}, b}};
-    REQUIRE(safetensors_write(path, tensors, 2, error), "%s", error);
+    REQUIRE(safetensors_write(path, tensors, 2, NULL, error), "%s", error);
     size_t size;
     unsigned char *bytes = checkpoint_test_slurp(path, &size);
     for (size_t n = 0; n < size; n++) {
@@ -221,12 +222,12 @@ static void test_safetensors_full_disk(void) {
     float *data = test_normal(100000, 1, 1);
     NamedTensor tensor = {"a", 1, {100000}, data};
     checkpoint_test_limit(65536);
-    bool written = safetensors_write(path, &tensor, 1, error);
+    bool written = safetensors_write(path, &tensor, 1, NULL, error);
     checkpoint_test_limit(RLIM_INFINITY);
     CHECK(!written && strstr(error, path), "'%s' should name the file", error);
     CHECK(!checkpoint_test_exists(folder, "x.safetensors"), "half a file stayed");
     if (access("/dev/full", W_OK) == 0) {
-        CHECK(!safetensors_write("/dev/full", &tensor, 1, device_error) &&
+        CHECK(!safetensors_write("/dev/full", &tensor, 1, NULL, device_error) &&
                   strstr(device_error, "No space left"),
               "'%s' should say that no space is left", device_error);
         CHECK(access("/dev/full", F_OK) == 0, "the device was removed");
@@ -245,12 +246,13 @@ static inline bool checkpoint_test_save(const char *run, long step, char *error)
     NamedTensor model = {"a", 1, {1000}, a}, optimizer = {"b", 1, {7}, b};
     cJSON *state = cJSON_CreateObject();
     cJSON_AddNumberToObject(state, "step", (double)step);
-    bool ok = checkpoint_begin(&c, run, step, error) &&
-              safetensors_write(checkpoint_test_path(c.folder, "model.safetensors"), &model, 1, error) &&
-              safetensors_write(checkpoint_test_path(c.folder, "optimizer-00000-of-00001.safetensors"),
-                                &optimizer, 1, error) &&
-              checkpoint_write_bytes(&c, "tokenizer.json", "{}", 2, error) &&
-              checkpoint_write_json(&c, "trainer_state.json", state, error);
+    bool ok =
+        checkpoint_begin(&c, run, step, error) &&
+        safetensors_write(checkpoint_test_path(c.folder, "model.safetensors"), &model, 1, NULL, error) &&
+        safetensors_write(checkpoint_test_path(c.folder, "optimizer-00000-of-00001.safetensors"), &optimizer,
+                          1, NULL, error) &&
+        checkpoint_write_bytes(&c, "tokenizer.json", "{}", 2, error) &&
+        checkpoint_write_json(&c, "trainer_state.json", state, error);
     cJSON_Delete(state);
     if (!ok) return checkpoint_abort(&c), false;
     return checkpoint_commit(&c, error);
@@ -325,7 +327,7 @@ static void test_checkpoint_sums_are_xxh64(void) {
         char error[CHECKPOINT_ERROR_SIZE] = "";
         uint64_t sum = 0;
         checkpoint_test_spill(path, bytes, (size_t)cases[i].size);
-        CHECK(file_sum(path, false, &sum, error) && sum == cases[i].sum,
+        CHECK(checksum_file(path, false, &sum, error) && sum == cases[i].sum,
               "%d bytes: %016" PRIx64 ", expected %016" PRIx64 " %s", cases[i].size, sum, cases[i].sum,
               error);
     }
@@ -548,7 +550,7 @@ static void test_moments_reshard(void) {
             REQUIRE(moments_write(folder, part, parts, &m, &sum, error), "%s", error);
             char name[64];
             moments_part_name(name, part, parts);
-            CHECK(file_sum(checkpoint_test_path(folder, name), false, &again, error) && sum == again,
+            CHECK(checksum_file(checkpoint_test_path(folder, name), false, &again, error) && sum == again,
                   "the sum while writing is not the file's");
         }
         for (int readers = 1; readers <= 5; readers++)

@@ -128,7 +128,7 @@ static bool poison_checkpoint(const char *folder, const char *name, int element,
     if (!safetensors_load(path, &tensors, &count, error)) return false;
     NamedTensor *tensor = safetensors_find(tensors, count, name);
     if (tensor) tensor->data[element] = value;
-    bool ok = tensor && safetensors_write(path, tensors, count, error);
+    bool ok = tensor && safetensors_write(path, tensors, count, NULL, error);
     safetensors_free(tensors, count);
     snprintf(path, sizeof path, "%s/DONE", folder);
     unlink(path);

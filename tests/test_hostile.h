@@ -5,6 +5,7 @@
 
 #include "harness.h"
 #include "test_checkpoint.h"
+#include "../data/bpe_learner.h"
 #include "test_files.h"
 #include "test_model.h"
 #include "test_train.h"
@@ -19,10 +20,10 @@ static int train_alone(const char *data, const char *name, const char *arguments
 /* ---- a good checkpoint, made here ---- */
 
 static Tokenizer *hostile_tokenizer(void) {
-    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+    BpeLearner *learner = bpe_learner_new(1);
     static const char text[] = "the cat and the dog and the hat; the cat and the dog";
-    tokenizer_trainer_add(trainer, 0, text, sizeof text - 1);
-    return tokenizer_trainer_finish(trainer, 262);
+    bpe_learner_add(learner, 0, text, sizeof text - 1);
+    return bpe_learner_finish(learner, 262);
 }
 
 /* FOLDER with config.json, model.safetensors, tokenizer.json of a tiny model, and no DONE. */
@@ -47,7 +48,7 @@ static void hostile_write_good(const char *folder) {
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     tokenizer_save(tokenizer, path);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    if (!safetensors_write(path, tensors, model.parameters.count, error)) die("%s", error);
+    if (!safetensors_write(path, tensors, model.parameters.count, NULL, error)) die("%s", error);
     cJSON_free(text), cJSON_Delete(json), free(tensors);
     model_free(&model), tokenizer_free(tokenizer);
 }

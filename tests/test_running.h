@@ -564,7 +564,7 @@ static void test_scripts_compute_in_any_language(void) {
 /* ---- libraries in unusual places ---- */
 
 /* A copy of deps.sh with replacements of the programs it calls: a user who may not install packages, a compiler that
-   finds cJSON, zlib and stb only where it is told to look, and a package manager whose packages contain links, as those
+   finds cJSON, zlib, xxhash and stb only where it is told to look, and a package manager whose packages contain links, as those
    of Debian do. */
 static void running_fake_system(const char *folder) {
     static const struct {
@@ -572,8 +572,9 @@ static void running_fake_system(const char *folder) {
     } programs[] = {
         {"id", "echo 1000"},
         {"uname", "[ \"$MAC\" ] && echo Darwin || echo Linux"},
-        {"cc", "case \"$*\" in *-I*/usr/include*|*-I*/given/include*|*-idirafter*) exit 0 ;; esac\n"
-               "for a; do case $a in *.c) grep -qE 'cJSON|zlib|stb/' $a && exit 1 ;; esac; done; exit 0"},
+        {"cc",
+         "case \"$*\" in *-I*/usr/include*|*-I*/given/include*|*-idirafter*) exit 0 ;; esac\n"
+         "for a; do case $a in *.c) grep -qE 'cJSON|zlib|xxhash|stb/' $a && exit 1 ;; esac; done; exit 0"},
         {"apt-cache", "exit 0"},
         {"apt-get", "[ \"$NO_NETWORK\" ] && echo 'E: no network' && exit 1; for a; do :; done; echo $a >> "
                     "$FAKE/asked; : > ${a}_1_all.deb"},
@@ -606,7 +607,7 @@ static void test_libraries_without_root(void) {
     const char *deps =
         "cd %s && unset DEPS CJSON CONDA_PREFIX; FAKE=$PWD PATH=$PWD/bin CC=cc %s scripts/deps.sh%s";
     int code = test_command(output, sizeof output, deps, folder, "NO_NETWORK=1", "");
-    CHECK(code == 1 && strstr(output, "conda install -c conda-forge cjson zlib") &&
+    CHECK(code == 1 && strstr(output, "conda install -c conda-forge cjson zlib xxhash") &&
               strstr(output, "no network"),
           "exit %d: %s", code, output);
     code = test_command(output, sizeof output, deps, folder, "", "");
@@ -615,7 +616,7 @@ static void test_libraries_without_root(void) {
         output, sizeof output,
         "cd %s && cat asked && ls packages/usr/lib/x86_64-linux-gnu && readlink packages/usr/lib/*/libz.so",
         folder);
-    CHECK(strstr(output, "libcjson-dev\nlibcjson1\nzlib1g-dev\nzlib1g\n") &&
+    CHECK(strstr(output, "libcjson-dev\nlibcjson1\nzlib1g-dev\nzlib1g\nlibxxhash-dev\n") &&
               strstr(output, "\nlibz.so.1.2\nlibz.so.1.2\n"),
           "%s", output);
     code = test_command(output, sizeof output, deps, folder, "", " --flags");

@@ -5,6 +5,8 @@
 #define TESTS_TEST_TOKENIZER_H
 
 #include "harness.h"
+#include "trainer_files.h"
+#include "../data/bpe_learner.h"
 #include "../gpt/io/tokenizer.h"
 
 static const char tokenizer_sample[] =
@@ -88,9 +90,9 @@ static inline size_t tokenizer_fuzz(char *text, size_t size, uint64_t *state, bo
 }
 
 static inline Tokenizer *tokenizer_trained(const char *text, size_t n, int vocab_size) {
-    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
-    tokenizer_trainer_add(trainer, 0, text, n);
-    return tokenizer_trainer_finish(trainer, vocab_size);
+    BpeLearner *learner = bpe_learner_new(1);
+    bpe_learner_add(learner, 0, text, n);
+    return bpe_learner_finish(learner, vocab_size);
 }
 
 /* Learned on the sample and some awkward text: at most 440 tokens or so occur twice. */
@@ -287,16 +289,15 @@ static void test_tokenizer_training_matches_naive(void) {
 
 static void test_tokenizer_training_is_independent_of_threads(void) {
     Tokenizer *one = tokenizer_trained(tokenizer_sample, sizeof tokenizer_sample - 1, 400);
-    TokenizerTrainer *trainer =
-        tokenizer_trainer_new(3); /* the same pieces, dealt to three counters backwards */
+    BpeLearner *learner = bpe_learner_new(3); /* the same pieces, dealt to three counters backwards */
     size_t ends[1024], count = 0;
     for (size_t i = 0; i < sizeof tokenizer_sample - 1;)
         ends[count++] = i += tokenizer_split(one, tokenizer_sample + i, sizeof tokenizer_sample - 1 - i);
     for (size_t k = count; k-- > 0;) {
         size_t begin = k ? ends[k - 1] : 0;
-        tokenizer_word(&trainer->words[k % 3], tokenizer_sample + begin, ends[k] - begin)->count++;
+        tokenizer_word(&learner->words[k % 3], tokenizer_sample + begin, ends[k] - begin)->count++;
     }
-    Tokenizer *three = tokenizer_trainer_finish(trainer, 400);
+    Tokenizer *three = bpe_learner_finish(learner, 400);
     CHECK(one->n_merges == three->n_merges &&
               memcmp(one->merges, three->merges, (size_t)one->n_merges * sizeof *one->merges) == 0,
           "%d and %d merges differ", one->n_merges, three->n_merges);
@@ -450,8 +451,6 @@ static void test_tokenizer_edge_cases(void) {
     size_t count = tokenizer_encode(t, NULL, text, sizeof text - 1, ids);
     for (size_t i = 0; i < count; i++) CHECK(ids[i] != 299, "a text cannot make the end-of-text token");
     CHECK(tokenizer_decodes_to(t, ids, count, text, sizeof text - 1), "it comes back");
-    count = tokenizer_encode_special(t, NULL, text, sizeof text - 1, ids);
-    CHECK(count == 3 && ids[1] == 299, "%zu tokens, the second is %d", count, ids[1]);
     tokenizer_free(t);
     t = tokenizer_trained("ab ab", 5, 1000); /* three pairs occur twice at most */
     CHECK(tokenizer_vocab_size(t) == 258, "%d tokens", tokenizer_vocab_size(t));
@@ -653,7 +652,6 @@ static void test_tokenizer_added_tokens(void) {
             "\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
     Tokenizer *t = tokenizer_parse("added", json, strlen(json), NULL);
     for (int round = 0; round < 200; round++) {
-        const bool special = round % 2;
         size_t place = 0, want_place = TEXT;
         int want = -1;
         for (int i = 0; i < TEXT; i++)
@@ -661,14 +659,14 @@ static void test_tokenizer_added_tokens(void) {
                 letters[rng_bits(7, RNG_STREAM_TEST, (uint64_t)(round * TEXT + i)) % (round % 4 ? 6 : 2)];
         for (int id = 300; id < 300 + ADDED; id++) {
             const Token *token = &t->tokens[id];
-            for (size_t i = 0; i + token->length <= TEXT && !(token->special && !special); i++)
+            for (size_t i = 0; i + token->length <= TEXT && !token->special; i++)
                 if (memcmp(text + i, token->bytes, token->length) == 0) {
                     if (i < want_place || (i == want_place && token->length > t->tokens[want].length))
                         want = id, want_place = i;
                     break;
                 }
         }
-        int found = tokenizer_find_added(t, text, TEXT, special, &place);
+        int found = tokenizer_find_added(t, text, TEXT, &place);
         CHECK(found == want && (found < 0 || place == want_place),
               "round %d: token %d at %zu, expected %d at %zu", round, found, place, want, want_place);
     }
@@ -677,7 +675,7 @@ static void test_tokenizer_added_tokens(void) {
     for (int i = 0; i < LARGE; i++) large[i] = letters[rng_bits(8, RNG_STREAM_TEST, (uint64_t)i) % 6];
     snprintf(t->why_not, sizeof t->why_not, "%s", ""); /* of the missing bytes, which no token here needs */
     size_t found = 0, left = LARGE, next;
-    for (const char *p = large; tokenizer_find_added(t, p, left, true, &next) >= 0; found++)
+    for (const char *p = large; tokenizer_find_added(t, p, left, &next) >= 0; found++)
         p += next + 1, left -= next + 1;
     CHECK(found > LARGE / 8, "%zu tokens", found);
     free(large), free(ids), tokenizer_free(t);
@@ -686,15 +684,15 @@ static void test_tokenizer_added_tokens(void) {
 /* A piece longer than any is learned from in parts: a text of lines of 5,000 letters has a vocabulary. */
 static void test_tokenizer_learns_from_long_pieces(void) {
     enum { LINES = 40, LENGTH = 5000 };
-    TokenizerTrainer *trainer = tokenizer_trainer_new(1);
+    BpeLearner *learner = bpe_learner_new(1);
     char *line = check_calloc(LENGTH + 1);
     for (int l = 0; l < LINES; l++) {
         for (int i = 0; i < LENGTH; i++)
             line[i] = "ACGT"[rng_bits(9, RNG_STREAM_TEST, (uint64_t)(l * LENGTH + i)) % 4];
         line[LENGTH] = '\n';
-        tokenizer_trainer_add(trainer, 0, line, LENGTH + 1);
+        bpe_learner_add(learner, 0, line, LENGTH + 1);
     }
-    Tokenizer *t = tokenizer_trainer_finish(trainer, 400);
+    Tokenizer *t = bpe_learner_finish(learner, 400);
     CHECK(tokenizer_vocab_size(t) == 400, "%d tokens, expected 400", tokenizer_vocab_size(t));
     free(line), tokenizer_free(t);
 }

@@ -25,7 +25,7 @@
    --filter takes rows by these names up to the shape, T or DTYPE. The file is written after every part of the bench;
    scripts/bench_pytorch.py adds PyTorch's steps to it.
 
-   Build: cc -O3 -march=native -fopenmp tools/bench.c -lcjson -lm; with -DHAVE_CBLAS -lopenblas and -DHAVE_DNNL -ldnnl
+   Build: cc -O3 -march=native -fopenmp tools/bench.c -lcjson -lz -lm; with -DHAVE_CBLAS -lopenblas and -DHAVE_DNNL -ldnnl
    the other libraries take part. (OpenBLAS may not know a new processor: OPENBLAS_CORETYPE=SkylakeX helps it.) */
 #define TRAIN_GPT_NO_MAIN
 #include "../train_gpt.c" /* before system headers: it says which of their parts it needs */
@@ -97,7 +97,7 @@ static const struct {
 static cJSON *read_figures(const char *path) {
     size_t size = 0;
     char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "");
-    cJSON *figures = size ? cJSON_ParseWithLength(text, size) : NULL, *figure;
+    cJSON *figures = size ? json_parse(text, size) : NULL, *figure;
     bool named = !size || cJSON_IsArray(figures);
     cJSON_ArrayForEach(figure, figures) named = named && cJSON_IsString(cJSON_GetObjectItem(figure, "name"));
     if (!named) die("%s is no list of figures: choose another --json, or leave out --append", path);

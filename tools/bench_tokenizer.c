@@ -12,6 +12,7 @@
 #include "../gpt/run/options.h"
 #include "../gpt/base/program.h"
 #include "../gpt/io/tokenizer.h"
+#include "../data/bpe_learner.h"
 
 enum { PASSES = 5 };
 
@@ -52,10 +53,9 @@ int main(int argc, char **argv) {
     if (count > 2) {
         const char *at = documents, *text;
         double began = seconds_now();
-        TokenizerTrainer *trainer = tokenizer_trainer_new(1);
-        while ((text = next_document(&at, documents + n, &length)))
-            tokenizer_trainer_add(trainer, 0, text, length);
-        tokenizer_free(tokenizer_trainer_finish(trainer, atoi(argv[2])));
+        BpeLearner *learner = bpe_learner_new(1);
+        while ((text = next_document(&at, documents + n, &length))) bpe_learner_add(learner, 0, text, length);
+        tokenizer_free(bpe_learner_finish(learner, atoi(argv[2])));
         printf(" %.3f", seconds_now() - began);
     }
     printf("\n");

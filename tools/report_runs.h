@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "../gpt/io/json.h"
 #include "../gpt/io/files.h"
 #include "../gpt/run/log_read.h"
 
@@ -195,12 +196,6 @@ static inline cJSON *run_read_json(const char *folder, const char *name) {
     cJSON *json = run_parse_json(path, text);
     free(text), free(path);
     return json;
-}
-
-/* A number of an object; NaN when it is missing. */
-static inline double json_number(const cJSON *object, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
 }
 
 static inline int compare_doubles(const void *a, const void *b) {

@@ -1,34 +1,41 @@
-/* checkpoint.h: checkpoints that are either whole or not there.
+/* checkpoint.h: writes checkpoints so that each is either complete or not there at all.
 
-   Nothing here ends the program: every function that can fail returns false and leaves one sentence in
-   `error` (char[CHECKPOINT_ERROR_SIZE]: what, where, found, expected, what to do). The caller decides to die,
-   to warn and train on (a full disk), or to fall back to an older checkpoint.
+   Nothing here ends the program: every function that can fail returns false and leaves one sentence in `error`
+   (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The caller decides
+   whether to end the program, to warn and train on (after a full disk), or to take an older checkpoint.
 
      Checkpoint c;
      if (!checkpoint_begin(&c, run_folder, step, error) || ...write files into c.folder...)
          checkpoint_abort(&c);
      else
          checkpoint_commit(&c, error);
-   c.folder is RUN/step-00000500.tmp until commit has flushed every file, written DONE last and renamed it to
-   RUN/step-00000500; a commit that fails has aborted. Killed at any moment, a process leaves the older
-   checkpoints untouched and at most one .tmp folder, which the next begin removes. A checkpoint of the same
-   step is replaced: it waits as step-00000500.old until the new one has its name.
+   The files are written into c.folder, which is RUN/step-00000500.tmp. checkpoint_commit flushes all of them to the
+   disk, writes the file DONE last and renames the folder to RUN/step-00000500; when it fails, it has aborted. A process
+   that is killed at any moment leaves older checkpoints as they are, and at most one .tmp folder, which the next
+   checkpoint_begin removes. A checkpoint of the same step is replaced: it is called step-00000500.old until the new one
+   has its name.
 
-     checkpoint_write_json, checkpoint_write_bytes    one file of the folder
-     checkpoint_add_sum(&c, name, sum)                a file whose sum is known and which is flushed already, written
-                                                      by this process or another: commit need not read it
-     checkpoint_latest(run, before, path, size, &step)   the newest checkpoint that has DONE, of a step below
-                                                      `before` if that is not -1; false: there is none
-     checkpoint_newest_torn(run, name)                the newest folder of a checkpoint that has no DONE; its step, or -1
-     checkpoint_verify(folder, needed, error)         reads every file and compares it with its sum in DONE, which must
-                                                      name `needed` (ended by a NULL); NULL: any
-     checkpoint_verify_share(folder, needed, i, n, error)   only the i-th, i+n-th, ...: n processes share the reading
-     checkpoint_verify_needed(folder, needed, error)  these files alone
-     checkpoint_prune(run, newest, keep, keep_every)  of steps up to `newest` (a later one is damaged: resuming
-                                                      passed it over) removes all but the last `keep` (<= 0: none) and
-                                                      those of steps divisible by keep_every (> 0)
-   DONE holds a line `sum  name` a file and their number; the sum is XXH64 (xxhash.com), so that
-   `xxhsum -c DONE` checks a checkpoint as well. */
+     checkpoint_write_json(&c, name, json, error), checkpoint_write_bytes(&c, name, bytes, size, error)
+                                         write one file of the folder
+     checkpoint_add_sum(&c, name, sum)   gives the checksum of a file that this process or another has written and
+                                         flushed, so that commit need not read it
+     checkpoint_latest(run, before, path, size, &step)
+                                         the newest checkpoint that has a file DONE, of a step below `before` if that
+                                         is not -1; false: there is none
+     checkpoint_newest_torn(run, name)   the step of the newest checkpoint without DONE, and the name of its folder;
+                                         -1: there is none
+     checkpoint_verify_share(folder, needed, i, n, error)
+                                         reads files of a checkpoint and compares them with their checksums in DONE:
+                                         the i-th, the i+n-th and so on, so that n processes share the work. DONE
+                                         must name the files `needed` (names, then a NULL; NULL: any)
+     checkpoint_verify_needed(folder, needed, error)
+                                         the same for the files `needed` alone
+     checkpoint_prune(run, newest, keep, keep_every)
+                                         of the checkpoints up to step `newest`, removes all but the last `keep` and
+                                         those of steps divisible by keep_every, if that is > 0. keep <= 0: removes
+                                         none. (Resuming passed over a later checkpoint, because it is damaged.)
+   DONE has a line `sum  name` for each file, then a line with their number. The sum is XXH64 (checksum.h) in
+   hexadecimal digits, so that the command `xxhsum -c DONE` checks a checkpoint as well. */
 #ifndef GPT_IO_CHECKPOINT_H
 #define GPT_IO_CHECKPOINT_H
 
@@ -44,13 +51,14 @@ typedef struct {
     char run_folder[CHECKPOINT_PATH_SIZE];
     char folder[CHECKPOINT_PATH_SIZE]; /* where this checkpoint's files go; "" when none is begun */
     long step;
-    CheckpointFile *files; /* (file_count) whose sums are known */
+    CheckpointFile *files; /* (file_count) the files whose checksums are known */
     int file_count;
+    size_t room;
 } Checkpoint;
 
 /* ---- folders ---- */
 
-/* Removes a file or a folder with all that is in it, and follows no links. */
+/* Removes a file, or a folder with everything in it; a symbolic link is removed, not followed. True when it is gone. */
 static inline bool checkpoint_remove_at(int parent, const char *name) {
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) return true;
     int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -75,7 +83,7 @@ static inline void checkpoint_name(char name[64], long step, CheckpointKind kind
     snprintf(name, 64, "step-%08ld%s", step, endings[kind]);
 }
 
-/* What a name inside a run folder is, and of which step. */
+/* Which kind of checkpoint folder a name in a run folder is, and of which step. */
 static inline CheckpointKind checkpoint_kind(const char *name, long *step) {
     char again[64];
     if (strncmp(name, "step-", 5) != 0 || strlen(name) > 32) return CHECKPOINT_NONE;
@@ -93,8 +101,8 @@ static inline bool checkpoint_is_whole(const char *run_folder, const char *name)
            access(done, F_OK) == 0;
 }
 
-/* What a killed run left: unfinished folders go; a checkpoint set aside for its replacement comes back when
-   the replacement is not there. */
+/* Clears up after a run that was killed: removes unfinished checkpoints, and gives a checkpoint that was to be replaced
+   its name back when the new one is not there. */
 static inline bool checkpoint_clean(const char *run_folder, char *error) {
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = run < 0 ? NULL : opendir(run_folder);
@@ -125,7 +133,7 @@ static inline bool checkpoint_clean(const char *run_folder, char *error) {
 static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long step, char *error) {
     char name[64];
     c->folder[0] = 0, c->step = step;
-    c->files = NULL, c->file_count = 0;
+    c->files = NULL, c->file_count = 0, c->room = 0;
     checkpoint_name(name, step, CHECKPOINT_TEMPORARY);
     if (step < 0 || !file_join(c->folder, run_folder, name, error) || !checkpoint_clean(run_folder, error)) {
         c->folder[0] = 0;
@@ -138,10 +146,11 @@ static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long 
     return false;
 }
 
+/* Forgets what was begun; removes nothing. */
 static inline void checkpoint_end(Checkpoint *c) {
     c->folder[0] = 0;
     free(c->files);
-    c->files = NULL, c->file_count = 0;
+    c->files = NULL, c->file_count = 0, c->room = 0;
 }
 
 static inline void checkpoint_abort(Checkpoint *c) {
@@ -150,20 +159,18 @@ static inline void checkpoint_abort(Checkpoint *c) {
 }
 
 static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t sum) {
-    CheckpointFile *files = check_calloc((size_t)(c->file_count + 1) * sizeof *files);
-    if (c->file_count) memcpy(files, c->files, (size_t)c->file_count * sizeof *files);
-    free(c->files);
-    c->files = files;
-    snprintf(files[c->file_count].name, sizeof files->name, "%s", name);
-    files[c->file_count++].sum = sum;
+    c->files = check_grow(c->files, &c->room, (size_t)c->file_count + 1, sizeof *c->files);
+    CheckpointFile *file = &c->files[c->file_count++];
+    snprintf(file->name, sizeof file->name, "%s", name);
+    file->sum = sum;
 }
 
-/* The sum of a file of the folder, known or read; read, it is flushed as well. */
+/* The checksum of a file of the folder. When it is not known, the file is read and flushed to the disk. */
 static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, uint64_t *sum, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     for (int i = 0; i < c->file_count; i++)
         if (strcmp(c->files[i].name, name) == 0) return *sum = c->files[i].sum, true;
-    return file_join(path, c->folder, name, error) && file_sum(path, true, sum, error);
+    return file_join(path, c->folder, name, error) && checksum_file(path, true, sum, error);
 }
 
 static inline bool checkpoint_write_bytes(const Checkpoint *c, const char *name, const void *bytes,
@@ -187,7 +194,7 @@ static inline int checkpoint_is_file_name(const struct dirent *entry) {
     return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
 }
 
-/* Flushes every file and writes DONE: a line `sum  name` a file, then their number. */
+/* Flushes every file to the disk and writes DONE. */
 static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
     struct dirent **names = NULL;
     int count = scandir(c->folder, &names, checkpoint_is_file_name, alphasort);
@@ -251,7 +258,7 @@ static inline bool checkpoint_latest(const char *run_folder, long before_step, c
         if ((before_step >= 0 && s >= before_step) || s < best ||
             !checkpoint_is_whole(run_folder, entry->d_name))
             continue;
-        if (s > best || kind == CHECKPOINT_FINAL) /* an .old one only where its replacement is missing */
+        if (s > best || kind == CHECKPOINT_FINAL) /* .old counts only when the new one is missing */
             checkpoint_name(best_name, best = s, kind);
     }
     closedir(entries);
@@ -272,7 +279,8 @@ static inline long checkpoint_newest_torn(const char *run_folder, char name[64])
     return newest;
 }
 
-/* What DONE says of each file, free() it; NULL with the error set. */
+/* The names and checksums in DONE (count), which the caller frees; NULL, with the error set, when it cannot be read or
+   is damaged. */
 static inline CheckpointFile *checkpoint_read_done(const char *folder, int *count, char *error) {
     char path[CHECKPOINT_PATH_SIZE], unread[CHECKPOINT_ERROR_SIZE], again[512], *text, *line, *end;
     size_t size = 0, room = 0;
@@ -305,7 +313,8 @@ static inline CheckpointFile *checkpoint_read_done(const char *folder, int *coun
 static inline bool checkpoint_verify_file(const char *folder, const CheckpointFile *file, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     uint64_t found = 0;
-    if (!file_join(path, folder, file->name, error) || !file_sum(path, false, &found, error)) return false;
+    if (!file_join(path, folder, file->name, error) || !checksum_file(path, false, &found, error))
+        return false;
     if (found == file->sum) return true;
     return file_fail(error,
                      "'%s' is damaged: its sum is %016" PRIx64 ", DONE says %016" PRIx64
@@ -320,7 +329,7 @@ static inline const CheckpointFile *checkpoint_find_file(const CheckpointFile *f
     return NULL;
 }
 
-/* DONE names the files that will be read: without that, their sums would not be compared with anything. */
+/* Whether DONE names the files that will be read; else they would be read without a checksum to compare them with. */
 static inline bool checkpoint_verify_names(const char *folder, const CheckpointFile *files, int count,
                                            const char *const *needed, char *error) {
     for (; needed && *needed; needed++)
@@ -338,10 +347,6 @@ static inline bool checkpoint_verify_share(const char *folder, const char *const
     for (int i = first; ok && i < count; i += every) ok = checkpoint_verify_file(folder, &files[i], error);
     free(files);
     return ok;
-}
-
-static inline bool checkpoint_verify(const char *folder, const char *const *needed, char *error) {
-    return checkpoint_verify_share(folder, needed, 0, 1, error);
 }
 
 static inline bool checkpoint_verify_needed(const char *folder, const char *const *needed, char *error) {
@@ -377,7 +382,7 @@ static inline void checkpoint_prune(const char *run_folder, long newest, int kee
         if (keep_every > 0 && steps[i] % keep_every == 0) continue;
         checkpoint_name(name, steps[i], CHECKPOINT_FINAL);
         checkpoint_name(temporary, steps[i], CHECKPOINT_TEMPORARY);
-        /* Renamed first: killed half way, no folder with a DONE and files missing stays. */
+        /* Renamed first, so that a process killed meanwhile leaves no folder that has DONE but lacks files. */
         if (checkpoint_remove_at(run, temporary) && renameat(run, name, run, temporary) == 0)
             checkpoint_remove_at(run, temporary);
     }

@@ -1,27 +1,40 @@
-/* files.h: the one place where files are opened, read whole and written whole.
+/* files.h: opens files, and reads and writes them whole. All programs do it through these functions.
 
-   What a name leads to is told apart once, when it is opened: a regular file, a folder, a pipe (FIFO), a device, a
-   socket. Opening waits for nobody. What the caller cannot use is an error that says what it is.
+   A path may lead to a regular file, a folder, a pipe (FIFO), a device or a socket. The functions look once, when they
+   open it, and fail with a sentence that names what it is when the caller cannot use it. Opening a pipe does not wait
+   for another program for longer than a second.
 
-     file_open(path, flags, accept, error)   the descriptor, or -1. FILE_REGULAR: a regular file only; FILE_STREAM: also
-                                             what can be read, or written, from its beginning to its end once: a pipe, a
-                                             device, a terminal. `flags` are open's
-     file_open_locked(path, flags, &locked, error)   the same for a regular file, which stays locked until it is closed.
-                                             `locked` is false when it cannot be: errno is EWOULDBLOCK when another
-                                             process has it
-     file_path(folder, name)                 folder/name; free() it
-     file_read(path, accept, limit, &size, error)   all of a file of at most `limit` bytes, ended by a zero; free() it. NULL:
-                                             not read, and errno is ENOENT exactly when there is no such file
-     file_write_whole(path, bytes, size, error)   writes a small file whole or not at all, and to the disk: under a
-                                             temporary name, flushed, renamed, and the folder flushed
-     file_make_folders(path, error)          a folder with all its parents
-     file_flush_folder(path, error)          new names in a folder reach the disk
-     file_create, file_write, file_finish    a file of which nothing stays when anything fails
-   These end no program: they leave one sentence in `error` (char[FILE_ERROR_SIZE]: what, where, found, expected, what
-   to do). The following die with it, and with the hint, what the user can do:
+     file_open(path, flags, accept, error)   a file descriptor, or -1. accept = FILE_REGULAR: regular files only;
+                                             FILE_STREAM: also what can be read or written once from beginning to
+                                             end, such as a pipe, a device or a terminal. `flags` are those of
+                                             open(2)
+     file_open_locked(path, flags, &locked, error)
+                                             the same for a regular file, which stays locked until the descriptor is
+                                             closed. `locked` is false when it cannot be locked; errno is EWOULDBLOCK
+                                             when another process has locked it
+     file_join(path, folder, name, error)    path[FILE_PATH_SIZE] = folder/name; false when that is too long
+     file_path(folder, name)                 folder/name of any length; the caller frees it
+     file_read(path, accept, limit, &size, error)
+                                             all bytes of a file of at most `limit` bytes, with a zero byte behind
+                                             them; the caller frees them. NULL: it was not read; errno is ENOENT
+                                             exactly when there is no such file
+     file_read_bytes(file, to, size)         reads a descriptor until `size` bytes or the end; how many, or -1 and
+                                             errno
+     file_write_whole(path, bytes, size, error)
+                                             writes a small file and brings it to the disk. It is written under a
+                                             temporary name and then renamed, so that it is there either whole or not
+                                             at all
+     file_create(&file, path, error), file_write(file, bytes, size, path, error), file_finish(file, ok, path, error)
+                                             write a file in pieces; with ok = false, or when it fails, file_finish
+                                             removes it
+     file_make_folders(path, error)          makes a folder and those above it
+     file_flush_folder(path, error)          brings the names of new files in a folder to the disk
+   These do not end the program: they return false, or as said, and leave one sentence in `error`
+   (char[FILE_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The following end it with
+   that sentence and `hint`, which says what the user can do:
      check_file_read(path, accept, limit, &size, hint)   as file_read
-     check_file_read_if(path, limit, &size, hint)        the same of a regular file; NULL when there is no such file
-     check_fopen(path, mode, hint)           a FILE, never NULL; a stream may be read and written through it */
+     check_file_read_if(path, limit, &size, hint)        the same for a regular file; NULL when there is no such file
+     check_fopen(path, mode, hint)           a FILE, for regular files and streams; the caller closes it */
 #ifndef GPT_IO_FILES_H
 #define GPT_IO_FILES_H
 
@@ -37,10 +50,11 @@
 
 enum { FILE_ERROR_SIZE = 1024, FILE_PATH_SIZE = 4096 };
 #define FILE_NO_LIMIT ((size_t)PTRDIFF_MAX / 2)
-#define FILE_JSON_LIMIT ((size_t)1 << 28) /* of a tokenizer, a manifest of shards */
+#define FILE_JSON_LIMIT ((size_t)1 << 28) /* the most bytes of a tokenizer.json or shards.json */
 typedef enum { FILE_REGULAR, FILE_STREAM } FileAccept;
-static int file_writer_milliseconds = 1000; /* how long a pipe's first writer is waited for */
+static int file_writer_milliseconds = 1000; /* how long to wait until a program opens a pipe for writing */
 
+/* Leaves a sentence, formatted as by printf, in `error` and returns false. */
 __attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -49,6 +63,7 @@ __attribute__((format(printf, 2, 3))) static inline bool file_fail(char *error, 
     return false;
 }
 
+/* The same after a write failed with the errno `cause`. */
 static inline bool file_fail_write(char *error, const char *path, int cause) {
     file_fail(error, "cannot write '%s': %s; free some space or choose another folder", path,
               strerror(cause));
@@ -56,7 +71,6 @@ static inline bool file_fail_write(char *error, const char *path, int cause) {
     return false;
 }
 
-/* path = folder/name; false when it does not fit. */
 static inline bool file_join(char path[FILE_PATH_SIZE], const char *folder, const char *name, char *error) {
     int length = snprintf(path, FILE_PATH_SIZE, "%s/%s", folder, name);
     if (length >= 0 && length < FILE_PATH_SIZE) return true;
@@ -81,7 +95,7 @@ static inline const char *file_kind(mode_t mode) {
                             : "a device";
 }
 
-/* Says why `path`, which is of another kind than expected, was not opened. */
+/* The sentence for a path that leads to something of the wrong kind. */
 static inline bool file_fail_kind(char *error, const char *path, mode_t mode, int flags, FileAccept accept) {
     const bool writes = (flags & O_ACCMODE) != O_RDONLY;
     if (S_ISFIFO(mode) && accept == FILE_STREAM)
@@ -91,15 +105,15 @@ static inline bool file_fail_kind(char *error, const char *path, mode_t mode, in
                      accept == FILE_STREAM ? "a file or a pipe" : "a regular file");
 }
 
-/* A pipe that nobody has opened for writing reads as empty, and its writer may be about to start. Once a writer is there
-   it may take its time. */
+/* Whether a program has opened a pipe for writing, now or within file_writer_milliseconds. Without one, reading would
+   find the pipe empty instead of waiting for data. */
 static inline bool file_has_writer(int file) {
     struct pollfd wait = {file, POLLIN, 0};
     int found;
     do found = poll(&wait, 1, file_writer_milliseconds);
     while (found < 0 && errno == EINTR);
     bool has = found > 0;
-#ifdef SPLICE_F_NONBLOCK /* Linux: looks at what is in the pipe and takes nothing; 0: there is no writer */
+#ifdef SPLICE_F_NONBLOCK /* Linux: tee() copies from a pipe without taking anything; 0: there is no writer */
     int ends[2];
     if (!has && pipe(ends) == 0) {
         has = tee(file, ends[1], 1, SPLICE_F_NONBLOCK) != 0;
@@ -131,7 +145,8 @@ static inline int file_open(const char *path, int flags, FileAccept accept, char
              (!S_ISFIFO(about.st_mode) || (flags & O_ACCMODE) != O_RDONLY || file_has_writer(file));
         if (!ok) file_fail_kind(error, path, about.st_mode, flags, accept);
     }
-    if (ok && fcntl(file, F_SETFL, flags & O_APPEND) == 0) return file; /* reading waits for data again */
+    if (ok && fcntl(file, F_SETFL, flags & O_APPEND) == 0)
+        return file; /* without O_NONBLOCK: reading waits for data */
     close(file);
     errno = EINVAL;
     return -1;
@@ -146,13 +161,12 @@ static inline int file_open_locked(const char *path, int flags, bool *locked, ch
         if (fstat(file, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
             opened.st_ino == named.st_ino)
             return file;
-        close(file); /* who held the lock has just removed or replaced the file */
+        close(file); /* the process that held the lock has just removed or replaced the file: try again */
     }
 }
 
 /* ---- reading ---- */
 
-/* Reads until size bytes or the end of the file; -1 on an error. */
 static inline int64_t file_read_bytes(int file, void *to, size_t size) {
     const size_t limit = (size_t)1 << 30; /* one read() moves at most 2 GiB */
     size_t done = 0;
@@ -166,7 +180,7 @@ static inline int64_t file_read_bytes(int file, void *to, size_t size) {
     return (int64_t)done;
 }
 
-/* What is left of an open file, ended by a zero; NULL when it is more than `limit` bytes or cannot be read. */
+/* The rest of an open file, as file_read returns it. */
 static inline char *file_read_open(int file, const char *path, size_t limit, size_t *size, char *error) {
     struct stat about;
     size_t room = 0, used = 0;
@@ -174,7 +188,8 @@ static inline char *file_read_open(int file, const char *path, size_t limit, siz
     const bool known = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
     const uint64_t told = known ? (uint64_t)about.st_size : 0;
     int64_t got = 0;
-    if (told <= limit) { /* one byte more than it should have: then it has grown, or it is a stream */
+    if (told <=
+        limit) { /* asks for one byte more than the file should have, to see whether it has grown or is a stream */
         size_t want = (size_t)told + 1;
         do {
             text = (char *)check_grow(text, &room, used + want + 1, 1);
@@ -222,7 +237,8 @@ static inline bool file_write(int file, const void *bytes, size_t size, const ch
     return true;
 }
 
-/* Flushes; what has no disk behind it (a pipe, some network file systems' folders) answers EINVAL. */
+/* Brings what was written to the disk. fsync answers EINVAL for what is not on a disk, such as a pipe; that is no
+   failure. */
 static inline bool file_flush(int file, const char *path, char *error) {
     while (fsync(file) != 0) {
         if (errno == EINTR) continue;
@@ -231,7 +247,6 @@ static inline bool file_flush(int file, const char *path, char *error) {
     return true;
 }
 
-/* Ends what file_create began: flush and close, or, when anything failed, no half file stays. */
 static inline bool file_finish(int file, bool ok, const char *path, char *error) {
     struct stat about;
     bool regular = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
@@ -254,7 +269,7 @@ static inline bool file_write_whole(const char *path, const void *bytes, size_t 
     int file;
     if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
         return file_fail(error, "the path '%.200s...' is too long; use a shorter name", path);
-    unlink(part); /* what a killed program left, or anything else that is in the way */
+    unlink(part); /* left by a program that was killed */
     if (!file_create(&file, part, error)) return false;
     if (!file_finish(file, file_write(file, bytes, size, part, error), part, error)) return false;
     if (rename(part, path) != 0) {
@@ -285,7 +300,7 @@ static inline bool file_make_folders(const char *path, char *error) {
     return true;
 }
 
-/* ---- the same for those who can do nothing about it ---- */
+/* ---- the same, ending the program on failure ---- */
 
 static inline char *check_file_read_at(const char *file, int line, const char *path, FileAccept accept,
                                        size_t limit, size_t *size, bool may_lack, const char *hint) {

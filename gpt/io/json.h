@@ -1,12 +1,24 @@
-/* json.h: what cJSON leaves to its callers: numbers that come back as the bits they were, and texts read to their end.
+/* json.h: what cJSON leaves to its callers: numbers that are read back as the same bits, and texts read to their end.
 
-   json_number_text(text, size, x, digits)   the shortest of 9, 13, ... `digits` digits that reads back as the same number (17
-                                are enough for any double, 9 for a float); null for what JSON has no number for
-   json_add_number(object, key, x)   such a number as a member: cJSON's own printing drops what it takes for rounding,
-                                so that 0.30000000000000004 comes back as 0.3
-   json_add_sum(object, key, sum)    64 bits as a string of 16 hexadecimal digits, since a JSON number holds 53
-   json_whole(item, most, &x)   a whole number from 0 to `most`; json_sum(item, &sum); false: it is something else
-   json_parse(text, n)          one value and nothing after it but white space, text[n] being 0; NULL: it is not JSON */
+   Writing
+     json_number_text(text, size, x, digits)   x with the fewest of 9, 13, ... `digits` significant digits that read
+                                               back as the same number (17 are enough for any double, 9 for any
+                                               float); "null" for a NaN or an infinity, which JSON does not have.
+                                               Returns the length
+     json_add_number(object, key, x)           such a number as a member. (cJSON's own printing rounds:
+                                               0.30000000000000004 would be read back as 0.3)
+     json_add_sum(object, key, sum)            a 64-bit checksum as a string of 16 hexadecimal digits, because a JSON
+                                               number holds 53 bits
+   Reading
+     json_parse(text, n)             one value, after which only white space may follow. text[n] must be 0. NULL: the
+                                     text is not JSON. The caller frees the value with cJSON_Delete
+     json_parse_at(text, n, &stop)   the same; `stop` is the number of bytes up to which the text is right
+     json_text(object, key)          a member that is a string, owned by the object; NULL: there is none
+     json_number(object, key)        a member that is a number; NaN: there is none
+     json_whole(item, most, &x)      whether an item is a whole number from 0 to `most` (at most 2^53), which goes to
+                                     x
+     json_sum(item, &sum)            whether an item is a checksum as json_add_sum writes it, which goes to sum
+   `object` and `item` may be NULL, which has no members and is no number. */
 #ifndef GPT_IO_JSON_H
 #define GPT_IO_JSON_H
 
@@ -54,12 +66,29 @@ static inline bool json_sum(const cJSON *item, uint64_t *sum) {
     return true;
 }
 
-static inline cJSON *json_parse(const char *text, size_t n) {
+static inline cJSON *json_parse_at(const char *text, size_t n, size_t *stop) {
     const char *end = text;
     cJSON *json = cJSON_ParseWithLengthOpts(text, n + 1, &end, false);
-    if (json && (size_t)(end - text) + strspn(end, " \t\r\n") == n) return json;
+    *stop = (size_t)(end - text);
+    if (!json) return NULL;
+    *stop += strspn(end, " \t\r\n");
+    if (*stop == n) return json;
     cJSON_Delete(json);
     return NULL;
+}
+
+static inline cJSON *json_parse(const char *text, size_t n) {
+    size_t stop;
+    return json_parse_at(text, n, &stop);
+}
+
+static inline const char *json_text(const cJSON *object, const char *key) {
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
+static inline double json_number(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
 }
 
 #endif

@@ -65,7 +65,7 @@ static inline bool moments_write(const char *folder, int part, int parts, const 
     moments_part_name(name, part, parts);
     int count = moments_pieces(m, 0, m->mean, pieces, names);
     count += moments_pieces(m, 1, m->square, pieces + count, names + count);
-    bool ok = file_join(path, folder, name, error) && safetensors_write_sum(path, pieces, count, sum, error);
+    bool ok = file_join(path, folder, name, error) && safetensors_write(path, pieces, count, sum, error);
     free(names);
     free(pieces);
     return ok;

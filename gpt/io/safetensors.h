@@ -1,28 +1,35 @@
-/* safetensors.h: tensors in safetensors files, and the sums of files.
+/* safetensors.h: tensors of floats in safetensors files.
 
-   Nothing here ends the program: every function that can fail returns false and leaves one sentence in
-   `error` (char[CHECKPOINT_ERROR_SIZE]: what, where, found, expected, what to do).
+   The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with the dtype, the shape
+   and the place of each tensor, then the data, little endian and without gaps. Only the dtype F32 is written and read.
+   The tensors are written in the order given, and the header is padded with spaces so that the data begins at a
+   multiple of 64 bytes.
 
-     safetensors_write(path, tensors, count, error)   writes and flushes one file
-     safetensors_write_sum(path, tensors, count, &sum, error)   and gives the sum of its bytes
-     safetensors_read(path, tensors, count, error)    fills tensors[i].data, which the caller owns. The file
-                                                      must hold exactly these names, each with this shape
-     safetensors_fits(path, tensors, count, error)    whether it does, from its header alone
-     safetensors_load(path, &tensors, &count, error)  whatever the file holds, in the order of the data;
-                                                      safetensors_free(tensors, count) when done
-     safetensors_find(tensors, count, name)           a tensor of a loaded file, or NULL
-     safetensors_open(&file, path, error), safetensors_read_floats(&file, entry, first, n, to, error),
-     safetensors_close(&file)                         some floats of some tensors of a file
-     file_sum(path, flush, &sum, error)               XXH64 (xxhash.com) with seed 0 of a file
-   The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with each
-   tensor's dtype, shape and place, then the data, little endian, without holes. We write F32 only, in the
-   order given, and pad the header with spaces so that the data starts at a multiple of 64 bytes. */
+   Nothing here ends the program: a function that fails returns false and leaves one sentence in `error`
+   (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do).
+
+     safetensors_write(path, tensors, count, &sum, error)
+                                      writes a file and flushes it to the disk; `sum` gets the checksum (checksum.h)
+                                      of its bytes, unless it is NULL
+     safetensors_read(path, tensors, count, error)
+                                      fills the memory at tensors[i].data, which the caller owns. The file must hold
+                                      exactly tensors of these names, each with this shape, in any order
+     safetensors_fits(path, tensors, count, error)
+                                      whether it does, from its header alone
+   Parts of tensors:
+     SafetensorsFile f;
+     safetensors_open(&f, path, error)   f.entries, in the order of the data, describe the tensors of a file. `path`
+                                         must live as long as f
+     safetensors_read_floats(&f, entry, first, n, to, error)
+                                         n floats of a tensor, from the first-th on
+     safetensors_close(&f)               after safetensors_open, even if it failed */
 #ifndef GPT_IO_SAFETENSORS_H
 #define GPT_IO_SAFETENSORS_H
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
+#include "checksum.h"
 #include "files.h"
+#include "json.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors.h writes numbers as they lie in memory, and safetensors files are little endian"
@@ -36,99 +43,18 @@ enum {
     SAFETENSORS_MAX_HEADER = 100000000, /* the limit of the format's own library */
     SAFETENSORS_MAX_RANK = 4
 };
+#define SAFETENSORS_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
 typedef struct {
     const char *name;
     int rank; /* 0..4; 0 is one number */
     int64_t shape[SAFETENSORS_MAX_RANK];
-    float *data; /* row-major */
+    float *data; /* the product of the shape's numbers, row-major */
 } NamedTensor;
 
-/* ---- sums: XXH64 with seed 0; see the description of the algorithm beside the xxhash library ---- */
+/* ---- writing ---- */
 
-static const uint64_t sum_primes[5] = {0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
-                                       0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5};
-
-typedef struct {
-    uint64_t lanes[4], total;
-    unsigned char rest[32]; /* the last total % 32 bytes: they wait for a whole stripe */
-} Sum;
-
-static inline uint64_t sum_rotate(uint64_t x, int by) { return x << by | x >> (64 - by); }
-
-static inline uint64_t sum_round(uint64_t lane, const unsigned char *word) {
-    uint64_t input;
-    memcpy(&input, word, 8);
-    return sum_rotate(lane + input * sum_primes[1], 31) * sum_primes[0];
-}
-
-static inline Sum sum_begin(void) {
-    const uint64_t *p = sum_primes;
-    return (Sum){.lanes = {p[0] + p[1], p[1], 0, -p[0]}};
-}
-
-static inline void sum_stripe(Sum *s, const unsigned char *stripe) {
-    for (int k = 0; k < 4; k++) s->lanes[k] = sum_round(s->lanes[k], stripe + 8 * k);
-}
-
-static inline void sum_add(Sum *s, const void *bytes, size_t n) {
-    const unsigned char *at = bytes;
-    size_t waiting = s->total % 32, missing = 32 - waiting;
-    s->total += n;
-    if (waiting + n < 32) {
-        memcpy(s->rest + waiting, at, n);
-        return;
-    }
-    if (waiting > 0) {
-        memcpy(s->rest + waiting, at, missing);
-        sum_stripe(s, s->rest);
-        at += missing, n -= missing;
-    }
-    for (; n >= 32; at += 32, n -= 32) sum_stripe(s, at);
-    memcpy(s->rest, at, n);
-}
-
-static inline uint64_t sum_end(const Sum *s) {
-    static const int turns[4] = {1, 7, 12, 18};
-    const uint64_t *p = sum_primes;
-    const unsigned char *bytes = s->rest;
-    size_t n = s->total % 32;
-    uint64_t sum = s->total < 32 ? p[4] : 0;
-    for (int k = 0; s->total >= 32 && k < 4; k++) sum += sum_rotate(s->lanes[k], turns[k]);
-    for (int k = 0; s->total >= 32 && k < 4; k++)
-        sum = (sum ^ sum_rotate(s->lanes[k] * p[1], 31) * p[0]) * p[0] + p[3];
-    sum += s->total;
-    for (; n >= 8; bytes += 8, n -= 8) sum = sum_rotate(sum ^ sum_round(0, bytes), 27) * p[0] + p[3];
-    if (n >= 4) {
-        uint32_t word;
-        memcpy(&word, bytes, 4);
-        sum = sum_rotate(sum ^ word * p[0], 23) * p[1] + p[2];
-        bytes += 4, n -= 4;
-    }
-    for (; n > 0; bytes++, n--) sum = sum_rotate(sum ^ *bytes * p[4], 11) * p[0];
-    sum = (sum ^ sum >> 33) * p[1];
-    sum = (sum ^ sum >> 29) * p[2];
-    return sum ^ sum >> 32;
-}
-
-static inline bool file_sum(const char *path, bool flush, uint64_t *sum, char *error) {
-    int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
-    if (file < 0) return false;
-    unsigned char *chunk = check_calloc(CHECKPOINT_CHUNK);
-    Sum s = sum_begin();
-    int64_t got;
-    while ((got = file_read_bytes(file, chunk, CHECKPOINT_CHUNK)) > 0) sum_add(&s, chunk, (size_t)got);
-    free(chunk);
-    bool ok = got == 0 ? true : file_fail(error, "cannot read '%s': %s", path, strerror(errno));
-    ok = ok && (!flush || file_flush(file, path, error));
-    close(file);
-    *sum = sum_end(&s);
-    return ok;
-}
-
-/* ---- safetensors ---- */
-
-/* "(3, 4)" */
+/* A shape as text, which is returned: "(3, 4)". */
 static inline const char *safetensors_shape_text(char text[128], int rank, const int64_t *shape) {
     int n = snprintf(text, 128, "(");
     for (int i = 0; i < rank; i++)
@@ -137,7 +63,7 @@ static inline const char *safetensors_shape_text(char text[128], int rank, const
     return text;
 }
 
-/* The bytes of rank numbers' product; false when that does not fit 63 bits or a dimension is negative. */
+/* The bytes of a tensor of this shape; false when a dimension is negative or the bytes do not fit 63 bits. */
 static inline bool safetensors_bytes(uint64_t *bytes, int rank, const int64_t *shape) {
     *bytes = sizeof(float);
     bool empty = false;
@@ -154,7 +80,8 @@ static inline bool safetensors_bytes(uint64_t *bytes, int rank, const int64_t *s
     return true;
 }
 
-/* The 8 bytes of length and the header, padded; *size bytes, free() it. NULL with the error set. */
+/* The first *size bytes of a file: the length of the header, the header and its padding. The caller frees them. NULL,
+   with the error set, when a shape is impossible. */
 static inline char *safetensors_header(const NamedTensor *tensors, int count, size_t *size, const char *path,
                                        char *error) {
     cJSON *json = cJSON_CreateObject();
@@ -164,8 +91,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     for (int i = 0; ok && i < count; i++) {
         const NamedTensor *t = &tensors[i];
         ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_RANK &&
-             safetensors_bytes(&bytes, t->rank, t->shape) &&
-             offset + bytes <= UINT64_C(1) << 53; /* JSON numbers are exact up to here */
+             safetensors_bytes(&bytes, t->rank, t->shape) && (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
@@ -193,23 +119,23 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     return header;
 }
 
-/* Writes the bytes and adds them to the sum while they are in the cache. */
-static inline bool safetensors_put(int file, const void *bytes, size_t size, Sum *sum, const char *path,
+/* Writes bytes in chunks and adds each to the checksum while it is in the processor's cache. */
+static inline bool safetensors_put(int file, const void *bytes, size_t size, Checksum *sum, const char *path,
                                    char *error) {
     bool ok = true;
     for (const char *from = bytes; ok && size > 0;) {
         size_t n = size < CHECKPOINT_CHUNK ? size : CHECKPOINT_CHUNK;
-        sum_add(sum, from, n);
+        checksum_add(sum, from, n);
         ok = file_write(file, from, n, path, error);
         from += n, size -= n;
     }
     return ok;
 }
 
-static inline bool safetensors_write_sum(const char *path, const NamedTensor *tensors, int count,
-                                         uint64_t *sum, char *error) {
+static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count, uint64_t *sum,
+                                     char *error) {
     size_t size;
-    Sum s = sum_begin();
+    Checksum s = checksum_begin();
     char *header = safetensors_header(tensors, count, &size, path, error);
     int file;
     bool ok = header && file_create(&file, path, error);
@@ -222,30 +148,25 @@ static inline bool safetensors_write_sum(const char *path, const NamedTensor *te
         }
         ok = file_finish(file, ok, path, error);
     }
-    *sum = sum_end(&s);
+    if (sum) *sum = checksum_end(&s);
     free(header);
     return ok;
 }
 
-static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count, char *error) {
-    uint64_t unused;
-    return safetensors_write_sum(path, tensors, count, &unused, error);
-}
-
 typedef struct {
-    const char *name; /* inside the parsed header */
+    const char *name; /* owned by the parsed header */
     int rank;
     int64_t shape[SAFETENSORS_MAX_RANK];
-    uint64_t begin, end; /* bytes from the start of the data */
+    uint64_t begin, end; /* its place: bytes from the start of the data */
 } SafetensorsEntry;
 
 typedef struct {
     const char *path;
     int file;
     cJSON *header;
-    SafetensorsEntry *entries; /* in the order of the data */
+    SafetensorsEntry *entries; /* (count) in the order of the data */
     int count;
-    uint64_t data_start, data_size;
+    uint64_t data_start, data_size; /* of the data, in bytes from the start of the file */
 } SafetensorsFile;
 
 static inline void safetensors_close(SafetensorsFile *f) {
@@ -254,7 +175,7 @@ static inline void safetensors_close(SafetensorsFile *f) {
     free(f->entries);
 }
 
-/* Opens, checks the length against the size of the file, parses the header. */
+/* Opens the file, compares the length of the header with the size of the file, and parses the header. */
 static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     struct stat about;
     uint64_t length;
@@ -283,11 +204,10 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
         return file_fail(error, "cannot read the header of '%s': %s", f->path,
                          errno ? strerror(errno) : "the file ended early");
     }
-    const char *end = text;
-    if (text[0] == '{') f->header = cJSON_ParseWithLengthOpts(text, length + 1, &end, false);
-    size_t used = (size_t)(end - text) + strspn(end, " \t\r\n"); /* only padding may follow the object */
+    size_t used = 0;
+    if (text[0] == '{') f->header = json_parse_at(text, length, &used);
     free(text);
-    if (!f->header || used < length)
+    if (!f->header)
         return file_fail(error,
                          "the header of '%s' is not JSON (byte %zu of %" PRIu64 "); the file is damaged",
                          f->path, used + 8, length + 8);
@@ -295,19 +215,14 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     return true;
 }
 
-/* A whole number in [0, 2^53] */
-static inline bool safetensors_number(const cJSON *item, uint64_t *number) {
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 0x1p53)) return false;
-    *number = (uint64_t)item->valuedouble;
-    return (double)*number == item->valuedouble;
-}
-
+/* Reads and checks one member of the header. */
 static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry *e, const cJSON *item,
                                      char *error) {
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype"), *dimension;
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
     const cJSON *place = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
-    uint64_t number, bytes;
+    int64_t number, begin, end;
+    uint64_t bytes;
     char text[128];
     e->name = item->string, e->rank = 0;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(place) ||
@@ -319,17 +234,19 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
         return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
                          f->path, e->name, dtype->valuestring);
     cJSON_ArrayForEach(dimension, shape) {
-        if (e->rank == SAFETENSORS_MAX_RANK || !safetensors_number(dimension, &number))
+        if (e->rank == SAFETENSORS_MAX_RANK || !json_whole(dimension, SAFETENSORS_MOST, &number))
             return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
                              f->path, e->name, SAFETENSORS_MAX_RANK);
-        e->shape[e->rank++] = (int64_t)number;
+        e->shape[e->rank++] = number;
     }
-    if (!safetensors_number(place->child, &e->begin) || !safetensors_number(place->child->next, &e->end) ||
-        e->begin > e->end || e->end > f->data_size)
+    if (!json_whole(place->child, SAFETENSORS_MOST, &begin) ||
+        !json_whole(place->child->next, SAFETENSORS_MOST, &end) || begin > end ||
+        (uint64_t)end > f->data_size)
         return file_fail(error,
                          "'%s': tensor '%s' lies outside the %" PRIu64
                          " bytes of data (data_offsets); the file is damaged or cut short",
                          f->path, e->name, f->data_size);
+    e->begin = (uint64_t)begin, e->end = (uint64_t)end;
     if (!safetensors_bytes(&bytes, e->rank, e->shape) || bytes != e->end - e->begin)
         return file_fail(error,
                          "'%s': tensor '%s' of shape %s has %" PRIu64
@@ -350,7 +267,7 @@ static inline int safetensors_by_place(const void *a, const void *b) {
     return strcmp(x->name, y->name); /* empty tensors share their place */
 }
 
-/* The whole header checked: names differ, and the tensors cover the data without gap or overlap. */
+/* Checks the whole header: all names differ, and the tensors cover the data without a gap and without overlapping. */
 static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *error) {
     *f = (SafetensorsFile){.path = path, .file = -1};
     if (!safetensors_parse(f, error)) return false;
@@ -382,7 +299,6 @@ static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *
     return true;
 }
 
-/* Floats [first, first + n) of a tensor. */
 static inline bool safetensors_read_floats(const SafetensorsFile *f, const SafetensorsEntry *e,
                                            uint64_t first, size_t n, float *to, char *error) {
     errno = 0;
@@ -393,12 +309,14 @@ static inline bool safetensors_read_floats(const SafetensorsFile *f, const Safet
     return true;
 }
 
+/* All floats of a tensor. */
 static inline bool safetensors_read_data(const SafetensorsFile *f, const SafetensorsEntry *e, float *data,
                                          char *error) {
     return safetensors_read_floats(f, e, 0, (size_t)(e->end - e->begin) / sizeof *data, data, error);
 }
 
-/* Both lists sorted by name, walked side by side. */
+/* Whether two entries, one of the file and one of the model, are the same tensor. Both lists are sorted by name and
+   walked side by side; NULL: that list has ended. */
 static inline bool safetensors_match(const SafetensorsFile *f, const SafetensorsEntry *have,
                                      const NamedTensor *want, char *error) {
     char found[128], expected[128];
@@ -424,7 +342,8 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
-/* Opens a file that holds exactly these tensors; in the order of their names f->entries and *want, free() it. */
+/* Opens a file that must hold exactly these tensors. Then f->entries, and *want, which the caller frees, are both in
+   the order of the tensors' names. */
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
                                        NamedTensor ***want, char *error) {
     bool ok = safetensors_open(f, path, error);
@@ -449,44 +368,12 @@ static inline bool safetensors_fits(const char *path, NamedTensor *tensors, int 
 static inline bool safetensors_read(const char *path, NamedTensor *tensors, int count, char *error) {
     SafetensorsFile f;
     NamedTensor **want;
-    bool ok = safetensors_open_as(&f, path, tensors, count, &want, error); /* all names before any data */
+    bool ok = safetensors_open_as(&f, path, tensors, count, &want,
+                                  error); /* so that nothing is read of a wrong file */
     for (int i = 0; ok && i < count; i++) ok = safetensors_read_data(&f, &f.entries[i], want[i]->data, error);
     free(want);
     safetensors_close(&f);
     return ok;
-}
-
-static inline void safetensors_free(NamedTensor *tensors, int count) {
-    for (int i = 0; tensors && i < count; i++) {
-        free((char *)(uintptr_t)tensors[i].name);
-        free(tensors[i].data);
-    }
-    free(tensors);
-}
-
-static inline bool safetensors_load(const char *path, NamedTensor **tensors, int *count, char *error) {
-    SafetensorsFile f;
-    bool ok = safetensors_open(&f, path, error);
-    *tensors = NULL, *count = 0;
-    if (ok) *tensors = check_calloc((size_t)f.count * sizeof **tensors);
-    for (int i = 0; ok && i < f.count; i++) {
-        const SafetensorsEntry *e = &f.entries[i];
-        NamedTensor *t = &(*tensors)[(*count)++];
-        size_t name = strlen(e->name) + 1;
-        *t = (NamedTensor){.name = memcpy(check_calloc(name), e->name, name), .rank = e->rank};
-        memcpy(t->shape, e->shape, sizeof t->shape);
-        t->data = check_calloc((size_t)(e->end - e->begin));
-        ok = safetensors_read_data(&f, e, t->data, error);
-    }
-    safetensors_close(&f);
-    if (!ok) safetensors_free(*tensors, *count), *tensors = NULL, *count = 0;
-    return ok;
-}
-
-static inline NamedTensor *safetensors_find(NamedTensor *tensors, int count, const char *name) {
-    for (int i = 0; i < count; i++)
-        if (strcmp(tensors[i].name, name) == 0) return &tensors[i];
-    return NULL;
 }
 
 #endif

@@ -1,43 +1,55 @@
-/* shards.h: the token-shard format (llm.c's) and the loader, which has no state.
+/* shards.h: files of tokens, called shards, in the format of llm.c, and the loader that takes training samples from
+   them.
 
-   A shard is 256 little-endian int32 of header (1,024 bytes), then the tokens as little-endian uint16:
+   A shard is a header of 256 little-endian int32 (1,024 bytes), then its tokens as little-endian uint16:
        header[0] = 20240520   header[1] = 1   header[2] = number of tokens   the rest is 0
-   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold
-   4,294,967,295 of them (8 GiB). The exact size of a file is 1,024 + 2 * tokens.
+   so a vocabulary has at most 65,536 tokens. The number of tokens is read as unsigned: a file may hold 4,294,967,295 of
+   them (8 GiB). A file has exactly 1,024 + 2 * tokens bytes.
 
-   A dataset is a folder with shards `train_*.bin` and `val_*.bin` (llm.c's names, `fineweb_train_000001.bin`
-   and `tiny_shakespeare_val.bin`, work too), or several such folders with weights: "c4:0.9,books:0.1". Shards
-   are memory-mapped in the order of their names, so opening costs nothing and all processes of a machine
-   share one copy. A window is T+1 tokens that start at a multiple of T inside a shard: n tokens hold (n-1)/T
-   windows, what is left over at the end of a shard is not used.
+   A dataset is a folder with shards train_*.bin and val_*.bin (the names that llm.c uses, fineweb_train_000001.bin and
+   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". Shards are mapped
+   into memory in the order of their names, so opening them costs no time and all processes of a machine share one copy.
+   A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens hold (n - 1) / T windows, and what is
+   left over at the end of a shard is not used.
 
-   dataset_open(d, folder, prefix, T, V)   maps every shard whose name matches the prefix ("train_", "val_") and checks it;
-                                           dies with the file, what was found, what was expected
-   dataset_close(d)                        unmaps them
-   dataset_window(d, w, inputs, targets)   the w-th of d->n_windows windows in file order: inputs[T], targets[T]
-   dataset_sample(d, seed, i, inputs, targets)   the i-th sample of a run: a pure function of (seed, i, the shards), so
-                                           resuming, the number of ranks and the micro-batch cannot change what a model
-                                           sees; i has no end
-   dataset_prefetch(d, seed, i)            asks the system to read the i-th sample's pages from the disk; returns at once.
-                                           Call it one step ahead and dataset_sample never waits
-   dataset_check_manifest(folder, V, sums)   dies when a folder's shards.json names another vocabulary than V, another
-                                           tokenizer than the tokenizer.json beside it, or other shards, by their names and
-                                           sizes and, with `sums`, their checksums; warns without one
-   shard_write(path, tokens, n)            writes a shard at once (tests, tools)
-   shard_header(header, n)                 fills the 256 integers of a header
-   shard_crc32(crc, data, n)               zlib's CRC-32 (start with 0), for files named by a manifest
+   The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So
+   resuming, the number of ranks and the size of the micro-batch cannot change what a model sees. With one folder, epoch
+   e = i / n_windows takes the windows in the order of a pseudo-random permutation, another one each epoch. With
+   several, each block of 1,024 samples has a fixed number from each folder, permuted within the block, and every folder
+   has its own epochs.
 
-   With one folder, epoch e = i / n_windows takes the windows in the order of a keyed permutation, a new one
-   each epoch. With several, each block of 1,024 samples has a fixed number from each folder, permuted inside
-   the block; every folder then has its own epochs. A token >= V dies when it is read. Functions on an open
-   dataset change nothing and may be called from any thread. */
+     dataset_open(d, folder, prefix, T, V)      maps and checks every shard whose name begins with prefix, "train_"
+                                                or "val_"; windows of T + 1 tokens, all of them below V
+     dataset_close(d)                           unmaps them
+     dataset_window(d, w, inputs, targets)      the w-th of d->n_windows windows in the order of the files:
+                                                inputs[T], targets[T]
+     dataset_sample(d, seed, i, inputs, targets)
+                                                the i-th sample of a run, for any i
+     dataset_prefetch(d, seed, i)               asks the system to read the i-th sample from the disk and returns at
+                                                once; called one step ahead, it saves dataset_sample from waiting
+     dataset_manifest(folder)                   the manifest shards.json that ./prepare wrote; NULL: there is none.
+                                                The caller frees it with cJSON_Delete
+     dataset_manifest_shards(manifest, split)   its list of the shards of "train" or "val": objects with the members
+                                                file, tokens and crc32. NULL: it has no such list
+     dataset_check_manifest(folder, V, checksums)
+                                                dies when the manifest of a folder names a larger vocabulary than V,
+                                                another tokenizer than the tokenizer.json beside it, or other shards,
+                                                by their names and sizes and, with `checksums`, their content. Warns
+                                                when there is no manifest
+     dataset_first_folder(folder)               the first folder of a dataset, whose tokenizer.json is used; the
+                                                caller frees it
+     shard_header(header, n)                    fills the header of a shard of n tokens
+   All of them end the program with a sentence (the file, what was found, what was expected) when data is missing or
+   damaged; a token that is V or larger does so when it is read. Functions on an open dataset change nothing in it and
+   may be called from several threads at once. */
 #ifndef GPT_IO_SHARDS_H
 #define GPT_IO_SHARDS_H
 
 #include <dirent.h>
 #include <sys/mman.h>
-#include <cjson/cJSON.h>
+#include "checksum.h"
 #include "files.h"
+#include "json.h"
 #include "../math/rng.h"
 
 enum {
@@ -51,15 +63,15 @@ enum {
 
 typedef struct {
     char *path;
-    const unsigned char *map; /* the whole file, header included */
+    const unsigned char *map; /* (bytes) the whole file, mapped into memory */
     size_t bytes;
     uint64_t n_tokens;
-    uint64_t first_window; /* of the folder: windows of the shards before this one */
+    uint64_t first_window; /* the number of windows in the folder's shards before this one */
 } Shard;
 
 typedef struct {
     char *folder;
-    Shard *shards; /* (n_shards), in the order of their names */
+    Shard *shards; /* (n_shards) in the order of their names */
     int n_shards;
     uint64_t n_tokens, n_windows;
     double weight;          /* as given; 1 with a single folder */
@@ -67,42 +79,11 @@ typedef struct {
 } DatasetPart;
 
 typedef struct {
-    DatasetPart *parts; /* (n_parts), in the order given */
+    DatasetPart *parts; /* (n_parts) in the order given */
     int n_parts;
     int seq_len, vocab_size;
     uint64_t n_tokens, n_windows; /* of all parts together */
 } Dataset;
-
-/* The checksum of many bytes: eight at a time, by tables of what each of eight bytes does. */
-static inline uint32_t shard_crc32_long(uint32_t crc, const unsigned char *p, size_t n) {
-    uint32_t table[8][256];
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t x = byte;
-        for (int bit = 0; bit < 8; bit++) x = x >> 1 ^ (0xEDB88320u & (0u - (x & 1)));
-        table[0][byte] = x;
-    }
-    for (int k = 1; k < 8; k++)
-        for (int byte = 0; byte < 256; byte++)
-            table[k][byte] = table[k - 1][byte] >> 8 ^ table[0][table[k - 1][byte] & 0xFF];
-    for (; n >= 8; p += 8, n -= 8) {
-        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        crc = table[7][crc & 0xFF] ^ table[6][crc >> 8 & 0xFF] ^ table[5][crc >> 16 & 0xFF] ^
-              table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
-    }
-    for (; n; p++, n--) crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xFF];
-    return crc;
-}
-
-static inline uint32_t shard_crc32(uint32_t crc, const void *data, size_t n) {
-    crc = ~crc;
-    if (n >= 4096)
-        return ~shard_crc32_long(crc, (const unsigned char *)data, n); /* the tables cost some microseconds */
-    for (const unsigned char *p = (const unsigned char *)data, *end = p + n; p < end; p++) {
-        crc ^= *p;
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
-    }
-    return ~crc;
-}
 
 static inline uint32_t shard_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -119,22 +100,11 @@ static inline void shard_header(unsigned char header[SHARD_HEADER_BYTES], uint64
     shard_put_u32(header + 8, (uint32_t)n_tokens);
 }
 
-static inline void shard_write(const char *path, const uint16_t *tokens, uint64_t n_tokens) {
-    unsigned char header[SHARD_HEADER_BYTES], pair[2];
-    FILE *file = check_fopen(path, "wb", "choose a folder that can be written");
-    shard_header(header, n_tokens);
-    check_fwrite(header, 1, sizeof header, file, path);
-    for (uint64_t i = 0; i < n_tokens; i++) {
-        pair[0] = (unsigned char)tokens[i], pair[1] = (unsigned char)(tokens[i] >> 8);
-        check_fwrite(pair, 1, 2, file, path);
-    }
-    check_fclose(file, path);
-}
-
 /* -----------------------------------------------------------------------------------------------------------
    Opening: every shard is checked by magic, version and exact size before training starts. */
 
-/* train_000000.bin with "train_"; llm.c's fineweb_train_000001.bin and tiny_shakespeare_train.bin as well. */
+/* Whether a file is a shard of the split with this prefix. With "train_" it is for train_000000.bin and for llm.c's
+   fineweb_train_000001.bin and tiny_shakespeare_train.bin. */
 static inline bool shard_name_matches(const char *name, const char *prefix) {
     size_t length = strlen(name), n = strlen(prefix);
     if (length < 4 || strcmp(name + length - 4, ".bin") != 0) return false;
@@ -172,6 +142,7 @@ static inline void shard_check_header(const Shard *shard) {
             shard_u32(header + 8), (unsigned long long)want, shard->bytes);
 }
 
+/* Maps the file of a shard whose path is set. */
 static inline void shard_map(Shard *shard) {
     struct stat status;
     char error[FILE_ERROR_SIZE];
@@ -193,28 +164,23 @@ static inline void shard_map(Shard *shard) {
     shard->n_tokens = shard_u32(shard->map + 8);
 }
 
-/* The shards of a folder by their paths; there may be none. */
+/* Lists the paths of the shards in a folder; there may be none. */
 static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     DIR *folder = opendir(part->folder);
     if (!folder)
         die("cannot open the data folder '%s': %s; make it with ./prepare --out=%s TEXT...", part->folder,
             strerror(errno), part->folder);
-    int room = 0;
+    size_t room = 0;
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (!shard_name_matches(entry->d_name, prefix)) continue;
-        if (part->n_shards == room) {
-            room = room ? 2 * room : 16;
-            Shard *larger = check_calloc((size_t)room * sizeof *larger);
-            if (part->n_shards) memcpy(larger, part->shards, (size_t)part->n_shards * sizeof *larger);
-            free(part->shards);
-            part->shards = larger;
-        }
+        part->shards = check_grow(part->shards, &room, (size_t)part->n_shards + 1, sizeof *part->shards);
         part->shards[part->n_shards++].path = file_path(part->folder, entry->d_name);
     }
     closedir(folder);
     if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
 }
 
+/* The same; dies when there are none. */
 static inline void dataset_list(DatasetPart *part, const char *prefix) {
     dataset_find_shards(part, prefix);
     if (!part->n_shards && strcmp(prefix, "val_") == 0)
@@ -240,14 +206,15 @@ static inline void dataset_open_part(Dataset *d, DatasetPart *part, const char *
             "more "
             "text or use a smaller --seq-len",
             part->n_shards, prefix, part->folder, (unsigned long long)part->n_tokens, d->seq_len);
-    /* Windows are read in random order: reading around each page is a waste once the data exceeds memory. */
+    /* Windows are read in random order. When the data does not fit into half of the memory, the system shall not read
+       more of a file than was asked for: it would be evicted before it is used. */
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (2.0 * (double)part->n_tokens > memory / 2)
         for (int s = 0; s < part->n_shards; s++)
             madvise((void *)(uintptr_t)part->shards[s].map, part->shards[s].bytes, MADV_RANDOM);
 }
 
-/* "c4:0.9,books:0.1" into parts; a name that is a folder as it stands is one part. */
+/* Splits "c4:0.9,books:0.1" into parts. A text that is the path of a folder as it stands is one part. */
 static inline void dataset_parse(Dataset *d, const char *spec) {
     struct stat status;
     int n = 1;
@@ -275,7 +242,8 @@ static inline void dataset_parse(Dataset *d, const char *spec) {
     }
 }
 
-/* Rounds the weights to numbers of samples per block, largest remainder first: they add up exactly. */
+/* Turns the weights into whole numbers of samples per block that add up to DATASET_BLOCK: each is rounded down, then
+   the samples that are missing go to the parts with the largest remainders. */
 static inline void dataset_share_blocks(Dataset *d) {
     double total = 0;
     uint64_t given = 0;
@@ -330,7 +298,7 @@ static inline void dataset_close(Dataset *d) {
 /* -----------------------------------------------------------------------------------------------------------
    Reading */
 
-/* The shard that holds window w of a part; its number inside the shard replaces w. */
+/* The shard that holds window *w of a part; *w becomes the number of the window in that shard. */
 static inline const Shard *dataset_find(const DatasetPart *part, uint64_t *w) {
     int low = 0, high = part->n_shards - 1; /* the last shard with first_window <= w */
     while (low < high) {
@@ -344,6 +312,7 @@ static inline const Shard *dataset_find(const DatasetPart *part, uint64_t *w) {
     return &part->shards[low];
 }
 
+/* Window w of a part: inputs[T], and targets[T] one token later. Dies when a token is not in the vocabulary. */
 static inline void dataset_read(const Dataset *d, const DatasetPart *part, uint64_t w, int32_t *inputs,
                                 int32_t *targets) {
     const Shard *shard = dataset_find(part, &w);
@@ -375,7 +344,7 @@ static inline void dataset_window(const Dataset *d, uint64_t w, int32_t *inputs,
     dataset_read(d, part, w, inputs, targets);
 }
 
-/* Which part the i-th sample comes from, and which of the part's windows it is. */
+/* The part from which the i-th sample of a run is taken, and *w, which of the part's windows it is. */
 static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed, uint64_t i, uint64_t *w) {
     int p = 0;
     if (d->n_parts > 1) {
@@ -410,14 +379,30 @@ static inline void dataset_prefetch(const Dataset *d, uint64_t seed, uint64_t i)
 /* -----------------------------------------------------------------------------------------------------------
    The manifest */
 
-/* One shard against its line of the manifest. */
-static inline void dataset_check_shard(const char *path, const cJSON *line, bool sums) {
-    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(line, "tokens");
-    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "file"));
-    const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "crc32"));
+static inline cJSON *dataset_manifest(const char *folder) {
+    size_t length;
+    char *path = file_path(folder, "shards.json");
+    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    cJSON *manifest = text ? json_parse(text, length) : NULL;
+    if (text && !manifest) die("the manifest '%s' is damaged: it is not JSON; run ./prepare again", path);
+    free(text), free(path);
+    return manifest;
+}
+
+static inline const cJSON *dataset_manifest_shards(const cJSON *manifest, const char *split) {
+    const cJSON *shards =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+    return cJSON_IsArray(shards) ? shards : NULL;
+}
+
+/* Dies when the shard at `path` is not the one that an item of the manifest's list describes: by its name and size and,
+   with `checksums`, its content. */
+static inline void dataset_check_shard(const char *path, const cJSON *item, bool checksums) {
+    const double tokens = json_number(item, "tokens");
+    const char *name = json_text(item, "file"), *crc = json_text(item, "crc32");
     struct stat status;
-    char found[16];
-    if (!name || !crc || !cJSON_IsNumber(tokens))
+    char found[9];
+    if (!name || !crc || isnan(tokens))
         die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
     const int order = strcmp(check_basename(path), name); /* both are in the order of their names */
     if (order > 0)
@@ -425,15 +410,15 @@ static inline void dataset_check_shard(const char *path, const cJSON *line, bool
             path);
     if (order < 0) die("'%s' is not in the manifest beside it; remove it or copy the folder again", path);
     if (stat(path, &status) != 0) die("cannot read the shard '%s': %s", path, strerror(errno));
-    const double want = SHARD_HEADER_BYTES + 2 * tokens->valuedouble;
+    const double want = SHARD_HEADER_BYTES + 2 * tokens;
     if ((double)status.st_size != want)
         die("'%s' has %lld bytes, the manifest beside it says %.0f; copy the folder again, or prepare the "
             "text again",
             path, (long long)status.st_size, want);
-    if (!sums) return;
+    if (!checksums) return;
     Shard shard = {.path = (char *)(uintptr_t)path};
     shard_map(&shard);
-    snprintf(found, sizeof found, "%08x", shard_crc32(0, shard.map, shard.bytes));
+    checksum_crc32_text(found, checksum_crc32(0, shard.map, shard.bytes));
     munmap((void *)(uintptr_t)shard.map, shard.bytes);
     if (strcmp(found, crc) != 0)
         die("'%s' is damaged: its CRC-32 is %s, the manifest says %s; copy the folder again, or prepare the "
@@ -441,81 +426,81 @@ static inline void dataset_check_shard(const char *path, const cJSON *line, bool
             path, found, crc);
 }
 
-/* The shards of a split: as many as the manifest has, and the same. */
+/* Dies when the shards of a split in the folder are not those of its manifest. */
 static inline void dataset_check_split(const char *folder, const cJSON *manifest, const char *split,
-                                       bool sums) {
-    const cJSON *lines =
-        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(manifest, split), "shards");
+                                       bool checksums) {
+    const cJSON *shards = dataset_manifest_shards(manifest, split);
     DatasetPart part = {.folder = (char *)(uintptr_t)folder};
     char prefix[16];
     snprintf(prefix, sizeof prefix, "%s_", split);
     dataset_find_shards(&part, prefix);
-    if (!cJSON_IsArray(lines))
+    if (!shards)
         die("the manifest '%s/shards.json' is damaged: it has no %s shards; run ./prepare again", folder,
             split);
-    const cJSON *line = lines->child;
-    for (int s = 0; s < part.n_shards && line; s++, line = line->next)
-        dataset_check_shard(part.shards[s].path, line, sums);
-    if (part.n_shards != cJSON_GetArraySize(lines))
+    const cJSON *item = shards->child;
+    for (int s = 0; s < part.n_shards && item; s++, item = item->next)
+        dataset_check_shard(part.shards[s].path, item, checksums);
+    if (part.n_shards != cJSON_GetArraySize(shards))
         die("'%s' holds %d %s shards, its manifest has %d; copy the folder again, or remove what does not "
             "belong to it",
-            folder, part.n_shards, split, cJSON_GetArraySize(lines));
+            folder, part.n_shards, split, cJSON_GetArraySize(shards));
     for (int s = 0; s < part.n_shards; s++) free(part.shards[s].path);
     free(part.shards);
 }
 
-/* Checks one folder; `tokenizer` gets the checksum of the tokenizer its manifest names, "" without a
-   manifest. */
-static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool sums,
+/* Dies when tokenizer.json of a folder, where there is one, has another checksum than `want`. */
+static inline void dataset_check_tokenizer(const char *folder, const char *want) {
+    size_t length;
+    char *path = file_path(folder, "tokenizer.json"), found[9];
+    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    if (text && strcmp(checksum_crc32_text(found, checksum_crc32(0, text, length)), want) != 0)
+        die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the manifest "
+            "says %s; put the right one back or prepare the text again",
+            path, found, want);
+    free(text), free(path);
+}
+
+/* Checks one folder. `tokenizer` gets the checksum of the tokenizer that its manifest names; "" without a manifest. */
+static inline void dataset_check_manifest_part(const char *folder, int vocab_size, bool checksums,
                                                char tokenizer[16]) {
-    size_t length = 0;
-    char *path = file_path(folder, "shards.json"), *text;
-    text = check_file_read_if(path, FILE_JSON_LIMIT, &length, "run ./prepare again");
+    cJSON *manifest = dataset_manifest(folder);
     *tokenizer = 0;
-    if (!text) {
-        warn("no manifest '%s': cannot tell whether the shards fit the tokenizer (shards of ./prepare have "
-             "one)",
-             path);
-        free(path);
+    if (!manifest) {
+        warn("no manifest '%s/shards.json': cannot tell whether the shards fit the tokenizer (shards of "
+             "./prepare have one)",
+             folder);
         return;
     }
-    cJSON *manifest = cJSON_ParseWithLength(text, length);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(manifest, "tokenizer");
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(item, "vocab_size");
-    const cJSON *crc = cJSON_GetObjectItemCaseSensitive(item, "crc32");
-    if (!cJSON_IsNumber(size) || !cJSON_IsString(crc))
-        die("the manifest '%s' is damaged: no vocabulary size or checksum in it; run ./prepare again", path);
+    const char *crc = json_text(item, "crc32");
+    if (!cJSON_IsNumber(size) || !crc)
+        die("the manifest '%s/shards.json' is damaged: no vocabulary size or checksum in it; run ./prepare "
+            "again",
+            folder);
     if (size->valueint > vocab_size)
         die("the shards in '%s' were made with a vocabulary of %d tokens, but the model has %d; use the "
             "tokenizer.json of that folder, or prepare the text again",
             folder, size->valueint, vocab_size);
-    free(text);
-    snprintf(tokenizer, 16, "%s", crc->valuestring);
-    char *beside = file_path(folder, "tokenizer.json"), found[16];
-    if ((text = check_file_read_if(beside, FILE_JSON_LIMIT, &length, "run ./prepare again"))) {
-        snprintf(found, sizeof found, "%08x", shard_crc32(0, text, length));
-        if (strcmp(found, tokenizer) != 0)
-            die("'%s' is not the tokenizer the shards beside it were made with: its CRC-32 is %s, the "
-                "manifest "
-                "says %s; put the right one back or prepare the text again",
-                beside, found, tokenizer);
-    }
+    snprintf(tokenizer, 16, "%s", crc);
+    dataset_check_tokenizer(folder, tokenizer);
     if (cJSON_HasObjectItem(manifest, "train") || cJSON_HasObjectItem(manifest, "val")) {
-        dataset_check_split(folder, manifest, "train", sums);
-        dataset_check_split(folder, manifest, "val", sums);
+        dataset_check_split(folder, manifest, "train", checksums);
+        dataset_check_split(folder, manifest, "val", checksums);
     } else {
-        warn("the manifest '%s' lists no shards: cannot tell whether they are those that were made", path);
+        warn("the manifest '%s/shards.json' lists no shards: cannot tell whether they are those that were "
+             "made",
+             folder);
     }
-    free(beside), free(text), free(path);
     cJSON_Delete(manifest);
 }
 
-static inline void dataset_check_manifest(const char *folder, int vocab_size, bool sums) {
+static inline void dataset_check_manifest(const char *folder, int vocab_size, bool checksums) {
     Dataset d = {0};
     char first[16] = "", tokenizer[16];
     dataset_parse(&d, folder);
     for (int p = 0; p < d.n_parts; p++) {
-        dataset_check_manifest_part(d.parts[p].folder, vocab_size, sums, tokenizer);
+        dataset_check_manifest_part(d.parts[p].folder, vocab_size, checksums, tokenizer);
         if (*first && *tokenizer && strcmp(first, tokenizer) != 0)
             die("the shards in '%s' and '%s' were made with different tokenizers; prepare one again with "
                 "--tokenizer=%s/tokenizer.json",
@@ -525,7 +510,6 @@ static inline void dataset_check_manifest(const char *folder, int vocab_size, bo
     dataset_close(&d);
 }
 
-/* The first folder of "c4:0.9,books:0.1", where the tokenizer.json is taken from; free() it. */
 static inline char *dataset_first_folder(const char *folder) {
     Dataset d = {0};
     dataset_parse(&d, folder);

@@ -1,165 +1,98 @@
-/* tokenizer.h: byte-level BPE (GPT-2's): training, encoding, decoding; Hugging Face's tokenizer.json. SentencePiece's
-   vocabularies, as ./prepare writes them: encoding (tokenizer_pieces.h) and decoding.
+/* tokenizer.h: turns text into token ids and back: byte-level BPE (GPT-2's), read from and written as Hugging Face's
+   tokenizer.json. Vocabularies of SentencePiece, in the form in which ./prepare writes them, are encoded
+   (tokenizer_pieces.h) and decoded as well. data/bpe_learner.h learns a vocabulary.
 
-   A text is cut into pieces by GPT-2's rule
+   Byte-level BPE cuts a text into pieces by GPT-2's rule
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-   and the bytes of each piece are joined pair by pair: always the neighbours whose merge was learned first,
-   the leftmost on a tie. Any bytes can be encoded, decoding gives them back; a byte that is no part of valid
-   UTF-8 counts as a character that is neither letter, number nor white space. Special tokens (<|endoftext|>)
-   never match inside a text unless asked. A vocabulary has at most 65,536 tokens, so an id is a uint16_t.
+   and starts with one token for each byte of a piece. Then two neighbours are merged into one token, again and again:
+   always the pair whose merge was learned first, and its leftmost occurrence. Any bytes can be encoded, and decoding
+   gives the same bytes back. A byte that is not part of valid UTF-8 counts as a character that is neither letter,
+   number nor white space. Special tokens such as <|endoftext|> are never found in a text, even when it spells their
+   names. A vocabulary has at most 65,536 tokens, so that an id is a uint16_t.
 
-   Tokenizer *t = tokenizer_load(path)    tokenizer.json, or vocab.json (merges.txt beside it), or a folder
-                                          with either; dies with what is wrong. One whose rules are not known
-                                          here loads for decoding; encoding dies: t->why_not
-   tokenizer_save(t, path)                as tokenizer.json, which Hugging Face's `tokenizers` reads
-   tokenizer_free(t)
-   tokenizer_vocab_size(t)                largest id + 1
-   tokenizer_end_of_text(t)               the id that separates documents, -1 when there is none
-   tokenizer_decode_token(t, id, &n)      the n raw bytes of a token; owned by t
-   tokenizer_room(t, text, n)             how many ids to make room for: at least as many as the text has tokens
-   tokenizer_encode(t, cache, text, n, ids)           returns how many
-   tokenizer_encode_special(t, cache, text, n, ids)   the same, special tokens in the text matched
-   tokenizer_split(t, text, n)            the length of the first piece of the rule above
-   tokenizer_cache_new()                  remembers pieces; one per thread, free() it; NULL works, more slowly
-
-   TokenizerTrainer *r = tokenizer_trainer_new(threads)
-   tokenizer_trainer_add(r, thread, text, n)    counts the pieces of one document; threads may call at once,
-                                                each with its own number
-   t = tokenizer_trainer_finish(r, vocab_size)  learns the merges and frees r: ids are the 256 bytes in
-                                                GPT-2's order, the merges, <|endoftext|> last. The most
-                                                frequent pair first, the smaller (left id, right id) on a tie:
-                                                the result does not depend on threads or the order of
-                                                documents. Fewer tokens than asked when no pair is left that
-                                                occurs twice.
-   Hugging Face's trainer learns the same merges. 300 MB of text, 32,000 tokens: seconds. */
+     Tokenizer *t = tokenizer_load(path)        reads a tokenizer.json, a vocab.json with merges.txt beside it, or a
+                                                folder that holds either. Dies with a sentence when the file is
+                                                missing or wrong. A tokenizer whose rules are not known here is
+                                                loaded for decoding only: t->why_not, else "", says why, and encoding
+                                                dies with it. tokenizer_free(t) when done
+     tokenizer_load_text(path, &text, &n)       the same; also gives the text of the tokenizer.json, n bytes, which
+                                                the caller frees, or NULL when the vocabulary came from vocab.json
+                                                and merges.txt
+     tokenizer_parse(path, text, n, merges)     the same from the text of such a file, n bytes and a zero byte;
+                                                `path` is only named in errors; merges: the text of merges.txt for a
+                                                vocab.json, else NULL
+     tokenizer_text(t, &size)                   the text of the tokenizer's tokenizer.json, which Hugging Face's
+                                                `tokenizers` reads; the caller frees it. Not for a SentencePiece
+                                                vocabulary
+     tokenizer_vocab_size(t)                    the largest id + 1
+     tokenizer_end_of_text(t)                   the id of the token between documents; -1: the vocabulary has none
+     tokenizer_decode_token(t, id, &n)          the n bytes of a token, which t owns; none for an id without a token
+     tokenizer_room(t, text, n)                 an upper bound for the number of tokens in a text of n bytes
+     tokenizer_encode(t, cache, text, n, ids)   fills ids, which has the room above, and returns the number of tokens
+     tokenizer_cache_new()                      memory of pieces that were encoded before, one for each thread that
+                                                encodes; the caller frees it with free(). Encoding with NULL instead
+                                                gives the same ids, more slowly */
 #ifndef GPT_IO_TOKENIZER_H
 #define GPT_IO_TOKENIZER_H
 
 #include <stdbool.h>
-#include <cjson/cJSON.h>
 #include "files.h"
+#include "json.h"
 #include "tokenizer_pieces.h"
 #include "tokenizer_table.h"
 #include "tokenizer_unicode.h"
 
-/* -----------------------------------------------------------------------------------------------------------
-   Cutting a text into pieces */
-
 enum { TOKENIZER_MAX_VOCAB = 65536 };
-
-/* The end of the run of characters of one class that begins at p. */
-static inline const unsigned char *tokenizer_run(const unsigned char *classes, const unsigned char *p,
-                                                 const unsigned char *end, int kind) {
-    int length = 1;
-    for (; p < end; p += length) {
-        length = 1;
-        if (*p < 0x80 ? classes[*p] != kind : tokenizer_class(classes, p, end, &length) != kind) break;
-    }
-    return p;
-}
-
-/* A run of white space: all of it at the end of the text, else all but its last character, which goes with
-   what follows; a single one stands alone. */
-static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
-                                                   const unsigned char *end) {
-    const unsigned char *last = p, *q = p;
-    int length;
-    while (q < end && tokenizer_class(classes, q, end, &length) == TOKENIZER_SPACE) last = q, q += length;
-    return q == end || last == p ? q : last;
-}
-
-/* The end of the first piece of a text that is not empty. */
-static inline const unsigned char *tokenizer_piece(const unsigned char *classes, const unsigned char *p,
-                                                   const unsigned char *end) {
-    int length, kind = tokenizer_class(classes, p, end, &length);
-    if (*p == ' ' && end - p > 1) { /* the space goes with what follows, unless that is white space too */
-        kind = tokenizer_class(classes, p + 1, end, &length);
-        if (kind != TOKENIZER_SPACE) return tokenizer_run(classes, p + 1 + length, end, kind);
-    }
-    if (kind == TOKENIZER_SPACE) return tokenizer_white(classes, p, end);
-    if (*p == '\'' && end - p > 1) {
-        if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return p + 2;
-        if (end - p > 2 && ((p[1] == 'l' && p[2] == 'l') || ((p[1] == 'r' || p[1] == 'v') && p[2] == 'e')))
-            return p + 3;
-    }
-    return tokenizer_run(classes, p + length, end, kind);
-}
 
 /* -----------------------------------------------------------------------------------------------------------
    The tokenizer and its tables */
 
 typedef struct {
-    char *bytes; /* NULL: no token has this id */
+    char *bytes; /* (length), then a zero byte; NULL: no token has this id */
     uint32_t length;
-    bool added;   /* one of tokenizer.json's added tokens: found in a text as it stands, not by merging */
-    bool special; /* an added token that is not looked for unless asked */
+    bool
+        added; /* one of the "added_tokens" of tokenizer.json: found in a text as it is spelled, not made by merging */
+    bool special; /* an added token that is never found in a text */
 } Token;
 
-/* A piece of at most 16 bytes that is one token, its bytes as two little-endian numbers. */
+/* A piece of at most 16 bytes that is one token. */
 typedef struct {
-    uint64_t low, high;
+    uint64_t low, high; /* its bytes as two little-endian numbers (tokenizer_key) */
     uint16_t id;
-    uint8_t length; /* 0: a free place */
+    uint8_t length; /* in bytes; 0: a free place of the table */
 } TokenizerWhole;
 
 typedef struct {
-    Token *tokens; /* (vocab_size) */
+    Token *tokens; /* (vocab_size) by id */
     int vocab_size, end_of_text;
-    uint32_t *merges; /* (n_merges) left << 16 | right, in the order learned */
+    uint32_t *
+        merges; /* (n_merges) left id << 16 | right id, in the order learned; the index is the rank of a merge */
     int n_merges;
-    uint16_t byte_id[256];
-    unsigned char *classes;      /* (0x110000) */
-    TokenizerTable merge_table;  /* from a pair to rank << 16 | id: comparing values compares ranks */
-    TokenizerWhole *whole_table; /* (whole_mask + 1), open addressing */
+    uint16_t byte_id[256];  /* the token of each byte */
+    unsigned char *classes; /* (TOKENIZER_CODE_POINTS) letter, number, white space or other */
+    TokenizerTable
+        merge_table; /* from left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks */
+    TokenizerWhole *whole_table; /* (whole_mask + 1) a hash table with open addressing */
     uint32_t whole_mask;
-    TokenizerTrie added; /* the added tokens that are looked for in texts */
-    unsigned char
-        added_first[256]; /* for the byte such a token begins with: 1 when it is always looked for, 2 when it
-                                       is special, 3 both */
-    bool has_plain_added; /* added tokens that are not special: always looked for */
-    TokenizerPieces *pieces; /* not NULL: a vocabulary of SentencePiece's */
-    char why_not[256];       /* not "": encoding is impossible, and why */
+    TokenizerTrie added;     /* the added tokens that are found in texts */
+    bool has_added;          /* there are some */
+    bool added_first[256];   /* whether one of them begins with the byte */
+    TokenizerPieces *pieces; /* NULL, but for a SentencePiece vocabulary: all that its encoding needs */
+    char why_not[256];       /* why texts cannot be encoded; "": they can */
 } Tokenizer;
 
-/* What a pair of neighbours becomes, or TOKENIZER_NONE. */
+/* rank << 16 | id of the merge of two ids; TOKENIZER_NONE, which is larger than any, when they do not merge. */
 static inline uint32_t tokenizer_merge(const Tokenizer *t, uint32_t left, uint32_t right) {
     return (uint32_t)*tokenizer_find(&t->merge_table, left << 16 | right, NULL) - 1;
 }
 
-/* Up to 16 bytes as two numbers, the rest zero; `readable` bytes may be touched. */
-static inline void tokenizer_key(const unsigned char *p, size_t n, size_t readable, uint64_t key[2]) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    if (readable >= 16) { /* no loop over bytes where most of the time goes */
-        memcpy(key, p, 16);
-        if (n <= 8)
-            key[0] &= UINT64_MAX >> (64 - 8 * n), key[1] = 0;
-        else
-            key[1] &= UINT64_MAX >> (128 - 8 * n);
-        return;
-    }
-#else
-    (void)readable;
-#endif
-    key[0] = key[1] = 0;
-    for (size_t i = 0; i < n; i++) key[i / 8] |= (uint64_t)p[i] << 8 * (i % 8);
-}
-
-/* Where the token of up to 16 bytes is; a free place when they are none. */
+/* The place of the token that has these n <= 16 bytes; a free place when there is no such token. */
 static inline TokenizerWhole *tokenizer_whole(const Tokenizer *t, const uint64_t key[2], size_t n) {
     for (uint64_t at = tokenizer_hash(key[0], key[1]);; at++) {
         TokenizerWhole *whole = &t->whole_table[at & t->whole_mask];
         if (!whole->length || (whole->low == key[0] && whole->high == key[1] && whole->length == n))
             return whole;
     }
-}
-
-static inline uint64_t tokenizer_hash_bytes(const char *bytes, size_t n) {
-    uint64_t key[2], hash = n;
-    for (size_t i = 0; i < n; i += 16) {
-        tokenizer_key((const unsigned char *)bytes + i, n - i < 16 ? n - i : 16, n - i, key);
-        hash = tokenizer_hash(hash ^ key[0], key[1]);
-    }
-    return hash;
 }
 
 static inline int tokenizer_vocab_size(const Tokenizer *t) { return t->vocab_size; }
@@ -171,17 +104,15 @@ static inline const char *tokenizer_decode_token(const Tokenizer *t, int id, siz
     return t->tokens[id].bytes;
 }
 
-static inline size_t tokenizer_split(const Tokenizer *t, const char *text, size_t n) {
-    const unsigned char *p = (const unsigned char *)text;
-    return n ? (size_t)(tokenizer_piece(t->classes, p, p + n) - p) : 0;
-}
-
 /* -----------------------------------------------------------------------------------------------------------
    Encoding */
 
-enum { TOKENIZER_SHORT = 128 };        /* bytes of a piece, at most */
-enum { TOKENIZER_LEARN_BYTES = 4096 }; /* the same, where pieces are learned from */
-enum { TOKENIZER_CACHE_BYTES = 62, TOKENIZER_CACHE_IDS = 32, TOKENIZER_CACHE = 1 << 14 };
+enum {
+    TOKENIZER_SHORT = 128,      /* the most bytes of a piece that tokenizer_merge_short encodes */
+    TOKENIZER_CACHE = 1 << 14,  /* places of a cache, found by the hash of a piece */
+    TOKENIZER_CACHE_BYTES = 62, /* the longest piece that is remembered */
+    TOKENIZER_CACHE_IDS = 32    /* the most tokens of such a piece */
+};
 
 typedef struct {
     uint8_t length, n_ids; /* length 0: a free place */
@@ -193,10 +124,10 @@ static inline TokenizerCache *tokenizer_cache_new(void) {
     return check_calloc(TOKENIZER_CACHE * sizeof(TokenizerCache));
 }
 
-/* Merges a piece of at most TOKENIZER_SHORT bytes: looking at all pairs each time is fastest for so few. */
+/* Encodes a piece of n <= TOKENIZER_SHORT bytes. For so few, looking at all pairs before each merge is fastest. */
 static inline size_t tokenizer_merge_short(const Tokenizer *t, const unsigned char *p, size_t n,
                                            uint16_t *ids) {
-    uint32_t value[TOKENIZER_SHORT]; /* of the pair (i, i+1) */
+    uint32_t value[TOKENIZER_SHORT]; /* of tokens i and i+1: rank << 16 | id of their merge */
     for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[p[i]];
     for (size_t i = 0; i + 1 < n; i++) value[i] = tokenizer_merge(t, ids[i], ids[i + 1]);
     while (n > 1) {
@@ -213,15 +144,16 @@ static inline size_t tokenizer_merge_short(const Tokenizer *t, const unsigned ch
     return n;
 }
 
-/* Remembers that the symbols at i and right merge, when they do. */
+/* Adds the merge of the tokens at i and right to the heap, if there is one. */
 static inline void tokenizer_push_pair(const Tokenizer *t, TokenizerHeap *heap, const uint16_t *ids,
                                        uint32_t i, uint32_t right) {
     uint32_t value = tokenizer_merge(t, ids[i], ids[right]);
     if (value != TOKENIZER_NONE) tokenizer_heap_push(heap, value, i);
 }
 
-/* The same for a piece of any length (a megabyte of one letter is one piece): a heap of (value, position) and
-   links over joined places. ids[i] is meaningful where i is still the start of a symbol. */
+/* Encodes a piece of any length (a megabyte of one letter is one piece) in time n log n: a heap holds (rank << 16 | id,
+   position) of all possible merges, and linked lists lead from each token to its neighbours. ids[i] has a meaning only
+   where a token begins at byte i; next[i] = 0 marks where none does. */
 static inline size_t tokenizer_merge_long(const Tokenizer *t, const unsigned char *p, size_t n,
                                           uint16_t *ids) {
     if (n >= UINT32_MAX) die("a piece of text without a break has %zu bytes; cut it, 4 GiB are too many", n);
@@ -235,10 +167,10 @@ static inline size_t tokenizer_merge_long(const Tokenizer *t, const unsigned cha
         TokenizerItem top = tokenizer_heap_pop(&heap);
         uint32_t value = (uint32_t)top.first, i = (uint32_t)top.second, right = next[i];
         if (right == 0 || right >= n || tokenizer_merge(t, ids[i], ids[right]) != value)
-            continue; /* outdated */
+            continue; /* one of the two tokens was merged otherwise since this was pushed */
         ids[i] = (uint16_t)value;
         next[i] = next[right];
-        next[right] = 0; /* no symbol starts here any more */
+        next[right] = 0; /* no token begins here any more */
         if (next[i] < n) {
             previous[next[i]] = i;
             tokenizer_push_pair(t, &heap, ids, i, next[i]);
@@ -255,7 +187,8 @@ static inline size_t tokenizer_merge_piece(const Tokenizer *t, const unsigned ch
     return n <= TOKENIZER_SHORT ? tokenizer_merge_short(t, p, n, ids) : tokenizer_merge_long(t, p, n, ids);
 }
 
-/* A piece that is not one token: what was done before is remembered. */
+/* Encodes a piece that is not one token, or takes its ids from the cache, where each piece replaces the one before it
+   in its place. */
 static inline size_t tokenizer_encode_piece(const Tokenizer *t, TokenizerCache *cache, const unsigned char *p,
                                             size_t n, uint16_t *ids) {
     if (!cache || n > TOKENIZER_CACHE_BYTES) return tokenizer_merge_piece(t, p, n, ids);
@@ -273,7 +206,7 @@ static inline size_t tokenizer_encode_piece(const Tokenizer *t, TokenizerCache *
     return count;
 }
 
-/* A text without added tokens in it. */
+/* Encodes a text in which no added token is looked for. */
 static inline size_t tokenizer_encode_plain(const Tokenizer *t, TokenizerCache *cache, const unsigned char *p,
                                             size_t n, uint16_t *ids) {
     const unsigned char *end = p + n;
@@ -296,24 +229,22 @@ static inline size_t tokenizer_encode_plain(const Tokenizer *t, TokenizerCache *
     return (size_t)(out - ids);
 }
 
-/* The first added token in a text, the longest of those that begin there; its id, or -1. */
-static inline int tokenizer_find_added(const Tokenizer *t, const char *text, size_t n, bool special,
-                                       size_t *at) {
-    const unsigned char *p = (const unsigned char *)text, wanted = special ? 3 : 1;
+/* The id of the first added token in a text, and of several that begin at the same byte the longest; -1 when there is
+   none. *at is where it begins. */
+static inline int tokenizer_find_added(const Tokenizer *t, const char *text, size_t n, size_t *at) {
+    const unsigned char *p = (const unsigned char *)text;
     for (size_t i = 0; i < n; i++) {
-        if (!(t->added_first[p[i]] & wanted)) continue;
+        if (!t->added_first[p[i]]) continue;
         int found = -1;
         uint32_t node = TOKENIZER_ROOT;
-        for (size_t j = i; j < n && (node = tokenizer_child(&t->added, node, p[j])); j++) {
-            uint32_t id = t->added.ids[node];
-            if (id != TOKENIZER_NONE && (special || !t->tokens[id].special)) found = (int)id;
-        }
+        for (size_t j = i; j < n && (node = tokenizer_child(&t->added, node, p[j])); j++)
+            if (t->added.ids[node] != TOKENIZER_NONE) found = (int)t->added.ids[node];
         if (found >= 0) return *at = i, found;
     }
     return -1;
 }
 
-/* A text of a SentencePiece vocabulary. */
+/* Encodes a text with a SentencePiece vocabulary. */
 static inline size_t tokenizer_encode_pieces(const Tokenizer *t, const char *text, size_t n, uint16_t *ids) {
     char *normal = check_calloc(pieces_normalize(t->pieces, text, n, NULL) + 1);
     size_t count = pieces_encode(t->pieces, normal, pieces_normalize(t->pieces, text, n, normal), ids);
@@ -325,14 +256,14 @@ static inline size_t tokenizer_room(const Tokenizer *t, const char *text, size_t
     return t->pieces ? pieces_normalize(t->pieces, text, n, NULL) : n;
 }
 
-static inline size_t tokenizer_encode_added(const Tokenizer *t, TokenizerCache *cache, const char *text,
-                                            size_t n, bool special, uint16_t *ids) {
+static inline size_t tokenizer_encode(const Tokenizer *t, TokenizerCache *cache, const char *text, size_t n,
+                                      uint16_t *ids) {
     size_t count = 0;
     if (n && *t->why_not)
         die("this tokenizer cannot encode text, only decode (leave a prompt out): %s", t->why_not);
     while (n) {
         size_t at = n;
-        int id = special || t->has_plain_added ? tokenizer_find_added(t, text, n, special, &at) : -1;
+        int id = t->has_added ? tokenizer_find_added(t, text, n, &at) : -1;
         count += t->pieces ? tokenizer_encode_pieces(t, text, at, ids + count)
                            : tokenizer_encode_plain(t, cache, (const unsigned char *)text, at, ids + count);
         if (id < 0) break;
@@ -342,20 +273,11 @@ static inline size_t tokenizer_encode_added(const Tokenizer *t, TokenizerCache *
     return count;
 }
 
-static inline size_t tokenizer_encode(const Tokenizer *t, TokenizerCache *cache, const char *text, size_t n,
-                                      uint16_t *ids) {
-    return tokenizer_encode_added(t, cache, text, n, false, ids);
-}
-
-static inline size_t tokenizer_encode_special(const Tokenizer *t, TokenizerCache *cache, const char *text,
-                                              size_t n, uint16_t *ids) {
-    return tokenizer_encode_added(t, cache, text, n, true, ids);
-}
-
 /* -----------------------------------------------------------------------------------------------------------
-   Building: from tokens and merges to what encoding reads */
+   Building: from tokens and merges to the tables that encoding reads */
 
-/* With room for all that can be: the tables of a vocabulary are small beside what is done with it. */
+/* A tokenizer without tokens. The arrays of tokens and merges have room for the largest vocabulary, which is little
+   memory. */
 static inline Tokenizer *tokenizer_new(void) {
     Tokenizer *t = check_calloc(sizeof *t);
     t->tokens = check_calloc(TOKENIZER_MAX_VOCAB * sizeof *t->tokens);
@@ -372,7 +294,7 @@ static inline void tokenizer_free(Tokenizer *t) {
     free(t);
 }
 
-/* Left and right as one, with a zero behind; free() it. */
+/* The bytes of left, then those of right, then a zero byte; the caller frees them. */
 static inline char *tokenizer_join(const char *left, size_t n_left, const char *right, size_t n_right) {
     char *joined = check_calloc(n_left + n_right + 1);
     memcpy(joined, left, n_left);
@@ -380,11 +302,13 @@ static inline char *tokenizer_join(const char *left, size_t n_left, const char *
     return joined;
 }
 
+/* Gives an id its bytes, which are copied. */
 static inline void tokenizer_set(Tokenizer *t, int id, const char *bytes, size_t length) {
     t->tokens[id] = (Token){.bytes = tokenizer_join(bytes, length, "", 0), .length = (uint32_t)length};
 }
 
-/* Appends the merge of two ids to a third. Twice the room needed: most pairs looked up are not there. */
+/* Appends the merge of two ids to a third. The table gets twice the room it needs, since most pairs that are looked up
+   are not in it, and a free place ends such a search. */
 static inline void tokenizer_add_merge(Tokenizer *t, uint32_t left, uint32_t right, uint32_t made) {
     uint32_t pair = left << 16 | right, value = (uint32_t)t->n_merges << 16 | made;
     t->merges[t->n_merges++] = pair;
@@ -392,12 +316,14 @@ static inline void tokenizer_add_merge(Tokenizer *t, uint32_t left, uint32_t rig
     *tokenizer_find(&t->merge_table, pair, NULL) = (uint64_t)pair << 32 | (value + 1);
 }
 
-/* GPT-2 writes bytes as printable characters: these stand for themselves, the other 68 are U+0100 and on. */
+/* GPT-2 spells a token with one printable character for each byte. Whether a byte is spelled as the character of the
+   same number; the other 68 bytes are spelled as U+0100 and the characters after it. */
 static inline bool tokenizer_printable(int byte) {
     return (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
 }
 
-/* The character of each byte, and (as ids of a new vocabulary) the bytes in the order of their characters. */
+/* The character that spells each byte, and the bytes in the order of these characters, which is the order of their ids
+   in a new vocabulary. */
 static inline void tokenizer_byte_characters(int character[256], int order[256]) {
     int n = 0, rest = 256;
     for (int byte = 0; byte < 256; byte++)
@@ -406,7 +332,8 @@ static inline void tokenizer_byte_characters(int character[256], int order[256])
         if (!tokenizer_printable(byte)) character[byte] = rest++, order[n++] = byte;
 }
 
-/* Every short token that its own bytes merge into: found by one look instead of merging. */
+/* Fills the table of the tokens of at most 16 bytes that encoding makes of their own bytes: a piece that equals one of
+   them is found by one look instead of by merging. */
 static inline void tokenizer_build_whole(Tokenizer *t) {
     uint16_t ids[16];
     uint32_t size = 1024;
@@ -425,6 +352,7 @@ static inline void tokenizer_build_whole(Tokenizer *t) {
     }
 }
 
+/* After all tokens and merges are there: finds the token between documents and fills the tables for encoding. */
 static inline void tokenizer_build(Tokenizer *t) {
     static const char *const separators[] = {"<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>"};
     t->end_of_text = -1;
@@ -435,236 +363,19 @@ static inline void tokenizer_build(Tokenizer *t) {
     tokenizer_trie_begin(&t->added);
     for (int id = 0; id < t->vocab_size; id++) {
         const Token *token = &t->tokens[id];
-        if (!token->added || !token->length || (t->pieces && !token->special)) continue;
+        if (!token->added || token->special || !token->length || t->pieces) continue;
         tokenizer_trie_add(&t->added, token->bytes, token->length, (uint32_t)id);
-        t->added_first[(unsigned char)*token->bytes] |= token->special ? 2 : 1;
-        t->has_plain_added |= !token->special;
+        t->added_first[(unsigned char)*token->bytes] = t->has_added = true;
     }
     t->classes = tokenizer_classes();
     if (!*t->why_not && !t->pieces) tokenizer_build_whole(t);
 }
 
 /* -----------------------------------------------------------------------------------------------------------
-   Training. First the pieces are counted: a table of distinct pieces ("words") and how often each occurs. */
-
-typedef struct {
-    size_t start;
-    uint32_t length;
-    int64_t count;
-} TokenizerWord;
-
-typedef struct {
-    TokenizerWord *words; /* (n_words) */
-    size_t n_words, words_room;
-    char *bytes; /* of all words, one after the other */
-    size_t n_bytes, bytes_room;
-    TokenizerTable table; /* from half a word's hash to its index */
-} TokenizerWords;
-
-typedef struct {
-    TokenizerWords *words; /* (threads) */
-    int threads;
-    unsigned char *classes;
-} TokenizerTrainer;
-
-/* The word with these bytes; a new one has count 0. */
-static inline TokenizerWord *tokenizer_word(TokenizerWords *w, const char *bytes, size_t length) {
-    uint32_t key = (uint32_t)tokenizer_hash_bytes(bytes, length);
-    tokenizer_table_room(&w->table, w->n_words + 1);
-    uint64_t *place = NULL;
-    while (*(place = tokenizer_find(&w->table, key, place))) {
-        TokenizerWord *word = &w->words[(uint32_t)*place - 1];
-        if (word->length == length && !memcmp(w->bytes + word->start, bytes, length)) return word;
-    }
-    w->words = check_grow(w->words, &w->words_room, w->n_words + 1, sizeof *w->words);
-    w->bytes = check_grow(w->bytes, &w->bytes_room, w->n_bytes + length + 1, 1); /* never NULL */
-    memcpy(w->bytes + w->n_bytes, bytes, length);
-    w->words[w->n_words] = (TokenizerWord){w->n_bytes, (uint32_t)length, 0};
-    w->n_bytes += length;
-    *place = (uint64_t)key << 32 | ++w->n_words;
-    return &w->words[w->n_words - 1];
-}
-
-static inline void tokenizer_words_free(TokenizerWords *w) {
-    free(w->words), free(w->bytes), free(w->table.places);
-    memset(w, 0, sizeof *w);
-}
-
-static inline TokenizerTrainer *tokenizer_trainer_new(int threads) {
-    TokenizerTrainer *trainer = check_calloc(sizeof *trainer);
-    trainer->threads = threads;
-    trainer->words = check_calloc((size_t)threads * sizeof *trainer->words);
-    trainer->classes = tokenizer_classes();
-    return trainer;
-}
-
-static inline void tokenizer_trainer_add(TokenizerTrainer *trainer, int thread, const char *text, size_t n) {
-    const unsigned char *p = (const unsigned char *)text, *end = p + n;
-    while (p < end) {
-        const unsigned char *next = tokenizer_piece(trainer->classes, p, end);
-        /* a longer piece (a text without white space) is learned from in parts: each merge costs its whole length */
-        if (next - p > TOKENIZER_LEARN_BYTES) next = p + TOKENIZER_LEARN_BYTES;
-        tokenizer_word(&trainer->words[thread], (const char *)p, (size_t)(next - p))->count++;
-        p = next;
-    }
-}
-
-/* Then merges are learned on the words, not on the text: each visits only the words its pair was seen in
-   (some of which it may have left since), pair counts are kept up to date, and a heap finds the largest. */
-typedef struct {
-    uint32_t pair; /* left << 16 | right */
-    int64_t count;
-    uint32_t *words; /* (n_words) */
-    size_t n_words, room;
-} TokenizerPair;
-
-typedef struct {
-    const TokenizerWords *words;
-    uint16_t *symbols; /* of all words, where their bytes are */
-    uint32_t *lengths; /* (n_words) in symbols */
-    TokenizerPair *pairs;
-    size_t n_pairs, pairs_room;
-    TokenizerTable table; /* from a pair to its index */
-    TokenizerHeap heap;   /* (the complement of its count, pair << 32 | index) when it was pushed */
-} TokenizerMerger;
-
-static inline TokenizerPair *tokenizer_pair(TokenizerMerger *m, uint32_t pair) {
-    tokenizer_table_room(&m->table, m->n_pairs + 1);
-    uint64_t *place = tokenizer_find(&m->table, pair, NULL);
-    if (*place) return &m->pairs[(uint32_t)*place - 1];
-    m->pairs = check_grow(m->pairs, &m->pairs_room, m->n_pairs + 1, sizeof *m->pairs);
-    m->pairs[m->n_pairs] = (TokenizerPair){.pair = pair};
-    *place = (uint64_t)pair << 32 | ++m->n_pairs;
-    return &m->pairs[m->n_pairs - 1];
-}
-
-static inline void tokenizer_pair_change(TokenizerMerger *m, uint32_t left, uint32_t right, int64_t change,
-                                         uint32_t word) {
-    TokenizerPair *pair = tokenizer_pair(m, left << 16 | right);
-    pair->count += change;
-    if (change < 0 || (pair->n_words && pair->words[pair->n_words - 1] == word)) return;
-    pair->words = check_grow(pair->words, &pair->room, pair->n_words + 1, sizeof *pair->words);
-    pair->words[pair->n_words++] = word;
-}
-
-static inline void tokenizer_best_push(TokenizerMerger *m, uint32_t index) {
-    const TokenizerPair *pair = &m->pairs[index];
-    if (pair->count < 2) return;
-    tokenizer_heap_push(&m->heap, ~(uint64_t)pair->count, (uint64_t)pair->pair << 32 | index);
-}
-
-/* The most frequent pair; NULL when none occurs twice. Counts that fell since a pair was pushed are put right
-   here. */
-static inline TokenizerPair *tokenizer_best_pop(TokenizerMerger *m) {
-    while (m->heap.n) {
-        TokenizerItem top = tokenizer_heap_pop(&m->heap);
-        TokenizerPair *pair = &m->pairs[(uint32_t)top.second];
-        if (~(uint64_t)pair->count == top.first) return pair;
-        tokenizer_best_push(m, (uint32_t)top.second);
-    }
-    return NULL;
-}
-
-/* Joins left and right to `made` in one word; the counts of the pairs around each place change with it. */
-static inline void tokenizer_merge_word(TokenizerMerger *m, uint32_t word, uint32_t left, uint32_t right,
-                                        uint32_t made) {
-    uint16_t *symbols = m->symbols + m->words->words[word].start;
-    uint32_t n = m->lengths[word], to = 0;
-    int64_t count = m->words->words[word].count;
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + 1 == n || symbols[i] != left || symbols[i + 1] != right) {
-            symbols[to++] = symbols[i];
-            continue;
-        }
-        if (to) {
-            tokenizer_pair_change(m, symbols[to - 1], left, -count, word);
-            tokenizer_pair_change(m, symbols[to - 1], made, count, word);
-        }
-        if (i + 2 < n) {
-            tokenizer_pair_change(m, right, symbols[i + 2], -count, word);
-            tokenizer_pair_change(m, made, symbols[i + 2], count, word);
-        }
-        symbols[to++] = (uint16_t)made;
-        i++;
-    }
-    m->lengths[word] = to;
-}
-
-static inline void tokenizer_merger_begin(TokenizerMerger *m, const Tokenizer *t) {
-    const TokenizerWords *words = m->words;
-    m->symbols = check_calloc(words->n_bytes * sizeof *m->symbols);
-    m->lengths = check_calloc(words->n_words * sizeof *m->lengths);
-    for (size_t i = 0; i < words->n_bytes; i++) m->symbols[i] = t->byte_id[(unsigned char)words->bytes[i]];
-    for (size_t w = 0; w < words->n_words; w++) {
-        const uint16_t *symbols = m->symbols + words->words[w].start;
-        m->lengths[w] = words->words[w].length;
-        for (uint32_t i = 0; i + 1 < m->lengths[w]; i++)
-            tokenizer_pair_change(m, symbols[i], symbols[i + 1], words->words[w].count, (uint32_t)w);
-    }
-    for (size_t i = 0; i < m->n_pairs; i++) tokenizer_best_push(m, (uint32_t)i);
-}
-
-static inline void tokenizer_merger_end(TokenizerMerger *m) {
-    for (size_t i = 0; i < m->n_pairs; i++) free(m->pairs[i].words);
-    free(m->symbols), free(m->lengths), free(m->pairs), free(m->table.places), free(m->heap.items);
-}
-
-/* Learns merges until the vocabulary is full. */
-static inline void tokenizer_learn(Tokenizer *t, const TokenizerWords *words, int n_merges) {
-    TokenizerMerger m = {.words = words};
-    tokenizer_merger_begin(&m, t);
-    while (t->n_merges < n_merges) {
-        TokenizerPair *best = tokenizer_best_pop(&m);
-        if (!best) break;
-        uint32_t left = best->pair >> 16, right = best->pair & 0xFFFF, made = 256 + (uint32_t)t->n_merges;
-        uint32_t *in = best->words;
-        size_t n = best->n_words, first_new = m.n_pairs;
-        best->words = NULL, best->n_words = best->room = 0;
-        tokenizer_add_merge(t, left, right, made);
-        for (size_t i = 0; i < n; i++) tokenizer_merge_word(&m, in[i], left, right, made);
-        free(in);
-        tokenizer_pair(&m, left << 16 | right)->count = 0;
-        for (size_t i = first_new; i < m.n_pairs; i++) tokenizer_best_push(&m, (uint32_t)i);
-        const Token *a = &t->tokens[left], *b = &t->tokens[right];
-        t->tokens[made] = (Token){.bytes = tokenizer_join(a->bytes, a->length, b->bytes, b->length),
-                                  .length = a->length + b->length};
-    }
-    tokenizer_merger_end(&m);
-}
-
-static inline Tokenizer *tokenizer_trainer_finish(TokenizerTrainer *trainer, int vocab_size) {
-    int character[256], order[256];
-    if (vocab_size < 257 || vocab_size > TOKENIZER_MAX_VOCAB)
-        die("a vocabulary of %d tokens was asked for; it needs 257 (the bytes and <|endoftext|>) to %d",
-            vocab_size, TOKENIZER_MAX_VOCAB);
-    Tokenizer *t = tokenizer_new();
-    tokenizer_byte_characters(character, order);
-    for (int id = 0; id < 256; id++) {
-        t->byte_id[order[id]] = (uint16_t)id;
-        tokenizer_set(t, id, &(char){(char)order[id]}, 1);
-    }
-    TokenizerWords *words = trainer->words; /* the others are added to the first */
-    for (int thread = 1; thread < trainer->threads; thread++) {
-        TokenizerWords *other = &trainer->words[thread];
-        for (size_t i = 0; i < other->n_words; i++)
-            tokenizer_word(words, other->bytes + other->words[i].start, other->words[i].length)->count +=
-                other->words[i].count;
-        tokenizer_words_free(other);
-    }
-    tokenizer_learn(t, words, vocab_size - 257);
-    t->vocab_size = 257 + t->n_merges;
-    tokenizer_set(t, t->vocab_size - 1, "<|endoftext|>", 13);
-    t->tokens[t->vocab_size - 1].added = t->tokens[t->vocab_size - 1].special = true;
-    tokenizer_build(t);
-    tokenizer_words_free(words);
-    free(trainer->words), free(trainer->classes), free(trainer);
-    return t;
-}
-
-/* -----------------------------------------------------------------------------------------------------------
    Files */
 
-/* The token as JSON spells it, without the quotation marks. */
+/* A token as tokenizer.json spells it, without the quotation marks: an added token as it is, any other with one
+   character of GPT-2's alphabet for each byte. */
 static inline void tokenizer_write_text(FILE *file, const Token *token, const int character[256]) {
     for (uint32_t i = 0; i < token->length; i++) {
         unsigned char byte = (unsigned char)token->bytes[i];
@@ -680,6 +391,7 @@ static inline void tokenizer_write_text(FILE *file, const Token *token, const in
     }
 }
 
+/* Writes tokenizer.json. */
 static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
     static const char level[] =
         "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
@@ -724,7 +436,6 @@ static inline void tokenizer_write(const Tokenizer *t, FILE *file) {
     fprintf(file, "\n    ]\n  }\n}\n");
 }
 
-/* The text of its tokenizer.json; free() it. */
 static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
     char *text = NULL;
     FILE *memory = open_memstream(&text, size);
@@ -733,29 +444,21 @@ static inline char *tokenizer_text(const Tokenizer *t, size_t *size) {
     return text;
 }
 
-static inline void tokenizer_save(const Tokenizer *t, const char *path) {
-    char error[FILE_ERROR_SIZE];
-    size_t size;
-    if (*t->why_not || t->pieces)
-        die("this tokenizer cannot be written as '%s': %s", path,
-            *t->why_not ? t->why_not : "it is a SentencePiece vocabulary");
-    char *text = tokenizer_text(t, &size);
-    if (!file_write_whole(path, text, size, error)) die("%s", error);
-    free(text);
-}
-
-/* What loading needs besides the tokenizer: where from, and the ids of all spellings. */
+/* While a tokenizer is loaded. Tokens keep their spelling in the file until all merges are read; only then it is
+   replaced by the bytes that it stands for. */
 typedef struct {
-    const char *path;
+    const char *path; /* of the file, for errors */
     Tokenizer *t;
-    TokenizerWords spellings; /* count is id + 1 */
-    bool is_pieces;           /* spelled as SentencePiece does, not in GPT-2's byte alphabet */
+    TokenizerWords spellings; /* of all tokens; the count of each is its id + 1 */
+    bool is_pieces;           /* tokens are spelled as SentencePiece's, not in GPT-2's alphabet */
 } TokenizerLoad;
 
+/* The id of the token with this spelling; -1: there is none. */
 static inline int tokenizer_spelling(TokenizerLoad *load, const char *text, size_t n) {
     return (int)tokenizer_word(&load->spellings, text, n)->count - 1;
 }
 
+/* Adds a token. `number` is its id as it stands in the file; dies when it is no id, or is taken. */
 static inline void tokenizer_load_token(TokenizerLoad *load, const char *text, double number) {
     Tokenizer *t = load->t;
     int id = number >= 0 && number < TOKENIZER_MAX_VOCAB ? (int)number : -1;
@@ -773,6 +476,7 @@ static inline void tokenizer_load_token(TokenizerLoad *load, const char *text, d
     if (id >= t->vocab_size) t->vocab_size = id + 1;
 }
 
+/* Adds the merge of two tokens, which are given by their spelling. */
 static inline void tokenizer_load_merge(TokenizerLoad *load, const char *left, size_t n_left,
                                         const char *right, size_t n_right) {
     char *joined = tokenizer_join(left, n_left, right, n_right);
@@ -781,13 +485,15 @@ static inline void tokenizer_load_merge(TokenizerLoad *load, const char *left, s
     if (a < 0 || b < 0 || made < 0)
         die("'%s': merge %d joins '%.*s' and '%.*s' to '%s', which are not all in the vocabulary", load->path,
             rank, (int)n_left, left, (int)n_right, right, joined);
-    if (rank >= TOKENIZER_MAX_VOCAB - 1) /* each makes a token, and the first begins with one */
+    if (rank >=
+        TOKENIZER_MAX_VOCAB - 1) /* each merge makes another token, and at least one token is not made so */
         die("'%s' has more than %d merges; no vocabulary of 16-bit ids needs more", load->path, rank);
     tokenizer_add_merge(load->t, (uint32_t)a, (uint32_t)b, (uint32_t)made);
     free(joined);
 }
 
-/* An object of tokens and ids, or Unigram's list of [piece, score], whose places are the ids. */
+/* Adds the tokens of a vocabulary: an object of spellings and ids or, with `unigram`, a list of [spelling, score],
+   where the index is the id. */
 static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab, bool unigram) {
     const cJSON *item;
     double place = 0;
@@ -803,11 +509,11 @@ static inline void tokenizer_load_vocab(TokenizerLoad *load, const cJSON *vocab,
 }
 
 typedef struct {
-    const char *left, *right; /* right ends in a zero */
+    const char *left, *right; /* spellings; right ends in a zero byte, left has n_left bytes */
     size_t n_left;
 } TokenizerPairText;
 
-/* A merge is "left right", or ["left", "right"] as newer files have it. */
+/* The two tokens of a merge, which is written as "left right" or, in newer files, as ["left", "right"]. */
 static inline TokenizerPairText tokenizer_pair_text(const TokenizerLoad *load, const cJSON *item, int merge) {
     const char *text = cJSON_GetStringValue(item), *space = text ? strchr(text, ' ') : NULL;
     const char *left = text ? text : cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
@@ -824,14 +530,11 @@ static inline void tokenizer_load_merges(TokenizerLoad *load, const cJSON *merge
     }
 }
 
-static inline const char *tokenizer_json_string(const cJSON *object, const char *name) {
-    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-}
-
+/* Adds the tokens of the member "added_tokens". */
 static inline void tokenizer_load_added(TokenizerLoad *load, const cJSON *added) {
     const cJSON *item;
     cJSON_ArrayForEach(item, added) {
-        const char *content = tokenizer_json_string(item, "content");
+        const char *content = json_text(item, "content");
         const cJSON *id = cJSON_GetObjectItemCaseSensitive(item, "id");
         if (!content || !cJSON_IsNumber(id)) die("'%s': an added token has no content or no id", load->path);
         tokenizer_load_token(load, content, id->valuedouble);
@@ -846,7 +549,7 @@ static inline void tokenizer_load_added(TokenizerLoad *load, const cJSON *added)
     }
 }
 
-/* From the spelling of tokens to their bytes: GPT-2's printable characters back to bytes. */
+/* Replaces the spelling of each token in GPT-2's alphabet by the bytes that it stands for. */
 static inline void tokenizer_load_bytes(TokenizerLoad *load) {
     Tokenizer *t = load->t;
     int character[256], order[256], byte_of[512];
@@ -875,7 +578,7 @@ static inline void tokenizer_load_bytes(TokenizerLoad *load) {
         if (!have[byte]) snprintf(t->why_not, sizeof t->why_not, "no token stands for the byte 0x%02x", byte);
 }
 
-/* Why a text cannot be encoded; the first reason stays. */
+/* Notes why texts cannot be encoded, in a sentence formatted as by printf. The first reason stays. */
 __attribute__((format(printf, 2, 3))) static inline void tokenizer_why_not(Tokenizer *t, const char *format,
                                                                            ...) {
     va_list arguments;
@@ -885,7 +588,7 @@ __attribute__((format(printf, 2, 3))) static inline void tokenizer_why_not(Token
     va_end(arguments);
 }
 
-/* The normaliser's table, which JSON holds in base 64. */
+/* Reads the table of the normaliser (tokenizer_pieces.h) from base 64. */
 static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     TokenizerPieces *p = t->pieces;
@@ -902,7 +605,7 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
         (uint32_t)blob[0] | (uint32_t)blob[1] << 8 | (uint32_t)blob[2] << 16 | (uint32_t)blob[3] << 24;
     if (n < 4 || units % 4 || units > n - 4) {
         tokenizer_why_not(t, "the table of its normalizer is damaged");
-    } else { /* a size, the double array of that size, strings that end in zeros */
+    } else { /* the size of an array in bytes, the array, then strings that end in zero bytes */
         p->n_units = units / 4, p->n_table = n - 4;
         p->table = check_calloc(p->n_table + 1);
         memcpy(p->table, blob + 4, p->n_table);
@@ -910,14 +613,15 @@ static inline void tokenizer_load_charsmap(Tokenizer *t, const char *text) {
     free(blob);
 }
 
-/* One step of the normaliser: those that ./prepare writes are known. */
+/* Reads one step of the normaliser; known are the steps that ./prepare writes. *strips: it is the one that strips
+   spaces. */
 static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *strips) {
-    const char *type = tokenizer_json_string(step, "type"), *content = tokenizer_json_string(step, "content");
-    const char *regex = tokenizer_json_string(cJSON_GetObjectItemCaseSensitive(step, "pattern"), "Regex");
+    const char *type = json_text(step, "type"), *content = json_text(step, "content");
+    const char *regex = json_text(cJSON_GetObjectItemCaseSensitive(step, "pattern"), "Regex");
     const cJSON *left = cJSON_GetObjectItemCaseSensitive(step, "strip_left"),
                 *right = cJSON_GetObjectItemCaseSensitive(step, "strip_right");
     if (type && strcmp(type, "Precompiled") == 0 && !t->pieces->table)
-        tokenizer_load_charsmap(t, tokenizer_json_string(step, "precompiled_charsmap"));
+        tokenizer_load_charsmap(t, json_text(step, "precompiled_charsmap"));
     else if (type && strcmp(type, "Strip") == 0 && cJSON_IsTrue(left) && cJSON_IsTrue(right))
         *strips = true;
     else if (type && strcmp(type, "Replace") == 0 && regex && strcmp(regex, " {2,}") == 0 && content &&
@@ -928,12 +632,13 @@ static inline void tokenizer_load_step(Tokenizer *t, const cJSON *step, bool *st
                           type ? type : "?");
 }
 
+/* Reads how a text is normalised and cut for a SentencePiece vocabulary. */
 static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
     const cJSON *normalizer = cJSON_GetObjectItemCaseSensitive(root, "normalizer"), *step;
     const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
-    const char *type = tokenizer_json_string(normalizer, "type"), *cuts = tokenizer_json_string(pre, "type");
-    const char *mark = tokenizer_json_string(pre, "replacement");
-    const char *prepend = tokenizer_json_string(pre, "prepend_scheme");
+    const char *type = json_text(normalizer, "type"), *cuts = json_text(pre, "type");
+    const char *mark = json_text(pre, "replacement");
+    const char *prepend = json_text(pre, "prepend_scheme");
     bool strips = false;
     if (type && strcmp(type, "Sequence") == 0)
         cJSON_ArrayForEach(step, cJSON_GetObjectItemCaseSensitive(normalizer, "normalizers"))
@@ -955,7 +660,7 @@ static inline void tokenizer_load_piece_rules(Tokenizer *t, const cJSON *root) {
         t->pieces->prefix = strcmp(prepend, "always") == 0;
 }
 
-/* The byte that a piece <0x0A> stands for, or -1. */
+/* The byte that a token spelled like <0x0A> stands for; -1: it is spelled otherwise. */
 static inline int tokenizer_byte_piece(const Token *token) {
     static const char digits[] = "0123456789ABCDEF";
     const char *s = token->bytes, *high, *low;
@@ -964,7 +669,7 @@ static inline int tokenizer_byte_piece(const Token *token) {
     return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
-/* From the spelling of a piece to the bytes it decodes to. */
+/* Replaces the spelling of a SentencePiece token by the bytes that it stands for: U+2581 is a space, <0x41> a byte. */
 static inline void tokenizer_load_piece_bytes(Token *token) {
     uint32_t n = 0;
     if (!token->bytes || token->added) return;
@@ -978,12 +683,13 @@ static inline void tokenizer_load_piece_bytes(Token *token) {
     token->bytes[n] = 0, token->length = n;
 }
 
-/* What is looked for in a text: neither special tokens, the unknown piece nor the pieces of bytes. */
+/* Fills the tries of the pieces that are found in a text. Special tokens, the unknown piece and the pieces of bytes are
+   not. */
 static inline void tokenizer_load_trie(Tokenizer *t) {
     TokenizerPieces *p = t->pieces;
     float least = FLT_MAX;
     int bytes = 0;
-    p->best_score = FLT_MIN; /* as SentencePiece has it */
+    p->best_score = FLT_MIN; /* the least positive float, as in SentencePiece */
     tokenizer_trie_begin(&p->pieces), tokenizer_trie_begin(&p->user);
     for (int id = 0; id < t->vocab_size; id++) {
         const Token *token = &t->tokens[id];
@@ -1006,7 +712,7 @@ static inline void tokenizer_load_trie(Tokenizer *t) {
         tokenizer_why_not(t, "it has neither an unknown piece nor pieces for bytes");
 }
 
-/* The place of the first merge that makes a piece is its rank. */
+/* The rank of a piece is the index of the first merge that makes it. */
 static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges) {
     const cJSON *item;
     uint32_t rank = 0;
@@ -1022,12 +728,12 @@ static inline void tokenizer_load_ranks(TokenizerLoad *load, const cJSON *merges
     }
 }
 
-/* A SentencePiece vocabulary: all that encoding needs; then from the spelling of tokens to their bytes: U+2581 is a
-   space, <0x41> a byte. */
+/* Sets everything that a SentencePiece vocabulary needs for encoding, then replaces the spelling of its tokens by their
+   bytes. */
 static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root, bool unigram) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model"), *item;
     const cJSON *unknown = cJSON_GetObjectItemCaseSensitive(model, "unk_id");
-    const char *unknown_token = tokenizer_json_string(model, "unk_token");
+    const char *unknown_token = json_text(model, "unk_token");
     Tokenizer *t = load->t;
     TokenizerPieces *p = t->pieces = check_calloc(sizeof *p);
     p->bpe = !unigram;
@@ -1052,10 +758,10 @@ static inline void tokenizer_load_pieces(TokenizerLoad *load, const cJSON *root,
     for (id = 0; id < t->vocab_size; id++) tokenizer_load_piece_bytes(&t->tokens[id]);
 }
 
-/* What decides how a text is cut: only GPT-2's rule is known here. */
+/* Notes when a byte-level tokenizer cuts texts by another rule than GPT-2's, which is the only one known here. */
 static inline void tokenizer_load_rules(TokenizerLoad *load, const cJSON *root) {
     const cJSON *pre = cJSON_GetObjectItemCaseSensitive(root, "pre_tokenizer");
-    const char *type = tokenizer_json_string(pre, "type");
+    const char *type = json_text(pre, "type");
     const cJSON *normalizer = cJSON_GetObjectItemCaseSensitive(root, "normalizer");
     Tokenizer *t = load->t;
     if (!type || strcmp(type, "ByteLevel") != 0)
@@ -1069,12 +775,13 @@ static inline void tokenizer_load_rules(TokenizerLoad *load, const cJSON *root) 
         snprintf(t->why_not, sizeof t->why_not, "it has a normalizer, which would change the text");
 }
 
+/* Reads all of a tokenizer.json; of a vocab.json everything but the merges. */
 static inline void tokenizer_load_json(TokenizerLoad *load, const cJSON *root) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(root, "model");
-    const char *type = tokenizer_json_string(model, "type");
-    const char *decode = tokenizer_json_string(cJSON_GetObjectItemCaseSensitive(root, "decoder"), "type");
+    const char *type = json_text(model, "type");
+    const char *decode = json_text(cJSON_GetObjectItemCaseSensitive(root, "decoder"), "type");
     bool unigram = type && strcmp(type, "Unigram") == 0;
-    if (!cJSON_IsObject(model)) { /* GPT-2's vocab.json, where <|endoftext|> is one of the tokens */
+    if (!cJSON_IsObject(model)) { /* GPT-2's vocab.json, which does not say that <|endoftext|> is special */
         tokenizer_load_vocab(load, root, false);
         int id = tokenizer_spelling(load, "<|endoftext|>", 13);
         if (id >= 0) load->t->tokens[id].added = load->t->tokens[id].special = true;
@@ -1094,7 +801,7 @@ static inline void tokenizer_load_json(TokenizerLoad *load, const cJSON *root) {
     if (!*load->t->why_not) tokenizer_load_merges(load, cJSON_GetObjectItemCaseSensitive(model, "merges"));
 }
 
-/* GPT-2's merges.txt: a line "left right" for each merge, after a line "#version". */
+/* Reads GPT-2's merges.txt: a line "#version", then a line "left right" for each merge. */
 static inline void tokenizer_load_merges_text(TokenizerLoad *load, const char *text) {
     if (strncmp(text, "#version", 8) == 0) text += strcspn(text, "\n");
     while (*(text += strspn(text, "\r\n"))) {
@@ -1107,15 +814,11 @@ static inline void tokenizer_load_merges_text(TokenizerLoad *load, const char *t
     }
 }
 
-/* The text of a tokenizer.json or vocab.json and, with the latter, of its merges.txt (else NULL). */
 static inline Tokenizer *tokenizer_parse(const char *path, const char *text, size_t n, const char *merges) {
     TokenizerLoad load = {.path = path, .t = tokenizer_new()};
-    cJSON *root = cJSON_ParseWithLength(text, n);
-    if (!root) {
-        const char *at = cJSON_GetErrorPtr();
-        die("'%s' is not valid JSON (at byte %zu of %zu); it may be cut short", path,
-            at >= text && at <= text + n ? (size_t)(at - text) : 0, n);
-    }
+    size_t stop;
+    cJSON *root = json_parse_at(text, n, &stop);
+    if (!root) die("'%s' is not valid JSON (at byte %zu of %zu); it may be cut short", path, stop, n);
     tokenizer_load_json(&load, root);
     bool gpt2 = !cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(root, "model"));
     if (gpt2 && merges) tokenizer_load_merges_text(&load, merges);
@@ -1128,25 +831,32 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     return load.t;
 }
 
-/* As tokenizer_load; *text (*n bytes, free() it) becomes the tokenizer.json itself, or NULL when there are merges beside. */
+/* The text of the merges.txt beside a vocabulary's file, which the caller frees; NULL: there is none, or the file is a
+   tokenizer.json, which needs none. */
+static inline char *tokenizer_read_merges(const char *path, const char *hint) {
+    size_t length,
+        folder = (size_t)(check_basename(path) - path); /* bytes of the path up to and with the last slash */
+    if (strcmp(path + folder, "tokenizer.json") == 0) return NULL;
+    char *beside = tokenizer_join(path, folder, "merges.txt", strlen("merges.txt"));
+    char *merges = check_file_read_if(beside, FILE_JSON_LIMIT, &length, hint);
+    free(beside);
+    return merges;
+}
+
 static inline Tokenizer *tokenizer_load_text(const char *path, char **text, size_t *n) {
     static const char hint[] = "name a tokenizer.json, a vocab.json with merges.txt, or their folder";
     struct stat status;
-    size_t n_merges, room = strlen(path) + 32;
-    char *name = check_calloc(room), *beside = check_calloc(room), *merges = NULL;
-    snprintf(name, room, "%s", path);
+    char *name = NULL;
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-        snprintf(name, room, "%s/tokenizer.json", path);
-        if (stat(name, &status) != 0) snprintf(name, room, "%s/vocab.json", path);
+        name = file_path(path, "tokenizer.json");
+        if (stat(name, &status) != 0) free(name), name = file_path(path, "vocab.json");
+        path = name;
     }
-    char *slash = strrchr(name, '/');
-    *text = check_file_read(name, FILE_REGULAR, FILE_JSON_LIMIT, n, hint);
-    snprintf(beside, room, "%.*smerges.txt", slash ? (int)(slash + 1 - name) : 0, name);
-    if (strcmp(check_basename(name), "tokenizer.json") != 0 && stat(beside, &status) == 0)
-        merges = check_file_read(beside, FILE_REGULAR, FILE_JSON_LIMIT, &n_merges, hint);
-    Tokenizer *t = tokenizer_parse(name, *text, *n, merges);
+    *text = check_file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, n, hint);
+    char *merges = tokenizer_read_merges(path, hint);
+    Tokenizer *t = tokenizer_parse(path, *text, *n, merges);
     if (merges) free(*text), *text = NULL;
-    free(name), free(beside), free(merges);
+    free(name), free(merges);
     return t;
 }
 

@@ -1,17 +1,21 @@
-/* tokenizer_pieces.h: SentencePiece's way from a text to pieces, for vocabularies of its two kinds, Unigram and BPE.
+/* tokenizer_pieces.h: encodes text as SentencePiece does, for vocabularies of its two kinds, Unigram and BPE.
 
-   A text is normalised first: characters are replaced by the model's own table (T5's folds compatibility forms, Llama's
-   replaces nothing), runs of spaces shrink to one, and each space becomes U+2581, one of them in front of the text.
-   Unigram then takes the pieces whose scores add up to the most, BPE joins characters pair by pair, always to the piece
-   learned first. What no piece covers is the unknown piece, or its bytes where the vocabulary has pieces <0x00> to <0xFF>.
+   A text is normalised first: characters are replaced as the model's own table says (T5's replaces compatibility forms,
+   Llama's replaces nothing), runs of spaces become one, each space becomes U+2581, and one more is put before the text.
+   Unigram then takes the pieces whose scores have the largest sum. BPE joins characters, then pieces, two at a time,
+   always to the piece that was learned first. What no piece covers becomes the unknown piece, or its bytes when the
+   vocabulary has the pieces <0x00> to <0xFF>.
 
-   The ids are those of spm_encode 0.1.97, to the last one: sums of scores are of type float where SentencePiece's are, and
-   are not reset between words, because rounding decides between pieces of nearly equal sums. (Release 0.2.3 and Hugging
-   Face's `tokenizers` round otherwise: in 12 of 986 documents of C4 some Unigram pieces differ from these; none of BPE.)
+   The ids are exactly those of spm_encode 0.1.97. For that, sums of scores have the type float where SentencePiece's
+   have it, and go on from word to word, because rounding decides between pieces whose sums are nearly equal. (Release
+   0.2.3 and Hugging Face's `tokenizers` round in another way: in 12 of 986 documents of C4 some Unigram pieces differ
+   from these; with BPE none do.)
 
-   pieces_normalize(p, text, n, NULL)    how many bytes the normalised text takes at most
-   pieces_normalize(p, text, n, out)     writes it and returns its length
-   pieces_encode(p, normal, n, ids)      its pieces; at most n of them
+     pieces_normalize(p, text, n, NULL)   the most bytes that the normalised text takes
+     pieces_normalize(p, text, n, out)    writes the normalised text and returns its length
+     pieces_encode(p, normal, n, ids)     encodes a normalised text; returns the number of ids, at most n. Dies when
+                                          the text has 2 GiB or more
+     pieces_free(p)
 
    tokenizer.h fills a TokenizerPieces from a tokenizer.json. */
 #ifndef GPT_IO_TOKENIZER_PIECES_H
@@ -24,21 +28,25 @@
 #define PIECES_SPACE "\xE2\x96\x81" /* U+2581 */
 
 typedef struct {
-    TokenizerTrie pieces; /* those found in a text: not the unknown piece, control pieces and bytes */
     TokenizerTrie
-        user;      /* of them the ones that the user defined: the normaliser keeps them as they are, too */
-    bool *is_user; /* (65536) */
-    bool has_user;
-    bool bpe;
-    float *scores;                   /* (65536) Unigram: the logarithm of a piece's probability */
-    float best_score, unknown_score; /* of a byte of a user's piece; of a character that no piece covers */
-    uint32_t *ranks;      /* (65536) BPE: pieces of a smaller rank are joined first; TOKENIZER_NONE: never */
-    bool squeeze, prefix; /* the normaliser shrinks runs of spaces; puts one before the text */
-    int unknown;          /* its id */
-    bool has_bytes;
+        pieces; /* the pieces found in a text: all but the unknown piece, control pieces and bytes */
+    TokenizerTrie
+        user; /* those of them that the user of SentencePiece defined: the normaliser leaves them as they are */
+    bool *is_user;       /* (65536) by id: it is such a piece */
+    bool has_user;       /* there are some */
+    bool bpe;            /* the kind is BPE; else Unigram */
+    float *scores;       /* (65536) by id, Unigram: the logarithm of a piece's probability */
+    float best_score;    /* the largest of them, from which the scores of user-defined pieces are made */
+    float unknown_score; /* the score of a character that no piece covers */
+    uint32_t *ranks; /* (65536) by id, BPE: pieces of smaller rank are joined first; TOKENIZER_NONE: never */
+    bool squeeze;    /* the normaliser makes one space of several, and removes those at both ends */
+    bool prefix;     /* the normaliser puts a space before the text */
+    int unknown;     /* the id of the unknown piece; -1: there is none */
+    bool has_bytes;  /* there are pieces for bytes */
     uint16_t byte_id[256];
-    unsigned char *
-        table; /* the normaliser's: a double array of n_units little-endian uint32, then strings; NULL: none */
+    /* (n_table bytes) the normaliser's table: an array of n_units little-endian uint32, then strings, each with a zero
+       byte behind it; NULL: there is none */
+    unsigned char *table;
     size_t n_table, n_units;
 } TokenizerPieces;
 
@@ -50,9 +58,9 @@ static inline uint32_t pieces_unit(const TokenizerPieces *p, size_t unit) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-/* The longest replaced string that the text begins with, 0: none; and what replaces it. The units are those of the library
-   Darts-clone: label in bits 0 to 7, bit 8 when a string ends here (its value is in the next unit), the distance to
-   the children above bit 10, shifted by 8 when bit 9 is set. */
+/* The length of the longest string at the start of a text that the table replaces, 0: none; and what replaces it. The
+   units are those of the library Darts-clone: label in bits 0 to 7, bit 8 when a string ends here (its value is in the
+   next unit), the distance to the children above bit 10, shifted by 8 when bit 9 is set. */
 static inline size_t pieces_rule(const TokenizerPieces *p, const unsigned char *text, size_t n,
                                  const char **replacement) {
     size_t longest = 0, at = 0;
@@ -69,7 +77,7 @@ static inline size_t pieces_rule(const TokenizerPieces *p, const unsigned char *
     return longest;
 }
 
-/* The longest string of a tree that the text begins with, 0: none. */
+/* The length of the longest string of a trie with which a text begins, 0: none. */
 static inline size_t pieces_longest(const TokenizerTrie *trie, const unsigned char *text, size_t n) {
     size_t longest = 0;
     uint32_t node = TOKENIZER_ROOT;
@@ -78,7 +86,8 @@ static inline size_t pieces_longest(const TokenizerTrie *trie, const unsigned ch
     return longest;
 }
 
-/* The bytes of the first character or replaced string of a text; *as, of *length bytes, is what it becomes. */
+/* The length of the first character, replaced string or user-defined piece of a text; *as, of *length bytes, is what
+   it becomes. */
 static inline size_t pieces_step(const TokenizerPieces *p, const unsigned char *text, size_t n,
                                  const char **as, size_t *length) {
     size_t taken = p->has_user ? pieces_longest(&p->user, text, n) : 0;
@@ -87,15 +96,15 @@ static inline size_t pieces_step(const TokenizerPieces *p, const unsigned char *
     if (taken) return *length = taken;
     if ((taken = pieces_rule(p, text, n, as))) return *length = strlen(*as), taken;
     if (tokenizer_utf8(text, text + n, &width) >= 0) return *length = (size_t)width;
-    *as = "\xEF\xBF\xBD"; /* U+FFFD for a byte that is no UTF-8 */
+    *as = "\xEF\xBF\xBD"; /* U+FFFD for a byte that is not valid UTF-8 */
     return *length = 3, 1;
 }
 
-/* The normalised text as it grows; U+2581 stands for a space, also where it is the text's own. */
+/* The normalised text while it is written. U+2581 counts as a space, also when the text itself has it. */
 typedef struct {
-    char *to;     /* NULL: only counted */
-    size_t n;     /* bytes */
-    size_t solid; /* without the spaces at the end */
+    char *to;     /* NULL: its bytes are counted only */
+    size_t n;     /* bytes so far */
+    size_t solid; /* the same without the spaces at the end */
 } PiecesNormal;
 
 static inline void pieces_put(PiecesNormal *normal, const char *bytes, size_t n) {
@@ -128,21 +137,22 @@ static inline size_t pieces_normalize(const TokenizerPieces *p, const char *text
         pieces_put(&normal, as, length);
         if (length) after_space = p->squeeze && as[length - 1] == ' ';
     }
-    /* Without spaces at the end, but for the first pass, which tells how much is written. */
+    /* Spaces at the end are written before they are removed, so the first pass, which counts, includes them. */
     return p->squeeze && out ? normal.solid : normal.n;
 }
 
 /* -----------------------------------------------------------------------------------------------------------
    Pieces of a normalised text */
 
-/* Of the character that begins with a byte, as SentencePiece tells it: by that byte alone. */
+/* The length of the first character of a text, by its first byte alone, as in SentencePiece. */
 static inline size_t pieces_character(const char *text, size_t n) {
     static const unsigned char lengths[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
     size_t length = lengths[(unsigned char)*text >> 4];
     return length < n ? length : n;
 }
 
-/* Appends a piece, or what stands for one that is unknown: its bytes, or one unknown piece for a run of them. */
+/* Appends the id of a piece of n bytes to ids and returns their new number. An unknown piece becomes its bytes or,
+   without pieces for bytes, one unknown piece for several in a row. */
 static inline size_t pieces_append(const TokenizerPieces *p, const char *text, size_t n, int id,
                                    uint16_t *ids, size_t count, bool after_unknown) {
     bool unknown = id < 0 || id == p->unknown;
@@ -153,7 +163,8 @@ static inline size_t pieces_append(const TokenizerPieces *p, const char *text, s
     return count;
 }
 
-/* The best way to the end of a prefix: its last piece, where that begins, and the sum of scores. */
+/* The best way to cut the text up to some byte into pieces: its last piece, where that begins, and the sum of the
+   scores. */
 typedef struct {
     int id; /* -1: none yet */
     uint32_t start;
@@ -165,7 +176,7 @@ static inline void pieces_better(PiecesPath *path, double score, size_t start, i
     *path = (PiecesPath){id, (uint32_t)start, (float)score};
 }
 
-/* All pieces that begin at `start` lengthen the best way to there. */
+/* Extends the best way to byte `start` by every piece that begins there. */
 static inline void pieces_extend(const TokenizerPieces *p, const char *text, size_t n, size_t start,
                                  PiecesPath *paths) {
     size_t character = pieces_character(text + start, n - start);
@@ -191,7 +202,8 @@ static inline size_t pieces_unigram(const TokenizerPieces *p, const char *text, 
     for (size_t i = 1; i <= n; i++) paths[i].id = -1;
     for (size_t start = 0; start < n; start += pieces_character(text + start, n - start))
         pieces_extend(p, text, n, start, paths);
-    for (size_t end = n, next = 0, start; end; next = end, end = start) { /* turns the links forward */
+    for (size_t end = n, next = 0, start; end;
+         next = end, end = start) { /* start now leads to the next piece */
         start = paths[end].start;
         paths[end].start = (uint32_t)next;
         if (!start) paths[0].start = (uint32_t)end;
@@ -205,12 +217,12 @@ static inline size_t pieces_unigram(const TokenizerPieces *p, const char *text, 
     return count;
 }
 
-/* A part of the text while pairs are joined: a character at first. */
+/* A part of the text, at first one character or user-defined piece, while pairs are joined. */
 typedef struct {
-    uint32_t start, length; /* length 0: joined to the one before */
+    uint32_t start, length; /* of its bytes; length 0: it was joined to the part before */
     uint32_t previous, next;
-    uint32_t node; /* of the tree of pieces; 0: no piece begins so */
-    bool user;     /* as the user defined it, not to be joined */
+    uint32_t node; /* of the trie of pieces; 0: no piece begins with these bytes */
+    bool user;     /* it is a user-defined piece, which is never joined */
 } PiecesPart;
 
 static inline uint32_t pieces_walk(const TokenizerPieces *p, uint32_t node, const char *text, size_t n) {
@@ -218,7 +230,7 @@ static inline uint32_t pieces_walk(const TokenizerPieces *p, uint32_t node, cons
     return node;
 }
 
-/* Remembers that two parts make a piece, when they do. */
+/* Adds the piece that two neighbouring parts make to the heap, if they make one. */
 static inline void pieces_push(const TokenizerPieces *p, TokenizerHeap *heap, const char *text,
                                const PiecesPart *parts, uint32_t left, uint32_t right) {
     const PiecesPart *a = &parts[left], *b = &parts[right];
@@ -256,7 +268,8 @@ static inline size_t pieces_bpe(const TokenizerPieces *p, const char *text, size
         uint32_t left = (uint32_t)top.first, right = (uint32_t)(top.second >> 32),
                  size = (uint32_t)top.second;
         PiecesPart *a = &parts[left], *b = &parts[right];
-        if (!a->length || !b->length || a->length + b->length != size) continue; /* outdated */
+        if (!a->length || !b->length || a->length + b->length != size)
+            continue; /* a part has changed since */
         a->node = pieces_walk(p, a->node, text + b->start, b->length);
         a->length = size, a->next = b->next, b->length = 0;
         if (a->next < n_parts) {

@@ -1,12 +1,19 @@
-/* tokenizer_unicode.h: UTF-8 read strictly, and what GPT-2's rule asks of a character: letter, number, white
-   space, or none of them. */
+/* tokenizer_unicode.h: reads UTF-8 strictly, knows whether a character is a letter, a number, white space or something
+   else, and cuts text into pieces by GPT-2's rule (tokenizer.h), which is about these classes.
+
+     classes = tokenizer_classes()      (TOKENIZER_CODE_POINTS) the class of each character; the caller frees it
+     tokenizer_utf8(p, end, &length)    the code point at p < end and its length in bytes; an invalid byte is -1, of
+                                        length 1
+     tokenizer_class(classes, p, end, &length)
+                                        the class of that character
+     tokenizer_piece(classes, p, end)   the end of the first piece of a text [p, end) that is not empty */
 #ifndef GPT_IO_TOKENIZER_UNICODE_H
 #define GPT_IO_TOKENIZER_UNICODE_H
 
 #include "../base/check.h"
 
-/* Unicode classes. Runs of code points: length in base 36, then + letter, # number, _ white space, . other;
-   Unicode 16, printed by data/unicode_classes.py. */
+/* The classes of Unicode 16 as runs of code points, printed by data/unicode_classes.py: the length of a run in base 36,
+   then its class: + letter, # number, _ white space, . other. */
 enum { TOKENIZER_OTHER, TOKENIZER_LETTER, TOKENIZER_NUMBER, TOKENIZER_SPACE };
 enum { TOKENIZER_CODE_POINTS = 0x110000 };
 
@@ -47,7 +54,6 @@ static const char tokenizer_runs[] =
     "1+1.a+1.4+1.1+1.1+6.1+4.1+1.1+1.1+1.3+1.2+1.1+2.1+1.1+1.1+1.1+1.1+1.2+1.1+2.4+1.7+1.4+1.4+1.1+1.a+1."
     "h+5.3+1.5+1.h+g4.d#25f.a#sm.wyo+w.37e+6.66+2.4g2+e.5rl+f.ha+1wi.f2+15u.3t7+5.38g+";
 
-/* The class of every code point, (0x110000); free() it. */
 static inline unsigned char *tokenizer_classes(void) {
     static const char marks[] = ".+#_"; /* in the order of the classes */
     unsigned char *classes = check_calloc(TOKENIZER_CODE_POINTS), *at = classes;
@@ -60,7 +66,7 @@ static inline unsigned char *tokenizer_classes(void) {
     return classes;
 }
 
-/* Of more than one byte. */
+/* tokenizer_utf8 for characters of more than one byte. */
 static inline int tokenizer_utf8_long(const unsigned char *p, const unsigned char *end, int *length) {
     int more = p[0] >= 0xF0 ? 3 : p[0] >= 0xE0 ? 2 : 1;
     if (p[0] < 0xC2 || p[0] > 0xF4 || end - p <= more) return -1;
@@ -75,18 +81,57 @@ static inline int tokenizer_utf8_long(const unsigned char *p, const unsigned cha
     return code;
 }
 
-/* Reads one code point of strictly valid UTF-8 (no overlong forms, no surrogates) and its length; an invalid
-   byte is -1, of length 1. */
+/* Overlong forms and surrogates are not valid. */
 static inline int tokenizer_utf8(const unsigned char *p, const unsigned char *end, int *length) {
     *length = 1;
     return p[0] < 0x80 ? p[0] : tokenizer_utf8_long(p, end, length);
 }
 
-/* The class of the character at p, and its length. */
 static inline int tokenizer_class(const unsigned char *classes, const unsigned char *p,
                                   const unsigned char *end, int *length) {
     int code = tokenizer_utf8(p, end, length);
     return code < 0 ? TOKENIZER_OTHER : classes[code];
+}
+
+/* ---- GPT-2's rule ---- */
+
+/* The end of the run of characters of the class `kind` that begins at p; p itself when there is none. */
+static inline const unsigned char *tokenizer_run(const unsigned char *classes, const unsigned char *p,
+                                                 const unsigned char *end, int kind) {
+    int length = 1;
+    for (; p < end; p += length) {
+        length = 1;
+        if (*p < 0x80 ? classes[*p] != kind : tokenizer_class(classes, p, end, &length) != kind) break;
+    }
+    return p;
+}
+
+/* The end of the piece that a run of white space at p makes: the whole run when the text ends with it, otherwise the
+   run without its last character, which belongs to the piece that follows; a run of one character is a piece of its
+   own. */
+static inline const unsigned char *tokenizer_white(const unsigned char *classes, const unsigned char *p,
+                                                   const unsigned char *end) {
+    const unsigned char *last = p, *q = p;
+    int length;
+    while (q < end && tokenizer_class(classes, q, end, &length) == TOKENIZER_SPACE) last = q, q += length;
+    return q == end || last == p ? q : last;
+}
+
+static inline const unsigned char *tokenizer_piece(const unsigned char *classes, const unsigned char *p,
+                                                   const unsigned char *end) {
+    int length, kind = tokenizer_class(classes, p, end, &length);
+    if (*p == ' ' &&
+        end - p > 1) { /* a space belongs to the piece that follows, unless that is white space too */
+        kind = tokenizer_class(classes, p + 1, end, &length);
+        if (kind != TOKENIZER_SPACE) return tokenizer_run(classes, p + 1 + length, end, kind);
+    }
+    if (kind == TOKENIZER_SPACE) return tokenizer_white(classes, p, end);
+    if (*p == '\'' && end - p > 1) {
+        if (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd') return p + 2;
+        if (end - p > 2 && ((p[1] == 'l' && p[2] == 'l') || ((p[1] == 'r' || p[1] == 'v') && p[2] == 'e')))
+            return p + 3;
+    }
+    return tokenizer_run(classes, p + length, end, kind);
 }
 
 #endif

@@ -122,7 +122,7 @@ static inline bool save_files(Saver *s) {
     uint64_t sum = 0;
     NamedTensor *tensors = named_tensors(s->parameters, s->weights);
     ok = file_join(path, c->folder, "model.safetensors", s->error) &&
-         safetensors_write_sum(path, tensors, s->parameters->count, &sum, s->error) &&
+         safetensors_write(path, tensors, s->parameters->count, &sum, s->error) &&
          checkpoint_write_json(c, "config.json", s->config, s->error) &&
          checkpoint_write_json(c, "trainer_state.json", s->state_json, s->error) &&
          (!s->tokenizer ||

@@ -15,6 +15,7 @@
 #define GPT_RUN_SETUP_H
 
 #include "../base/processor.h"
+#include "../base/signals.h"
 #include "../dist/hosts.h"
 #include "checkpointing.h"
 #include "run.h"
@@ -63,18 +64,18 @@ static inline void die_of_option(const OptionSet *set, const Option *option, int
 /* Ranks with different options would train a model that none of them describes, or wait for each other for ever. One
    sum of all options is compared, and only when it differs each option for itself. */
 static inline void check_options_agree(const OptionSet *set) {
-    Sum all = sum_begin();
+    Checksum all = checksum_begin();
     int other;
     char text[64];
     for (int pass = 0; pass < 2 && parallel_ranks() > 1; pass++) {
         for (int i = 0; i < set->count; i++) {
             if (set->table[i].flags & OPTION_OWN) continue;
             const char *value = options_text(set, &set->table[i], text);
-            Sum own = sum_begin();
-            sum_add(pass ? &own : &all, value, strlen(value) + 1);
-            if (pass && !ranks_agree(sum_end(&own), &other)) die_of_option(set, &set->table[i], other);
+            Checksum own = checksum_begin();
+            checksum_add(pass ? &own : &all, value, strlen(value) + 1);
+            if (pass && !ranks_agree(checksum_end(&own), &other)) die_of_option(set, &set->table[i], other);
         }
-        if (pass == 0 && ranks_agree(sum_end(&all), &other)) return;
+        if (pass == 0 && ranks_agree(checksum_end(&all), &other)) return;
     }
 }
 

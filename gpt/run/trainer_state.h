@@ -62,50 +62,44 @@ static inline void fingerprint_free(DataFingerprint *fingerprint) {
 
 /* The checksum of the sizes and samples of a folder's shards. */
 static inline uint64_t fingerprint_shards(const DatasetPart *part) {
-    Sum sum = sum_begin();
+    Checksum sum = checksum_begin();
     int at = 0;
     uint64_t before = 0; /* tokens of the shards before `at` */
     for (int s = 0; s < part->n_shards; s++) {
         const Shard *shard = &part->shards[s];
-        sum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
-        sum_add(&sum, shard->map, shard->bytes < FINGERPRINT_PAGE ? shard->bytes : FINGERPRINT_PAGE);
+        checksum_add(&sum, &shard->n_tokens, sizeof shard->n_tokens);
+        checksum_add(&sum, shard->map, shard->bytes < FINGERPRINT_PAGE ? shard->bytes : FINGERPRINT_PAGE);
     }
     for (uint64_t i = 0; i < FINGERPRINT_PLACES && part->n_tokens > 0; i++) {
         const uint64_t token = (uint64_t)((double)part->n_tokens / FINGERPRINT_PLACES * (double)i);
         while (token - before >= part->shards[at].n_tokens) before += part->shards[at++].n_tokens;
         const Shard *shard = &part->shards[at];
         const uint64_t begin = SHARD_HEADER_BYTES + 2 * (token - before), left = shard->bytes - begin;
-        sum_add(&sum, shard->map + begin, left < FINGERPRINT_BYTES ? left : FINGERPRINT_BYTES);
+        checksum_add(&sum, shard->map + begin, left < FINGERPRINT_BYTES ? left : FINGERPRINT_BYTES);
     }
-    return sum_end(&sum);
+    return checksum_end(&sum);
 }
 
 /* The checksum of the checksums that the manifest has for the shards of a split; 0: there are none. */
 static inline uint64_t fingerprint_manifest(const char *folder, const char *split) {
-    char *path = file_path(folder, "shards.json");
-    size_t size;
-    char *text = check_file_read_if(path, FILE_JSON_LIMIT, &size, "run ./prepare again");
-    cJSON *json = text ? json_parse(text, size) : NULL;
-    const cJSON *shards =
-                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, split), "shards"),
-                *shard;
-    Sum sum = sum_begin();
+    cJSON *manifest = dataset_manifest(folder);
+    const cJSON *shard;
+    Checksum sum = checksum_begin();
     uint64_t count = 0;
-    cJSON_ArrayForEach(shard, shards) {
-        const char *crc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(shard, "crc32"));
-        if (crc) sum_add(&sum, crc, strlen(crc)), count++;
+    cJSON_ArrayForEach(shard, dataset_manifest_shards(manifest, split)) {
+        const char *crc = json_text(shard, "crc32");
+        if (crc) checksum_add(&sum, crc, strlen(crc)), count++;
     }
-    cJSON_Delete(json);
-    free(text), free(path);
-    return count ? sum_end(&sum) : 0;
+    cJSON_Delete(manifest);
+    return count ? checksum_end(&sum) : 0;
 }
 
 /* The checksum of a text; 0 when it is NULL. */
 static inline uint64_t fingerprint_text(const char *text, size_t size) {
-    Sum sum = sum_begin();
+    Checksum sum = checksum_begin();
     if (!text) return 0;
-    sum_add(&sum, text, size);
-    return sum_end(&sum);
+    checksum_add(&sum, text, size);
+    return checksum_end(&sum);
 }
 
 static inline DataFingerprint fingerprint_of(const Dataset *train, const Dataset *val, const char *tokenizer,
@@ -126,15 +120,15 @@ static inline DataFingerprint fingerprint_of(const Dataset *train, const Dataset
 
 /* Equal fingerprints have equal sums. Manifests are left out, since a folder need not have one. */
 static inline uint64_t fingerprint_sum(const DataFingerprint *fingerprint) {
-    Sum sum = sum_begin();
-    sum_add(&sum, &fingerprint->tokenizer, sizeof fingerprint->tokenizer);
+    Checksum sum = checksum_begin();
+    checksum_add(&sum, &fingerprint->tokenizer, sizeof fingerprint->tokenizer);
     for (int f = 0; f < fingerprint->folder_count; f++) {
         const FolderFingerprint *folder = &fingerprint->folders[f];
         const uint64_t numbers[] = {folder->share, folder->splits[0].tokens, folder->splits[0].sum,
                                     folder->splits[1].tokens, folder->splits[1].sum};
-        sum_add(&sum, numbers, sizeof numbers);
+        checksum_add(&sum, numbers, sizeof numbers);
     }
-    return sum_end(&sum);
+    return checksum_end(&sum);
 }
 
 /* ---- comparing ---- */
