@@ -51,6 +51,11 @@ static inline float float_from_bf16(uint16_t x) {
     return value;
 }
 
+/* x as a product in this dtype sees it. */
+static inline float array_rounded(float x, Dtype dtype) {
+    return dtype == DTYPE_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
+}
+
 static inline float array_get(Array x, int64_t i) {
     return x.dtype == DTYPE_BF16 ? float_from_bf16(((const uint16_t *)x.data)[i])
                                  : ((const float *)x.data)[i];

@@ -265,8 +265,8 @@ int64_t memory_plan(const Trainer *t, bool print, bool with_copy) {
     const AttentionShape shape = attention_shape(&t->model.config, t->model.batch, t->model.config.seq_len);
     const size_t packed = device_on() ? 0 : (size_t)model_packed_bytes(&t->model) / sizeof(float);
     const size_t work = device_on() ? 0
-                                    : attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED +
-                                          (size_t)machine_threads() * MATMUL_OWN;
+                                    : attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED_FLOATS +
+                                          (size_t)machine_threads() * MATMUL_PRIVATE_FLOATS;
     char moments_text[64] = "AdamW's two moments";
     if (t->owners > 1)
         snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",
