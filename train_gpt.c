@@ -684,9 +684,7 @@ static void update_range(Trainer *t, FloatRange range, size_t moments, const Ada
         if (tensor->rank != 2) own.weight_decay = 0;
         const size_t at = moments + both.begin - range.begin;
         if (update_is_on_device(t)) {
-            device_update((int64_t)both.begin, (int64_t)at, (int64_t)(both.end - both.begin),
-                          &(DeviceAdamW){own.lr, own.beta1, own.beta2, own.eps, own.weight_decay,
-                                         own.gradient_scale, own.step});
+            device_update((int64_t)both.begin, (int64_t)at, (int64_t)(both.end - both.begin), &own);
             continue;
         }
         adamw_update(t->model.weights.memory + both.begin, t->model.gradients.memory + both.begin,

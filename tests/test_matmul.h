@@ -219,6 +219,39 @@ static void test_matmul_rounds_to_nearest_even(void) {
     free(x), free(out), free(dweight);
 }
 
+/* array.h, the vectors of the products and laser.h each round to bf16: to the same bits, those of a NaN included, which are
+   its upper half with the quiet bit set. Instructions that round may take numbers below 2^-126 as 0. */
+static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
+    static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    enum { LANES = 16 }; /* of the longest vector */
+    for (uint32_t upper = 0; upper < 65536; upper++)
+        for (int l = 0; l < 6; l++) {
+            const uint32_t bits = upper << 16 | lows[l], sign = upper & 0x8000;
+            const bool nan = (bits & 0x7fffffff) > 0x7f800000, tiny = (bits & 0x7fffffff) < 0x00800000;
+            float x[LANES];
+            for (int i = 0; i < LANES; i++) memcpy(&x[i], &bits, sizeof bits);
+            const uint16_t want = bf16_from_float(x[0]);
+            CHECK(!nan || want == (upper | 0x40), "NaN %08x becomes %04x", bits, want);
+
+            MatmulVector from;
+            memcpy(&from, x, sizeof from);
+            const MatmulVectorBits lanes = matmul_round_to_bf16(from);
+            CHECK(lanes[0] == (uint32_t)want << 16, "matmul.h rounds %08x to %08x", bits, lanes[0]);
+            const uint32_t pair = ((MatmulVectorBits)matmul_pairs_of_two_rows(from, from))[0];
+            CHECK(pair == (want | (uint32_t)want << 16) || (tiny && pair == (sign | sign << 16)),
+                  "packing rounds %08x to %08x", bits, pair);
+
+            LaserVec laser;
+            memcpy(&laser, x, sizeof laser);
+            const __typeof__(laser_bf16(laser)) rounded =
+                laser_bf16(laser); /* bf16, or floats that bf16 can hold */
+            uint16_t got[2];
+            memcpy(got, &rounded, sizeof got);
+            const uint16_t first = sizeof rounded == sizeof laser ? got[1] : got[0];
+            CHECK(first == want || (tiny && first == sign), "laser.h rounds %08x to %04x", bits, first);
+        }
+}
+
 /* An infinity or NaN reaches the elements it is a factor of and no other, in spite of padding. */
 static void test_matmul_keeps_infinities_apart(void) {
     enum { N = 17, C = 5, OC = 35 };
@@ -443,6 +476,7 @@ static void test_matmul_bf16_outputs(void) {
     TEST(matmul_far_rows)                                                                                    \
     TEST(matmul_accumulates)                                                                                 \
     TEST(matmul_rounds_to_nearest_even)                                                                      \
+    TEST(bf16_rounding_has_the_same_bits_everywhere)                                                         \
     TEST(matmul_keeps_infinities_apart)                                                                      \
     TEST(matmul_same_bits_for_any_threads)                                                                   \
     TEST(matmul_from_several_threads)                                                                        \
