@@ -219,8 +219,8 @@ static void test_matmul_rounds_to_nearest_even(void) {
     free(x), free(out), free(dweight);
 }
 
-/* array.h, the vectors of the products and laser.h each round to bf16: to the same bits, those of a NaN included, which are
-   its upper half with the quiet bit set. Instructions that round may take numbers below 2^-126 as 0. */
+/* array.h, the vectors of the products and laser.h each round to bf16: to the same bits, those of a NaN included, which
+   are its upper half with the quiet bit set. Instructions that round may take numbers below 2^-126 as 0. */
 static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
     static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
     enum { LANES = 16 }; /* of the longest vector */
@@ -416,9 +416,9 @@ static void test_matmul_bf16_inputs(void) {
     }
 }
 
-/* Threads that take the pieces of a partition one after the other, where a piece takes the time of its tiles, are seldom
-   idle. The numbers of panels are those of the products of c4-301m's layers for 1,024 tokens and for 8,192, and of a part of
-   the logits. */
+/* Threads that take the pieces of a partition one after the other, where a piece takes the time of its tiles, are
+   seldom idle. The numbers of panels are those of the products of c4-301m's layers for 1,024 tokens and for 8,192, and
+   of a part of the logits. */
 static void test_matmul_partition_is_even(void) {
     const int64_t sides[][2] = {{74, 32}, {147, 32}, {64, 74},   {220, 32},
                                 {74, 96}, {586, 32}, {10, 1000}, {2286, 32}};

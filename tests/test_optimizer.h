@@ -1,4 +1,5 @@
-/* Tests of gpt/math/optimizer.h: schedules by their corners, the sum of squares, AdamW against float64, and gpt/math/rng.h. */
+/* Tests of gpt/math/optimizer.h: schedules by their corners, the sum of squares, AdamW against float64, and
+   gpt/math/rng.h. */
 #ifndef TESTS_TEST_OPTIMIZER_H
 #define TESTS_TEST_OPTIMIZER_H
 

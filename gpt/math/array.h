@@ -1,9 +1,9 @@
 /* array.h: arrays of numbers that are stored as float32 or, under --dtype=bf16, as bfloat16 (bf16).
 
-   bf16 is the upper half of a float32: the same exponent, 8 instead of 24 significant bits. Numbers are stored in it to save
-   memory and to multiply faster; a layer computes in float32 whatever the storage. An Array is a pointer to such numbers
-   together with their type. A loop that reads and writes elements of Arrays becomes vector code for either type, when each
-   Array is a local variable that does not change inside the loop:
+   bf16 is the upper half of a float32: the same exponent, 8 instead of 24 significant bits. Numbers are stored in it to
+   save memory and to multiply faster; a layer computes in float32 whatever the storage. An Array is a pointer to such
+   numbers together with their type. A loop that reads and writes elements of Arrays becomes vector code for either
+   type, when each Array is a local variable that does not change inside the loop:
 
        const Array to = array_from(out, n * C), from = array_from(x, n * C);
        for (int c = 0; c < C; c++) array_put(to, c, 2 * array_get(from, c));
@@ -15,15 +15,16 @@
    array_get(x, i), array_put(x, i, value)                  read or write one element
    array_read(to, x, at, n), array_write(x, at, from, n)    copy n elements, from element `at` on, to or from floats
    array_read_tile(to, x, at, stride, rows, columns), array_write_tile(x, at, stride, from, rows, columns)
-       The same for a rectangular part of a matrix, which begins at element `at` and whose rows are `stride` elements apart;
-       `to` and `from` are dense (rows, columns). Read a whole tile before you write any: rows are often a multiple of 4,096
-       bytes apart, and many processors delay a read when such a distance away something was written just before.
+       The same for a rectangular part of a matrix, which begins at element `at` and whose rows are `stride` elements
+       apart; `to` and `from` are dense (rows, columns). Read a whole tile before you write any: rows are often a
+       multiple of 4,096 bytes apart, and many processors delay a read when such a distance away something was written
+       just before.
 
    bf16_from_float(x), float_from_bf16(x)                   one value
    array_rounded(x, dtype)                                  x after it was stored in this dtype
-       Rounding is to the nearest bf16, ties to the one whose last bit is 0. Infinities stay; a NaN keeps its upper half, with
-       the quiet bit set, as the instructions of AVX-512 have it. The vectors of matmul_isa.h and laser.h round to the same
-       bits. A GPU turns every NaN into 0x7fff, and so does its emulator (cuda/device.h). */
+       Rounding is to the nearest bf16, ties to the one whose last bit is 0. Infinities stay; a NaN keeps its upper
+       half, with the quiet bit set, as the instructions of AVX-512 have it. The vectors of matmul_isa.h and laser.h
+       round to the same bits. A GPU turns every NaN into 0x7fff, and so does its emulator (cuda/device.h). */
 #ifndef GPT_MATH_ARRAY_H
 #define GPT_MATH_ARRAY_H
 
@@ -31,8 +32,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* How numbers are stored: the choices of --dtype, in this order. No Array has DTYPE_AUTO: the set-up of a run replaces it by
-   one of the others. */
+/* How numbers are stored: the choices of --dtype, in this order. No Array has DTYPE_AUTO: the set-up of a run replaces
+   it by one of the others. */
 typedef enum { DTYPE_AUTO, DTYPE_FP32, DTYPE_BF16 } Dtype;
 
 typedef struct {

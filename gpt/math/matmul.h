@@ -5,27 +5,28 @@
    matmul_forward         out (N, OC)     = addend + inp (N, C) . weight (OC, C)^T
    matmul_backward_input  dinp (N, C)     = addend + dout (N, OC) . weight (OC, C)
    matmul_backward_weight dweight (OC, C) += dout (N, OC)^T . inp (N, C)
-       addend has the shape of the output, or is NULL for 0; it may be the output itself. No other arguments may overlap.
-       With DTYPE_BF16 the operands are rounded to bf16 first (array.h); products and sums are float32 either way.
+       addend has the shape of the output, or is NULL for 0; it may be the output itself. No other arguments may
+       overlap. With DTYPE_BF16 the operands are rounded to bf16 first (array.h); products and sums are float32 either
+       way.
 
    The same for the weight of a layer, with the same bits in the result:
 
    Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
        values, floats (OC, C), belongs to the caller and must outlive w.
    linear_pack(&w)
-       Optional: keeps a copy of the weight in the form that linear_forward and linear_backward_input read, instead of making
-       it in each call. Call it again after every change of the values. The first call allocates
-       linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). It is worth its memory for bf16, whose
-       packing also rounds, and hardly for float32.
+       Optional: keeps a copy of the weight in the form that linear_forward and linear_backward_input read, instead of
+       making it in each call. Call it again after every change of the values. The first call allocates
+       linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). It is worth its memory for bf16,
+       whose packing also rounds, and hardly for float32.
    linear_forward(to, inp, &w, N)            to (N, OC) = addend + inp (N, C) . weight^T
    linear_backward_input(to, dout, &w, N)    to (N, C)  = addend + dout (N, OC) . weight
    linear_backward_weight(dweight, dout, inp, &w, N)    dweight (OC, C) += dout^T . inp, in floats; of w only the sizes
                                              and the dtype count
-       inp and dout are Arrays (array.h), of floats or of bf16. `to` is a MatmulOutput {out, addend, finish, context}. out is
-       an Array: bf16 receives the float32 sums rounded. finish, if not NULL, is called once for every tile of the output
-       when its sums are complete, while it is still in the first-level cache. It may read and change the tile, and write
-       something else from it. Several threads call it at once, each for other tiles. With out.data NULL the sums go to finish
-       alone. An example, where w1 is a Linear and hidden (N, OC) an Array:
+       inp and dout are Arrays (array.h), of floats or of bf16. `to` is a MatmulOutput {out, addend, finish, context}.
+       out is an Array: bf16 receives the float32 sums rounded. finish, if not NULL, is called once for every tile of
+       the output when its sums are complete, while it is still in the first-level cache. It may read and change the
+       tile, and write something else from it. Several threads call it at once, each for other tiles. With out.data NULL
+       the sums go to finish alone. An example, where w1 is a Linear and hidden (N, OC) an Array:
 
        static void keep_relu(void *context, const MatmulTile *t) {
            for (int i = 0; i < t->rows; i++) {
@@ -36,24 +37,27 @@
        }
        linear_forward((MatmulOutput){.finish = keep_relu, .context = &hidden}, x, &w1, N);
 
-   matmul_naive           what all of them compute, in twelve lines of float64: read it first. The tests compare with it.
+   matmul_naive   what all of them compute, in twelve lines of float64. Read it first; the tests compare with it.
 
-   All functions may be called from several threads at once. Each uses OpenMP inside, unless it already runs in a parallel
-   region. The result has the same bits for any number of threads: each element is one sum over k in ascending blocks, whose
-   sizes depend on K only. The only error, running out of memory, ends the program with a message.
+   All functions may be called from several threads at once. Each uses OpenMP inside, unless it already runs in a
+   parallel region. The result has the same bits for any number of threads: each element is one sum over k in ascending
+   blocks, whose sizes depend on K only. The only error is to run out of memory; it ends
+   the program with a message.
 
-   HOW THEY ARE FAST, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and BLIS (Van Zee
-   & van de Geijn, 2015). Every product is out (M, N) = addend + A (M, K) . B (K, N), in five loops around a micro-kernel:
+   HOW THEY ARE FAST, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and BLIS
+   (Van Zee & van de Geijn, 2015). Every product is out (M, N) = addend + A (M, K) . B (K, N), in five loops around a
+   micro-kernel:
 
-       for blocks of KC elements of k                              the sums of one block stay in float32 registers
+       for blocks of KC elements of k                              between blocks the sums wait in the output
          for blocks of NC columns of B: pack them                  one copy for all threads, in the last-level cache
            for blocks of MC rows of A: pack them                   one copy for each thread, in its second-level cache
-             for panels of NR columns in the block of B            matmul_block_times_block, the "macro-kernel"
-               for panels of MR rows in the block of A             each panel of B stays in the first-level cache meanwhile
+             for panels of NR columns in the block of B            matmul_block_times_block, BLIS's macro-kernel
+               for panels of MR rows in the block of A             the panel of B stays in the first-level cache
                  micro-kernel: a tile of MR x NR                   matmul_isa.h
 
-   BLIS always shares B. Here the smaller operand is shared, so A and B may change places in this scheme: the code speaks of
-   the shared and the private operand, and counts NC and MC in panels of theirs. Packing is in matmul_pack.h. */
+   BLIS always shares B. Here the smaller operand is shared, so A and B may change places in this scheme: the code
+   speaks of the shared and the private operand, and counts NC and MC in panels of theirs. Packing is in matmul_pack.h.
+   */
 #ifndef GPT_MATH_MATMUL_H
 #define GPT_MATH_MATMUL_H
 
@@ -71,8 +75,9 @@
 #include "matmul_isa.h"
 #include "matmul_pack.h"
 
-/* out (M, N) = addend (M, N; NULL: 0) + A (M, K) . B (K, N). Element (i, k) of A is a[i * a_i + k * a_k], element (k, j) of B
-   is b[k * b_k + j * b_j], so that one function serves all three products: a transposed matrix swaps its two strides. */
+/* out (M, N) = addend (M, N; NULL: 0) + A (M, K) . B (K, N). Element (i, k) of A is a[i * a_i + k * a_k], element (k,
+   j) of B is b[k * b_k + j * b_j], so that one function serves all three products: a transposed matrix swaps its two
+   strides. */
 static inline void matmul_naive(double *out, const float *addend, const float *a, int64_t a_i, int64_t a_k,
                                 const float *b, int64_t b_k, int64_t b_j, int64_t M, int64_t N, int64_t K,
                                 Dtype dtype) {
@@ -131,14 +136,6 @@ static inline void linear_backward_weight(float *dweight, Array dout, Array inp,
 /* ---------------------------------------------------------------------------------------------------------
    A product and its sizes. */
 
-enum {
-    MATMUL_KC_WORDS = MATMUL_HAS_AMX ? 1024 : 512, /* words of a panel at most */
-    MATMUL_PRIVATE_FLOATS = (MATMUL_HAS_AMX ? 128 : 100)
-                            << 10, /* of a thread's private block at most; it stays in
-                                                                   the second-level cache */
-    MATMUL_SHARED_FLOATS = 2 << 20 /* of the shared block at most; it stays in the last-level cache */
-};
-
 /* A or B, cut into panels. */
 typedef struct {
     MatmulOperand operand;
@@ -191,8 +188,8 @@ static inline void matmul_pack_panels(const MatmulProduct *p, const MatmulSide *
 }
 
 /* ---------------------------------------------------------------------------------------------------------
-   Memory for packed panels. One piece is kept from call to call, since page faults on fresh memory cost as much as a small
-   product. Who acquires it owns it; a second caller at the same time finds none and allocates. */
+   Memory for packed panels. One piece is kept from call to call, since page faults on fresh memory cost as much as a
+   small product. Who acquires it owns it; a second caller at the same time finds none and allocates. */
 
 struct MatmulWorkspace {
     size_t bytes;
@@ -241,8 +238,9 @@ typedef struct {
     int64_t k_step;
 } MatmulPanel;
 
-/* The tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes it to the output
-   if that is in floats and the tile is not at an edge; else to `scratch`, which is then copied or rounded to the output. */
+/* The tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes it to the
+   output if that is in floats and the tile is not at an edge; else to `scratch`, which is then copied or rounded to the
+   output. */
 static inline void matmul_tile(const MatmulProduct *p, const MatmulSharedBlock *shared, int64_t i, int64_t j,
                                MatmulPanel a, MatmulPanel b, MatmulPrefetch prefetch) {
     _Static_assert(MATMUL_MR * MATMUL_NR <= MATMUL_TILE && MATMUL_PAIRS_MR * MATMUL_NR <= MATMUL_TILE, "");
@@ -285,7 +283,8 @@ static inline void matmul_block_times_block(const MatmulProduct *p, const Matmul
     for (int64_t k_block = shared->k_block; k_block < shared->last_k_block; k_block++)
         matmul_pack_panels(p, private_side, packed + (k_block - shared->k_block) * private_k_step, k_block,
                            first, last);
-    /* During the tiles of one shared panel the next is fetched into the second-level cache, an equal part in each tile. */
+    /* During the tiles of one shared panel the next is fetched into the second-level cache, an equal part in each tile.
+       */
     const int64_t fetches =
         matmul_ceil_div(shared_floats, MATMUL_PREFETCH_WORDS * (shared->is_a ? MATMUL_MR : MATMUL_NR));
     const int lines = (int)matmul_min(4, matmul_ceil_div(shared_floats, 16 * fetches * (last - first)));
@@ -311,16 +310,16 @@ static inline int64_t matmul_part_begin(int64_t n, int64_t parts, int64_t part) 
     return part * (n / parts) + matmul_min(part, n % parts);
 }
 
-/* How the tiles of private and shared panels are divided into pieces of work, which threads take one after the other: a piece
-   is one of so many private blocks with one of so many parts of the shared block. */
+/* How the tiles of private and shared panels are divided into pieces of work, which threads take one after the other: a
+   piece is one of so many private blocks with one of so many parts of the shared block. */
 typedef struct {
     int64_t private_blocks, shared_parts;
 } MatmulPartition;
 
-/* The partition that leaves the busiest thread least to do, where a private block has at most MC panels. The time of a piece,
-   in tiles: its tiles; half a tile for every private panel, which each piece packs for itself; a quarter for every
-   shared panel, which is read from the last-level cache. Only powers of two are tried for the parts of the shared block,
-   since the number of private blocks is free. */
+/* The partition that leaves the busiest thread least to do, where a private block has at most MC panels. The time of a
+   piece, in tiles: its tiles; half a tile for every private panel, which each piece packs for itself; a quarter for
+   every shared panel, which is read from the last-level cache. Only powers of two are tried for the parts of the shared
+   block, since the number of private blocks is free. */
 static inline MatmulPartition matmul_partition(int64_t private_panels, int64_t shared_panels, int64_t MC,
                                                int threads) {
     const int64_t least = matmul_ceil_div(private_panels, MC);

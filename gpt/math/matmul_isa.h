@@ -1,30 +1,32 @@
 /* matmul_isa.h: what matmul.h takes from the processor: vectors, the micro-kernels, and the choice between them.
 
-   A micro-kernel computes one tile of the output, MR x NR elements whose sums stay in registers, from one panel of A and
-   one panel of B, which are packed (matmul_pack.h) so that it reads both from front to back:
+   A micro-kernel computes one tile of the output, MR x NR elements whose sums stay in registers, from one panel of A
+   and one panel of B, which are packed (matmul_pack.h) so that it reads both from front to back:
 
        panel of A: a[word][MR]     panel of B: b[word][NR]     sum[i][j] += a[word][i] * b[word][j]
 
    A word is 32 bits. Its format is the kernel's choice:
 
        MATMUL_FP32           one float
-       MATMUL_FP32_ROUNDED   one float that was rounded to a bf16 value: bf16 products on processors without bf16 arithmetic
-       MATMUL_BF16_PAIRS     two bf16 that are neighbours in k, the one of even k in the lower half; a multiply-add sums both
-                             products
+       MATMUL_FP32_ROUNDED   one float that was rounded to a bf16 value: bf16 products on processors without bf16
+                             arithmetic
+       MATMUL_BF16_PAIRS     two bf16 that are neighbours in k, the one of even k in the lower half; a multiply-add sums
+                             both products
 
    The kernels, and what runs them:
 
        matmul_kernel_fp32           vectors, on any processor
        matmul_kernel_fp32_rounded   the same code; only the packing differs
-       matmul_kernel_pairs          AMX's tile registers, where there are any; else vectors with the bf16 instructions of
-                                    AVX512-BF16 or ARMv8.6; else this kernel does not exist. AMX wants the panel of A in another
-                                    order, a[word / 16][MR][16], to load a register of 16 rows from 1,024 adjacent bytes
+       matmul_kernel_pairs          AMX's tile registers, where there are any; else vectors with the bf16 instructions
+                                    of AVX512-BF16 or ARMv8.6; else this kernel does not exist. AMX wants the panel of A
+                                    in another order, a[word / 16][MR][16], to load a register of 16 rows from 1,024
+                                    adjacent bytes
 
-   matmul_kernel_for(dtype) chooses one. The loops of matmul.h call it through its entry `run`, and know of the processor
-   only what MatmulKernel says. Vectors are the vector types of GCC and clang, which compile for any processor. To add an
-   instruction set, give its vector length and tile shape below and, if it multiplies pairs of bf16, its matmul_dot_pairs.
-   Multiplications and additions are fused only when the compiler may contract them (-std=gnu11, or -ffp-contract=fast);
-   without that a product takes twice as long. */
+   matmul_kernel_for(dtype) chooses one. The loops of matmul.h call it through its entry `run`, and know of the
+   processor only what MatmulKernel says. Vectors are the vector types of GCC and clang, which compile for any
+   processor. To add an instruction set, give its vector length and tile shape below and, if it multiplies pairs of
+   bf16, its matmul_dot_pairs. The compiler must be allowed to fuse multiplications with additions (-std=gnu11, not c11,
+   or -ffp-contract=fast): only then does the processor reach its full rate. */
 #ifndef GPT_MATH_MATMUL_ISA_H
 #define GPT_MATH_MATMUL_ISA_H
 
@@ -98,7 +100,8 @@ typedef float MatmulUnalignedVector __attribute__((vector_size(4 * MATMUL_LANES)
 #define MATMUL_SAME(lane, x) x
 MATMUL_INLINE MatmulVector matmul_splat(float x) { return (MatmulVector){MATMUL_EACH(MATMUL_SAME, x)}; }
 
-/* Elements at, at + 1, ... of x as floats, one a lane; lanes from the n-th on are 0, and their elements are not read. */
+/* Elements at, at + 1, ... of x as floats, one a lane; lanes from the n-th on are 0, and their elements are not read.
+   */
 MATMUL_INLINE MatmulVector matmul_load(Array x, int64_t at, int64_t n) {
     typedef uint16_t Bf16Vector __attribute__((vector_size(2 * MATMUL_LANES), may_alias, aligned(2)));
     if (n <= 0) return matmul_splat(0);
@@ -118,8 +121,8 @@ MATMUL_INLINE MatmulVector matmul_load(Array x, int64_t at, int64_t n) {
     return lanes;
 }
 
-/* Lane l of row i becomes lane i of row l, for x[LANES]. Step s, for s = 1, 2, 4, ..., exchanges two lanes of every pair
-   of rows i and i + s: those whose number has bit s in row i, and those whose number has not in row i + s. */
+/* Lane l of row i becomes lane i of row l, for x[LANES]. Step s, for s = 1, 2, 4, ..., exchanges two lanes of every
+   pair of rows i and i + s: those whose number has bit s in row i, and those whose number has not in row i + s. */
 #define MATMUL_LOW(lane, s) ((lane) & (s) ? MATMUL_LANES + (lane) - (s) : (lane))
 #define MATMUL_HIGH(lane, s) ((lane) & (s) ? MATMUL_LANES + (lane) : (lane) + (s))
 #define MATMUL_EXCHANGE(s)                                                                                   \
@@ -206,8 +209,8 @@ typedef struct {
     int lines;
 } MatmulPrefetch;
 
-/* out = addend (NULL: 0) + panel of A . panel of B, over so many words. Only the first `rows` rows of the tile (1 to MR)
-   are read from addend and written to out, NR columns of each; the rows of both are `stride` floats apart. */
+/* out = addend (NULL: 0) + panel of A . panel of B, over so many words. Only the first `rows` rows of the tile (1 to
+   MR) are read from addend and written to out, NR columns of each; the rows of both are `stride` floats apart. */
 typedef void MatmulMicroKernel(int rows, int64_t words, const float *a, const float *b,
                                MatmulPrefetch prefetch, float *out, int64_t stride, const float *addend);
 
@@ -358,8 +361,8 @@ static const MatmulKernel matmul_kernel_pairs = {
 #endif
 #endif
 
-/* The kernel for products in this dtype. Where Linux does not lend AMX to the process, its processors multiply floats as
-   fast as pairs of bf16 in vectors, so that there is no kernel for those. */
+/* The kernel for products in this dtype. Where Linux does not lend AMX to the process, its processors multiply floats
+   as fast as pairs of bf16 in vectors, so that there is no kernel for those. */
 static inline const MatmulKernel *matmul_kernel_for(Dtype dtype) {
     if (dtype != DTYPE_BF16) return &matmul_kernel_fp32;
 #if MATMUL_HAS_PAIRS
@@ -367,6 +370,15 @@ static inline const MatmulKernel *matmul_kernel_for(Dtype dtype) {
 #endif
     return &matmul_kernel_fp32_rounded;
 }
+
+/* How large the blocks of matmul.h may be, for caches as processors with these instructions have them. */
+enum {
+    MATMUL_KC_WORDS = MATMUL_HAS_AMX ? 1024 : 512, /* words of a panel */
+    MATMUL_PRIVATE_FLOATS = (MATMUL_HAS_AMX ? 128 : 100)
+                            << 10, /* of a thread's private block, which is to stay in
+                                                                   the second-level cache */
+    MATMUL_SHARED_FLOATS = 2 << 20 /* of the shared block, which is to stay in the last-level cache */
+};
 
 /* What each thread does before its first and after its last micro-kernel. */
 static inline void matmul_kernel_begin(const MatmulKernel *kernel) {

@@ -1,11 +1,13 @@
-/* matmul_pack.h: copies parts of a matrix into panels, in the order and format that a micro-kernel reads (matmul_isa.h).
+/* matmul_pack.h: copies parts of a matrix into panels, in the order and format that a micro-kernel reads
+   (matmul_isa.h).
 
-   Packing serves three purposes: the micro-kernel reads memory from front to back, whatever the layout of the matrix; rows
-   and columns that do not fill a tile become zeros, so that it needs no special cases; and bf16 products round their
-   operands here, once, instead of at every use.
+   Packing serves three purposes: the micro-kernel reads memory from front to back, whatever the layout of the matrix;
+   rows and columns that do not fill a tile become zeros, so that it needs no special cases; and bf16 products round
+   their operands here, once, instead of at every use.
 
    matmul_panel_words(kernel, depth)                              words of a panel of `depth` elements in k
-   matmul_panel_floats(kernel, depth, width)                      floats to reserve for such a panel, `width` rows or columns
+   matmul_panel_floats(kernel, depth, width)                      floats to reserve for such a panel, `width` rows or
+                                                                  columns
    matmul_pack_a(kernel, &operand, region, to, panel_floats)      packs panels of kernel->MR rows of A
    matmul_pack_b(kernel, &operand, region, to, panel_floats)      packs panels of MATMUL_NR columns of B */
 #ifndef GPT_MATH_MATMUL_PACK_H
@@ -18,16 +20,16 @@
 #pragma clang diagnostic ignored "-Wpass-failed"
 #endif
 
-/* A or B in memory, for out (M, N) = A (M, K) . B (K, N). Its element (k, i), where i is a row of A or a column of B, is
-   values[k + i * stride] when k_contiguous, else values[k * stride + i]. */
+/* A or B in memory, for out (M, N) = A (M, K) . B (K, N). Its element (k, i), where i is a row of A or a column of B,
+   is values[k + i * stride] when k_contiguous, else values[k * stride + i]. */
 typedef struct {
     Array values;
     int64_t stride;
     bool k_contiguous;
 } MatmulOperand;
 
-/* What one call packs: elements k to k + depth of rows (columns of B) i, i + 1, ... of the operand, into `panels` panels.
-   The operand has `size` rows from i on; the rest of the last panel is 0. */
+/* What one call packs: elements k to k + depth of rows (columns of B) i, i + 1, ... of the operand, into `panels`
+   panels. The operand has `size` rows from i on; the rest of the last panel is 0. */
 typedef struct {
     int64_t k, depth, i, size, panels;
 } MatmulRegion;
@@ -39,14 +41,14 @@ static inline int64_t matmul_panel_words(const MatmulKernel *kernel, int64_t dep
     return matmul_ceil_div(words, kernel->words_multiple) * kernel->words_multiple;
 }
 
-/* A vector of words may reach over the width of its panel, into the next word or, at the end, behind the panel. So words
-   are written in ascending order, and each panel ends with LANES spare floats. */
+/* A vector of words may reach over the width of its panel, into the next word or, at the end, behind the panel. So
+   words are written in ascending order, and each panel ends with LANES spare floats. */
 static inline int64_t matmul_panel_floats(const MatmulKernel *kernel, int64_t depth, int64_t width) {
     return depth / matmul_k_per_word(kernel->format) * width + MATMUL_LANES;
 }
 
-/* The two functions that follow pack a region into panels of `width` rows, panel_floats apart. source (the operand's dtype),
-   format, width and amx are constants where they are called, and so cost nothing at run time. */
+/* The two functions that follow pack a region into panels of `width` rows, panel_floats apart. source (the operand's
+   dtype), format, width and amx are constants where they are called, and so cost nothing at run time. */
 
 /* For operands with contiguous k: a vector is loaded along k, so it holds words of one row; LANES such vectors, of
    neighbouring rows, are transposed into the order of the panel. AMX's order has words along k, without transposing. */
@@ -102,8 +104,9 @@ MATMUL_INLINE void matmul_reorder_for_amx(float *panel, int64_t words, const int
     }
 }
 
-/* For operands whose k is not contiguous: a vector holds one k of neighbouring rows, which is the order of the panel. Each k
-   is far from the last one in memory, where the hardware fetches little in advance, so this asks for it AHEAD steps before. */
+/* For operands whose k is not contiguous: a vector holds one k of neighbouring rows, which is the order of the panel.
+   Each k is far from the last one in memory, where the hardware fetches little in advance, so this asks for it AHEAD
+   steps before. */
 MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const Dtype source, const MatmulFormat format,
                                         const int width, const bool amx, MatmulRegion r, float *to,
                                         int64_t panel_floats, int64_t words) {

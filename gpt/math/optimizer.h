@@ -1,31 +1,32 @@
 /* optimizer.h: the learning-rate schedules, the sum that the gradient norm is the root of, and AdamW.
 
-   learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates peak / W,
-                                    2 peak / W, ..., peak. What follows depends on the kind; at step `steps`, one after the
-                                    last, every kind but LR_CONSTANT arrives at peak * floor_fraction:
+   learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates
+                                    peak / W, 2 peak / W, ..., peak. What follows depends on the kind; at step `steps`,
+                                    one after the last, every kind but LR_CONSTANT arrives at peak * floor_fraction:
 
                                     LR_COSINE     half a period of a cosine, from the end of the warmup on
                                     LR_LINEAR     a straight line, from the end of the warmup on
                                     LR_CONSTANT   peak, to the end
-                                    LR_WSD        warmup, stable, decay: peak, then a straight line over the last `cooldown`
-                                                  steps
+                                    LR_WSD        warmup, stable, decay: peak, then a straight line over the last
+                                                  `cooldown` steps
 
-   gradient_squares(g, n)           the sum of g[i]^2, in float64, of float32 g (n). Fixed chunks are summed each for itself and
-                                    their sums added in order, so the result has the same bits for any number of threads.
-                                    An infinity or NaN in g shows in the result.
+   gradient_squares(g, n)           the sum of g[i]^2, in float64, of float32 g (n). Fixed chunks are summed each for
+                                    itself and their sums added in order, so the result has the same bits for any number
+                                    of threads. An infinity or NaN in g shows in the result.
    adamw_update(parameter, gradient, m, v, n, &settings)
-                                    One update of float32 arrays (n): parameter and the two moments m and v change. m is the
-                                    first moment, the running mean of the gradient; v is the second moment, the running mean
-                                    of its square; both begin as zeros. This is algorithm 2 of Loshchilov & Hutter, "Decoupled
-                                    weight decay regularization" (2019), in the names of Kingma & Ba, "Adam" (2015), with
-                                    g = gradient_scale * gradient and t = step:
+                                    One update of float32 arrays (n): parameter and the two moments m and v change. m is
+                                    the first moment, the running mean of the gradient; v is the second moment, the
+                                    running mean of its square; both begin as zeros. This is algorithm 2 of Loshchilov &
+                                    Hutter, "Decoupled weight decay regularization" (2019), in the names of Kingma & Ba,
+                                    "Adam" (2015), with g = gradient_scale * gradient and t = step:
 
                                     m = beta1 m + (1 - beta1) g
                                     v = beta2 v + (1 - beta2) g^2
                                     parameter = (1 - lr weight_decay) parameter
                                                 - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-   The settings of AdamW are for C++ as well, where the GPU's update takes them (cuda/optimizer.cuh); the rest is C alone. */
+   The settings of AdamW are for C++ as well, where the GPU's update takes them (cuda/optimizer.cuh); the rest is C
+   alone. */
 #ifndef GPT_MATH_OPTIMIZER_H
 #define GPT_MATH_OPTIMIZER_H
 

@@ -1,10 +1,11 @@
-/* ranges.h: parts of the vector that all parameters of the model form, one tensor after the other. C and C++, so that the
-   CPU's and the GPU's program divide the vector in the same way.
+/* ranges.h: parts of the vector that all parameters of the model form, one tensor after the other. C and C++, so that
+   the CPU's and the GPU's program divide the vector in the same way.
 
    FloatRange                    elements begin to end - 1 of the vector
    ranges_floats(ranges, n)      the number of elements in n ranges together
    range_meet(a, b)              the elements that are in both ranges
-   parallel_slice(bucket, owner, owners)    a bucket, divided among `owners` ranks: the slice of rank `owner` (from 0). In
+   parallel_slice(bucket, owner, owners)
+                                 the slice of rank `owner` (from 0) when a bucket is divided among `owners` ranks. In
                                  the order of the ranks the slices cover the bucket without gaps */
 #ifndef GPT_MATH_RANGES_H
 #define GPT_MATH_RANGES_H

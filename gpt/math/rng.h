@@ -1,15 +1,15 @@
 /* rng.h: random numbers without a state: the i-th number of a stream is a function of (seed, stream, i).
 
-   So any thread or rank can ask for any number in any order, and initialising in parallel, resuming and sampling give the
-   same bits for any number of threads. The function is the finaliser of splitmix64 (Steele, Lea & Flood, "Fast splittable
-   pseudorandom number generators", 2014), applied once for each of the three inputs.
+   So any thread or rank can ask for any number in any order, and initialising in parallel, resuming and sampling give
+   the same bits for any number of threads. The function is the finaliser of splitmix64 (Steele, Lea & Flood, "Fast
+   splittable pseudorandom number generators", 2014), applied once for each of the three inputs.
 
    rng_bits(seed, stream, i)        64 random bits
    rng_uniform(seed, stream, i)     uniform in [0, 1), a multiple of 2^-24
    rng_normal(seed, stream, i)      normal, mean 0, standard deviation 1 (Box-Muller)
-   rng_permute(seed, stream, i, n)  the i-th element of a random permutation of 0, 1, ..., n - 1; 0 <= i < n. A Feistel network
-                                    permutes the numbers below a power of 4 that is at least n; it is applied again
-                                    as long as its result is not below n */
+   rng_permute(seed, stream, i, n)  the i-th element of a random permutation of 0, 1, ..., n - 1; 0 <= i < n. A Feistel
+                                    network permutes the numbers below a power of 4 that is at least n; it is applied
+                                    again as long as its result is not below n */
 #ifndef GPT_MATH_RNG_H
 #define GPT_MATH_RNG_H
 

@@ -1,24 +1,25 @@
 /* tensor_table.h: many tensors in one allocation, described by a table. The parameters of a model are one table, its
    activations another, and everything that allocates, initialises, saves or prints tensors reads the table.
 
-   The caller writes rows. A TensorRow has the name of a tensor, a letter for each dimension of its shape, and the field of a
-   struct that will point to the tensor:
+   The caller writes rows. A TensorRow has the name of a tensor, a letter for each dimension of its shape, and the field
+   of a struct that will point to the tensor:
 
        {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q)}
 
-   A name with %d stands for one tensor in each layer, whose number replaces the %d; its field is in the struct of that layer.
-   Other fields are in the struct of the model. The caller's function `size` says how many elements a letter means; a '3' in a
-   shape triples the dimension after it. For the letter 0 it says how the tensor is stored (TENSOR_..., below). In memory a
-   layer's tensors lie in the order of their rows, without gaps, and the layers follow one another.
+   A name with %d stands for one tensor in each layer, whose number replaces the %d; its field is in the struct of that
+   layer. Other fields are in the struct of the model. The caller's function `size` says how many elements a letter
+   means; a '3' in a shape triples the dimension after it. For the letter 0 it says how the tensor is stored
+   (TENSOR_..., below). In memory a layer's tensors lie in the order of their rows, without gaps, and the layers follow
+   one another.
 
    TensorTable table = tensors_plan(rows, count, layers, size, context);
                                        one Tensor for each row, or for each row and layer; tensors_free(&table) frees it
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
-                                       sets the fields of the structs: memory (table.floats) holds the tensors and is the
-                                       caller's, layer_fields is an array of one struct a layer
+                                       sets the fields of the structs: memory (table.floats) holds the tensors and is
+                                       the caller's, layer_fields is an array of one struct a layer
    tensor_values(tensor, memory, &copy)    the elements as floats, whatever the storage
    tensors_print(&table, layers)       prints name, shape, number of layers and elements of each row
-   tensor_range(tensor)                where in memory the elements of a float32 tensor are, as a FloatRange (ranges.h) */
+   tensor_range(tensor)                where in memory the elements of a float32 tensor are: a FloatRange (ranges.h) */
 #ifndef GPT_MATH_TENSOR_TABLE_H
 #define GPT_MATH_TENSOR_TABLE_H
 
@@ -135,8 +136,8 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
     }
 }
 
-/* The elements of a tensor as floats. They are in `memory`, and *copy is NULL; or, where the tensor is stored as bf16, they
-   are in *copy, which the caller frees. */
+/* The elements of a tensor as floats. They are in `memory`, and *copy is NULL; or, where the tensor is stored as bf16,
+   they are in *copy, which the caller frees. */
 static inline const float *tensor_values(const Tensor *t, const float *memory, float **copy) {
     *copy = NULL;
     if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
