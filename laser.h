@@ -408,7 +408,9 @@ enum { LASER_PAIR = 1 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) { return sum + a * b; }
 LASER_INLINE LaserVec laser_bf16(LaserVec x) { /* to nearest, ties to even; a NaN stays a NaN */
     const LaserInt bits = (LaserInt)x;
-    return laser_select(x == x, (LaserVec)((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF), x);
+    const LaserVec rounded = (LaserVec)(bits + 0x7FFF + ((bits >> 16) & 1)),
+                   quiet = (LaserVec)(bits | 0x400000);
+    return (LaserVec)((LaserInt)laser_select(x == x, rounded, quiet) & ~0xFFFF);
 }
 LASER_INLINE void laser_store_by_row(int bf16, float *to, LaserVec x) {
     laser_store(to, bf16 ? laser_bf16(x) : x);

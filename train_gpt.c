@@ -1180,8 +1180,8 @@ static ModelMemory model_memory(const Model *model) {
         memory.packed += (size_t)linear_packed_bytes(w->C, w->OC, w->dtype);
     }
     memory.packed /= sizeof(float);
-    memory.work = attention_memory(c->attn, &shape) / sizeof(float) + MATMUL_SHARED +
-                  (size_t)threads_count() * MATMUL_OWN;
+    memory.work = attention_memory(c->attn, &shape) / sizeof(float) + MATMUL_SHARED_FLOATS +
+                  (size_t)threads_count() * MATMUL_PRIVATE_FLOATS;
     return memory;
 }
 

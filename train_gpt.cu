@@ -147,9 +147,8 @@ double device_gradient_squares(void) {
     return squares;
 }
 
-void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *s) {
-    const AdamWStep step =
-        adamw_step(s->lr, s->beta1, s->beta2, s->eps, s->weight_decay, s->gradient_scale, s->step);
+void device_update(int64_t begin, int64_t moments, int64_t count, const AdamWSettings *settings) {
+    const AdamWStep step = adamw_step(*settings);
     with_model([&](auto *m) { model_update(m, begin, moments, count, step); });
 }
 

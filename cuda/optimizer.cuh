@@ -8,6 +8,7 @@
 #define CUDA_OPTIMIZER_CUH
 
 #include "device.h"
+#include "../gpt/math/optimizer.h"
 
 enum { SUM_CHUNK = 1 << 15, SUM_THREADS = 256, SUM_LOADS = 4 };
 
@@ -53,21 +54,21 @@ static inline void sum_device(double *result, double *partial, const float *x, i
            (const double *)partial, chunks, chunks, false, add);
 }
 
-struct AdamWStep { /* what is the same for all elements: see adamw_update of gpt/math/optimizer.h */
-    float beta1, beta2, new1, new2, eps, keep, rate, unbias, gradient_scale;
+/* What adamw_update of gpt/math/optimizer.h computes once for all elements. */
+struct AdamWStep {
+    float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, decay, rate, root_unbias, gradient_scale;
 };
 
-static inline AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, double weight_decay,
-                                   double gradient_scale, int64_t step) {
-    return AdamWStep{(float)beta1,
-                     (float)beta2,
-                     (float)(1 - beta1),
-                     (float)(1 - beta2),
-                     (float)eps,
-                     (float)(1 - lr * weight_decay),
-                     (float)(lr / (1 - pow(beta1, (double)step))),
-                     (float)(1 / sqrt(1 - pow(beta2, (double)step))),
-                     (float)gradient_scale};
+static inline AdamWStep adamw_step(const AdamWSettings &s) {
+    return AdamWStep{(float)s.beta1,
+                     (float)s.beta2,
+                     (float)(1 - s.beta1),
+                     (float)(1 - s.beta2),
+                     (float)s.eps,
+                     (float)(1 - s.lr * s.weight_decay),
+                     (float)(s.lr / (1 - pow(s.beta1, (double)s.step))),
+                     (float)(1 / sqrt(1 - pow(s.beta2, (double)s.step))),
+                     (float)s.gradient_scale};
 }
 
 template <typename S, int W>
@@ -79,9 +80,9 @@ __global__ void adamw_kernel(float *parameter, S *operand, const float *gradient
     load(p, parameter + at), load(g, gradient + at), load(m, mean + at), load(v, square + at);
     for (int i = 0; i < W; i++) {
         g[i] *= s.gradient_scale;
-        m[i] = s.beta1 * m[i] + s.new1 * g[i];
-        v[i] = s.beta2 * v[i] + s.new2 * g[i] * g[i];
-        p[i] = s.keep * p[i] - s.rate * m[i] / (sqrtf(v[i]) * s.unbias + s.eps);
+        m[i] = s.beta1 * m[i] + s.one_minus_beta1 * g[i];
+        v[i] = s.beta2 * v[i] + s.one_minus_beta2 * g[i] * g[i];
+        p[i] = s.decay * p[i] - s.rate * m[i] / (sqrtf(v[i]) * s.root_unbias + s.eps);
     }
     store(parameter + at, p), store(mean + at, m), store(square + at, v);
     if (operand) store(operand + at, p);

@@ -10,25 +10,12 @@
 #include "harness.h"
 #include "../gpt/math/matmul.h"
 
-static inline float matmul_test_rounded(float x, Dtype dtype) {
-    return dtype == DTYPE_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
-}
-
-/* want (M, N) = addend + a . b in float64, where a's element (i, k) is a[i * ai + k * ak], b's (k, j) b[k * bk + j * bj]. */
-static inline double *matmul_test_naive(const float *addend, const float *a, int64_t ai, int64_t ak,
-                                        const float *b, int64_t bk, int64_t bj, int64_t M, int64_t N,
+/* matmul_naive's result in memory of its own, which the caller frees. */
+static inline double *matmul_test_naive(const float *addend, const float *a, int64_t a_i, int64_t a_k,
+                                        const float *b, int64_t b_k, int64_t b_j, int64_t M, int64_t N,
                                         int64_t K, Dtype dtype) {
     double *want = check_calloc((size_t)(M * N) * sizeof *want);
-    double *column = check_calloc((size_t)K * sizeof *column);
-    for (int64_t j = 0; j < N; j++) {
-        for (int64_t k = 0; k < K; k++) column[k] = matmul_test_rounded(b[k * bk + j * bj], dtype);
-        for (int64_t i = 0; i < M; i++) {
-            double sum = addend ? addend[i * N + j] : 0;
-            for (int64_t k = 0; k < K; k++) sum += matmul_test_rounded(a[i * ai + k * ak], dtype) * column[k];
-            want[i * N + j] = sum;
-        }
-    }
-    free(column);
+    matmul_naive(want, addend, a, a_i, a_k, b, b_k, b_j, M, N, K, dtype);
     return want;
 }
 
@@ -119,7 +106,7 @@ static void test_matmul_empty(void) {
     }
 }
 
-/* More panels than one shared group holds, and several k-blocks: compared at scattered elements. */
+/* More panels than one shared block holds, and several k-blocks: compared at scattered elements. */
 static void test_matmul_large(void) {
     static const int64_t shapes[][3] = {{4500, 3, 4600}, {300, 2500, 290}, {40, 5, 9000}};
     for (int s = 0; s < 3; s++)
@@ -136,8 +123,8 @@ static void test_matmul_large(void) {
                 got[e] = out[i];
                 want[e] = 0;
                 for (int64_t k = 0; k < C; k++)
-                    want[e] += (double)matmul_test_rounded(inp[i / OC * C + k], dtype) *
-                               matmul_test_rounded(weight[i % OC * C + k], dtype);
+                    want[e] += (double)array_rounded(inp[i / OC * C + k], dtype) *
+                               array_rounded(weight[i % OC * C + k], dtype);
             }
             CHECK_NMSE(got, want, 500, 1e-12, "scattered elements of a large product");
             free(inp), free(weight), free(out);
@@ -161,11 +148,11 @@ static void test_matmul_far_rows(void) {
             a[i * far + k] = (float)(i + 2 * k);
             for (int j = 0; j < 2; j++) want[i * 2 + j] += (i + 2 * k) * b[k * 2 + j];
         }
-    MatmulJob job = {.to.out = array_of_floats(out),
-                     .a.operand = {a, far, true, false},
-                     .b.operand = {b, 2, false, false}};
-    matmul_plan(&job, ROWS, 2, K, DTYPE_FP32);
-    matmul_run(&job);
+    MatmulProduct product = {.to.out = array_of_floats(out),
+                             .a.operand = {array_of_floats(a), far, true},
+                             .b.operand = {array_of_floats(b), 2, false}};
+    matmul_plan(&product, ROWS, 2, K, DTYPE_FP32);
+    matmul_compute(&product);
     CHECK_NMSE(out, want, ROWS * 2, 0, "rows 4 GiB apart");
 
     float rows[K * ROWS]; /* the other way: k far apart */
@@ -176,8 +163,8 @@ static void test_matmul_far_rows(void) {
             want[i * 2 + j] = 0;
             for (int k = 0; k < K; k++) want[i * 2 + j] += rows[k * ROWS + i] * b[k * 2 + j];
         }
-    job.a.operand = (MatmulOperand){a, far, false, false};
-    matmul_run(&job);
+    product.a.operand = (MatmulOperand){array_of_floats(a), far, false};
+    matmul_compute(&product);
     CHECK_NMSE(out, want, ROWS * 2, 0, "k 4 GiB apart");
     munmap(a, bytes);
 }
@@ -230,6 +217,39 @@ static void test_matmul_rounds_to_nearest_even(void) {
         }
     }
     free(x), free(out), free(dweight);
+}
+
+/* array.h, the vectors of the products and laser.h each round to bf16: to the same bits, those of a NaN included, which
+   are its upper half with the quiet bit set. Instructions that round may take numbers below 2^-126 as 0. */
+static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
+    static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    enum { LANES = 16 }; /* of the longest vector */
+    for (uint32_t upper = 0; upper < 65536; upper++)
+        for (int l = 0; l < 6; l++) {
+            const uint32_t bits = upper << 16 | lows[l], sign = upper & 0x8000;
+            const bool nan = (bits & 0x7fffffff) > 0x7f800000, tiny = (bits & 0x7fffffff) < 0x00800000;
+            float x[LANES];
+            for (int i = 0; i < LANES; i++) memcpy(&x[i], &bits, sizeof bits);
+            const uint16_t want = bf16_from_float(x[0]);
+            CHECK(!nan || want == (upper | 0x40), "NaN %08x becomes %04x", bits, want);
+
+            MatmulVector from;
+            memcpy(&from, x, sizeof from);
+            const MatmulVectorBits lanes = matmul_round_to_bf16(from);
+            CHECK(lanes[0] == (uint32_t)want << 16, "matmul.h rounds %08x to %08x", bits, lanes[0]);
+            const uint32_t pair = ((MatmulVectorBits)matmul_pairs_of_two_rows(from, from))[0];
+            CHECK(pair == (want | (uint32_t)want << 16) || (tiny && pair == (sign | sign << 16)),
+                  "packing rounds %08x to %08x", bits, pair);
+
+            LaserVec laser;
+            memcpy(&laser, x, sizeof laser);
+            const __typeof__(laser_bf16(laser)) rounded =
+                laser_bf16(laser); /* bf16, or floats that bf16 can hold */
+            uint16_t got[2];
+            memcpy(got, &rounded, sizeof got);
+            const uint16_t first = sizeof rounded == sizeof laser ? got[1] : got[0];
+            CHECK(first == want || (tiny && first == sign), "laser.h rounds %08x to %04x", bits, first);
+        }
 }
 
 /* An infinity or NaN reaches the elements it is a factor of and no other, in spite of padding. */
@@ -374,20 +394,20 @@ static void test_matmul_bf16_inputs(void) {
         const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
         float *inp = test_normal(N * C, 1, 19), *weight = test_normal(OC * C, 1, 20),
               *dout = test_normal(N * OC, 1, 21);
-        uint16_t inp_halves[N * C], dout_halves[N * OC];
-        array_write(array_of_bf16(inp_halves), 0, inp, N * C);
-        array_write(array_of_bf16(dout_halves), 0, dout, N * OC);
-        for (int i = 0; i < N * C; i++) inp[i] = float_from_bf16(inp_halves[i]);
-        for (int i = 0; i < N * OC; i++) dout[i] = float_from_bf16(dout_halves[i]);
+        uint16_t inp_bf16[N * C], dout_bf16[N * OC];
+        array_write(array_of_bf16(inp_bf16), 0, inp, N * C);
+        array_write(array_of_bf16(dout_bf16), 0, dout, N * OC);
+        for (int i = 0; i < N * C; i++) inp[i] = float_from_bf16(inp_bf16[i]);
+        for (int i = 0; i < N * OC; i++) dout[i] = float_from_bf16(dout_bf16[i]);
         static float want[N * OC + N * C + OC * C], got[N * OC + N * C + OC * C];
         matmul_test_all(want, want + N * OC, want + N * OC + N * C, inp, weight, dout, N, C, OC, dtype);
-        const Array halves = array_of_bf16(inp_halves), dout_operand = array_of_bf16(dout_halves);
+        const Array inp_values = array_of_bf16(inp_bf16), dout_values = array_of_bf16(dout_bf16);
         Linear packed = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
         linear_pack(&packed);
         memset(got, 0, sizeof got);
-        linear_forward((MatmulOutput){.out = array_of_floats(got), .addend = dout}, halves, &packed, N);
-        linear_backward_input((MatmulOutput){.out = array_of_floats(got + N * OC)}, dout_operand, &packed, N);
-        linear_backward_weight(got + N * OC + N * C, dout_operand, halves, &packed, N);
+        linear_forward((MatmulOutput){.out = array_of_floats(got), .addend = dout}, inp_values, &packed, N);
+        linear_backward_input((MatmulOutput){.out = array_of_floats(got + N * OC)}, dout_values, &packed, N);
+        linear_backward_weight(got + N * OC + N * C, dout_values, inp_values, &packed, N);
         for (int i = 0; i < N * OC + N * C + OC * C; i++)
             CHECK(got[i] == want[i], "dtype %d, element %d is %g, not %g", p, i, (double)got[i],
                   (double)want[i]);
@@ -396,36 +416,38 @@ static void test_matmul_bf16_inputs(void) {
     }
 }
 
-/* Threads that take piece after piece of a deal, in tiles' time, are seldom idle: of the products of c4-301m's layers for
-   1,024 tokens and for 8,192, and of a slice of logits. */
-static void test_matmul_deals_evenly(void) {
+/* Threads that take the pieces of a partition one after the other, where a piece takes the time of its tiles, are
+   seldom idle. The numbers of panels are those of the products of c4-301m's layers for 1,024 tokens and for 8,192, and
+   of a part of the logits. */
+static void test_matmul_partition_is_even(void) {
     const int64_t sides[][2] = {{74, 32}, {147, 32}, {64, 74},   {220, 32},
                                 {74, 96}, {586, 32}, {10, 1000}, {2286, 32}};
-    enum { MOST = 14, THREADS = 128 };
+    enum { MC = 14, THREADS = 128 };
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
         for (int threads = 1; threads <= THREADS; threads++) {
-            const int64_t own = sides[i][0], shared = sides[i][1];
-            const MatmulDeal deal = matmul_deal(own, shared, MOST, threads);
-            double busy[THREADS] = {0}, longest = 0, all = (double)(own * shared);
-            int64_t dealt = 0;
-            for (int64_t piece = 0; piece < deal.blocks * deal.splits; piece++) {
-                const int64_t block = piece / deal.splits, split = piece % deal.splits;
-                const int64_t rows =
-                    matmul_cut(own, deal.blocks, block + 1) - matmul_cut(own, deal.blocks, block);
-                const int64_t part =
-                    matmul_cut(shared, deal.splits, split + 1) - matmul_cut(shared, deal.splits, split);
+            const int64_t private_panels = sides[i][0], shared_panels = sides[i][1];
+            const MatmulPartition p = matmul_partition(private_panels, shared_panels, MC, threads);
+            double busy[THREADS] = {0}, longest = 0, all = (double)(private_panels * shared_panels);
+            int64_t tiles = 0;
+            for (int64_t piece = 0; piece < p.private_blocks * p.shared_parts; piece++) {
+                const int64_t block = piece / p.shared_parts, part = piece % p.shared_parts;
+                const int64_t rows = matmul_part_begin(private_panels, p.private_blocks, block + 1) -
+                                     matmul_part_begin(private_panels, p.private_blocks, block);
+                const int64_t columns = matmul_part_begin(shared_panels, p.shared_parts, part + 1) -
+                                        matmul_part_begin(shared_panels, p.shared_parts, part);
                 int next = 0;
                 for (int t = 1; t < threads; t++) next = busy[t] < busy[next] ? t : next;
-                busy[next] += (double)rows * ((double)part + 0.5);
-                longest = fmax(longest, busy[next]), dealt += rows * part;
-                CHECK(rows >= 1 && rows <= MOST && part >= 1, "%d x %d panels", (int)rows, (int)part);
+                busy[next] += (double)rows * ((double)columns + 0.5);
+                longest = fmax(longest, busy[next]), tiles += rows * columns;
+                CHECK(rows >= 1 && rows <= MC && columns >= 1, "%d x %d panels", (int)rows, (int)columns);
             }
-            CHECK(dealt == own * shared, "%d tiles of %d are dealt", (int)dealt, (int)(own * shared));
-            const double share = all / (longest * threads), want = threads <= 2    ? 0.96
-                                                                   : threads <= 16 ? 0.87
-                                                                                   : 0.75;
-            CHECK(share >= want, "%d x %d panels keep %d threads busy for %.2f of the time", (int)own,
-                  (int)shared, threads, share);
+            CHECK(tiles == private_panels * shared_panels, "the pieces have %d tiles of %d", (int)tiles,
+                  (int)(private_panels * shared_panels));
+            const double busy_part = all / (longest * threads), want = threads <= 2    ? 0.96
+                                                                       : threads <= 16 ? 0.87
+                                                                                       : 0.75;
+            CHECK(busy_part >= want, "%d x %d panels keep %d threads busy for %.2f of the time",
+                  (int)private_panels, (int)shared_panels, threads, busy_part);
         }
 }
 
@@ -454,11 +476,12 @@ static void test_matmul_bf16_outputs(void) {
     TEST(matmul_far_rows)                                                                                    \
     TEST(matmul_accumulates)                                                                                 \
     TEST(matmul_rounds_to_nearest_even)                                                                      \
+    TEST(bf16_rounding_has_the_same_bits_everywhere)                                                         \
     TEST(matmul_keeps_infinities_apart)                                                                      \
     TEST(matmul_same_bits_for_any_threads)                                                                   \
     TEST(matmul_from_several_threads)                                                                        \
     TEST(matmul_packed_weights)                                                                              \
-    TEST(matmul_deals_evenly)                                                                                \
+    TEST(matmul_partition_is_even)                                                                           \
     TEST(matmul_bf16_inputs)                                                                                 \
     TEST(matmul_bf16_outputs)
 

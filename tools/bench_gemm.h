@@ -1,4 +1,5 @@
-/* bench_gemm.h: the three products of a linear layer, beside OpenBLAS and oneDNN where they are compiled in. */
+/* bench_gemm.h: measures the three products of a linear layer (gpt/math/matmul.h), and the same products by OpenBLAS and
+   oneDNN where the program was compiled with them. */
 #ifndef TOOLS_BENCH_GEMM_H
 #define TOOLS_BENCH_GEMM_H
 
@@ -140,7 +141,7 @@ static void onednn_close(struct Onednn *o) {
 #endif
 #endif
 
-/* One product in one dtype by everyone: prints its columns, reports them. */
+/* Measures one product in one dtype by each library that has it; prints their columns of the row, and reports the rates. */
 static void bench_product(Gemm *g, const char *name) {
     enum { OURS, PACKED, OPENBLAS, ONEDNN, ALL };
     const bool bf16 = g->dtype == DTYPE_BF16;
@@ -180,7 +181,7 @@ static void bench_product(Gemm *g, const char *name) {
 
 static const char *const gemm_kinds[] = {"gemm", "gemm_dinp", "gemm_dweight"};
 
-/* The matrices, filled when the first row of a layer is wanted. */
+/* Allocates the matrices of a layer and fills them with random numbers. */
 static void gemm_fill(Gemm *g) {
     g->inp = random_floats(g->N * g->C, &g->inp_bf16);
     g->weight = random_floats(g->OC * g->C, &g->weight_bf16);

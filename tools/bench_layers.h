@@ -112,7 +112,7 @@ static void layer_cross_entropy(void *context) {
 static void layer_gradient_norm(void *context) {
     Layers *l = context;
     const int64_t n = 1 << 26;
-    l->losses[0] = (float)gradient_norm(layer_piece(l, n), (size_t)n);
+    l->losses[0] = (float)sqrt(gradient_squares(layer_piece(l, n), (size_t)n));
     l->bytes = 4.0 * (double)n;
 }
 

@@ -57,7 +57,7 @@ static void step_micro(Trainer *t) {
 
 static void step_update(Trainer *t) {
     Weights *gradients = &t->model.gradients;
-    const double norm = gradient_norm(gradients->memory, gradients->count);
+    const double norm = sqrt(gradient_squares(gradients->memory, gradients->count));
     update_weights(t, 1e-5, norm > 1 ? 1 / norm : 1);
     t->run.step++;
     memset(gradients->memory, 0, gradients->count * sizeof(float));

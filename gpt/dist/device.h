@@ -36,6 +36,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "../math/attention.h"
+#include "../math/optimizer.h"
 #include "../math/ranges.h"
 
 /* Where the tensors of a layer begin in the weights, in floats. Adjacent ones (q, k, v; gate, up) are one matrix. */
@@ -59,11 +60,6 @@ typedef struct {
 } DeviceModel;
 
 enum { DEVICE_WEIGHTS, DEVICE_GRADIENTS, DEVICE_MEAN, DEVICE_SQUARE };
-
-typedef struct { /* AdamWSettings of optimizer.h, which is C */
-    double lr, beta1, beta2, eps, weight_decay, gradient_scale;
-    int64_t step;
-} DeviceAdamW;
 
 typedef struct { /* what parallel.h, which is C, knows */
     int rank, ranks;
@@ -94,7 +90,7 @@ void device_backward(int B, int T);
 void device_logits(float *logits, int64_t n);
 void device_zero_gradients(void);
 double device_gradient_squares(void);
-void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *settings);
+void device_update(int64_t begin, int64_t moments, int64_t count, const AdamWSettings *settings);
 bool device_has_collectives(void);
 void device_join(const DeviceJob *job);
 void device_sum_begin(void);
@@ -125,7 +121,8 @@ static inline void device_backward(int B, int T) { (void)B, (void)T; }
 static inline void device_logits(float *logits, int64_t n) { (void)logits, (void)n; }
 static inline void device_zero_gradients(void) {}
 static inline double device_gradient_squares(void) { return 0; }
-static inline void device_update(int64_t begin, int64_t moments, int64_t count, const DeviceAdamW *settings) {
+static inline void device_update(int64_t begin, int64_t moments, int64_t count,
+                                 const AdamWSettings *settings) {
     (void)begin, (void)moments, (void)count, (void)settings;
 }
 static inline bool device_has_collectives(void) { return false; }

@@ -45,6 +45,7 @@
 #include "../base/check.h"
 #include "../base/clock.h"
 #include "../base/threads.h"
+#include "../math/array.h"
 #include "../math/tensor_table.h"
 #ifdef HAVE_MPI
 #include <mpi.h>
@@ -249,14 +250,6 @@ static struct {
     double since, under_way, waited; /* seconds: when the first of the orders under way began; sums */
 } exchange;
 
-/* To nearest, ties to even; a NaN stays one. */
-static inline uint16_t parallel_round(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
-}
-
 /* Messages of an order: to and from every other rank, the next one first, so that no rank is everybody's first. */
 static void exchange_start(ExchangeSlot *s, const ExchangeOrder *order) {
     const int rank = parallel_job.rank, ranks = parallel_job.ranks;
@@ -266,7 +259,7 @@ static void exchange_start(ExchangeSlot *s, const ExchangeOrder *order) {
     s->order = *order, s->busy = true, s->request_count = 0;
     if (half)
         for (size_t i = 0; i < order->bucket.end - begin; i++)
-            s->rounded[i] = parallel_round(order->x[begin + i]);
+            s->rounded[i] = bf16_from_float(order->x[begin + i]);
     for (int k = 1; k < ranks; k++) {
         const int from = (rank + ranks - k) % ranks;
         const FloatRange theirs = parallel_slice(order->bucket, from, ranks), in = sums ? own : theirs;
@@ -302,12 +295,7 @@ static void exchange_add(const ExchangeSlot *s) {
             const size_t place = (size_t)(r < rank ? r : r - 1) * n + at;
             if (r != rank && exchange.bf16) {
                 const uint16_t *from = (const uint16_t *)s->received + place;
-                for (size_t i = 0; i < count; i++) {
-                    uint32_t bits = (uint32_t)from[i] << 16;
-                    float value;
-                    memcpy(&value, &bits, sizeof value);
-                    sum[i] += value;
-                }
+                for (size_t i = 0; i < count; i++) sum[i] += float_from_bf16(from[i]);
             } else {
                 const float *from = r == rank ? x + at : s->received + place;
                 for (size_t i = 0; i < count; i++) sum[i] += from[i];

@@ -175,9 +175,7 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
         AdamWSettings own = *settings;
         if (tensor->rank != 2) own.weight_decay = 0;
         if (o->on_gpu)
-            device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n,
-                          &(DeviceAdamW){own.lr, own.beta1, own.beta2, own.eps, own.weight_decay,
-                                         own.gradient_scale, own.step});
+            device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &own);
         else
             adamw_update(o->weights + both.begin, o->gradients + both.begin, o->m + moments, o->v + moments,
                          n, &own);

@@ -1,20 +1,30 @@
-/* array.h: matrices that products multiply, stored as float32, or as bfloat16 under --dtype=bf16.
+/* array.h: arrays of numbers that are stored as float32 or, under --dtype=bf16, as bfloat16 (bf16).
 
-   A layer's mathematics is float32 whatever the storage. Its inner loops take elements out and put them in; over a
-   row's own Array, whose storage is the same for all of it, they become vector code for either:
+   bf16 is the upper half of a float32: the same exponent, 8 instead of 24 significant bits. Numbers are stored in it to
+   save memory and to multiply faster; a layer computes in float32 whatever the storage. An Array is a pointer to such
+   numbers together with their type. A loop that reads and writes elements of Arrays becomes vector code for either
+   type, when each Array is a local variable that does not change inside the loop:
 
        const Array to = array_from(out, n * C), from = array_from(x, n * C);
        for (int c = 0; c < C; c++) array_put(to, c, 2 * array_get(from, c));
 
-   array_of_floats(x), array_of_bf16(x)   an Array over memory of the caller's
-   array_from(x, at)                    the Array that begins at element `at`
-   array_get(x, i), array_put(x, i, value)    one element; rounded to nearest, ties to even
-   array_read(to, x, at, n), array_write(x, at, from, n)    n elements from element `at` on
+   The memory of an Array always belongs to the caller.
+
+   array_of_floats(x), array_of_bf16(x)                     the Array of this memory
+   array_from(x, at)                                        the Array that begins at element `at` of x
+   array_get(x, i), array_put(x, i, value)                  read or write one element
+   array_read(to, x, at, n), array_write(x, at, from, n)    copy n elements, from element `at` on, to or from floats
    array_read_tile(to, x, at, stride, rows, columns), array_write_tile(x, at, stride, from, rows, columns)
-                                          a part of a matrix whose rows are `stride` apart, from and to a small dense one.
-                                          Read all of a tile before writing any: rows often lie a multiple of 4,096 bytes
-                                          apart, and a processor takes a load for one of a store to such a neighbour.
-   bf16_from_float, float_from_bf16       one value; infinities stay, a NaN stays a NaN */
+       The same for a rectangular part of a matrix, which begins at element `at` and whose rows are `stride` elements
+       apart; `to` and `from` are dense (rows, columns). Read a whole tile before you write any: rows are often a
+       multiple of 4,096 bytes apart, and many processors delay a read when such a distance away something was written
+       just before.
+
+   bf16_from_float(x), float_from_bf16(x)                   one value
+   array_rounded(x, dtype)                                  x after it was stored in this dtype
+       Rounding is to the nearest bf16, ties to the one whose last bit is 0. Infinities stay; a NaN keeps its upper
+       half, with the quiet bit set, as the instructions of AVX-512 have it. The vectors of matmul_isa.h and laser.h
+       round to the same bits. A GPU turns every NaN into 0x7fff, and so does its emulator (cuda/device.h). */
 #ifndef GPT_MATH_ARRAY_H
 #define GPT_MATH_ARRAY_H
 
@@ -22,8 +32,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* How numbers are stored; the choices of --dtype, in this order. DTYPE_AUTO is for options alone: it is settled before
-   anything is computed. */
+/* How numbers are stored: the choices of --dtype, in this order. No Array has DTYPE_AUTO: the set-up of a run replaces
+   it by one of the others. */
 typedef enum { DTYPE_AUTO, DTYPE_FP32, DTYPE_BF16 } Dtype;
 
 typedef struct {
@@ -49,6 +59,10 @@ static inline float float_from_bf16(uint16_t x) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+static inline float array_rounded(float x, Dtype dtype) {
+    return dtype == DTYPE_BF16 ? float_from_bf16(bf16_from_float(x)) : x;
 }
 
 static inline float array_get(Array x, int64_t i) {

@@ -1,26 +1,57 @@
-/* optimizer.h: the learning-rate schedules, the global gradient norm, and AdamW.
+/* optimizer.h: the learning-rate schedules, the sum that the gradient norm is the root of, and AdamW.
 
-   All arrays are float32 of equal length; sums are double over fixed chunks added in order, so the result has
-   the same bits for any number of threads.
+   learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates
+                                    peak / W, 2 peak / W, ..., peak. What follows depends on the kind; at step `steps`,
+                                    one after the last, every kind but LR_CONSTANT arrives at peak * floor_fraction:
 
-   learning_rate(schedule, step)   step 0 is the first update: a warmup of W steps gives lr/W, 2lr/W, ... lr
-   gradient_squares(g, n)          the sum of squares; gradient_norm(g, n) its root
-   adamw_update(p, g, m, v, n, settings)   one update of p and of the moments m, v (Loshchilov & Hutter,
-                                   "Decoupled weight decay regularization", 2019, algorithm 2) */
+                                    LR_COSINE     half a period of a cosine, from the end of the warmup on
+                                    LR_LINEAR     a straight line, from the end of the warmup on
+                                    LR_CONSTANT   peak, to the end
+                                    LR_WSD        warmup, stable, decay: peak, then a straight line over the last
+                                                  `cooldown` steps
+
+   gradient_squares(g, n)           the sum of g[i]^2, in float64, of float32 g (n). Fixed chunks are summed each for
+                                    itself and their sums added in order, so the result has the same bits for any number
+                                    of threads. An infinity or NaN in g shows in the result.
+   adamw_update(parameter, gradient, m, v, n, &settings)
+                                    One update of float32 arrays (n): parameter and the two moments m and v change. m is
+                                    the first moment, the running mean of the gradient; v is the second moment, the
+                                    running mean of its square; both begin as zeros. This is algorithm 2 of Loshchilov &
+                                    Hutter, "Decoupled weight decay regularization" (2019), in the names of Kingma & Ba,
+                                    "Adam" (2015), with g = gradient_scale * gradient and t = step:
+
+                                    m = beta1 m + (1 - beta1) g
+                                    v = beta2 v + (1 - beta2) g^2
+                                    parameter = (1 - lr weight_decay) parameter
+                                                - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+   The settings of AdamW are for C++ as well, where the GPU's update takes them (cuda/optimizer.cuh); the rest is C
+   alone. */
 #ifndef GPT_MATH_OPTIMIZER_H
 #define GPT_MATH_OPTIMIZER_H
 
-#include <math.h>
 #include <stdint.h>
+
+typedef struct {
+    double lr, beta1, beta2, eps, weight_decay;
+    double gradient_scale; /* multiplies the gradient first: below 1 where the gradient is clipped */
+    int64_t step;          /* 1 for the first update */
+} AdamWSettings;
+
+#ifndef __cplusplus
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include "../base/check.h"
 
+/* The choices of --schedule, in this order. */
 typedef enum { LR_COSINE, LR_LINEAR, LR_CONSTANT, LR_WSD } LearningRateKind;
 
 typedef struct {
     LearningRateKind kind;
-    double peak, floor_fraction; /* the rate ends at peak * floor_fraction */
-    int64_t warmup, steps;       /* of the whole run */
-    int64_t cooldown;            /* LR_WSD: last steps, in which the rate falls linearly; 0: a fifth of all */
+    double peak, floor_fraction;
+    int64_t warmup, steps; /* the steps of the whole run, warmup included */
+    int64_t cooldown; /* of LR_WSD; 0: a fifth of all steps. It begins after the warmup at the earliest */
 } LearningRate;
 
 static inline double learning_rate(const LearningRate *s, int64_t step) {
@@ -34,7 +65,7 @@ static inline double learning_rate(const LearningRate *s, int64_t step) {
     return s->peak * (s->floor_fraction + (1 - s->floor_fraction) * share);
 }
 
-enum { OPTIMIZER_CHUNK = 1 << 16 };
+enum { OPTIMIZER_CHUNK = 1 << 16 }; /* floats */
 
 static inline double gradient_squares(const float *gradient, size_t n) {
     size_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
@@ -53,31 +84,21 @@ static inline double gradient_squares(const float *gradient, size_t n) {
     return sum;
 }
 
-static inline double gradient_norm(const float *gradient, size_t n) {
-    return sqrt(gradient_squares(gradient, n));
-}
-
-typedef struct {
-    double lr, beta1, beta2, eps, weight_decay;
-    double gradient_scale; /* multiplies the gradient first: the clipping factor */
-    int64_t step;          /* 1 at the first update: corrects the bias of the moments */
-} AdamWSettings;
-
-static inline void adamw_update(float *restrict parameter, const float *restrict gradient,
-                                float *restrict mean, float *restrict square, size_t n,
-                                const AdamWSettings *s) {
+static inline void adamw_update(float *restrict parameter, const float *restrict gradient, float *restrict m,
+                                float *restrict v, size_t n, const AdamWSettings *s) {
     const float beta1 = (float)s->beta1, beta2 = (float)s->beta2, scale = (float)s->gradient_scale;
-    const float new1 = (float)(1 - s->beta1), new2 = (float)(1 - s->beta2), eps = (float)s->eps;
-    const float keep = (float)(1 - s->lr * s->weight_decay);
-    const float rate = (float)(s->lr / (1 - pow(s->beta1, (double)s->step)));
-    const float unbias = (float)(1 / sqrt(1 - pow(s->beta2, (double)s->step)));
+    const float one_minus_beta1 = (float)(1 - s->beta1), one_minus_beta2 = (float)(1 - s->beta2);
+    const float decay = (float)(1 - s->lr * s->weight_decay), eps = (float)s->eps;
+    const float rate = (float)(s->lr / (1 - pow(s->beta1, (double)s->step))); /* lr / (1 - beta1^t) */
+    const float root_unbias = (float)(1 / sqrt(1 - pow(s->beta2, (double)s->step)));
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {
-        float g = gradient[i] * scale;
-        float m = mean[i] = beta1 * mean[i] + new1 * g;
-        float v = square[i] = beta2 * square[i] + new2 * g * g;
-        parameter[i] = keep * parameter[i] - rate * m / (sqrtf(v) * unbias + eps);
+        const float g = gradient[i] * scale;
+        const float first = m[i] = beta1 * m[i] + one_minus_beta1 * g;
+        const float second = v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
+        parameter[i] = decay * parameter[i] - rate * first / (sqrtf(second) * root_unbias + eps);
     }
 }
 
+#endif
 #endif

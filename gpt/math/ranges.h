@@ -1,9 +1,12 @@
-/* ranges.h: parts of the vector of all parameters, and who owns which. C and C++: the GPU's program divides alike.
+/* ranges.h: parts of the vector that all parameters of the model form, one tensor after the other. C and C++, so that
+   the CPU's and the GPU's program divide the vector in the same way.
 
-   FloatRange                   floats begin to end of it
-   ranges_floats(ranges, n)     how many floats they hold
-   range_meet(a, b)             what is in both
-   parallel_slice(bucket, owner, owners)   what one of so many owners has of a bucket; the slices cover it in order */
+   FloatRange                    elements begin to end - 1 of the vector
+   ranges_floats(ranges, n)      the number of elements in n ranges together
+   range_meet(a, b)              the elements that are in both ranges
+   parallel_slice(bucket, owner, owners)
+                                 the slice of rank `owner` (from 0) when a bucket is divided among `owners` ranks. In
+                                 the order of the ranks the slices cover the bucket without gaps */
 #ifndef GPT_MATH_RANGES_H
 #define GPT_MATH_RANGES_H
 
@@ -25,7 +28,9 @@ static inline FloatRange range_meet(FloatRange a, FloatRange b) {
     return both;
 }
 
-enum { PARALLEL_ALIGN = 16 }; /* floats: slices begin at multiples of it, counted from their bucket's begin */
+enum {
+    PARALLEL_ALIGN = 16
+}; /* slices begin at multiples of so many floats, counted from the begin of their bucket */
 
 static inline FloatRange parallel_slice(FloatRange bucket, int owner, int owners) {
     const size_t n = bucket.end - bucket.begin, units = (n + PARALLEL_ALIGN - 1) / PARALLEL_ALIGN;

@@ -1,21 +1,22 @@
-/* rng.h: counter-based random numbers: the i-th number of a stream is a function of (seed, stream, i).
+/* rng.h: random numbers without a state: the i-th number of a stream is a function of (seed, stream, i).
 
-   Nothing is stored, so any thread or rank can ask for any number in any order: initialising in parallel,
-   resuming and sampling give the same bits on any number of threads. The mixer is splitmix64's finaliser
-   (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", 2014), applied once per input word.
+   So any thread or rank can ask for any number in any order, and initialising in parallel, resuming and sampling give
+   the same bits for any number of threads. The function is the finaliser of splitmix64 (Steele, Lea & Flood, "Fast
+   splittable pseudorandom number generators", 2014), applied once for each of the three inputs.
 
-   rng_bits(seed, stream, i)     64 random bits
-   rng_uniform(seed, stream, i)  in [0, 1), 24 bits
-   rng_normal(seed, stream, i)   mean 0, deviation 1 (Box-Muller)
-   rng_permute(seed, stream, i, n)  the i-th element of a permutation of 0..n-1 (a Feistel network,
-                                 walked until it lands inside n); 0 <= i < n */
+   rng_bits(seed, stream, i)        64 random bits
+   rng_uniform(seed, stream, i)     uniform in [0, 1), a multiple of 2^-24
+   rng_normal(seed, stream, i)      normal, mean 0, standard deviation 1 (Box-Muller)
+   rng_permute(seed, stream, i, n)  the i-th element of a random permutation of 0, 1, ..., n - 1; 0 <= i < n. A Feistel
+                                    network permutes the numbers below a power of 4 that is at least n; it is applied
+                                    again as long as its result is not below n */
 #ifndef GPT_MATH_RNG_H
 #define GPT_MATH_RNG_H
 
 #include <math.h>
 #include <stdint.h>
 
-/* The streams of one seed, one per use, so that no two uses see the same numbers. */
+/* Each use of random numbers has its own stream, so that no two uses see the same numbers. */
 enum {
     RNG_STREAM_INIT = 1 << 16,
     RNG_STREAM_SHUFFLE = 2 << 16,
@@ -40,15 +41,16 @@ static inline float rng_uniform(uint64_t seed, uint64_t stream, uint64_t i) {
 
 static inline float rng_normal(uint64_t seed, uint64_t stream, uint64_t i) {
     uint64_t bits = rng_bits(seed, stream, i);
-    double radius = sqrt(-2.0 * log(((double)(bits >> 32) + 1.0) * 0x1p-32)); /* the argument is never 0 */
+    double radius =
+        sqrt(-2.0 * log(((double)(bits >> 32) + 1.0) * 0x1p-32)); /* the argument of log is never 0 */
     return (float)(radius * cos(6.283185307179586 * (double)(uint32_t)bits * 0x1p-32));
 }
 
 static inline uint64_t rng_permute(uint64_t seed, uint64_t stream, uint64_t i, uint64_t n) {
-    int half = 1; /* two halves of `half` bits each cover n */
+    int half = 1; /* bits: n is at most 2^(2 half) */
     while (half < 32 && (UINT64_C(1) << (2 * half)) < n) half++;
     const uint64_t mask = (UINT64_C(1) << half) - 1;
-    do { /* a permutation of 2^(2*half) >= n numbers; at most 4n of them, so 4 walks on average at worst */
+    do { /* the network permutes fewer than 4 n numbers, so this takes fewer than 4 turns on average */
         uint64_t left = i >> half, right = i & mask;
         for (int round = 0; round < 6; round++) {
             uint64_t next = left ^ (rng_bits(seed, stream + ((uint64_t)round << 48), right) & mask);

@@ -1,20 +1,25 @@
-/* tensor_table.h: many tensors in one piece of memory, described by a table: the parameters of a model are one table,
-   its activations another, and everything that allocates, initialises, saves or prints them reads the table.
+/* tensor_table.h: many tensors in one allocation, described by a table. The parameters of a model are one table, its
+   activations another, and everything that allocates, initialises, saves or prints tensors reads the table.
 
-   A TensorRow names a tensor, gives its shape in letters and the field of a struct that will point to it:
+   The caller writes rows. A TensorRow has the name of a tensor, a letter for each dimension of its shape, and the field
+   of a struct that will point to the tensor:
 
        {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q)}
 
-   %d stands for the layer: there is one such tensor in each, and the field is of the layer's struct, else of the
-   model's. What a letter means is up to the caller's `size` function; '3' triples the size after it. Rows of one
-   layer lie together, in the order of the table, so neighbours in the table are neighbours in memory. `size` also tells
-   whether the field is a float pointer or an Array, and whether all layers share one piece of memory.
+   A name with %d stands for one tensor in each layer, whose number replaces the %d; its field is in the struct of that
+   layer. Other fields are in the struct of the model. The caller's function `size` says how many elements a letter
+   means; a '3' in a shape triples the dimension after it. For the letter 0 it says how the tensor is stored
+   (TENSOR_..., below). In memory a layer's tensors lie in the order of their rows, without gaps, and the layers follow
+   one another.
 
-   TensorTable table = tensors_plan(rows, count, layers, size, context);   free with tensors_free
+   TensorTable table = tensors_plan(rows, count, layers, size, context);
+                                       one Tensor for each row, or for each row and layer; tensors_free(&table) frees it
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
-   tensor_values(tensor, memory, &copy);   floats, whatever the storage
-   tensors_print(&table, layers);      one line a row: name, shape, how many, elements
-   tensor_range(tensor)                the part of that memory which is its own, a FloatRange (ranges.h) */
+                                       sets the fields of the structs: memory (table.floats) holds the tensors and is
+                                       the caller's, layer_fields is an array of one struct a layer
+   tensor_values(tensor, memory, &copy)    the elements as floats, whatever the storage
+   tensors_print(&table, layers)       prints name, shape, number of layers and elements of each row
+   tensor_range(tensor)                where in memory the elements of a float32 tensor are: a FloatRange (ranges.h) */
 #ifndef GPT_MATH_TENSOR_TABLE_H
 #define GPT_MATH_TENSOR_TABLE_H
 
@@ -30,25 +35,26 @@
 typedef struct {
     const char *name, *shape;
     size_t field; /* offset of the float pointer or Array */
-    int kind;     /* free for the caller: how a parameter is initialised */
-    int when;     /* free for the caller: `size` may leave a row out, see there */
+    int kind;     /* the caller's: how a parameter is initialised */
+    int when;     /* the caller's: under which condition `size` does not answer TENSOR_ABSENT */
 } TensorRow;
 
-/* What `size` answers for the letter 0. */
+/* What `size` answers for the letter 0: how the tensor of a row is stored. */
 enum {
-    TENSOR_ABSENT = 0,
+    TENSOR_ABSENT = 0, /* this model has no such tensor */
     TENSOR_FLOATS = 1, /* the field is a float pointer */
     TENSOR_ARRAY = 2,
     TENSOR_BF16 = 4,  /* with TENSOR_ARRAY: stored as bfloat16 */
-    TENSOR_SHARED = 8 /* all layers use the same memory, one after the other */
+    TENSOR_SHARED = 8 /* the tensors of all layers are in the same memory */
 };
 
 typedef struct {
     char name[64];
     int rank;
     int64_t shape[2];
-    size_t count;          /* elements */
-    size_t offset, floats; /* where it lies in the piece of memory, and how much of it it takes, in floats */
+    size_t count; /* elements */
+    size_t offset,
+        floats; /* where in memory it begins and how much it takes, in floats, whatever the storage */
     const TensorRow *row;
     int layer, flags; /* TENSOR_... */
     bool per_layer;
@@ -57,10 +63,10 @@ typedef struct {
 typedef struct {
     Tensor *tensors; /* (count) in memory order */
     int count;
-    size_t floats; /* of the piece of memory */
+    size_t floats; /* of memory that all need together */
 } TensorTable;
 
-/* The size that `letter` stands for; with letter 0: TENSOR_... of the row in this model. */
+/* The dimension that `letter` stands for in this row; for the letter 0: TENSOR_..., flags that are added. */
 typedef int64_t TensorSize(const void *context, const TensorRow *row, char letter);
 
 static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size,
@@ -87,7 +93,7 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
     return t;
 }
 
-/* Layer 0's tensor of a row. */
+/* The tensor of a row in layer 0. */
 static inline const Tensor *tensors_first(const TensorTable *table, const TensorRow *row) {
     const Tensor *t = table->tensors;
     while (t->row != row) t++;
@@ -130,7 +136,8 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
     }
 }
 
-/* The values of a tensor as floats: in `memory`, or in a copy that the caller frees (*copy, else NULL). */
+/* The elements of a tensor as floats. They are in `memory`, and *copy is NULL; or, where the tensor is stored as bf16,
+   they are in *copy, which the caller frees. */
 static inline const float *tensor_values(const Tensor *t, const float *memory, float **copy) {
     *copy = NULL;
     if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
