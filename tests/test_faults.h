@@ -4,6 +4,7 @@
 #define TESTS_TEST_FAULTS_H
 
 #include "harness.h"
+#include "test_checkpoint.h"
 #include "test_model.h"
 #include "test_train.h"
 

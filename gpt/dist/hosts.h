@@ -54,7 +54,7 @@ static const char *hosts_list(char text[64], const uint64_t *cores) {
 static HostRank hosts_own(void) {
     HostRank own = {.threads = machine_threads()};
     snprintf(own.host, sizeof own.host, "%.63s", parallel_host());
-#ifdef __linux__
+#if defined(__linux__) && defined(CPU_COUNT)
     cpu_set_t set = machine_core_set();
     for (int i = 0; i < HOSTS_CORES && i < CPU_SETSIZE; i++)
         own.cores[i / HOSTS_WORD] |= (uint64_t)(CPU_ISSET(i, &set) != 0) << i % HOSTS_WORD;
