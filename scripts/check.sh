@@ -11,14 +11,12 @@
 #
 # A check whose tool is missing is not made, and a line says so; with CI=1 that is a failure. CC and CXX name the compilers,
 # ROOT=folder checks the tree there.
-# shellcheck disable=SC2016 # what stands in single quotation marks is for another shell or for awk
 set -u
 export LC_ALL=C
 cd "${ROOT:-$(dirname "$0")/..}" || exit 1
 passed=0 failed=0 skipped=0
 jobs=$(getconf _NPROCESSORS_ONLN)
 CC=${CC:-cc} CXX=${CXX:-c++}
-export CC CXX
 
 # Headers that cannot be compiled alone, because they use names of train_gpt.c that no header declares. It should become empty.
 not_alone='gpt/run/setup.h gpt/run/checkpointing.h gpt/run/diagnosis.h'
@@ -44,52 +42,70 @@ test_gpt.c   => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run gp
 shopt -s nullglob
 sources() { printf '%s\n' *.c *.h *.cu gpt/*.h gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu}; }
 
+# Calls FUNCTION with each WORD, as many at once as there are processors; 1 when one of them failed.
+parallel_each() { # FUNCTION WORD...
+    local function=$1 running=0 code=0
+    shift
+    for word; do
+        if [ $running = "$jobs" ]; then wait -n || code=1 && running=$((running - 1)); fi
+        "$function" "$word" &
+        running=$((running + 1))
+    done
+    while [ $running != 0 ]; do wait -n || code=1 && running=$((running - 1)); done
+    return $code
+}
+
 check_format() { sources | xargs "$formatter" --dry-run --Werror; }
 
 check_shell() { shellcheck scripts/*.sh .ci/run; }
 
+analyse() { # FILE
+    local language=(-std=gnu11 -fopenmp)
+    case $1 in *.cu) language=(-x c++ -std=c++17) ;; esac
+    clang-tidy --quiet "$1" -- "${language[@]}" 2> /dev/null || { echo "clang-tidy does not accept $1" && return 1; }
+}
+
 check_analysis() {
-    sources | grep -E '\.(c|cu)$' | grep -v -x tests/test_cuda_reference.c | xargs -P "$jobs" -I '{}' sh -c '
-        case $1 in
-            *.cu) clang-tidy --quiet "$1" -- -x c++ -std=c++17 ;;
-            *) clang-tidy --quiet "$1" -- -std=gnu11 -fopenmp ;;
-        esac 2> /dev/null || { echo "clang-tidy: $1 has the problems above"; exit 1; }' - '{}'
+    # shellcheck disable=SC2046 # one file a word
+    parallel_each analyse $(sources | grep -E '\.(c|cu)$')
 }
 
 # Compiles one header alone. Tests and benchmarks of the trainer are parts of programs that include train_gpt.c first.
 compile_header() { # HEADER
-    local language=c before=() said quiet='-Wno-unused-function -Wno-unused-variable -Wno-unused-const-variable -Wno-unknown-pragmas'
+    local languages=c before=() said=$folder/${1//\//_} language command
     case $1 in
-        cuda/* | tests/test_cuda*) language=c++ ;;
-        tests/test_*.h | tools/bench_*.h) before=(-DTRAIN_GPT_NO_MAIN -include train_gpt.c) ;;
+        laser.h) languages='c c++' ;;
+        cuda/* | tests/test_cuda*) languages="c++" ;;
+        tests/test_*.h | tools/bench_*.h) before=(-include "$folder/trainer.h") ;;
     esac
-    said=$folder/${1//\//_}
-    # the header is included, not compiled as it is: only so `#pragma once` and the like mean what they mean to a program
-    for language in $language $([ "$1" != laser.h ] || echo c++); do
-        if [ "$language" = c ]; then set -- "$1" "$CC" -std=gnu11 -fopenmp; else set -- "$1" "$CXX" -std=c++17; fi
-        # shellcheck disable=SC2086 # words
-        echo "#include \"$1\"" | "${@:2}" -x "$language" -I. -fsyntax-only -Wall -Wextra -Wpedantic -Werror $quiet "${before[@]}" - > "$said" 2>&1 ||
-            { echo "$1 does not compile alone as $language:" && grep -m 3 'error' "$said" && return 1; }
-        set -- "$1"
+    for language in $languages; do
+        if [ "$language" = c ]; then command=("${c[@]}"); else command=("$CXX" -std=c++17); fi
+        # the header is included, as programs do it: compiled as the main file it would be told that its functions are unused
+        echo "#include \"$1\"" | "${command[@]}" -x "$language" -I. -fsyntax-only -Wall -Wextra -Wpedantic -Werror \
+            -Wno-unused-function -Wno-unused-variable -Wno-unused-const-variable -Wno-unknown-pragmas "${before[@]}" - \
+            > "$said" 2>&1 || { echo "$1 does not compile alone as $language:" && grep -m 3 error "$said" && return 1; }
     done
 }
-export -f compile_header
 
 check_headers() {
-    local header listed=' ' folder
-    folder=$(mktemp -d) || return 1
-    export folder
-    for header in $not_alone; do listed+="$header "; done
+    local listed=" $not_alone " code
+    folder=$(mktemp -d) c=("$CC" -std=gnu11 -fopenmp -DTRAIN_GPT_NO_MAIN)
+    # train_gpt.c is read once, into a precompiled header; where that fails every header that needs it reads it
+    printf '#include "%s/train_gpt.c"\n' "$PWD" > "$folder/trainer.h"
+    [ ! -e train_gpt.c ] || "${c[@]}" -x c-header "$folder/trainer.h" -o "$folder/trainer.h.gch" 2> /dev/null || true
     sources | grep -E '\.(h|cuh)$' | while read -r header; do
         case $listed in *" $header "*) ;; *) echo "$header" ;; esac
-    done | xargs -P "$jobs" -I '{}' bash -c 'compile_header "$1"' - '{}'
-    local code=$?
+    done > "$folder/headers"
+    # shellcheck disable=SC2046 # one header a word
+    parallel_each compile_header $(cat "$folder/headers")
+    code=$?
     rm -rf "$folder"
     return $code
 }
 
 # What a file includes between quotation marks: FILE:LINE INCLUDED, with paths from the root of the tree.
 included() {
+    # shellcheck disable=SC2016 # for awk
     sources | xargs awk '
         FNR == 1 { comment = 0 }
         /^[ \t]*#[ \t]*include[ \t]*"/ {
@@ -128,7 +144,6 @@ check_includes() {
 # The tool that a check needs, or why it cannot be made.
 formatter=clang-format
 command -v clang-format-14 > /dev/null && formatter=clang-format-14
-export formatter
 lacks() { # CHECK
     case $1 in
         format) "$formatter" --version 2> /dev/null | grep -q 'version 14\.' || echo "there is no clang-format 14" ;;
