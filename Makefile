@@ -209,9 +209,11 @@ demo:
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
 PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short
+# All that `make test` runs, built and not run.
+test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
 RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')
 ifeq ($(FILTER),)
-test: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
+test: test_programs
 	$(if $(HAVE_CXX),,@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
 	$(if $(MPI_FLAGS),,@echo "not run: the GPU trainer with two ranks (there is no MPI)")
 	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"
@@ -272,7 +274,7 @@ clean:
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean programs_of_test_gpt programs_of_test_cuda FORCE
+.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
 
 -include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

@@ -3,13 +3,13 @@
 #
 #   scripts/test_docs.sh            runs them at small sizes with the options that the pages give; under a minute once the
 #                                   programs are built (they are built in the clone where they are not). `N passed, N failed`
-#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below, and that every --option, path,
+#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below, and that every option, path,
 #                                   file and function() that the pages name exists (`make test` does this)
 #   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
 #
 # The commands are taken from the pages themselves, so that neither can change without the other: lines of ```sh blocks,
 # and what stands between `backquotes` and begins with a program's name and a space. PAGES=folder takes the pages from there.
-# shellcheck disable=SC2016,SC2254 # backquotes are text here; patterns are patterns
+# shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
 export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
@@ -129,7 +129,7 @@ check() {
 # ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
 
 # Options of programs that are not ours: mpirun, srun, make, and the other tools that the pages and scripts call.
-foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes dry-run flags '
+foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
 # Names of files that are made by programs, or belong to others.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
@@ -140,7 +140,7 @@ our_options() {
     {
         printf '%s\n' help version
         cat train_gpt.c gpt/*.h gpt/*/*.h data/*.[ch] tools/*.[ch] |
-            grep -oE '(^|[^a-z_])(ROW[A-Z_]*\(|\{)("[A-Za-z ,]*", *)?"[a-z0-9][a-z0-9-]*", *OPTION_' | grep -oE '"[a-z0-9-]+", *OPTION_' | cut -d'"' -f2
+            grep -oE '(^|[^a-z_])(ROW[A-Z_]*\(|\{)("[^"]*", *)?"[a-z0-9][a-z0-9-]*", *OPTION_' | grep -oE '"[a-z0-9-]+", *OPTION_' | cut -d'"' -f2
         cat test_gpt.c tests/test_cuda.cu tests/fuzz.c tools/*.cu scripts/*.sh scripts/*.py | sed 's/^[ \t]*#.*//' |
             grep -oE -e '--[a-z][a-z0-9-]*' | cut -c3-
     } | sort -u
@@ -165,18 +165,18 @@ check_names() {
         name=${word##*--}
         case $foreign in *" $name "*) continue ;; esac
         grep -qx -e "$name" <<< "$options" || problem "$place: no program has the option --$name"
-    done < <(words_of '^[ \t]*#.*[^A-Za-z0-9-]--[a-z][a-z0-9-]*' scripts/*.sh)
+    done < <(words_of '^[ \t]*#( |.*[^A-Za-z0-9-])--[a-z][a-z0-9-]*' scripts/*.sh | grep -v '#SBATCH')
     while IFS=$'\037' read -r place word; do
         name=${word//\`/}
         case " $(tr '\n' ' ' <<< "$made") " in *" $name "*) continue ;; esac
         case $name in
             */*) [ -e "$tree/$name" ] || problem "$place: there is no file $name" ;;
-            *) git -C "$tree" ls-files | grep -q -e "\(^\|/\)$name\$" || problem "$place: there is no file called $name" ;;
+            *) [ -n "$(cd "$tree" && find ./* -name "$name" -print -quit)" ] || problem "$place: there is no file called $name" ;;
         esac
     done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z0-9_./-]*(\.(c|h|cu|cuh|sh|py|md)|[a-z]/)`' $(pages))
     while IFS=$'\037' read -r place word; do
         name=${word//[\`()]/}
-        git -C "$tree" grep -qwE -e "$name *\(" -- '*.c' '*.h' '*.cu' '*.cuh' '*.py' || problem "$place: there is no function $name()"
+        (cd "$tree" && grep -rqwE --include='*.[ch]' --include='*.cu*' --include='*.py' --exclude=test_docs.h -e "$name *\(" ./*) || problem "$place: there is no function $name()"
     done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z_][A-Za-z0-9_]*\(\)`' $(pages))
 }
 
