@@ -26,6 +26,11 @@ table='
 make demo                               => run with $demo
 make test                               => no: it is what asks this, and CI runs it
 make test SAN=1                         => no: CI runs it
+make test FILTER=laser                  => no: CI runs all tests
+make check                              => no: CI runs it
+make help                               => run
+make -j2                                => run
+scripts/deps.sh --checks                => no: it may install packages
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
@@ -176,7 +181,7 @@ check_names() {
     done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z0-9_./-]*(\.(c|h|cu|cuh|sh|py|md)|[a-z]/)`' $(pages))
     while IFS=$'\037' read -r place word; do
         name=${word//[\`()]/}
-        (cd "$tree" && grep -rqwE --include='*.[ch]' --include='*.cu*' --include='*.py' --exclude=test_docs.h -e "$name *\(" ./*) || problem "$place: there is no function $name()"
+        (cd "$tree" && grep -rqE --include='*.[ch]' --include='*.cu*' --include='*.py' --exclude=test_docs.h -e "(^|[^A-Za-z0-9_])$name *\(" ./*) || problem "$place: there is no function $name()"
     done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z_][A-Za-z0-9_]*\(\)`' $(pages))
 }
 
