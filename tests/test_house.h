@@ -77,10 +77,10 @@ static void test_makefile_help_names_everything(void) {
     char output[8192], name[64];
     int code = test_command(output, sizeof output, "env -u MAKEFLAGS -u MAKELEVEL make -s help");
     CHECK(code == 0 && strncmp(output, "make ", 5) == 0, "code %d: %s", code, output);
-    FILE *names =
-        popen("{ sed -n 's/^\\.PHONY: //p' Makefile | tr ' ' '\\n' | grep -v -x -e FORCE -e programs_of_.* -e test_programs -e all; "
-              "sed -nE 's/^(override )?([A-Z0-9_]+) *\\?=.*/\\2/p' Makefile; } | sort -u",
-              "r");
+    FILE *names = popen("{ sed -n 's/^\\.PHONY: //p' Makefile | tr ' ' '\\n' | grep -v -x -e FORCE -e "
+                        "programs_of_.* -e test_programs -e all; "
+                        "sed -nE 's/^(override )?([A-Z0-9_]+) *\\?=.*/\\2/p' Makefile; } | sort -u",
+                        "r");
     REQUIRE(names, "popen");
     int count = 0;
     while (fscanf(names, "%63s", name) == 1) {
