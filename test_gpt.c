@@ -11,6 +11,7 @@
    programs find them in $TEST_BINARY_DIR (default: this folder). */
 #define TRAIN_GPT_NO_MAIN
 #include "train_gpt.c"
+#include "tools/load_model.h"
 
 #include "gpt/base/filter.h"
 #include "tests/harness.h"

@@ -1,17 +1,20 @@
-/* train_gpt.c: trains a decoder-only transformer with standard or LASER attention on the CPU.
+/* train_gpt.c: trains a decoder-only transformer, with standard or LASER attention.
 
-   Read it from top to bottom:
-       1. layers      each an op_forward and an op_backward, outputs first, `d` for gradients
-       2. forward, loss and backward through the whole model; its tables of tensors are in gpt/model.h
-       3. sampling text
-       4. the trainer one step, and validation
-       5. main        the loop of steps; gpt/run/setup.h is what surrounds it: run folder, dry run, and gpt/run/checkpointing.h the checkpoints
+   This file is the transformer and its training. Read it from top to bottom:
 
-   The names of sizes, as in the papers:  B sequences, T tokens of each, N = B*T tokens, V vocabulary,
-   C width of the residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP.
-   The mathematics here is float32. What products multiply is an Array: with --dtype=bf16 it is stored as bfloat16.
-   With a GPU (train_gpt.cu) section 2 runs there: gpt/dist/device.h, whose calls without one are nothing.
-   Every sum has a fixed order, so a run has the same bits for any number of threads.
+       1. the model   its sizes, weights and activations, two tables of tensors, initial values
+       2. layers      each has an op_forward and an op_backward: outputs come first, `d` stands for the gradient of
+       3. forward, loss and backward through the whole model
+       4. sampling    a token, a text
+       5. training    a step: forward, loss, backward, reduce the gradients, clip and update; and validation
+       6. the run     the loop of steps, and main
+
+   The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of the
+   residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP, U = F or, with swiglu, 2F.
+
+   The mathematics of this file is float32. What products of matrices multiply is an Array (gpt/math/array.h): with
+   --dtype=bf16 its numbers are stored as bfloat16. Every sum has a fixed order, so a run gives the same bits with any number
+   of threads. In train_gptcu, which has a GPU, section 3 runs there (gpt/dist/device.h, train_gpt.cu).
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lm */
 #ifndef _GNU_SOURCE
@@ -23,61 +26,465 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define LASER_IMPLEMENTATION
 #include "laser.h"
 #include "gpt/base/check.h"
-#include "gpt/io/files.h"
-#include "gpt/base/program.h"
-#include "gpt/run/faults.h"
-#include "gpt/math/rng.h"
 #include "gpt/base/machine.h"
 #include "gpt/base/profile.h"
-#include "gpt/run/options.h"
-#include "gpt/math/matmul.h"
-#include "gpt/model.h"
+#include "gpt/base/program.h"
+#include "gpt/dist/device.h"
+#include "gpt/dist/hosts.h"
+#include "gpt/dist/parallel.h"
+#include "gpt/dist/sharded_optimizer.h"
 #include "gpt/io/shards.h"
 #include "gpt/io/tokenizer.h"
+#include "gpt/math/array.h"
+#include "gpt/math/matmul.h"
 #include "gpt/math/optimizer.h"
-#include "gpt/dist/parallel.h"
-#include "gpt/dist/hosts.h"
-#include "gpt/dist/device.h"
-#include "gpt/io/checkpoint.h"
-#include "gpt/io/optimizer_state.h"
-#include "gpt/run/trainer_state.h"
-#include "gpt/run/log.h"
+#include "gpt/math/rng.h"
+#include "gpt/math/tensor_table.h"
+#include "gpt/math/vector_math.h"
+#include "gpt/run/checkpointing.h"
+#include "gpt/run/diagnosis.h"
+#include "gpt/run/dry_run.h"
+#include "gpt/run/setup.h"
 
-/* ============================================================================================ 1. layers ==== */
+/* ========================================================================================= 1. the model ==== */
 
-/* e^x to 2 ulp for -87 <= x <= 60, clamped beyond; without branches, so that loops over it become vector code.
-   x = n ln2 + r, |r| <= ln2/2; e^r by its Taylor polynomial; 2^n by writing the exponent's bits. No result or its inverse
-   is a denormal number, for which some processors take a hundred times as long, even where a compiler only multiplies by
-   it to throw the product away. */
-static inline float exp_fast(float x) {
-    x = x < -87.0f ? -87.0f : x > 60.0f ? 60.0f : x;
-    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    float n = (x * 1.44269504f + shift) - shift;
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln2 in two parts, the first exact in few bits */
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    union {
-        uint32_t bits;
-        float value;
-    } power = {(uint32_t)((int32_t)n + 127) << 23};
-    return p * power.value;
+typedef struct {
+    int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
+    int attn, laser_shift, activation, position; /* choices of the options of these names */
+    int dtype, recompute; /* these two change how the model is computed, not what it is */
+} ModelConfig;
+
+/* The fields that make a model what it is: the option that sets each, its name in the config.json of a checkpoint, and the
+   names of its choices there. */
+static const ConfigField model_fields[] = {
+    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL},
+    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL},
+    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL},
+    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL},
+    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL},
+    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
+    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
+    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
+    {"attn", "attention", offsetof(ModelConfig, attn), "standard|laser"},
+    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
+};
+enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
+
+/* Whether there can be such a model, wherever its sizes come from; to be asked before anything is allocated. */
+static bool model_config_check(const ModelConfig *config, char *error) {
+    if (!config_check(model_fields, MODEL_FIELDS, config, error)) return false;
+    if (config->position == POSITION_ROPE && config->head_dim % 2)
+        return file_fail(error,
+                         "head_dim (--head-dim) is %d: rope turns pairs; expected an even size, or "
+                         "another --pos",
+                         config->head_dim);
+    return true;
+}
+
+/* The parameters of a layer. Matrices are (outputs, inputs). */
+typedef struct {
+    float *attn_norm; /* (C) */
+    float *q, *k, *v; /* (A, C) each, one after the other: q is also the matrix (3A, C) of one product */
+    float *o;         /* (C, A) */
+    float *mlp_norm;  /* (C) */
+    float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
+    float *down;      /* (C, F) */
+} LayerWeights;
+
+/* All parameters of a model, or the gradients of all. */
+typedef struct {
+    float *embed;    /* (V, C), also the output matrix */
+    float *position; /* (T, C) with --pos=learned, else NULL */
+    LayerWeights *layers;
+    float *final_norm; /* (C) */
+    float *memory;     /* all of them in one piece, (count) */
+    size_t count;
+} Weights;
+
+/* What backward needs of a layer. With --recompute the layers share the memory of some of these, and backward computes
+   them again: see activation_rows. */
+typedef struct {
+    float *input;     /* (N, C) the residual stream as it enters the layer */
+    float *attn_rstd; /* (N) */
+    float *qkv;       /* (N, 3A) q and k after rope */
+    float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
+    float *attn_out;  /* (N, A) */
+    float *mlp_input; /* (N, C) the residual stream between attention and MLP */
+    float *mlp_rstd;  /* (N) */
+    Array up;         /* (N, U) before the activation */
+} LayerActivations;
+
+typedef struct {
+    LayerActivations *layers;
+    float *output;     /* (N, C) the residual stream after the last layer */
+    float *final_rstd; /* (N) */
+    float *losses;     /* (N) */
+    Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
+    Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
+    float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
+    Array d_logits;    /* (R, V) their gradient; in their place when both are float32 */
+    float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
+    float *d_attn_in;                        /* (N, 3A) of q, k and v as attention takes them */
+    Array d_qkv;         /* (N, 3A) before rope; in the place of d_attn_in unless rope writes bfloat16 */
+    Array d_up;          /* (N, U) */
+    float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
+    float *memory;
+} Activations;
+
+/* How a parameter starts, and which models have it. */
+enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
+
+/* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay (of
+   matrices only), names in checkpoints, and all that is printed come from this table. */
+static const TensorRow weight_rows[] = {
+    {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
+    {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
+    {"layers.%d.attn_norm.weight", "C", offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
+    {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
+    {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
+    {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
+    {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
+    {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
+    {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
+    {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+};
+
+/* How an activation is stored: as floats, or as an Array of the model's dtype. And when every layer has memory of its own
+   for it: with --recompute=none only, with =attention as well, or always. Two exist with bf16 only. */
+enum { FLOATS, ARRAY };
+enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
+
+static const TensorRow activation_rows[] = {
+    {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS_KEPT},
+    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), FLOATS, UNLESS_RECOMPUTED},
+    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), FLOATS, UNLESS_RECOMPUTED},
+    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), FLOATS, UNLESS_RECOMPUTED},
+    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS, UNLESS_RECOMPUTED},
+    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS, UNLESS_BLOCK_RECOMPUTED},
+    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS, UNLESS_BLOCK_RECOMPUTED},
+    {"layers.%d.up", "NU", offsetof(LayerActivations, up), ARRAY, UNLESS_BLOCK_RECOMPUTED},
+    {"output", "NC", offsetof(Activations, output), FLOATS, ALWAYS_KEPT},
+    {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, ALWAYS_KEPT},
+    {"losses", "N", offsetof(Activations, losses), FLOATS, ALWAYS_KEPT},
+    {"norm", "NC", offsetof(Activations, norm), ARRAY, ALWAYS_KEPT},
+    {"hidden", "NF", offsetof(Activations, hidden), ARRAY, ALWAYS_KEPT},
+    {"logits", "RV", offsetof(Activations, logits), FLOATS, ALWAYS_KEPT},
+    {"d_logits", "RV", offsetof(Activations, d_logits), ARRAY, IF_BF16},
+    {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
+    {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
+    {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS_KEPT},
+    {"d_qkv", "N3A", offsetof(Activations, d_qkv), ARRAY, IF_BF16_AND_ROPE},
+    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, ALWAYS_KEPT},
+    {"d_up", "NU", offsetof(Activations, d_up), ARRAY, ALWAYS_KEPT},
+    {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, ALWAYS_KEPT},
+};
+enum {
+    WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows,
+    ACTIVATION_ROWS = sizeof activation_rows / sizeof *activation_rows
+};
+
+/* A matrix of weights as products read it (with bf16 a packed copy), and the part of --profile to which its time belongs. */
+typedef struct {
+    Linear matrix;
+    ProfilePart part;
+} ModelLinear;
+
+typedef struct {
+    ModelLinear qkv;  /* (3A, C) the matrices q, k and v in one */
+    ModelLinear o;    /* (C, A) */
+    ModelLinear up;   /* (U, C) gate and up in one */
+    ModelLinear down; /* (C, F) */
+} LayerLinears;
+
+typedef struct {
+    ModelConfig config;
+    int batch;                    /* B: the most sequences that the activations have room for */
+    size_t device_moments;        /* floats of each of AdamW's moments that a GPU keeps beside the model */
+    TensorTable parameters;       /* what weights, gradients and moments consist of, in memory order */
+    TensorTable activation_table; /* what the activations consist of */
+    Weights weights, gradients;
+    LayerLinears *linears; /* (L) */
+    ModelLinear output;    /* (V, C) embed, as the output matrix */
+    Activations activations;
+    float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
+    float *fixed_positions; /* (T, C) with --pos=sinusoidal */
+} Model;
+
+/* The number of tokens whose norm gradients are summed together: fixed, so that sums do not depend on the threads. */
+enum { NORM_CHUNK = 32 };
+
+/* The rows of logits that exist at a time, about 128 MiB. Each slice of them adds to the gradient of the whole output matrix,
+   so a few large slices cost less memory traffic than many small ones. */
+static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
+    int64_t rows = (int64_t)(1 << 25) / config->vocab_size / 64 * 64;
+    rows = rows < 64 ? 64 : rows;
+    return rows < N ? rows : N;
+}
+
+/* The flags (TENSOR_..., tensor_table.h) of a row of either table: whether this model has it, and how it is stored. */
+static int weight_flags(const ModelConfig *c, const TensorRow *row) {
+    const bool exists = row->when == ALWAYS ||
+                        (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
+                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
+    return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
+}
+
+static int activation_flags(const ModelConfig *c, const TensorRow *row) {
+    if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
+    if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
+    const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
+                        : c->dtype == DTYPE_BF16 ? TENSOR_ARRAY | TENSOR_BF16
+                                                 : TENSOR_ARRAY;
+    return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
+}
+
+/* The size that a letter of either table stands for; for the letter 0 a row's flags. The context is the Model. */
+static int64_t tensor_size(const void *context, const TensorRow *row, char letter) {
+    const Model *model = context;
+    const ModelConfig *c = &model->config;
+    const int64_t N = (int64_t)model->batch * c->seq_len;
+    switch (letter) {
+    case 0:
+        return row >= weight_rows && row < weight_rows + WEIGHT_ROWS ? weight_flags(c, row)
+                                                                     : activation_flags(c, row);
+    case 'V': return c->vocab_size;
+    case 'C': return c->embd;
+    case 'A': return (int64_t)c->heads * c->head_dim;
+    case 'F': return c->mlp_hidden;
+    case 'U': return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    case 'T': return c->seq_len;
+    case 'H': return c->heads;
+    case 'N': return N;
+    case 'R': return loss_slice_rows(c, N);
+    case 'P': return (N + NORM_CHUNK - 1) / NORM_CHUNK;
+    }
+    die("no size is called '%c'", letter);
+}
+
+static Weights weights_create(const Model *model) {
+    Weights w = {.layers = check_malloc((size_t)model->config.layers * sizeof *w.layers)};
+    w.count = model->parameters.floats;
+    w.memory = machine_allocate(w.count * sizeof(float));
+    tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
+    return w;
+}
+
+static Activations activations_create(const Model *model) {
+    Activations a = {.layers = check_malloc((size_t)model->config.layers * sizeof *a.layers)};
+    a.memory = machine_allocate(model->activation_table.floats * sizeof(float));
+    tensors_point(&model->activation_table, a.memory, &a, a.layers, sizeof *a.layers);
+    if (!a.d_logits.data) a.d_logits = array_of_floats(a.logits);
+    if (!a.d_qkv.data) a.d_qkv = array_of_floats(a.d_attn_in);
+    return a;
+}
+
+static ModelLinear model_linear(int64_t inputs, int64_t outputs, int dtype, ProfilePart part) {
+    return (ModelLinear){{.C = inputs, .OC = outputs, .dtype = (Dtype)dtype}, part};
+}
+
+/* A model with room for B sequences, without memory for weights and activations yet. */
+Model model_plan(const ModelConfig *config, int B) {
+    const ModelConfig *c = config;
+    const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
+    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    Model model = {.config = *config, .batch = B};
+    model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, c->layers, tensor_size, &model);
+    model.activation_table = tensors_plan(activation_rows, ACTIVATION_ROWS, c->layers, tensor_size, &model);
+    model.linears = check_malloc((size_t)c->layers * sizeof *model.linears);
+    for (int l = 0; l < c->layers; l++)
+        model.linears[l] = (LayerLinears){.qkv = model_linear(C, 3 * A, c->dtype, PROFILE_QKV),
+                                          .o = model_linear(A, C, c->dtype, PROFILE_PROJECTION),
+                                          .up = model_linear(C, U, c->dtype, PROFILE_MLP_UP),
+                                          .down = model_linear(F, C, c->dtype, PROFILE_MLP_DOWN)};
+    model.output = model_linear(C, c->vocab_size, c->dtype, PROFILE_LOGITS);
+    return model;
+}
+
+/* The linears of the whole model in order, number i of model_linear_count. */
+static int model_linear_count(const Model *model) { return 4 * model->config.layers + 1; }
+static Linear *model_linear_at(const Model *model, int i) {
+    if (i == 4 * model->config.layers) return (Linear *)&model->output.matrix;
+    LayerLinears *w = &model->linears[i / 4];
+    ModelLinear *const of_layer[] = {&w->qkv, &w->o, &w->up, &w->down};
+    return &of_layer[i % 4]->matrix;
+}
+
+static void linears_point(Model *model) {
+    for (int l = 0; l < model->config.layers; l++) {
+        const LayerWeights *w = &model->weights.layers[l];
+        LayerLinears *linears = &model->linears[l];
+        linears->qkv.matrix.values = w->q;
+        linears->o.matrix.values = w->o;
+        linears->up.matrix.values = w->gate ? w->gate : w->up;
+        linears->down.matrix.values = w->down;
+    }
+    model->output.matrix.values = model->weights.embed;
+}
+
+/* To be called after every change of the weights: products in bfloat16 read packed copies of them. */
+void model_repack(Model *model) {
+    if (device_on() || model->config.dtype != DTYPE_BF16) return;
+    profile(PROFILE_PACK);
+    for (int i = 0; i < model_linear_count(model); i++) linear_pack(model_linear_at(model, i));
+    profile(PROFILE_OTHER);
+}
+
+/* The angles of rope, or the fixed sinusoidal positions (Vaswani et al. 2017); computed in double and rounded once. */
+static void positions_create(Model *model) {
+    const int T = model->config.seq_len, C = model->config.embd, D = model->config.head_dim;
+    if (model->config.position == POSITION_ROPE) {
+        model->rope_cos_sin = check_malloc((size_t)T * (size_t)D * sizeof(float));
+        for (int t = 0; t < T; t++)
+            for (int d = 0; d < D / 2; d++) {
+                double angle = t * pow(10000.0, -2.0 * d / D);
+                model->rope_cos_sin[(size_t)t * D + 2 * d] = (float)cos(angle);
+                model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
+            }
+    } else if (model->config.position == POSITION_SINUSOIDAL) {
+        model->fixed_positions = check_malloc((size_t)T * (size_t)C * sizeof(float));
+        for (int t = 0; t < T; t++)
+            for (int c = 0; c < C; c++) {
+                double angle = t * pow(10000.0, -(double)(c / 2 * 2) / C);
+                model->fixed_positions[(size_t)t * C + c] = (float)(c % 2 ? cos(angle) : sin(angle));
+            }
+    }
+}
+
+/* The model as a GPU is told of it: its sizes, and where each tensor begins in the weights. The caller frees `at`. */
+static DeviceModel device_model(const Model *model) {
+    const ModelConfig *c = &model->config;
+    const Weights *w = &model->weights;
+    DeviceLayer *at = check_malloc((size_t)c->layers * sizeof *at);
+    for (int l = 0; l < c->layers && w->layers; l++) {
+        const LayerWeights *layer = &w->layers[l];
+        at[l] = (DeviceLayer){.attn_norm = layer->attn_norm - w->memory,
+                              .qkv = layer->q - w->memory,
+                              .o = layer->o - w->memory,
+                              .mlp_norm = layer->mlp_norm - w->memory,
+                              .up = (layer->gate ? layer->gate : layer->up) - w->memory,
+                              .down = layer->down - w->memory};
+    }
+    return (DeviceModel){.layers = c->layers,
+                         .heads = c->heads,
+                         .head_dim = c->head_dim,
+                         .embd = c->embd,
+                         .mlp_hidden = c->mlp_hidden,
+                         .seq_len = c->seq_len,
+                         .vocab_size = c->vocab_size,
+                         .batch = model->batch,
+                         .activation = c->activation,
+                         .recompute = c->recompute,
+                         .laser = c->attn != 0,
+                         .sequence_shift = c->laser_shift != 0,
+                         .bf16 = c->dtype == DTYPE_BF16,
+                         .embed = w->layers ? w->embed - w->memory : 0,
+                         .position = w->position ? w->position - w->memory : -1,
+                         .final_norm = w->layers ? w->final_norm - w->memory : 0,
+                         .count = (int64_t)model->parameters.floats,
+                         .moments = (int64_t)model->device_moments,
+                         .at = at,
+                         .rope_cos_sin = model->rope_cos_sin,
+                         .fixed_positions = model->fixed_positions};
+}
+
+/* Gives the model its memory; all weights are zero. With a GPU the activations are there. */
+void model_allocate(Model *model) {
+    model->weights = weights_create(model);
+    model->gradients = weights_create(model);
+    positions_create(model);
+    if (!device_on()) {
+        model->activations = activations_create(model);
+        linears_point(model);
+        return;
+    }
+    DeviceModel description = device_model(model);
+    device_open(&description);
+    free((void *)description.at);
+    model->activations.logits =
+        check_malloc((size_t)model->config.vocab_size * sizeof(float)); /* of sampling */
+}
+
+void model_free(Model *model) {
+    device_close();
+    if (device_on()) free(model->activations.logits);
+    for (int i = 0; i < model_linear_count(model); i++) linear_free(model_linear_at(model, i));
+    void *pieces[] = {model->weights.memory,   model->weights.layers,     model->gradients.memory,
+                      model->gradients.layers, model->activations.memory, model->activations.layers,
+                      model->rope_cos_sin,     model->fixed_positions,    model->linears};
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
+    tensors_free(&model->parameters), tensors_free(&model->activation_table);
+}
+
+/* Initial weights: N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for norms. */
+void model_init(Model *model, uint64_t seed) {
+    for (int i = 0; i < model->parameters.count; i++) {
+        const Tensor *t = &model->parameters.tensors[i];
+        float *x = model->weights.memory + t->offset;
+        float deviation =
+            t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
+#pragma omp parallel for schedule(static)
+        for (size_t j = 0; j < t->count; j++)
+            x[j] = t->row->kind == INIT_ONES ? 1.0f
+                                             : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
+    }
+    model_repack(model);
+}
+
+/* The parameters that take part in products, the tied embedding once: N of the convention 6N + 12LCT. */
+int64_t model_matrix_parameters(const Model *model) {
+    int64_t sum = 0;
+    for (int i = 0; i < model->parameters.count; i++)
+        if (model->parameters.tensors[i].rank == 2 &&
+            strcmp(model->parameters.tensors[i].name, "position.weight") != 0)
+            sum += (int64_t)model->parameters.tensors[i].count;
+    return sum;
+}
+
+double model_flops_per_token(const Model *model) {
+    const ModelConfig *c = &model->config;
+    return 6.0 * (double)model_matrix_parameters(model) +
+           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
+}
+
+/* The operations of a part of a micro-step, forward and backward; 0 where its time is not that of its operations. Of
+   attention's operations only those that causality leaves are counted. */
+double model_part_operations(const Model *model, ProfilePart part) {
+    const ModelConfig *c = &model->config;
+    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
+    const double U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
+    switch (part) {
+    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
+    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_PROJECTION: return 6 * N * L * A * C;
+    case PROFILE_MLP_UP: return 6 * N * L * C * U;
+    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
+    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
+    default: return 0;
+    }
+}
+
+/* ============================================================================================ 2. layers ==== */
+
+/* Every layer begins with this: the time from here on belongs to `part`, and messages between ranks that are on their way
+   move on, which MPI does only while it is called. */
+static inline void begin_part(ProfilePart part) {
+    profile(part);
+    parallel_progress();
 }
 
 /* out (N, C) = embed[token] (V, C), plus position (T, C) where the model has one */
 void embedding_forward(float *out, const int32_t *tokens, const float *embed, const float *position,
                        int64_t N, int T, int C) {
+    begin_part(PROFILE_EMBEDDING);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const float *row = embed + (int64_t)tokens[n] * C, *place = position ? position + n % T * C : NULL;
@@ -86,11 +493,12 @@ void embedding_forward(float *out, const int32_t *tokens, const float *embed, co
 }
 
 /* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL.
-   A token's row belongs to one part and so to one thread, which looks through all tokens for those of its part, and adds
-   them in order. Parts are more than the threads that memory could feed. */
+   Several tokens may add to the same row of dembed. So the rows are divided into parts; one thread takes a part, goes through
+   all tokens, and adds those whose row is in it, in order. There are more parts than threads that the memory could keep busy. */
 void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
                         int T, int C) {
     enum { PARTS = 32 };
+    begin_part(PROFILE_EMBEDDING);
 #pragma omp parallel for schedule(dynamic)
     for (int part = 0; part < PARTS; part++)
         for (int64_t n = 0; n < N; n++) {
@@ -107,6 +515,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
 
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
 void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+    begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C;
@@ -119,8 +528,9 @@ void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight
     }
 }
 
-/* The same from the rstd that forward kept: cheaper to do again in backward than to store. */
+/* The same out, computed again by backward from the rstd that forward kept: this is cheaper than to keep out. */
 void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
+    begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const Array to = array_from(out, n * C);
@@ -134,6 +544,7 @@ void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float
 void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
                       const float *rstd, const float *weight, int64_t N, int C) {
     int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
+    begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         float *dw = partial + chunk * C;
@@ -156,18 +567,19 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
         for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
 
-/* Elements that a layer takes out of an Array at a time: they stay in the first-level cache. */
+/* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
 enum { CHUNK = 128 };
 
-/* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head turns by the
-   angle t * 10000^(-2d/D), given as turn (T, D/2, 2) = cos, sin. out (N, 3A) = qkv turned; it may be qkv itself.
-   direction 1 turns forward; -1 turns gradients back, which is the transpose and so rope's backward. */
-void rope_rotate(Array out, const float *qkv, const float *turn, float direction, int64_t N, int T, int H,
+/* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by
+   the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q and k rotated; it
+   may be qkv itself. direction 1 is forward; -1 rotates gradients back, which is the transpose and so rope's backward. */
+void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direction, int64_t N, int T, int H,
                  int D) {
     const int half = D / 2;
+    begin_part(PROFILE_ROPE);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
-        const float *angle = turn + n % T * D;
+        const float *angle = cos_sin + n % T * D;
         for (int head = 0; head < 2 * H; head++) /* the heads of q, then those of k */
             for (int begin = 0; begin < half; begin += CHUNK) {
                 const int count = half - begin < CHUNK ? half - begin : CHUNK;
@@ -195,8 +607,8 @@ static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
 
-/* s (n) = the sigmoids that act takes of x. Apart from what uses them, because a compiler that sees both in one loop moves
-   the use before the clamp of exp_fast and divides once for each of its cases. */
+/* s (n) = the sigmoids that the activation `kind` needs of x (n). They have a loop of their own: in a loop that also used
+   them, compilers would compute the use once for each case of exp_fast's limits. */
 static inline void activation_sigmoids(float *restrict s, const float *restrict x, int n, int kind) {
     if (kind == ACTIVATION_GELU)
         for (int i = 0; i < n; i++) s[i] = gelu_sigmoid(x[i]);
@@ -207,6 +619,7 @@ static inline void activation_sigmoids(float *restrict s, const float *restrict 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
 void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
     const int U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+    begin_part(PROFILE_ACTIVATION);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++)
         for (int begin = 0; begin < F; begin += CHUNK) {
@@ -225,8 +638,9 @@ void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
         }
 }
 
-/* d_up (N, F or 2F) = d_hidden (N, F) through act at up, and hidden once more: cheaper than to have kept it. A
-   MatmulFinish: d_hidden comes a tile at a time, straight from the product that makes it, and is never stored. */
+/* d_up (N, U) = the gradient of up, from d_hidden (N, F) and up; and hidden (N, F) again, which is cheaper than to keep it.
+   This is a MatmulFinish (matmul.h): the product that computes d_hidden calls it for each tile of its result, so that
+   d_hidden is never stored. */
 typedef struct {
     Array d_up, hidden, up;
     int F, kind;
@@ -264,23 +678,11 @@ void activation_backward(void *context, const MatmulTile *tile) {
     if (kind == ACTIVATION_SWIGLU) array_write_tile(a->d_up, in_up + F, U, dy, rows, columns);
 }
 
-/* In lanes, because compilers may not reorder comparisons with a possible NaN by themselves. */
-static inline float row_max(const float *x, int n) {
-    enum { LANES = 16 };
-    float lane[LANES], largest = x[0];
-    for (int j = 0; j < LANES; j++) lane[j] = x[0];
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (; i < n; i++) largest = x[i] > largest ? x[i] : largest;
-    for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
-    return largest;
-}
-
-/* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses). logits (N, V) are
-   used up; d_logits may lie in the same place. */
+/* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses), which is
+   scale * (softmax(logits) - 1 at the target). logits (N, V) are overwritten; d_logits may lie in the same memory. */
 void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits, const int32_t *targets,
                                     float scale, int64_t N, int V) {
+    begin_part(PROFILE_CROSS_ENTROPY);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         float *row = logits + n * V, largest = row_max(row, V), sum = 0;
@@ -295,7 +697,26 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
     }
 }
 
-/* ======================================================================== 2. forward, loss and backward ==== */
+/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. The sizes of the matrix are C and OC;
+   a caller states them so that they can be read, and checked. */
+static void linear(Array out, const float *addend, Array x, const ModelLinear *w, int64_t N, int C, int OC) {
+    if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
+    begin_part(w->part);
+    linear_forward((MatmulOutput){.out = out, .addend = addend}, x, &w->matrix, N);
+}
+
+/* dx (N, C) = dout (N, OC) . weight, handed to `dx` (matmul.h) as an array or tile by tile; dweight (OC, C) += dout^T . x.
+   forward: out = x . weight^T */
+static void linear_backward(MatmulOutput dx, float *dweight, Array dout, Array x, const ModelLinear *w,
+                            int64_t N, int C, int OC) {
+    if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
+    begin_part(w->part);
+    linear_backward_input(dx, dout, &w->matrix, N);
+    linear_backward_weight(dweight, dout, x, &w->matrix, N);
+}
+static MatmulOutput into(float *out) { return (MatmulOutput){.out = array_of_floats(out)}; }
+
+/* ======================================================================== 3. forward, loss and backward ==== */
 
 static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     const ptrdiff_t A = (ptrdiff_t)c->heads * c->head_dim;
@@ -312,54 +733,46 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
-/* The two halves of a block. Each computes what backward needs of it and, unless out is NULL, its output (N, C); so
-   that backward can do them again, to the same bits, for what --recompute did not keep. */
+/* The two halves of a layer. Each computes what backward needs of it and, unless out is NULL, its output out (N, C).
+   Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
 /* out = input + attention(rmsnorm(input)) . o^T */
 static void attention_block(Model *model, int l, int B, int T, float *out) {
     const ModelConfig *c = &model->config;
-    const Linear *w = layer_products(model, l);
+    const LayerWeights *weights = &model->weights.layers[l];
+    const LayerLinears *w = &model->linears[l];
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
     const AttentionShape shape = attention_shape(c, B, T);
-    const int A = c->heads * c->head_dim;
+    const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    profile(PROFILE_NORM);
-    rmsnorm_forward(norm, a->attn_rstd, a->input, model->weights.layers[l].attn_norm, N, c->embd);
-    profile(PROFILE_QKV);
-    linear_forward((MatmulOutput){.out = array_of_floats(a->qkv)}, norm, &w[QKV], N);
-    profile(PROFILE_ROPE);
+    rmsnorm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     if (model->rope_cos_sin)
         rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
-    profile(PROFILE_ATTENTION);
+    begin_part(PROFILE_ATTENTION);
     attention_forward(a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
-    if (!out) return;
-    profile(PROFILE_PROJECTION);
-    linear_forward((MatmulOutput){.out = array_of_floats(out), .addend = a->input},
-                   array_of_floats(a->attn_out), &w[ATTENTION_OUT], N);
+    if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
 }
 
 /* out = mlp_input + activation(rmsnorm(mlp_input) . up^T) . down^T */
 static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const ModelConfig *c = &model->config;
-    const Linear *w = layer_products(model, l);
+    const LayerWeights *weights = &model->weights.layers[l];
+    const LayerLinears *w = &model->linears[l];
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
+    const int C = c->embd, F = c->mlp_hidden, U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
 
-    profile(PROFILE_NORM);
-    rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, model->weights.layers[l].mlp_norm, N, c->embd);
-    profile(PROFILE_MLP_UP);
-    linear_forward((MatmulOutput){.out = a->up}, norm, &w[MLP_UP], N);
+    rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
-    profile(PROFILE_ACTIVATION);
-    activation_forward(hidden, a->up, N, c->mlp_hidden, c->activation);
-    profile(PROFILE_MLP_DOWN);
-    linear_forward((MatmulOutput){.out = array_of_floats(out), .addend = a->mlp_input}, hidden, &w[MLP_DOWN],
-                   N);
+    activation_forward(hidden, a->up, N, F, c->activation);
+    linear(array_of_floats(out), a->mlp_input, hidden, &w->down, N, F, C);
 }
 
-/* tokens (B, T) -> activations.output (N, C), the residual stream after the last block, and its norm.
+/* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its RMSNorm.
    T may be shorter than the model's, B smaller than its batch. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
@@ -370,23 +783,21 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     const int64_t N = (int64_t)B * T;
     const Weights *weights = &model->weights;
     Activations *acts = &model->activations;
-
-    profile(PROFILE_EMBEDDING);
     const float *position = weights->position ? weights->position : model->fixed_positions;
+
     embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, c->embd);
     for (int l = 0; l < c->layers; l++) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
-    profile(PROFILE_NORM);
     rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
-    profile(PROFILE_OTHER);
+    begin_part(PROFILE_OTHER);
 }
 
-/* After model_forward: the sum of the losses of the N tokens. Logits (N, V) never exist whole: a slice of rows is
-   computed, turned into losses and into their gradients, and used up at once. With gradient_scale not 0 it leaves
-   d_norm (N, C) and adds to the gradient of embed, as the gradient of gradient_scale * sum. With a GPU it returns 0 at
-   once, and device_loss_sum() tells later. */
+/* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a slice of
+   their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless gradient_scale
+   is 0, this leaves d_norm (N, C) and adds to the gradient of embed; both are gradients of gradient_scale * the sum.
+   With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
         device_loss(targets, N, gradient_scale);
@@ -394,93 +805,75 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     }
     const ModelConfig *c = &model->config;
     const int C = c->embd, V = c->vocab_size;
-    const Linear *w = output_product(model);
     Activations *acts = &model->activations;
     const int64_t slice = loss_slice_rows(c, N);
     double sum = 0;
     for (int64_t begin = 0; begin < N; begin += slice) {
-        int64_t rows = begin + slice < N ? slice : N - begin;
+        const int64_t rows = begin + slice < N ? slice : N - begin;
         const Array norm = array_from(acts->norm, begin * C);
-        profile(PROFILE_LOGITS);
-        linear_forward((MatmulOutput){.out = array_of_floats(acts->logits)}, norm, w, rows);
-        profile(PROFILE_CROSS_ENTROPY);
+        linear(array_of_floats(acts->logits), NULL, norm, &model->output, rows, C, V);
         cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, targets + begin,
                                        gradient_scale, rows, V);
         if (gradient_scale == 0) continue;
-        profile(PROFILE_LOGITS);
-        const MatmulOutput d_norm = {.out = array_of_floats(acts->d_norm + begin * C)};
-        linear_backward_input(d_norm, acts->d_logits, w, rows);
-        linear_backward_weight(model->gradients.embed, acts->d_logits, norm, w, rows);
+        linear_backward(into(acts->d_norm + begin * C), model->gradients.embed, acts->d_logits, norm,
+                        &model->output, rows, C, V);
     }
-    profile(PROFILE_OTHER);
+    begin_part(PROFILE_OTHER);
     for (int64_t n = 0; n < N; n++) sum += acts->losses[n];
     return sum;
 }
 
-/* d_residual (N, C): from the gradient of the block's output to that of mlp_input; the lines of mlp_block in reverse,
-   each quoted where its backward stands. Gradients of weights are added to `g`. */
+/* Turns d_residual (N, C) from the gradient of mlp_block's output into that of mlp_input. The lines of mlp_block come in
+   reverse, each quoted above its backward. Gradients of weights are added to `g`. */
 static void mlp_block_backward(Model *model, int l, int64_t N) {
     const ModelConfig *c = &model->config;
-    const Linear *w = layer_products(model, l);
+    const LayerLinears *w = &model->linears[l];
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
+    const int C = c->embd, F = c->mlp_hidden, U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
     const Array d_out = array_of_floats(acts->d_residual);
 
     /* out = mlp_input + hidden . down^T,  hidden = activation(up) */
-    profile(PROFILE_MLP_DOWN);
-    ActivationBackward activation = {acts->d_up, acts->hidden, a->up, c->mlp_hidden, c->activation};
-    linear_backward_input((MatmulOutput){.finish = activation_backward, .context = &activation}, d_out,
-                          &w[MLP_DOWN], N);
-    linear_backward_weight(g->down, d_out, acts->hidden, &w[MLP_DOWN], N);
+    ActivationBackward through = {acts->d_up, acts->hidden, a->up, F, c->activation};
+    linear_backward((MatmulOutput){.finish = activation_backward, .context = &through}, g->down, d_out,
+                    acts->hidden, &w->down, N, F, C);
     /* up = norm . up^T */
-    profile(PROFILE_NORM);
-    rmsnorm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, c->embd);
-    profile(PROFILE_MLP_UP);
-    linear_backward_weight(g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w[MLP_UP], N);
-    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_norm)}, acts->d_up, &w[MLP_UP], N);
+    rmsnorm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    linear_backward(into(acts->d_norm), g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w->up, N, C, U);
     /* norm = rmsnorm(mlp_input) * mlp_norm */
-    profile(PROFILE_NORM);
     rmsnorm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
-                     a->mlp_rstd, weights->mlp_norm, N, c->embd);
+                     a->mlp_rstd, weights->mlp_norm, N, C);
 }
 
-/* The same for attention_block: d_residual from the gradient of mlp_input to that of input. */
+/* The same for attention_block: d_residual becomes the gradient of input. */
 static void attention_block_backward(Model *model, int l, int B, int T) {
     const ModelConfig *c = &model->config;
-    const Linear *w = layer_products(model, l);
+    const LayerLinears *w = &model->linears[l];
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
     const AttentionShape shape = attention_shape(c, B, T);
-    const int A = c->heads * c->head_dim;
+    const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
     const Array d_out = array_of_floats(acts->d_residual);
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
-    profile(PROFILE_PROJECTION);
-    linear_backward_weight(g->o, d_out, array_of_floats(a->attn_out), &w[ATTENTION_OUT], N);
-    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_attn_out)}, d_out, &w[ATTENTION_OUT],
-                          N);
+    linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
-    profile(PROFILE_ATTENTION);
+    begin_part(PROFILE_ATTENTION);
     attention_backward(d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A, a->qkv + 2 * A,
                        a->attn_out, a->attn_lse, &shape);
     /* q, k = rope(q, k) */
-    profile(PROFILE_ROPE);
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
     /* qkv = norm . q^T */
-    profile(PROFILE_NORM);
-    rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, c->embd);
-    profile(PROFILE_QKV);
-    linear_backward_weight(g->q, acts->d_qkv, acts->norm, &w[QKV], N);
-    linear_backward_input((MatmulOutput){.out = array_of_floats(acts->d_norm)}, acts->d_qkv, &w[QKV], N);
+    rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
     /* norm = rmsnorm(input) * attn_norm */
-    profile(PROFILE_NORM);
     rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
-                     weights->attn_norm, N, c->embd);
+                     weights->attn_norm, N, C);
 }
 
 /* After model_loss: adds the gradients of all parameters to model->gradients. */
@@ -494,27 +887,27 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     const Weights *gradients = &model->gradients;
     Activations *acts = &model->activations;
 
-    profile(PROFILE_NORM);
-    memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
     /* norm = rmsnorm(output) * final_norm */
+    begin_part(PROFILE_NORM);
+    memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
     rmsnorm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
                      acts->final_rstd, model->weights.final_norm, N, c->embd);
     for (int l = c->layers - 1; l >= 0; l--) {
-        const bool again = c->recompute == RECOMPUTE_BLOCK;
+        const bool whole = c->recompute == RECOMPUTE_BLOCK;
         if (c->recompute != RECOMPUTE_NONE)
-            attention_block(model, l, B, T, again ? acts->layers[l].mlp_input : NULL);
-        if (again) mlp_block(model, l, N, NULL);
+            attention_block(model, l, B, T, whole ? acts->layers[l].mlp_input : NULL);
+        if (whole) mlp_block(model, l, N, NULL);
         mlp_block_backward(model, l, N);
         attention_block_backward(model, l, B, T);
-        parallel_final((size_t)(gradients->layers[l].attn_norm - gradients->memory)); /* see parallel.h */
+        /* The gradients of this layer are complete; with several ranks they can be sent. */
+        reduce_scatter_ready((size_t)(gradients->layers[l].attn_norm - gradients->memory));
     }
     /* layers[0].input = embed[token] + position */
-    profile(PROFILE_EMBEDDING);
     embedding_backward(gradients->embed, gradients->position, acts->d_residual, tokens, N, T, c->embd);
-    profile(PROFILE_OTHER);
+    begin_part(PROFILE_OTHER);
 }
 
-/* ============================================================================================ 3. sampling ==== */
+/* ============================================================================================ 4. sampling ==== */
 
 /* The next token after tokens (count <= T), drawn from softmax(logits / temperature); 0 takes the likeliest.
    `draw` numbers the draws of a seed. */
@@ -526,9 +919,9 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     if (device_on())
         device_logits(logits, count - 1);
     else
-        linear_forward((MatmulOutput){.out = array_of_floats(logits)},
-                       array_from(model->activations.norm, (int64_t)(count - 1) * c->embd),
-                       output_product(model), 1);
+        linear(array_of_floats(logits), NULL,
+               array_from(model->activations.norm, (int64_t)(count - 1) * c->embd), &model->output, 1,
+               c->embd, c->vocab_size);
     int best = 0;
     double sum = 0, passed = 0;
     for (int v = 1; v < c->vocab_size; v++)
@@ -584,266 +977,153 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     free(context);
 }
 
-/* ========================================================================================= 4. the trainer ==== */
-
-typedef struct Saver Saver;
+/* ========================================================================================== 5. training ==== */
 
 typedef struct {
-    Options *options;
-    OptionSet *option_set;
+    Run run; /* options, data, log, and how far the run is: gpt/run/run.h */
     Model model;
-    ParallelBuckets buckets; /* of the parameters, see parallel.h */
-    int owner, owners;       /* moments and their parts on disk: of so many ranks; 0 of 1: all */
-    FloatRange *owned;       /* (owned_count) parts of the vector of parameters whose moments are here */
-    int owned_count;
-    float *mean, *square;     /* AdamW's moments of the owned parameters, one range after the other */
-    int64_t step, saved_step; /* optimizer steps done; those in the newest checkpoint, 0: none */
-    int64_t step_sequences, micro_steps; /* sequences of a step over all ranks; micro-steps of each rank */
-    Dataset train, val;
-    Tokenizer *tokenizer; /* NULL when the data has none */
-    char *tokenizer_text; /* its tokenizer.json as it was at the start: what checkpoints get */
-    size_t tokenizer_size;
-    DataPrint data;            /* what is read, see trainer_state.h */
-    int64_t data_changes;      /* how often a resumed run went on with other data */
-    int32_t *inputs, *targets; /* (B, T) */
-    double peak_flops;         /* of this machine, measured at the start */
-    double seconds;            /* spent in training steps since the run began, over all its resumes */
-    double last_val_loss;
-    Saver *saver;    /* writes checkpoints beside the training, see checkpointing.h */
-    LossWatch watch; /* the latest losses, and what was skipped */
-    Log log;
+    ShardedOptimizer optimizer; /* AdamW, over all ranks: gpt/dist/sharded_optimizer.h */
+    int32_t *inputs, *targets;  /* (B, T) the tokens of a micro-step, and the token that follows each */
 } Trainer;
 
-static int64_t tokens_per_step(const Trainer *t) { return t->step_sequences * t->model.config.seq_len; }
-
-/* One micro-step: adds the gradients of B sequences to model.gradients, returns the sum of their losses as model_loss
-   does. */
-static double micro_step(Trainer *t, int64_t first_sample) {
+/* Forward, loss and backward for B sequences, from number first_sequence of the run on. Adds to model.gradients, and returns
+   the sum of the losses as model_loss does. */
+static double micro_step(Trainer *t, int64_t first_sequence) {
     const int B = t->model.batch, T = t->model.config.seq_len;
-    const uint64_t seed = (uint64_t)t->options->seed;
-    profile(PROFILE_DATA);
+    const uint64_t seed = (uint64_t)t->run.options->seed;
+    begin_part(PROFILE_DATA);
     for (int b = 0; b < B; b++) {
-        const uint64_t sample = (uint64_t)(first_sample + b);
-        dataset_sample(&t->train, seed, sample, t->inputs + (int64_t)b * T, t->targets + (int64_t)b * T);
-        dataset_prefetch(&t->train, seed, sample + (uint64_t)t->step_sequences); /* for the next step */
+        const uint64_t sequence = (uint64_t)(first_sequence + b);
+        dataset_sample(&t->run.train, seed, sequence, t->inputs + (int64_t)b * T,
+                       t->targets + (int64_t)b * T);
+        dataset_prefetch(&t->run.train, seed,
+                         sequence + (uint64_t)t->run.step_sequences); /* of the next step */
     }
-    profile(PROFILE_OTHER);
+    begin_part(PROFILE_OTHER);
     model_forward(&t->model, t->inputs, B, T);
-    double loss = model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)tokens_per_step(t));
+    double loss =
+        model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)run_tokens_per_step(&t->run));
     model_backward(&t->model, t->inputs, B, T);
     return loss;
 }
 
-/* A GPU updates the weights, unless its gradients and those of other ranks meet on the hosts: then they do. */
-static bool update_is_on_device(const Trainer *t) {
-    return device_on() && (parallel_ranks() == 1 || t->options->comm == COMM_GPU);
-}
-
-/* After the host's weights, or moments, have come from elsewhere. */
-static void send_to_device(Trainer *t) {
-    if (device_on()) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
-    if (update_is_on_device(t)) device_put(DEVICE_MEAN, t->mean), device_put(DEVICE_SQUARE, t->square);
-}
-
-/* Before the host reads them. */
-static void fetch_from_device(Trainer *t) {
-    if (!update_is_on_device(t)) return;
-    device_get(DEVICE_WEIGHTS, t->model.weights.memory);
-    device_get(DEVICE_MEAN, t->mean), device_get(DEVICE_SQUARE, t->square);
-}
-
-static void clear_gradients(Trainer *t) {
-    Weights *gradients = &t->model.gradients;
-    if (device_on())
-        device_zero_gradients();
-    else
-        memset(gradients->memory, 0, gradients->count * sizeof(float));
-}
-
-/* Where gradients become final together, see model_backward: the embedding's last, after all layers'. */
-static ParallelBuckets model_buckets(const Model *model) {
-    const TensorTable *table = &model->parameters;
-    size_t *starts = check_malloc((size_t)(model->config.layers + 1) * sizeof *starts);
-    int count = 1;
-    for (int i = 1; i < table->count; i++)
-        if (table->tensors[i].per_layer &&
-            (!table->tensors[i - 1].per_layer || table->tensors[i - 1].layer != table->tensors[i].layer))
-            starts[count++] = table->tensors[i].offset;
-    ParallelBuckets buckets = parallel_buckets(starts, count, table->floats);
-    free(starts);
-    return buckets;
-}
-
-/* AdamW on the parameters `range`, whose moments begin at `moments` of the trainer's. */
-static void update_range(Trainer *t, FloatRange range, size_t moments, const AdamWSettings *settings) {
-    for (int i = 0; i < t->model.parameters.count; i++) {
-        const Tensor *tensor = &t->model.parameters.tensors[i];
-        const FloatRange both = range_meet(tensor_range(tensor), range);
-        if (both.begin == both.end) continue;
-        AdamWSettings own = *settings;
-        if (tensor->rank != 2) own.weight_decay = 0;
-        const size_t at = moments + both.begin - range.begin;
-        if (update_is_on_device(t)) {
-            device_update((int64_t)both.begin, (int64_t)at, (int64_t)(both.end - both.begin),
-                          &(DeviceAdamW){own.lr, own.beta1, own.beta2, own.eps, own.weight_decay,
-                                         own.gradient_scale, own.step});
-            continue;
-        }
-        adamw_update(t->model.weights.memory + both.begin, t->model.gradients.memory + both.begin,
-                     t->mean + at, t->square + at, both.end - both.begin, &own);
-    }
-}
-
-/* Which parameters this rank keeps the moments of (--zero), once model and options are known. */
-void divide_parameters(Trainer *t) {
-    t->buckets = model_buckets(&t->model);
-    t->owners = t->options->zero ? parallel_ranks() : 1;
-    t->owner = t->owners > 1 ? parallel_rank() : 0;
-    t->owned = parallel_owned(&t->buckets, t->owner, t->owners, &t->owned_count);
-}
-
-/* The exchange between ranks, see parallel.h: from GPU to GPU where the update is there. */
-static void begin_sums(Trainer *t) {
-    if (update_is_on_device(t))
-        device_sum_begin();
-    else
-        parallel_sum_begin(t->model.gradients.memory);
-}
-
-static void share_bucket(Trainer *t, int what, int bucket) {
-    const Weights *x = what == DEVICE_WEIGHTS ? &t->model.weights : &t->model.gradients;
-    if (update_is_on_device(t))
-        device_share(what, bucket);
-    else
-        parallel_share(x->memory, bucket);
-}
-
-static void wait_for_shares(Trainer *t) {
-    if (update_is_on_device(t))
-        device_share_wait();
-    else
-        parallel_wait();
-}
-
-/* Waits until the gradients of all ranks are summed, each slice on its owner; returns the norm of the whole. */
-static double reduce_gradients(Trainer *t) {
-    float *gradients = t->model.gradients.memory;
-    double squares = 0;
-    if (update_is_on_device(t)) return sqrt(parallel_sum_double(device_gradient_squares()));
-    profile(PROFILE_REDUCE);
-    if (device_on()) device_get(DEVICE_GRADIENTS, gradients);
-    parallel_final(0);
-    parallel_wait();
-    profile(PROFILE_UPDATE);
-    for (int i = 0; i < t->buckets.count; i++) {
-        FloatRange own = parallel_slice(t->buckets.ranges[i], parallel_rank(), parallel_ranks());
-        squares += gradient_squares(gradients + own.begin, own.end - own.begin);
-    }
-    return sqrt(parallel_sum_double(squares));
-}
-
-/* One AdamW update: each rank of the parameters it owns, then all ranks have all of them. */
+/* Updates the weights with AdamW; gradient_scale multiplies the gradients first, for clipping. */
 void update_weights(Trainer *t, double lr, double gradient_scale) {
-    const Options *o = t->options;
+    const Options *o = t->run.options;
     const AdamWSettings settings = {.lr = lr,
                                     .beta1 = o->beta1,
                                     .beta2 = o->beta2,
                                     .eps = o->adam_eps,
                                     .weight_decay = o->weight_decay,
                                     .gradient_scale = gradient_scale,
-                                    .step = t->step + 1 - t->watch.skipped}; /* updates there have been */
-    size_t moments = 0;
-    for (int i = 0; i < t->buckets.count && t->owners < parallel_ranks(); i++)
-        share_bucket(t, DEVICE_GRADIENTS, i); /* each rank has its sums, and needs all */
-    wait_for_shares(t);
-    for (int i = 0; i < t->owned_count; i++) {
-        update_range(t, t->owned[i], moments, &settings);
-        if (t->owners > 1) share_bucket(t, DEVICE_WEIGHTS, i);
-        moments += t->owned[i].end - t->owned[i].begin;
-    }
-    wait_for_shares(t);
-    if (device_on() && !update_is_on_device(t)) device_put(DEVICE_WEIGHTS, t->model.weights.memory);
+                                    .step = t->run.step + 1 -
+                                            t->run.watch.skipped}; /* the number of this update */
+    optimizer_update(&t->optimizer, &settings);
     model_repack(&t->model);
 }
 
-/* Reports what is odd about the loss of the step that `line` tells of. */
+/* The learning rate of a step; the first step is number 0. */
+static double step_learning_rate(const Options *o, int64_t step) {
+    const LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
+                                   .peak = o->lr,
+                                   .floor_fraction = o->lr_min,
+                                   .warmup = o->warmup,
+                                   .steps = o->steps,
+                                   .cooldown = o->cooldown};
+    return learning_rate(&schedule, step);
+}
+
+/* Tells what is unusual about the loss of the step that `line` describes. */
 static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line) {
+    const LossWatch *watch = &t->run.watch;
     if (verdict == STEP_SOUND || parallel_rank() != 0) return;
     char skipped[96] = "";
     if (step_is_skipped(verdict))
         snprintf(skipped, sizeof skipped, "; the step is skipped (%lld in a row, the run stops at %lld)",
-                 (long long)t->watch.skipped_in_a_row, (long long)t->options->max_skipped);
+                 (long long)watch->skipped_in_a_row, (long long)t->run.options->max_skipped);
     if (verdict == STEP_SKIPPED_NONFINITE)
-        log_message(&t->log, "step %ld: loss %g, gradient norm %g%s", line->step, line->loss, line->grad_norm,
-                    skipped);
+        log_message(&t->run.log, "step %ld: loss %g, gradient norm %g%s", line->step, line->loss,
+                    line->grad_norm, skipped);
     else
-        log_message(&t->log, "step %ld: loss %.4f is a spike, %.1f deviations above the latest mean %.4f%s",
-                    line->step, line->loss, line->loss_z, loss_watch_mean(&t->watch), skipped);
+        log_message(&t->run.log,
+                    "step %ld: loss %.4f is a spike, %.1f deviations above the latest mean %.4f%s",
+                    line->step, line->loss, line->loss_z, loss_watch_mean(watch), skipped);
 }
 
-/* One optimizer step: gradients of micro-steps, summed over ranks, clipped, applied, or skipped when the loss says so.
-   Fills the step's line of the log. False when a stop was requested meanwhile: then nothing has changed, the step is as
-   if never begun. */
-bool train_step(Trainer *t, LogTrain *line) {
-    const Options *o = t->options;
-    const double start = machine_seconds();
-    clear_gradients(t);
-    int64_t share = t->step_sequences / parallel_ranks();
-    int64_t sample = t->step * t->step_sequences + parallel_rank() * share;
-    double loss = 0, loss_z;
-    for (int64_t micro = 0; micro < t->micro_steps; micro++, sample += t->model.batch) {
-        if (parallel_any(stop_requested)) return false;
-        if (parallel_rank() == 0) log_touch(&t->log);
-        if (micro == t->micro_steps - 1) begin_sums(t);
-        loss += micro_step(t, sample);
-    }
-    double norm = reduce_gradients(t);
-    loss = parallel_sum_double(loss + device_loss_sum()) / (double)tokens_per_step(t);
-    LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
-                             .peak = o->lr,
-                             .floor_fraction = o->lr_min,
-                             .warmup = o->warmup,
-                             .steps = o->steps,
-                             .cooldown = o->cooldown};
-    double lr = learning_rate(&schedule, t->step);
-    StepVerdict verdict = loss_watch_judge(&t->watch, loss, norm, o->skip_spikes, &loss_z);
-    if (!step_is_skipped(verdict)) update_weights(t, lr, o->clip > 0 && norm > o->clip ? o->clip / norm : 1);
-    t->step++;
+/* Counts the step and fills in its line of the log. `start` is the time at which it began. */
+static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, double lr, double norm,
+                          bool skipped) {
+    Run *run = &t->run;
+    const double tokens = (double)run_tokens_per_step(run), seconds = machine_seconds() - start;
+    const double rate = tokens / seconds, peak = run->peak_flops * parallel_ranks();
+    run->step++;
+    run->seconds += seconds;
+    return (LogTrain){.step = (long)run->step,
+                      .tokens = run->step * run_tokens_per_step(run),
+                      .loss = loss,
+                      .lr = lr,
+                      .grad_norm = norm,
+                      .loss_z = loss_z,
+                      .skipped = skipped,
+                      .seconds = run->seconds,
+                      .tokens_per_s = rate,
+                      .comm_hidden = optimizer_comm_hidden(&t->optimizer),
+                      .mfu = rate * model_flops_per_token(&t->model) / peak};
+}
 
-    double seconds = machine_seconds() - start, rate = (double)tokens_per_step(t) / seconds;
-    t->seconds += seconds;
-    *line = (LogTrain){.step = (long)t->step,
-                       .tokens = t->step * tokens_per_step(t),
-                       .loss = loss,
-                       .lr = lr,
-                       .grad_norm = norm,
-                       .loss_z = loss_z,
-                       .skipped = step_is_skipped(verdict),
-                       .seconds = t->seconds,
-                       .tokens_per_s = rate,
-                       .comm_hidden = update_is_on_device(t) ? device_hidden() : parallel_hidden(),
-                       .mfu = rate * model_flops_per_token(&t->model) / (t->peak_flops * parallel_ranks())};
+/* Whether to stop what is being computed: a signal asks for it on one of the ranks. Called now and then within a step, so
+   that whoever watches the log's file sees that the run moves. */
+static bool stop_is_requested(Trainer *t) {
+    if (parallel_any(stop_requested)) return true;
+    if (parallel_rank() == 0) log_touch(&t->run.log);
+    return false;
+}
+
+/* One optimizer step, of which `line` becomes the line of the log. A step whose loss is not finite, or with --skip-spikes far
+   too large, changes no weight. False when a stop was requested meanwhile: then it is as if the step had never begun. */
+bool train_step(Trainer *t, LogTrain *line) {
+    Run *run = &t->run;
+    const Options *o = run->options;
+    const double start = machine_seconds();
+    int64_t sequence = run_first_sequence(run, run->step, parallel_rank(), parallel_ranks());
+    double loss = 0, loss_z;
+
+    gradients_clear(&t->optimizer);
+    for (int64_t micro = 0; micro < run->micro_steps; micro++, sequence += t->model.batch) {
+        if (stop_is_requested(t)) return false;
+        if (micro == run->micro_steps - 1) gradients_reduce_begin(&t->optimizer);
+        loss += micro_step(t, sequence); /* forward, loss, backward */
+    }
+    const double norm = gradients_reduce(&t->optimizer), lr = step_learning_rate(o, run->step);
+    loss = parallel_sum_double(loss + device_loss_sum()) / (double)run_tokens_per_step(run);
+
+    const StepVerdict verdict = loss_watch_judge(&run->watch, loss, norm, o->skip_spikes, &loss_z);
+    const bool clips = o->clip > 0 && norm > o->clip;
+    if (!step_is_skipped(verdict)) update_weights(t, lr, clips ? o->clip / norm : 1);
+
+    *line = step_line(t, start, loss, loss_z, lr, norm, step_is_skipped(verdict));
     report_verdict(t, verdict, line);
     return true;
 }
 
-/* Mean loss over the first val_tokens (0: all) of the validation shards: always the same windows in file order,
-   divided over the ranks. Touches nothing that training reads. NaN when a stop was requested meanwhile. */
+/* The mean loss over the first val_tokens tokens of the validation shards (0: over all): always the same windows in file
+   order, divided over the ranks. Changes nothing that training reads. NaN when a stop was requested meanwhile. */
 double validate(Trainer *t) {
     const int B = t->model.batch, T = t->model.config.seq_len, ranks = parallel_ranks();
-    int64_t windows = (int64_t)t->val.n_windows, wanted = (t->options->val_tokens + T - 1) / T;
-    if (t->options->val_tokens > 0 && wanted < windows) windows = wanted;
+    const int64_t val_tokens = t->run.options->val_tokens, wanted = (val_tokens + T - 1) / T;
+    int64_t windows = (int64_t)t->run.val.n_windows;
+    if (val_tokens > 0 && wanted < windows) windows = wanted;
     const int64_t begin = windows * parallel_rank() / ranks, end = windows * (parallel_rank() + 1) / ranks;
-    const int64_t rounds = ((windows + ranks - 1) / ranks + B - 1) / B; /* of the rank that has the most */
+    const int64_t rounds =
+        ((windows + ranks - 1) / ranks + B - 1) / B; /* of the rank that has the most windows */
     double sum = 0;
     for (int64_t round = 0; round < rounds; round++) {
         int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
-        if (parallel_any(stop_requested)) return NAN;
-        if (parallel_rank() == 0) log_touch(&t->log);
-        if (count <= 0) continue; /* the others have one more */
+        if (stop_is_requested(t)) return NAN;
+        if (count <= 0) continue; /* another rank has a round more */
         for (int b = 0; b < count; b++)
-            dataset_window(&t->val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
+            dataset_window(&t->run.val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
                            t->targets + (int64_t)b * T);
         model_forward(&t->model, t->inputs, count, T);
         sum += model_loss(&t->model, t->targets, (int64_t)count * T, 0);
@@ -851,71 +1131,240 @@ double validate(Trainer *t) {
     return parallel_sum_double(sum + device_loss_sum()) / ((double)windows * T);
 }
 
-#include "gpt/run/diagnosis.h" /* of a run that cannot go on */
-#include "gpt/run/setup.h"     /* settles the options, opens data and run, saves and loads checkpoints */
+/* =========================================================================================== 6. the run ==== */
 
-/* ============================================================================================== 5. main ==== */
+/* The model that the options describe; exits with what is wrong about them. */
+static ModelConfig model_config(const Options *o, const OptionSet *set) {
+    const ModelConfig config = {.layers = (int)o->layers,
+                                .heads = (int)o->heads,
+                                .head_dim = (int)o->head_dim,
+                                .embd = (int)o->embd,
+                                .mlp_hidden = (int)o->mlp_hidden,
+                                .seq_len = (int)o->seq_len,
+                                .vocab_size = (int)o->vocab_size,
+                                .attn = o->attn,
+                                .laser_shift = o->laser_shift,
+                                .activation = o->activation,
+                                .position = o->position,
+                                .dtype = o->dtype,
+                                .recompute = o->recompute};
+    char error[FILE_ERROR_SIZE];
+    if (!model_config_check(&config, error)) options_fail(set, "%s", error);
+    return config;
+}
+
+/* What the model needs beside its parameters; model_allocate allocates by the same tables. */
+static ModelMemory model_memory(const Model *model) {
+    const ModelConfig *c = &model->config;
+    const AttentionShape shape = attention_shape(c, model->batch, c->seq_len);
+    ModelMemory memory = {0};
+    if (device_on()) {
+        DeviceModel description = device_model(model);
+        memory.gpu_bytes = device_memory_needed(&description);
+        free((void *)description.at);
+        return memory;
+    }
+    for (int i = 0; i < model->activation_table.count; i++) {
+        const Tensor *tensor = &model->activation_table.tensors[i];
+        if (tensor->per_layer && !(tensor->flags & TENSOR_SHARED)) memory.activations_kept += tensor->floats;
+    }
+    memory.activations_scratch = model->activation_table.floats - memory.activations_kept;
+    for (int i = 0; i < model_linear_count(model) && c->dtype == DTYPE_BF16; i++) {
+        const Linear *w = model_linear_at(model, i);
+        memory.packed += (size_t)linear_packed_bytes(w->C, w->OC, w->dtype);
+    }
+    memory.packed /= sizeof(float);
+    memory.work =
+        attention_memory(&shape, 1) / sizeof(float) + MATMUL_SHARED + (size_t)machine_threads() * MATMUL_OWN;
+    return memory;
+}
+
+/* The trainer that the options describe, without memory yet. */
+Trainer trainer_plan(Options *options, OptionSet *set) {
+    Trainer t = {0};
+    run_settle(&t.run, options, set);
+    const ModelConfig config = model_config(options, set);
+    t.model = model_plan(&config, (int)options->batch);
+    t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
+    /* A GPU updates the weights, unless gradients are summed over the hosts: then the hosts update them. */
+    const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);
+    t.optimizer = optimizer_plan(&t.model.parameters, options->zero, on_gpu);
+    if (on_gpu) t.model.device_moments = optimizer_moments(&t.optimizer);
+    return t;
+}
+
+/* Gives the trainer all the memory that it will use; dies when the machine does not have it. */
+void trainer_allocate(Trainer *t) {
+    const Options *o = t->run.options;
+    const ModelMemory memory = model_memory(&t->model);
+    const bool with_copy = memory_has_copy(&t->run, &t->optimizer, &memory);
+    const size_t tokens = (size_t)t->model.batch * (size_t)t->model.config.seq_len;
+    model_allocate(&t->model);
+    optimizer_allocate(&t->optimizer, t->model.weights.memory, t->model.gradients.memory, o->comm_dtype,
+                       o->comm_thread);
+    t->run.saver = saver_create(&t->run, &t->optimizer, with_copy);
+    t->inputs = check_malloc(tokens * sizeof *t->inputs);
+    t->targets = check_malloc(tokens * sizeof *t->targets);
+}
+
+void trainer_free(Trainer *t) {
+    model_free(&t->model);
+    optimizer_free(&t->optimizer);
+    run_free(&t->run);
+    free(t->inputs), free(t->targets);
+}
+
+/* Initial weights, or those of the checkpoint from which the run goes on. */
+void trainer_start(Trainer *t) {
+    if (run_resume(&t->run, &t->optimizer))
+        model_repack(&t->model);
+    else
+        model_init(&t->model, (uint64_t)t->run.options->seed);
+    optimizer_send_to_gpu(&t->optimizer);
+}
+
+/* DryRunWorkOf and DryRunMeasure of gpt/run/dry_run.h. */
+DryRunWork dry_run_work(const Run *run, const Options *o) {
+    const ModelConfig config = model_config(o, run->option_set);
+    Model model = model_plan(&config, (int)o->batch);
+    DryRunWork work = {config.layers, config.seq_len, model.batch,
+                       .parameters = (double)model.parameters.floats};
+    work.matrix_parameters = (double)model_matrix_parameters(&model);
+    work.operations = model_flops_per_token(&model) * (double)(o->batch * o->seq_len);
+    for (int i = 0; i < PROFILE_PARTS; i++)
+        work.part_operations[i] = model_part_operations(&model, (ProfilePart)i);
+    model_free(&model);
+    return work;
+}
+
+bool dry_run_measure(const Run *run, Options *options, double *seconds, double *first_loss) {
+    enum { STEPS = 3 }; /* the first one touches the memory and wakes the threads */
+    Trainer t = trainer_plan(options, run->option_set);
+    const int B = t.model.batch, T = t.model.config.seq_len;
+    const ModelMemory memory = model_memory(&t.model);
+    const int64_t needed = memory_plan(&t.run, &t.optimizer, &memory, false, false);
+    const bool fits = !parallel_any(needed > hosts_memory_available());
+    double least = INFINITY;
+    if (fits) {
+        trainer_allocate(&t);
+        model_init(&t.model, (uint64_t)options->seed);
+        optimizer_send_to_gpu(&t.optimizer);
+        for (int64_t i = 0; i < (int64_t)B * T; i++) {
+            t.inputs[i] =
+                (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)options->vocab_size);
+            t.targets[i] =
+                (int32_t)(rng_bits(2, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)options->vocab_size);
+        }
+    }
+    for (int step = 0; step < STEPS && fits; step++) {
+        double sum = 0;
+        profile_reset();
+        model_forward(&t.model, t.inputs, B, T);
+        double loss = model_loss(&t.model, t.targets, (int64_t)B * T, 1.0f / ((float)B * (float)T));
+        model_backward(&t.model, t.inputs, B, T);
+        loss = (loss + device_loss_sum()) / ((double)B * T); /* waits for a GPU */
+        profile(PROFILE_UPDATE);
+        update_weights(&t, options->lr, 1);
+        device_loss_sum();
+        profile(PROFILE_OTHER);
+        if (step == 0) *first_loss = loss;
+        for (int part = 0; part < PROFILE_PARTS; part++) sum += profile_state.seconds[part];
+        if (sum < least) least = sum, memcpy(seconds, profile_state.seconds, sizeof profile_state.seconds);
+    }
+    trainer_free(&t);
+    return fits;
+}
+
+/* Too many steps in a row were skipped: computes the micro-steps of the latest one again, each with gradients of its own, up
+   to the first whose loss or gradient is not finite, and tells the user what is wrong. */
+__attribute__((noreturn)) static void diagnose(Trainer *t, const LogTrain *line) {
+    Run *run = &t->run;
+    Model *model = &t->model;
+    int64_t sequence = run_first_sequence(run, run->step - 1, parallel_rank(), parallel_ranks()), micro = 0;
+    bool faulty = false;
+    for (; micro < run->micro_steps && !faulty; micro++, sequence += model->batch) {
+        gradients_clear(&t->optimizer);
+        const double loss = micro_step(t, sequence) + device_loss_sum();
+        if (device_on()) device_get(DEVICE_GRADIENTS, model->gradients.memory);
+        optimizer_fetch_from_gpu(&t->optimizer);
+        faulty =
+            !isfinite(loss) || !isfinite(largest_magnitude(model->gradients.memory, model->gradients.count));
+    }
+    const ModelNumbers numbers = {&model->parameters,      &model->activation_table,  model->weights.memory,
+                                  model->gradients.memory, model->activations.memory, model->config.layers};
+    diagnose_and_die(run, &numbers, line, faulty, micro - 1);
+}
 
 /* Validates and logs it, unless the log has it already. False when a stop was requested meanwhile. */
 static bool validate_and_log(Trainer *t) {
-    bool known = parallel_rank() == 0 && t->log.last.step == t->step;
-    t->last_val_loss = known ? t->log.last.val_loss : NAN;
-    if (parallel_any(known)) return true; /* resumed from this step's checkpoint */
-    t->last_val_loss = validate(t);
+    Run *run = &t->run;
+    const bool known = parallel_rank() == 0 && run->log.last.step == run->step;
+    run->last_val_loss = known ? run->log.last.val_loss : NAN;
+    if (parallel_any(known)) return true; /* the run goes on from this step's checkpoint */
+    run->last_val_loss = validate(t);
     if (parallel_any(stop_requested)) return false;
-    if (parallel_rank() == 0) log_validation(&t->log, (long)t->step, t->last_val_loss);
+    if (parallel_rank() == 0) log_validation(&run->log, (long)run->step, run->last_val_loss);
     return true;
 }
 
-/* Validates, samples and saves when their steps have come; the last step's always have. False when a stop was requested
+/* Validates, samples and saves when it is time for that; after the last step it always is. False when a stop was requested
    meanwhile. */
 static bool between_steps(Trainer *t) {
-    const Options *o = t->options;
-    const bool last = t->step >= o->steps, saved = t->step == t->saved_step;
-    if ((last || (o->val_every && t->step % o->val_every == 0)) && !validate_and_log(t)) return false;
-    if (o->sample_every && t->step % o->sample_every == 0 && t->tokenizer && !saved && parallel_rank() == 0) {
-        log_message(&t->log, "sample after %lld steps:", (long long)t->step);
-        log_clear(&t->log);
-        model_print_sample(&t->model, t->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
-                           (uint64_t)(o->seed + t->step));
+    Run *run = &t->run;
+    const Options *o = run->options;
+    const bool last = run->step >= o->steps, saved = run->step == run->saved_step;
+    if ((last || (o->val_every && run->step % o->val_every == 0)) && !validate_and_log(t)) return false;
+    if (o->sample_every && run->step % o->sample_every == 0 && run->tokenizer && !saved &&
+        parallel_rank() == 0) {
+        log_message(&run->log, "sample after %lld steps:", (long long)run->step);
+        log_clear(&run->log);
+        model_print_sample(&t->model, run->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
+                           (uint64_t)(o->seed + run->step));
     }
-    /* While steps are skipped nothing changes, and the checkpoints from before the trouble must not make room for it. */
-    if (o->save_every && t->step % o->save_every == 0 && !last && !t->watch.skipped_in_a_row)
-        save_checkpoint(t, false);
-    save_continue(t, false);
+    /* While steps are skipped the weights do not change; a new checkpoint would only push out an older one. */
+    if (o->save_every && run->step % o->save_every == 0 && !last && !run->watch.skipped_in_a_row)
+        save_checkpoint(run, &t->optimizer, false);
+    save_continue(run, false);
     return true;
 }
 
-/* The loop: every step, and what comes between steps, until the last one or a signal. */
+/* The loop: all steps and what comes between them, until the last step or a signal. */
 void train(Trainer *t) {
-    const Options *o = t->options;
-    const bool resumed_at_end = t->step >= o->steps;
-    char name[CHECK_TEXT_SIZE];
+    Run *run = &t->run;
+    const Options *o = run->options;
+    const bool resumed_at_end = run->step >= o->steps;
+    char name[CHECK_TEXT_SIZE], note[160];
     if (resumed_at_end && parallel_rank() == 0)
         printf("%s has done all of its %lld steps already\n", check_shown(name, o->out), (long long)o->steps);
-    if (resumed_at_end && has_summary(t)) return;
+    if (resumed_at_end && has_summary(run)) return;
     LogTrain line;
-    char note[160];
-    bool going =
-        between_steps(t); /* the loss before any training: ln V; resumed: what a stop had cut short */
-    while (going && t->step < o->steps) {
+    /* Before the first step: the loss of the untrained model, about ln V; or what a stop had cut short. */
+    bool going = between_steps(t);
+    while (going && run->step < o->steps) {
         if (!(going = train_step(t, &line))) break;
-        if (parallel_rank() == 0 && *device_note(note)) log_message(&t->log, "%s", note);
-        if (parallel_rank() == 0) log_train(&t->log, &line);
-        if (t->watch.skipped_in_a_row >= o->max_skipped) {
-            save_continue(t, true);
-            diagnose_and_die(t, &line);
+        if (parallel_rank() == 0 && *device_note(note)) log_message(&run->log, "%s", note);
+        if (parallel_rank() == 0) log_train(&run->log, &line);
+        if (run->watch.skipped_in_a_row >= o->max_skipped) {
+            save_continue(run, true);
+            diagnose(t, &line);
         }
         going = between_steps(t);
     }
-    if (!resumed_at_end) save_checkpoint(t, true), check_saved(t);
+    if (!resumed_at_end) save_checkpoint(run, &t->optimizer, true), check_saved(run);
     if (going)
-        write_summary(t);
+        write_summary(run, &t->model.parameters);
     else
-        report_stop(t);
+        report_stop(run);
 }
 
-#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for the rest */
+#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for all but main */
+
+static void print_profile(const Trainer *t, double micro_steps) {
+    double operations[PROFILE_PARTS];
+    for (int i = 0; i < PROFILE_PARTS; i++)
+        operations[i] = micro_steps * model_part_operations(&t->model, (ProfilePart)i);
+    profile_print(operations, t->run.peak_flops);
+}
 
 int main(int argc, char **argv) {
     program_begin();
@@ -929,22 +1378,25 @@ int main(int argc, char **argv) {
     hosts_settle((int)options.threads);
     device_choose(hosts_local_rank());
     Trainer trainer = trainer_plan(&options, &set);
-    if (parallel_rank() == 0) print_configuration(&trainer);
-    trainer.peak_flops = device_on() ? device_peak_flops(options.dtype == DTYPE_BF16)
-                                     : machine_peak_flops(options.dtype == DTYPE_BF16);
+    Run *run = &trainer.run;
+    if (parallel_rank() == 0) print_configuration(run, &trainer.optimizer);
+    const bool bf16 = options.dtype == DTYPE_BF16;
+    run->peak_flops = device_on() ? device_peak_flops(bf16) : machine_peak_flops(bf16);
     if (options.dry_run) {
-        dry_run(&trainer);
+        const ModelMemory memory = model_memory(&trainer.model);
+        dry_run(run, &trainer.optimizer, &memory, dry_run_work, dry_run_measure);
     } else {
         faults_catch_signals();
-        open_data(&trainer);
+        open_data(run);
         trainer_allocate(&trainer);
-        open_run(&trainer);
+        trainer_start(&trainer);
+        open_run(run, &trainer.model.parameters);
         profile_reset();
-        const int64_t begun = trainer.step;
+        const int64_t begun = run->step;
         train(&trainer);
         if (options.profile && parallel_rank() == 0)
-            print_profile(&trainer, (double)((trainer.step - begun) * trainer.micro_steps));
-        if (parallel_rank() == 0) log_close(&trainer.log);
+            print_profile(&trainer, (double)((run->step - begun) * run->micro_steps));
+        if (parallel_rank() == 0) log_close(&run->log);
     }
     trainer_free(&trainer);
     parallel_finish();

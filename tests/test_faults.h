@@ -90,11 +90,11 @@ static void test_nonfinite_step_is_skipped(void) {
     Trainer *t = &run->trainer;
     const size_t bytes = t->model.weights.count * sizeof(float);
     LogTrain line;
-    log_open(&t->log, NULL, 0, 20, true);
+    log_open(&t->run.log, NULL, 0, 20, true);
     for (int step = 0; step < 3; step++) REQUIRE(train_step(t, &line), "step %d did not end", step);
     float *weights = memcpy(check_malloc(bytes), t->model.weights.memory, bytes), was;
-    float *mean = memcpy(check_malloc(bytes), t->mean, bytes),
-          *square = memcpy(check_malloc(bytes), t->square, bytes);
+    float *mean = memcpy(check_malloc(bytes), t->optimizer.m, bytes),
+          *square = memcpy(check_malloc(bytes), t->optimizer.v, bytes);
     for (int kind = 0; kind < 2;
          kind++) { /* a weight of the middle turns NaN, then infinite, then is itself again */
         float *weight = &t->model.weights.layers[1].up[5];
@@ -104,13 +104,13 @@ static void test_nonfinite_step_is_skipped(void) {
         CHECK(line.skipped == 1 && !isfinite(line.grad_norm), "skipped %ld, norm %g", line.skipped,
               line.grad_norm);
     }
-    CHECK(t->step == 5 && t->watch.skipped == 2 && t->watch.skipped_in_a_row == 2, "step %d, skipped %d",
-          (int)t->step, (int)t->watch.skipped);
-    CHECK(memcmp(weights, t->model.weights.memory, bytes) == 0 && memcmp(mean, t->mean, bytes) == 0 &&
-              memcmp(square, t->square, bytes) == 0,
+    CHECK(t->run.step == 5 && t->run.watch.skipped == 2 && t->run.watch.skipped_in_a_row == 2,
+          "step %d, skipped %d", (int)t->run.step, (int)t->run.watch.skipped);
+    CHECK(memcmp(weights, t->model.weights.memory, bytes) == 0 && memcmp(mean, t->optimizer.m, bytes) == 0 &&
+              memcmp(square, t->optimizer.v, bytes) == 0,
           "a skipped step changed the weights or the moments");
     REQUIRE(train_step(t, &line), "a step did not end");
-    CHECK(line.skipped == 0 && t->watch.skipped_in_a_row == 0 && line.lr == run->options.lr, "lr %g",
+    CHECK(line.skipped == 0 && t->run.watch.skipped_in_a_row == 0 && line.lr == run->options.lr, "lr %g",
           line.lr);
     CHECK(memcmp(weights, t->model.weights.memory, bytes) != 0,
           "the step after a skipped one changed nothing");

@@ -40,8 +40,8 @@ static void hostile_write_good(const char *folder) {
     Model model = model_plan(&config, 1);
     model_allocate(&model);
     model_init(&model, 1);
-    NamedTensor *tensors = named_tensors(&model, model.weights.memory);
-    cJSON *json = model_config_to_json(&config);
+    NamedTensor *tensors = named_tensors(&model.parameters, model.weights.memory);
+    cJSON *json = config_to_json(model_fields, MODEL_FIELDS, &config);
     char *text = cJSON_Print(json);
     checkpoint_test_spill(checkpoint_test_path(folder, "config.json"), text, strlen(text));
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
@@ -315,7 +315,7 @@ typedef struct {
 
 static void hostile_resume(void *argument) {
     const HostileResume *resume = argument;
-    load_checkpoint(&resume->run->trainer, resume->folder);
+    load_checkpoint(&resume->run->trainer.run, &resume->run->trainer.optimizer, resume->folder);
 }
 
 static const struct {
@@ -359,7 +359,7 @@ static void test_hostile_states_are_refused(void) {
     TestRun *run = test_run_open(data, "--batch=4 --steps=12 --warmup=3");
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     snprintf(path, sizeof path, "%s/trainer_state.json", folder);
-    run->trainer.data = data_print_of(&run->trainer.train, &run->trainer.val, NULL, 0);
+    run->trainer.run.data = data_print_of(&run->trainer.run.train, &run->trainer.run.val, NULL, 0);
     HostileResume resume = {run, folder};
     size_t n;
     char *good = (char *)checkpoint_test_slurp(path, &n);

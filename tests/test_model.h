@@ -115,12 +115,11 @@ static void test_ten_steps_match_pytorch(void) {
         Options o;
         OptionSet set;
         parse_options(&o, &set, "--beta1=0.9 --beta2=0.95 --adam-eps=1e-8 --weight-decay=0.1 --clip=1");
-        Trainer t = {.options = &o, .option_set = &set, .model = f.model};
+        Trainer t = {.run = {.options = &o, .option_set = &set}, .model = f.model};
         const int64_t N = (int64_t)f.B * f.T;
-        divide_parameters(&t);
-        t.mean = check_malloc(f.model.parameters.floats * sizeof(float));
-        t.square = check_malloc(f.model.parameters.floats * sizeof(float));
-        for (int step = 0; step < 10; step++, t.step++) {
+        t.optimizer = optimizer_plan(&f.model.parameters, true, false);
+        optimizer_allocate(&t.optimizer, f.model.weights.memory, f.model.gradients.memory, false, false);
+        for (int step = 0; step < 10; step++, t.run.step++) {
             int32_t inputs[64], targets[64];
             size_t count;
             fixture_tokens(&f, "steps.inputs", step, inputs),
@@ -139,8 +138,7 @@ static void test_ten_steps_match_pytorch(void) {
                   fixture_names[i], step, norm, want_norm);
         }
         check_fixture_tensors(&f, fixture_names[i], "after.", f.model.weights.memory, 1e-8);
-        free(t.mean), free(t.square), free(t.owned);
-        parallel_buckets_free(&t.buckets);
+        optimizer_free(&t.optimizer);
         fixture_close(&f);
     }
 }
@@ -187,10 +185,10 @@ static TestRun *test_run_open(const char *data, const char *arguments) {
     snprintf(line, sizeof line, TINY_MODEL "--dtype=fp32 --data=%s %s", data, arguments);
     parse_options(&run->options, &run->set, line);
     run->trainer = trainer_plan(&run->options, &run->set);
-    run->trainer.peak_flops = 1;
+    run->trainer.run.peak_flops = 1;
     fflush(stdout);
-    dataset_open(&run->trainer.train, data, "train_", run->trainer.model.config.seq_len, TEST_VOCAB);
-    dataset_open(&run->trainer.val, data, "val_", run->trainer.model.config.seq_len, TEST_VOCAB);
+    dataset_open(&run->trainer.run.train, data, "train_", run->trainer.model.config.seq_len, TEST_VOCAB);
+    dataset_open(&run->trainer.run.val, data, "val_", run->trainer.model.config.seq_len, TEST_VOCAB);
     trainer_allocate(&run->trainer);
     model_init(&run->trainer.model, (uint64_t)run->options.seed);
     return run;
@@ -199,6 +197,11 @@ static TestRun *test_run_open(const char *data, const char *arguments) {
 static void test_run_close(TestRun *run) {
     trainer_free(&run->trainer);
     free(run);
+}
+
+static int64_t test_run_memory(const TestRun *run) {
+    const ModelMemory memory = model_memory(&run->trainer.model);
+    return memory_plan(&run->trainer.run, &run->trainer.optimizer, &memory, false, false);
 }
 
 static double weights_distance(const TestRun *a, const TestRun *b) {
@@ -226,7 +229,7 @@ static void test_model_gradient_is_the_slope(void) {
         const int B = t->model.batch, T = t->model.config.seq_len;
         for (size_t i = 0; i < w->count; i++) w->memory[i] *= 4; /* far from the flat start */
         for (int b = 0; b < B; b++)
-            dataset_sample(&t->train, 1, (uint64_t)b, t->inputs + b * T, t->targets + b * T);
+            dataset_sample(&t->run.train, 1, (uint64_t)b, t->inputs + b * T, t->targets + b * T);
         model_forward(&t->model, t->inputs, B, T);
         model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T));
         model_backward(&t->model, t->inputs, B, T);
@@ -288,7 +291,7 @@ static void test_accumulation_equals_large_batch(void) {
         test_run_open(data, "--batch=8 --total-batch=104 --clip=0.3 --warmup=2 --steps=50 --lr=1e-2");
     TestRun *small =
         test_run_open(data, "--batch=2 --total-batch=104 --clip=0.3 --warmup=2 --steps=50 --lr=1e-2");
-    CHECK(small->trainer.micro_steps == 4, "%ld micro-steps", (long)small->trainer.micro_steps);
+    CHECK(small->trainer.run.micro_steps == 4, "%ld micro-steps", (long)small->trainer.run.micro_steps);
     for (int step = 0; step < 20; step++) {
         LogTrain a, b;
         train_step(&large->trainer, &a), train_step(&small->trainer, &b);
@@ -369,8 +372,8 @@ static void test_recompute_gives_the_same_bits(void) {
             train_step(&runs[way]->trainer, &line);
             CHECK(same_weights(runs[0], runs[way]), "%s --recompute=%s: weights differ by %g", models[m],
                   ways[way], weights_distance(runs[0], runs[way]));
-            const int64_t needed = memory_plan(&runs[way]->trainer, false, false);
-            const int64_t before = memory_plan(&runs[way ? way - 1 : 0]->trainer, false, false);
+            const int64_t needed = test_run_memory(runs[way]);
+            const int64_t before = test_run_memory(runs[way ? way - 1 : 0]);
             CHECK(way == 0 || needed < before, "--recompute=%s needs %lld bytes, --recompute=%s %lld",
                   ways[way], (long long)needed, ways[way - 1], (long long)before);
         }

@@ -239,7 +239,7 @@ static void test_every_program_tells_what_it_is(void) {
     train_tiny(data, "run", "--threads=1", output, sizeof output);
     test_command(output, sizeof output, "%s/train_gpt --version; uname -n", test_binaries());
     snprintf(path, sizeof path, "%s/run", data);
-    cJSON *config = read_json(path, "config.json");
+    cJSON *config = checkpoint_read_json(path, "config.json");
     const char *const keys[] = {"commit", "compiler", "host"};
     for (int i = 0; i < 3; i++) {
         const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(config, keys[i]));
@@ -365,12 +365,12 @@ static void test_dry_run_times_a_piece(void) {
             parse_options(&o, &set, models[i]);
             o.dry_run = true;
             Trainer t = trainer_plan(&o, &set);
-            t.peak_flops = peaks[k];
+            t.run.peak_flops = peaks[k];
             const int64_t layers = o.layers, batch = o.batch, length = o.seq_len;
-            small = dry_run_piece(&t);
+            small = dry_run_piece(&t.run, dry_run_work);
             Trainer piece = trainer_plan(&small, &set);
-            const double seconds = piece_operations(&t, &small) / peaks[k],
-                         whole = piece_operations(&t, &o) / peaks[k];
+            const DryRunWork all = dry_run_work(&t.run, &o), part_of_it = dry_run_work(&t.run, &small);
+            const double seconds = part_of_it.operations / peaks[k], whole = all.operations / peaks[k];
             const bool least = small.batch == 1 && small.layers == 1 && small.seq_len <= 64;
             CHECK(seconds <= DRY_RUN_SECONDS || least, "%s: %.1f s at the peak of %g are timed", models[i],
                   seconds, peaks[k]);
@@ -379,11 +379,10 @@ static void test_dry_run_times_a_piece(void) {
             CHECK(o.layers == layers && o.batch == batch && o.seq_len == length, "the options have changed");
             double sum = 0, want = 0;
             for (int part = 0; part < PROFILE_PARTS; part++) {
-                sum +=
-                    model_part_operations(&piece.model, part) * dry_run_factor(&t, &piece, (ProfilePart)part);
+                const double factor = dry_run_factor(&all, &part_of_it, (ProfilePart)part);
+                sum += model_part_operations(&piece.model, part) * factor;
                 want += model_part_operations(&t.model, part);
-                CHECK(dry_run_factor(&t, &piece, (ProfilePart)part) >= 1,
-                      "a part of the whole is less than that of a piece");
+                CHECK(factor >= 1, "a part of the whole is less than that of a piece");
             }
             CHECK(fabs(sum / want - 1) < 1e-12,
                   "%s: the parts of the piece make %g of the whole's operations", models[i], sum / want);

@@ -41,8 +41,8 @@ static Trainer step_trainer(const StepModel *model, int dtype, Options *options,
     Trainer t = trainer_plan(options, set);
     trainer_allocate(&t);
     model_init(&t.model, 1);
-    memset(t.mean, 0, t.model.weights.count * sizeof *t.mean);
-    memset(t.square, 0, t.model.weights.count * sizeof *t.square);
+    memset(t.optimizer.m, 0, t.model.weights.count * sizeof(float));
+    memset(t.optimizer.v, 0, t.model.weights.count * sizeof(float));
     const uint64_t N = (uint64_t)(t.model.batch * t.model.config.seq_len), V = (uint64_t)model->vocab_size;
     for (uint64_t i = 0; i < N; i++) {
         t.inputs[i] = (int32_t)(rng_bits(1, RNG_STREAM_TEST, i) % V);
@@ -62,7 +62,7 @@ static void step_update(Trainer *t) {
     Weights *gradients = &t->model.gradients;
     const double norm = gradient_norm(gradients->memory, gradients->count);
     update_weights(t, 1e-5, norm > 1 ? 1 / norm : 1);
-    t->step++;
+    t->run.step++;
     memset(gradients->memory, 0, gradients->count * sizeof(float));
 }
 

@@ -3,6 +3,7 @@
    CHECKPOINT is a folder step-00000500 that ./train_gpt wrote, or a run's folder, whose newest one is taken. */
 #define TRAIN_GPT_NO_MAIN
 #include "../train_gpt.c"
+#include "load_model.h"
 
 typedef struct {
     const char *prompt;

@@ -21,11 +21,11 @@
                                   bfloat16. thread: one of its own moves the messages; else parallel_progress() does,
                                   which must be called often
    parallel_buffer_floats(&buckets, bf16)   the memory that takes
-   parallel_sum_begin(g)          from here on gradients become final, from the end of g (all parameters) to its start:
-   parallel_final(begin)          those from float `begin` on are; nobody writes them until parallel_wait. Starts the sums
+   reduce_scatter_begin(g)          from here on gradients become final, from the end of g (all parameters) to its start:
+   reduce_scatter_ready(begin)          those from float `begin` on are; nobody writes them until parallel_wait. Starts the sums
                                   of their buckets: afterwards each rank has the sums of the slices it owns. A no-op before
-                                  parallel_sum_begin, so that backward can call it always
-   parallel_share(x, bucket)      every rank gets the other ranks' slices of this bucket of x
+                                  reduce_scatter_begin, so that backward can call it always
+   all_gather(x, bucket)      every rank gets the other ranks' slices of this bucket of x
    parallel_wait()                until all of that is done
    parallel_hidden()              of the time that buckets were on their way since the last call, the share in which
                                   nobody waited for them; NaN: none were
@@ -243,8 +243,8 @@ static struct {
     ExchangeSlot slots[EXCHANGE_SLOTS];
     ExchangeOrder *orders;           /* (2 buckets) of this phase, carried out in this order on every rank */
     int ordered, started, finished;  /* of them */
-    float *summing;                  /* gradients between parallel_sum_begin and parallel_wait, else NULL */
-    int not_final;                   /* buckets before this one wait for parallel_final */
+    float *summing;                  /* gradients between reduce_scatter_begin and parallel_wait, else NULL */
+    int not_final;                   /* buckets before this one wait for reduce_scatter_ready */
     double since, under_way, waited; /* seconds: when the first of the orders under way began; sums */
 } exchange;
 
@@ -444,19 +444,19 @@ static void exchange_order(ExchangeKind kind, float *x, int bucket) {
     parallel_progress();
 }
 
-static inline void parallel_sum_begin(float *gradients) {
+static inline void reduce_scatter_begin(float *gradients) {
     if (parallel_job.ranks == 1) return;
     exchange.summing = gradients;
     exchange.not_final = exchange.buckets->count;
 }
 
-static inline void parallel_final(size_t begin) {
+static inline void reduce_scatter_ready(size_t begin) {
     while (exchange.summing && exchange.not_final > 0 &&
            exchange.buckets->ranges[exchange.not_final - 1].begin >= begin)
         exchange_order(EXCHANGE_SUM, exchange.summing, --exchange.not_final);
 }
 
-static inline void parallel_share(float *x, int bucket) {
+static inline void all_gather(float *x, int bucket) {
     if (parallel_job.ranks > 1) exchange_order(EXCHANGE_SHARE, x, bucket);
 }
 
@@ -511,9 +511,9 @@ static inline size_t parallel_buffer_floats(const ParallelBuckets *buckets, bool
 }
 static inline void parallel_close(void) {}
 static inline void parallel_progress(void) {}
-static inline void parallel_sum_begin(float *gradients) { (void)gradients; }
-static inline void parallel_final(size_t begin) { (void)begin; }
-static inline void parallel_share(float *x, int bucket) { (void)x, (void)bucket; }
+static inline void reduce_scatter_begin(float *gradients) { (void)gradients; }
+static inline void reduce_scatter_ready(size_t begin) { (void)begin; }
+static inline void all_gather(float *x, int bucket) { (void)x, (void)bucket; }
 static inline void parallel_wait(void) {}
 static inline double parallel_hidden(void) { return NAN; }
 

@@ -1118,8 +1118,8 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     }
     tokenizer_load_json(&load, root);
     bool gpt2 = !cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(root, "model"));
+    if (gpt2 && merges) tokenizer_load_merges_text(&load, merges);
     if (gpt2 && !merges) die("'%s' is no tokenizer.json: it has no model", path);
-    if (gpt2) tokenizer_load_merges_text(&load, merges);
     if (!load.t->vocab_size) die("'%s' has an empty vocabulary", path);
     if (!load.is_pieces) tokenizer_load_bytes(&load);
     tokenizer_build(load.t);

@@ -1,0 +1,133 @@
+/* model_files.h: the two files of a checkpoint folder that hold the model alone: config.json and model.safetensors.
+
+   What a model's configuration consists of is up to the caller: a struct of ints, described by a table of ConfigFields
+   (train_gpt.c has the only one).
+
+   config_check(fields, count, config, error)      whether every field is within the bounds of its option
+   config_to_json(fields, count, config)           the object of config.json; the caller deletes it
+   config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
+   named_tensors(parameters, memory)               the tensors as safetensors.h wants them, their data in `memory`
+                                                   (parameters->floats); NULL: no data. free() the result
+   weights_read(parameters, memory, folder, error) memory = FOLDER/model.safetensors
+   A function that returns false has written a sentence to `error` (FILE_ERROR_SIZE). */
+#ifndef GPT_RUN_MODEL_FILES_H
+#define GPT_RUN_MODEL_FILES_H
+
+#include "../io/checkpoint.h"
+#include "../io/safetensors.h"
+#include "../math/tensor_table.h"
+#include "options.h"
+
+typedef struct {
+    const char *option; /* the option that sets the field, whose bounds are the field's */
+    const char *key;    /* its name in config.json, which is Hugging Face's where there is one */
+    size_t field;       /* where in the struct the int lies */
+    const char
+        *choices; /* its names in config.json, in the order of the values; NULL: the field is a number */
+} ConfigField;
+
+static inline int *config_field(const ConfigField *field, const void *config) {
+    return (int *)((uintptr_t)config + field->field);
+}
+
+/* Within these bounds no product of sizes leaves the 63 bits of the integers that hold it. */
+static inline bool config_check(const ConfigField *fields, int count, const void *config, char *error) {
+    for (int i = 0; i < count; i++) {
+        const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, fields[i].option);
+        const int value = *config_field(&fields[i], config);
+        if (fields[i].choices || (value >= option->min && value <= option->max && value > 0)) continue;
+        return file_fail(error, "%s (--%s) is %d, expected %.0f to %.0f", fields[i].key, option->name, value,
+                         fmax(option->min, 1), option->max);
+    }
+    return true;
+}
+
+/* The values that every model has here, and that a reader of config.json elsewhere needs to know. */
+static const struct {
+    const char *key;
+    double value;
+} config_constants[] = {{"rms_norm_eps", 1e-6}, {"rope_theta", 10000}};
+enum { CONFIG_CONSTANTS = sizeof config_constants / sizeof *config_constants };
+
+static inline cJSON *config_to_json(const ConfigField *fields, int count, const void *config) {
+    char text[64];
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "model_type", "laser_gpt");
+    for (int i = 0; i < count; i++) {
+        const int value = *config_field(&fields[i], config);
+        if (!fields[i].choices)
+            json_add_number(json, fields[i].key, value);
+        else
+            cJSON_AddStringToObject(json, fields[i].key, options_choice_name(fields[i].choices, value, text));
+    }
+    for (int i = 0; i < CONFIG_CONSTANTS; i++)
+        json_add_number(json, config_constants[i].key, config_constants[i].value);
+    cJSON_AddBoolToObject(json, "tie_word_embeddings", true);
+    cJSON_AddStringToObject(json, "torch_dtype", "float32");
+    return json;
+}
+
+/* A JSON object of a checkpoint folder; the caller deletes it. Dies when there is none. */
+static inline cJSON *checkpoint_read_json(const char *folder, const char *name) {
+    char path[CHECKPOINT_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    size_t length;
+    char *text =
+        check_file_read(path, FILE_REGULAR, 1 << 20, &length, "a checkpoint folder is expected here");
+    cJSON *json = json_parse(text, length);
+    if (!cJSON_IsObject(json)) die("'%s' is no JSON object: it is damaged; take another checkpoint", path);
+    free(text);
+    return json;
+}
+
+/* A config.json that states another constant describes another kind of model. */
+static inline void config_check_constants(const cJSON *json, const char *folder) {
+    for (int i = 0; i < CONFIG_CONSTANTS; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, config_constants[i].key);
+        if (item && !(cJSON_IsNumber(item) && item->valuedouble == config_constants[i].value))
+            die("%s/config.json: \"%s\" is not %g, the only value that is known here", folder,
+                config_constants[i].key, config_constants[i].value);
+    }
+    if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, "tie_word_embeddings")))
+        die("%s/config.json: \"tie_word_embeddings\" is false; the only models known here are tied", folder);
+}
+
+static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
+    cJSON *json = checkpoint_read_json(folder, "config.json");
+    for (int i = 0; i < count; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, fields[i].key);
+        const char *choices = fields[i].choices;
+        int64_t number = -1;
+        if (choices && cJSON_IsString(item)) number = options_choice_index(choices, item->valuestring);
+        if (number < 0 && (choices || !json_whole(item, INT_MAX, &number)))
+            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, fields[i].key,
+                choices ? choices : "a whole number above 0");
+        *config_field(&fields[i], config) = (int)number;
+    }
+    config_check_constants(json, folder);
+    cJSON_Delete(json);
+}
+
+static inline NamedTensor *named_tensors(const TensorTable *parameters, const float *memory) {
+    NamedTensor *tensors = check_malloc((size_t)parameters->count * sizeof *tensors);
+    for (int i = 0; i < parameters->count; i++) {
+        const Tensor *t = &parameters->tensors[i];
+        tensors[i] = (NamedTensor){.name = t->name,
+                                   .rank = t->rank,
+                                   .shape = {t->shape[0], t->shape[1]},
+                                   .data = (float *)((uintptr_t)memory + t->offset * sizeof(float))};
+    }
+    return tensors;
+}
+
+static inline bool weights_read(const TensorTable *parameters, float *memory, const char *folder,
+                                char *error) {
+    char path[CHECKPOINT_PATH_SIZE];
+    NamedTensor *tensors = named_tensors(parameters, memory);
+    bool ok = file_join(path, folder, "model.safetensors", error) &&
+              safetensors_read(path, tensors, parameters->count, error);
+    free(tensors);
+    return ok;
+}
+
+#endif
