@@ -18,29 +18,28 @@ passed=0 failed=0 skipped=0
 jobs=$(getconf _NPROCESSORS_ONLN)
 CC=${CC:-cc} CXX=${CXX:-c++}
 
-# Headers that cannot be compiled alone, because they use names of train_gpt.c that no header declares. It should become empty.
-not_alone='gpt/run/setup.h gpt/run/checkpointing.h gpt/run/diagnosis.h'
+# Headers that need not compile alone. There should be none.
+not_alone=''
 
-# FOLDER => the folders whose files it may include besides its own. gpt/ alone means the headers directly in it.
+# FOLDER => the folders whose files it may include besides its own.
 below='
 laser.h      =>
 gpt/base     =>
 gpt/math     => gpt/base laser.h
 gpt/io       => gpt/base gpt/math laser.h
 gpt/dist     => gpt/base gpt/math gpt/io laser.h
-gpt/run      => gpt/base gpt/math gpt/io gpt/dist gpt laser.h
-gpt          => gpt/base gpt/math gpt/io gpt/dist gpt/run laser.h
-train_gpt.c  => gpt/base gpt/math gpt/io gpt/dist gpt/run gpt laser.h
+gpt/run      => gpt/base gpt/math gpt/io gpt/dist laser.h
+train_gpt.c  => gpt/base gpt/math gpt/io gpt/dist gpt/run laser.h
 cuda         => gpt/base gpt/math gpt/dist laser.h
 train_gpt.cu => cuda gpt/base gpt/math gpt/dist laser.h
 data         => gpt/base gpt/math gpt/io gpt/run
-tools        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run gpt cuda data
-tests        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run gpt cuda data tools
-test_gpt.c   => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run gpt cuda data tools tests
+tools        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data
+tests        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data tools
+test_gpt.c   => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data tools tests
 '
 
 shopt -s nullglob
-sources() { printf '%s\n' *.c *.h *.cu gpt/*.h gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu}; }
+sources() { printf '%s\n' *.c *.h *.cu gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu}; }
 
 # Calls FUNCTION with each WORD, as many at once as there are processors; 1 when one of them failed.
 parallel_each() { # FUNCTION WORD...
@@ -70,13 +69,13 @@ check_analysis() {
     parallel_each analyse $(sources | grep -E '\.(c|cu)$')
 }
 
-# Compiles one header alone. Tests and benchmarks of the trainer are parts of programs that include train_gpt.c first.
+# Compiles one header alone. Tests and tools that use the model are parts of programs that include train_gpt.c first.
 compile_header() { # HEADER
     local languages=c before=() said=$folder/${1//\//_} language command
     case $1 in
         laser.h) languages='c c++' ;;
         cuda/* | tests/test_cuda*) languages="c++" ;;
-        tests/test_*.h | tools/bench_*.h) before=(-include "$folder/trainer.h") ;;
+        tests/test_*.h | tools/bench_*.h | tools/load_model.h) before=(-include "$folder/trainer.h") ;;
     esac
     for language in $languages; do
         if [ "$language" = c ]; then command=("${c[@]}"); else command=("$CXX" -std=c++17); fi

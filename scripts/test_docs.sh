@@ -144,7 +144,7 @@ report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.j
 our_options() {
     {
         printf '%s\n' help version
-        cat train_gpt.c gpt/*.h gpt/*/*.h data/*.[ch] tools/*.[ch] |
+        cat train_gpt.c gpt/*/*.h data/*.[ch] tools/*.[ch] |
             grep -oE '(^|[^a-z_])(ROW[A-Z_]*\(|\{)("[^"]*", *)?"[a-z0-9][a-z0-9-]*", *OPTION_' | grep -oE '"[a-z0-9-]+", *OPTION_' | cut -d'"' -f2
         cat test_gpt.c tests/test_cuda.cu tests/fuzz.c tools/*.cu scripts/*.sh scripts/*.py | sed 's/^[ \t]*#.*//' |
             grep -oE -e '--[a-z][a-z0-9-]*' | cut -c3-

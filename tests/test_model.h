@@ -3,6 +3,7 @@
 #ifndef TESTS_TEST_MODEL_H
 #define TESTS_TEST_MODEL_H
 
+#include "../tools/load_model.h"
 #include "harness.h"
 #include "test_options.h"
 

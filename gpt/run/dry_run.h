@@ -15,8 +15,8 @@
 /* The work of a micro-step of a model. */
 typedef struct {
     int layers, seq_len, batch;
-    double parameters, matrix_parameters;  /* all; those that take part in products of matrices */
-    double operations; /* floating-point operations in all */
+    double parameters, matrix_parameters; /* all; those that take part in products of matrices */
+    double operations;                    /* floating-point operations in all */
     double part_operations
         [PROFILE_PARTS]; /* of a part, forward and backward; 0 where they do not decide its time */
 } DryRunWork;
@@ -84,7 +84,8 @@ static inline void dry_run(Run *run, const ShardedOptimizer *optimizer, const Mo
     printf("\n");
     tensors_print(parameters, whole.layers);
     printf("matrix parameters %.0f (%.1fM), %.4g floating-point operations a token\n",
-           whole.matrix_parameters, whole.matrix_parameters / 1e6, whole.operations / ((double)whole.batch * whole.seq_len));
+           whole.matrix_parameters, whole.matrix_parameters / 1e6,
+           whole.operations / ((double)whole.batch * whole.seq_len));
     if (memory_plan(run, optimizer, memory, true, true) > have &&
         memory_plan(run, optimizer, memory, false, false) > have)
         printf("\nIt does not fit: %.1f GiB are free here%s; lower --batch (or the model's size).\n",
