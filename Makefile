@@ -1,17 +1,37 @@
-# make            the trainer and its tools, beside this file
-# make demo       text -> two models that differ only in --attn -> table, curves, report.html, loss.png, samples
-# make test       every test; SAN=1: under the address and undefined-behaviour sanitizers
-# make bench      speed against the machine's limits, into bench.json (BLAS libraries beside it where they are installed);
-#                 PYTHONS="python3 venv/bin/python": next to the PyTorch of each; docs/performance.md
-# make test_gpu   the GPU's kernels on a GPU (make test runs the same tests on the CPU, emulated)
-# make bench_gpu  the GPU trainer's speed, as shares of the GPU's measured peak, into bench_gpu.json; BENCH and PYTHONS as above
-# make fuzz       the parsers of files against any bytes, ten minutes each
-# make lint       formatting, static analysis, shell scripts
-# make clean
+# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, grammar
+# make help           this text
 #
-# Found by itself: OpenMP, MPI (mpicc; MPI=no builds without), CUDA (nvcc), NCCL (NCCL=no). Settings: CC=clang, ARCH=x86-64-v3, CFLAGS=...
-# Without root: CJSON=DIR is a folder with include/ and lib/ of cJSON (and zlib, xxhash, stb) in it. Where the system has them not, those
-# that scripts/deps.sh unpacked into packages/, conda's and Homebrew's are found as well.
+# Try it
+#   make demo         text -> two models that differ only in --attn -> table, curves, report.html, loss.png, samples
+#   make bench        speed against the machine's limits, into bench.json; docs/performance.md
+#   make train_gptcu  the trainer on a GPU (needs nvcc); docs/gpu.md
+#   make bench_gpu    the GPU trainer's speed, as shares of the GPU's measured peak, into bench_gpu.json
+#
+# Change it (CONTRIBUTING.md)
+#   make test         every test; the GPU's kernels are emulated on the CPU. FILTER=laser,rope builds and runs only the tests
+#                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
+#   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
+#   make lint         the first two of these, in seconds
+#   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
+#   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
+#   make clean        removes everything that was built
+#
+# Settings: make NAME=VALUE ...
+#   CC=clang CXX=clang++         the compilers of C and, for the emulated GPU, C++
+#   ARCH=x86-64-v3               the processor to compile for; default: native, this one
+#   CFLAGS=-O2                   optimisation; default: -O3 -g
+#   CI=1                         warnings are errors, and a tool that `make check` lacks is one too
+#   MPI=no NCCL=no               builds without MPI or NCCL where they are installed
+#   CUDA_ARCHS="80 90a"          the GPUs to compile for; default: those of this machine, else "80 90a 100"
+#   CJSON=DIR                    a folder with include/ and lib/ of cJSON (and zlib, xxhash, stb), for those who may not install them
+#   DEPS=skip                    `make demo` and `make test` install nothing, and print the command that would do it
+#   BENCH=--quick                options of `make bench` and `make bench_gpu`
+#   PYTHONS="python3 venv/bin/python"   interpreters whose PyTorch `make bench` and `make bench_gpu` time at the same steps
+#   GPT2=DIR TEXT=FILE           `make bench` also times the tokenizer: GPT-2's vocab.json and merges.txt, and a text
+#   SOURCE_DATE_EPOCH=N          the date that --version tells, in place of the commit's
+#
+# Found without being named: OpenMP, MPI (mpicc), CUDA (nvcc), NCCL, OpenBLAS and oneDNN (for `make bench`), zstd; and libraries
+# that scripts/deps.sh unpacked into packages/, conda's and Homebrew's.
 
 CC     ?= cc
 ARCH   ?= native
@@ -23,23 +43,33 @@ WARN   := -Wall -Wextra -Wpedantic $(if $(CI),-Werror)
 
 # A # inside a call begins a comment in GNU make before 4.3.
 H := \#
+COMMA := ,
 
 # try(flags, program): the flags when this compiler accepts them and the program links, else nothing
 try = $(shell d=$$(mktemp -d); printf '%b' '$(2)' > $$d/t.c; \
         $(CC) $(CFLAGS) $$d/t.c -o $$d/t $(1) > /dev/null 2>&1 && echo '$(1)'; rm -rf $$d)
 
-# `make demo` and `make test` see to what is missing themselves (scripts/deps.sh says what it installs); the others ask.
 GOALS := $(or $(MAKECMDGOALS),all)
-ifneq ($(filter test,$(GOALS)),)
-$(shell scripts/deps.sh >&2)
-endif
+# The single letters among make's flags: a dry run (-n) installs nothing.
+DRY_RUN := $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
 # Where headers and libraries are that the compiler does not find by itself.
 TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\n$(H)include <xxhash.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
 PLACES :=
-ifneq ($(filter-out clean lint demo,$(GOALS)),)
+ifneq ($(filter-out help clean lint check demo,$(GOALS)),)
+FOUND := $(call TRY_LIBRARIES,)
+# On a fresh machine `make test` calls scripts/deps.sh, which says what is missing and what it is going to run before it installs
+# anything. So does `make demo`; every other target stops below and names scripts/deps.sh.
+ifneq ($(filter test,$(GOALS)),)
+ifeq ($(DRY_RUN),)
+ifeq ($(and $(FOUND),$(call try,-fsyntax-only,$(H)include <stb/stb_image_write.h>\nint main(void){return 0;}\n)),)
+$(shell scripts/deps.sh >&2)
+FOUND := $(call TRY_LIBRARIES,)
+endif
+endif
+endif
 ifneq ($(CJSON),)
 PLACES := $(shell CJSON='$(CJSON)' scripts/deps.sh --flags)
-else ifeq ($(call TRY_LIBRARIES,),)
+else ifeq ($(FOUND),)
 PLACES := $(shell scripts/deps.sh --flags)
 endif
 ifeq ($(call TRY_LIBRARIES,$(PLACES)),)
@@ -80,6 +110,8 @@ ifdef SAN
 P      := build/san/
 CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
+# Which headers a program was made from is what its compiler says: it writes them to a .d file, which the last lines here read.
+DEPENDENCIES = -MMD -MP -MT $@ -MF $(P)build/$(@F).d
 COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN) $(filter-out -L% -Wl%,$(PLACES))
 # Where the linker finds them; every program names it.
 CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
@@ -93,7 +125,6 @@ DATE_OF = $(or $(if $(SOURCE_DATE_EPOCH),$(shell date -u -d '@$(SOURCE_DATE_EPOC
     $(if $(COMMIT),$(shell $(GIT) log -1 --date=short --format=%cd)))
 VERSION = $(eval COMMIT := $(COMMIT_OF))$(eval VERSION := -DBUILD_COMMIT='"$(or $(COMMIT),unknown)"' -DBUILD_DATE='"$(DATE_OF)"')$(VERSION)
 
-HEADERS  := laser.h $(wildcard gpt/*.h gpt/*/*.h)
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
@@ -106,57 +137,61 @@ ifeq ($(OPENMP),)
 endif
 
 # What the compiler is told, so that another CC, ARCH or CFLAGS builds everything anew.
+TOLD = $(COMPILE) -MMD $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)
 $(P)build/flags: FORCE
 	@mkdir -p $(dir $@)
-	@echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' | cmp -s - $@ || echo '$(COMPILE) $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)' > $@
+	@echo '$(TOLD)' | cmp -s - $@ || echo '$(TOLD)' > $@
 
-$(P)train_gpt: train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lm
-$(P)generate: tools/generate.c train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
-$(P)prepare: data/prepare.c $(wildcard data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lm
-$(P)report: tools/report.c $(wildcard tools/report_*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
-$(P)grammar: data/grammar.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
-$(P)build/bench: tools/bench.c $(wildcard tools/bench_*.h) train_gpt.c $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(OPENBLAS) $(ONEDNN) $(CJSON_LIB) -lm
-$(P)test_gpt: test_gpt.c train_gpt.c $(wildcard tests/*.h data/*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
-
-$(P)build/fuzz_short: tests/fuzz.c data/prepare.c $(wildcard data/*.h tools/report_*.h) $(HEADERS) $(P)build/flags
-	$(COMPILE) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)train_gpt: train_gpt.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lm
+$(P)generate: tools/generate.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)prepare: data/prepare.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lm
+$(P)report: tools/report.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)grammar: data/grammar.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)build/bench: tools/bench.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(OPENBLAS) $(ONEDNN) $(CJSON_LIB) -lm
+$(P)test_gpt: test_gpt.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)build/fuzz_short: tests/fuzz.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
-CUDA_SOURCES := $(wildcard cuda/* tests/test_cuda*) laser.h gpt/dist/device.h gpt/math/ranges.h gpt/math/attention.h
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
-# scripts/nvcc.sh makes warnings errors with CI=1, spilled registers and serialized wgmma among them.
+# scripts/nvcc.sh makes warnings errors with CI=1, spilled registers and serialized wgmma among them. Several GPUs to compile for
+# are compiled for side by side.
 CUDA = scripts/nvcc.sh $(NVCC) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$a,code=sm_$a) \
-       -Xptxas --warn-on-spills -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
+       $(if $(word 2,$(CUDA_ARCHS)),--threads 0) -Xptxas --warn-on-spills -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas
 # Where programs find cuBLASLt when they run: nvcc does not say it to them, nor do all installations to the system.
 CUDA_LINK = -L$(CUDA_HOME)/lib64 -Xlinker -rpath -Xlinker $(CUDA_HOME)/lib64 -lcublasLt
-$(P)build/reference.o: tests/test_cuda_reference.c laser.h $(P)build/flags
-	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) -c $< -o $@
-$(P)test_cuda: tests/test_cuda.cu $(CUDA_SOURCES) $(P)build/reference.o $(HEADERS) $(P)build/flags
-	$(EMULATE) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
+$(P)build/reference.o: tests/test_cuda_reference.c $(P)build/flags
+	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) $(DEPENDENCIES) -c $< -o $@
+$(P)test_cuda: tests/test_cuda.cu $(P)build/reference.o $(P)build/flags
+	$(EMULATE) $(DEPENDENCIES) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
 # train_gpt.c with its section 2 on the GPU; and the same emulated, which only tests want.
-build/train_gpt_host.o: train_gpt.c $(HEADERS) build/flags
-	$(COMPILE) $(VERSION) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
-train_gptcu: train_gpt.cu $(CUDA_SOURCES) build/train_gpt_host.o build/flags
-	$(CUDA) $(filter -D%,$(NCCL_FLAGS)) -c $< -o build/train_gpt_cu.o
-	$(COMPILE) build/train_gpt_host.o build/train_gpt_cu.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread \
-	    $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
-build/bench_gpu: tools/bench_gpu.cu $(CUDA_SOURCES) build/flags
-	$(CUDA) $(VERSION) $< -o $@ $(CUDA_LINK)
-$(P)build/bench_gpu_emulated: tools/bench_gpu.cu $(CUDA_SOURCES) $(P)build/flags
-	$(EMULATE) $(VERSION) $< -o $@ -lm
-$(P)build/train_gpt_emulated: train_gpt.c train_gpt.cu $(CUDA_SOURCES) $(HEADERS) $(P)build/flags
-	$(EMULATE) -c train_gpt.cu -o $(P)build/train_gpt_emulated.o
-	$(COMPILE) $(VERSION) -DHAVE_GPU $< $(P)build/train_gpt_emulated.o -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
+build/train_gpt_host.o: train_gpt.c build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
+$(P)build/train_gpt_emulated_host.o: train_gpt.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
+build/train_gpt_cu.o: train_gpt.cu build/flags
+	$(CUDA) $(DEPENDENCIES) $(filter -D%,$(NCCL_FLAGS)) -c $< -o $@
+train_gptcu: build/train_gpt_host.o build/train_gpt_cu.o
+	$(COMPILE) $^ -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS)) -lcudart_static -ldl -lrt -lpthread $(MPI_FLAGS) $(CJSON_LIB) \
+	    -lstdc++ -lm
+build/bench_gpu: tools/bench_gpu.cu build/flags
+	$(CUDA) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CUDA_LINK)
+$(P)build/bench_gpu_emulated: tools/bench_gpu.cu $(P)build/flags
+	$(EMULATE) $(DEPENDENCIES) $(VERSION) $< -o $@ -lm
+$(P)build/train_gpt_emulated.o: train_gpt.cu $(P)build/flags
+	$(EMULATE) $(DEPENDENCIES) -c $< -o $@
+$(P)build/train_gpt_emulated: $(P)build/train_gpt_emulated_host.o $(P)build/train_gpt_emulated.o
+	$(COMPILE) $^ -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
 # The second one is for compute-sanitizer's racecheck: see HOPPER_ARRIVALS in cuda/attention_hopper.cuh.
-build/test_gpu build/test_gpu_racecheck: tests/test_cuda.cu $(CUDA_SOURCES) build/reference.o $(HEADERS) build/flags
-	$(CUDA) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS))
+build/test_gpu build/test_gpu_racecheck: tests/test_cuda.cu build/reference.o build/flags
+	$(CUDA) $(DEPENDENCIES) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS))
 
 # Every kernel on the GPU against float64. Without a GPU it is built only, and says so. TOOL=compute-sanitizer runs it so.
 test_gpu: build/test_gpu train_gptcu train_gpt
@@ -171,15 +206,42 @@ bench_gpu: build/bench_gpu
 demo:
 	@scripts/demo.sh
 
-# Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one. A FILTER may take none of the
-# tests of one program (its exit code is 3), but not of both.
-RUN_TESTS = TEST_BINARY_DIR=$(if $(P),$(P),.) CC='$(CC)' $(if $(P),$(P),./)$(1) $(if $(FILTER),--filter='$(FILTER)')
-test: $(P)test_gpt $(P)build/fuzz_short $(PROGRAMS) $(if $(HAVE_CXX),$(P)test_cuda $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated)
+# Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
+PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
+PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short
+# All that `make test` runs, built and not run.
+test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
+RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')
+ifeq ($(FILTER),)
+test: test_programs
 	$(if $(HAVE_CXX),,@echo "not run: the emulated tests of the GPU's kernels (there is no C++ compiler '$(CXX)')")
 	$(if $(MPI_FLAGS),,@echo "not run: the GPU trainer with two ranks (there is no MPI)")
 	@echo "not run: the tests on a GPU$(if $(HAVE_GPU), (make test_gpu runs them), (there is none))"
-	@$(if $(HAVE_CXX),$(call RUN_TESTS,test_cuda); cuda=$$?,cuda=3); $(call RUN_TESTS,test_gpt); gpt=$$?; \
-	    case $$cuda$$gpt in 00 | 03 | 30) ;; *) exit 1 ;; esac
+	@$(if $(HAVE_CXX),$(call RUN_TESTS,$(P)test_cuda); cuda=$$?,cuda=0); $(call RUN_TESTS,$(P)test_gpt) && exit $$cuda
+else
+# With FILTER only what its tests need is built: test_gpt and test_cuda, or one of them, with those parts (tests/test_PART.h)
+# that have a test whose name holds one of the words; and the other programs when a test asks for them (tests/harness.h).
+PARTS_TAKEN := $(shell grep -lE 'TEST\([a-z0-9_]*($(subst $(COMMA),|,$(FILTER)))[a-z0-9_]*\)' tests/test_*.h)
+ROWS = $(foreach part,$(1),$(shell echo $(part) | tr a-z A-Z)_TESTS(ROW))
+CUDA_ROWS := $(call ROWS,$(patsubst tests/test_%.h,%,$(filter tests/test_cuda%,$(PARTS_TAKEN))))
+GPT_ROWS  := $(call ROWS,$(patsubst tests/test_%.h,%,$(filter-out tests/test_cuda%,$(PARTS_TAKEN))))
+F := $(P)build/filtered
+NOT_ALL = -Wno-unused-function -Wno-unused-variable -Wno-unused-const-variable
+$(F)/gpt_rows $(F)/cuda_rows: FORCE
+	@mkdir -p $(@D)
+	@echo '$(if $(filter %/gpt_rows,$@),$(GPT_ROWS),$(CUDA_ROWS))' | cmp -s - $@ || echo '$(if $(filter %/gpt_rows,$@),$(GPT_ROWS),$(CUDA_ROWS))' > $@
+$(F)/test_gpt: test_gpt.c $(F)/gpt_rows $(P)build/flags
+	$(COMPILE) $(NOT_ALL) '-DTEST_ROWS=$(GPT_ROWS)' -MMD -MP -MT $@ -MF $@.d $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(F)/test_cuda: tests/test_cuda.cu $(F)/cuda_rows $(P)build/reference.o $(P)build/flags
+	$(EMULATE) $(NOT_ALL) '-DTEST_ROWS=$(CUDA_ROWS)' -MMD -MP -MT $@ -MF $@.d $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
+test: $(if $(and $(HAVE_CXX),$(CUDA_ROWS)),$(F)/test_cuda) $(if $(GPT_ROWS),$(F)/test_gpt)
+	$(if $(PARTS_TAKEN),,@echo "error: no test's name contains '$(FILTER)'" >&2; exit 1)
+	@code=0; export TEST_BUILD='$(MAKE_COMMAND) -s -j4'; for program in $^; do \
+	    $(call RUN_TESTS,$$program) || { [ $$? = 3 ] || code=1; }; done; exit $$code
+endif
+# What a filtered test has built before it runs a program.
+programs_of_test_gpt: $(PROGRAMS_OF_TESTS)
+programs_of_test_cuda: $(PROGRAMS_OF_CUDA)
 
 # A quarter of an hour; BENCH=--quick is less. PYTHONS: interpreters whose PyTorch is timed at the same steps.
 # The tokenizer's part needs GPT2=folder with vocab.json and merges.txt, TEXT=file, and tiktoken and tokenizers (pip).
@@ -198,15 +260,21 @@ fuzz-%:
 	clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DFUZZ_TARGET=$* tests/fuzz.c -o build/fuzz/fuzz_$* $(CJSON_LIB) -lm
 	cd build/fuzz && ./fuzz_$* -close_fd_mask=2 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $* ../../tests/fuzz_seeds/$*
 
-SOURCES = $(wildcard *.c *.h gpt/*.h gpt/*/*.h data/*.c tools/*.c tools/*.h tests/*.c tests/*.h tests/*.cu tools/*.cu cuda/*)
+# scripts/check.sh says how each is done, and how one of them is done alone.
+check:
+	@CC='$(CC)' CXX='$(CXX)' CI='$(CI)' scripts/check.sh
 lint:
-	clang-format --dry-run --Werror $(SOURCES)
-	shellcheck scripts/*.sh .ci/run
+	@CI='$(CI)' scripts/check.sh format shell
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate evaluate grammar test_gpt test_cuda
+	rm -rf build train_gpt train_gptcu prepare report generate grammar test_gpt test_cuda
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all demo test test_gpu bench bench_gpu fuzz lint clean FORCE
+.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
+
+-include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

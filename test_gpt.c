@@ -38,6 +38,7 @@
 #include "tests/test_hostile.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
+#include "tests/test_house.h"
 
 typedef struct {
     const char *name;
@@ -46,11 +47,16 @@ typedef struct {
 
 #define ROW(name) {#name, test_##name},
 static const Test tests[] = {
+#ifdef TEST_ROWS /* `make test FILTER=...` names the parts that it needs */
+    TEST_ROWS
+#else
     FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
-                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW)};
+                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW)
+#endif
+};
 #undef ROW
 
 int main(int argc, char **argv) {

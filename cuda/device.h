@@ -198,7 +198,7 @@ __device__ __forceinline__ float fast_log2(float x) {
 
 #else
 
-#include "emulate.h"
+#include "emulate_hopper.h" /* and emulate.h with it */
 
 struct bf16 {
     uint16_t bits;

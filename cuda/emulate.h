@@ -339,11 +339,11 @@ inline uint32_t shared_offset(const void *at, uint32_t bytes, const char *what) 
 
 /* ---- launches ---- */
 
-/* What compute capability 9.0 does on its own, beside the threads: emulate_hopper.h. */
-inline void asynchronous_begin();        /* of a block */
-inline void asynchronous_turn(int warp); /* the threads of a warp have run until they wait */
-inline void asynchronous_end();          /* of a block */
-inline void describe_barrier(const void *barrier, char *text, size_t size);
+/* What compute capability 9.0 does on its own, beside the threads: emulate_hopper.h, which includes this file, defines it. */
+void asynchronous_begin();        /* of a block */
+void asynchronous_turn(int warp); /* the threads of a warp have run until they wait */
+void asynchronous_end();          /* of a block */
+void describe_barrier(const void *barrier, char *text, size_t size);
 
 inline uint64_t next_random() { /* xorshift64 */
     state.random ^= state.random << 13, state.random ^= state.random >> 7, state.random ^= state.random << 17;
@@ -542,7 +542,5 @@ template <typename T> inline T __shfl_xor_sync(unsigned, T value, int mask) {
 inline unsigned __ballot_sync(unsigned, bool vote) { return emulate::vote(vote); }
 inline bool __any_sync(unsigned, bool vote) { return emulate::vote(vote) != 0; }
 inline bool __all_sync(unsigned, bool vote) { return emulate::vote(vote) == 0xFFFFFFFFu; }
-
-#include "emulate_hopper.h"
 
 #endif

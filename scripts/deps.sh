@@ -6,6 +6,7 @@
 # are not root. Who may install nothing gets Debian's packages unpacked into packages/ here, or told what conda calls them.
 # Exit code 1 when something needed is still missing at the end. POSIX sh.
 #
+#   scripts/deps.sh --checks  also sees to the tools of `make check`: clang-format, clang-tidy and shellcheck
 #   scripts/deps.sh --flags   installs nothing: prints the compiler's flags for the folders, beside the system's, in which some
 #                             of what is needed is: CJSON=DIR, packages/, conda's environment, Homebrew's
 set -eu
@@ -73,6 +74,9 @@ compiles() { # FLAGS HEADER: whether a program that includes HEADER compiles and
     "$(compiler)" -I/usr/local/include -L/usr/local/lib $places "$work/try.c" -o "$work/try" $1 2> /dev/null
 }
 
+tools=
+if [ "${1:-}" = --checks ]; then tools="clang-format clang-tidy shellcheck"; fi
+
 # What is missing, one word each; the names are those of the table below.
 missing() {
     compiles '' stdlib.h || echo compiler
@@ -83,6 +87,7 @@ missing() {
     if ! compiles '' stb/stb_image_write.h || ! compiles '' stb/stb_truetype.h || ! compiles -lm stb/stb_easy_font.h; then
         echo stb
     fi
+    for tool in $tools; do command -v "$tool" > /dev/null || echo "$tool"; done
 }
 
 # The package of each thing, by manager; unpacked ones need their libraries named as well.
@@ -95,7 +100,6 @@ packages() { # MANAGER THING...
             unpacked:zlib) echo zlib1g-dev zlib1g ;;
             unpacked:xxhash) echo libxxhash-dev ;;
             unpacked:stb) echo libstb-dev ;;
-            unpacked:*) ;;
             conda:compiler) echo c-compiler ;;
             conda:stb) ;; # pictures only
             apt-get:compiler) echo gcc libc6-dev ;;
@@ -103,6 +107,11 @@ packages() { # MANAGER THING...
             apk:compiler) echo gcc musl-dev ;;
             pacman:compiler) echo gcc ;;
             brew:compiler) echo gcc libomp ;;
+            unpacked:* | conda:clang-* | conda:shellcheck) ;;
+            dnf:clang-* | apk:clang-*) echo clang-tools-extra ;;
+            pacman:clang-*) echo clang ;;
+            brew:clang-tidy) echo llvm ;;
+            *:clang-format | *:clang-tidy | *:shellcheck) echo "$thing" ;;
             *:make) echo make ;;
             apt-get:cjson) echo libcjson-dev ;;
             dnf:cjson) echo cjson-devel ;;

@@ -3,12 +3,13 @@
 #
 #   scripts/test_docs.sh            runs them at small sizes with the options that the pages give; under a minute once the
 #                                   programs are built (they are built in the clone where they are not). `N passed, N failed`
-#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below (`make test` does this)
+#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below, and that every option, path,
+#                                   file and function() that the pages name exists (`make test` does this)
 #   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
 #
 # The commands are taken from the pages themselves, so that neither can change without the other: lines of ```sh blocks,
 # and what stands between `backquotes` and begins with a program's name and a space. PAGES=folder takes the pages from there.
-# shellcheck disable=SC2016,SC2254 # backquotes are text here; patterns are patterns
+# shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
 export LC_ALL=C # numbers have a point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
@@ -27,6 +28,11 @@ make test                               => no: it is what asks this, and CI runs
 make test SAN=1                         => no: CI runs it
 make train_gpt                          => run
 make build/train_gpt_emulated           => no: CI builds it
+make test FILTER=laser                  => no: CI runs all tests
+make check                              => no: CI runs it
+make help                               => run
+make -j2                                => run
+scripts/deps.sh --checks                => no: it may install packages
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
@@ -62,7 +68,7 @@ mpirun -np 2 *                          => run + $tiny
 sbatch *                                => no: needs a cluster
 '
 
-pages() { (cd "${PAGES:-$tree}" && ls README.md data/README.md docs/*.md 2> /dev/null); }
+pages() { (cd "${PAGES:-$tree}" && ls README.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null); }
 
 # PAGE:LINE^COMMAND for each command of a page; PAGE:LINE^^LINE for one that stands where no reader's eye and no test finds it.
 commands_of() { # PAGE
@@ -130,6 +136,60 @@ check() {
     done
 }
 
+# ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
+
+# Options of programs that are not ours: mpirun, srun, make, and the other tools that the pages and scripts call.
+foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
+
+# Names of files that are made by programs, or belong to others.
+made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
+report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
+
+# Every option of our programs: the rows of their tables, --help and --version, and what other programs and scripts compare with.
+our_options() {
+    {
+        printf '%s\n' help version
+        cat train_gpt.c gpt/*/*.h data/*.[ch] tools/*.[ch] |
+            grep -oE '(^|[^a-z_])(ROW[A-Z_]*\(|\{)("[^"]*", *)?"[a-z0-9][a-z0-9-]*", *OPTION_' | grep -oE '"[a-z0-9-]+", *OPTION_' | cut -d'"' -f2
+        cat test_gpt.c tests/test_cuda.cu tests/fuzz.c tools/*.cu scripts/*.sh scripts/*.py | sed 's/^[ \t]*#.*//' |
+            grep -oE -e '--[a-z][a-z0-9-]*' | cut -c3-
+    } | sort -u
+}
+
+# PAGE:LINE^WORD for what matches a pattern in the pages; of scripts only their comments.
+words_of() { # PATTERN FILE...
+    local pattern=$1
+    shift
+    grep -noE -e "$pattern" /dev/null "$@" | sed "s/:\\([0-9]*\\):/:\\1$(printf '\037')/"
+}
+
+check_names() {
+    local place word name options
+    options=$(our_options)
+    while IFS=$'\037' read -r place word; do
+        name=${word##*--}
+        case $foreign in *" $name "*) continue ;; esac
+        grep -qx -e "$name" <<< "$options" || problem "$place: no program has the option --$name"
+    done < <(cd "${PAGES:-$tree}" && words_of '(^|[^A-Za-z0-9-])--[a-z][a-z0-9-]*' $(pages))
+    [ -n "${PAGES:-}" ] || while IFS=$'\037' read -r place word; do
+        name=${word##*--}
+        case $foreign in *" $name "*) continue ;; esac
+        grep -qx -e "$name" <<< "$options" || problem "$place: no program has the option --$name"
+    done < <(words_of '^[ \t]*#( |.*[^A-Za-z0-9-])--[a-z][a-z0-9-]*' scripts/*.sh | grep -v '#SBATCH')
+    while IFS=$'\037' read -r place word; do
+        name=${word//\`/}
+        case " $(tr '\n' ' ' <<< "$made") " in *" $name "*) continue ;; esac
+        case $name in
+            */*) [ -e "$tree/$name" ] || problem "$place: there is no file $name" ;;
+            *) [ -n "$(cd "$tree" && find ./* -name "$name" -print -quit)" ] || problem "$place: there is no file called $name" ;;
+        esac
+    done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z0-9_./-]*(\.(c|h|cu|cuh|sh|py|md)|[a-z]/)`' $(pages))
+    while IFS=$'\037' read -r place word; do
+        name=${word//[\`()]/}
+        (cd "$tree" && grep -rqE --include='*.[ch]' --include='*.cu*' --include='*.py' --exclude=test_docs.h -e "(^|[^A-Za-z0-9_])$name *\(" ./*) || problem "$place: there is no function $name()"
+    done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z_][A-Za-z0-9_]*\(\)`' $(pages))
+}
+
 # ---- the fresh clone and what stands in it for the files that the pages name ----
 
 make_clone() {
@@ -139,7 +199,7 @@ make_clone() {
     git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
     local program
     mkdir -p "$clone/build"
-    for program in train_gpt prepare report generate grammar build/flags build/bench; do
+    for program in train_gpt prepare report generate grammar build/flags build/bench build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and these where they are old
     done
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
@@ -244,6 +304,7 @@ try_all() { # PATTERN: of PLACE^COMMAND
 
 case $mode in run | --check | --list) ;; *) echo "error: '$mode': expected nothing, --check or --list" >&2 && exit 2 ;; esac
 check
+check_names
 if [ "$mode" = --list ]; then printf '%s' "$list" | tr '\037' '\t'; fi
 if [ "$mode" != run ]; then
     printf '%d commands are known, %d problems\n' "$known" "$failed"

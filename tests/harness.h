@@ -156,9 +156,23 @@ static inline int test_death(void (*function)(void *), void *argument, char *out
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Where the programs under test are. */
+/* The folder with the programs that tests run. `make test FILTER=...` builds none of them beforehand: it sets TEST_BUILD to the
+   command (make, with the settings of this one) with which the first test that asks for the folder has them built. */
 static inline const char *test_binaries(void) {
-    const char *folder = getenv("TEST_BINARY_DIR");
+    static bool built;
+    const char *folder = getenv("TEST_BINARY_DIR"), *build = getenv("TEST_BUILD");
+    if (build && *build && !built) {
+        char output[4096];
+#ifdef __cplusplus
+        const char *target = "programs_of_test_cuda";
+#else
+        const char *target = "programs_of_test_gpt";
+#endif
+        printf("    %s %s: builds the programs that this test runs\n", build, target);
+        if (test_command(output, sizeof output, "%s %s", build, target) != 0)
+            die("they cannot be built: %s", output);
+    }
+    built = true;
     return folder && *folder ? folder : ".";
 }
 

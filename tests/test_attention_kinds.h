@@ -5,6 +5,7 @@
 
 #include "attention_checks.h"
 #include "harness.h"
+#include "test_train.h"
 
 static void test_attention_kinds_have_right_gradients(void) {
     char text[ATTENTION_CHECK_TEXT];

@@ -1,4 +1,5 @@
-/* test_docs.h: the commands of the pages are those that scripts/test_docs.sh knows how to run; it runs them itself. */
+/* test_docs.h: the commands of the pages are those that scripts/test_docs.sh knows how to run (it runs them itself); the options,
+   files and functions that the pages name exist; and the --help of every program lists the options of its table. */
 #ifndef TESTS_TEST_DOCS_H
 #define TESTS_TEST_DOCS_H
 
@@ -45,6 +46,52 @@ static void test_docs_commands_are_known(void) {
           "%s", output);
 }
 
-#define DOCS_TESTS(TEST) TEST(docs_commands_are_known)
+/* A page that names what is gone: each name is told with its line, and what exists is not told. */
+static void test_docs_names_exist(void) {
+    char output[16384], folder[128], path[256];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    snprintf(path, sizeof path, "%s/README.md", folder);
+    FILE *file = check_fopen(path, "w", "");
+    fputs("`--attn=laser` and `--attention-kind=laser` are options,\n"
+          "`gpt/base/check.h` and `gpt/base/gone.h` files, `check.h` and `gone.h` names of files,\n"
+          "`rng_normal()` and `rng_gone()` functions, `gpt/` and `gone/` folders.\n",
+          file);
+    fclose(file);
+    int code = test_command(output, sizeof output, "PAGES=%s scripts/test_docs.sh --check", folder);
+    static const char *const said[] = {
+        "README.md:1: no program has the option --attention-kind\n",
+        "README.md:2: there is no file gpt/base/gone.h\n", "README.md:2: there is no file called gone.h\n",
+        "README.md:3: there is no function rng_gone()\n", "README.md:3: there is no file gone/\n"};
+    CHECK(code == 1, "code %d: %s", code, output);
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        CHECK(strstr(output, said[i]), "'%s' is not in: %s", said[i], output);
+    CHECK(!strstr(output, "option --attn\n") && !strstr(output, "check.h") && !strstr(output, "rng_normal"),
+          "%s", output);
+}
+
+/* The rows of a program's table, read from its source, are all in its --help. */
+static void test_docs_help_lists_every_row(void) {
+    static const char *const programs[][2] = {{"prepare", "data/prepare.c"},
+                                              {"grammar", "data/grammar.c"},
+                                              {"report", "tools/report.c"},
+                                              {"generate", "tools/generate.c"}};
+    char output[16384], option[80];
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        const int code = test_command(output, sizeof output, "%s/%s --help", test_binaries(), programs[i][0]);
+        CHECK(code == 0, "%s --help: code %d: %s", programs[i][0], code, output);
+        char command[512];
+        snprintf(command, sizeof command,
+                 "grep -oE '\"[a-z0-9-]+\", *OPTION_' %s | sed 's/^\"/--/; s/\".*//'", programs[i][1]);
+        FILE *rows = popen(command, "r");
+        REQUIRE(rows, "popen");
+        int count = 0;
+        for (; fscanf(rows, "%79s", option) == 1; count++)
+            CHECK(strstr(output, option), "%s --help does not list %s", programs[i][0], option);
+        pclose(rows);
+        CHECK(count > 2, "%s: %d rows of options were found", programs[i][1], count);
+    }
+}
+
+#define DOCS_TESTS(TEST) TEST(docs_commands_are_known) TEST(docs_names_exist) TEST(docs_help_lists_every_row)
 
 #endif

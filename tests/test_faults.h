@@ -5,6 +5,7 @@
 
 #include "harness.h"
 #include "read_log.h"
+#include "test_checkpoint.h"
 #include "test_model.h"
 #include "test_train.h"
 

@@ -3,7 +3,9 @@
 #ifndef TESTS_TEST_MODEL_H
 #define TESTS_TEST_MODEL_H
 
+#include "../tools/load_model.h"
 #include "harness.h"
+#include "trainer_files.h"
 #include "test_options.h"
 
 /* ---- PyTorch's numbers ---- */

@@ -9,6 +9,7 @@
 #include "harness.h"
 #include "test_faults.h"
 #include "test_model.h"
+#include "test_parallel.h"
 #include "test_train.h"
 
 static void running_write(const char *folder, const char *name, const char *text) {

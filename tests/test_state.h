@@ -6,6 +6,7 @@
 
 #include "harness.h"
 #include "test_checkpoint.h"
+#include "test_faults.h"
 #include "test_files.h"
 #include "test_hostile.h"
 #include "test_model.h"

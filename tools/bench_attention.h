@@ -2,6 +2,8 @@
 #ifndef TOOLS_BENCH_ATTENTION_H
 #define TOOLS_BENCH_ATTENTION_H
 
+#include "bench_measure.h"
+
 typedef struct {
     LaserShape shape;
     float *qkv, *dqkv;             /* (B, T, 3, H, D) */

@@ -3,6 +3,8 @@
 #ifndef TOOLS_BENCH_GEMM_H
 #define TOOLS_BENCH_GEMM_H
 
+#include "bench_measure.h"
+
 #ifdef HAVE_CBLAS
 #include <cblas.h>
 #endif

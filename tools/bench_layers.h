@@ -5,6 +5,8 @@
 #ifndef TOOLS_BENCH_LAYERS_H
 #define TOOLS_BENCH_LAYERS_H
 
+#include "bench_measure.h"
+
 enum {
     LAYER_N = 8192,
     LAYER_T = 1024,

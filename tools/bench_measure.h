@@ -8,6 +8,8 @@
 #ifndef TOOLS_BENCH_MEASURE_H
 #define TOOLS_BENCH_MEASURE_H
 
+#include "../gpt/base/filter.h"
+
 typedef struct {
     const char *json, *filter;
     int64_t threads, batch;

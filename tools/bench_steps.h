@@ -7,6 +7,9 @@
 #ifndef TOOLS_BENCH_STEPS_H
 #define TOOLS_BENCH_STEPS_H
 
+#include <ctype.h>
+#include "bench_measure.h"
+
 typedef struct {
     const char *name;
     int vocab_size, batch; /* B: sequences of a micro-step */

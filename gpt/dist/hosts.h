@@ -55,7 +55,7 @@ static const char *hosts_list(char text[64], const uint64_t *cores) {
 static HostRank hosts_own(void) {
     HostRank own = {.threads = threads_count()};
     snprintf(own.host, sizeof own.host, "%.63s", parallel_host());
-#ifdef __linux__
+#if defined(__linux__) && defined(CPU_COUNT)
     cpu_set_t set = cores_allowed();
     for (int i = 0; i < HOSTS_CORES && i < CPU_SETSIZE; i++)
         own.cores[i / HOSTS_WORD] |= (uint64_t)(CPU_ISSET(i, &set) != 0) << i % HOSTS_WORD;

@@ -1,0 +1,124 @@
+/* test_house.h: what keeps the source tree in order: every header compiles alone, files include only what lies below them, and
+   `make help` names every target and setting of the Makefile. scripts/check.sh makes the first two checks; the tests run it here
+   and on a small tree with mistakes in it. */
+#ifndef TESTS_TEST_HOUSE_H
+#define TESTS_TEST_HOUSE_H
+
+#include "harness.h"
+
+static void house_write(const char *folder, const char *name, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = check_fopen(path, "w", "");
+    fputs(text, file), fclose(file);
+}
+
+static void test_house_headers_compile_alone(void) {
+#ifdef __SANITIZE_ADDRESS__
+    test_not_run("sanitizers change nothing about it; `make test` without SAN=1 runs it");
+    return;
+#endif
+    char output[8192];
+    int code = test_command(output, sizeof output, "scripts/check.sh headers");
+    CHECK(code == 0, "%s", output);
+
+    /* a header that uses a type of another one, which it does not include */
+    const char *folder = test_folder();
+    test_command(output, sizeof output, "mkdir -p %s/gpt/base", folder);
+    house_write(folder, "gpt/base/whole.h", "#include <stddef.h>\ntypedef struct { size_t bytes; } Whole;\n");
+    house_write(folder, "gpt/base/lacking.h", "static inline int lacking(Whole w) { return w.bytes > 0; }\n");
+    code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh headers", folder);
+    CHECK(code == 1 && strstr(output, "gpt/base/lacking.h does not compile alone as c:\n") &&
+              !strstr(output, "gpt/base/whole.h"),
+          "code %d: %s", code, output);
+}
+
+static void test_house_includes_go_one_way(void) {
+    char output[8192];
+    int code = test_command(output, sizeof output, "scripts/check.sh includes");
+    CHECK(code == 0, "%s", output);
+
+    static const struct {
+        const char *file, *text, *said;
+    } cases[] = {
+        {"gpt/base/check.h", "\n#include \"../io/files.h\"\n",
+         "gpt/base/check.h:2: gpt/base/check.h includes gpt/io/files.h, which is not below it"},
+        {"gpt/math/rng.h", "#include \"../base/check.h\"\n#include \"../dist/parallel.h\"\n",
+         "gpt/math/rng.h:2: gpt/math/rng.h includes gpt/dist/parallel.h, which is not below it"},
+        {"data/prepare.c", "#include \"../train_gpt.c\"\n",
+         "data/prepare.c:1: data/prepare.c includes train_gpt.c, which is not below it"},
+        {"laser.h", "#include \"gpt/base/check.h\"\n",
+         "laser.h:1: laser.h includes gpt/base/check.h, which is not below it"},
+        {"gpt/new/thing.h", "#include \"../base/check.h\"\n", "has no row for gpt/new/thing.h"},
+    };
+    char folder[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(folder, sizeof folder, "%s", test_folder());
+        test_command(output, sizeof output, "cd %s && mkdir -p gpt/base gpt/math gpt/new data", folder);
+        house_write(folder, cases[i].file, cases[i].text);
+        code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh includes", folder);
+        CHECK(code == 1 && strstr(output, cases[i].said), "code %d, '%s' is not in: %s", code, cases[i].said,
+              output);
+    }
+
+    /* two files of one folder that include each other */
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    test_command(output, sizeof output, "mkdir -p %s/gpt/io", folder);
+    house_write(folder, "gpt/io/one.h", "#include \"two.h\"\n");
+    house_write(folder, "gpt/io/two.h", "#include \"../io/one.h\"\n");
+    code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh includes", folder);
+    CHECK(code == 1 && strstr(output, "in a circle:\n") && strstr(output, "gpt/io/one.h\n"), "code %d: %s",
+          code, output);
+}
+
+/* The text at the top of the Makefile, which `make help` prints, names every target that is no file, every program beside the
+   Makefile and every setting with a default. */
+static void test_makefile_help_names_everything(void) {
+    char output[8192], name[64];
+    int code = test_command(output, sizeof output, "env -u MAKEFLAGS -u MAKELEVEL make -s help");
+    CHECK(code == 0 && strncmp(output, "make ", 5) == 0, "code %d: %s", code, output);
+    FILE *names = popen("{ sed -n 's/^\\.PHONY: //p' Makefile | tr ' ' '\\n' | grep -v -x -e FORCE -e "
+                        "programs_of_.* -e test_programs -e all; "
+                        "sed -nE 's/^(override )?([A-Z0-9_]+) *\\?=.*/\\2/p' Makefile; } | sort -u",
+                        "r");
+    REQUIRE(names, "popen");
+    int count = 0;
+    while (fscanf(names, "%63s", name) == 1) {
+        count++;
+        CHECK(strstr(output, name), "`make help` does not name %s", name);
+    }
+    pclose(names);
+    CHECK(count > 15, "only %d names were found in the Makefile", count);
+}
+
+/* A program is built again after a change of a header that it includes, and only then, although the Makefile lists none: the
+   compiler writes down what it read. */
+static void test_makefile_knows_what_is_included(void) {
+    char output[8192], folder[256];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    int code = test_command(output, sizeof output, "cp -R Makefile scripts gpt data laser.h %s", folder);
+    REQUIRE(code == 0, "%s", output);
+    static const struct {
+        const char *touched;
+        bool builds;
+    } cases[] = {{"data/grammar.c", true},
+                 {"data/grammar.c", true},
+                 {"gpt/math/rng.h", true},
+                 {"gpt/math/matmul.h", false}}; /* data/grammar.c has no product of matrices */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        code = test_command(output, sizeof output,
+                            "cd %s && touch %s && env -i PATH=\"$PATH\" make MPI=no CFLAGS=-O0 grammar",
+                            folder, cases[i].touched);
+        CHECK(code == 0, "code %d: %s", code, output);
+        CHECK(!strstr(output, " -o grammar ") == !cases[i].builds, "after a change of %s: %s",
+              cases[i].touched, output);
+    }
+}
+
+#define HOUSE_TESTS(TEST)                                                                                    \
+    TEST(house_headers_compile_alone)                                                                        \
+    TEST(house_includes_go_one_way)                                                                          \
+    TEST(makefile_help_names_everything)                                                                     \
+    TEST(makefile_knows_what_is_included)
+
+#endif
