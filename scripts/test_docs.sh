@@ -141,8 +141,9 @@ check() {
 # Options of programs that are not ours: mpirun, srun, make, and the other tools that the pages and scripts call.
 foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
-# Names of files that are made by programs, or belong to others.
+# Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
+gpt/math/attention_sigmoid.h cuda/attention_sigmoid.cuh
 report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
 
 # Every option of our programs: the rows of their tables, --help and --version, and what other programs and scripts compare with.
