@@ -8,7 +8,7 @@
 #   scripts/scaling_model.sh gpus                                        1, 8 and 64 GPUs, eight a node, NCCL
 #   TOKENS_PER_S=250000 scripts/scaling_model.sh gpus                    of another measured step: see the settings below
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 
 gpus() {
     awk -v rate="${TOKENS_PER_S:-237800}" -v sequences="${SEQUENCES:-32}" `# measured: one GPU, sequences of a micro-step` \

@@ -11,7 +11,7 @@
 # and what stands between `backquotes` and begins with a program's name and a space. PAGES=folder takes the pages from there.
 # shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
 

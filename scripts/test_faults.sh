@@ -11,7 +11,7 @@
 # else a limit on the size of files.
 # shellcheck disable=SC2012,SC2016,SC2046,SC2059,SC2086 # names are made here; options and the launcher are words
 set -u
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
 source=$PWD programs=$PWD kills=300 flips=1400 seed=$$
 for option; do

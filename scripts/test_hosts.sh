@@ -9,7 +9,7 @@
 #   TRAIN='--layers=2 --batch=4' ...             options of ./train_gpt in place of the small model's; DATA=folder
 #   KEEP=1 ...                                   leaves the runs in build/hosts
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 HOSTS=${HOSTS:-2}
