@@ -262,8 +262,9 @@ static bool owns_anything(const Story *s, int person) {
 /* "Albert was a baker and kept a copper lantern in the cellar.": the facts about one person. */
 static void introduce(Teller *t, Story *s, int who) {
     unsigned onsets_taken = 0, trades_taken = 0, adjectives_taken = 0, nouns_taken = 0;
-    for (int i = 0; i < who;
-         i++) { /* no two people or things share a word, so one word says which is meant */
+    /* Two people never have the same first syllable or trade, and two things never the same adjective or noun. So one word
+       says which is meant. */
+    for (int i = 0; i < who; i++) {
         onsets_taken |= 1u << s->people[i].onset, trades_taken |= 1u << s->people[i].trade;
         adjectives_taken |= 1u << s->things[i].adjective, nouns_taken |= 1u << s->things[i].noun;
     }

@@ -143,7 +143,7 @@ int main(int argc, char **argv) {
     program_begin();
     threads_configure(argv); /* the next line too: as the trainer does */
     memory_keep_freed();
-    OptionSet set = options_begin("bench", "./bench [options]", bench_options,
+    OptionSet set = options_begin("bench", "build/bench [options]", bench_options,
                                   sizeof bench_options / sizeof *bench_options, &bench.options, NULL);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
     threads_set((int)bench.options.threads);
