@@ -3,15 +3,15 @@
    With -DHAVE_NCCL it is NCCL, from GPU to GPU; in the emulator emulate_nccl.h, between real ranks. Without it there is none of
    it: the trainer then moves gradients and weights through the hosts (gpt/dist/parallel.h).
 
-   collectives_there()                      whether this program has them
+   collectives_available()                      whether this program has them
    collectives_open(&c, job)                all ranks; each has a GPU of its own
-   collectives_reduce(&c, x, bucket, stream)   the own slice of this bucket of x = its sum over the ranks; the other slices
+   collectives_reduce_scatter(&c, x, bucket, stream)   the own slice of this bucket of x = its sum over the ranks; the other slices
                                             hold nothing of use afterwards
-   collectives_gather(&c, x, bucket, stream)   every rank gets the other ranks' slices of this bucket of x
+   collectives_all_gather(&c, x, bucket, stream)   every rank gets the other ranks' slices of this bucket of x
    collectives_watch(&c, event)             the host waits for it, which may be after collectives. They never end where a rank or
                                             the network has failed: what NCCL finds of that ends the job
    collectives_close(&c)
-   x is all gradients, or all weights. All ranks call the same, in the same order. Slices are those of parallel_slice. */
+   x is all gradients, or all weights. All ranks call the same, in the same order. Slices are those of bucket_slice. */
 #ifndef CUDA_COLLECTIVES_CUH
 #define CUDA_COLLECTIVES_CUH
 
@@ -48,7 +48,7 @@ struct Collectives {
     double patience; /* seconds until the word; infinite: it has been said */
 };
 
-static inline bool collectives_there() { return true; }
+static inline bool collectives_available() { return true; }
 
 static inline void collectives_open(Collectives *c, const DeviceJob &job) {
     ncclUniqueId own = ncclUniqueId();
@@ -94,8 +94,8 @@ static inline void collectives_watch(Collectives *c, cudaEvent_t event) {
 }
 
 /* NCCL's reduce-scatter and all-gather want slices of one size, as those of large models are. */
-static inline bool slices_are_equal(const Collectives *c, FloatRange bucket) {
-    return (bucket.end - bucket.begin) % ((size_t)c->ranks * PARALLEL_ALIGN) == 0;
+static inline bool slices_have_equal_size(const Collectives *c, FloatRange bucket) {
+    return (bucket.end - bucket.begin) % ((size_t)c->ranks * SLICE_ALIGN) == 0;
 }
 
 /* One group of calls, call(at, count, owner) for every slice that is not empty. */
@@ -103,15 +103,15 @@ template <typename Call>
 static inline void each_slice(const Collectives *c, float *x, FloatRange bucket, Call call) {
     nccl_check(ncclGroupStart());
     for (int r = 0; r < c->ranks; r++) {
-        const FloatRange slice = parallel_slice(bucket, r, c->ranks);
+        const FloatRange slice = bucket_slice(bucket, r, c->ranks);
         if (slice.end > slice.begin) nccl_check(call(x + slice.begin, slice.end - slice.begin, r));
     }
     nccl_check(ncclGroupEnd());
 }
 
-static inline void collectives_reduce(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
-    const FloatRange own = parallel_slice(bucket, c->rank, c->ranks);
-    if (slices_are_equal(c, bucket)) {
+static inline void collectives_reduce_scatter(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
+    const FloatRange own = bucket_slice(bucket, c->rank, c->ranks);
+    if (slices_have_equal_size(c, bucket)) {
         nccl_check(ncclReduceScatter(x + bucket.begin, x + own.begin, own.end - own.begin, ncclFloat, ncclSum,
                                      c->comm, stream));
         return;
@@ -121,9 +121,9 @@ static inline void collectives_reduce(Collectives *c, float *x, FloatRange bucke
     });
 }
 
-static inline void collectives_gather(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
-    const FloatRange own = parallel_slice(bucket, c->rank, c->ranks);
-    if (slices_are_equal(c, bucket)) {
+static inline void collectives_all_gather(Collectives *c, float *x, FloatRange bucket, cudaStream_t stream) {
+    const FloatRange own = bucket_slice(bucket, c->rank, c->ranks);
+    if (slices_have_equal_size(c, bucket)) {
         nccl_check(
             ncclAllGather(x + own.begin, x + bucket.begin, own.end - own.begin, ncclFloat, c->comm, stream));
         return;
@@ -136,12 +136,12 @@ static inline void collectives_gather(Collectives *c, float *x, FloatRange bucke
 #else
 
 struct Collectives {};
-static inline bool collectives_there() { return false; }
+static inline bool collectives_available() { return false; }
 static inline void collectives_open(Collectives *, const DeviceJob &) { die("built without NCCL"); }
 static inline void collectives_close(Collectives *) {}
 static inline void collectives_watch(Collectives *, cudaEvent_t) {}
-static inline void collectives_reduce(Collectives *, float *, FloatRange, cudaStream_t) {}
-static inline void collectives_gather(Collectives *, float *, FloatRange, cudaStream_t) {}
+static inline void collectives_reduce_scatter(Collectives *, float *, FloatRange, cudaStream_t) {}
+static inline void collectives_all_gather(Collectives *, float *, FloatRange, cudaStream_t) {}
 
 #endif
 #endif

@@ -5,13 +5,13 @@
    far, which made the bucket's gradients final, and for nothing after it.
 
    exchange_open(job), exchange_close(e)      NULL for a single rank; all calls but measure take NULL and then do nothing
-   exchange_begin(e)                     the next backward is the last of its step: it makes gradients final
-   exchange_final(e, gradients, begin, stream)   those from float `begin` on are; starts the sums of their buckets. A no-op
-                                         before exchange_begin, so that backward can call it always
-   exchange_share(e, x, bucket, stream)  every rank gets the other ranks' slices of this bucket of x, once `stream` is here
+   exchange_reduce_scatter_begin(e)                     the next backward is the last of its step: it makes gradients final
+   exchange_reduce_scatter_ready(e, gradients, begin, stream)   those from float `begin` on are; starts the sums of their buckets. A no-op
+                                         before exchange_reduce_scatter_begin, so that backward can call it always
+   exchange_all_gather(e, x, bucket, stream)  every rank gets the other ranks' slices of this bucket of x, once `stream` is here
    exchange_wait(e, stream)              what `stream` is given from now on waits until all of that is done
    exchange_watch(e, event)              the host waits for it, and learns of other ranks' failures; without e it waits
-   exchange_measure(e)                   after that: e->hidden is, of the time that buckets were on their way since the last
+   exchange_measure(e)                   after that: e->comm_overlap is, of the time that buckets were on their way since the last
                                          call, the share in which `stream` did not wait for them; NaN: none were */
 #ifndef CUDA_EXCHANGE_CUH
 #define CUDA_EXCHANGE_CUH
@@ -30,9 +30,9 @@ struct Exchange {
     std::vector<ExchangePhase> phases;
     size_t phase; /* of them: those before it are over, and not yet measured */
     bool under_way;
-    double hidden;
+    double comm_overlap;
     std::vector<FloatRange> buckets, owned; /* owned: this rank's slices, none of them empty */
-    int not_final;                          /* buckets before this one wait for exchange_final */
+    int not_final;                          /* buckets before this one wait for exchange_reduce_scatter_ready */
 };
 
 static inline Exchange *exchange_open(const DeviceJob &job) {
@@ -40,11 +40,11 @@ static inline Exchange *exchange_open(const DeviceJob &job) {
     Exchange *e = new Exchange();
     e->buckets.assign(job.buckets, job.buckets + job.count);
     for (const FloatRange &bucket : e->buckets) {
-        const FloatRange own = parallel_slice(bucket, job.rank, job.ranks);
+        const FloatRange own = bucket_slice(bucket, job.rank, job.ranks);
         if (own.end > own.begin) e->owned.push_back(own);
     }
     e->stream = stream_create();
-    e->hidden = NAN;
+    e->comm_overlap = NAN;
     collectives_open(&e->collectives, job);
     return e;
 }
@@ -69,21 +69,21 @@ static inline void exchange_start(Exchange *e, cudaStream_t stream) {
     e->under_way = true;
 }
 
-static inline void exchange_begin(Exchange *e) {
+static inline void exchange_reduce_scatter_begin(Exchange *e) {
     if (e) e->not_final = (int)e->buckets.size();
 }
 
-static inline void exchange_final(Exchange *e, float *gradients, int64_t begin, cudaStream_t stream) {
+static inline void exchange_reduce_scatter_ready(Exchange *e, float *gradients, int64_t begin, cudaStream_t stream) {
     if (!e || e->not_final == 0 || (int64_t)e->buckets[(size_t)e->not_final - 1].begin < begin) return;
     exchange_start(e, stream);
     while (e->not_final > 0 && (int64_t)e->buckets[(size_t)e->not_final - 1].begin >= begin)
-        collectives_reduce(&e->collectives, gradients, e->buckets[(size_t)--e->not_final], e->stream);
+        collectives_reduce_scatter(&e->collectives, gradients, e->buckets[(size_t)--e->not_final], e->stream);
 }
 
-static inline void exchange_share(Exchange *e, float *x, int bucket, cudaStream_t stream) {
+static inline void exchange_all_gather(Exchange *e, float *x, int bucket, cudaStream_t stream) {
     if (!e) return;
     exchange_start(e, stream);
-    collectives_gather(&e->collectives, x, e->buckets[(size_t)bucket], e->stream);
+    collectives_all_gather(&e->collectives, x, e->buckets[(size_t)bucket], e->stream);
 }
 
 static inline void exchange_wait(Exchange *e, cudaStream_t stream) {
@@ -109,7 +109,7 @@ static inline void exchange_measure(Exchange *e) {
         const ExchangePhase &p = e->phases[i];
         on_their_way += event_seconds(p.first, p.last), waited += event_seconds(p.waiting, p.going_on);
     }
-    e->hidden = on_their_way > 0 ? fmax(0, 1 - waited / on_their_way) : NAN;
+    e->comm_overlap = on_their_way > 0 ? fmax(0, 1 - waited / on_their_way) : NAN;
     e->phase = 0;
 }
 

@@ -128,7 +128,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     const AttentionSizes attention = m->attention(c.batch, c.seq_len);
     const bool rounded = is_bf16(m->operands);
     m->weights = arena->take<float>(c.count), m->gradients = arena->take<float>(c.count);
-    m->mean = arena->take<float>(c.moments), m->square = arena->take<float>(c.moments);
+    m->adam_m = arena->take<float>(c.moments), m->adam_v = arena->take<float>(c.moments);
     m->operands = rounded ? arena->take<S>(c.count) : (S *)(void *)m->weights;
     m->rope_cos_sin = c.rope_cos_sin ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
     m->fixed_positions = c.fixed_positions ? arena->take<float>(c.seq_len * C) : nullptr;
@@ -193,7 +193,7 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     m->fetched = event_create();
     const size_t weights = (size_t)c.count * sizeof(float), moments = (size_t)c.moments * sizeof(float);
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
-    device_zero(m->mean, moments, stream), device_zero(m->square, moments, stream);
+    device_zero(m->adam_m, moments, stream), device_zero(m->adam_v, moments, stream);
     device_zero(m->loss_sum, sizeof *m->loss_sum, stream);
     if (c.rope_cos_sin)
         copy_to_device(m->rope_cos_sin, c.rope_cos_sin, (size_t)c.seq_len * c.head_dim * sizeof(float),
@@ -429,7 +429,7 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
             attention_block(m, l, B, T, again ? m->layers[(size_t)l].mlp_input : nullptr);
         if (again) mlp_block(m, l, N, nullptr);
         layer_backward(m, l, B, T);
-        exchange_final(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
+        exchange_reduce_scatter_ready(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
     }
     /* layers[0].input = embed[token] + position */
     embedding_backward(m->gradients + c.embed, m->d_residual, m->tokens, m->buckets, c.embd, m->stream);
@@ -440,7 +440,7 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
             device_zero(g + (int64_t)T * c.embd, (size_t)(c.seq_len - T) * c.embd * sizeof(float), m->stream);
     }
     m->others_are_zero = false;
-    exchange_final(m->exchange, m->gradients, 0, m->stream);
+    exchange_reduce_scatter_ready(m->exchange, m->gradients, 0, m->stream);
 }
 
 /* The logits (V) of one row of the latest forward. */
@@ -477,15 +477,15 @@ template <typename S>
 void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count, const AdamWStep &step) {
     model_settle_gradients(m);
     adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr,
-                 m->gradients + begin, m->mean + moments, m->square + moments, count, step, m->stream);
+                 m->gradients + begin, m->adam_m + moments, m->adam_v + moments, count, step, m->stream);
 }
 
 /* Every rank gets the others' slices of a bucket; of the weights also as products read them. */
-template <typename S> void model_share(GpuModel<S> *m, bool weights, int bucket) {
+template <typename S> void model_all_gather(GpuModel<S> *m, bool weights, int bucket) {
     Exchange *e = m->exchange;
     if (!e) return;
     if (!weights) model_settle_gradients(m);
-    exchange_share(e, weights ? m->weights : m->gradients, bucket, m->stream);
+    exchange_all_gather(e, weights ? m->weights : m->gradients, bucket, m->stream);
     const FloatRange all = e->buckets[(size_t)bucket];
     if (weights && is_bf16(m->operands))
         cast(m->operands + all.begin, m->weights + all.begin, (int64_t)(all.end - all.begin), e->stream);

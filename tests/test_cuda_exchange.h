@@ -24,21 +24,21 @@ static void test_cuda_exchange_measures_what_is_hidden(void) {
     Exchange *e = exchange_test_open();
     Input<float> gradients(normal_floats(2 * EXCHANGE_TEST_BUCKET, 1, 1));
     const cudaStream_t model = 0;
-    CHECK(isnan(e->hidden), "hidden before anything was on its way: %g", e->hidden);
-    exchange_begin(e);
+    CHECK(isnan(e->comm_overlap), "hidden before anything was on its way: %g", e->comm_overlap);
+    exchange_reduce_scatter_begin(e);
     emulate::clock[model] = 3e-6, emulate::clock[e->stream] = 0;
-    exchange_final(e, gradients.data, EXCHANGE_TEST_BUCKET, model);
+    exchange_reduce_scatter_ready(e, gradients.data, EXCHANGE_TEST_BUCKET, model);
     emulate::clock[model] = 3.5e-6;
-    exchange_final(e, gradients.data, 0, model);
+    exchange_reduce_scatter_ready(e, gradients.data, 0, model);
     exchange_wait(e, model);
     CHECK(fabs(emulate::clock[model] - 5.048e-6) < 1e-12, "the model goes on at %g s, expected 5.048e-6",
           emulate::clock[model]);
     exchange_measure(e);
-    CHECK(fabs(e->hidden - (1 - 1.548 / 2.048)) < 1e-6, "hidden %g, expected %g", e->hidden,
+    CHECK(fabs(e->comm_overlap - (1 - 1.548 / 2.048)) < 1e-6, "hidden %g, expected %g", e->comm_overlap,
           1 - 1.548 / 2.048);
     exchange_wait(e, model);
     exchange_measure(e);
-    CHECK(isnan(e->hidden), "hidden while nothing was on its way: %g", e->hidden);
+    CHECK(isnan(e->comm_overlap), "hidden while nothing was on its way: %g", e->comm_overlap);
     const Floats sums = download(gradients);
     CHECK(sums[5] == 2 * gradients.x[5], "the sum of two is %g, expected %g", sums[5], 2 * gradients.x[5]);
     exchange_close(e);

@@ -17,13 +17,13 @@ static void test_buckets_and_slices_cover_everything(void) {
         int buckets;
     } cases[] = {
         {{0}, 1, 1, 1},
-        {{0}, 1, PARALLEL_MOST * 2 + 1, 3},
+        {{0}, 1, BUCKET_MAX * 2 + 1, 3},
         {{0, 100, 200, 300}, 4, 417, 2}, /* small layers share one, the embedding keeps to itself */
-        {{0, 7, PARALLEL_LEAST + 7, PARALLEL_LEAST + 107}, 4, 2 * PARALLEL_LEAST + 107, 3},
-        {{0, 5 * (size_t)PARALLEL_MOST}, 2, 9 * (size_t)PARALLEL_MOST + 33, 10},
+        {{0, 7, BUCKET_MIN + 7, BUCKET_MIN + 107}, 4, 2 * BUCKET_MIN + 107, 3},
+        {{0, 5 * (size_t)BUCKET_MAX}, 2, 9 * (size_t)BUCKET_MAX + 33, 10},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ParallelBuckets b = parallel_buckets(cases[i].starts, cases[i].count, cases[i].floats);
+        ParameterBuckets b = buckets_plan(cases[i].starts, cases[i].count, cases[i].floats);
         CHECK(b.count == cases[i].buckets, "case %zu: %d buckets, expected %d", i, b.count, cases[i].buckets);
         size_t at = 0;
         for (int k = 0; k < b.count; k++) {
@@ -37,7 +37,7 @@ static void test_buckets_and_slices_cover_everything(void) {
             for (int k = 0; k < b.count; k++) {
                 at = b.ranges[k].begin;
                 for (int r = 0; r < owners; r++) {
-                    FloatRange s = parallel_slice(b.ranges[k], r, owners);
+                    FloatRange s = bucket_slice(b.ranges[k], r, owners);
                     CHECK(s.begin == at && s.end >= at, "slice %d of %d begins at %zu, not %zu", r, owners,
                           s.begin, at);
                     at = s.end;
@@ -47,15 +47,15 @@ static void test_buckets_and_slices_cover_everything(void) {
             }
             for (int r = 0; r < owners; r++) {
                 int count;
-                FloatRange *owned = parallel_owned(&b, r, owners, &count);
+                FloatRange *owned = buckets_shard(&b, r, owners, &count);
                 size_t n = ranges_floats(owned, count);
                 least = n < least ? n : least, most = n > most ? n : most;
                 free(owned);
             }
-            CHECK(most - least <= (size_t)b.count * 2 * PARALLEL_ALIGN, "%d owners have %zu to %zu floats",
+            CHECK(most - least <= (size_t)b.count * 2 * SLICE_ALIGN, "%d owners have %zu to %zu floats",
                   owners, least, most);
         }
-        parallel_buckets_free(&b);
+        buckets_free(&b);
     }
 }
 
