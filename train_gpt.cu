@@ -1,10 +1,10 @@
-/* train_gpt.cu: the trainer on a GPU. The program is train_gpt.c, compiled with -DHAVE_GPU, together with this file, which
-   implements gpt/dist/device.h. So options, data, checkpoints and log are those of the CPU's program, and a run may move
-   between CPU and GPU. The kernels and the model are in cuda/. Read cuda/model.cuh first: its functions are named as those of
-   train_gpt.c.
+/* train_gpt.cu: the trainer on a GPU. The program is train_gpt.c, compiled with -DHAVE_GPU, together with this file,
+   which implements gpt/dist/device.h. So options, data, checkpoints and log are those of the CPU's program, and a run
+   may move between CPU and GPU. The kernels and the model are in cuda/. Read cuda/model.cuh first: its functions are
+   named as those of train_gpt.c.
 
-   To build it: make train_gptcu. When another C++ compiler than nvcc compiles this file (c++ -x c++ train_gpt.cu), the CPU
-   executes the kernels in an emulator, cuda/emulate.h. It is for tests, on models of a few thousand parameters. */
+   To build it: make train_gptcu. When another C++ compiler than nvcc compiles this file (c++ -x c++ train_gpt.cu), the
+   CPU executes the kernels in an emulator, cuda/emulate.h. It is for tests, on models of a few thousand parameters. */
 #ifndef HAVE_GPU
 #define HAVE_GPU
 #endif
@@ -125,10 +125,10 @@ double device_loss_sum(void) {
 }
 
 const char *device_note(char text[160]) {
-    static bool told;
+    static bool is_returned;
     text[0] = '\0';
-    if (!told) timings_note(text, matmul_timings());
-    told = true;
+    if (!is_returned) timings_note(text, matmul_timings());
+    is_returned = true;
     return text;
 }
 

@@ -3,15 +3,17 @@
    With -DHAVE_NCCL the NCCL library does them, from GPU to GPU. In the emulator emulate_nccl.h does them, between the
    processes of a real MPI job. Without either, the hosts exchange gradients and weights (gpt/dist/exchange.h).
 
-   x is the vector of all gradients or of all weights on the GPU, `bucket` a range of it; its slices are those of bucket_slice
-   (gpt/math/ranges.h). All ranks call the same functions in the same order:
+   x is the vector of all gradients or of all weights on the GPU, `bucket` a range of it; its slices are those of
+   bucket_slice (gpt/math/ranges.h). All ranks call the same functions in the same order:
    collectives_available()                  whether this program can do this
-   collectives_open(&c, job), collectives_close(&c)   connect to the other ranks, each of which needs a GPU of its own; end
-   collectives_reduce_scatter(&c, x, bucket, stream)   this rank's slice of the bucket = its sum over the ranks. The other
-                                            slices have no defined values afterwards
+   collectives_open(&c, job)                connects to the other ranks; each rank needs a GPU of its own
+   collectives_close(&c)                    frees what collectives_open has allocated
+   collectives_reduce_scatter(&c, x, bucket, stream)   this rank's slice of the bucket = its sum over the ranks. The
+                                            other slices have no defined values afterwards
    collectives_all_gather(&c, x, bucket, stream)   the other ranks' slices of the bucket = what these ranks have there
-   collectives_watch(&c, event)             the host waits for an event on a stream. When a rank or the network has failed,
-                                            a collective operation never ends; then this dies with what NCCL reports */
+   collectives_watch(&c, event)             the host waits for an event on a stream. When a rank or the network has
+                                            failed, a collective operation never ends; then this dies with what NCCL
+                                            reports */
 #ifndef CUDA_COLLECTIVES_CUH
 #define CUDA_COLLECTIVES_CUH
 
@@ -70,14 +72,13 @@ static inline void collectives_check(Collectives *c) {
     if (fault == ncclSuccess || fault == ncclInProgress) return;
     ncclCommAbort(c->comm); /* ends the waiting kernels */
     die("NCCL, among %d ranks: %s; the cause is another rank or the network: see the messages of other "
-        "ranks; "
-        "NCCL_DEBUG=WARN shows more; --resume=auto goes on from the last checkpoint",
+        "ranks; NCCL_DEBUG=WARN shows more; --resume=auto goes on from the last checkpoint",
         c->ranks, ncclGetErrorString(fault));
 }
 
 static inline void collectives_watch(Collectives *c, cudaEvent_t event) {
-    const struct timespec pause = {
-        0, 20000}; /* 20 microseconds: short beside a step, and the core is free for others */
+    /* The core is free for other threads during these 20 microseconds, which are short beside a step. */
+    const struct timespec pause = {0, 20000};
     const double start = seconds_now();
     for (;;) {
         const bool done = event_done(event);

@@ -1,12 +1,13 @@
-/* emulate_nccl.h: the functions of NCCL that collectives.cuh calls, for the emulator. The processes of an MPI job exchange the
-   emulated GPU memory through the host's MPI (DeviceJob's collect). So tests run the same source as GPUs do.
+/* emulate_nccl.h: the functions of NCCL that collectives.cuh calls, for the emulator. The processes of an MPI job
+   exchange the emulated GPU memory through the host's MPI (DeviceJob's collect). So tests run the same source as GPUs
+   do.
 
    Where NCCL would wait for ever, or compute wrong numbers without a message, this dies:
    - ranks do not make the same call with the same count and root
    - buffers overlap in another way than NCCL's "in place" operations allow
-   Where NCCL leaves memory undefined, this writes NaN, so that a test notices when it is read. Sums are added in the order of the
-   ranks. The calls of a group are carried out one after the other. On the emulator's clock of a stream an operation takes one
-   nanosecond for each number. */
+   Where NCCL leaves memory undefined, this writes NaN, so that a test notices when it is read. Sums are added in the
+   order of the ranks. The calls of a group are carried out one after the other. On the emulator's clock of a stream an
+   operation takes one nanosecond for each number. */
 #ifndef CUDA_EMULATE_NCCL_H
 #define CUDA_EMULATE_NCCL_H
 

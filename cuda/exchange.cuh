@@ -1,33 +1,34 @@
-/* exchange.cuh: sums gradients over all ranks and sends new weights to them, from GPU to GPU, while the model computes. It
-   is gpt/dist/exchange.h for GPUs, with the same buckets, slices and order.
+/* exchange.cuh: sums gradients over all ranks and sends new weights to them, from GPU to GPU, while the model computes.
+   It is gpt/dist/exchange.h for GPUs, with the same buckets, slices and order.
 
    The collective operations run on a CUDA stream of their own, beside the stream on which the model computes. Backward
    finishes the gradients of the last layers first. When those of a bucket are final, its reduce-scatter is launched; it
    waits for the kernels launched before it on the model's stream, and backward goes on beside it.
 
-   `stream` is the model's stream. All ranks call these functions in the same order. With a single rank exchange_open returns
-   nullptr; all functions but exchange_measure accept it and then do nothing, except that exchange_watch waits.
+   `stream` is the model's stream. All ranks call these functions in the same order. With a single rank exchange_open
+   returns nullptr; all functions but exchange_measure accept it and then do nothing, except that exchange_watch waits.
    exchange_open(job), exchange_close(e)   the caller of exchange_open closes it. The buckets in job are copied
    exchange_reduce_scatter_begin(e)   the next backward is the last one of its step: it makes gradients final
    exchange_reduce_scatter_ready(e, gradients, begin, stream)   the gradients from element `begin` on are final once
-                                      `stream` is done with what it has been given so far. Launches the reduce-scatters of
-                                      their buckets. Does nothing before exchange_reduce_scatter_begin, so that backward
-                                      can call it in every micro-step
-   exchange_all_gather(e, x, bucket, stream)   launches the all-gather of a bucket of x (all weights or all gradients), which
-                                      begins when `stream` is done with what it has been given so far
-   exchange_wait(e, stream)           what `stream` is given from now on waits until all of that is done; the host does not
-                                      wait
+                                      `stream` is done with what it has been given so far. Launches the reduce-scatters
+                                      of their buckets. Does nothing before exchange_reduce_scatter_begin, so that
+                                      backward can call it in every micro-step
+   exchange_all_gather(e, x, bucket, stream)   launches the all-gather of a bucket of x (all weights or all gradients),
+                                      which begins when `stream` is done with what it has been given so far
+   exchange_wait(e, stream)           what `stream` is given from now on waits until all of that is done; the host does
+                                      not wait
    exchange_watch(e, event)           the host waits for the event, and dies when another rank or the network has failed
    exchange_measure(e)                call it when both streams have done all that was launched before the latest
                                       exchange_wait. Sets e->comm_overlap: of the time that collective operations took
-                                      since the last call, the fraction in which `stream` did not wait for them, 0 to 1; NaN:
-                                      there were none */
+                                      since the last call, the fraction in which `stream` did not wait for them, 0 to 1;
+                                      NaN: there were none */
 #ifndef CUDA_EXCHANGE_CUH
 #define CUDA_EXCHANGE_CUH
 
 #include "collectives.cuh"
 
-/* The operations that one exchange_wait waits for, between two events on each stream, from which their time is found. */
+/* The operations that one exchange_wait waits for, between two events on each stream, from which their time is
+   found. */
 struct ExchangePhase {
     cudaEvent_t first, last;       /* on the exchange's stream: before and after the operations */
     cudaEvent_t waiting, going_on; /* on the model's stream: before and after it waits for them */

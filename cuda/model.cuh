@@ -1,10 +1,10 @@
-/* model.cuh: the model on the GPU: its memory, and forward, loss and backward in the order and with the names of train_gpt.c.
-   The residual stream, norms, sums and losses are float32. S is the type of the numbers that matrix products multiply: bf16
-   or, with --dtype=fp32, float.
+/* model.cuh: the model on the GPU: its memory, and forward, loss and backward in the order and with the names of
+   train_gpt.c. The residual stream, norms, sums and losses are float32. S is the type of the numbers that matrix
+   products multiply: bf16 or, with --dtype=fp32, float.
 
-   Shapes: B sequences of T tokens, N = B*T, V vocabulary, C width of the residual stream, L layers, H heads of size D, A =
-   H*D, F hidden units of the MLP, U = F or, with swiglu, 2F. All kernels and copies go to one CUDA stream, which carries
-   them out one after the other. The host does not wait for them; only model_fetch waits. */
+   Shapes: B sequences of T tokens, N = B*T, V vocabulary, C width of the residual stream, L layers, H heads of size D,
+   A = H*D, F hidden units of the MLP, U = F or, with swiglu, 2F. All kernels and copies go to one CUDA stream, which
+   carries them out one after the other. The host does not wait for them; only model_fetch waits. */
 #ifndef CUDA_MODEL_CUH
 #define CUDA_MODEL_CUH
 
@@ -19,8 +19,8 @@
 
 enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
 
-/* What forward keeps of a layer for backward. With --recompute=attention all layers use the same memory for attn_norm to
-   low_bits, with --recompute=block also for mlp_input to hidden, and backward computes these again. */
+/* What forward keeps of a layer for backward. With --recompute=attention all layers use the same memory for attn_norm
+   to low_bits, with --recompute=block also for mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
     float *input;       /* (N, C) residual stream at the start of the layer */
     S *attn_norm;       /* (N, C) its RMSNorm */
@@ -36,8 +36,8 @@ template <typename S> struct GpuLayer {
     S *up, *hidden;     /* (N, U), (N, F) before and after the activation */
 };
 
-/* The tokens of a micro-step in pinned host memory, from which they are copied to the GPU. There are two of these, so that
-   the host prepares one micro-step while the GPU still reads the other. */
+/* The tokens of a micro-step in pinned host memory, from which they are copied to the GPU. There are two of these, so
+   that the host prepares one micro-step while the GPU still reads the other. */
 struct HostTokens {
     int32_t *tokens, *targets, *place, *first; /* (N), (N), (N), (N + 1); the last two as in TokenBuckets */
     cudaEvent_t copied;                        /* the GPU has read them */
@@ -64,8 +64,8 @@ template <typename S> struct GpuModel {
     char *memory;
     Exchange *exchange; /* with the GPUs of other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
-    /* True: these gradients count as zero, whatever their memory holds, and the next function that computes them writes them
-       instead of adding. That of embed comes from the loss and from backward, the others only from backward. */
+    /* True: these gradients count as zero, whatever their memory holds, and the next function that computes them writes
+       them instead of adding. That of embed comes from the loss and from backward, the others only from backward. */
     bool embed_is_zero, others_are_zero;
     float *adam_m, *adam_v; /* (moments) each: AdamW's first and second moment */
     S *operands; /* (count) the weights as matrix products read them; in fp32 the weights themselves */
@@ -349,9 +349,9 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     model_send_buckets(m, N);
 }
 
-/* Called after model_forward: adds the losses of the N tokens to loss_sum. If gradient_scale is not 0, it also computes the
-   gradients of gradient_scale * (sum of these losses): writes d_norm (N, C), and adds to the gradient of embed. The logits
-   of at most logits_rows() tokens exist at the same time. */
+/* Called after model_forward: adds the losses of the N tokens to loss_sum. If gradient_scale is not 0, it also computes
+   the gradients of gradient_scale * (sum of these losses): writes d_norm (N, C), and adds to the gradient of embed. The
+   logits of at most logits_rows() tokens exist at the same time. */
 template <typename S>
 void model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
     const DeviceModel &c = m->c;
@@ -462,8 +462,8 @@ template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n
     model_fetch(m, logits, m->logits, (size_t)m->c.vocab_size * sizeof(float));
 }
 
-/* The sum of the squares of the gradients, for which the host waits. With an exchange it first waits until the gradients are
-   summed over the ranks, and takes only this rank's slices. */
+/* The sum of the squares of the gradients, for which the host waits. With an exchange it first waits until the
+   gradients are summed over the ranks, and takes only this rank's slices. */
 template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     model_settle_gradients(m);
     if (!m->exchange) {
@@ -485,7 +485,8 @@ template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     return squares;
 }
 
-/* AdamW on `count` weights from element `begin` on; their moments are elements `moments` and following of adam_m, adam_v. */
+/* AdamW on `count` weights from element `begin` on; their moments are elements `moments` and following of adam_m,
+   adam_v. */
 template <typename S>
 void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count, const AdamWStep &step) {
     model_settle_gradients(m);
@@ -493,8 +494,8 @@ void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count,
                  m->gradients + begin, m->adam_m + moments, m->adam_v + moments, count, step, m->stream);
 }
 
-/* Starts to all-gather a bucket of the weights or, if not `weights`, of the gradients. Also rounds the bucket's new weights
-   to operands. */
+/* Starts to all-gather a bucket of the weights or, if not `weights`, of the gradients. Also rounds the bucket's new
+   weights to operands. */
 template <typename S> void model_all_gather(GpuModel<S> *m, bool weights, int bucket) {
     Exchange *e = m->exchange;
     if (!e) return;

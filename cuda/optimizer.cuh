@@ -1,5 +1,5 @@
-/* optimizer.cuh: the norm of the gradients and AdamW on the GPU, as in gpt/math/optimizer.h. All arrays are in the GPU's memory
-   and the caller's.
+/* optimizer.cuh: the norm of the gradients and AdamW on the GPU, as in gpt/math/optimizer.h. All arrays are in the
+   GPU's memory and the caller's.
 
    sum_device(result, partial, x, n, squares, add, stream)   result (1) = the sum of x (n) or, if `squares`, of its
                                  squares, in double and in a fixed order; if `add`, result += it. partial, of

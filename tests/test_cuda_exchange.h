@@ -1,6 +1,6 @@
 /* Tests of cuda/exchange.cuh and collectives.cuh without a model, in the emulator: how the overlap of communication and
-   computation is measured, and what happens when ranks fail. This process is one of two ranks; what it sends stands also
-   for what the other one sends. */
+   computation is measured, and what happens when ranks fail. This process is one of two ranks; what it sends stands
+   also for what the other one sends. */
 #ifndef TESTS_TEST_CUDA_EXCHANGE_H
 #define TESTS_TEST_CUDA_EXCHANGE_H
 
@@ -21,8 +21,8 @@ static Exchange *exchange_test_open(void) {
     return exchange_open(DeviceJob{0, 2, buckets, 2, collect_twice});
 }
 
-/* The reduce-scatter of the upper bucket begins at 3 us, while backward computes until 3.5 us. The other bucket follows, and
-   the model waits from 3.5 us to 3 + 2 * 1.024 us. */
+/* The reduce-scatter of the upper bucket begins at 3 us, while backward computes until 3.5 us. The other bucket
+   follows, and the model waits from 3.5 us to 3 + 2 * 1.024 us. */
 static void test_cuda_exchange_measures_overlap(void) {
     Exchange *e = exchange_test_open();
     Input<float> gradients(normal_floats(2 * EXCHANGE_TEST_BUCKET, 1, 1));

@@ -1,5 +1,5 @@
-/* Tests of cuda/model.cuh alone, for errors that whole runs (test_cuda_train.h) would not show: gradients that count as zero
-   although their memory does not hold zeros. */
+/* Tests of cuda/model.cuh alone, for errors that whole runs (test_cuda_train.h) would not show: gradients that count as
+   zero although their memory does not hold zeros. */
 #ifndef TESTS_TEST_CUDA_MODEL_H
 #define TESTS_TEST_CUDA_MODEL_H
 

@@ -1,6 +1,6 @@
-/* Tests of several ranks. Buckets and slices cover all parameters. Any number of ranks trains the same model as one, and the
-   same number of ranks gives the same bits each time. When one rank fails, the job ends. All but the first kind of test
-   need mpirun. */
+/* Tests of several ranks. Buckets and slices cover all parameters. Any number of ranks trains the same model as one,
+   and the same number of ranks gives the same bits each time. When one rank fails, the job ends. All but the first kind
+   of test need mpirun. */
 #ifndef TESTS_TEST_PARALLEL_H
 #define TESTS_TEST_PARALLEL_H
 
@@ -69,8 +69,8 @@ static void test_buckets_and_slices_cover_everything(void) {
 
 /* ---- with MPI ---- */
 
-/* The command of the launcher, with the options that let it start more ranks than cores, also as root. Where there is none,
-   it calls test_not_run and returns NULL. */
+/* The command of the launcher, with the options that let it start more ranks than cores, also as root. Where there is
+   none, it calls test_not_run and returns NULL. */
 static const char *mpi_launcher(void) {
     static char launcher[128];
     char output[2048];
@@ -103,7 +103,8 @@ static int train_ranks(const char *data, const char *name, int ranks, const char
                         mpi_launcher(), ranks, test_binaries(), data, data, name, arguments);
 }
 
-/* The relative difference |a - b| / |b| of the weights in the last checkpoints of two runs (L2 norms over all tensors). */
+/* The relative difference |a - b| / |b| of the weights in the last checkpoints of two runs (L2 norms over all
+   tensors). */
 static double weights_apart(const char *data, const char *a, const char *b) {
     char path[300], error[CHECKPOINT_ERROR_SIZE];
     NamedTensor *tensors[2] = {NULL, NULL};

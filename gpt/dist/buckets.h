@@ -1,20 +1,21 @@
 /* buckets.h: how the vector of all parameters is divided among ranks. Nothing here needs MPI.
 
-   The parameters of the model are one vector, one tensor after the other, and so are their gradients and each of AdamW's
-   moments. The vector is cut into buckets, and a bucket is what one collective operation sums or sends. Backward finishes
-   the gradients of one layer after the other, so with a bucket for about each layer the sums of the last layers are
-   computed while backward is still at the first ones. Where the cuts are depends on the model alone.
+   The parameters of the model are one vector, one tensor after the other, and so are their gradients and each of
+   AdamW's moments. The vector is cut into buckets, and a bucket is what one collective operation sums or sends.
+   Backward finishes the gradients of one layer after the other, so with a bucket for about each layer the sums of the
+   last layers are computed while backward is still at the first ones. Where the cuts are depends on the model alone.
 
    Every bucket is cut into one slice for each rank (bucket_slice in math/ranges.h). Slice r of all buckets together is
    shard r of the vector: the part whose gradients rank r sums.
 
-   buckets_plan(starts, n, floats)   the buckets of a vector of so many floats. starts (n), ascending, starts[0] = 0: where
-                                     groups of parameters begin whose gradients become final at the same time, the last
-                                     group first. Release them with buckets_free
+   buckets_plan(starts, n, floats)   the buckets of a vector of so many floats. starts (n), ascending, starts[0] = 0:
+                                     where groups of parameters begin whose gradients become final at the same time, the
+                                     last group first. Release them with buckets_free
    buckets_shard(&buckets, shard, shards, &count)   shard number `shard` of `shards`: its slices (count), in ascending
                                      order, one of each bucket, some of them maybe empty. If there is only one shard, it
-                                     is one range, the whole vector. The caller frees the array. An array with the values
-                                     of one shard has ranges_floats(slices, count) elements, one slice after the other */
+                                     is one range, the whole vector. The caller frees the array. An array with the
+                                     values of one shard has ranges_floats(slices, count) elements, one slice after the
+                                     other */
 #ifndef GPT_DIST_BUCKETS_H
 #define GPT_DIST_BUCKETS_H
 
@@ -32,8 +33,8 @@ typedef struct {
 /* Sizes in floats. Groups are joined until a bucket has at least BUCKET_MIN, so that sending it takes much longer than
    starting to send it; only the groups next to the embedding may be left with less. A bucket has hardly more than
    BUCKET_MAX, so that the first one of backward is ready early. A group that is cut into several buckets is cut at
-   multiples of BUCKET_ALIGN from its start: the usual numbers of ranks divide this number, and NCCL is fastest where all
-   slices of a bucket have the same size. */
+   multiples of BUCKET_ALIGN from its start: the usual numbers of ranks divide this number, and NCCL is fastest where
+   all slices of a bucket have the same size. */
 enum { BUCKET_MIN = 1 << 18, BUCKET_MAX = 1 << 22, BUCKET_ALIGN = 1 << 14 };
 
 /* Cuts [begin, end) into buckets of about the same size and appends them, the last one first. */

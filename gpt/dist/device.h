@@ -1,6 +1,6 @@
-/* device.h: the calls by which train_gpt.c lets a GPU hold the model and compute forward, loss and backward. train_gpt.cu
-   implements them, in C++. In a program without a GPU (no -DHAVE_GPU) device_on() is false at compile time and the other
-   calls do nothing.
+/* device.h: the calls by which train_gpt.c lets a GPU hold the model and compute forward, loss and backward.
+   train_gpt.cu implements them, in C++. In a program without a GPU (no -DHAVE_GPU) device_on() is false at compile time
+   and the other calls do nothing.
 
    The host's weights and moments are what initial values, checkpoints and sampling read and write. device_put copies
    them to the GPU, device_get copies them, or the gradients, back. Activations exist on the GPU alone. Arrays of the
@@ -20,27 +20,27 @@
                                          Only device_logits waits for the GPU; the others return at once, and the GPU
                                          computes one call after the other
    device_loss_sum()                     waits for the GPU; the sum of the losses of all device_loss since the last call
-   device_note(text)                     after the first step: a line about how the GPU computes. Empty when it has been
-                                         told before, or when there is nothing to tell
+   device_note(text)                     after the first step: a line about how the GPU computes. Empty when it
+                                         was returned before, or when there is nothing to report
    device_zero_gradients()               gradients = 0. Costs no time: the next micro-step writes gradients instead of
                                          adding to them
-   device_gradient_squares()             waits for the GPU; the sum of the squares of the gradients. With several ranks: of
-                                         those in this rank's shard (buckets.h)
-   device_update(begin, moments, count, &settings)   AdamW on `count` weights from element `begin` of all weights on; their
-                                         moments are elements `moments` and following of those that this GPU keeps
+   device_gradient_squares()             waits for the GPU; the sum of the squares of the gradients. With several ranks:
+                                         of those in this rank's shard (buckets.h)
+   device_update(begin, moments, count, &settings)   AdamW on `count` weights from element `begin` of all weights on;
+                                         their moments are elements `moments` and following of those that this GPU keeps
 
    Where device_has_collectives() is true, the GPUs of several ranks exchange gradients and weights with each other
    (cuda/exchange.cuh); else the host does it (exchange.h). Buckets and slices are the same. All ranks call these in the
    same order:
    device_has_collectives()              whether this program can do it
    device_join(&job)                     once, after device_open; also where there is a single rank
-   device_reduce_scatter_begin()         the next device_backward is the last one of its step: each bucket of gradients is
-                                         reduce-scattered as soon as backward has made it final. device_gradient_squares
-                                         waits for the sums
+   device_reduce_scatter_begin()         the next device_backward is the last one of its step: each bucket of gradients
+                                         is reduce-scattered as soon as backward has made it final.
+                                         device_gradient_squares waits for the sums
    device_all_gather(array, bucket)      starts to all-gather bucket number `bucket` of the weights or the gradients
    device_collectives_wait()             the GPU begins no later work before all that has been started is done
-   device_comm_overlap()                 as exchange_comm_overlap in exchange.h, for the time between the two latest calls
-                                         of device_gradient_squares */
+   device_comm_overlap()                 as exchange_comm_overlap in exchange.h, for the time between the two latest
+                                         calls of device_gradient_squares */
 #ifndef GPT_DIST_DEVICE_H
 #define GPT_DIST_DEVICE_H
 
@@ -51,8 +51,8 @@
 #include "../math/optimizer.h"
 #include "../math/ranges.h"
 
-/* Where the tensors of a layer begin in the vector of all weights, in floats. Neighbours that are multiplied together (q,
-   k, v; gate, up) form one matrix. */
+/* Where the tensors of a layer begin in the vector of all weights, in floats. Neighbours that are multiplied together
+   (q, k, v; gate, up) form one matrix. */
 typedef struct {
     int64_t attn_norm, qkv, o, mlp_norm, up, down;
 } DeviceLayer;

@@ -4,28 +4,29 @@
    Two collective operations move the buckets:
      reduce-scatter   rank r gets slice r of the bucket, summed over all ranks
      all-gather       every rank gets the slices of all other ranks, so that it has the whole bucket
-   In a reduce-scatter every rank sends its numbers of slice r to rank r, which adds them in float32, in the order of the
-   ranks. So the bits of a sum depend on the number of ranks, but never on which message comes first. Over a step a rank
-   sends and receives (ranks - 1) / ranks of the gradients and as much of the weights; no method needs less.
+   In a reduce-scatter every rank sends its numbers of slice r to rank r, which adds them in float32, in the order of
+   the ranks. So the bits of a sum depend on the number of ranks, but never on which message comes first. Over a step a
+   rank sends and receives (ranks - 1) / ranks of the gradients and as much of the weights; no method needs less.
 
    All ranks call these functions in the same order, always from the thread that called parallel_start:
    exchange_open(&buckets, bf16, thread)   allocates buffers. buckets stay the caller's and must outlive the exchange.
-                                bf16: gradients are rounded to bfloat16 before they are sent. thread: an own thread moves
-                                the messages; else exchange_progress does, as it does where this MPI does not allow calls
-                                from another thread
+                                bf16: gradients are rounded to bfloat16 before they are sent. thread: a second
+                                thread moves the messages; else exchange_progress does, as it does where this MPI does
+                                not allow calls from another thread
    exchange_close()             ends the thread and frees the buffers
    exchange_buffer_floats(&buckets, bf16)   the size of these buffers in floats
    exchange_progress()          moves messages when there is no thread for it. The step must call it often, for example
                                 between its layers
-   reduce_scatter_begin(g)      backward is about to make gradients final, from the end of g (all parameters) to its start
+   reduce_scatter_begin(g)      backward is about to make gradients final, from the end of g (all parameters) to its
+                                start
    reduce_scatter_ready(begin)  the gradients from element `begin` of g on are final. Starts to reduce-scatter their
                                 buckets. Nobody may write these gradients before exchange_wait returns; then a rank has
-                                the sums of its own slices, and in the other slices what it had. Does nothing before
-                                reduce_scatter_begin, so that backward can call it in every micro-step
+                                the sums of its own slices, and in the other slices the gradients it had. Does nothing
+                                before reduce_scatter_begin, so that backward can call it in every micro-step
    all_gather(x, bucket)        starts to all-gather bucket number `bucket` of x (all parameters)
    exchange_wait()              returns when all that has been started is done
-   exchange_comm_overlap()      of the time that messages took since the last call, the fraction in which the step did not
-                                wait for them, 0 to 1; NaN: there were no messages */
+   exchange_comm_overlap()      of the time that messages took since the last call, the fraction in which the step did
+                                not wait for them, 0 to 1; NaN: there were no messages */
 #ifndef GPT_DIST_EXCHANGE_H
 #define GPT_DIST_EXCHANGE_H
 
@@ -60,9 +61,9 @@ typedef struct {
 typedef struct {
     ExchangeOrder order;
     bool busy;
-    float *
-        received; /* (ranks - 1, floats of a slice) this rank's slice as the other ranks sent it, in the order of
-                              the ranks; in bfloat16 the numbers take half of it */
+    /* (ranks - 1, floats of a slice) with a reduce-scatter: this rank's slice as the other ranks sent it, in the order
+       of the ranks; in bfloat16 the numbers take half of this memory. */
+    float *received;
     uint16_t *rounded;     /* (floats of a bucket) with bf16: this rank's gradients as it sends them */
     MPI_Request *requests; /* (2 (ranks - 1)) */
     int request_count;
@@ -73,18 +74,19 @@ static struct {
     bool bf16, threaded, ending;
     MPI_Comm comm;
     pthread_t thread;
-    pthread_mutex_t lock;               /* guards everything here, and calls of MPI from exchange_advance */
-    pthread_cond_t work;                /* tells the thread that there are new orders, or that it is to end */
-    pthread_cond_t done;                /* tells exchange_wait that all orders are finished */
+    pthread_mutex_t lock; /* guards all fields, and the calls of MPI in exchange_advance */
+    pthread_cond_t work;  /* signalled when there are new orders, or when the thread is to end */
+    pthread_cond_t done;  /* signalled when all orders are finished */
     ExchangeSlot slots[EXCHANGE_SLOTS]; /* order number i uses slot i modulo EXCHANGE_SLOTS */
-    ExchangeOrder *orders;          /* (2 buckets) since the last exchange_wait; every rank has the same */
-    int ordered, started, finished; /* how many orders there are, and how many of them are so far */
-    float *gradients; /* between reduce_scatter_begin and exchange_wait: those to be summed; else NULL */
-    int not_final;    /* the buckets before this one wait for reduce_scatter_ready */
-    double since;     /* when the first of the present orders began, in seconds (clock.h) */
-    double
-        under_way; /* seconds in which there were unfinished orders, since the last exchange_comm_overlap */
-    double waited; /* seconds that the step has spent in exchange_wait and exchange_progress since then */
+    ExchangeOrder *orders; /* (2 buckets) those since the last exchange_wait, the same on every rank */
+    int ordered;           /* how many orders there are */
+    int started, finished; /* how many of them have been started, and how many are finished */
+    float *gradients;      /* between reduce_scatter_begin and exchange_wait: those to be summed; else NULL */
+    int not_final;         /* the buckets before this one wait for reduce_scatter_ready */
+    double since;          /* when the first of the unfinished orders was given, in seconds (clock.h) */
+    /* Since the last exchange_comm_overlap, in seconds: how long there were unfinished orders, and how long the step
+       was in exchange_wait and exchange_progress. */
+    double under_way, waited;
 } exchange;
 
 /* Starts to receive the messages of an order. Rank k receives from rank k - 1 first, then from k - 2, and so on: if all

@@ -1,16 +1,16 @@
 /* hosts.h: on which hosts and cores the launcher has placed the ranks of a job, and how many threads each rank uses.
-   A launcher binds ranks to cores; by default often each rank to one core. A program that ignores this would run all its
-   threads on that core, or leave most of a host unused.
+   A launcher binds ranks to cores; by default often each rank to one core. A program that ignores this would run all
+   its threads on that core, or leave most of a host unused.
 
-   hosts_set_threads(threads)   called by all ranks before the first parallel loop: sets how many OpenMP threads this rank
-                                uses. 0: as many as the cores that it may use; where several ranks may use the same cores,
-                                these cores divided by these ranks. OMP_NUM_THREADS replaces this choice
-   hosts_memory_available()     called by all ranks: bytes that this rank may take, the free memory of its host divided by
-                                the ranks there. Returns when all ranks have looked at their memory
+   hosts_set_threads(threads)   called by all ranks before the first parallel loop: sets how many OpenMP threads this
+                                rank uses. 0: as many as the cores that it may use; where several ranks may use the same
+                                cores, these cores divided by these ranks. OMP_NUM_THREADS replaces this choice
+   hosts_memory_available()     called by all ranks: bytes that this rank may take, the free memory of its host divided
+                                by the ranks there. Returns when all ranks have looked at their memory
    hosts_local_rank()           how many lower ranks are on the same host; this number chooses the rank's GPU
    hosts_local_ranks()          how many ranks are on this rank's host
-   hosts_print()                called by all ranks: rank 0 prints ranks, hosts, threads and cores, and warns when threads
-                                and cores do not fit together, with the option that corrects it
+   hosts_print()                called by all ranks: rank 0 prints ranks, hosts, threads and cores, and warns when
+                                threads and cores do not fit together, with the option that corrects it
    hosts_set_threads must come before the others. */
 #ifndef GPT_DIST_HOSTS_H
 #define GPT_DIST_HOSTS_H

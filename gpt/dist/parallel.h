@@ -11,8 +11,8 @@
    parallel_barrier()             returns when all ranks have called it
    parallel_sum_double(x)         the sum of x over the ranks, with the same bits on every rank
    parallel_any(flag)             whether the flag is true on at least one rank
-   parallel_collect(all, own, n)  gathers n bytes from every rank: all (ranks, n) = every rank's own (n), in the order of
-                                  the ranks
+   parallel_collect(all, own, n)  gathers n bytes from every rank, in the order of the ranks: all (ranks, n) = every
+                                  rank's own (n)
 
    When MPI fails, it ends the job. When die() is called on one rank, the message names the rank and its host, and the
    job ends on all ranks; parallel_start sets the hooks of base/check.h for this. */
@@ -65,10 +65,10 @@ static void parallel_sleep(double seconds) {
 }
 
 /* Called before an error is printed. Most errors happen on all ranks at the same time, and one message is enough. So
-   the first rank of a host that fails returns from here, prints its error and ends the job. The other ranks of this host
-   wait for this end; if it has not come after 10 seconds, they end the job themselves. Ranks on different hosts cannot
-   see error_is_printed, so they take turns: host 0 prints at once, host 1 after 1 second, each later host half a second
-   after the one before it, and all hosts after 4 seconds. */
+   the first rank of a host that fails returns from here, prints its error and ends the job. The other ranks of this
+   host wait for this end; if it has not come after 10 seconds, they end the job themselves. Ranks on different hosts
+   cannot see error_is_printed, so they take turns: host 0 prints at once, host 1 after 1 second, each later host half a
+   second after the one before it, and all hosts after 4 seconds. */
 static void parallel_wait_to_print_error(void) {
     if (atomic_exchange(parallel_job.error_is_printed, 1)) {
         parallel_sleep(10);

@@ -1,27 +1,27 @@
-/* sharded_optimizer.h: the second half of an optimizer step: the gradients of all ranks are summed, their norm is found,
-   AdamW updates the weights, and every rank gets the new weights.
+/* sharded_optimizer.h: the second half of an optimizer step: the gradients of all ranks are summed, their norm is
+   found, AdamW updates the weights, and every rank gets the new weights.
 
    Only code behind this border knows that there are several ranks, and that the weights may be on a GPU. With one rank
    and no GPU it does no more than call gradient_squares and adamw_update (math/optimizer.h).
 
-   The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all buckets
-   together is shard r (buckets.h). Rank r sums the gradients of shard r. With --zero=1 it also keeps AdamW's two moments
-   of this shard only, and updates only its weights, so that the moments take 1/ranks of the memory (ZeRO stage 1,
-   Rajbhandari et al. 2020); then an all-gather brings the new weights to all ranks. With --zero=0 every rank keeps all
-   moments and computes the whole update.
+   The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
+   buckets together is shard r (buckets.h). Rank r sums the gradients of shard r. With --zero=1 it also keeps AdamW's
+   two moments of this shard only, and updates only its weights, so that the moments take 1/ranks of the memory (ZeRO
+   stage 1, Rajbhandari et al. 2020); then an all-gather brings the new weights to all ranks. With --zero=0 every rank
+   keeps all moments and computes the whole update.
 
    All ranks call these functions in the same order:
-   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments; allocates only the
-                                    lists of ranges. on_gpu: a GPU keeps the moments, computes the update, and exchanges
-                                    with the GPUs of other ranks. The tensors of *parameters stay the caller's
+   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments; allocates
+                                    only the lists of ranges. on_gpu: a GPU keeps the moments, computes the update, and
+                                    exchanges with the GPUs of other ranks. The tensors of *parameters stay the caller's
    optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
                                     messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
                                     caller's. Call it once, when o is where it will stay
    optimizer_free(&o)               frees what these two have allocated
    optimizer_moments(&o)            how many floats each of the two moments has on this rank
    optimizer_buffer_floats(&o, comm_bf16)   the size of the buffers of messages, in floats
-   optimizer_comm_overlap(&o)       of the time that gradients and weights took to travel in the latest step, the fraction
-                                    in which this rank did not wait for them, 0 to 1; NaN: nothing was sent
+   optimizer_comm_overlap(&o)       of the time that gradients and weights took to travel in the latest step, the
+                                    fraction in which this rank did not wait for them, 0 to 1; NaN: nothing was sent
 
    A step:
    gradients_clear(&o)              before the first micro-step: gradients = 0
@@ -184,8 +184,8 @@ static inline void optimizer_wait(ShardedOptimizer *o) {
         exchange_wait();
 }
 
-/* AdamW on the parameters in `range`, whose moments begin at element `at` of m and v. Weight decay applies to matrices and
-   not to the weights of norms. */
+/* AdamW on the parameters in `range`, whose moments begin at element `at` of m and v. Weight decay applies to matrices
+   and not to the weights of norms. */
 static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range, size_t at,
                                           const AdamWSettings *settings) {
     for (int i = 0; i < o->parameters.count; i++) {
@@ -204,7 +204,8 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
 }
 
 static inline void optimizer_update(ShardedOptimizer *o, const AdamWSettings *settings) {
-    /* Where a rank updates more than the slices that it has summed (--zero=0), it needs the sums of the others first. */
+    /* Where a rank updates more than the slices that it has summed (--zero=0), it needs the sums of the others
+       first. */
     if (o->shards < parallel_ranks())
         for (int i = 0; i < o->buckets.count; i++) optimizer_all_gather_gradients(o, i);
     optimizer_wait(o);

@@ -1,17 +1,19 @@
-/* optimizer_state.h: the optimizer's state in a checkpoint: AdamW's first and second moment, m and v, of every parameter.
+/* optimizer_state.h: the optimizer's state in a checkpoint: AdamW's first and second moment, m and v, of every
+   parameter.
 
-   Each rank keeps the moments of some ranges of the vector of all parameters (a shard, see dist/sharded_optimizer.h), and
-   writes them to a file of its own, a part: optimizer-00000-of-00002.safetensors and so on. A part has, for both moments,
-   a tensor for each parameter tensor: "mean.NAME" for m and "square.NAME" for v, with the shape of the parameter tensor. Of
-   a parameter tensor that lies in this rank's ranges only in part, there is the piece "mean.NAME[begin:end]": elements
-   begin to end - 1. So the names say what each part holds, and any number of ranks can read what any other number of ranks
-   wrote.
+   Each rank keeps the moments of some ranges of the vector of all parameters (a shard, see dist/sharded_optimizer.h),
+   and writes them to a file of its own, a part: optimizer-00000-of-00002.safetensors and so on. A part has, for both
+   moments, a tensor for each parameter tensor: "mean.NAME" for m and "square.NAME" for v, with the shape of the
+   parameter tensor. Of a parameter tensor that lies in this rank's ranges only in part, there is the piece
+   "mean.NAME[begin:end]": elements begin to end - 1. So the names say what each part holds, and any number of ranks can
+   read what any other number of ranks wrote.
 
      moments_part_name(name, part, parts)   the name of part number `part`, from 0
      moments_write(folder, part, parts, &moments, &sum, error)   writes this rank's part; sum: the checksum of its bytes
-     moments_read(folder, parts, &moments, error)   fills m and v from whichever parts hold their elements; checks that the
-                                                    parts hold every parameter exactly once
-   All memory is the caller's. As in safetensors.h, a function that fails returns false and writes a sentence to error. */
+     moments_read(folder, parts, &moments, error)   fills m and v from whichever parts hold their elements; checks that
+                                                    the parts hold every parameter exactly once
+   All memory is the caller's. As in safetensors.h, a function that fails returns false and writes a sentence to
+   error. */
 #ifndef GPT_IO_OPTIMIZER_STATE_H
 #define GPT_IO_OPTIMIZER_STATE_H
 
@@ -33,9 +35,9 @@ static inline void moments_part_name(char name[64], int part, int parts) {
     snprintf(name, 64, "optimizer-%05d-of-%05d.safetensors", part, parts);
 }
 
-/* Lists, for one moment, the tensors and pieces of tensors that lie in the ranges: pieces and their names (both have room
-   for parameters->count + range_count). kind: index of moments_prefixes; data: the moment, as m and v. The pieces point
-   into data. Returns their number. */
+/* Lists, for one moment, the tensors and pieces of tensors that lie in the ranges: pieces and their names (both have
+   room for parameters->count + range_count). kind: index of moments_prefixes; data: the moment, as m and v. The pieces
+   point into data. Returns their number. */
 static inline int moments_pieces(const Moments *moments, int kind, float *data, NamedTensor *pieces,
                                  char (*names)[MOMENTS_NAME_SIZE]) {
     int count = 0;

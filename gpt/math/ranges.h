@@ -5,8 +5,8 @@
    ranges_floats(ranges, n)      the number of elements in n ranges together
    range_intersection(a, b)      the elements that are in both ranges; an empty range has end = begin
    bucket_slice(bucket, shard, shards)
-                                 part number `shard`, from 0, when a range (a bucket, see dist/buckets.h) is divided into
-                                 `shards` slices of about the same size. The slices cover the bucket in this order,
+                                 part number `shard`, from 0, when a range (a bucket, see dist/buckets.h) is divided
+                                 into `shards` slices of about the same size. The slices cover the bucket in this order,
                                  without gaps */
 #ifndef GPT_MATH_RANGES_H
 #define GPT_MATH_RANGES_H
