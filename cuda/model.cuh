@@ -58,18 +58,19 @@ static inline bool is_bf16(const float *) { return false; }
 static inline bool is_bf16(const bf16 *) { return true; }
 
 template <typename S> struct GpuModel {
-    DeviceModel c;
-    std::vector<DeviceLayer> at;
+    DeviceModel c;               /* the sizes and options of the model */
+    std::vector<DeviceLayer> at; /* (L) where the weights of a layer begin */
     cudaStream_t stream;
-    char *memory;
+    char *memory;       /* one allocation with all arrays below, except slice_sums */
     Exchange *exchange; /* with the GPUs of other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
     /* True: these gradients count as zero, whatever their memory holds, and the next function that computes them writes
        them instead of adding. That of embed comes from the loss and from backward, the others only from backward. */
     bool embed_is_zero, others_are_zero;
     float *adam_m, *adam_v; /* (moments) each: AdamW's first and second moment */
-    S *operands; /* (count) the weights as matrix products read them; in fp32 the weights themselves */
-    float *rope_cos_sin, *fixed_positions;
+    /* (count) the weights as matrix products read them; in fp32 the weights themselves. */
+    S *operands;
+    float *rope_cos_sin, *fixed_positions; /* (T, D/2, 2) or nullptr, (T, C) or nullptr */
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
     S *norm;                                          /* (N, C) RMSNorm of output */
@@ -78,16 +79,16 @@ template <typename S> struct GpuModel {
     Parted<S> d_residual;                             /* (N, C) products read its rounded part */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) for the two norms of a layer */
-    void *attention_work;
-    double *sum_partial;
+    void *attention_work;                             /* work memory of attention.cuh */
+    double *sum_partial;                              /* work memory of sum_device */
     double *loss_sum;          /* (1) sum of the losses since the last model_loss_sum */
     double *squares;           /* (1) sum of the squares of the gradients */
-    double *slice_sums;        /* with an exchange: the same for each of this rank's slices */
+    double *slice_sums;        /* with an exchange: the same, one for each of this rank's slices */
     int32_t *tokens, *targets; /* (N) */
-    TokenBuckets buckets;
+    TokenBuckets buckets;      /* the tokens sorted by value, for embedding_backward */
     HostTokens host[2];
-    int turn; /* which of them was filled last */
-    cudaEvent_t fetched;
+    int turn;                   /* which of them was filled last */
+    cudaEvent_t fetched;        /* for model_fetch: the stream has reached the copy */
     std::vector<int32_t> count; /* (V) work memory of token_buckets */
 
     HostTokens *host_tokens() { return &host[turn]; }

@@ -154,7 +154,7 @@ static bool hosts_warn(int first) {
         return true;
     }
     if (host.threads > cores && host.ranks > cores) {
-        warn("%d ranks share %d cores on %s; start fewer", host.ranks, cores, name);
+        warn("%d ranks run on %d cores of %s; start fewer ranks", host.ranks, cores, name);
         return true;
     }
     if (host.threads > cores) {

@@ -37,10 +37,10 @@ static struct {
     int thread_support; /* which calls from several threads this MPI allows: MPI_THREAD_... */
     char host[MPI_MAX_PROCESSOR_NAME];
     int host_number; /* hosts are numbered in the order of their first ranks: rank 0 is on host 0 */
-    atomic_int
-        *error_is_printed; /* in memory that the ranks of a host have in common: 1 when one of them has begun
-                                     to print an error */
-    MPI_Win window;        /* the MPI object that holds this memory */
+    /* 1 when a rank of this host has begun to print an error. It is in memory that all ranks of the host can see; window
+       is the MPI object that holds this memory. */
+    atomic_int *error_is_printed;
+    MPI_Win window;
 } parallel_job = {.ranks = 1};
 
 static inline int parallel_rank(void) { return parallel_job.rank; }
