@@ -203,7 +203,7 @@ static void test_run_close(TestRun *run) {
 
 static int64_t test_run_memory(const TestRun *run) {
     const ModelMemory memory = model_memory(&run->trainer.model);
-    return memory_plan(&run->trainer.run, &run->trainer.optimizer, &memory, false, false);
+    return memory_needed(&run->trainer.run, &run->trainer.optimizer, &memory, false);
 }
 
 static double weights_distance(const TestRun *a, const TestRun *b) {

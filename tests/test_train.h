@@ -244,7 +244,7 @@ static void test_short_run_shortens_the_warmup(void) {
     char output[16384];
     int code = test_command(output, sizeof output, "%s/train_gpt --data=%s " TINY_MODEL "--steps=11",
                             test_binaries(), write_test_data(600));
-    CHECK(code == 0 && strstr(output, "--steps=11: 2, a tenth of the steps, is taken") &&
+    CHECK(code == 0 && strstr(output, "--steps=11; 2, a tenth of the steps, is used") &&
               strstr(output, "after 2 steps of warmup"),
           "exit %d: %s", code, output);
 }
