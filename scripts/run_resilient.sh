@@ -8,7 +8,8 @@
 # it is missing. When it fails, it is started again, until it has failed N times (default 5) in a row without a new
 # checkpoint in between; then the last failure is final. A job that neither ends nor moves (mpirun may hang when a rank
 # was killed) counts as failed: when the log of the run, which the trainer touches within each step, has not changed for
-# SECONDS (default 1800; 0: never), the job is ended, by force if need be. These are not tried again:
+# SECONDS (default 1800; 0: never), the job is ended, by force if need be. With --verify-data in COMMAND that time begins
+# with the first change of the log: checking all data writes nothing there and may take longer. These are not tried again:
 #
 #   exit code 0     finished, or stopped by a signal with a checkpoint written
 #   exit code 2     a wrong option
@@ -48,13 +49,15 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 
-out='' resume='' previous=''
+out='' resume='' previous='' verifies=''
 for word in "$@"; do
     case $word in
     --out=*) out=${word#--out=} ;;
     --resume=* | --resume) resume=given ;;
+    --verify-data | --verify-data=yes | --verify-data=true | --verify-data=1) verifies=yes ;;
     esac
     if [ "$previous" = --out ]; then out=$word; fi
+    case $previous,$word in --verify-data,no | --verify-data,false | --verify-data,0) verifies='' ;; esac
     previous=$word
 done
 if [ -z "$out" ]; then
@@ -113,8 +116,8 @@ end_job() { # PID: it may save; what does not end by itself is killed
     kill -s KILL -- $processes "-$1" 2> /dev/null
 }
 
-watch_log() { # PID
-    local state='' now sleeper='' moved=$SECONDS pause=$((stall / 10))
+watch_log() { # PID, and log_state from before its start
+    local state=$2 now sleeper='' moved=$SECONDS pause=$((stall / 10)) checking=$verifies
     if [ $pause -gt 30 ]; then pause=30; fi
     if [ $pause -lt 1 ]; then pause=1; fi
     trap 'kill "$sleeper" 2> /dev/null; exit' TERM
@@ -124,7 +127,9 @@ watch_log() { # PID
         wait $sleeper
         now=$(log_state)
         if [ "$now" != "$state" ]; then
-            state=$now moved=$SECONDS
+            state=$now moved=$SECONDS checking=''
+        elif [ -n "$checking" ]; then
+            moved=$SECONDS # the trainer is still checking its data
         elif [ $((SECONDS - moved)) -ge "$stall" ]; then
             echo "run_resilient: $out/log.jsonl has not changed for $((SECONDS - moved)) s: the job is ended" >&2
             echo stalled > "$stalled"
@@ -137,7 +142,7 @@ watch_log() { # PID
 failures=0
 while :; do
     : > "$stalled"
-    before=$(newest)
+    before=$(newest) log_before=$(log_state)
     # A job of its own: Ctrl-C then reaches this script alone, which passes it on.
     set -m
     "$@" &
@@ -145,7 +150,7 @@ while :; do
     set +m
     watcher=''
     if [ "$stall" -gt 0 ]; then
-        watch_log "$child" &
+        watch_log "$child" "$log_before" &
         watcher=$!
     fi
     if [ -n "$signalled" ]; then pass_on TERM; fi

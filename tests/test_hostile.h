@@ -386,7 +386,7 @@ static void test_hostile_states_are_refused(void) {
     char *text = cJSON_Print(json);
     checkpoint_test_spill(path, text, strlen(text));
     code = test_death(hostile_resume, &resume, output, sizeof output);
-    CHECK(code == 0 && strstr(output, "whether --data is still the same is not known"), "exit %d: %s", code,
+    CHECK(code == 0 && strstr(output, "whether --data is still the same cannot be checked"), "exit %d: %s", code,
           output);
     cJSON_Delete(json), cJSON_free(text), free(good);
     test_run_close(run);

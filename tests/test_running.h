@@ -504,6 +504,16 @@ static void test_resilient_ends_what_hangs(void) {
                      folder, folder, folder);
     CHECK(strstr(output, "exit 1") && strstr(output, "is finished") && count_of(output, "ran ") == 1, "%s",
           output);
+    /* with --verify-data the log may stay as it is for longer than --stall before the first step, not after it */
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    write_program(folder, "[ $n -ge 2 ] && exit 0; mkdir -p run; sleep 3; echo > run/log.jsonl; sleep 1000");
+    code = test_command(
+        output, sizeof output,
+        "RESILIENT_PAUSE=0 RESILIENT_GRACE=0 scripts/run_resilient.sh --stall=1 %s/program --out=%s/run "
+        "--verify-data; echo exit $?; test -s %s/run/log.jsonl && echo verified",
+        folder, folder, folder);
+    CHECK(strstr(output, "exit 0") && strstr(output, "verified") && strstr(output, "starting again"), "%s",
+          output);
     code = test_command(output, sizeof output, "scripts/run_resilient.sh --stall=-1 true --out=x");
     CHECK(code == 2 && strstr(output, "--stall=-1"), "exit %d: %s", code, output);
 }
