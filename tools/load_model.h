@@ -1,14 +1,15 @@
 /* load_model.h: the model of a checkpoint, for tools that use it rather than train it. Include train_gpt.c before.
 
-   model_load(folder, B, dtype)   the model with the weights of the checkpoint folder, and room for B sequences. model_free frees
-                                  it
-   checkpoint_load(folder, B, dtype, &tokenizer)   the same, after the folder's files were compared with the checksums in DONE,
-                                  if there is one; and the model's tokenizer, which tokenizer_free frees
+   model_load(folder, B, dtype)   the model with the weights of the checkpoint folder, and room for B sequences.
+                                  model_free frees it
+   checkpoint_load(folder, B, dtype, &tokenizer)   the same, after the folder's files were compared with the checksums
+                                  in DONE, if there is one; and the model's tokenizer, which tokenizer_free frees
    dtype is one of Dtype, the operands of matrix products. Both die with what is wrong. */
 #ifndef TOOLS_LOAD_MODEL_H
 #define TOOLS_LOAD_MODEL_H
 
-/* Dies when this machine cannot hold the model. A config.json of unknown origin may state any size within the bounds. */
+/* Dies when this machine cannot hold the model. A config.json of unknown origin may state any size within the bounds.
+   */
 static void check_model_memory(const Model *model, const char *folder) {
     const double need = 4.0 * (2 * (double)model->parameters.floats + (double)model->activation_table.floats);
     const int64_t have = memory_available();
@@ -36,15 +37,17 @@ Model model_load(const char *folder, int B, int dtype) {
     return model;
 }
 
-/* Dies when the tokenizer has more tokens than the model: their numbers would be looked up beyond the end of the embeddings. */
+/* Dies when the tokenizer has more tokens than the model: their numbers would be looked up beyond the end of the
+   embeddings. */
 static void check_tokenizer_fits(const Tokenizer *tokenizer, int vocab_size, const char *path) {
     if (tokenizer_vocab_size(tokenizer) > vocab_size)
         die("'%s' has tokens up to number %d, but the model has only %d tokens; it belongs to another model",
             path, tokenizer_vocab_size(tokenizer) - 1, vocab_size);
 }
 
-/* Compares the files that tools read with their checksums in DONE; dies when one differs. A run whose data has no tokenizer.json
-   writes checkpoints without one. A tokenizer.json that was added later has no checksum: the user is told. */
+/* Compares the files that tools read with their checksums in DONE; dies when one differs. A run whose data has no
+   tokenizer.json writes checkpoints without one. A tokenizer.json that was added later has no checksum: the user is
+   told. */
 static void check_checksums(const char *folder, const char *tokenizer_path) {
     char error[CHECKPOINT_ERROR_SIZE];
     int count;

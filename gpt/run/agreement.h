@@ -1,6 +1,6 @@
-/* agreement.h: compares what must be the same on all ranks. Ranks with different options would train a model that none of
-   them describes, or wait for each other forever; ranks with different data would train on samples that no single process
-   would choose.
+/* agreement.h: compares what must be the same on all ranks. Ranks with different options would train a model that none
+   of them describes, or wait for each other forever; ranks with different data would train on samples that no single
+   process would choose.
 
    check_options_agree(set)   dies, on every rank, with the first option whose value differs. Options of OPTION_OWN may
    check_data_agree(run)      dies when the fingerprint of the data (run->data) differs

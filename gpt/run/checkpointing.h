@@ -1,22 +1,23 @@
 /* checkpointing.h: saves the checkpoints of a run while training goes on. resume.h finds and reads them.
 
-   A checkpoint RUN/step-NNNNNNNN is a Hugging Face model folder (config.json, model.safetensors, tokenizer.json) that also
-   holds the optimizer's moments in parts (optimizer_state.h), trainer_state.json, and, written last of all, DONE.
+   A checkpoint RUN/step-NNNNNNNN is a Hugging Face model folder (config.json, model.safetensors, tokenizer.json) that
+   also holds the optimizer's moments in parts (optimizer_state.h), trainer_state.json, and, written last of all, DONE.
 
    saver_create(run, optimizer, with_copy), saver_free(saver)   what saving needs; with memory for a copy or without
    saver_copy_floats(run, optimizer)   the floats that this copy takes on this rank
-   save_checkpoint(run, optimizer, wait)   begins to save the present step. With `wait`, or without memory for a copy, the
-                              checkpoint is complete when the call returns. A failure is a warning: training goes on, and the
-                              older checkpoints stay
-   save_continue(run, wait)   between steps: does what the checkpoint that is being written needs next from all ranks; with
-                              `wait` until it is complete
+   save_checkpoint(run, optimizer, wait)   begins to save the present step. With `wait`, or without memory for a copy,
+                              the checkpoint is complete when the call returns. A failure is a warning: training goes
+                              on, and the older checkpoints stay
+   save_continue(run, wait)   between steps: does what the checkpoint that is being written needs next from all ranks;
+                              with `wait` until it is complete
    check_saved(run)           at the end of a run: dies when its last checkpoint could not be written
    Every rank calls each of these.
 
-   How it works. The weights and moments are copied, which takes milliseconds, and a thread of low priority writes the copy.
-   Rank 0 writes the model, and each rank the moments that it keeps. The thread only works on files; messages between ranks
-   are sent by the main thread alone. Between steps the ranks agree that the files of all of them have reached the disk; then
-   rank 0's thread writes DONE and gives the folder its final name. At most one checkpoint is being written at a time. */
+   How it works. The weights and moments are copied, which takes milliseconds, and a thread of low priority writes the
+   copy. Rank 0 writes the model, and each rank the moments that it keeps. The thread only works on files; messages
+   between ranks are sent by the main thread alone. Between steps the ranks agree that the files of all of them have
+   reached the disk; then rank 0's thread writes DONE and gives the folder its final name. At most one checkpoint is
+   being written at a time. */
 #ifndef GPT_RUN_CHECKPOINTING_H
 #define GPT_RUN_CHECKPOINTING_H
 
@@ -70,7 +71,8 @@ struct Saver {
     SaveState state;
     SaveOrder order;
 
-    /* What the thread works on. It belongs to the Run, but for state_json, which is freed when the checkpoint is complete. */
+    /* What the thread works on. It belongs to the Run, but for state_json, which is freed when the checkpoint is
+       complete. */
     Checkpoint checkpoint; /* on ranks other than 0 only its folder and step */
     const TensorTable *parameters;
     const float *weights; /* (parameters->floats); NULL on ranks other than 0 */
@@ -172,8 +174,8 @@ static inline SaveOrder save_await_order(Saver *s) {
     return order;
 }
 
-/* The body of the thread: writes this rank's files. On rank 0 it then waits until the files of all ranks are written, and
-   completes the checkpoint with DONE and its name. */
+/* The body of the thread: writes this rank's files. On rank 0 it then waits until the files of all ranks are written,
+   and completes the checkpoint with DONE and its name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
     thread_unpin();
@@ -274,8 +276,8 @@ static inline void save_continue(Run *run, bool wait) {
         save_end(run, start);
 }
 
-/* Points the thread at what it is to write: with `copy` at a copy, since training goes on, otherwise at the memory that is
-   trained. */
+/* Points the thread at what it is to write: with `copy` at a copy, since training goes on, otherwise at the memory
+   that is trained. */
 static inline void save_snapshot(Saver *s, const ShardedOptimizer *o, bool copy) {
     float *m = o->m, *v = o->v;
     const size_t weights = o->parameters.floats, owned = optimizer_moments(o);
@@ -298,8 +300,8 @@ static inline bool optimizer_is_finite(const ShardedOptimizer *o) {
 
 /* ---- a checkpoint from its beginning ---- */
 
-/* Makes the checkpoint's temporary folder on rank 0; the other ranks work out its name. False, with a reason in s->error,
-   when that fails, or when this rank's numbers must not be saved. */
+/* Makes the checkpoint's temporary folder on rank 0; the other ranks work out its name. False, with a reason in
+   s->error, when that fails, or when this rank's numbers must not be saved. */
 static inline bool save_begin_folder(Saver *s, const Run *run, const ShardedOptimizer *o) {
     const long step = (long)run->step;
     char name[64];

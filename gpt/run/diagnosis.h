@@ -1,11 +1,12 @@
-/* diagnosis.h: ends a run that cannot go on, because step after step was skipped for losses or gradients that are not finite or
-   far too large, and tells the user why.
+/* diagnosis.h: ends a run that cannot go on, because step after step was skipped for losses or gradients that are not
+   finite or far too large, and tells the user why.
 
-   diagnose_and_die(run, &model, line, faulty, micro)   prints which tensor is the first that is not finite, a table of the
-                largest magnitudes by layer, and what can be done; then ends the job. The trainer has computed the latest step,
-                whose line of the log is `line`, once more, and stopped at micro-step number `micro` (from 0): the first
-                whose loss or gradient is not finite (then `faulty` is true), else the last. `model` has the numbers of that
-                micro-step. Every rank calls it; the first rank that is `faulty` prints, or rank 0 when none is */
+   diagnose_and_die(run, &model, line, faulty, micro)   prints which tensor is the first that is not finite, a table of
+                the largest magnitudes by layer, and what can be done; then ends the job. The trainer has computed the
+                latest step, whose line of the log is `line`, once more, and stopped at micro-step number `micro` (from
+                0): the first whose loss or gradient is not finite (then `faulty` is true), else the last. `model` has
+                the numbers of that micro-step. Every rank calls it; the first rank that is `faulty` prints, or rank 0
+                when none is */
 #ifndef GPT_RUN_DIAGNOSIS_H
 #define GPT_RUN_DIAGNOSIS_H
 
@@ -14,8 +15,8 @@
 #include "../math/nonfinite.h"
 #include "../math/tensor_table.h"
 
-/* The numbers of a model: two tables of tensors, and the memory that each describes. activation_memory is NULL where a GPU has
-   the activations. Nothing here is changed or freed. */
+/* The numbers of a model: two tables of tensors, and the memory that each describes. activation_memory is NULL where
+   a GPU has the activations. Nothing here is changed or freed. */
 typedef struct {
     const TensorTable *parameters, *activations;
     const float *weights, *gradients; /* (parameters->floats) */
@@ -36,8 +37,8 @@ static inline bool is_kept_activation(const Tensor *t) {
            strcmp(t->name, "losses") == 0;
 }
 
-/* The first tensor of a table that has a NaN or an infinity, in the order in which the step computes them: gradients from the
-   end of the table to its beginning, the others from its beginning. */
+/* The first tensor of a table that has a NaN or an infinity, in the order in which the step computes them: gradients
+   from the end of the table to its beginning, the others from its beginning. */
 static inline NonFinite find_nonfinite(const TensorTable *table, const float *memory, const char *where) {
     const bool gradients = strcmp(where, "gradients") == 0, activations = strcmp(where, "activations") == 0;
     for (int i = 0; i < table->count; i++) {

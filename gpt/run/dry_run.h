@@ -1,13 +1,13 @@
 /* dry_run.h: --dry-run prints what a run would be, the memory that it would take, and how long it would take.
 
-   The time is estimated from a piece of a step that is really computed: the same model with fewer sequences, fewer layers and,
-   when that is not enough, shorter sequences, so that it takes a second or two. The time of each part of the piece is
-   multiplied by the ratio of that part's work in the whole step to its work in the piece. Width and vocabulary of the piece
-   are those of the run, because they decide how fast the products are.
+   The time is estimated from a piece of a step that is really computed: the same model with fewer sequences, fewer
+   layers and, when that is not enough, shorter sequences, so that it takes a second or two. The time of each part of
+   the piece is multiplied by the ratio of that part's work in the whole step to its work in the piece. Width and
+   vocabulary of the piece are those of the run, because they decide how fast the products are.
 
-   dry_run(run, optimizer, memory, work, measure)   does all of this. `memory` is what the model needs (memory_plan.h); `work`
-                                                    and `measure` are functions of the trainer, see below. Every rank calls it;
-                                                    rank 0 prints */
+   dry_run(run, optimizer, memory, work, measure)   does all of this. `memory` is what the model needs (memory_plan.h);
+                                                    `work` and `measure` are functions of the trainer, see below. Every
+                                                    rank calls it; rank 0 prints */
 #ifndef GPT_RUN_DRY_RUN_H
 #define GPT_RUN_DRY_RUN_H
 
@@ -29,11 +29,12 @@ typedef struct {
 
 /* Returns the work of a micro-step with these options; the trainer knows the model. */
 typedef DryRunWork DryRunWorkOf(const Run *run, const Options *options);
-/* Computes a few steps with these options on random tokens. Sets seconds (PROFILE_PARTS) to the time of each part in the fastest
-   of them, and *loss to the loss of the first. False, on every rank, when one rank lacks the memory. */
+/* Computes a few steps with these options on random tokens. Sets seconds (PROFILE_PARTS) to the time of each part in
+   the fastest of them, and *loss to the loss of the first. False, on every rank, when one rank lacks the memory. */
 typedef bool DryRunMeasure(const Run *run, Options *options, double *seconds, double *loss);
 
-/* The options of the piece: those of the run with as much work as fits DRY_RUN_SECONDS, at 60 % of the measured peak. */
+/* The options of the piece: those of the run with as much work as fits DRY_RUN_SECONDS, at 60 % of the measured peak.
+   */
 static inline Options dry_run_piece(const Run *run, DryRunWorkOf *work) {
     Options piece = *run->options;
     const double most = 0.6 * run->peak_flops * DRY_RUN_SECONDS;
@@ -44,13 +45,15 @@ static inline Options dry_run_piece(const Run *run, DryRunWorkOf *work) {
     return piece;
 }
 
-/* Whether a part is done once a step, not once a micro-step. The work of such a part is proportional to the parameters. */
+/* Whether a part is done once a step, not once a micro-step. The work of such a part is proportional to the
+   parameters. */
 static inline bool is_once_a_step(ProfilePart part) {
     return part == PROFILE_UPDATE || part == PROFILE_REDUCE || part == PROFILE_PACK;
 }
 
-/* By what the time of a part of the piece is multiplied: the ratio of its work in the run's micro-step to that in the piece's.
-   Where operations do not decide, the work is proportional to tokens and, for parts inside layers, to layers. */
+/* By what the time of a part of the piece is multiplied: the ratio of its work in the run's micro-step to that in the
+   piece's. Where operations do not decide, the work is proportional to tokens and, for parts inside layers, to
+   layers. */
 static inline double dry_run_factor(const DryRunWork *whole, const DryRunWork *piece, ProfilePart part) {
     if (piece->part_operations[part] > 0) return whole->part_operations[part] / piece->part_operations[part];
     if (is_once_a_step(part)) return whole->parameters / piece->parameters;

@@ -2,19 +2,19 @@
 
    memory_needed(run, optimizer, &model, with_copy)   bytes that this rank needs on the host
    memory_print(run, optimizer, &model)   prints them by category, with the copy
-   memory_has_copy(run, optimizer, &model)   whether the host has room for the copy; dies when it has no room for the run
-                      itself
+   memory_has_copy(run, optimizer, &model)   whether the host has room for the copy; dies when it has no room for the
+                      run itself
 
-   `model` is what the trainer says its model needs. The copy is the one of weights and moments from which a checkpoint is
-   written while training goes on (checkpointing.h); without it training waits for the checkpoint. */
+   `model` is what the trainer says its model needs. The copy is the one of weights and moments from which a checkpoint
+   is written while training goes on (checkpointing.h); without it training waits for the checkpoint. */
 #ifndef GPT_RUN_MEMORY_PLAN_H
 #define GPT_RUN_MEMORY_PLAN_H
 
 #include "../dist/hosts.h"
 #include "checkpointing.h"
 
-/* What a model needs beside its parameters. The first four are numbers of floats on the host; they are 0 where a GPU holds
-   the model. */
+/* What a model needs beside its parameters. The first four are numbers of floats on the host; they are 0 where a GPU
+   holds the model. */
 typedef struct {
     size_t activations_kept;    /* what forward keeps of every layer for backward */
     size_t activations_scratch; /* activations and their gradients that all layers write to in turn */

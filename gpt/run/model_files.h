@@ -1,18 +1,18 @@
 /* model_files.h: reads and writes the two files of a checkpoint folder that describe the model alone: config.json and
    model.safetensors.
 
-   The caller keeps a model's configuration in a struct of its own whose fields are ints, and describes the fields in a table of
-   ConfigFields. train_gpt.c has the only such struct, ModelConfig.
+   The caller keeps a model's configuration in a struct of its own whose fields are ints, and describes the fields in a
+   table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
 
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
    config_to_json(fields, count, config)           the object of config.json; the caller deletes it
    config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
    named_tensors(parameters, memory)               the tensors as safetensors.h takes them. Their data is in `memory`
-                                                   (parameters->floats), which stays the caller's; NULL: only names and shapes.
-                                                   The caller frees the array
+                                                   (parameters->floats), which stays the caller's; NULL: only names and
+                                                   shapes. The caller frees the array
    weights_read(parameters, memory, folder, error) reads FOLDER/model.safetensors into memory (parameters->floats)
-   checkpoint_read_json(folder, name)              the object in a JSON file of the folder; the caller deletes it. Dies when
-                                                   there is none
+   checkpoint_read_json(folder, name)              the object in a JSON file of the folder; the caller deletes it. Dies
+                                                   when there is none
    A function that returns false has written a sentence to `error` (FILE_ERROR_SIZE). */
 #ifndef GPT_RUN_MODEL_FILES_H
 #define GPT_RUN_MODEL_FILES_H

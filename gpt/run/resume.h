@@ -1,9 +1,12 @@
-/* resume.h: finds the checkpoint from which a run goes on, checks it against the options and the data, and restores the run.
+/* resume.h: finds the checkpoint from which a run goes on, checks it against the options and the data, and restores
+   the run.
 
-   run_resume(run, optimizer)   loads the checkpoint that --resume asks for; false when the run starts from its beginning
-   find_checkpoint(options, folder)   only finds it: `folder` becomes its path, "" when the run starts from its beginning
-   load_checkpoint(run, optimizer, folder)   only loads it: the weights, the moments (written by any number of ranks), and how
-                       far the run had come
+   run_resume(run, optimizer)   loads the checkpoint that --resume asks for; false when the run starts from its
+                                beginning
+   find_checkpoint(options, folder)   only finds it: `folder` becomes its path, "" when the run starts from its
+                                      beginning
+   load_checkpoint(run, optimizer, folder)   only loads it: the weights, the moments (written by any number of ranks),
+                       and how far the run had come
    report_stop(run)    tells the user of a run that a signal has ended how to go on
    A checkpoint that is damaged, or that belongs to another run, ends the program with the reason and what can be done.
    Every rank calls each of these. */
@@ -14,8 +17,8 @@
 
 /* ---- whether a checkpoint belongs to this run ---- */
 
-/* The options of OPTION_FIXED must have the values with which the checkpoint was trained. An option that the checkpoint does
-   not have is newer than it: the run has used what is now the default. */
+/* The options of OPTION_FIXED must have the values with which the checkpoint was trained. An option that the
+   checkpoint does not have is newer than it: the run has used what is now the default. */
 static inline void check_fixed_options(const Run *run, const cJSON *options, const char *folder) {
     char now[64], number[64];
     for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
@@ -33,7 +36,8 @@ static inline void check_fixed_options(const Run *run, const cJSON *options, con
     }
 }
 
-/* A run that goes on with other data than before has another loss curve. So this is an error, unless the user asks for it. */
+/* A run that goes on with other data than before has another loss curve. So this is an error, unless the user asks
+   for it. */
 static inline void check_same_data(Run *run, const DataFingerprint *was, const char *folder) {
     char difference[256];
     if (was->folder_count == 0 && parallel_rank() == 0)
@@ -49,8 +53,8 @@ static inline void check_same_data(Run *run, const DataFingerprint *was, const c
     if (parallel_rank() == 0) warn("the run goes on with other data (--resume-data=changed): %s", difference);
 }
 
-/* The step in trainer_state.json must be that of the folder's name, if the folder is called like a checkpoint, and it must be a
-   step of this run. */
+/* The step in trainer_state.json must be that of the folder's name, if the folder is called like a checkpoint, and it
+   must be a step of this run. */
 static inline void check_saved_step(const Run *run, const RunState *state, const char *folder) {
     long named;
     char name[64];
@@ -70,8 +74,8 @@ static inline void check_saved_step(const Run *run, const RunState *state, const
 
 /* ---- loading ---- */
 
-/* verify_checkpoint compared the files that DONE names with their checksums. Dies unless those are all `parts` parts of the
-   moments that are going to be read. */
+/* verify_checkpoint compared the files that DONE names with their checksums. Dies unless those are all `parts` parts
+   of the moments that are going to be read. */
 static inline void check_parts_named(const char *folder, int parts) {
     char name[64], error[CHECKPOINT_ERROR_SIZE];
     const char *needed[] = {name, NULL};
@@ -109,8 +113,8 @@ static inline void load_checkpoint(Run *run, ShardedOptimizer *o, const char *fo
 
 /* ---- finding ---- */
 
-/* Whether every file of the checkpoint has its checksum. The ranks divide the files among them; one that finds damage names the
-   file and says what follows: `consequence`, after the folder's name. */
+/* Whether every file of the checkpoint has its checksum. The ranks divide the files among them; one that finds damage
+   names the file and says what follows: `consequence`, after the folder's name. */
 static inline bool verify_checkpoint(const char *folder, const char *consequence) {
     static const char *const needed[] = {"config.json", "model.safetensors", "trainer_state.json", NULL};
     char error[CHECKPOINT_ERROR_SIZE];
@@ -119,8 +123,8 @@ static inline bool verify_checkpoint(const char *folder, const char *consequence
     return !parallel_any(!ok);
 }
 
-/* A checkpoint without DONE is not used. When it is newer than the newest that has one (`newest`), the user is warned; when
-   there is no other (`any` is false), the run must not begin at step 0 as if nothing had been lost. */
+/* A checkpoint without DONE is not used. When it is newer than the newest that has one (`newest`), the user is
+   warned; when there is no other (`any` is false), the run must not begin at step 0 as if nothing had been lost. */
 static inline void check_checkpoint_without_done(const char *out, bool any, long newest) {
     char name[64];
     const long without_done = checkpoint_newest_torn(out, name);
@@ -133,8 +137,8 @@ static inline void check_checkpoint_without_done(const char *out, bool any, long
             out, name);
 }
 
-/* The newest checkpoint of a step below `before` (-1: of all); false: there is none. Dies when another rank sees another one:
-   then the ranks do not share the folder. */
+/* The newest checkpoint of a step below `before` (-1: of all); false: there is none. Dies when another rank sees
+   another one: then the ranks do not share the folder. */
 static inline bool latest_checkpoint(const char *out, long before, char folder[CHECKPOINT_PATH_SIZE],
                                      long *step) {
     *step = -1;
@@ -145,7 +149,7 @@ static inline bool latest_checkpoint(const char *out, long before, char folder[C
     return any;
 }
 
-/* With --resume=auto the newest checkpoint that is not damaged. */
+/* --resume=auto takes the newest checkpoint that is not damaged. --resume=no dies when --out has a run already. */
 static inline void find_checkpoint(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
     long step = -1;
     char without_done[64];

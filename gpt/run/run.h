@@ -47,8 +47,8 @@ static inline int64_t run_tokens_per_step(const Run *run) {
     return run->step_sequences * run->options->seq_len;
 }
 
-/* The number of the first sequence that a rank trains on in step `step` (from 0). The sequences of all steps are numbered
-   consecutively, and each rank takes a contiguous part of a step's. */
+/* The number of the first sequence that a rank trains on in step `step` (from 0). The sequences of all steps are
+   numbered consecutively, and each rank takes a contiguous part of a step's. */
 static inline int64_t run_first_sequence(const Run *run, int64_t step, int rank, int ranks) {
     return step * run->step_sequences + rank * (run->step_sequences / ranks);
 }

@@ -1,8 +1,9 @@
 /* setup.h: what happens before the first training step, in this order:
 
-   run_settle(run, options, set)    settles the options that depend on each other, on the data or on other ranks, and reads the
-                                    tokenizer. Ends the program when they contradict each other. Options that default to "what
-                                    fits" have their values afterwards; options and set stay the caller's
+   run_settle(run, options, set)    settles the options that depend on each other, on the data or on other ranks, and
+                                    reads the tokenizer. Ends the program when they contradict each other. Options that
+                                    default to "what fits" have their values afterwards; options and set stay the
+                                    caller's
    print_configuration(run, optimizer)   prints what is going to run; rank 0 calls it, every other function every rank
    open_data(run)                   maps the shards of tokens into memory; dies when they do not fit the options
    run_free(run)                    frees all of it again, at the very end
@@ -34,8 +35,8 @@ static inline void resolve_warmup(Options *o, const OptionSet *set) {
     o->warmup = tenth;
 }
 
-/* Reads tokenizer.json of the data, if there is one. It is read only here: checkpoints get what was read, whatever becomes of
-   the file while the run trains. */
+/* Reads tokenizer.json of the data, if there is one. It is read only here: checkpoints get what was read, whatever
+   becomes of the file while the run trains. */
 static inline void read_tokenizer(Run *run) {
     const Options *o = run->options;
     char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
@@ -62,8 +63,8 @@ __attribute__((noreturn)) static inline void die_without_vocabulary(const Option
     options_fail(set, "--vocab-size is missing: there is no %s to tell it", path);
 }
 
-/* Takes the size of the vocabulary from the tokenizer of the data, unless the user has given one. The size in a preset is that
-   of the data that the preset was made for. */
+/* Takes the size of the vocabulary from the tokenizer of the data, unless the user has given one. The size in a
+   preset is that of the data that the preset was made for. */
 static inline void resolve_vocabulary(Options *o, const OptionSet *set, const Tokenizer *tokenizer) {
     const bool given = o->vocab_size > 0 && options_given(set, "vocab-size");
     const int size = tokenizer ? tokenizer_vocab_size(tokenizer) : 0;
@@ -80,8 +81,8 @@ static inline void resolve_vocabulary(Options *o, const OptionSet *set, const To
     if (o->vocab_size == 0) die_without_vocabulary(o, set);
 }
 
-/* --dtype=auto is bf16 when every rank multiplies it faster than float32: all ranks train one model, so all must use the same.
-   Every rank calls this whatever its option says, because the ranks ask each other. */
+/* --dtype=auto is bf16 when every rank multiplies it faster than float32: all ranks train one model, so all must use
+   the same. Every rank calls this whatever its option says, because the ranks ask each other. */
 static inline void resolve_dtype(Options *o) {
     const bool some_lack = parallel_any(!device_on() && !processor_prefers_bf16());
     if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
@@ -206,8 +207,8 @@ static inline void print_configuration(const Run *run, const ShardedOptimizer *o
 
 /* ---- the data ---- */
 
-/* When another program shortens a shard while it is read, the system kills this one with SIGBUS. This makes it end with an
-   error that names the shard instead. */
+/* When another program shortens a shard while it is read, the system kills this one with SIGBUS. This makes it end
+   with an error that names the shard instead. */
 static inline void watch_shards(const Dataset *d) {
     for (int p = 0; p < d->n_parts; p++)
         for (int i = 0; i < d->parts[p].n_shards; i++) {
