@@ -147,7 +147,7 @@ static void fuzz_lines(char *data, size_t n) {
         size_t searched = 0, half = 0;
         length = cut_length(data + at, n - at, 16, true, &searched);
         MUST(length > 0 && length <= n - at);
-        /* Nor does it matter how much was searched before. */
+        /* How much was searched before must not matter. */
         MUST(cut_length(data + at, n - at, 16, true, &known) == length);
         known = known > length ? known - length : 0;
         size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false, &half);
@@ -161,7 +161,7 @@ static void fuzz_lines(char *data, size_t n) {
         size_t early_next,
             early = separated_length(data + at, (n - at) / 2, "---", false, &half, &early_next);
         if (!early_next) early = separated_length(data + at, n - at, "---", true, &half, &early_next);
-        MUST(early == length && early_next == next); /* and when the search continues from where it stopped */
+        MUST(early == length && early_next == next); /* also when the search continues from where it stopped */
     }
     if (n) zeros_say((const unsigned char *)data, n), foreign_content((const unsigned char *)data, n);
 }

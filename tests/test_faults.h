@@ -211,6 +211,14 @@ static void test_full_disk_stops_no_training(void) {
     test_command(output, sizeof output, "ls %s/full", data);
     CHECK(strstr(output, "step-00000004\n") && !strstr(output, ".tmp") && !strstr(output, "step-00000006"),
           "the folder holds %s", output);
+    /* In a new --out there is no checkpoint for --resume=auto: the message must not tell the user to give that. */
+    code = test_command(output, sizeof output,
+                        "ulimit -f 20; %s/train_gpt " TINY_RUN
+                        "--data=%s --out=%s/new --attn=laser --resume=%s/full/step-00000004",
+                        test_binaries(), data, data, data);
+    CHECK(code == 1 && strstr(output, "the steps from 5 to 12 are lost") &&
+              strstr(output, "then the same command does them again"),
+          "exit %d: %s", code, output);
     code = train_tiny(data, "full", "--attn=laser --resume=auto", output, sizeof output);
     CHECK(code == 0 && strstr(output, "step-00000004"), "exit %d: %s", code, output);
     check_same_run(data, "whole", "full");
