@@ -60,8 +60,8 @@ typedef enum { SAVE_WRITING, SAVE_WRITTEN, SAVE_COMMITTED, SAVE_FAILED } SaveSta
 typedef enum { SAVE_NO_ORDER, SAVE_COMMIT, SAVE_ABORT } SaveOrder;
 
 struct Saver {
-    float *
-        copy; /* weights (on rank 0 only), m and v, one after the other; NULL: training waits for every checkpoint */
+    /* Room for weights (on rank 0 only), m and v, one after the other; NULL: training waits for every checkpoint. */
+    float *copy;
     bool busy;   /* a checkpoint is being written */
     bool agreed; /* the ranks know whether the files of all of them are written */
     pthread_t thread;

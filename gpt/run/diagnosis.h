@@ -136,17 +136,20 @@ static inline void print_cause(FILE *out, const Run *run, const NonFinite *first
 
 /* What the user can do. `has_saved`: there is a checkpoint in --out. */
 static inline void print_advice(FILE *out, const Run *run, const NonFinite *first, bool has_saved) {
-    const char *resumes = run_continue_command(run, has_saved);
+    const char *command = run_continue_command(run, has_saved);
+    const char *from = has_saved           ? "the newest checkpoint of --out"
+                       : run->resumed_step ? "the checkpoint that this run was resumed from"
+                                           : "step 0 (there is no checkpoint)";
     if (first->where && strcmp(first->where, "weights") == 0)
         fprintf(out,
                 "An update cannot have put such a number into the weights: this program skips updates that\n"
                 "would. Suspect the memory of this machine or an edited checkpoint.\n");
     if (*run->options->out)
         fprintf(out,
-                "Nothing was saved since. To go on from the newest checkpoint%s%s:\n"
+                "Nothing was saved since. To go on from %s:\n"
                 "%s, for a fault that passes by itself; with --skip-spikes=6 too, in case\n"
                 "the update before the first skipped step has damaged the weights.\n",
-                has_saved ? " of " : "", has_saved ? run->options->out : "", resumes);
+                from, command);
     fprintf(out,
             "When it happens again: a new --out with a lower --lr, a longer --warmup or a lower --clip.\n\n");
 }
