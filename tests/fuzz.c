@@ -161,7 +161,8 @@ static void fuzz_lines(char *data, size_t n) {
         size_t early_next,
             early = separated_length(data + at, (n - at) / 2, "---", false, &half, &early_next);
         if (!early_next) early = separated_length(data + at, n - at, "---", true, &half, &early_next);
-        MUST(early == length && early_next == next); /* also when the search continues from where it stopped */
+        MUST(early == length &&
+             early_next == next); /* also when the search continues from where it stopped */
     }
     if (n) zeros_say((const unsigned char *)data, n), foreign_content((const unsigned char *)data, n);
 }

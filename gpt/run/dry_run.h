@@ -88,7 +88,8 @@ static inline void dry_run_print_memory(const Run *run, const ShardedOptimizer *
                                         const ModelMemory *memory, const DryRunWork *whole) {
     const int64_t have = hosts_memory_available();
     char sharing[32] = "";
-    if (hosts_sharing() > 1) snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_sharing());
+    if (hosts_local_ranks() > 1)
+        snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_local_ranks());
     printf("\n");
     tensors_print(&optimizer->parameters, whole->layers);
     printf("matrix parameters %.0f (%.1fM), %.4g floating-point operations a token\n",
