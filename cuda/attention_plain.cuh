@@ -4,11 +4,11 @@
    those, forward overwrites what the fast kernels wrote, and backward adds to it.
 
    attention_plain_forward(out, low_bits, lse, q, k, v, columns, sizes, stream)
-   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, only_out_of_range, sizes,
+   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, only_out_of_range, sizes,
                             stream)
-   only_out_of_range: only the rows and columns that Column.out_of_range_from names are computed, and their share is
+   only_out_of_range: only the rows and columns that LaserColumn.out_of_range_from names are computed, and their share is
    added (+=); else all of them, and results are written (=).
-   turn: rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them;
+   rope_cos_sin: rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them;
    NULL: of q and k as they are given.
    low_bits: see exact_output below.
    Shared memory holds rows of scores: T floats in forward, 2 T in backward. */
@@ -28,7 +28,7 @@ struct AttentionSizes {
 };
 
 /* What LASER needs to know about a column of V of a head; there are (B, H, D) of them. */
-struct alignas(16) Column {
+struct alignas(16) LaserColumn {
     float shift;           /* n: forward scales exp(v) by 2^-n */
     float center;          /* m: backward takes exp(v - m) */
     float floor;           /* the least o that the paper's shift allows; there o passes no gradient */
@@ -70,7 +70,7 @@ __device__ __forceinline__ float exact_output(const float *out, const uint16_t *
     return out[at];
 }
 __device__ __forceinline__ float exact_output(const bf16 *out, const uint16_t *low_bits, int64_t at) {
-    return join_parts(float_to_bits(to_float(out[at])), low_bits[at]);
+    return join_split_float(float_to_bits(to_float(out[at])), low_bits[at]);
 }
 __device__ __forceinline__ void store_exact(float *out, uint16_t *, int64_t at, float x) { out[at] = x; }
 __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64_t at, float x) {
@@ -79,11 +79,11 @@ __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64
     low_bits[at] = (uint16_t)float_to_bits(x);
 }
 
-/* The Column of values whose first is v0. least, most: the least and largest of those within the window (with the
+/* The LaserColumn of values whose first is v0. least, most: the least and largest of those within the window (with the
    paper's shift, of all). */
-__device__ __forceinline__ Column laser_column(float v0, float least, float most, int out_of_range_from,
+__device__ __forceinline__ LaserColumn laser_column(float v0, float least, float most, int out_of_range_from,
                                                const AttentionSizes &s) {
-    Column c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
+    LaserColumn c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
                 out_of_range_from};
     if (s.shift == LASER_SHIFT_SEQUENCE) {
         c.shift = ceilf(most * LASER_LOG2E_HIGH);
@@ -124,22 +124,22 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
 }
 
 /* The least of all threads' x; scratch holds a number for each warp. Floats hold every row number up to 2^24. */
-__device__ __forceinline__ int block_least(int x, float *scratch) {
+__device__ __forceinline__ int block_min(int x, float *scratch) {
     return -(int)block_max((float)-x, scratch);
 }
 
 /* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it;
    scratch has one number for each warp. */
-__device__ __forceinline__ int first_out_of_range(const Column *head_columns, float *scratch,
+__device__ __forceinline__ int first_out_of_range(const LaserColumn *head_columns, float *scratch,
                                                   const AttentionSizes &s) {
     int first = s.T;
     for (int d = (int)threadIdx.x; d < s.D; d += (int)blockDim.x)
         first = min(first, head_columns[d].out_of_range_from);
-    return block_least(first, scratch);
+    return block_min(first, scratch);
 }
 
 /* Whether row i of a column is to be computed here. */
-__device__ __forceinline__ bool plain_takes(const Column *column, bool whole, int i) {
+__device__ __forceinline__ bool plain_computes(const LaserColumn *column, bool whole, int i) {
     return whole || i >= column->out_of_range_from;
 }
 
@@ -147,7 +147,7 @@ __device__ __forceinline__ bool plain_takes(const Column *column, bool whole, in
    else only the columns that are out of range. */
 template <typename S>
 __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
-                                   const Column *columns, bool whole, int b, int h, int first, int step,
+                                   const LaserColumn *columns, bool whole, int b, int h, int first, int step,
                                    const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE;
     const int D = s.D;
@@ -162,7 +162,7 @@ __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const
             const S *column = v + in + d;
             float o = 0, most = -INFINITY;
             if (laser) {
-                if (!plain_takes(columns + head * D + d, whole, i)) continue;
+                if (!plain_computes(columns + head * D + d, whole, i)) continue;
                 for (int j = 0; j <= i; j++) most = fmaxf(most, score[j] + to_float(column[j * s.qkv_row]));
                 for (int j = 0; j <= i; j++) o += expf(score[j] + to_float(column[j * s.qkv_row]) - most);
                 o = most + (logf(o) - logf(sum));
@@ -181,7 +181,7 @@ __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const
 /* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
 template <typename S>
 __global__ void plain_forward_kernel(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k,
-                                     const S *v, const Column *columns, AttentionSizes s) {
+                                     const S *v, const LaserColumn *columns, AttentionSizes s) {
     plain_forward_rows(out, low_bits, lse, q, k, v, columns, true, (int)blockIdx.z, (int)blockIdx.y,
                        (int)blockIdx.x, (int)gridDim.x, s);
 }
@@ -197,13 +197,13 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
    (those of the head begin at `column`) that are computed here. Outputs at the floor contribute nothing. */
 template <typename S>
 __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uint16_t *low_bits, int64_t row,
-                                          const S *v, int64_t key, const Column *columns, int64_t column,
+                                          const S *v, int64_t key, const LaserColumn *columns, int64_t column,
                                           float log_a, int i, bool whole, const AttentionSizes &s) {
     const bool laser = s.kind == ATTENTION_LASER;
     float ds = 0;
     for (int d = 0; d < s.D; d++) {
         const float o = laser ? exact_output(out, low_bits, row + d) : to_float(out[row + d]);
-        if (laser && (!plain_takes(columns + column + d, whole, i) || o <= columns[column + d].floor))
+        if (laser && (!plain_computes(columns + column + d, whole, i) || o <= columns[column + d].floor))
             continue;
         ds += to_float(dout[row + d]) * plain_slope(log_a, to_float(v[key + d]) - o, laser);
     }
@@ -213,16 +213,16 @@ __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uin
 /* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope has rotated the pair (d, d +
    D/2). */
 template <typename Of>
-__device__ __forceinline__ float turned_back(Of of, int d, const float *turn, int t, int D) {
-    if (!turn) return of(d);
+__device__ __forceinline__ float rope_rotated_back(Of of, int d, const float *rope_cos_sin, int t, int D) {
+    if (!rope_cos_sin) return of(d);
     const int half = D / 2, pair = d % half;
-    const float cosine = turn[(int64_t)t * D + 2 * pair], sine = turn[(int64_t)t * D + 2 * pair + 1];
+    const float cosine = rope_cos_sin[(int64_t)t * D + 2 * pair], sine = rope_cos_sin[(int64_t)t * D + 2 * pair + 1];
     return d < half ? of(d) * cosine + of(d + half) * sine : of(d) * cosine - of(d - half) * sine;
 }
 
 /* The same for two neighbouring pairs in one thread: left[i] is element d + i, right[i] is element d + i + D/2; table
-   points to the entry of `turn` for the token and d. */
-__device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], const float *table) {
+   points to the entry of `rope_cos_sin` for the token and d. */
+__device__ __forceinline__ void rope_rotate_back(float (&left)[2], float (&right)[2], const float *table) {
     const float4 angle = *(const float4 *)(const void *)table; /* cos, sin, cos, sin */
     const float l0 = left[0], l1 = left[1];
     left[0] = l0 * angle.x + right[0] * angle.y, right[0] = right[0] * angle.x - l0 * angle.y;
@@ -232,7 +232,7 @@ __device__ __forceinline__ void turn_back(float (&left)[2], float (&right)[2], c
 /* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
 template <typename S>
 __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, const S *v, const S *out,
-                              const uint16_t *low_bits, const Column *columns, const float *turn, bool whole,
+                              const uint16_t *low_bits, const LaserColumn *columns, const float *rope_cos_sin, bool whole,
                               int b, int h, int first, int step, const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + plain_row(s);
     const int D = s.D;
@@ -253,7 +253,7 @@ __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, cons
         };
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             S *to = dq + in + i * s.qkv_row + d;
-            *to = from_float<S>((whole ? 0 : to_float(*to)) + turned_back(sum_over_keys, d, turn, i, D));
+            *to = from_float<S>((whole ? 0 : to_float(*to)) + rope_rotated_back(sum_over_keys, d, rope_cos_sin, i, D));
         }
         __syncthreads();
     }
@@ -262,8 +262,8 @@ __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, cons
 /* dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
 template <typename S>
 __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
-                           const uint16_t *low_bits, const float *lse, const Column *columns,
-                           const float *turn, bool whole, int b, int h, int start, int first, int step,
+                           const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
+                           const float *rope_cos_sin, bool whole, int b, int h, int start, int first, int step,
                            const AttentionSizes &s) {
     float *log_a = shared_memory<float>() + WARP_SIZE, *ds = log_a + plain_row(s);
     const int D = s.D;
@@ -296,12 +296,12 @@ __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, 
                     continue;
                 }
                 const float o = exact_output(out, low_bits, row);
-                if (!plain_takes(columns + head * D + d, whole, i) || o <= columns[head * D + d].floor)
+                if (!plain_computes(columns + head * D + d, whole, i) || o <= columns[head * D + d].floor)
                     continue;
                 dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - o, 0.0f));
             }
             dk[at] =
-                from_float<S>((whole ? 0 : to_float(dk[at])) + turned_back(sum_over_queries, d, turn, j, D));
+                from_float<S>((whole ? 0 : to_float(dk[at])) + rope_rotated_back(sum_over_queries, d, rope_cos_sin, j, D));
             dv[at] = from_float<S>((whole ? 0 : to_float(dv[at])) + dv_sum);
         }
         __syncthreads();
@@ -313,7 +313,7 @@ __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, 
 template <typename S>
 __global__ void plain_backward_kernel(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v,
                                       const S *out, const uint16_t *low_bits, const float *lse,
-                                      const Column *columns, const float *turn, bool whole,
+                                      const LaserColumn *columns, const float *rope_cos_sin, bool whole,
                                       AttentionSizes s) {
     const int h = (int)blockIdx.y, b = (int)blockIdx.z, block = (int)blockIdx.x / 2,
               blocks = (int)gridDim.x / 2;
@@ -321,9 +321,9 @@ __global__ void plain_backward_kernel(S *dq, S *dk, S *dv, const S *dout, const 
         whole ? 0 : first_out_of_range(columns + ((int64_t)b * s.H + h) * s.D, shared_memory<float>(), s);
     if (start >= s.T) return;
     if (blockIdx.x % 2 == 0)
-        plain_queries(dq, dout, q, k, v, out, low_bits, columns, turn, whole, b, h, start + block, blocks, s);
+        plain_queries(dq, dout, q, k, v, out, low_bits, columns, rope_cos_sin, whole, b, h, start + block, blocks, s);
     else
-        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn, whole, b, h, start, block,
+        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, whole, b, h, start, block,
                    blocks, s);
 }
 
@@ -352,20 +352,20 @@ static inline size_t plain_shared(const AttentionSizes &s, int rows) {
 
 template <typename S>
 void attention_plain_forward(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
-                             const Column *columns, const AttentionSizes &s, cudaStream_t stream) {
+                             const LaserColumn *columns, const AttentionSizes &s, cudaStream_t stream) {
     LAUNCH(plain_forward_kernel<S>, dim3((unsigned)s.T, (unsigned)s.H, (unsigned)s.B), dim3(PLAIN_THREADS),
            plain_shared(s, 1), stream, out, low_bits, lse, q, k, v, columns, s);
 }
 
 template <typename S>
 void attention_plain_backward(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v,
-                              const S *out, const uint16_t *low_bits, const float *lse, const Column *columns,
-                              const float *turn, bool only_out_of_range, const AttentionSizes &s,
+                              const S *out, const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
+                              const float *rope_cos_sin, bool only_out_of_range, const AttentionSizes &s,
                               cudaStream_t stream) {
     const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_FEW_BLOCKS : s.T);
     LAUNCH(plain_backward_kernel<S>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
            dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS),
-           plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, turn,
+           plain_shared(s, 2), stream, dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin,
            !only_out_of_range, s);
 }
 

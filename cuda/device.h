@@ -212,7 +212,7 @@ template <typename... Parameters, typename... Arguments>
 void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                size_t shared, cudaStream_t stream, Arguments... arguments) {
     emulate::launch(name, grid, block, shared, [=]() { kernel(arguments...); });
-    emulate::pass(stream, (double)grid.x * grid.y * grid.z * block.x * block.y * block.z);
+    emulate::advance_clock(stream, (double)grid.x * grid.y * grid.z * block.x * block.y * block.z);
     if (launch_hook) launch_hook(name, stream);
 }
 
@@ -351,7 +351,7 @@ template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float
 
 /* The float32 of which `high` is the part rounded to bf16, as float32 bits, and the lower 16 bits of `rest`, as a signed
    number, are its bits less those. */
-__device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
+__device__ __forceinline__ float join_split_float(uint32_t high, uint32_t rest) {
     return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
 }
 

@@ -21,7 +21,7 @@
    initialised, are overwritten, get more arrivals or bytes than they expect, or are never completed; addresses that
    the hardware does not accept.
 
-   Not found: a missing hold(), whose effect only a compiler for the GPU shows; a missing second wgmma_fence, where
+   Not found: a missing fence_registers(), whose effect only a compiler for the GPU shows; a missing second wgmma_fence, where
    registers were written after a first one; a change of an A that was given as a value and not as a variable; what a
    thread wrote after another thread of its warp had called the fence in the same turn; memory behind a tensor map
    that the same kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; more registers than
@@ -45,7 +45,7 @@ struct TensorMap { /* (batches, rows, columns) of 16-bit elements */
 
 namespace emulate {
 
-inline bool hopper = true; /* what hopper_there() returns */
+inline bool hopper = true; /* what hopper_is_available() returns */
 
 enum { GROUP = 128, MAX_REGISTERS = 128, BOX_COLUMNS = 64 };
 static const size_t WORDS_A_PIECE = 64; /* shared memory is compared in pieces of so many words */
@@ -130,7 +130,7 @@ inline Unit &unit_here() {
 }
 
 /* Finds the words that the warp has written in its turn. */
-inline void notice_writes(int warp) {
+inline void record_writes(int warp) {
     Asynchronous &s = asynchronous;
     const uint32_t *now = shared_words();
     for (size_t begin = 0; begin < s.seen.size(); begin += WORDS_A_PIECE) {
@@ -161,7 +161,7 @@ inline void publish_writes(int warp) {
 
 inline void asynchronous_turn(int warp) {
     if (!asynchronous.used) return;
-    notice_writes(warp);
+    record_writes(warp);
     if (asynchronous.fenced[warp]) publish_writes(warp);
     asynchronous.fenced[warp] = false;
 }
@@ -240,7 +240,7 @@ inline void barriers_begun() {
     for (auto &b : asynchronous.barriers) b.second.init_done = true;
 }
 
-inline void do_load(const Load &load) {
+inline void perform_load(const Load &load) {
     if (!load.map.at) return write_both(load.to, load.from, load.bytes);
     const TensorMap &m = load.map;
     for (int r = 0; r < m.box_rows; r++) {
@@ -265,7 +265,7 @@ inline bool end_phase(Barrier *b, bool asked) {
     if (b->loading > b->announced)
         fail_here("%llu bytes are loaded in a phase of a barrier that expects %llu",
                   (unsigned long long)b->loading, (unsigned long long)b->announced);
-    for (const Load &load : b->loads) do_load(load);
+    for (const Load &load : b->loads) perform_load(load);
     b->loads.clear();
     b->loading = b->announced = 0, b->missing = b->arrivals, b->phase++;
     return true;

@@ -5,7 +5,7 @@
    #define HOPPER_CODE            defined where a kernel may use this: in the emulator, and where nvcc compiles for
                                   sm_90a. The body of such a kernel stands under #ifdef HOPPER_CODE; elsewhere these
                                   functions do nothing
-   hopper_there()                 whether this GPU can run such a kernel and this program has code for it; if not, the
+   hopper_is_available()                 whether this GPU can run such a kernel and this program has code for it; if not, the
                                   kernel must not be launched
 
    Tiles. A tile is an array of rows of 64 bf16 elements, 128 bytes each, at a multiple of 1024 bytes in shared memory
@@ -62,7 +62,7 @@
    wgmma_wait<N>()                waits until all groups but the last N are done. Until then neither the accumulators
                                   nor the A registers of a product may be read or written, nor its shared memory
                                   written
-   hold(registers)                forbids the compiler to move reads and writes of these registers across this place:
+   fence_registers(registers)                forbids the compiler to move reads and writes of these registers across this place:
                                   stands after a wait, and before a fence where the registers have been written
 
    registers_increase<N>, registers_decrease<N>   all threads of a warpgroup call it: each has N registers from here
@@ -106,7 +106,7 @@ static __global__ void hopper_code_kernel(int *there) {
 
 /* A kernel finds out, once: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
    code. */
-static inline bool hopper_there() {
+static inline bool hopper_is_available() {
     static int answer = -1;
     if (answer < 0) {
         int device, major, found = 0;
@@ -253,11 +253,11 @@ __device__ __forceinline__ void wgmma_commit() {
 template <int N> __device__ __forceinline__ void wgmma_wait() {
     HOPPER_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-template <int N> __device__ __forceinline__ void hold(float (&x)[N]) {
+template <int N> __device__ __forceinline__ void fence_registers(float (&x)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
 }
-template <int N> __device__ __forceinline__ void hold(uint32_t (&x)[N]) {
+template <int N> __device__ __forceinline__ void fence_registers(uint32_t (&x)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i])::"memory");
 }
@@ -324,7 +324,7 @@ __device__ __forceinline__ void wgmma_from_registers(float (&d)[R], uint32_t a0,
 
 #define HOPPER_CODE
 
-inline bool hopper_there() { return emulate::hopper; }
+inline bool hopper_is_available() { return emulate::hopper; }
 
 inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride, int64_t rows,
                             int64_t batches, int box_rows) {
@@ -376,8 +376,8 @@ inline uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
 inline void wgmma_fence() { emulate::unit_here().fenced = true; }
 inline void wgmma_commit() { emulate::unit_here().committed++; }
 template <int N> inline void wgmma_wait() { emulate::wait_products(N); }
-template <int N> inline void hold(float (&)[N]) {}
-template <int N> inline void hold(uint32_t (&)[N]) {}
+template <int N> inline void fence_registers(float (&)[N]) {}
+template <int N> inline void fence_registers(uint32_t (&)[N]) {}
 
 template <int TRANSPOSE_A, int TRANSPOSE_B, int R>
 inline void wgmma_from_shared(float (&d)[R], uint64_t a, uint64_t b, bool add) {

@@ -13,13 +13,13 @@
      Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v
      of the column, and the row term sum_d do (1 - exp(m - o)) corrects for it.
    - Range. From the first key on whose v is farther than LASER_WINDOW from v_0d, a column is out of range
-     (Column.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
+     (LaserColumn.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
      maximum and are slow. Earlier rows do not see that key and keep their bits. In a healthy run no column is out of
      range, and the kernels that look for such rows end at once.
 
    laser_prepare(...)      forward, before the products: values, centers, and the ranges from which the columns follow
    laser_finish(...)       forward, after the products: columns, and the rows that are out of range
-   attention_rows(...)     backward, before the products: the numbers of each query's row that they need */
+   attention_backward_rows(...)     backward, before the products: the numbers of each query's row that they need */
 #ifndef CUDA_LASER_CUH
 #define CUDA_LASER_CUH
 
@@ -85,14 +85,14 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 
 /* ---- columns ---- */
 
-/* Computes all of every column's Column in one pass over V. This serves the paper's shift, which forward needs before
+/* Computes all of the LaserColumn of every column in one pass over V. This serves the paper's shift, which forward needs before
    it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There are few
    heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename S>
 __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
-    laser_columns_kernel(Column *columns, const S *v, AttentionSizes s) {
+    laser_columns_kernel(LaserColumn *columns, const S *v, AttentionSizes s) {
     enum { WARPS = LASER_COLUMN_WARPS };
     float *low = shared_memory<float>(), *high = low + WARPS * WARP_SIZE; /* (WARPS, WARP_SIZE) */
     int *outside = (int *)(high + WARPS * WARP_SIZE);
@@ -127,13 +127,13 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
 }
 
 template <typename S>
-void laser_find_columns(Column *columns, const S *v, const AttentionSizes &s, cudaStream_t stream) {
+void laser_find_columns(LaserColumn *columns, const S *v, const AttentionSizes &s, cudaStream_t stream) {
     LAUNCH(laser_columns_kernel<S>, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_COLUMN_THREADS),
            3 * LASER_COLUMN_THREADS * sizeof(float), stream, columns, v, s);
 }
 
 /* The shift n of column d of a head, whose Columns and first row of v are given. */
-__device__ __forceinline__ float laser_shift(const Column *head_columns, const bf16 *head_v, int d,
+__device__ __forceinline__ float laser_shift(const LaserColumn *head_columns, const bf16 *head_v, int d,
                                              const AttentionSizes &s) {
     return s.shift == LASER_SHIFT_SEQUENCE ? head_columns[d].shift
                                            : rintf(to_float(head_v[d]) * LASER_LOG2E_HIGH);
@@ -198,7 +198,7 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
 template <int D, int TILE>
 __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, TILE>::BLOCKS)
     laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v,
-                        const Column *columns, AttentionSizes s) {
+                        const LaserColumn *columns, AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
     float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
     int *some_outside = (int *)(high + ROWS * D);                /* (1) whether a value is out of range */
@@ -278,18 +278,18 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 /* Forward, before the products. With the paper's shift this writes columns; with the causal shift laser_finish
    does. */
 template <int D, int TILE>
-void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const AttentionSizes &s,
+void laser_prepare(const AttentionWork &w, LaserColumn *columns, const bf16 *v, const AttentionSizes &s,
                    cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
            dim3(LaserValues<D, TILE>::THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float),
-           stream, w.left, w.centers, w.ranges, v, (const Column *)columns, s);
+           stream, w.left, w.centers, w.ranges, v, (const LaserColumn *)columns, s);
 }
 
 /* After the products, for the causal shift: computes a head's columns from the ranges of its tiles; then the blocks
    of a head compute, by the plain formulas, the rows in which a column is out of range. */
 static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
-    laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const ColumnRange *ranges,
+    laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const ColumnRange *ranges,
                         int tiles, const bf16 *q, const bf16 *k, const bf16 *v, AttentionSizes s) {
     const int h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h;
@@ -307,12 +307,12 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
         columns[head * s.D + d] = laser_column(v0, all.least, all.most, all.out_of_range_from, s);
         first = min(first, all.out_of_range_from);
     }
-    first = block_least(first, shared_memory<float>());
-    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h,
+    first = block_min(first, shared_memory<float>());
+    plain_forward_rows(out, low_bits, lse, q, k, v, (const LaserColumn *)columns, false, b, h,
                        first + (int)blockIdx.x, (int)gridDim.x, s);
 }
 
-static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
+static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns,
                                 const AttentionWork &w, int tile, const bf16 *q, const bf16 *k, const bf16 *v,
                                 const AttentionSizes &s, cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) return;
@@ -341,8 +341,8 @@ enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ROWS_THREADS, 3)
-    attention_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout, const bf16 *out,
-                          const uint16_t *low_bits, const bf16 *v, const float *lse, const Column *columns,
+    attention_backward_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout, const bf16 *out,
+                          const uint16_t *low_bits, const bf16 *v, const float *lse, const LaserColumn *columns,
                           AttentionSizes s) {
     enum { LANES = D / 8 };
     float *center = shared_memory<float>(),
@@ -370,7 +370,7 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
         __syncthreads();
         const int at = (int)blockIdx.y * ROWS_COLUMNS + (int)threadIdx.x;
         if (at < A) {
-            const Column c = columns[(int64_t)b * A + at];
+            const LaserColumn c = columns[(int64_t)b * A + at];
             center[threadIdx.x] = c.center, floor[threadIdx.x] = c.floor,
             outside[threadIdx.x] = c.out_of_range_from;
             if (c.out_of_range_from < s.T || c.floor > -INFINITY) *special = 1;
@@ -394,7 +394,7 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
             for (int i = 0; i < 8; i++) m[i] = center[own + i];
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float exact = join_parts(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2]);
+                const float exact = join_split_float(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2]);
                 const bool seen = !careful || t < outside[own + i],
                            passes = !careful || (seen && exact > floor[own + i]);
                 const float distance = m[i] - exact, factor = fast_exp(distance), above = x[i] - m[i];
@@ -416,12 +416,12 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
 }
 
 template <int D, bool LASER>
-void attention_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, const uint16_t *low_bits,
-                    const bf16 *v, const float *lse, const Column *columns, const AttentionSizes &s,
+void attention_backward_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, const uint16_t *low_bits,
+                    const bf16 *v, const float *lse, const LaserColumn *columns, const AttentionSizes &s,
                     cudaStream_t stream) {
     const dim3 grid((unsigned)(padded_rows(s) / ROWS_TOKENS), blocks_for((int64_t)s.H * D, ROWS_COLUMNS),
                     (unsigned)s.B);
-    LAUNCH((attention_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
+    LAUNCH((attention_backward_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
            LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.left, w.right, dout, out,
            low_bits, v, lse, columns, s);
 }

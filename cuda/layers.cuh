@@ -16,72 +16,72 @@ enum { LAYER_THREADS = 256 };
    is lost, and a norm's backward writes four bytes for each number, not six. rest: the bits of the number less those
    of the rounded one, as a signed 16-bit integer. All differences fit but one: that of a number half a unit above its
    rounded one (one number in 131,072), which loses its last bit. If S is float there is no rest, and it is NULL. */
-template <typename S> struct Parted {
+template <typename S> struct SplitFloats {
     S *rounded;
     int16_t *rest;
 };
 
-__device__ __forceinline__ uint32_t rest_of(float x, uint32_t high) {
+__device__ __forceinline__ uint32_t remainder_of(float x, uint32_t high) {
     return (uint32_t)min((int)(float_to_bits(x) - high), 32767) & 0xFFFFu;
 }
 
 /* Four neighbouring numbers in the form they have in memory, which takes fewer registers than four floats until these
-   are needed. load(piece, ...) reads them from an address or from position `at` of a Parted, and unpack(x, piece) may
+   are needed. load(piece, ...) reads them from an address or from position `at` of a SplitFloats, and unpack(x, piece) may
    be called any number of times. */
-template <typename S> struct Piece;
-template <> struct Piece<float> { float4 x; };
-template <> struct Piece<bf16> { uint2 x; };
-template <> struct Piece<Parted<float>> { float4 x; };
-template <> struct Piece<Parted<bf16>> { uint2 high, rest; };
-template <typename S> __device__ __forceinline__ void load(Piece<S> &piece, const S *from) {
+template <typename S> struct Packed4;
+template <> struct Packed4<float> { float4 x; };
+template <> struct Packed4<bf16> { uint2 x; };
+template <> struct Packed4<SplitFloats<float>> { float4 x; };
+template <> struct Packed4<SplitFloats<bf16>> { uint2 high, rest; };
+template <typename S> __device__ __forceinline__ void load(Packed4<S> &piece, const S *from) {
     piece.x = *(const decltype(piece.x) *)(const void *)from;
 }
-__device__ __forceinline__ void load(Piece<Parted<float>> &piece, const Parted<float> &from, int64_t at) {
+__device__ __forceinline__ void load(Packed4<SplitFloats<float>> &piece, const SplitFloats<float> &from, int64_t at) {
     piece.x = *(const float4 *)(const void *)(from.rounded + at);
 }
-__device__ __forceinline__ void load(Piece<Parted<bf16>> &piece, const Parted<bf16> &from, int64_t at) {
+__device__ __forceinline__ void load(Packed4<SplitFloats<bf16>> &piece, const SplitFloats<bf16> &from, int64_t at) {
     piece.high = *(const uint2 *)(const void *)(from.rounded + at);
     piece.rest = *(const uint2 *)(const void *)(from.rest + at);
 }
 __device__ __forceinline__ void unpack(float (&x)[4], const float4 &y) {
     x[0] = y.x, x[1] = y.y, x[2] = y.z, x[3] = y.w;
 }
-template <typename S> __device__ __forceinline__ void unpack(float (&x)[4], const Piece<S> &piece) {
+template <typename S> __device__ __forceinline__ void unpack(float (&x)[4], const Packed4<S> &piece) {
     unpack(x, piece.x);
 }
-__device__ __forceinline__ void unpack(float (&x)[4], const Piece<Parted<bf16>> &piece) {
+__device__ __forceinline__ void unpack(float (&x)[4], const Packed4<SplitFloats<bf16>> &piece) {
     const uint2 high = piece.high, rest = piece.rest;
-    x[0] = join_parts(high.x << 16, rest.x), x[1] = join_parts(high.x & 0xFFFF0000u, rest.x >> 16);
-    x[2] = join_parts(high.y << 16, rest.y), x[3] = join_parts(high.y & 0xFFFF0000u, rest.y >> 16);
+    x[0] = join_split_float(high.x << 16, rest.x), x[1] = join_split_float(high.x & 0xFFFF0000u, rest.x >> 16);
+    x[2] = join_split_float(high.y << 16, rest.y), x[3] = join_split_float(high.y & 0xFFFF0000u, rest.y >> 16);
 }
 
-/* Like load and store of device.h, but from and to position `at` of a Parted. */
-__device__ __forceinline__ void load(float (&x)[1], const Parted<float> &from, int64_t at) {
+/* Like load and store of device.h, but from and to position `at` of a SplitFloats. */
+__device__ __forceinline__ void load(float (&x)[1], const SplitFloats<float> &from, int64_t at) {
     x[0] = from.rounded[at];
 }
-__device__ __forceinline__ void load(float (&x)[1], const Parted<bf16> &from, int64_t at) {
-    x[0] = join_parts(float_to_bits(to_float(from.rounded[at])), (uint32_t)from.rest[at]);
+__device__ __forceinline__ void load(float (&x)[1], const SplitFloats<bf16> &from, int64_t at) {
+    x[0] = join_split_float(float_to_bits(to_float(from.rounded[at])), (uint32_t)from.rest[at]);
 }
-template <typename S> __device__ __forceinline__ void load(float (&x)[4], const Parted<S> &from, int64_t at) {
-    Piece<Parted<S>> piece;
+template <typename S> __device__ __forceinline__ void load(float (&x)[4], const SplitFloats<S> &from, int64_t at) {
+    Packed4<SplitFloats<S>> piece;
     load(piece, from, at), unpack(x, piece);
 }
 template <int WIDTH>
-__device__ __forceinline__ void store(const Parted<float> &to, int64_t at, const float (&x)[WIDTH]) {
+__device__ __forceinline__ void store(const SplitFloats<float> &to, int64_t at, const float (&x)[WIDTH]) {
     store(to.rounded + at, x);
 }
 template <int WIDTH>
-__device__ __forceinline__ void store(const Parted<bf16> &to, int64_t at, const float (&x)[WIDTH]) {
+__device__ __forceinline__ void store(const SplitFloats<bf16> &to, int64_t at, const float (&x)[WIDTH]) {
     if constexpr (WIDTH == 4) {
         const uint2 high = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
         *(uint2 *)(void *)(to.rounded + at) = high;
         *(uint2 *)(void *)(to.rest + at) =
-            uint2{rest_of(x[0], high.x << 16) | rest_of(x[1], high.x & 0xFFFF0000u) << 16,
-                  rest_of(x[2], high.y << 16) | rest_of(x[3], high.y & 0xFFFF0000u) << 16};
+            uint2{remainder_of(x[0], high.x << 16) | remainder_of(x[1], high.x & 0xFFFF0000u) << 16,
+                  remainder_of(x[2], high.y << 16) | remainder_of(x[3], high.y & 0xFFFF0000u) << 16};
     } else {
         const bf16 high = from_float<bf16>(x[0]);
         to.rounded[at] = high;
-        to.rest[at] = (int16_t)rest_of(x[0], float_to_bits(to_float(high)));
+        to.rest[at] = (int16_t)remainder_of(x[0], float_to_bits(to_float(high)));
     }
 }
 
@@ -130,7 +130,7 @@ static inline void token_buckets(TokenBuckets *buckets, const int32_t *tokens, i
 /* dembed (V, C) += the sum of dout (N, C) over the places of each token, in order. A block takes one token and some
    columns. The most frequent token takes longest, so a thread loads AT_ONCE numbers at the same time. */
 template <typename S>
-__global__ void embedding_backward_kernel(float *dembed, Parted<S> dout, const int32_t *tokens,
+__global__ void embedding_backward_kernel(float *dembed, SplitFloats<S> dout, const int32_t *tokens,
                                           const int32_t *place, const int32_t *first, int C) {
     enum { AT_ONCE = 16 };
     const int32_t begin = first[blockIdx.x], end = first[blockIdx.x + 1];
@@ -151,7 +151,7 @@ __global__ void embedding_backward_kernel(float *dembed, Parted<S> dout, const i
 
 /* dposition (T, C) = or, with `add`, += the sum of dout (B, T, C) over the sequences. */
 template <typename S>
-__global__ void position_backward_kernel(float *dposition, Parted<S> dout, int B, int64_t TC, bool add) {
+__global__ void position_backward_kernel(float *dposition, SplitFloats<S> dout, int B, int64_t TC, bool add) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= TC) return;
     float sum = 0, x[1];
@@ -163,7 +163,7 @@ __global__ void position_backward_kernel(float *dposition, Parted<S> dout, int B
 }
 
 template <typename S>
-void embedding_backward(float *dembed, Parted<S> dout, const int32_t *tokens, const TokenBuckets &buckets,
+void embedding_backward(float *dembed, SplitFloats<S> dout, const int32_t *tokens, const TokenBuckets &buckets,
                         int C, cudaStream_t stream) {
     enum { COLUMNS = 128 };
     LAUNCH(embedding_backward_kernel<S>, dim3((unsigned)buckets.distinct, blocks_for(C, COLUMNS)),
@@ -171,7 +171,7 @@ void embedding_backward(float *dembed, Parted<S> dout, const int32_t *tokens, co
 }
 
 template <typename S>
-void position_backward(float *dposition, Parted<S> dout, int B, int T, int C, bool add, cudaStream_t stream) {
+void position_backward(float *dposition, SplitFloats<S> dout, int B, int T, int C, bool add, cudaStream_t stream) {
     LAUNCH(position_backward_kernel<S>, dim3(blocks_for((int64_t)T * C, LAYER_THREADS)), dim3(LAYER_THREADS),
            0, stream, dposition, dout, B, (int64_t)T * C, add);
 }
@@ -283,7 +283,7 @@ static inline int64_t rmsnorm_chunks(int64_t N) {
    which every number belongs to one lane; so the registers are free for what is loaded from global memory. */
 template <typename S, int PIECES>
 __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
-    rmsnorm_backward_kernel(Parted<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
+    rmsnorm_backward_kernel(SplitFloats<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
                             const float *weight, int64_t N, int C, bool add) {
     const int warp = (int)threadIdx.x / WARP_SIZE;
     float *weights = shared_memory<float>(), *sums = weights + C, *dw = sums + warp * C; /* C, (WARPS, C) */
@@ -295,9 +295,9 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
     __syncthreads();
 #pragma unroll 1
     for (int64_t n = (int64_t)blockIdx.x * NORM_WARPS + warp; n < N; n += (int64_t)gridDim.x * NORM_WARPS) {
-        Piece<S> of_dout[PIECES];
-        Piece<float> of_x[PIECES];
-        Piece<Parted<S>> of_dx[PIECES];
+        Packed4<S> of_dout[PIECES];
+        Packed4<float> of_x[PIECES];
+        Packed4<SplitFloats<S>> of_dx[PIECES];
         const int64_t at = n * C + row_column(0);
         const float r = rstd[n];
 #pragma unroll
@@ -341,7 +341,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
 
 /* The same for any C: a block takes a token and reads its row twice. */
 template <typename S, int W>
-__global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, float *partial, const S *dout, const float *x,
+__global__ void rmsnorm_backward_loop_kernel(SplitFloats<S> dx, float *partial, const S *dout, const float *x,
                                              const float *rstd, const float *weight, int64_t N, int C,
                                              bool add) {
     float *scratch = shared_memory<float>(), *dw = scratch + WARP_SIZE; /* (C) */
@@ -374,7 +374,7 @@ __global__ void rmsnorm_backward_loop_kernel(Parted<S> dx, float *partial, const
 
 /* dx as above; partial (rmsnorm_chunks(N), C) = what rmsnorm_backward_weight sums. */
 template <typename S>
-void rmsnorm_backward(Parted<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
+void rmsnorm_backward(SplitFloats<S> dx, float *partial, const S *dout, const float *x, const float *rstd,
                       const float *weight, int64_t N, int C, bool add, cudaStream_t stream) {
     const dim3 blocks((unsigned)rmsnorm_chunks(N));
     if (row_fits(C))
@@ -423,11 +423,11 @@ static inline void rmsnorm_backward_weight(float *dweight, float *second, const 
 /* ---- rope ---- */
 
 /* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by the angle given as
-   turn (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A thread takes
+   rope_cos_sin (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A thread takes
    W pairs; the first row is token `first` of its sequence. There are fewer than 2^32 threads, so their numbers are
    divided in 32 bits. */
 template <typename S, int W>
-__global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+__global__ void rope_kernel(S *qkv, const float *rope_cos_sin, float direction, int64_t N, int T, int H, int D,
                             uint32_t first) {
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, half = (uint32_t)D / 2;
     const uint32_t of_head = half / W, of_token = 2 * (uint32_t)H * of_head; /* threads */
@@ -435,7 +435,7 @@ __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t 
     if (n >= N) return;
     const uint32_t head = within / of_head, d = (within - head * of_head) * W; /* the heads of q, then of k */
     S *x = qkv + (int64_t)n * 3 * H * D + (head * (uint32_t)D + d);
-    const float *angle = turn + (int64_t)((n + first) % (uint32_t)T) * D + 2 * d;
+    const float *angle = rope_cos_sin + (int64_t)((n + first) % (uint32_t)T) * D + 2 * d;
     float a[W], b[W], left[W], right[W], cosine_sine[W == 1 ? 1 : 4];
     load(a, x), load(b, x + half);
 #pragma unroll
@@ -456,25 +456,25 @@ __global__ void rope_kernel(S *qkv, const float *turn, float direction, int64_t 
 
 /* `most`: the largest number of threads of a launch; if the tokens need more, several launches rotate them. */
 template <typename S, int W>
-void rope_rotate_by(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+void rope_rotate_by(S *qkv, const float *rope_cos_sin, float direction, int64_t N, int T, int H, int D,
                     cudaStream_t stream, int64_t most = (int64_t)1 << 31) {
     const int64_t of_token = (int64_t)H * D / W, tokens = most / of_token;
     for (int64_t n = 0; n < N; n += tokens) {
         const int64_t now = n + tokens < N ? tokens : N - n;
         LAUNCH((rope_kernel<S, W>), dim3(blocks_for(now * of_token, LAYER_THREADS)), dim3(LAYER_THREADS), 0,
-               stream, qkv + n * 3 * H * D, turn, direction, now, T, H, D, (uint32_t)(n % T));
+               stream, qkv + n * 3 * H * D, rope_cos_sin, direction, now, T, H, D, (uint32_t)(n % T));
     }
 }
 
 template <typename S>
-void rope_rotate(S *qkv, const float *turn, float direction, int64_t N, int T, int H, int D,
+void rope_rotate(S *qkv, const float *rope_cos_sin, float direction, int64_t N, int T, int H, int D,
                  cudaStream_t stream) {
     if (D % 16 == 0)
-        rope_rotate_by<S, 8>(qkv, turn, direction, N, T, H, D, stream);
+        rope_rotate_by<S, 8>(qkv, rope_cos_sin, direction, N, T, H, D, stream);
     else if (D % 8 == 0)
-        rope_rotate_by<S, 4>(qkv, turn, direction, N, T, H, D, stream);
+        rope_rotate_by<S, 4>(qkv, rope_cos_sin, direction, N, T, H, D, stream);
     else
-        rope_rotate_by<S, 1>(qkv, turn, direction, N, T, H, D, stream);
+        rope_rotate_by<S, 1>(qkv, rope_cos_sin, direction, N, T, H, D, stream);
 }
 
 /* ---- activations ---- */

@@ -50,11 +50,11 @@ __global__ void __launch_bounds__(LOSS_ROW_THREADS)
             for (int i = 0; i < 4; i++) sum += x[k][i] = expf(x[k][i] - largest);
         const float of_warp = warp_max(largest);
         sum = warp_sum(sum * expf(largest - of_warp));
-        float2 *turn = of_warps + n % 2 * WARP_SIZE;
-        if (lane == 0) turn[warp] = float2{of_warp, sum};
+        float2 *of_row = of_warps + n % 2 * WARP_SIZE;
+        if (lane == 0) of_row[warp] = float2{of_warp, sum};
         const int next_target = targets[n + 1 < end ? n + 1 : n];
         __syncthreads();
-        const float2 mine = turn[lane]; /* there are as many warps as lanes */
+        const float2 mine = of_row[lane]; /* there are as many warps as lanes */
         const float top = warp_max(mine.x);
         sum = warp_sum(mine.y * expf(mine.x - top));
         if (threadIdx.x == 0) losses[n] = logf(sum) + top - of_target;

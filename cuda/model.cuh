@@ -26,7 +26,7 @@ template <typename S> struct GpuLayer {
     float *attn_rstd;   /* (N) */
     S *qkv;             /* (N, 3A) q and k after rope */
     float *lse;         /* (B, H, T) */
-    Column *columns;    /* LASER: what forward found of the columns of v */
+    LaserColumn *columns;    /* LASER: what forward found of the columns of v */
     S *attn_out;        /* (N, A) */
     uint16_t *low_bits; /* (N, A) LASER with bf16: what attn_out's rounding cut off */
     float *mlp_input;   /* (N, C) residual stream between attention and MLP */
@@ -74,7 +74,7 @@ template <typename S> struct GpuModel {
     S *norm;                                          /* (N, C) RMSNorm of output */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
-    Parted<S> d_residual;                             /* (N, C) its rounded part is read by products */
+    SplitFloats<S> d_residual;                             /* (N, C) its rounded part is read by products */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
     void *attention_work;
@@ -139,7 +139,7 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
         if (first || c.recompute == GPU_RECOMPUTE_NONE) {
             a.attn_norm = arena->take<S>(N * C), a.attn_rstd = arena->take<float>(N);
             a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
-            a.columns = arena->take<Column>((int64_t)attention_columns(attention));
+            a.columns = arena->take<LaserColumn>((int64_t)attention_columns(attention));
             a.attn_out = arena->take<S>(N * A),
             a.low_bits = attention_keeps_low_bits<S>(c.attn) ? arena->take<uint16_t>(N * A) : nullptr;
         }

@@ -58,8 +58,8 @@ static void test_cuda_fragments_make_a_product(void) {
 /* ---- compute capability 9.0: the facts ---- */
 
 static bool hopper_to_test() {
-    if (!hopper_there()) test_not_run("no GPU of compute capability 9.0, or no code for sm_90a");
-    return hopper_there();
+    if (!hopper_is_available()) test_not_run("no GPU of compute capability 9.0, or no code for sm_90a");
+    return hopper_is_available();
 }
 
 /* C (64, N) = A B, N = 2 R, 128 deep. B arrives by tensor_load, A by the threads' own stores or in registers. A transposed
@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(128)
         const bf16 *at = a + (t / 32 * 16 + t % 32 / 4 + i % 2 * 8) * DEPTH + t % 4 * 2 + i / 2 * 8;
         pairs[i] = pack_bf16(to_float(at[0]), to_float(at[1]));
     }
-    hold(c);
-    if (REGISTERS) hold(pairs);
+    fence_registers(c);
+    if (REGISTERS) fence_registers(pairs);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < DEPTH; k += 16) {
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(128)
     }
     wgmma_commit();
     wgmma_wait<0>();
-    hold(c);
+    fence_registers(c);
     for (int i = 0; i < R; i++)
         c_out[(t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8) * N + i / 4 * 8 + t % 4 * 2 + i % 2] = c[i];
 #endif
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(384, 1)
     uint32_t zeros[4] = {0, 0, 0, 0};
     for (int i = 0; i < STEPS; i++) {
         if (FAULT != NO_BARRIER_WAIT) barrier_wait(&full[i % 2], (uint32_t)i / 2 % 2);
-        if (i > 0) hold(c);
+        if (i > 0) fence_registers(c);
         if (FAULT != NO_WGMMA_FENCE) wgmma_fence();
         if (FAULT != NOT_ALL_AT_WGMMA || thread != 228)
 #pragma unroll
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(384, 1)
         if (FAULT == REFILLED_TOO_EARLY && t % 32 == 0) barrier_arrive(&empty[i % 2]);
         if (FAULT == REFILLED_TOO_EARLY) named_barrier_sync(1 + consumer, 128); /* warpgroup 0 runs here */
         if (i + 1 < STEPS || (FAULT != NO_WGMMA_WAIT && FAULT != WGMMA_AT_THE_END)) wgmma_wait<0>();
-        hold(c);
+        fence_registers(c);
         if (FAULT != REFILLED_TOO_EARLY && FAULT != NO_RELEASE && t % 32 == 0) barrier_arrive(&empty[i % 2]);
     }
     uint32_t pairs[16];

@@ -28,7 +28,7 @@ struct Problem {
         Buffer<S> qkv_(qkv_size), dout_(out_size), out_(out_size), dqkv_(qkv_size);
         Buffer<float> lse_((size_t)(B * H * T)), turn_(turn.size());
         Buffer<uint16_t> low_bits(kind == ATTENTION_LASER ? out_size : 0);
-        Buffer<Column> columns(attention_columns(s));
+        Buffer<LaserColumn> columns(attention_columns(s));
         Buffer<char> work(attention_work_size(s)), other_work(attention_work_size(s));
         upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
         poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
@@ -122,7 +122,7 @@ template <typename Test> static void for_each_kernel(Test test) {
     static const int head_dims[] = {32, 64, 128};
 #endif
     for (int D : head_dims)
-        for (int without = 0; without < (D == 64 && hopper_there() ? 2 : 1); without++) {
+        for (int without = 0; without < (D == 64 && hopper_is_available() ? 2 : 1); without++) {
             attention_without_hopper = without;
             test(D);
             attention_without_hopper = false;
@@ -147,7 +147,7 @@ template <typename S> static void cuda_attention_sizes(double bound) {
                 p.shift = (LaserShift)shift;
                 if (z % 2) p.use_rope();
                 p.check<S>(bound, p.turn.empty() ? "normal values" : "normal values, rope");
-                if (sizeof(S) == 4 || p.D < 64 || !hopper_there()) continue;
+                if (sizeof(S) == 4 || p.D < 64 || !hopper_is_available()) continue;
                 attention_without_hopper = true;
                 p.check<S>(bound, "normal values, mma.sync");
                 attention_without_hopper = false;
@@ -166,16 +166,16 @@ static bool floats_finite(const Floats &x) {
 /* Many tiles, of which each block does several, and the forward kernel for long sequences beside that for short ones.
    */
 static void test_cuda_attention_of_many_tiles_matches_float64(void) {
-    const int most = hopper_pingpong_most, blocks = hopper_blocks_most;
-    hopper_blocks_most = 2;
+    const int most = hopper_pingpong_max_tokens, blocks = hopper_max_blocks;
+    hopper_max_blocks = 2;
     for (int kind = 0; kind < 2; kind++)
         for (int D = 64; D <= 128; D += 64)
             for (int pingpong = 0; pingpong < 2; pingpong++) {
                 Problem p(1, 300, D == 64 ? 4 : 2, D, (AttentionKind)kind, 14, 1);
-                hopper_pingpong_most = pingpong ? most : 0;
+                hopper_pingpong_max_tokens = pingpong ? most : 0;
                 p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, no turns");
             }
-    hopper_pingpong_most = most, hopper_blocks_most = blocks;
+    hopper_pingpong_max_tokens = most, hopper_max_blocks = blocks;
 }
 
 /* Values of every size up to 1e4, alone, mixed, rising, falling, and scores just as large. */

@@ -24,10 +24,10 @@ static void check_cuda(const Floats &got, const Doubles &want, double bound, con
 }
 
 /* float32 numbers on the device in two parts. */
-template <typename S> struct TestParted {
+template <typename S> struct TestSplitFloats {
     Buffer<S> rounded;
     Buffer<int16_t> rest;
-    explicit TestParted(const Floats &x) : rounded(x.size()), rest(x.size()) {
+    explicit TestSplitFloats(const Floats &x) : rounded(x.size()), rest(x.size()) {
         Floats near = x;
         upload(rounded, near);
         std::vector<int16_t> rests(x.size());
@@ -43,7 +43,7 @@ template <typename S> struct TestParted {
         memcpy(&bits, &x, sizeof bits);
         return bits;
     }
-    Parted<S> parts() const { return Parted<S>{rounded.data, sizeof(S) == 2 ? rest.data : nullptr}; }
+    SplitFloats<S> parts() const { return SplitFloats<S>{rounded.data, sizeof(S) == 2 ? rest.data : nullptr}; }
     Floats values() const {
         Floats x = download(rounded);
         std::vector<int16_t> rests(x.size());
@@ -57,7 +57,7 @@ template <typename S> struct TestParted {
 };
 
 /* back = x, by way of two parts; W numbers a thread. */
-template <typename S, int W> __global__ void parted_kernel(Parted<S> parts, float *back, const float *x) {
+template <typename S, int W> __global__ void split_floats_kernel(SplitFloats<S> parts, float *back, const float *x) {
     const int64_t i = threadIdx.x * W;
     float y[W];
     load(y, x + i), store(parts, i, y);
@@ -75,12 +75,12 @@ static void test_cuda_parted_numbers_are_exact(void) {
     Buffer<float> from(N), back(N);
     copy_to_device(from.data, x.data(), N * sizeof(float), 0);
     for (int wide = 0; wide < 2; wide++) {
-        TestParted<bf16> parted(Floats(N, 0.0f));
+        TestSplitFloats<bf16> parted(Floats(N, 0.0f));
         if (wide)
-            LAUNCH((parted_kernel<bf16, 4>), dim3(1), dim3(N / 4), 0, 0, parted.parts(), back.data,
+            LAUNCH((split_floats_kernel<bf16, 4>), dim3(1), dim3(N / 4), 0, 0, parted.parts(), back.data,
                    (const float *)from.data);
         else
-            LAUNCH((parted_kernel<bf16, 1>), dim3(1), dim3(N), 0, 0, parted.parts(), back.data,
+            LAUNCH((split_floats_kernel<bf16, 1>), dim3(1), dim3(N), 0, 0, parted.parts(), back.data,
                    (const float *)from.data);
         const Floats got = download(back), near = download(parted.rounded), values = parted.values();
         for (size_t i = 0; i < N; i++) {
@@ -97,7 +97,7 @@ template <typename S> static void cuda_embedding() {
     enum { B = 3, T = 21, N = B * T, C = 150, V = 40 };
     Input<float> embed(normal_floats(V * C, 1, 1)), position(normal_floats(T * C, 1, 2)),
         dembed(normal_floats(V * C, 1, 4)), dposition(normal_floats(T * C, 1, 5));
-    const TestParted<S> dout(normal_floats(N * C, 1, 3));
+    const TestSplitFloats<S> dout(normal_floats(N * C, 1, 3));
     const Floats dout_x = dout.values();
     const std::vector<int32_t> tokens = test_tokens(N, V);
     Buffer<int32_t> ids(N), place(N), first(N + 1);
@@ -132,7 +132,7 @@ static void test_cuda_embedding_matches_float64(void) { cuda_embedding<float>(),
 template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     const size_t n = (size_t)(N * C);
     Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2));
-    const TestParted<S> dx(normal_floats(n, 1, 4)), dx_alone(Floats(n, NAN));
+    const TestSplitFloats<S> dx(normal_floats(n, 1, 4)), dx_alone(Floats(n, NAN));
     const Floats dx_before = dx.values();
     Input<float> dweight(normal_floats((size_t)C, 1, 5));
     Input<S> dout(normal_floats(n, 1, 3));

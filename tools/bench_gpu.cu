@@ -86,7 +86,7 @@ static void bench_attention(int T, int D, AttentionKind kind) {
     bf16 *out = bench_numbers<bf16>(N * A, 1), *dqkv = bench_numbers<bf16>(N * 3 * A, 1);
     float *lse = bench_numbers<float>(N * H, 1);
     uint16_t *low_bits = (uint16_t *)device_malloc((size_t)(N * A) * sizeof(uint16_t));
-    Column *columns = (Column *)device_malloc(attention_columns(s) * sizeof(Column));
+    LaserColumn *columns = (LaserColumn *)device_malloc(attention_columns(s) * sizeof(LaserColumn));
     void *work = device_malloc(attention_work_size(s));
     const double forward = bench_time([&] {
         attention_forward(out, low_bits, lse, columns, qkv, qkv + A, qkv + 2 * A, work, s, bench_stream);
