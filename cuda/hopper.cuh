@@ -62,8 +62,8 @@
    wgmma_wait<N>()                waits until all groups but the last N are done. Until then neither the accumulators
                                   nor the A registers of a product may be read or written, nor its shared memory
                                   written
-   fence_registers(registers)                forbids the compiler to move reads and writes of these registers across this place:
-                                  stands after a wait, and before a fence where the registers have been written
+   fence_registers(registers)     forbids the compiler to move reads and writes of these registers across this place. It
+                                  stands after a wait, and before a fence if the registers have been written
 
    registers_increase<N>, registers_decrease<N>   all threads of a warpgroup call it: each has N registers from here
                                   on */
@@ -387,9 +387,9 @@ inline void wgmma_from_shared(float (&d)[R], uint64_t a, uint64_t b, bool add) {
 template <int TRANSPOSE_B, int R, typename A0, typename A1, typename A2, typename A3>
 inline void wgmma_from_registers(float (&d)[R], A0 &&a0, A1 &&a1, A2 &&a2, A3 &&a3, uint64_t b, bool add) {
     static_assert(R == 32 || R == 64 || R == 128, "64, 128 or 256 columns");
-    const uint32_t *const at[4] = {emulate::where(std::forward<A0>(a0)), emulate::where(std::forward<A1>(a1)),
-                                   emulate::where(std::forward<A2>(a2)),
-                                   emulate::where(std::forward<A3>(a3))};
+    const uint32_t *const at[4] = {
+        emulate::variable_address(std::forward<A0>(a0)), emulate::variable_address(std::forward<A1>(a1)),
+        emulate::variable_address(std::forward<A2>(a2)), emulate::variable_address(std::forward<A3>(a3))};
     emulate::issue_product(
         {d, R, 0, false, TRANSPOSE_B, true, add, {a0, a1, a2, a3}, {at[0], at[1], at[2], at[3]}, 0, b});
 }
