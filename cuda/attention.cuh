@@ -25,8 +25,10 @@
 #include "attention_hopper.cuh"
 #include "attention_mma.cuh"
 
+/* Returns whether heads of this size have kernels for tensor cores. */
 static inline bool attention_has_tensor_cores(int D) { return D == 32 || D == 64 || D == 128; }
 
+/* Forward with bf16 on tensor cores, by the kernels of attention_hopper.cuh or of attention_mma.cuh. */
 template <int D, bool LASER>
 void attention_forward_fast(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const bf16 *q,
                             const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
@@ -37,6 +39,7 @@ void attention_forward_fast(bf16 *out, uint16_t *low_bits, float *lse, LaserColu
     attention_forward_mma<D, LASER>(out, low_bits, lse, columns, q, k, v, w, s, stream);
 }
 
+/* Backward with bf16 on tensor cores. Rows in which LASER's values are out of range are added by attention_plain.cuh. */
 template <int D, bool LASER>
 void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
                              const bf16 *v, const bf16 *out, const uint16_t *low_bits, const float *lse,
@@ -49,13 +52,14 @@ void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
             attention_backward_hopper<D, LASER>(dq, dk, dv, dout, q, k, v, rope_cos_sin, w, s, stream);
             done = true;
         }
-    if (!done) attention_backward_mma<D, LASER>(dq, dk, dv, dout, q, k, v, columns, rope_cos_sin, w, s, stream);
+    if (!done)
+        attention_backward_mma<D, LASER>(dq, dk, dv, dout, q, k, v, columns, rope_cos_sin, w, s, stream);
     if (LASER && s.shift == LASER_SHIFT_CAUSAL)
-        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, true, s,
-                                 stream);
+        attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, true,
+                                 s, stream);
 }
 
-/* ---- standard and LASER attention: the same kernels, with and without exp(V) and the logarithm ---- */
+/* ---- standard and LASER attention: the same kernels; those of LASER also compute exp(V) and the logarithm ---- */
 
 template <bool LASER>
 void softmax_attention_forward(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const bf16 *q,
@@ -74,8 +78,8 @@ void softmax_attention_forward(bf16 *out, uint16_t *low_bits, float *lse, LaserC
 template <bool LASER>
 void softmax_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
                                 const bf16 *v, const bf16 *out, const uint16_t *low_bits, const float *lse,
-                                const LaserColumn *columns, const float *rope_cos_sin, void *work, const AttentionSizes &s,
-                                cudaStream_t stream) {
+                                const LaserColumn *columns, const float *rope_cos_sin, void *work,
+                                const AttentionSizes &s, cudaStream_t stream) {
     if (attention_has_tensor_cores(s.D)) {
         auto *run = s.D == 32   ? attention_backward_fast<32, LASER>
                     : s.D == 64 ? attention_backward_fast<64, LASER>
@@ -83,14 +87,15 @@ void softmax_attention_backward(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, 
         return run(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin,
                    attention_work(work, s, nullptr), s, stream);
     }
-    attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, false, s, stream);
+    attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, false, s,
+                             stream);
 }
 
 /* float32: out is exact, and low_bits is not used. */
 template <bool LASER>
-void softmax_attention_forward(float *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const float *q,
-                               const float *k, const float *v, void *, const AttentionSizes &s,
-                               cudaStream_t stream) {
+void softmax_attention_forward(float *out, uint16_t *low_bits, float *lse, LaserColumn *columns,
+                               const float *q, const float *k, const float *v, void *,
+                               const AttentionSizes &s, cudaStream_t stream) {
     if (LASER) laser_find_columns(columns, v, s, stream);
     attention_plain_forward(out, low_bits, lse, q, k, v, (const LaserColumn *)columns, s, stream);
 }
@@ -98,9 +103,10 @@ void softmax_attention_forward(float *out, uint16_t *low_bits, float *lse, Laser
 template <bool LASER>
 void softmax_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,
                                 const float *k, const float *v, const float *out, const uint16_t *low_bits,
-                                const float *lse, const LaserColumn *columns, const float *rope_cos_sin, void *,
-                                const AttentionSizes &s, cudaStream_t stream) {
-    attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, false, s, stream);
+                                const float *lse, const LaserColumn *columns, const float *rope_cos_sin,
+                                void *, const AttentionSizes &s, cudaStream_t stream) {
+    attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, false, s,
+                             stream);
 }
 
 /* ---- the kinds of attention that a GPU computes ---- */
@@ -111,8 +117,8 @@ template <typename S> struct AttentionKernels {
     void (*forward)(S *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const S *q, const S *k,
                     const S *v, void *work, const AttentionSizes &s, cudaStream_t stream);
     void (*backward)(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
-                     const uint16_t *low_bits, const float *lse, const LaserColumn *columns, const float *rope_cos_sin,
-                     void *work, const AttentionSizes &s, cudaStream_t stream);
+                     const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
+                     const float *rope_cos_sin, void *work, const AttentionSizes &s, cudaStream_t stream);
     size_t (*work_bytes)(const AttentionSizes &s);
     bool keeps_columns;  /* forward writes columns, which backward reads; else they are NULL */
     bool keeps_low_bits; /* with bf16, forward writes low_bits, which backward reads; else they are NULL */
@@ -128,13 +134,14 @@ static const AttentionKernels<S> attention_kernels[] = {
      true, true},
 };
 
-/* NULL: the GPU does not have this kind. */
+/* Returns the row of this kind; NULL if the table has none. */
 template <typename S> static const AttentionKernels<S> *attention_find(AttentionKind kind) {
     for (const AttentionKernels<S> &row : attention_kernels<S>)
         if (row.kind == kind) return &row;
     return nullptr;
 }
 
+/* Returns the row of this kind; ends the program if the table has none. */
 template <typename S> static const AttentionKernels<S> &attention_kernels_of(AttentionKind kind) {
     const AttentionKernels<S> *row = attention_find<S>(kind);
     if (!row) die("attention of kind %d has no row in cuda/attention.cuh", (int)kind);
@@ -165,10 +172,10 @@ void attention_forward(S *out, uint16_t *low_bits, float *lse, LaserColumn *colu
 
 template <typename S>
 void attention_backward(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
-                        const uint16_t *low_bits, const float *lse, const LaserColumn *columns, const float *rope_cos_sin,
-                        void *work, const AttentionSizes &s, cudaStream_t stream) {
-    attention_kernels_of<S>(s.kind).backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin,
-                                             work, s, stream);
+                        const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
+                        const float *rope_cos_sin, void *work, const AttentionSizes &s, cudaStream_t stream) {
+    attention_kernels_of<S>(s.kind).backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns,
+                                             rope_cos_sin, work, s, stream);
 }
 
 #endif

@@ -100,7 +100,7 @@ void attention_forward_hopper(bf16 *out, uint16_t *low_bits, float *lse, LaserCo
     maps.v = hopper_map(v, s.qkv_row, s, HOPPER_TILE),
     maps.out = hopper_map(out, s.out_row, s, HOPPER_HALF_TILE);
     if (LASER) {
-        maps.values = hopper_map(w.left, (int64_t)s.H * D, s, HOPPER_TILE);
+        maps.values = hopper_map(w.values, (int64_t)s.H * D, s, HOPPER_TILE);
         maps.low_bits = hopper_map(low_bits, s.out_row, s, HOPPER_HALF_TILE);
     }
     auto *kernel = s.T <= hopper_pingpong_max_tokens ? hopper_forward_kernel<D, LASER, true>
@@ -118,7 +118,7 @@ void attention_backward_hopper(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, c
                                const bf16 *v, const float *rope_cos_sin, const AttentionWork &w,
                                const AttentionSizes &s, cudaStream_t stream) {
     const int64_t A = (int64_t)s.H * D, u_row = LASER ? A : s.qkv_row, g_row = LASER ? A : s.out_row;
-    const bf16 *u = LASER ? w.right : v, *g = LASER ? w.left : dout;
+    const bf16 *u = LASER ? w.centered_v : v, *g = LASER ? w.scaled_dout : dout;
     const HopperOrder order = hopper_order(s);
     const dim3 grid(hopper_blocks(order)), block(HOPPER_THREADS);
     const HopperDkDvMaps keys = {

@@ -6,8 +6,8 @@
    attention_plain_forward(out, low_bits, lse, q, k, v, columns, sizes, stream)
    attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, only_out_of_range, sizes,
                             stream)
-   only_out_of_range: only the rows and columns that LaserColumn.out_of_range_from names are computed, and their share is
-   added (+=); else all of them, and results are written (=).
+   only_out_of_range: only the rows and columns that LaserColumn.out_of_range_from names are computed, and what they
+   contribute is added (+=). Otherwise all rows and columns are computed, and results are written (=).
    rope_cos_sin: rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them;
    NULL: of q and k as they are given.
    low_bits: see exact_output below.
@@ -44,7 +44,7 @@ struct alignas(16) LaserColumn {
 
 #define LASER_LN2 0.693147181f
 
-/* log(x 2^n) */
+/* Returns log(x 2^n). */
 __device__ __forceinline__ float laser_log(float x, float n) {
     return n * LASER_LN2_HIGH_PART + (n * LASER_LN2_LOW_PART + logf(x));
 }
@@ -61,17 +61,20 @@ __device__ __forceinline__ float laser_at_least(float x, float least) { return x
    low_bits as a signed number. Only lower bits of exactly 2^15 would be ambiguous, as they may be rounded up or down;
    so forward sets the last bit of the float32, a change far below the precision that is needed. */
 __device__ __forceinline__ float set_last_bit(float x) { return bits_to_float(float_to_bits(x) | 1); }
-/* The low bits of two neighbouring elements; sets the last bits of both. */
+/* Sets the last bits of two neighbouring elements and returns their low bits. */
 __device__ __forceinline__ uint32_t cut_low_bits(float &x, float &y) {
     x = set_last_bit(x), y = set_last_bit(y);
     return (float_to_bits(x) & 0xFFFFu) | float_to_bits(y) << 16;
 }
+/* Returns element `at` of the output with the digits of float32. */
 __device__ __forceinline__ float exact_output(const float *out, const uint16_t *, int64_t at) {
     return out[at];
 }
 __device__ __forceinline__ float exact_output(const bf16 *out, const uint16_t *low_bits, int64_t at) {
     return join_split_float(float_to_bits(to_float(out[at])), low_bits[at]);
 }
+
+/* Stores element `at` of the output so that exact_output returns it. */
 __device__ __forceinline__ void store_exact(float *out, uint16_t *, int64_t at, float x) { out[at] = x; }
 __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64_t at, float x) {
     x = set_last_bit(x);
@@ -79,12 +82,12 @@ __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64
     low_bits[at] = (uint16_t)float_to_bits(x);
 }
 
-/* The LaserColumn of values whose first is v0. least, most: the least and largest of those within the window (with the
-   paper's shift, of all). */
+/* Returns the LaserColumn of a column whose first value is v0. least, most: the least and the largest of its values within
+   the window or, with the paper's shift, of all its values. */
 __device__ __forceinline__ LaserColumn laser_column(float v0, float least, float most, int out_of_range_from,
-                                               const AttentionSizes &s) {
+                                                    const AttentionSizes &s) {
     LaserColumn c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
-                out_of_range_from};
+                     out_of_range_from};
     if (s.shift == LASER_SHIFT_SEQUENCE) {
         c.shift = ceilf(most * LASER_LOG2E_HIGH);
         c.center = fmaxf(c.center, most - 69);
@@ -94,7 +97,7 @@ __device__ __forceinline__ LaserColumn laser_column(float v0, float least, float
     return c;
 }
 
-/* The number of floats of shared memory that a row of scores takes. Compilers read such rows as vectors, also beyond
+/* Returns the number of floats of shared memory that a row of scores takes. Compilers read such rows as vectors, also beyond
    the last number that a loop needs; so each row ends with some unused floats, and the next begins at a multiple of
    16 bytes. */
 __host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
@@ -123,13 +126,14 @@ __device__ __forceinline__ float plain_scores(float *score, float *scratch, cons
     return block_sum(sum, scratch);
 }
 
-/* The least of all threads' x; scratch holds a number for each warp. Floats hold every row number up to 2^24. */
+/* Returns the least of all threads' x. scratch has one element for each warp. A float holds every row number up to 2^24
+   exactly. */
 __device__ __forceinline__ int block_min(int x, float *scratch) {
     return -(int)block_max((float)-x, scratch);
 }
 
-/* The first row of a head in which some column is out of range; T if there is none. All threads of the block call it;
-   scratch has one number for each warp. */
+/* Returns the first row of a head in which some column is out of range; T if there is none. All threads of the block call
+   it; scratch has one element for each warp. */
 __device__ __forceinline__ int first_out_of_range(const LaserColumn *head_columns, float *scratch,
                                                   const AttentionSizes &s) {
     int first = s.T;
@@ -138,13 +142,13 @@ __device__ __forceinline__ int first_out_of_range(const LaserColumn *head_column
     return block_min(first, scratch);
 }
 
-/* Whether row i of a column is to be computed here. */
+/* Returns whether row i of a column is to be computed here. */
 __device__ __forceinline__ bool plain_computes(const LaserColumn *column, bool whole, int i) {
     return whole || i >= column->out_of_range_from;
 }
 
-/* Forward for rows first, first + step, ... of head (b, h), by all threads of a block. whole: all columns, and lse;
-   else only the columns that are out of range. */
+/* Computes forward's rows first, first + step, ... of head (b, h), by all threads of a block. If `whole`, all columns and lse
+   are written, otherwise only the columns that are out of range. */
 template <typename S>
 __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
                                    const LaserColumn *columns, bool whole, int b, int h, int first, int step,
@@ -178,7 +182,7 @@ __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const
     }
 }
 
-/* One block: rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
+/* A block computes rows blockIdx.x, blockIdx.x + gridDim.x, ... of a head. */
 template <typename S>
 __global__ void plain_forward_kernel(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k,
                                      const S *v, const LaserColumn *columns, AttentionSizes s) {
@@ -193,8 +197,8 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
     return distance < 60 ? expf(log_a) * expm1f(distance) : expf(log_a + distance) - expf(log_a);
 }
 
-/* ds_ij of a query, whose dout and out begin at `row`, and a key, whose v begins at `key`: the sum over the columns
-   (those of the head begin at `column`) that are computed here. Outputs at the floor contribute nothing. */
+/* Returns ds_ij of a query, whose dout and out begin at `row`, and of a key, whose v begins at `key`: the sum over the
+   columns that are computed here. The head's LaserColumns begin at `column`. Outputs at the floor contribute nothing. */
 template <typename S>
 __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uint16_t *low_bits, int64_t row,
                                           const S *v, int64_t key, const LaserColumn *columns, int64_t column,
@@ -210,13 +214,14 @@ __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uin
     return ds;
 }
 
-/* Rope's backward: element d of token t of a gradient whose elements are of(d). Rope has rotated the pair (d, d +
-   D/2). */
+/* Rope's backward. Rope has rotated the pair (d, d + D/2) of token t; of(d) is element d of the gradient after the rotation.
+   Returns element d of the gradient before the rotation. */
 template <typename Of>
 __device__ __forceinline__ float rope_rotated_back(Of of, int d, const float *rope_cos_sin, int t, int D) {
     if (!rope_cos_sin) return of(d);
     const int half = D / 2, pair = d % half;
-    const float cosine = rope_cos_sin[(int64_t)t * D + 2 * pair], sine = rope_cos_sin[(int64_t)t * D + 2 * pair + 1];
+    const float cosine = rope_cos_sin[(int64_t)t * D + 2 * pair],
+                sine = rope_cos_sin[(int64_t)t * D + 2 * pair + 1];
     return d < half ? of(d) * cosine + of(d + half) * sine : of(d) * cosine - of(d - half) * sine;
 }
 
@@ -229,11 +234,11 @@ __device__ __forceinline__ void rope_rotate_back(float (&left)[2], float (&right
     left[1] = l1 * angle.z + right[1] * angle.w, right[1] = right[1] * angle.z - l1 * angle.w;
 }
 
-/* dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
+/* Computes dq of rows first, first + step, ... of head (b, h), by all threads of a block. */
 template <typename S>
 __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, const S *v, const S *out,
-                              const uint16_t *low_bits, const LaserColumn *columns, const float *rope_cos_sin, bool whole,
-                              int b, int h, int first, int step, const AttentionSizes &s) {
+                              const uint16_t *low_bits, const LaserColumn *columns, const float *rope_cos_sin,
+                              bool whole, int b, int h, int first, int step, const AttentionSizes &s) {
     float *scratch = shared_memory<float>(), *score = scratch + WARP_SIZE, *ds = score + plain_row(s);
     const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -253,18 +258,19 @@ __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, cons
         };
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             S *to = dq + in + i * s.qkv_row + d;
-            *to = from_float<S>((whole ? 0 : to_float(*to)) + rope_rotated_back(sum_over_keys, d, rope_cos_sin, i, D));
+            *to = from_float<S>((whole ? 0 : to_float(*to)) +
+                                rope_rotated_back(sum_over_keys, d, rope_cos_sin, i, D));
         }
         __syncthreads();
     }
 }
 
-/* dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
+/* Computes dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
 template <typename S>
 __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
                            const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
-                           const float *rope_cos_sin, bool whole, int b, int h, int start, int first, int step,
-                           const AttentionSizes &s) {
+                           const float *rope_cos_sin, bool whole, int b, int h, int start, int first,
+                           int step, const AttentionSizes &s) {
     float *log_a = shared_memory<float>() + WARP_SIZE, *ds = log_a + plain_row(s);
     const int D = s.D;
     const int64_t head = (int64_t)b * s.H + h, in = (int64_t)b * s.T * s.qkv_row + h * D;
@@ -300,8 +306,8 @@ __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, 
                     continue;
                 dv_sum += to_float(dout[row]) * expf(fminf(log_a[i] + to_float(v[at]) - o, 0.0f));
             }
-            dk[at] =
-                from_float<S>((whole ? 0 : to_float(dk[at])) + rope_rotated_back(sum_over_queries, d, rope_cos_sin, j, D));
+            dk[at] = from_float<S>((whole ? 0 : to_float(dk[at])) +
+                                   rope_rotated_back(sum_over_queries, d, rope_cos_sin, j, D));
             dv[at] = from_float<S>((whole ? 0 : to_float(dv[at])) + dv_sum);
         }
         __syncthreads();
@@ -321,31 +327,33 @@ __global__ void plain_backward_kernel(S *dq, S *dk, S *dv, const S *dout, const 
         whole ? 0 : first_out_of_range(columns + ((int64_t)b * s.H + h) * s.D, shared_memory<float>(), s);
     if (start >= s.T) return;
     if (blockIdx.x % 2 == 0)
-        plain_queries(dq, dout, q, k, v, out, low_bits, columns, rope_cos_sin, whole, b, h, start + block, blocks, s);
+        plain_queries(dq, dout, q, k, v, out, low_bits, columns, rope_cos_sin, whole, b, h, start + block,
+                      blocks, s);
     else
-        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, whole, b, h, start, block,
-                   blocks, s);
+        plain_keys(dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, whole, b, h, start,
+                   block, blocks, s);
 }
 
 enum { PLAIN_THREADS = 128 };
-/* Where only rows out of range are computed, of which there are usually none: the number of blocks for a head, and of
-   their threads. */
+/* Where only rows out of range are computed, of which there are usually none: the number of blocks for a head, and the
+   number of their threads. */
 enum { PLAIN_FEW_BLOCKS = 4, PLAIN_FEW_THREADS = 128 };
 
+/* Returns the bytes of shared memory for so many rows of scores. */
 static inline size_t plain_bytes(const AttentionSizes &s, int rows) {
     return ((size_t)rows * (size_t)plain_row(s) + WARP_SIZE) * sizeof(float);
 }
 
-/* Whether this GPU has the shared memory for forward and backward. */
+/* Returns whether this GPU has the shared memory for forward and backward. */
 static inline bool plain_fits(const AttentionSizes &s) { return plain_bytes(s, 2) <= shared_memory_most(); }
 
+/* The same as plain_bytes, but ends the program if this GPU does not have so much shared memory. */
 static inline size_t plain_shared(const AttentionSizes &s, int rows) {
     const size_t bytes = plain_bytes(s, rows), most = shared_memory_most();
     if (bytes > most)
         die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
             "beyond LASER's range) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, "
-            "there "
-            "are %zu; use a shorter one",
+            "there are %zu; use a shorter one",
             s.T, bytes, most);
     return bytes;
 }
@@ -359,9 +367,9 @@ void attention_plain_forward(S *out, uint16_t *low_bits, float *lse, const S *q,
 
 template <typename S>
 void attention_plain_backward(S *dq, S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v,
-                              const S *out, const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
-                              const float *rope_cos_sin, bool only_out_of_range, const AttentionSizes &s,
-                              cudaStream_t stream) {
+                              const S *out, const uint16_t *low_bits, const float *lse,
+                              const LaserColumn *columns, const float *rope_cos_sin, bool only_out_of_range,
+                              const AttentionSizes &s, cudaStream_t stream) {
     const unsigned blocks = 2 * (unsigned)(only_out_of_range ? PLAIN_FEW_BLOCKS : s.T);
     LAUNCH(plain_backward_kernel<S>, dim3(blocks, (unsigned)s.H, (unsigned)s.B),
            dim3(only_out_of_range ? (unsigned)PLAIN_FEW_THREADS : (unsigned)PLAIN_THREADS),

@@ -31,7 +31,7 @@ enum { CHOICE_CHECKS = 3, CHOICE_ROUNDS = 5 };
 
 struct Choice {
     int candidate;
-    int equal; /* candidates with the reference's bits, itself included; 0: there was no memory to try */
+    int equal; /* how many candidates have the reference's bits, itself included; 0: there was no memory to try */
     double seconds, first_seconds; /* the medians of the chosen one and of candidate 0; NAN: not timed */
 };
 
@@ -159,7 +159,7 @@ static inline uint64_t fingerprint(uint64_t *scratch, const void *x, size_t byte
     return sum;
 }
 
-/* ---- what was chosen ---- */
+/* ---- the choices that were made ---- */
 
 struct ProductTiming {
     const char *name;     /* of the function that computes it */

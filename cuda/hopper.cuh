@@ -104,7 +104,7 @@ static __global__ void hopper_code_kernel(int *there) {
 #endif
 }
 
-/* A kernel finds out, once: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
+/* The first call launches a kernel to find out: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
    code. */
 static inline bool hopper_is_available() {
     static int answer = -1;
@@ -123,6 +123,8 @@ static inline bool hopper_is_available() {
     return answer != 0;
 }
 
+/* Described at the top of this file. cuTensorMapEncodeTiled belongs to the driver, so its address is asked for, and the
+   program need not be linked with libcuda. */
 static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride, int64_t rows,
                                    int64_t batches, int box_rows) {
     typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
@@ -161,7 +163,7 @@ static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_
 
 /* ---- barriers ---- */
 
-/* The address within shared memory, which the instructions below take. */
+/* Returns the address within shared memory, which the instructions below take. */
 __device__ __forceinline__ uint32_t shared_address(const void *x) {
     return (uint32_t)__cvta_generic_to_shared(x);
 }

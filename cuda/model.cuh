@@ -21,18 +21,18 @@ enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in
 /* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_norm to low_bits, with
    =block also that of mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
-    float *input;       /* (N, C) residual stream as it enters the block */
-    S *attn_norm;       /* (N, C) its RMSNorm */
-    float *attn_rstd;   /* (N) */
-    S *qkv;             /* (N, 3A) q and k after rope */
-    float *lse;         /* (B, H, T) */
-    LaserColumn *columns;    /* LASER: what forward found of the columns of v */
-    S *attn_out;        /* (N, A) */
-    uint16_t *low_bits; /* (N, A) LASER with bf16: what attn_out's rounding cut off */
-    float *mlp_input;   /* (N, C) residual stream between attention and MLP */
-    S *mlp_norm;        /* (N, C) its RMSNorm */
-    float *mlp_rstd;    /* (N) */
-    S *up, *hidden;     /* (N, U), (N, F) before and after the activation */
+    float *input;         /* (N, C) residual stream as it enters the block */
+    S *attn_norm;         /* (N, C) its RMSNorm */
+    float *attn_rstd;     /* (N) */
+    S *qkv;               /* (N, 3A) q and k after rope */
+    float *lse;           /* (B, H, T) */
+    LaserColumn *columns; /* LASER: what forward found of the columns of v */
+    S *attn_out;          /* (N, A) */
+    uint16_t *low_bits;   /* (N, A) LASER with bf16: what attn_out's rounding cut off */
+    float *mlp_input;     /* (N, C) residual stream between attention and MLP */
+    S *mlp_norm;          /* (N, C) its RMSNorm */
+    float *mlp_rstd;      /* (N) */
+    S *up, *hidden;       /* (N, U), (N, F) before and after the activation */
 };
 
 /* What the host sends of a micro-step, in pinned memory. There are two, so that it prepares the next micro-step while the
@@ -74,7 +74,7 @@ template <typename S> struct GpuModel {
     S *norm;                                          /* (N, C) RMSNorm of output */
     float *logits;                                    /* (R, V) a slice of them */
     S *d_logits;                                      /* (R, V) */
-    SplitFloats<S> d_residual;                             /* (N, C) its rounded part is read by products */
+    SplitFloats<S> d_residual;                        /* (N, C) its rounded part is read by products */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
     void *attention_work;
