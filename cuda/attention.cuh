@@ -13,12 +13,12 @@
    q, k, v, dq, dk, dv: element (b, t, h, d) is at ((b * T + t) * qkv_row + h * D + d); out, dout and low_bits
    likewise with out_row. So q, k, v may be the thirds of one packed buffer. lse is (B, H, T). Gradients are written
    (=), not added. Rows begin at multiples of 16 bytes. low_bits (LASER with bf16): the bits that rounding cut off
-   from out; see attention_plain.cuh. rope_cos_sin: rope's table (T, D/2, 2) = cos, sin, if rope has rotated q and k: dq and
-   dk are then the gradients of q and k before the rotation. Without rope it is NULL.
+   from out; see attention_plain.cuh. rope_cos_sin: rope's table (T, D/2, 2) = cos, sin, if rope has rotated q and k:
+   dq and dk are then the gradients of q and k before the rotation. Without rope it is NULL.
 
    Which kernels compute standard and LASER attention: for heads of 64 and 128 on compute capability 9.x those of
-   attention_hopper.cuh; else for heads of 32, 64 and 128 those of attention_mma.cuh; for other heads, and for float32,
-   those of attention_plain.cuh, which are plain and slow. */
+   attention_hopper.cuh; else for heads of 32, 64 and 128 those of attention_mma.cuh; for other heads, and for
+   float32, those of attention_plain.cuh, which are plain and slow. */
 #ifndef CUDA_ATTENTION_CUH
 #define CUDA_ATTENTION_CUH
 
@@ -39,7 +39,8 @@ void attention_forward_fast(bf16 *out, uint16_t *low_bits, float *lse, LaserColu
     attention_forward_mma<D, LASER>(out, low_bits, lse, columns, q, k, v, w, s, stream);
 }
 
-/* Backward with bf16 on tensor cores. Rows in which LASER's values are out of range are added by attention_plain.cuh. */
+/* Backward with bf16 on tensor cores. The kernels of attention_plain.cuh then add the rows in which LASER's values are
+   out of range. */
 template <int D, bool LASER>
 void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
                              const bf16 *v, const bf16 *out, const uint16_t *low_bits, const float *lse,

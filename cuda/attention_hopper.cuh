@@ -1,7 +1,7 @@
-/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash attention
-   with wgmma. These instructions multiply with a whole warpgroup (four warps). The tensor cores read the right operand,
-   and in the products that give scores also the left operand, from shared memory while the warps compute something
-   else.
+/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash
+   attention with wgmma. These instructions multiply with a whole warpgroup (four warps). The tensor cores read the
+   right operand, and in the products that give scores also the left operand, from shared memory while the warps
+   compute something else.
 
    attention_hopper_work.cuh      pieces of work, their order, and the queue that passes them to the consumers
    attention_hopper_tiles.cuh     tiles in shared memory and products of them
@@ -15,32 +15,32 @@
    consumers. Each computes 64 rows of the block's tile of 128 and holds them as accumulators in its registers, so the
    consumers never exchange numbers.
 
-   Work. There are as many blocks as the GPU has multiprocessors, and each block takes one piece of work (a tile of 128
-   rows of a head) after the other from a queue, the longest pieces first. While the consumers write the results of one
-   piece, the producer already loads the next one, which saves a third of the time for sequences of 1,024 tokens.
-   Which block computes a piece changes no bit of the results.
+   Work. There are as many blocks as the GPU has multiprocessors, and each block takes one piece of work (a tile of
+   128 rows of a head) after the other from a queue, the longest pieces first. While the consumers write the results
+   of one piece, the producer already loads the next one, which saves a third of the time for sequences of 1,024
+   tokens. Which block computes a piece changes no bit of the results.
 
    Tiles. A tile of rows of D bf16 is stored as panels of 64 columns, each row of a panel 128 bytes, in the 128-byte
    swizzle (hopper.cuh). Rows past the end of a sequence are loaded as zeros and are not stored.
 
    hopper_forward_kernel         computes out and lse of 128 queries of a head, from the tiles of keys up to them. It
-                                 begins with the tile on the diagonal and ends with key 0. Each step issues two products
-                                 together: the scores of the next tile, and this tile's weights times V. The softmax of
-                                 the next tile begins as soon as its scores are computed, while the second product still
-                                 runs. With PINGPONG the consumers issue their products in turns, so that one consumer
-                                 computes its softmax while the products of the other run. This is faster for short
-                                 sequences.
+                                 begins with the tile on the diagonal and ends with key 0. Each step issues two
+                                 products together: the scores of the next tile, and this tile's weights times V. The
+                                 softmax of the next tile begins as soon as its scores are computed, while the second
+                                 product still runs. With PINGPONG the consumers issue their products in turns, so
+                                 that one consumer computes its softmax while the products of the other run. This is
+                                 faster for short sequences.
    hopper_backward_dkdv_kernel   computes dk and dv of 128 keys, from the queries at and after them, 64 at a time.
-                                 Scores have a row for each key and a column for each query, so that the weights and ds
-                                 are left operands, which are in registers.
+                                 Scores have a row for each key and a column for each query, so that the weights and
+                                 ds are left operands, which are in registers.
    hopper_backward_dq_kernel     computes dq of 128 queries, from the keys up to them.
    Each of the two kernels of backward writes its sums alone, without atomic additions. So a tile takes seven products
    instead of five, but every run gives the same bits.
 
-   Fragments. Thread t of a warpgroup holds a part of the accumulators (64, columns): of the rows `row` =
-   t / 32 * 16 + t % 32 / 4 and `row` + 8, two columns of every eight, the first of which is `pair` = t % 4 * 2. So
-   x[4 n + 2 h + e] is element (row + 8 h, 8 n + pair + e). Four neighbouring registers of such values, rounded to bf16
-   and packed in pairs, are a left operand of the next product as they are, without a shuffle. */
+   Fragments. Thread t of a warpgroup holds a part of the accumulators (64, columns): of the rows `row` = t / 32 * 16
+   + t % 32 / 4 and `row` + 8, two columns of every eight, the first of which is `pair` = t % 4 * 2. So x[4 n + 2 h +
+   e] is element (row + 8 h, 8 n + pair + e). Four neighbouring registers of such values, rounded to bf16 and packed
+   in pairs, are a left operand of the next product as they are, without a shuffle. */
 #ifndef CUDA_ATTENTION_HOPPER_CUH
 #define CUDA_ATTENTION_HOPPER_CUH
 
@@ -56,7 +56,7 @@ static inline bool attention_uses_hopper(const AttentionSizes &s) {
     return !attention_without_hopper && hopper_is_available() && s.qkv_row % 8 == 0 && s.out_row % 8 == 0;
 }
 
-/* Describes (B, T, H * D) bf16 elements, `row` elements from token to token, for copies of box_rows rows of one head. */
+/* Describes an array (B, T, H * D) of bf16, `row` elements from token to token, for copies of box_rows rows. */
 static inline TensorMap hopper_map(const void *at, int64_t row, const AttentionSizes &s, int box_rows) {
     return tensor_map(at, (int64_t)s.H * s.D, row, s.T, s.B, box_rows);
 }
@@ -64,8 +64,8 @@ static inline TensorMap hopper_map(const void *at, int64_t row, const AttentionS
 /* The longest sequence for which the consumers issue their products in turns (PINGPONG); tests change it. */
 inline int hopper_pingpong_max_tokens = 2048;
 
-/* Upper bounds of the bytes of shared memory that the kernels use. The structs themselves do not exist when device code is compiled for an
-   architecture below 9.0. */
+/* Upper bounds of the bytes of shared memory that the kernels use. The structs themselves do not exist when device
+   code is compiled for an architecture below 9.0. */
 template <int D, bool LASER> struct HopperBytes {
     enum {
         TILE = HOPPER_TILE * D * 2,

@@ -1,5 +1,5 @@
-/* attention_hopper_backward.cuh: the two backward kernels of attention for compute capability 9.0: one computes dk and dv,
-   the other dq. attention_hopper.cuh describes the roles of the warpgroups, tiles and fragments. */
+/* attention_hopper_backward.cuh: the two backward kernels of attention for compute capability 9.0: one computes dk
+   and dv, the other dq. attention_hopper.cuh describes the roles of the warpgroups, tiles and fragments. */
 #ifndef CUDA_ATTENTION_HOPPER_BACKWARD_CUH
 #define CUDA_ATTENTION_HOPPER_BACKWARD_CUH
 
@@ -20,7 +20,7 @@ __device__ __forceinline__ void hopper_write_gradient(bf16 *tile, const float (&
     for (int n = 0; n < D / 16; n++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float left[2], right[2]; /* columns d, d + 1 and those D/2 later */
+            float left[2], right[2]; /* columns d and d + 1; columns d + D/2 and d + D/2 + 1 */
             for (int e = 0; e < 2; e++) {
                 left[e] = x[4 * n + 2 * r + e] * scale;
                 right[e] = x[4 * (n + D / 16) + 2 * r + e] * scale;
@@ -35,7 +35,7 @@ __device__ __forceinline__ void hopper_write_gradient(bf16 *tile, const float (&
         }
 }
 
-/* LASER's dv = dv' exp(v - m), where the tile holds expm1(v - m). */
+/* dv (64, D) *= exp(v - m), where the tile holds expm1(v - m): LASER's dv is dv' exp(v - m). */
 template <int D>
 __device__ __forceinline__ void hopper_multiply_by_exp(float (&dv)[D / 2], const bf16 *tile, int row,
                                                        int pair) {
@@ -50,6 +50,8 @@ __device__ __forceinline__ void hopper_multiply_by_exp(float (&dv)[D / 2], const
         }
 }
 
+/* The shared memory of hopper_backward_dkdv_kernel: the tiles of a piece of work, a pipeline of queries with their
+   rows, the queue, and a full and an empty barrier for each thing that is loaded. */
 template <int D> struct HopperDkDvShared {
     enum { STAGES = 3, TILE = HOPPER_TILE * D, HALF = HOPPER_HALF_TILE * D };
     alignas(1024) bf16 k[TILE];
@@ -60,11 +62,12 @@ template <int D> struct HopperDkDvShared {
         alignas(1024) bf16 q[HALF];
         alignas(1024) bf16 g[HALF];
     } stage[STAGES];
-    float rows[STAGES][2 * HOPPER_HALF_TILE]; /* 64 lse, then 64 terms: ROW_TERM is HOPPER_HALF_TILE */
+    float rows[STAGES][2 * HOPPER_HALF_TILE]; /* 64 lse, then 64 terms, since ROW_TERM is HOPPER_HALF_TILE */
     HopperQueue queue;
     SharedBarrier k_full, k_empty, u_full, u_empty, full[STAGES], empty[STAGES];
 };
 
+/* The same of hopper_backward_dq_kernel, with a pipeline of keys. */
 template <int D> struct HopperDqShared {
     enum { STAGES = D == 128 ? 2 : 3, TILE = HOPPER_TILE * D };
     alignas(1024) bf16 q[TILE];
@@ -80,7 +83,8 @@ template <int D> struct HopperDqShared {
 
 #endif
 
-/* u is v or, for LASER, expm1(v - m); g is dout or, for LASER, dout exp(m - o). */
+/* How the operands and the results lie in global memory, for the TMA unit. u is v or, for LASER, expm1(v - m); g is
+   dout or, for LASER, dout exp(m - o). */
 struct HopperDkDvMaps {
     TensorMap k, u, q, g, dk, dv;
 };
@@ -88,6 +92,7 @@ struct HopperDqMaps {
     TensorMap q, g, k, u, dq;
 };
 
+/* Writes dk and dv through maps. rows: AttentionWork.rows (laser.cuh). rope_cos_sin (T, D/2, 2) or NULL. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     hopper_backward_dkdv_kernel(const __grid_constant__ HopperDkDvMaps maps, const float *rows,
@@ -220,7 +225,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     for (int i = 0; i < 4; i++)
                         dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
                 }
-                if (own_tile == 0 && query == 0 && pair == 0) dp[0] = dp[2] = 0; /* row 0 has one key */
+                if (own_tile == 0 && query == 0 && pair == 0)
+                    dp[0] = dp[2] = 0; /* row 0 has one key, so its ds is zero */
                 hopper_pack_bf16(ds, dp);
                 fence_registers(ds), fence_registers(dk), fence_registers(x), wgmma_fence();
                 hopper_weighted_sum(dk, ds, q);
@@ -242,7 +248,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             if (LASER) hopper_multiply_by_exp<D>(dv, sh.u, row, pair);
             hopper_release(&sh.u_empty);
 
-            if (thread == 0) bulk_wait_read(); /* the previous results have been read */
+            if (thread == 0) bulk_wait_read(); /* the store of the previous results has read them */
             named_barrier_sync(HOPPER_RESULT_BARRIER + consumer, HOPPER_WARPGROUP);
             const int key = piece.tile * HOPPER_TILE;
             hopper_write_gradient<D>(sh.dk, dk, s.scale, row, pair, rope_cos_sin, key, s.T);
@@ -261,6 +267,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
 #endif
 }
 
+/* Writes dq through maps. rows and rope_cos_sin: see above. */
 template <int D>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     hopper_backward_dq_kernel(const __grid_constant__ HopperDqMaps maps, const float *rows,
@@ -367,7 +374,8 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<0>(), fence_registers(dp);
 #pragma unroll
                 for (int i = 0; i < KEYS / 2; i++) dp[i] = x[i] * (dp[i] - term[i / 2 % 2]);
-                if (DIAGONAL && own_tile == 0 && row == 0) dp[0] = dp[1] = 0; /* row 0 has one key */
+                if (DIAGONAL && own_tile == 0 && row == 0)
+                    dp[0] = dp[1] = 0; /* row 0 has one key, so its ds is zero */
                 hopper_pack_bf16(ds, dp);
                 fence_registers(ds), fence_registers(dq), fence_registers(x), wgmma_fence();
                 hopper_weighted_sum(dq, ds, k);
@@ -389,7 +397,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 keys(std::true_type(), Tile());
             hopper_release(&sh.q_empty), hopper_release(&sh.g_empty);
 
-            if (thread == 0) bulk_wait_read(); /* the previous results have been read */
+            if (thread == 0) bulk_wait_read(); /* the store of the previous results has read them */
             named_barrier_sync(HOPPER_RESULT_BARRIER + consumer, HOPPER_WARPGROUP);
             hopper_write_gradient<D>(sh.dq, dq, s.scale, row, pair, rope_cos_sin, piece.tile * HOPPER_TILE,
                                      s.T);

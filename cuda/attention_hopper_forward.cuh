@@ -9,28 +9,29 @@
 
 #ifdef HOPPER_CODE
 
-/* Turns a consumer's raw scores x (64, 2 R) into weights 2^(x scale_log2e - shift), updates each row's running maximum
-   `largest`, and writes the sum of this lane's weights of each row to `weight`. rescale is the factor by which earlier
-   results must be multiplied. MASK: the tile is on the diagonal. */
+/* One step of the online softmax. Replaces a consumer's scores x (64, 2 R), before they are scaled, by weights 2^(x
+   scale_log2e - shift), where shift is each row's running maximum `largest` times scale_log2e. Updates `largest`,
+   writes the sum of this lane's weights of each of its two rows to `weight`, and to `rescale` the factor by which
+   earlier results of the row must be multiplied. MASK: the tile is on the diagonal, and later keys are hidden. */
 template <bool MASK, int R>
 __device__ __forceinline__ void hopper_softmax(float (&x)[R], float (&largest)[2], float (&weight)[2],
                                                float (&rescale)[2], float scale_log2e, int row, int pair) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float most = largest[h];
+        float maximum = largest[h];
 #pragma unroll
         for (int n = 0; n < R / 4; n++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 float &score = x[4 * n + 2 * h + e];
                 if (MASK && 8 * n + pair + e > row + 8 * h) score = -INFINITY;
-                most = fmaxf(most, score);
+                maximum = fmaxf(maximum, score);
             }
-        most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
-        rescale[h] = fast_exp2((largest[h] - most) * scale_log2e);
-        largest[h] = most;
-        const float shift = most * scale_log2e;
+        maximum = fmaxf(maximum, __shfl_xor_sync(0xFFFFFFFFu, maximum, 1));
+        maximum = fmaxf(maximum, __shfl_xor_sync(0xFFFFFFFFu, maximum, 2));
+        rescale[h] = fast_exp2((largest[h] - maximum) * scale_log2e);
+        largest[h] = maximum;
+        const float shift = maximum * scale_log2e;
         float even = 0, odd = 0;
 #pragma unroll
         for (int n = 0; n < R / 4; n++) {
@@ -42,7 +43,7 @@ __device__ __forceinline__ void hopper_softmax(float (&x)[R], float (&largest)[2
     }
 }
 
-/* The sums of a lane's weights after rounding, for each of its two rows. */
+/* weight = the sum of a lane's weights, after they have been rounded, for each of its two rows. */
 __device__ __forceinline__ void hopper_sum_rounded_weights(float (&weight)[2], const uint32_t (&pairs)[32]) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -53,7 +54,7 @@ __device__ __forceinline__ void hopper_sum_rounded_weights(float (&weight)[2], c
     }
 }
 
-/* The sum over the four lanes that share a row. */
+/* Returns the sum over the four lanes that hold a row. */
 __device__ __forceinline__ float hopper_row_sum(float x) {
     x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
     return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
@@ -75,9 +76,9 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
     }
 }
 
-/* The tile on the diagonal: once its v have been loaded, the threads of a consumer turn the v of 64 keys in place
-   into high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. Before that they wait until the store of
-   the previous results has read `low`. */
+/* For the tile on the diagonal. Once its v have been loaded, the threads of a consumer replace the v of 64 keys by
+   high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. Before that they wait until the store of the
+   previous results has read `low`. */
 template <int D>
 __device__ __forceinline__ void hopper_split_values(bf16 *high, bf16 *low, float *shift,
                                                     const LaserColumn *head_columns, const bf16 *head_v,
@@ -95,7 +96,7 @@ __device__ __forceinline__ void hopper_split_values(bf16 *high, bf16 *low, float
         for (int c = 0; c < 8; c++) n[c] = head_columns[column + c].shift;
     if (thread == 0) bulk_wait_read();
     named_barrier_sync(HOPPER_RESULT_BARRIER + consumer, HOPPER_WARPGROUP);
-    store(shift + column, n); /* several threads write the same */
+    store(shift + column, n); /* several threads write the same numbers */
     barrier_wait(v_full, v_phase);
 #pragma unroll 2
     for (int row = first; row < consumer * HOPPER_HALF_TILE + HOPPER_HALF_TILE; row += ROWS) {
@@ -105,6 +106,8 @@ __device__ __forceinline__ void hopper_split_values(bf16 *high, bf16 *low, float
     fence_async_proxy();
 }
 
+/* The shared memory of hopper_forward_kernel: the tiles of a piece of work, its queue, and a full and an empty
+   barrier for each thing that is loaded. */
 template <int D, bool LASER> struct HopperForwardShared {
     enum { STAGES = 2, TILE = HOPPER_TILE * D };
     alignas(1024) bf16 q[TILE];
@@ -121,10 +124,12 @@ template <int D, bool LASER> struct HopperForwardShared {
 
 #endif
 
+/* How q, k, v, V' and the results lie in global memory, for the TMA unit. */
 struct HopperForwardMaps {
     TensorMap q, k, v, values, out, low_bits;
 };
 
+/* Writes out (and low_bits) through maps, and lse (B, H, T). LASER: centers (B, H, tiles, D) and columns (B, H, D). */
 template <int D, bool LASER, bool PINGPONG>
 __global__ void __launch_bounds__(HOPPER_THREADS, 1)
     hopper_forward_kernel(const __grid_constant__ HopperForwardMaps maps, float *lse, const float *centers,
@@ -222,7 +227,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 hopper_scores<D, HOPPER_TILE, HOPPER_TILE>(d, q_rows,
                                                            k_tile + (uint64_t)stage.at * next_stage);
                 wgmma_commit();
-                if (LASER) { /* meanwhile, split V' of this consumer's keys */
+                if (LASER) { /* while the product runs, split V' of this consumer's keys */
                     const bf16 *head_v = v + (int64_t)piece.b * s.T * s.qkv_row + piece.h * D;
                     hopper_split_values<D>(sh.v[stage.at], sh.low, sh.shift[phase],
                                            columns + (int64_t)piece.head * D, head_v, consumer, thread,
@@ -356,7 +361,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_release(&sh.queue.empty[count % HopperQueue::SLOTS]);
         }
         if (thread == 0) bulk_wait_read();
-        if (PINGPONG && consumer == 0) /* receives the last turn that the other consumer gave */
+        if (PINGPONG && consumer == 0) /* takes the last turn, which the other consumer has passed to it */
             named_barrier_sync(HOPPER_TURN_BARRIER, 2 * HOPPER_WARPGROUP);
     }
 #endif

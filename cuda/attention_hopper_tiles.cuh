@@ -8,16 +8,17 @@
 
 #ifdef HOPPER_CODE
 
-/* Returns x, but hides its value from the compiler. Without this the compiler would compute what depends on x once, before
-   the loop over the pieces of work, and keep it in registers that the accumulators need. */
+/* Returns x, but hides its value from the compiler. Without this the compiler would compute what depends on x once,
+   before the loop over the pieces of work, and keep it in registers that the accumulators need. */
 __device__ __forceinline__ int hopper_opaque(int x) {
     uint32_t word[1] = {(uint32_t)x};
     fence_registers(word);
     return (int)word[0];
 }
 
-/* Returns the number of this thread's consumer, 0 or 1. Through the shuffle the compiler knows that all threads of a warp have the same:
-   products in a branch that depends on it, which threads of a warp could otherwise take differently, would be serialized. */
+/* Returns the number of this thread's consumer, 0 or 1. Through the shuffle the compiler knows that all threads of a
+   warp have the same: products in a branch that depends on it, which threads of a warp could otherwise take
+   differently, would be serialized. */
 __device__ __forceinline__ int hopper_consumer_number() {
     return __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / HOPPER_WARPGROUP - 1, 0);
 }
@@ -35,8 +36,8 @@ __device__ __forceinline__ void hopper_load_tile(bf16 *tile, const TensorMap *ma
         tensor_load(tile + panel * ROWS * 64, map, column + panel * 64, row, b, full);
 }
 
-/* All lanes of a consumer's warp call this when they no longer need what was loaded: the warp arrives at the stage's empty
-   barrier. */
+/* All lanes of a consumer's warp call this when they no longer need what was loaded: the warp arrives at the stage's
+   empty barrier. */
 __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
 #ifdef EVERY_LANE_ARRIVES
     barrier_arrive(empty);
@@ -46,15 +47,15 @@ __device__ __forceinline__ void hopper_release(SharedBarrier *empty) {
 #endif
 }
 
-/* Returns the descriptor of the operand at `to`, computed from the descriptor of the operand at `from`. Both operands must
-   have the same leading_bytes (hopper.cuh), which matter only to transposed operands. */
+/* Returns the descriptor of the operand at `to`, computed from the descriptor of the operand at `from`. Both operands
+   must have the same leading_bytes (hopper.cuh), which matter only to transposed operands. */
 __device__ __forceinline__ uint64_t hopper_descriptor_at(uint64_t descriptor, const bf16 *from,
                                                          const bf16 *to) {
     return descriptor + (uint64_t)((to - from) * (int)sizeof(bf16) / 16);
 }
 
-/* x (64, 2 R) = A B^T, where A is 64 rows of a tile of A_ROWS rows, B is 2 R rows of a tile of B_ROWS rows, and both have D
-   columns. a and b are their descriptors. This computes scores q k^T, and dP = dO V^T. */
+/* x (64, 2 R) = A B^T, where A is 64 rows of a tile of A_ROWS rows, B is 2 R rows of a tile of B_ROWS rows, and both
+   have D columns. a and b are their descriptors. This computes scores q k^T, and dP = dO V^T. */
 template <int D, int A_ROWS, int B_ROWS, int R>
 __device__ __forceinline__ void hopper_scores(float (&x)[R], uint64_t a, uint64_t b) {
 #pragma unroll

@@ -16,9 +16,9 @@ enum {
     HOPPER_WARPGROUP = 128 /* threads of a warpgroup */,
     HOPPER_THREADS = 3 * HOPPER_WARPGROUP /* threads of a block: a producer and two consumers */
 };
-/* The number of arrivals at an empty barrier that end a phase: one lane of each warp of the two consumers arrives. The racecheck of
-   compute-sanitizer does not recognise that __syncwarp orders the other lanes before that one; for racecheck the
-   program can be compiled with -DEVERY_LANE_ARRIVES. */
+/* The number of arrivals at an empty barrier that end a phase: one lane of each warp of the two consumers arrives.
+   The racecheck of compute-sanitizer does not recognise that __syncwarp orders the other lanes before that one; for
+   racecheck the program can be compiled with -DEVERY_LANE_ARRIVES. */
 #ifdef EVERY_LANE_ARRIVES
 enum { HOPPER_ARRIVALS = 2 * HOPPER_WARPGROUP };
 #else
@@ -31,9 +31,9 @@ enum {
     HOPPER_RESULT_BARRIER = 4 /* the consumer's results are in shared memory */
 };
 
-/* The order in which the blocks take the pieces of work. Heads form groups whose k and v fit into the L2 cache together.
-   All tiles of one group of heads come before those of the next group, and within a group the tiles with the longest
-   rows come first. */
+/* The order in which the blocks take the pieces of work. Heads form groups whose k and v fit into the L2 cache
+   together. All tiles of one group of heads come before those of the next group, and within a group the tiles with
+   the longest rows come first. */
 struct HopperOrder {
     int tiles;  /* tiles of each head */
     int group;  /* heads of each group */
@@ -65,6 +65,7 @@ enum { HOPPER_CONSUMER_REGISTERS = (3 * HOPPER_LAUNCH_REGISTERS - HOPPER_PRODUCE
 
 /* ---- pieces of work, and the queue from the producer to the consumers ---- */
 
+/* A piece of work: a tile of a head. */
 struct HopperPiece {
     int tile; /* of queries or of keys, within the head; -1: there is no more work */
     int head; /* b * H + h */
@@ -89,8 +90,8 @@ __device__ __forceinline__ int hopper_next_number() { return (int)atomicAdd(&hop
 /* The producer of each block calls this at its end. */
 __device__ __forceinline__ void hopper_producer_done() {
     if (atomicAdd(&hopper_blocks_done, 1u) + 1 < gridDim.x) return;
-    hopper_pieces_taken = 0,
-    hopper_blocks_done = 0; /* only the last block resets the counters; the next kernel begins later */
+    /* Only the last block comes here and resets the counters, before the next kernel begins. */
+    hopper_pieces_taken = 0, hopper_blocks_done = 0;
 }
 
 /* Passes pieces of work from the producer to the consumers' warps, in shared memory. The consumers read the piece
@@ -98,15 +99,18 @@ __device__ __forceinline__ void hopper_producer_done() {
 struct HopperQueue {
     enum { SLOTS = 2 };
     HopperPiece piece[SLOTS];
-    SharedBarrier full[SLOTS], empty[SLOTS];
+    SharedBarrier full[SLOTS];  /* the slot holds a piece */
+    SharedBarrier empty[SLOTS]; /* the consumers no longer need the piece */
 };
+
+/* One thread of the block calls this, before barrier_init_done. */
 __device__ __forceinline__ void hopper_queue_init(HopperQueue *queue) {
     for (int i = 0; i < HopperQueue::SLOTS; i++)
         barrier_init(&queue->full[i], 1), barrier_init(&queue->empty[i], HOPPER_ARRIVALS);
 }
 
-/* The producer puts the count-th piece of its block into the queue, once the consumers no longer need the piece that the
-   slot holds. A piece with tile -1 tells the consumers that no more pieces follow. */
+/* The producer puts the count-th piece of its block into the queue, once the consumers no longer need the piece that
+   the slot holds. A piece with tile -1 tells the consumers that no more pieces follow. */
 __device__ __forceinline__ void hopper_queue_put(HopperQueue *queue, int count, const HopperPiece &piece) {
     const int slot = count % HopperQueue::SLOTS;
     barrier_wait(&queue->empty[slot], (uint32_t)(count / HopperQueue::SLOTS & 1) ^ 1);

@@ -15,8 +15,8 @@
 enum { ATTENTION_TILE = 64, ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP_SIZE };
 enum { ATTENTION_BLOCKS = ATTENTION_TILE / 8 }; /* blocks of eight columns in a tile of scores */
 
-/* Replaces the v of the tile on the diagonal, in shared memory, by high + low = exp(v) 2^-n in two bf16; high takes the place
-   of v. */
+/* Replaces the v of the tile on the diagonal, in shared memory, by high + low = exp(v) 2^-n in two bf16; high takes
+   the place of v. */
 template <int D>
 __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const LaserColumn *head_columns,
                                                  const bf16 *head_v, const AttentionSizes &s) {
@@ -218,8 +218,8 @@ template <int D> struct AttentionStep {
     enum { BLOCKS = D < 128 ? ATTENTION_BLOCKS : ATTENTION_BLOCKS / 2 };
 };
 
-/* Writes a warp's rows (16, D) as bf16, each element times factor(row, column). With rope's table `rope_cos_sin` they are
-   rotated back first; one thread holds both elements of each pair (d, d + D/2). */
+/* Writes a warp's rows (16, D) as bf16, each element times factor(row, column). With rope's table `rope_cos_sin` they
+   are rotated back first; one thread holds both elements of each pair (d, d + D/2). */
 template <int D, typename Factor>
 __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (&x)[D / 8][4], int row, int T,
                                                const float *rope_cos_sin, Factor factor) {
@@ -241,9 +241,9 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
         }
 }
 
-/* A block computes dk and dv of 64 keys of a head, from the queries at and after them. Scores have a row for each key and a
-   column for each query, so that the weights are the left operand of both sums over queries. g is dout or, for LASER,
-   dout exp(m - o); u is v or, for LASER, expm1(v - m). */
+/* A block computes dk and dv of 64 keys of a head, from the queries at and after them. Scores have a row for each key
+   and a column for each query, so that the weights are the left operand of both sums over queries. g is dout or, for
+   LASER, dout exp(m - o); u is v or, for LASER, expm1(v - m). */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward_dkdv_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v,

@@ -4,12 +4,13 @@
    those, forward overwrites what the fast kernels wrote, and backward adds to it.
 
    attention_plain_forward(out, low_bits, lse, q, k, v, columns, sizes, stream)
-   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, only_out_of_range, sizes,
+   attention_plain_backward(dq, dk, dv, dout, q, k, v, out, low_bits, lse, columns, rope_cos_sin, only_out_of_range,
+   sizes,
                             stream)
    only_out_of_range: only the rows and columns that LaserColumn.out_of_range_from names are computed, and what they
-   contribute is added (+=). Otherwise all rows and columns are computed, and results are written (=).
-   rope_cos_sin: rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them;
-   NULL: of q and k as they are given.
+   contribute is added (+=). Otherwise all rows and columns are computed, and results are written (=). rope_cos_sin:
+   rope's table (T, D/2, 2) = cos, sin: dq and dk are then the gradients of q and k before rope rotated them; NULL: of
+   q and k as they are given.
    low_bits: see exact_output below.
    Shared memory holds rows of scores: T floats in forward, 2 T in backward. */
 #ifndef CUDA_ATTENTION_PLAIN_CUH
@@ -82,24 +83,24 @@ __device__ __forceinline__ void store_exact(bf16 *out, uint16_t *low_bits, int64
     low_bits[at] = (uint16_t)float_to_bits(x);
 }
 
-/* Returns the LaserColumn of a column whose first value is v0. least, most: the least and the largest of its values within
-   the window or, with the paper's shift, of all its values. */
-__device__ __forceinline__ LaserColumn laser_column(float v0, float least, float most, int out_of_range_from,
-                                                    const AttentionSizes &s) {
-    LaserColumn c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * least + 0.5f * most, least + 1), -INFINITY,
-                     out_of_range_from};
+/* Returns the LaserColumn of a column whose first value is v0. minimum, maximum: the least and the largest of its
+   values within the window or, with the paper's shift, of all its values. */
+__device__ __forceinline__ LaserColumn laser_column(float v0, float minimum, float maximum,
+                                                    int out_of_range_from, const AttentionSizes &s) {
+    LaserColumn c = {rintf(v0 * LASER_LOG2E_HIGH), fminf(0.5f * minimum + 0.5f * maximum, minimum + 1),
+                     -INFINITY, out_of_range_from};
     if (s.shift == LASER_SHIFT_SEQUENCE) {
-        c.shift = ceilf(most * LASER_LOG2E_HIGH);
-        c.center = fmaxf(c.center, most - 69);
+        c.shift = ceilf(maximum * LASER_LOG2E_HIGH);
+        c.center = fmaxf(c.center, maximum - 69);
         c.floor = laser_log(LASER_LEAST, c.shift);
         c.floor += 1e-5f + 1e-6f * fabsf(c.floor); /* more than its rounding error */
     }
     return c;
 }
 
-/* Returns the number of floats of shared memory that a row of scores takes. Compilers read such rows as vectors, also beyond
-   the last number that a loop needs; so each row ends with some unused floats, and the next begins at a multiple of
-   16 bytes. */
+/* Returns the number of floats of shared memory that a row of scores takes. Compilers read such rows as vectors, also
+   beyond the last number that a loop needs; so each row ends with some unused floats, and the next begins at a
+   multiple of 16 bytes. */
 __host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
 
 template <typename S> __device__ __forceinline__ float attention_dot(const S *x, const S *y, int D) {
@@ -112,17 +113,17 @@ template <typename S> __device__ __forceinline__ float attention_dot(const S *x,
 template <typename S>
 __device__ __forceinline__ float plain_scores(float *score, float *scratch, const S *q, const S *k, int i,
                                               const AttentionSizes &s, float *largest) {
-    float most = -INFINITY, sum = 0;
+    float maximum = -INFINITY, sum = 0;
     for (int j = (int)threadIdx.x; j <= i; j += (int)blockDim.x) {
         score[j] = attention_dot(q + i * s.qkv_row, k + j * s.qkv_row, s.D) * s.scale;
-        most = fmaxf(most, score[j]);
+        maximum = fmaxf(maximum, score[j]);
     }
-    most = block_max(most, scratch);
+    maximum = block_max(maximum, scratch);
     for (int j = (int)threadIdx.x; j <= i; j += (int)blockDim.x) {
-        score[j] -= most;
+        score[j] -= maximum;
         sum += expf(score[j]);
     }
-    *largest = most;
+    *largest = maximum;
     return block_sum(sum, scratch);
 }
 
@@ -132,8 +133,8 @@ __device__ __forceinline__ int block_min(int x, float *scratch) {
     return -(int)block_max((float)-x, scratch);
 }
 
-/* Returns the first row of a head in which some column is out of range; T if there is none. All threads of the block call
-   it; scratch has one element for each warp. */
+/* Returns the first row of a head in which some column is out of range; T if there is none. All threads of the block
+   call it; scratch has one element for each warp. */
 __device__ __forceinline__ int first_out_of_range(const LaserColumn *head_columns, float *scratch,
                                                   const AttentionSizes &s) {
     int first = s.T;
@@ -147,8 +148,8 @@ __device__ __forceinline__ bool plain_computes(const LaserColumn *column, bool w
     return whole || i >= column->out_of_range_from;
 }
 
-/* Computes forward's rows first, first + step, ... of head (b, h), by all threads of a block. If `whole`, all columns and lse
-   are written, otherwise only the columns that are out of range. */
+/* Computes forward's rows first, first + step, ... of head (b, h), by all threads of a block. If `whole`, all columns
+   and lse are written, otherwise only the columns that are out of range. */
 template <typename S>
 __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const S *q, const S *k, const S *v,
                                    const LaserColumn *columns, bool whole, int b, int h, int first, int step,
@@ -164,12 +165,13 @@ __device__ void plain_forward_rows(S *out, uint16_t *low_bits, float *lse, const
         for (int d = (int)threadIdx.x; d < D; d += (int)blockDim.x) {
             const int64_t at = ((int64_t)b * s.T + i) * s.out_row + h * D + d;
             const S *column = v + in + d;
-            float o = 0, most = -INFINITY;
+            float o = 0, maximum = -INFINITY;
             if (laser) {
                 if (!plain_computes(columns + head * D + d, whole, i)) continue;
-                for (int j = 0; j <= i; j++) most = fmaxf(most, score[j] + to_float(column[j * s.qkv_row]));
-                for (int j = 0; j <= i; j++) o += expf(score[j] + to_float(column[j * s.qkv_row]) - most);
-                o = most + (logf(o) - logf(sum));
+                for (int j = 0; j <= i; j++)
+                    maximum = fmaxf(maximum, score[j] + to_float(column[j * s.qkv_row]));
+                for (int j = 0; j <= i; j++) o += expf(score[j] + to_float(column[j * s.qkv_row]) - maximum);
+                o = maximum + (logf(o) - logf(sum));
                 if (s.shift == LASER_SHIFT_SEQUENCE)
                     o = fmaxf(o, laser_log(LASER_LEAST, columns[head * D + d].shift));
                 store_exact(out, low_bits, at, o);
@@ -197,8 +199,9 @@ __device__ __forceinline__ float plain_slope(float log_a, float distance, bool l
     return distance < 60 ? expf(log_a) * expm1f(distance) : expf(log_a + distance) - expf(log_a);
 }
 
-/* Returns ds_ij of a query, whose dout and out begin at `row`, and of a key, whose v begins at `key`: the sum over the
-   columns that are computed here. The head's LaserColumns begin at `column`. Outputs at the floor contribute nothing. */
+/* Returns ds_ij of a query, whose dout and out begin at `row`, and of a key, whose v begins at `key`: the sum over
+   the columns that are computed here. The head's LaserColumns begin at `column`. Outputs at the floor contribute
+   nothing. */
 template <typename S>
 __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uint16_t *low_bits, int64_t row,
                                           const S *v, int64_t key, const LaserColumn *columns, int64_t column,
@@ -214,8 +217,8 @@ __device__ __forceinline__ float plain_ds(const S *dout, const S *out, const uin
     return ds;
 }
 
-/* Rope's backward. Rope has rotated the pair (d, d + D/2) of token t; of(d) is element d of the gradient after the rotation.
-   Returns element d of the gradient before the rotation. */
+/* Rope's backward. Rope has rotated the pair (d, d + D/2) of token t; of(d) is element d of the gradient after the
+   rotation. Returns element d of the gradient before the rotation. */
 template <typename Of>
 __device__ __forceinline__ float rope_rotated_back(Of of, int d, const float *rope_cos_sin, int t, int D) {
     if (!rope_cos_sin) return of(d);
@@ -265,7 +268,8 @@ __device__ void plain_queries(S *dq, const S *dout, const S *q, const S *k, cons
     }
 }
 
-/* Computes dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a block. */
+/* Computes dk and dv of keys first, first + step, ... of head (b, h), from queries `start` on, by all threads of a
+   block. */
 template <typename S>
 __device__ void plain_keys(S *dk, S *dv, const S *dout, const S *q, const S *k, const S *v, const S *out,
                            const uint16_t *low_bits, const float *lse, const LaserColumn *columns,
@@ -349,12 +353,12 @@ static inline bool plain_fits(const AttentionSizes &s) { return plain_bytes(s, 2
 
 /* The same as plain_bytes, but ends the program if this GPU does not have so much shared memory. */
 static inline size_t plain_shared(const AttentionSizes &s, int rows) {
-    const size_t bytes = plain_bytes(s, rows), most = shared_memory_most();
-    if (bytes > most)
+    const size_t bytes = plain_bytes(s, rows), maximum = shared_memory_most();
+    if (bytes > maximum)
         die("attention without tensor cores (--dtype=fp32, a head size other than 32, 64, 128, or values "
             "beyond LASER's range) holds a row of scores in shared memory: --seq-len=%d needs %zu bytes, "
             "there are %zu; use a shorter one",
-            s.T, bytes, most);
+            s.T, bytes, maximum);
     return bytes;
 }
 

@@ -39,11 +39,11 @@ struct Choice {
    that most runs choose the same one. Returns the reference itself where it does not repeat its own bits, or where
    nothing can be tried.
    prepare(set)            prepares the operands of set 0 or 1; false: there is no memory for them
-   bits(i, &fingerprint)   runs candidate i on the latest operands and gives the fingerprint of its results; false: it does
-                           not run
-   time(which, seconds)    times each of the candidates in `which` and writes the times to `seconds`. Each candidate is timed
-                           once before any is timed again, so that a falling clock rate slows all of them down. The first
-                           round is not counted
+   bits(i, &fingerprint)   runs candidate i on the latest operands and gives the fingerprint of its results; false: it
+                           does not run
+   time(which, seconds)    times each of the candidates in `which` and writes the times to `seconds`. Each candidate
+                           is timed once before any is timed again, so that a falling clock rate slows all of them
+                           down. The first round is not counted
    Candidate 0 is timed even where its bits differ, to show what the choice has gained. */
 template <typename Prepare, typename Bits, typename Time>
 Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Time time) {

@@ -1,11 +1,11 @@
-/* device.h: the functions that every kernel and its caller use. Compiled by nvcc they are CUDA's; compiled by any other C++
-   compiler they are those of the emulator (emulate.h), which runs the same kernels on the CPU.
+/* device.h: the functions that every kernel and its caller use. Compiled by nvcc they are CUDA's; compiled by any
+   other C++ compiler they are those of the emulator (emulate.h), which runs the same kernels on the CPU.
 
    Launches
-   LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   launches a kernel. A template with commas must stand
-                                  in parentheses: LAUNCH((kernel<S, 4>), ...)
-   launch_hook(name, stream)      if it is set, it is called after every launch and every matrix product with the name of
-                                  the kernel or function in the code; measurements use it
+   LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   launches a kernel. A template with commas must
+                                  stand in parentheses: LAUNCH((kernel<S, 4>), ...)
+   launch_hook(name, stream)      if it is set, it is called after every launch and every matrix product with the name
+                                  of the kernel or function in the code; measurements use it
    blocks_for(n, each)            the number of blocks for n elements, `each` in a block
 
    Memory
@@ -14,13 +14,15 @@
    device_malloc, device_free     memory of the GPU
    pinned_malloc, pinned_free     memory of the host from which copy_to_device copies without making the host wait
    device_zero(memory, bytes, stream)
-   copy_to_device, copy_to_host, copy_on_device(to, from, bytes, stream)   copy_to_host waits until the bytes have arrived
+   copy_to_device, copy_to_host, copy_on_device(to, from, bytes, stream)   copy_to_host waits until the bytes have
+                                                                           arrived
    device_wait(stream)            the host waits until all work of the stream is done
    device_multiprocessors()       the number of multiprocessors of this GPU
 
    Streams and events
    stream_create(), stream_destroy(stream)
-   stream_wait(later, earlier)    work that `later` is given from now on waits for the work that `earlier` has been given
+   stream_wait(later, earlier)    work that `later` is given from now on waits for the work that `earlier` has been
+                                  given
    event_create(), event_destroy(event)
    event_record(event, stream)    the event happens when all work that the stream has been given is done
    event_done(event)              whether it has happened
@@ -65,8 +67,8 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
 
 inline void (*launch_hook)(const char *name, cudaStream_t stream);
 
-/* CUDA gives a block more than 48 KiB of shared memory only if this has been set for its kernel. It is set once for each
-   device, and again if a later launch needs more. `granted` is shared by all kernels with the same parameters. */
+/* CUDA gives a block more than 48 KiB of shared memory only if this has been set for its kernel. It is set once for
+   each device, and again if a later launch needs more. `granted` is shared by all kernels with the same parameters. */
 template <typename... Parameters> cudaError_t shared_memory_ask(void (*kernel)(Parameters...), size_t bytes) {
     struct Granted {
         void (*kernel)(Parameters...);
@@ -146,8 +148,8 @@ static inline int device_multiprocessors() {
     return count;
 }
 
-/* Returns a stream of the highest priority: where kernels of two streams could run, its kernels go first. It is for short
-   kernels for which others wait. */
+/* Returns a stream of the highest priority: where kernels of two streams could run, its kernels go first. It is for
+   short kernels for which others wait. */
 static inline cudaStream_t stream_create() {
     cudaStream_t stream;
     int lowest, highest;
@@ -371,8 +373,8 @@ template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float
         *to = from_float<bf16>(x[0]);
 }
 
-/* Returns a float32 from its two parts. high: the bits of the float32 after rounding to bf16. The lower 16 bits of `rest`,
-   a signed number: the bits of the float32 less `high`. */
+/* Returns a float32 from its two parts. high: the bits of the float32 after rounding to bf16. The lower 16 bits of
+   `rest`, a signed number: the bits of the float32 less `high`. */
 __device__ __forceinline__ float join_split_float(uint32_t high, uint32_t rest) {
     return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
 }
@@ -396,8 +398,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-/* The sum, or the maximum, over the threads of a block; every thread gets it. `scratch`, in shared memory, has one element
-   for each warp and may be used again after the call. */
+/* The sum, or the maximum, over the threads of a block; every thread gets it. `scratch`, in shared memory, has one
+   element for each warp and may be used again after the call. */
 template <typename T> __device__ __forceinline__ T block_sum(T x, T *scratch) {
     const int warp = (int)threadIdx.x / WARP_SIZE, warps = (int)blockDim.x / WARP_SIZE;
     x = warp_sum(x);

@@ -2,37 +2,38 @@
    there is no GPU. Any C++17 compiler will do; the CUDA toolkit is not needed.
 
    The kernels are the very same source. This header defines the words that CUDA adds to C++ (__global__, threadIdx,
-   __syncthreads, warp shuffles); cuda/device.h and cuda/mma.cuh include it when the compiler is not nvcc. The threads of
-   a block are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and waits there for the
-   other threads. A mistake of a kernel that a GPU would not report ends the program here, with a message that names
-   kernel, block and thread:
-   - a barrier or a warp operation at which some threads do not arrive, or not all at the same one; a named barrier for
-     which threads expect different numbers of threads
+   __syncthreads, warp shuffles); cuda/device.h and cuda/mma.cuh include it when the compiler is not nvcc. The threads
+   of a block are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and waits there
+   for the other threads. A mistake of a kernel that a GPU would not report ends the program here, with a message that
+   names kernel, block and thread:
+   - a barrier or a warp operation at which some threads do not arrive, or not all at the same one; a named barrier
+     for which threads expect different numbers of threads
    - an access past the end of a block's shared memory, whose size the launch gave (rounded up to 16 bytes)
    - misaligned cp.async, ldmatrix and vector accesses; launches beyond the limits of the hardware
    - pinned memory that the host changes before it has waited for its copy
    - with -fsanitize=address,undefined: every access outside of shared or global memory
-   - mistakes with what compute capability 9.0 adds, for example wgmma without its fence or its wait, accumulators that are
-     written too early, or copies for which no thread waits (emulate_hopper.h has the list)
+   - mistakes with what compute capability 9.0 adds, for example wgmma without its fence or its wait, accumulators
+     that are written too early, or copies for which no thread waits (emulate_hopper.h has the list)
    Other mistakes show as wrong results, because the emulator chooses the least favourable of the allowed behaviours:
    - shared memory is filled with NaN at the start of every block
-   - cp.async copies when a thread waits for it, not before. So do tensor_load and bulk_load, whose destination is NaN until
-     then. wgmma reads shared memory and writes its sums at its wait; the accumulators are NaN until then. tensor_store
-     reads shared memory when a thread waits for it
+   - cp.async copies when a thread waits for it, not before. So do tensor_load and bulk_load, whose destination is NaN
+     until then. wgmma reads shared memory and writes its sums at its wait; the accumulators are NaN until then.
+     tensor_store reads shared memory when a thread waits for it
    - wgmma and tensor_store do not see what threads wrote to shared memory until a thread of the same warp has called
      fence_async_proxy
-   - warps run in an order that changes after every barrier, and some run long before others, so that a missing barrier
-     is noticed. The order is random, but it depends only on the launch (name, grid, block, shared memory): the same
-     launch has the same order in every program, whatever ran before it
+   - warps run in an order that changes after every barrier, and some run long before others, so that a missing
+     barrier is noticed. The order is random, but it depends only on the launch (name, grid, block, shared memory):
+     the same launch has the same order in every program, whatever ran before it
 
    emulate::hopper says whether the emulated GPU has compute capability 9.0; tests may set it to false.
 
-   The emulator cannot show speed, nor the memory ordering between threads that run truly at the same time. One aspect of
-   speed is visible: emulate::state.bank_conflicts counts the rows of ldmatrix that are in the same bank of shared memory.
+   The emulator cannot show speed, nor the memory ordering between threads that run truly at the same time. One aspect
+   of speed is visible: emulate::state.bank_conflicts counts the rows of ldmatrix that are in the same bank of shared
+   memory.
 
-   Blocks run one after the other, so a kernel must not wait for another block. A stream does its work at once. Each stream
-   has a clock, which a launch advances by a nanosecond for each of its threads, so that tests can check what is measured
-   between events. */
+   Blocks run one after the other, so a kernel must not wait for another block. A stream does its work at once. Each
+   stream has a clock, which a launch advances by a nanosecond for each of its threads, so that tests can check what
+   is measured between events. */
 #ifndef CUDA_EMULATE_H
 #define CUDA_EMULATE_H
 
@@ -151,9 +152,9 @@ inline State &state = *new State(); /* never destroyed: the program may end insi
 /* ---- fibers ---- */
 
 /* The program jumps from one stack to another with the compiler's own setjmp and longjmp, because swapcontext costs a
-   system call. The address sanitizer must be told which stack is in use. It also assumes that a function that does not
-   return ends all frames of its stack, and forgets them. Here the frames remain in use, so the sanitizer must not notice
-   that `jump` does not return: the volatile variable hides it. */
+   system call. The address sanitizer must be told which stack is in use. It also assumes that a function that does
+   not return ends all frames of its stack, and forgets them. Here the frames remain in use, so the sanitizer must not
+   notice that `jump` does not return: the volatile variable hides it. */
 inline volatile bool jumps = true;
 __attribute__((noinline, no_sanitize("address", "undefined"))) inline void jump(void **place) {
     if (jumps) __builtin_longjmp(place, 1);
@@ -247,7 +248,7 @@ inline void block_barrier() {
         if (state.pool[i] != state.current) state.pool[i]->waits_at = nullptr;
 }
 
-/* bar.sync and bar.arrive: the barrier opens when any `threads` threads have arrived. Only bar.sync `waits` for that. */
+/* bar.sync and bar.arrive: the barrier opens when any `threads` threads have arrived. bar.sync `waits` for that. */
 inline void named_barrier(int id, int threads, bool waits) {
     static const char *const names[NAMED_BARRIERS] = {
         "named barrier 0",  "named barrier 1",  "named barrier 2",  "named barrier 3",
@@ -273,8 +274,8 @@ inline void named_barrier(int id, int threads, bool waits) {
         if (state.pool[i]->waits_at == names[id]) state.pool[i]->waits_at = nullptr;
 }
 
-/* An operation of a whole warp: each lane gives its operands and waits, and the last lane to arrive calls `all` with the
-   operands of all lanes. */
+/* An operation of a whole warp: each lane gives its operands and waits, and the last lane to arrive calls `all` with
+   the operands of all lanes. */
 template <typename Operands>
 inline void warp_operation(const char *name, Operands *mine, void (*all)(Operands **lanes)) {
     Thread *t = state.current;
@@ -296,10 +297,10 @@ inline void warp_operation(const char *name, Operands *mine, void (*all)(Operand
 
 /* ---- shared memory ---- */
 
-/* After the last byte that the launch asked for comes memory that no thread may access. With the address sanitizer, shared
-   memory is an array on the heap at a multiple of 1024 bytes. Without it, shared memory ends where its pages end, or up
-   to 15 bytes before, so that it begins at a multiple of 16; the pages after it are protected. Where the hardware requires
-   a larger alignment, the emulator checks the offset within shared memory in place of the address. */
+/* After the last byte that the launch asked for comes memory that no thread may access. With the address sanitizer,
+   shared memory is an array on the heap at a multiple of 1024 bytes. Without it, shared memory ends where its pages
+   end, or up to 15 bytes before, so that it begins at a multiple of 16; the pages after it are protected. Where the
+   hardware requires a larger alignment, the emulator checks the offset within shared memory in place of the address. */
 #ifdef EMULATE_ASAN
 inline void shared_begin(size_t bytes) {
     void *memory = nullptr;
@@ -353,8 +354,8 @@ inline uint32_t shared_offset(const void *at, uint32_t bytes, const char *what) 
 
 /* ---- launches ---- */
 
-/* On compute capability 9.0 some units work at the same time as the threads. emulate_hopper.h, which includes this file,
-   emulates them and defines these functions. */
+/* On compute capability 9.0 some units work at the same time as the threads. emulate_hopper.h, which includes this
+   file, emulates them and defines these functions. */
 void asynchronous_begin();        /* a block begins */
 void asynchronous_turn(int warp); /* the threads of a warp have run until they all wait or have ended */
 void asynchronous_end();          /* a block ends */
@@ -365,8 +366,8 @@ inline uint64_t next_random() { /* xorshift64 */
     return state.random;
 }
 
-/* No thread can run. The message names a thread that waits, if possible one that waits for a barrier in shared memory, as
-   the others often wait because of it. It also names a thread that waits elsewhere or has ended. */
+/* No thread can run. The message names a thread that waits, if possible one that waits for a barrier in shared
+   memory, as the others often wait because of it. It also names a thread that waits elsewhere or has ended. */
 [[noreturn]] inline void fail_deadlock() {
     const Thread *waiting = nullptr, *other = nullptr;
     for (int i = 0; i < state.threads; i++) {
@@ -409,8 +410,8 @@ inline void run_block() {
         t->index = dim3((unsigned)i % state.block.x, (unsigned)i / state.block.x % state.block.y,
                         (unsigned)i / state.block.x / state.block.y);
     }
-    /* One warpgroup (or one warp, in a block of at most four) is slow for a while: it runs only when no other can. So the
-       others are as far ahead of it as its kernel's barriers allow. */
+    /* One warpgroup (or one warp, in a block of at most four) is slow for a while: it runs only when no other can. So
+       the others are as far ahead of it as its kernel's barriers allow. */
     const int warps = state.threads / WARP, together = warps > 4 ? 4 : 1;
     const uint64_t groups = (uint64_t)((warps + together - 1) / together);
     int slow = (int)(next_random() % (groups + 1)); /* `groups`: none is slow */
@@ -445,8 +446,8 @@ inline uint64_t launch_hash(uint64_t hash, const void *bytes, size_t size) {
     return hash;
 }
 
-/* A number, not zero, with which the random order of a launch begins. It depends on nothing but the launch, so that what
-   a test finds does not depend on the launches before it. */
+/* A number, not zero, with which the random order of a launch begins. It depends on nothing but the launch, so that
+   what a test finds does not depend on the launches before it. */
 inline uint64_t launch_seed(const char *kernel, dim3 grid, dim3 block, size_t shared) {
     const uint64_t sizes[] = {grid.x, grid.y, grid.z, block.x, block.y, block.z, shared};
     return launch_hash(launch_hash(14695981039346656037u, kernel, strlen(kernel)), sizes, sizeof sizes) | 1;
@@ -520,8 +521,8 @@ inline int unfinished;  /* how many more times event_done returns false */
 /* A stream has run so many threads. */
 inline void advance_clock(cudaStream_t stream, double threads) { clock[stream] += 1e-9 * threads; }
 
-/* A copy from pinned memory to the device. On a GPU it may still be under way until the host has waited for an event after
-   it. */
+/* A copy from pinned memory to the device. On a GPU it may still be under way until the host has waited for an event
+   after it. */
 struct Upload {
     const void *from;
     std::vector<char> sent; /* the bytes as they were when the copy began */
@@ -540,8 +541,8 @@ inline void upload(const void *from, size_t bytes, cudaStream_t stream) {
             uploads.push_back({from, std::vector<char>(x, x + bytes), stream, ++uploads_begun});
 }
 
-/* The host has waited for the copies of a stream up to `number`. If the host has changed their source before, a GPU might
-   have copied the changed bytes: an error. */
+/* The host has waited for the copies of a stream up to `number`. If the host has changed their source before, a GPU
+   might have copied the changed bytes: an error. */
 inline void uploads_done(cudaStream_t stream, long number) {
     std::vector<Upload> rest;
     for (const Upload &u : uploads) {

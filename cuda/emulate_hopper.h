@@ -10,11 +10,11 @@
    - a store reads shared memory at the bulk_wait_read or bulk_wait that waits for it, and writes global memory at
      bulk_wait or when the block has ended
    On a GPU these units access shared memory through a proxy of their own, which need not see what threads have just
-   written. Here the proxy is a second copy of shared memory (`view`). What threads write reaches the copy when a thread
-   of the same warp then calls fence_async_proxy. To find out which warp wrote a word, the emulator compares shared memory
-   with what it was before (`seen`) each time the threads of a warp have run until they wait (a turn of the warp). Writing
-   the value that a word already has counts as not writing. Only blocks that use one of these units pay for the
-   comparison.
+   written. Here the proxy is a second copy of shared memory (`view`). What threads write reaches the copy when a
+   thread of the same warp then calls fence_async_proxy. To find out which warp wrote a word, the emulator compares
+   shared memory with what it was before (`seen`) each time the threads of a warp have run until they wait (a turn of
+   the warp). Writing the value that a word already has counts as not writing. Only blocks that use one of these units
+   pay for the comparison.
 
    Errors, reported with kernel, block and thread: a product without a wgmma_fence since the last wgmma_wait; threads
    of a warpgroup that issue different products, or not all of which issue one; accumulators or A registers written
@@ -22,11 +22,11 @@
    initialised, are overwritten, get more arrivals or bytes than they expect, or are never completed; addresses that
    the hardware does not accept.
 
-   Not found: a missing fence_registers(), whose effect only a compiler for the GPU shows; a missing second wgmma_fence, where
-   registers were written after a first one; a change of an A that was given as a value and not as a variable; what a
-   thread wrote after another thread of its warp had called the fence in the same turn; memory behind a tensor map
-   that the same kernel wrote; a barrier_wait for the wrong one of two phases of equal parity; more registers than
-   there are. */
+   Not found: a missing fence_registers(), whose effect only a compiler for the GPU shows; a missing second
+   wgmma_fence, where registers were written after a first one; a change of an A that was given as a value and not as
+   a variable; what a thread wrote after another thread of its warp had called the fence in the same turn; memory
+   behind a tensor map that the same kernel wrote; a barrier_wait for the wrong one of two phases of equal parity;
+   more registers than there are. */
 #ifndef CUDA_EMULATE_HOPPER_H
 #define CUDA_EMULATE_HOPPER_H
 
@@ -50,8 +50,8 @@ inline bool hopper = true; /* what hopper_is_available() returns */
 
 enum { GROUP = 128, MAX_REGISTERS = 128, BOX_COLUMNS = 64 };
 static const size_t WORDS_A_PIECE = 64; /* shared memory is compared in pieces of this many words */
-/* The writer of a word: the number of a warp; or NO_WARP, if the view has the latest value; or UNKNOWN_WARP, if the word was
-   written before the block used one of these units. */
+/* The writer of a word: the number of a warp; or NO_WARP, if the view has the latest value; or UNKNOWN_WARP, if the
+   word was written before the block used one of these units. */
 enum { NO_WARP = 255, UNKNOWN_WARP = 254 };
 
 struct Product {          /* one wgmma, as one thread issued it */
@@ -172,8 +172,8 @@ inline void asynchronous_turn(int warp) {
     asynchronous.fenced[warp] = false;
 }
 
-/* fence_async_proxy. The lanes of a warp call it one after the other. The call of the last lane publishes the writes of all
-   lanes. If the last lane does not call it, they are published at the end of the warp's turn. */
+/* fence_async_proxy. The lanes of a warp call it one after the other. The call of the last lane publishes the writes
+   of all lanes. If the last lane does not call it, they are published at the end of the warp's turn. */
 inline void fence_proxy() {
     asynchronous_use();
     const int warp = state.current->number / WARP;
@@ -266,8 +266,8 @@ inline void perform_load(const Load &load) {
     }
 }
 
-/* Ends the barrier's phase if it can end now, and returns whether it did. A phase with loads ends only when a thread waits
-   for it (`asked`), so that the loads take effect as late as the hardware allows. */
+/* Ends the barrier's phase if it can end now, and returns whether it did. A phase with loads ends only when a thread
+   waits for it (`asked`), so that the loads take effect as late as the hardware allows. */
 inline bool end_phase(Barrier *b, bool asked) {
     if (b->missing > 0 || b->loading < b->announced || (!asked && b->announced + b->loading > 0))
         return false;
@@ -460,7 +460,7 @@ inline void scatter_sums(int first, size_t product) {
     }
 }
 
-/* Computes product `number` of a warpgroup in the matrices a, b and d. All its threads must have issued the same one. */
+/* Computes product `number` of a warpgroup in the matrices a, b and d. Its threads must all have issued the same. */
 inline void form_product(int first, size_t number) {
     Asynchronous &s = asynchronous;
     const Product &p = s.units[(size_t)first].products[number];

@@ -5,7 +5,7 @@
    #define HOPPER_CODE            defined where a kernel may use this: in the emulator, and where nvcc compiles for
                                   sm_90a. The body of such a kernel stands under #ifdef HOPPER_CODE; elsewhere these
                                   functions do nothing
-   hopper_is_available()                 whether this GPU can run such a kernel and this program has code for it; if not, the
+   hopper_is_available()          whether this GPU can run such a kernel and this program has code for it; if not, the
                                   kernel must not be launched
 
    Tiles. A tile is an array of rows of 64 bf16 elements, 128 bytes each, at a multiple of 1024 bytes in shared memory
@@ -104,8 +104,8 @@ static __global__ void hopper_code_kernel(int *there) {
 #endif
 }
 
-/* The first call launches a kernel to find out: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
-   code. */
+/* The first call launches a kernel to find out: a program compiled for sm_90 without the `a` runs on such a GPU too,
+   but has no such code. */
 static inline bool hopper_is_available() {
     static int answer = -1;
     if (answer < 0) {
@@ -242,8 +242,8 @@ template <int N> __device__ __forceinline__ void registers_decrease() {
     HOPPER_ASM("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* Bits 0..13: address / 16; 16..29: leading bytes / 16; 32..45: stride / 16, here of eight rows; 62..63: 1, the 128-byte
-   swizzle. */
+/* Bits 0..13: address / 16; 16..29: leading bytes / 16; 32..45: stride / 16, here of eight rows; 62..63: 1, the
+   128-byte swizzle. */
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
     return (uint64_t)((shared_address(shared) & 0x3FFFF) >> 4) | (uint64_t)(leading_bytes >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;

@@ -39,8 +39,8 @@ __host__ __device__ __forceinline__ int64_t row_at(int64_t i) { return i + i / R
 
 /* The values of a column in one tile of keys. */
 struct alignas(16) ColumnRange {
-    float least, most;     /* the least and the largest value within the window */
-    int out_of_range_from; /* the first key whose value is outside the window; T if there is none */
+    float minimum, maximum; /* the least and the largest value within the window */
+    int out_of_range_from;  /* the first key whose value is outside the window; T if there is none */
 };
 
 /* Scratch memory of one call of attention_forward or attention_backward. */
@@ -55,8 +55,8 @@ struct AttentionWork {
     bf16 *centered_v;  /* (N, A) LASER's backward: expm1(v - m) */
 };
 
-/* Returns where the arrays of AttentionWork lie in `memory`, and writes to `bytes`, unless it is NULL, how many bytes they
-   take. */
+/* Returns where the arrays of AttentionWork lie in `memory`, and writes to `bytes`, unless it is NULL, how many bytes
+   they take. */
 static inline AttentionWork attention_work(void *memory, const AttentionSizes &s, size_t *bytes) {
     enum { LEAST_TILE = 64 };
     const size_t heads = (size_t)s.B * (size_t)s.H, rows = heads * (size_t)padded_rows(s),
@@ -87,9 +87,9 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 
 /* ---- columns ---- */
 
-/* Computes all of the LaserColumn of every column in one pass over V. This serves the paper's shift, which forward needs before
-   it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There are few
-   heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
+/* Computes all of the LaserColumn of every column in one pass over V. This serves the paper's shift, which forward
+   needs before it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There
+   are few heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename S>
@@ -105,25 +105,26 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
         const S *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
         const float v0 = to_float(column[0]);
         int out_of_range_from = s.T;
-        float least = v0, most = v0; /* of the values within the window */
+        float minimum = v0, maximum = v0; /* of the values within the window */
 #pragma unroll 4
         for (int t = warp; t < s.T; t += WARPS) {
             const float x = to_float(column[t * s.qkv_row]);
             if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x - v0) <= LASER_WINDOW))
                 out_of_range_from = min(out_of_range_from, t);
             else
-                least = fminf(least, x), most = fmaxf(most, x);
+                minimum = fminf(minimum, x), maximum = fmaxf(maximum, x);
         }
         const int at = warp * WARP_SIZE + lane;
-        low[at] = least, high[at] = most, outside[at] = out_of_range_from;
+        low[at] = minimum, high[at] = maximum, outside[at] = out_of_range_from;
         __syncthreads();
         for (int w = 0; warp == 0 && w < WARPS; w++) {
-            least = fminf(least, low[w * WARP_SIZE + lane]);
-            most = fmaxf(most, high[w * WARP_SIZE + lane]);
+            minimum = fminf(minimum, low[w * WARP_SIZE + lane]);
+            maximum = fmaxf(maximum, high[w * WARP_SIZE + lane]);
             out_of_range_from = min(out_of_range_from, outside[w * WARP_SIZE + lane]);
         }
         if (warp == 0 && first + lane < s.D)
-            columns[((int64_t)b * s.H + h) * s.D + d] = laser_column(v0, least, most, out_of_range_from, s);
+            columns[((int64_t)b * s.H + h) * s.D + d] =
+                laser_column(v0, minimum, maximum, out_of_range_from, s);
         __syncthreads();
     }
 }
@@ -144,9 +145,10 @@ __device__ __forceinline__ float laser_shift(const LaserColumn *head_columns, co
 
 /* ---- values ---- */
 
-/* Returns exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of zero is zero: no row
-   that sees it uses it. With the paper's shift nothing is out of range, so there is no limit, and a NaN in v reaches the output.
-   Because log2(e) is rounded to float32, the result is that of a v which is wrong by one part in 10^8. */
+/* Returns exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of
+   zero is zero: no row that sees it uses it. With the paper's shift nothing is out of range, so there is no limit,
+   and a NaN in v reaches the output. Because log2(e) is rounded to float32, the result is that of a v which is wrong
+   by one part in 10^8. */
 __device__ __forceinline__ float laser_value(float v, float n, float limit) {
     return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), limit));
 }
@@ -191,7 +193,7 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
     for (int t = end - 1; t >= first; t--) {
         const float x = to_float(column[t * s.qkv_row]);
         if (fabsf(x - v0) <= LASER_WINDOW)
-            range.least = fminf(range.least, x), range.most = fmaxf(range.most, x);
+            range.minimum = fminf(range.minimum, x), range.maximum = fmaxf(range.maximum, x);
         else
             range.out_of_range_from = t;
     }
@@ -221,20 +223,20 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     const float own_shift = column < D ? laser_shift(columns + head * D, head_v, column, s) : 0;
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
-    float least[8], most[8], v0[8];
+    float minimum[8], maximum[8], v0[8];
     load(v0, head_v + d);
     uint32_t far =
         0; /* the bits of the largest distance from v0, as an integer: positive floats have the order of their bits, and
               those of NaN are larger than all others */
 #pragma unroll
-    for (int c = 0; c < 8; c++) least[c] = INFINITY, most[c] = -INFINITY;
+    for (int c = 0; c < 8; c++) minimum[c] = INFINITY, maximum[c] = -INFINITY;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         float x[8];
         unpack(x, packed[e]);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
-            least[c] = fminf(least[c], x[c]), most[c] = fmaxf(most[c], x[c]);
+            minimum[c] = fminf(minimum[c], x[c]), maximum[c] = fmaxf(maximum[c], x[c]);
             far = max(far, float_to_bits(fabsf(x[c] - v0[c])));
         }
     }
@@ -242,21 +244,22 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 #pragma unroll
     for (int c = 0; c < 8; c += 4) {
         *(float4 *)(void *)(low + row * D + d + c) =
-            float4{least[c], least[c + 1], least[c + 2], least[c + 3]};
-        *(float4 *)(void *)(high + row * D + d + c) = float4{most[c], most[c + 1], most[c + 2], most[c + 3]};
+            float4{minimum[c], minimum[c + 1], minimum[c + 2], minimum[c + 3]};
+        *(float4 *)(void *)(high + row * D + d + c) =
+            float4{maximum[c], maximum[c + 1], maximum[c + 2], maximum[c + 3]};
     }
     __syncthreads();
     float center = 0;
     if (column < D) {
         ColumnRange range = {INFINITY, -INFINITY, s.T};
         for (int r = 0; r < ROWS; r++) {
-            range.least = fminf(range.least, low[r * D + column]);
-            range.most = fmaxf(range.most, high[r * D + column]);
+            range.minimum = fminf(range.minimum, low[r * D + column]);
+            range.maximum = fmaxf(range.maximum, high[r * D + column]);
         }
         if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
-        const float smallest = laser_value(range.least, own_shift, limit),
-                    largest = laser_value(range.most, own_shift, limit);
-        if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
+        const float smallest = laser_value(range.minimum, own_shift, limit),
+                    largest = laser_value(range.maximum, own_shift, limit);
+        if (range.minimum <= range.maximum) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
         centers[(head * gridDim.x + tile) * D + column] = center;
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
     }
@@ -306,11 +309,11 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
 #pragma unroll 8
         for (int tile = 0; tile < tiles; tile++) {
             const ColumnRange range = ranges[(head * tiles + tile) * s.D + d];
-            all.least = fminf(all.least, range.least), all.most = fmaxf(all.most, range.most);
+            all.minimum = fminf(all.minimum, range.minimum), all.maximum = fmaxf(all.maximum, range.maximum);
             all.out_of_range_from = min(all.out_of_range_from, range.out_of_range_from);
         }
         /* All blocks of a head write the same numbers. */
-        columns[head * s.D + d] = laser_column(v0, all.least, all.most, all.out_of_range_from, s);
+        columns[head * s.D + d] = laser_column(v0, all.minimum, all.maximum, all.out_of_range_from, s);
         first = min(first, all.out_of_range_from);
     }
     first = block_min(first, shared_memory<float>());
@@ -330,8 +333,8 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Laser
 /* ---- what backward needs of each query's row ---- */
 
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
-/* Returns exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would lose
-   digits, it is x + x^2/2. */
+/* Returns exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would
+   lose digits, it is x + x^2/2. */
 __device__ __forceinline__ float fast_expm1(float x, float exp_x) {
     return fabsf(x) < 1.0f / 256 ? fmaf(0.5f * x, x, x) : exp_x - 1;
 }

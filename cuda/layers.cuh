@@ -12,11 +12,11 @@ enum { LAYER_THREADS = 256 };
 
 /* ---- the gradient of the residual stream ---- */
 
-/* An array of float32 numbers in two parts: each number rounded to S, which products read, and what rounding took away. So
-   nothing is lost, and a norm's backward writes four bytes for each number, not six (a float32 and a bf16 copy).
-   `rest` is the bits of the number less the bits of the rounded number, as a signed 16-bit integer. One difference does
-   not fit: if a number is exactly half a unit above its rounded number (one number in 131,072), it loses its last bit.
-   If S is float there is no rest, and the pointer is NULL. */
+/* An array of float32 numbers in two parts: each number rounded to S, which products read, and what rounding took
+   away. So nothing is lost, and a norm's backward writes four bytes for each number, not six (a float32 and a bf16
+   copy). `rest` is the bits of the number less the bits of the rounded number, as a signed 16-bit integer. One
+   difference does not fit: if a number is exactly half a unit above its rounded number (one number in 131,072), it
+   loses its last bit. If S is float there is no rest, and the pointer is NULL. */
 template <typename S> struct SplitFloats {
     S *rounded;
     int16_t *rest;
@@ -27,9 +27,9 @@ __device__ __forceinline__ uint32_t rest_of(float x, uint32_t high) {
     return (uint32_t)min((int)(float_to_bits(x) - high), 32767) & 0xFFFFu;
 }
 
-/* Four neighbouring numbers in registers, in the form that they have in memory, which takes fewer registers than four floats.
-   load(packed, ...) reads them from an address, or from position `at` of a SplitFloats; unpack(x, packed) converts them to
-   float when they are needed. */
+/* Four neighbouring numbers in registers, in the form that they have in memory, which takes fewer registers than four
+   floats. load(packed, ...) reads them from an address, or from position `at` of a SplitFloats; unpack(x, packed)
+   converts them to float when they are needed. */
 template <typename S> struct Packed4;
 template <> struct Packed4<float> { float4 x; };
 template <> struct Packed4<bf16> { uint2 x; };
@@ -110,8 +110,8 @@ static inline void embedding_forward(float *out, const int32_t *tokens, const fl
            embed, position, T, C);
 }
 
-/* The positions of a batch, sorted by token, so that all positions of one token are side by side, in order. The host sorts
-   them while the GPU computes. */
+/* The positions of a batch, sorted by token, so that all positions of one token are side by side, in order. The host
+   sorts them while the GPU computes. */
 struct TokenBuckets {
     int32_t *place; /* (N) the positions, sorted by token */
     int32_t *first; /* (N + 1) where the positions of each different token begin in place; then N */
@@ -437,9 +437,9 @@ static inline void rmsnorm_backward_weight(float *dweight, float *second, const 
 /* ---- rope ---- */
 
 /* In place on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by the angle given as
-   rope_cos_sin (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A thread takes
-   W pairs; the first row is token `first` of its sequence. There are fewer than 2^32 threads, so their numbers are
-   divided in 32 bits. */
+   rope_cos_sin (T, D/2, 2) = cos, sin. direction 1 is forward; -1 is the transpose, which is rope's backward. A
+   thread takes W pairs; the first row is token `first` of its sequence. There are fewer than 2^32 threads, so their
+   numbers are divided in 32 bits. */
 template <typename S, int W>
 __global__ void rope_kernel(S *qkv, const float *rope_cos_sin, float direction, int64_t N, int T, int H,
                             int D, uint32_t first) {
@@ -468,8 +468,8 @@ __global__ void rope_kernel(S *qkv, const float *rope_cos_sin, float direction, 
     store(x, left), store(x + half, right);
 }
 
-/* Rotates with W pairs a thread. most: the largest number of threads of a launch; if the tokens need more, there are several
-   launches. */
+/* Rotates with W pairs a thread. most: the largest number of threads of a launch; if the tokens need more, there are
+   several launches. */
 template <typename S, int W>
 void rope_rotate_by(S *qkv, const float *rope_cos_sin, float direction, int64_t N, int T, int H, int D,
                     cudaStream_t stream, int64_t most = (int64_t)1 << 31) {
@@ -585,8 +585,8 @@ template <typename F> __global__ void fill_kernel(F *x, int64_t n, float size, u
     x[i] = from_float<F>(size * ((float)(bits >> 8) * 0x1p-23f - 1));
 }
 
-/* x (n) = different numbers between -size and size, for measurements: with zeros a GPU would need less power and be faster
-   than it is in training. */
+/* x (n) = different numbers between -size and size, for measurements: with zeros a GPU would need less power and be
+   faster than it is in training. */
 template <typename F> void fill(F *x, int64_t n, float size, uint32_t seed, cudaStream_t stream) {
     LAUNCH(fill_kernel<F>, dim3(blocks_for(n, LAYER_THREADS)), dim3(LAYER_THREADS), 0, stream, x, n, size,
            seed);

@@ -1,12 +1,12 @@
-/* loss.cuh: cross-entropy of a slice of the logits. The logits of all tokens never exist at the same time, since they would
-   take too much memory (model_loss of train_gpt.c). */
+/* loss.cuh: cross-entropy of a slice of the logits. The logits of all tokens never exist at the same time, since they
+   would take too much memory (model_loss of train_gpt.c). */
 #ifndef CUDA_LOSS_CUH
 #define CUDA_LOSS_CUH
 
 #include "device.h"
 
-/* Both kernels compute losses (N) = -log softmax(logits)[target] from logits (N, V) and targets (N), and dlogits (N, V) = the
-   gradient of scale * sum(losses), unless scale is 0.
+/* Both kernels compute losses (N) = -log softmax(logits)[target] from logits (N, V) and targets (N), and dlogits (N,
+   V) = the gradient of scale * sum(losses), unless scale is 0.
 
    For vocabularies up to 32768 that are multiples of 4: a block has as many threads as fit into a multiprocessor's
    registers and holds a whole row in them, 32 numbers a thread, so it reads the row once. No other block shares the

@@ -244,12 +244,12 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
 
 #define MATMUL_TURN 5e-3 /* seconds for which a candidate computes its product before the next one does */
 
-/* Chooses one of the plan's candidates; the operands are bf16. The candidates compute the product in turns, each again and
-   again for some milliseconds, without a pause between the turns. The reason: a GPU that computes
-   products without a pause reaches its power limit and lowers its clock rate, as it does in training, and then the
-   algorithm that needs the least energy is the fastest. When products were timed one at a time with pauses between
-   them, another algorithm won (on an H200, for 8192 x 8192 matrices: one that is 10 % slower in training). The timing
-   takes about a quarter of a second for a shape, once in a process, during its first step. */
+/* Chooses one of the plan's candidates; the operands are bf16. The candidates compute the product in turns, each
+   again and again for some milliseconds, without a pause between the turns. The reason: a GPU that computes products
+   without a pause reaches its power limit and lowers its clock rate, as it does in training, and then the algorithm
+   that needs the least energy is the fastest. When products were timed one at a time with pauses between them,
+   another algorithm won (on an H200, for 8192 x 8192 matrices: one that is 10 % slower in training). The timing takes
+   about a quarter of a second for a shape, once in a process, during its first step. */
 static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     const double start = seconds_now();
     const MatmulShape &s = p->shape;

@@ -1,20 +1,21 @@
-/* mma.cuh: products on tensor cores, tiles of bf16 in shared memory, and asynchronous copies into tiles. On a GPU of compute
-   capability 8.0 and later these are PTX's instructions mma, ldmatrix and cp.async; in the emulator they are functions
-   that use the same fragment layouts.
+/* mma.cuh: products on tensor cores, tiles of bf16 in shared memory, and asynchronous copies into tiles. On a GPU of
+   compute capability 8.0 and later these are PTX's instructions mma, ldmatrix and cp.async; in the emulator they are
+   functions that use the same fragment layouts.
 
    mma_m16n8k16(c, a, b0, b1)     C (16, 8) += A (16, 16) B (16, 8), float32 += bf16 * bf16
    Each lane of a warp holds a fragment of each matrix. With g = lane / 4 and t = lane % 4 it holds:
        a[0], a[1], a[2], a[3]     A(g, 2t..), A(g + 8, 2t..), A(g, 2t + 8..), A(g + 8, 2t + 8..)
        b0, b1                     B(2t.., g), B(2t + 8.., g)
        c[0..3]                    C(g, 2t), C(g, 2t + 1), C(g + 8, 2t), C(g + 8, 2t + 1)
-   A register of A or B holds two bf16: the element named, in the low half, and the next one, whose column of A or row of B
-   is one larger. So the C of two products side by side, rounded to bf16, is in each lane the A of a next product.
+   A register of A or B holds two bf16: the element named, in the low half, and the next one, whose column of A or row
+   of B is one larger. So the C of two products side by side, rounded to bf16, is in each lane the A of a next
+   product.
 
-   Tile<D>                        the layout of a tile: rows of D bf16 in shared memory, in 16-byte chunks. The chunks are
-                                  permuted so that the same chunk of eight neighbouring rows is in different banks
+   Tile<D>                        the layout of a tile: rows of D bf16 in shared memory, in 16-byte chunks. The chunks
+                                  are permuted so that the same chunk of eight neighbouring rows is in different banks
    load_a(a, tile, row, column)   loads the fragment of A(i, k) = tile(row + i, column + k)
-   load_b_rows(b, tile, row, column)     loads the fragments of B(k, n) = tile(row + n, column + k) for n = 0..15: b[0] and
-                                  b[1] are those of n < 8, b[2] and b[3] those of the other n
+   load_b_rows(b, tile, row, column)     loads the fragments of B(k, n) = tile(row + n, column + k) for n = 0..15:
+                                  b[0] and b[1] are those of n < 8, b[2] and b[3] those of the other n
    load_b_columns(b, tile, row, column)  the same for B(k, n) = tile(row + k, column + n)
    load_tile(tile, from, stride, inside)   starts the copy of rows to a tile; rows from `inside` on become zeros
    cp_async_commit()              ends a group of copies
@@ -100,8 +101,8 @@ struct LdmatrixOperands {
     const bf16 *row;
 };
 
-/* Returns how many pairs of rows are in the same banks. Eight rows of 16 bytes are read at a time, and each should be in
-   four banks of its own. */
+/* Returns how many pairs of rows are in the same banks. Eight rows of 16 bytes are read at a time, and each should be
+   in four banks of its own. */
 inline long ldmatrix_conflicts(LdmatrixOperands **lanes) {
     long conflicts = 0;
     for (int i = 0; i < 32; i++)
@@ -163,15 +164,15 @@ template <int D> struct Tile {
     static_assert(D % 16 == 0 && (D & (D - 1)) == 0, "rows of 16, 32, 64, 128... elements");
     enum { CHUNKS = D / 8, SPREAD = CHUNKS < 8 ? CHUNKS : 8, ROWS_PER_LINE = 8 / SPREAD };
 
-    /* Returns the position, in elements, of a 16-byte chunk of a row. The same chunk of eight neighbouring rows has eight
-       different positions modulo 128 bytes, so that ldmatrix reads the eight from different banks. */
+    /* Returns the position, in elements, of a 16-byte chunk of a row. The same chunk of eight neighbouring rows has
+       eight different positions modulo 128 bytes, so that ldmatrix reads the eight from different banks. */
     static __device__ __forceinline__ int at(int row, int chunk) {
         return row * D + (chunk ^ (row / ROWS_PER_LINE % SPREAD)) * 8;
     }
 };
 
-/* All THREADS threads of a block start the copy of ROWS rows of D elements, `stride` elements apart, to a tile. Rows from
-   `inside` on become zeros. */
+/* All THREADS threads of a block start the copy of ROWS rows of D elements, `stride` elements apart, to a tile. Rows
+   from `inside` on become zeros. */
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t stride, int inside) {
 #pragma unroll
@@ -200,8 +201,8 @@ __device__ __forceinline__ void load_b_columns(uint32_t (&b)[4], const bf16 *til
     ldmatrix<true>(b, tile + Tile<D>::at(row + lane % 16, column / 8 + lane / 16));
 }
 
-/* C (16, 8 * BLOCKS) += A (16, D) B, where A(i, d) = a_tile(row + i, d) and B(d, n) = b_tile(first + n, d). This computes
-   scores q k^T, and dP = dO V^T. */
+/* C (16, 8 * BLOCKS) += A (16, D) B, where A(i, d) = a_tile(row + i, d) and B(d, n) = b_tile(first + n, d). This
+   computes scores q k^T, and dP = dO V^T. */
 template <int D, int BLOCKS>
 __device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16 *a_tile, int row,
                                                const bf16 *b_tile, int first) {
@@ -219,8 +220,8 @@ __device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16
     }
 }
 
-/* C (16, D) += A (16, 8 * BLOCKS) B, where B(n, d) = b_tile(first + n, d). A is the C of an earlier product, rounded to bf16:
-   a[n][0] holds c[n][0] and c[n][1], a[n][1] holds c[n][2] and c[n][3]. */
+/* C (16, D) += A (16, 8 * BLOCKS) B, where B(n, d) = b_tile(first + n, d). A is the C of an earlier product, rounded
+   to bf16: a[n][0] holds c[n][0] and c[n][1], a[n][1] holds c[n][2] and c[n][3]. */
 template <int D, int BLOCKS>
 __device__ __forceinline__ void product_over_rows(float (&c)[D / 8][4], const uint32_t (&a)[BLOCKS][2],
                                                   const bf16 *b_tile, int first) {

@@ -1,6 +1,6 @@
-/* test_cuda.h: what the tests of the GPU's kernels share: buffers on the device, numbers rounded to the type in which they
-   are stored, and measures of errors. The same tests run on a GPU (compiled by nvcc: make test_gpu) and, emulated, on the
-   CPU. */
+/* test_cuda.h: what the tests of the GPU's kernels share: buffers on the device, numbers rounded to the type in which
+   they are stored, and measures of errors. The same tests run on a GPU (compiled by nvcc: make test_gpu) and,
+   emulated, on the CPU. */
 #ifndef TESTS_TEST_CUDA_H
 #define TESTS_TEST_CUDA_H
 

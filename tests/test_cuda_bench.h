@@ -5,7 +5,7 @@
 #include "test_cuda.h"
 
 #ifndef __CUDACC__
-/* Returns how many lines of `text` contain all of `words` and `key`. sum: the sum of the numbers after `key` in them. */
+/* Returns how many lines of `text` contain all of `words` and `key`. sum: the sum of the numbers after `key`. */
 static int bench_lines(const std::string &text, std::vector<const char *> words, const char *key,
                        double *sum) {
     int lines = 0;

@@ -1,8 +1,8 @@
-/* Tests of cuda/emulate.h, cuda/mma.cuh and cuda/hopper.cuh. Mistakes of a kernel that a GPU would not report must end the
-   program with a message that names kernel, block and thread, or must give NaN. A product computed from fragments or from
-   tiles in shared memory must equal the matrix product. The tests of compute capability 9.0 check layouts, descriptors, the
-   swizzle of tiles, and what is loaded past the end. They also run on a GPU of that compute capability, so they show that
-   the emulator does what the hardware does. */
+/* Tests of cuda/emulate.h, cuda/mma.cuh and cuda/hopper.cuh. Mistakes of a kernel that a GPU would not report must
+   end the program with a message that names kernel, block and thread, or must give NaN. A product computed from
+   fragments or from tiles in shared memory must equal the matrix product. The tests of compute capability 9.0 check
+   layouts, descriptors, the swizzle of tiles, and what is loaded past the end. They also run on a GPU of that compute
+   capability, so they show that the emulator does what the hardware does. */
 #ifndef TESTS_TEST_CUDA_EMULATE_H
 #define TESTS_TEST_CUDA_EMULATE_H
 
@@ -10,8 +10,8 @@
 #include "../cuda/mma.cuh"
 #include "test_cuda.h"
 
-/* C (16, 32) = A B^T, where A is (16, D) and B is (32, D), by fragments, as attention computes its scores. Then C2 (16, D) =
-   C B, where C has been rounded to bf16. */
+/* C (16, 32) = A B^T, where A is (16, D) and B is (32, D), by fragments, as attention computes its scores. Then C2
+   (16, D) = C B, where C has been rounded to bf16. */
 template <int D> __global__ void fragments_kernel(float *c_out, float *c2_out, const bf16 *a, const bf16 *b) {
     bf16 *a_tile = shared_memory<bf16>(), *b_tile = a_tile + 16 * D;
     load_tile<D, 16, WARP_SIZE>(a_tile, a, D, 16);
@@ -64,10 +64,10 @@ static bool hopper_to_test() {
     return hopper_is_available();
 }
 
-/* C (64, N) = A B, where A is (64, 128), B is (128, N) and N = 2 R. B is loaded by tensor_load; A is stored by the threads
-   themselves or is in registers. In memory a transposed operand has a row for each of the 128 k: A is (128, 64), B is
-   (128, N). Otherwise A is (64, 128) and B is (N, 128). `c` is NaN at the begin, which must not matter to a product that
-   does not add. */
+/* C (64, N) = A B, where A is (64, 128), B is (128, N) and N = 2 R. B is loaded by tensor_load; A is stored by the
+   threads themselves or is in registers. In memory a transposed operand has a row for each of the 128 k: A is (128,
+   64), B is (128, N). Otherwise A is (64, 128) and B is (N, 128). `c` is NaN at the begin, which must not matter to a
+   product that does not add. */
 enum { DEPTH = 128 };
 template <int R, int TRANSPOSE_A, int TRANSPOSE_B, bool REGISTERS>
 __global__ void __launch_bounds__(128)
@@ -177,7 +177,8 @@ __global__ void tile_kernel(bf16 *image, const __grid_constant__ TensorMap from,
 #endif
 }
 
-/* Tiles in the middle, past the last row of a batch (where the rows of the next batch follow), and past the last column. */
+/* Tiles in the middle, past the last row of a batch (where the rows of the next batch follow), and past the last
+   column. */
 static void test_cuda_tensor_copies_stop_at_the_end(void) {
     if (!hopper_to_test()) return;
     const int columns = 136, stride = 144, rows = 100, batches = 3;
@@ -236,9 +237,9 @@ static void test_cuda_bulk_loads_bytes(void) {
     CHECK(download(y) == want, "the loaded bytes are at the wrong place");
 }
 
-/* A pipeline with a producer and two consumers. Warpgroup 0 loads B (64, 64 * STEPS) through two stages. Each of the two other
-   warpgroups puts its 64 rows of A (128, 64 * STEPS) into shared memory, computes its 64 rows of C = A B^T, and stores them
-   by way of shared memory. FAULT: one of the mistakes that the emulator has to find. */
+/* A pipeline with a producer and two consumers. Warpgroup 0 loads B (64, 64 * STEPS) through two stages. Each of the
+   two other warpgroups puts its 64 rows of A (128, 64 * STEPS) into shared memory, computes its 64 rows of C = A B^T,
+   and stores them by way of shared memory. FAULT: one of the mistakes that the emulator has to find. */
 enum {
     NO_FAULT,
     NO_WGMMA_WAIT,
@@ -382,8 +383,8 @@ static void test_cuda_hopper_pipeline_makes_a_product(void) {
 #ifndef __CUDACC__
 template <int FAULT> static void launch_pipeline(void *) { pipeline_error<FAULT>(2); }
 
-/* The emulator finds every mistake of pipeline_kernel: some give wrong numbers, the others end the program. Whether a mistake
-   shows in the numbers depends on the order in which the warps run, and that order on the number of blocks. */
+/* The emulator finds every mistake of pipeline_kernel: some give wrong numbers, the others end the program. Whether a
+   mistake shows in the numbers depends on the order in which the warps run, and that order on the number of blocks. */
 static void test_cuda_emulator_finds_faults_of_pipelines(void) {
 #define NUMBERS(fault)                                                                                       \
     { #fault, pipeline_error < fault> }
@@ -509,7 +510,8 @@ static void test_cuda_emulator_finds_faults(void) {
     }
 }
 
-/* Two copies from the same pinned memory. *waits: whether the host waits for the first one before it writes new numbers. */
+/* Two copies from the same pinned memory. *waits: whether the host waits for the first one before it writes new
+   numbers. */
 static void copy_twice(void *waits) {
     Buffer<float> to(8);
     float *from = (float *)pinned_malloc(8 * sizeof(float));

@@ -1,5 +1,6 @@
-/* Tests of cuda/attention.cuh and of all its kernels against the naive functions of laser.h in float64: with sizes that are
-   not multiples of tiles, and, for LASER's contract, with values for which a careless implementation overflows. */
+/* Tests of cuda/attention.cuh and of all its kernels against the naive functions of laser.h in float64: with sizes
+   that are not multiples of tiles, and, for LASER's contract, with values for which a careless implementation
+   overflows. */
 #ifndef TESTS_TEST_CUDA_LASER_H
 #define TESTS_TEST_CUDA_LASER_H
 
@@ -117,9 +118,9 @@ struct Problem {
     }
 };
 
-/* Calls test(D) for each head size that has kernels for tensor cores, once with the kernels that this GPU uses. For heads of
-   64, if these are the kernels for compute capability 9.0, it is called again with those of attention_mma.cuh. There heads
-   of 128 have the same code with a longer loop, so they are not tested again. */
+/* Calls test(D) for each head size that has kernels for tensor cores, once with the kernels that this GPU uses. For
+   heads of 64, if these are the kernels for compute capability 9.0, it is called again with those of
+   attention_mma.cuh. There heads of 128 have the same code with a longer loop, so they are not tested again. */
 template <typename Test> static void for_each_kernel(Test test) {
 #ifdef EMULATE_ASAN /* the sanitizer is slow, and other tests use heads of 128 with it */
     static const int head_dims[] = {32, 64};
@@ -168,8 +169,8 @@ static bool floats_finite(const Floats &x) {
     return true;
 }
 
-/* Each block computes many pieces of work, and both forward kernels are used: that for long sequences and that for short
-   ones. */
+/* Each block computes many pieces of work, and both forward kernels are used: that for long sequences and that for
+   short ones. */
 static void test_cuda_attention_of_many_tiles_matches_float64(void) {
     const int most = hopper_pingpong_max_tokens, blocks = hopper_max_blocks;
     hopper_max_blocks = 2;
@@ -216,8 +217,8 @@ static void test_cuda_laser_stays_finite(void) {
     for_each_kernel(cuda_attention_finite<bf16>), cuda_attention_finite<float>(32);
 }
 
-/* Some columns are out of range and others are not, and some rows see only values within the window. The gradients must match
-   too, also those of q and k before rope. */
+/* Some columns are out of range and others are not, and some rows see only values within the window. The gradients
+   must match too, also those of q and k before rope. */
 static void test_cuda_laser_columns_out_of_range_match_float64(void) {
     for (int T = 20; T <= 140; T += 60)
         for (int shift = 0; shift < 2; shift++) {
@@ -234,7 +235,8 @@ static void test_cuda_laser_columns_out_of_range_match_float64(void) {
         }
 }
 
-/* One key in the middle of a tile is outside the window: the rows before it are computed on tensor cores, the others not. */
+/* One key in the middle of a tile is outside the window: the rows before it are computed on tensor cores, the others
+   not. */
 static void test_cuda_laser_late_key_out_of_range_matches_float64(void) {
     for (int key = 1; key < 140; key += 46)
         for_each_kernel([&](int D) {
@@ -312,8 +314,8 @@ static void test_cuda_attention_rows_do_not_see_the_future(void) {
     cuda_rows_do_not_see_the_future<float>(32);
 }
 
-/* A NaN in q, k or v must reach the output; LASER's logarithm once replaced it by its least number. The rows before its token
-   must stay finite, except with the paper's shift, which depends on the whole sequence. */
+/* A NaN in q, k or v must reach the output; LASER's logarithm once replaced it by its least number. The rows before
+   its token must stay finite, except with the paper's shift, which depends on the whole sequence. */
 static void test_cuda_laser_shows_nan(void) {
     enum { T = 140, TOKEN = 70, COLUMN = 5 };
     for (int shift = 0; shift < 2; shift++)

@@ -1,5 +1,5 @@
-/* Tests of the other kernels (cuda/layers.cuh, loss.cuh, optimizer.cuh, matmul.cuh) against float64, in float32 and in bf16,
-   with sizes that are not multiples of blocks. An array to which a kernel adds has numbers in it before. */
+/* Tests of the other kernels (cuda/layers.cuh, loss.cuh, optimizer.cuh, matmul.cuh) against float64, in float32 and
+   in bf16, with sizes that are not multiples of blocks. An array to which a kernel adds has numbers in it before. */
 #ifndef TESTS_TEST_CUDA_LAYERS_H
 #define TESTS_TEST_CUDA_LAYERS_H
 
@@ -172,8 +172,9 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     CHECK(download(dweight) == download(dweight_alone), "N %d C %d: two norms at once differ", (int)N, C);
 }
 
-/* Rows that fit into registers, for each number of pieces a lane, full and not full; rows that do not fit, because their length
-   is not a multiple of 4 or too large; more tokens than a block has warps, and more than all blocks compute at a time. */
+/* Rows that fit into registers, for each number of pieces a lane, full and not full; rows that do not fit, because
+   their length is not a multiple of 4 or too large; more tokens than a block has warps, and more than all blocks
+   compute at a time. */
 static void test_cuda_rmsnorm_matches_float64(void) {
     cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
     cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51), cuda_rmsnorm<bf16>(37, 1024);
@@ -268,7 +269,8 @@ template <typename S> static void cuda_loss(int V) {
     CHECK(download(only) == download(losses), "V %d: losses differ without their gradient", V);
 }
 
-/* Rows that fit into a block's registers, and rows that do not: short, long, or with a length that is not a multiple of 4. */
+/* Rows that fit into a block's registers, and rows that do not: short, long, or with a length that is not a multiple
+   of 4. */
 static void test_cuda_cross_entropy_matches_float64(void) {
     cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777), cuda_loss<float>(3000),
         cuda_loss<bf16>(64);

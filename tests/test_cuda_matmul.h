@@ -1,5 +1,6 @@
-/* Tests of the choice between algorithms (cuda/choice.cuh): the rule is tested with invented candidates, fingerprints with
-   random numbers. On a GPU also: the algorithm that was chosen for a product gives the same bits as the reference. */
+/* Tests of the choice between algorithms (cuda/choice.cuh): the rule is tested with invented candidates, fingerprints
+   with random numbers. On a GPU also: the algorithm that was chosen for a product gives the same bits as the
+   reference. */
 #ifndef TESTS_TEST_CUDA_MATMUL_H
 #define TESTS_TEST_CUDA_MATMUL_H
 
@@ -217,7 +218,8 @@ template <typename S> struct LayerProducts {
         results.push_back(download(out));
         return results;
     }
-    /* Compares the first four rows of each result with float64; of the gradient of the weights, the first four columns. */
+    /* Compares the first four rows of each result with float64; of the gradient of the weights, the first four
+       columns. */
     void check(const std::vector<Floats> &got) const {
         const char *const names[] = {"out", "out + residual", "float32 out", "dx",
                                      "dw",  "hidden",         "up",          "dup"};

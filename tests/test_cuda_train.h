@@ -1,6 +1,6 @@
-/* Tests of the whole GPU trainer (train_gpt.cu) against the CPU trainer (train_gpt.c): the losses and gradient norms of each
-   step must be equal, a run that is repeated or resumed must give the same bits, and each program must continue the
-   checkpoints of the other. On a GPU the program is train_gptcu, otherwise train_gpt_emulated. */
+/* Tests of the whole GPU trainer (train_gpt.cu) against the CPU trainer (train_gpt.c): the losses and gradient norms
+   of each step must be equal, a run that is repeated or resumed must give the same bits, and each program must
+   continue the checkpoints of the other. On a GPU the program is train_gptcu, otherwise train_gpt_emulated. */
 #ifndef TESTS_TEST_CUDA_TRAIN_H
 #define TESTS_TEST_CUDA_TRAIN_H
 
@@ -85,8 +85,8 @@ static void check_same_checkpoints(const std::string &data, const std::string &o
     CHECK(code == 0, "%s", output);
 }
 
-/* With bf16 the CPU rounds other intermediate results than the GPU, so the bound is the difference that bf16 itself makes. The
-   learning rate is low, so that this difference does not grow in the ten steps. */
+/* With bf16 the CPU rounds other intermediate results than the GPU, so the bound is the difference that bf16 itself
+   makes. The learning rate is low, so that this difference does not grow in the ten steps. */
 static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     static const char *const variants[] = {
         "--attn=standard --dtype=bf16 --lr=0.003",
@@ -94,7 +94,7 @@ static void test_cuda_trainer_matches_cpu_step_by_step(void) {
         "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned --dtype=fp32",
         "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32",
 #ifndef __CUDACC__
-        "--attn=standard --mlp-hidden=44 --dtype=bf16 --lr=0.003", /* a width for which the products with gelu do not exist */
+        "--attn=standard --mlp-hidden=44 --dtype=bf16 --lr=0.003", /* without the products with gelu */
 #endif
     };
     const std::string data = device_test_data();
@@ -136,8 +136,8 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
     }
 }
 
-/* scripts/compare_gpu_cpu.sh must find that the curves agree, and that they differ if the GPU trains with another activation.
-   The test changes the sizes of the script's model, not its other options. */
+/* scripts/compare_gpu_cpu.sh must find that the curves agree, and that they differ if the GPU trains with another
+   activation. The test changes the sizes of the script's model, not its other options. */
 static void test_cuda_trainer_is_compared_by_the_script(void) {
     const std::string data = device_test_data();
     for (const char *other : {"", " --activation=relu"}) {
@@ -220,8 +220,8 @@ static Doubles device_test_ranks(int ranks, const std::string &data, const char 
     return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
 
-/* Two ranks, each with half of the sequences, must give the losses of one rank, with both kinds of --comm. All slices of the
-   gradients have the same size. */
+/* Two ranks, each with half of the sequences, must give the losses of one rank, with both kinds of --comm. All slices
+   of the gradients have the same size. */
 static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     const std::string data = device_test_data(),
                       arguments = "--attn=laser --embd=32 --vocab-size=64 --batch=1 --seq-len=12 "
@@ -247,8 +247,8 @@ static void test_cuda_trainer_names_the_rank_that_fails(void) {
           line ? line : output);
 }
 
-/* With a bucket for each layer and slices of different sizes, three ranks must give the losses of one rank. --zero=0 (every
-   rank has all moments) must give the same bits as --zero=1. */
+/* With a bucket for each layer and slices of different sizes, three ranks must give the losses of one rank. --zero=0
+   (every rank has all moments) must give the same bits as --zero=1. */
 static void test_cuda_trainer_divides_odd_buckets(void) {
     const std::string data = device_test_data(),
                       arguments = "--layers=3 --heads=1 --embd=248 --mlp-hidden=504 --batch=1 --seq-len=8 "
@@ -266,7 +266,8 @@ static void test_cuda_trainer_divides_odd_buckets(void) {
     CHECK(code == 0, "--zero=0 and --zero=1 differ: %s", output);
 }
 
-/* Two steps on two ranks, then two steps on three ranks, then two steps on one rank must be equal to six steps on one rank. */
+/* Two steps on two ranks, then two steps on three ranks, then two steps on one rank must be equal to six steps on one
+   rank. */
 static void test_cuda_trainer_resumes_with_other_ranks(void) {
     const std::string data = device_test_data(),
                       arguments =

@@ -119,8 +119,9 @@ static void bench_attention(int T, int D, AttentionKind kind) {
         device_free(piece);
 }
 
-/* Part 3: the MLP of c4-301m on 16,384 tokens. Forward goes from the norm (N, C) to the hidden units (N, F), backward from
-   the gradient of the MLP's output (N, C) to that of gelu's argument (N, F); each with gelu in the product and apart. */
+/* Part 3: the MLP of c4-301m on 16,384 tokens. Forward goes from the norm (N, C) to the hidden units (N, F), backward
+   from the gradient of the MLP's output (N, C) to that of gelu's argument (N, F); each with gelu in the product and
+   apart. */
 static void bench_gelu(void) {
     const int64_t N = 16384 / SCALE, C = 1024 / SCALE, F = 2048 / SCALE;
     bf16 *norm = bench_numbers<bf16>(N * C, 1), *up = bench_numbers<bf16>(F * C, 0.1f),
@@ -231,8 +232,8 @@ static void bench_shares(const BenchCase &which, const std::vector<BenchKernel> 
     }
 }
 
-/* Returns the description of a model whose tensors lie one after the other. Its pointers point to `at`, with an element for
-   each layer, and to rope_cos_sin. */
+/* Returns the description of a model whose tensors lie one after the other. Its pointers point to `at`, with an
+   element for each layer, and to rope_cos_sin. */
 static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std::vector<DeviceLayer> &at,
                                std::vector<float> &rope_cos_sin) {
     DeviceModel c = DeviceModel();
@@ -289,8 +290,8 @@ struct BenchModel {
     }
 };
 
-/* Opens a model and computes a first step, in which kernels are loaded and products are timed. Returns false if the memory
-   is too small. */
+/* Opens a model and computes a first step, in which kernels are loaded and products are timed. Returns false if the
+   memory is too small. */
 static bool bench_open(BenchModel *b, const BenchPreset &p, int batch, bool laser) {
     b->which = {p.name, laser ? "laser" : "standard", batch};
     b->c = bench_model(p, batch, laser, b->at, b->rope_cos_sin);
@@ -311,9 +312,9 @@ static bool bench_open(BenchModel *b, const BenchPreset &p, int batch, bool lase
     return true;
 }
 
-/* Part 4, for one model: prints the times of a step, which is one micro-step and an update, and returns the seconds of the
-   whole. The parts of a step are also timed separately. Their sum is larger than the whole, in which the host already
-   launches the kernels of a part before the part before it has ended. */
+/* Part 4, for one model: prints the times of a step, which is one micro-step and an update, and returns the seconds
+   of the whole. The parts of a step are also timed separately. Their sum is larger than the whole, in which the host
+   already launches the kernels of a part before the part before it has ended. */
 static double bench_step(const BenchPreset &p, const BenchModel &b, bool shares) {
     double seconds[BENCH_PARTS];
     for (int part = 0; part < BENCH_PARTS; part++) seconds[part] = bench_time([&] { b.run(part); });
@@ -335,8 +336,8 @@ static double bench_step(const BenchPreset &p, const BenchModel &b, bool shares)
     return step;
 }
 
-/* Returns the median of the ratio of a step of `second` to a step of `first`. The two steps of a pair are timed one directly
-   after the other, since the clock rate of a GPU changes from second to second. */
+/* Returns the median of the ratio of a step of `second` to a step of `first`. The two steps of a pair are timed one
+   directly after the other, since the clock rate of a GPU changes from second to second. */
 static double bench_ratio(const BenchModel &first, const BenchModel &second) {
     enum { PAIRS = 7 };
     double ratios[PAIRS];
@@ -355,8 +356,8 @@ static double bench_ratio(const BenchModel &first, const BenchModel &second) {
     return ratios[PAIRS / 2];
 }
 
-/* Part 4, for one micro-batch: steps with both kinds of attention. Both models are in memory at the same time if it is large
-   enough. Returns false if the memory is too small even for one. */
+/* Part 4, for one micro-batch: steps with both kinds of attention. Both models are in memory at the same time if it
+   is large enough. Returns false if the memory is too small even for one. */
 static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     BenchModel standard, laser;
     if (!bench_open(&standard, p, batch, false)) return false;
@@ -379,8 +380,8 @@ static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     return true;
 }
 
-/* Part 6: the choice for every product so far. `first` is the algorithm that cuBLASLt lists first, even if its results have
-   other bits than the reference. */
+/* Part 6: the choice for every product so far. `first` is the algorithm that cuBLASLt lists first, even if its
+   results have other bits than the reference. */
 static void bench_products(void) {
     const ProductTimings timings = matmul_timings();
     char note[160];
