@@ -225,8 +225,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                     for (int i = 0; i < 4; i++)
                         dp[4 * n + i] = x[4 * n + i] * (dp[4 * n + i] - (i % 2 ? term.y : term.x));
                 }
-                if (own_tile == 0 && query == 0 && pair == 0)
-                    dp[0] = dp[2] = 0; /* row 0 has one key, so its ds is zero */
+                if (own_tile == 0 && query == 0 && pair == 0) dp[0] = dp[2] = 0; /* row 0 has one key */
                 hopper_pack_bf16(ds, dp);
                 fence_registers(ds), fence_registers(dk), fence_registers(x), wgmma_fence();
                 hopper_weighted_sum(dk, ds, q);
@@ -374,8 +373,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 wgmma_wait<0>(), fence_registers(dp);
 #pragma unroll
                 for (int i = 0; i < KEYS / 2; i++) dp[i] = x[i] * (dp[i] - term[i / 2 % 2]);
-                if (DIAGONAL && own_tile == 0 && row == 0)
-                    dp[0] = dp[1] = 0; /* row 0 has one key, so its ds is zero */
+                if (DIAGONAL && own_tile == 0 && row == 0) dp[0] = dp[1] = 0; /* row 0 has one key */
                 hopper_pack_bf16(ds, dp);
                 fence_registers(ds), fence_registers(dq), fence_registers(x), wgmma_fence();
                 hopper_weighted_sum(dq, ds, k);
