@@ -77,9 +77,9 @@ static const ConfigField model_fields[] = {
     {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
-    {"pos", "position_embedding", offsetof(ModelConfig, position), "rope|sinusoidal|learned"},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES)},
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
-    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), "causal|sequence"},
+    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES)},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 

@@ -143,7 +143,7 @@ foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntas
 
 # Names of files that are made by programs, or belong to others.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
-report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
+gpt/math/attention_sigmoid.h cuda/attention_sigmoid.cuh report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
 
 # Every option of our programs: the rows of their tables, --help and --version, and what other programs and scripts compare with.
 our_options() {

@@ -295,8 +295,8 @@ static void test_demo_runs_from_text_to_samples(void) {
     CHECK(code == 0, "exit %d: %s", code, strlen(output) > 900 ? output + strlen(output) - 900 : output);
     const char *says[] = {"a step takes ",
                           "two models in 5 steps each",
-                          "attention",
-                          "LASER",
+                          "model      standard attention",
+                          "model      laser attention",
                           "Ten lines by the model with laser attention",
                           "Done in"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)
