@@ -114,9 +114,10 @@ template <int D, bool LASER> struct HopperForwardShared {
     alignas(1024) bf16 k[STAGES][TILE];
     alignas(1024) bf16 v[STAGES][TILE];
     alignas(1024) bf16 out[TILE];
-    alignas(
-        1024) bf16 low[LASER ? TILE : 64]; /* V' on the diagonal less its bf16; then the low bits of out */
-    float center[STAGES][D], shift[2][D];  /* shift: of this piece and the one before */
+    /* V' on the diagonal less its value rounded to bf16; then the low bits of out */
+    alignas(1024) bf16 low[LASER ? TILE : 64];
+    float center[STAGES][D];
+    float shift[2][D]; /* of this piece of work and of the one before */
     HopperQueue queue;
     SharedBarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     SharedBarrier split, low_empty; /* LASER: V' of the diagonal is split; both consumers have used it */

@@ -32,8 +32,8 @@ __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const La
 
 /* The state of the online softmax of a lane's two rows, g and g + 8 of the warp's sixteen. */
 struct SoftmaxRows {
-    float
-        shift[2]; /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
+    /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
+    float shift[2];
     float sum[2]; /* of 2^(s log2(e) - K) over this lane's columns */
     float weight
         [2]; /* the same sum of the weights after rounding: the normaliser, so that weights sum to one */

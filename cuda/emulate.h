@@ -317,8 +317,8 @@ inline void on_segmentation_fault(int signal_number, siginfo_t *info, void *) {
     if (state.current && at >= shared_pages && at < shared_pages + SHARED_ROOM + SHARED_GUARD)
         fail_here("it reads or writes byte %td of the %zu bytes of its shared memory", at - state.shared,
                   state.shared_size);
-    signal(signal_number,
-           SIG_DFL); /* not a kernel's mistake: the fault happens again, and ends the program */
+    /* The fault is not a kernel's mistake: without a handler it happens again and ends the program. */
+    signal(signal_number, SIG_DFL);
 }
 
 inline void shared_begin(size_t bytes) {
@@ -374,8 +374,8 @@ inline uint64_t next_random() { /* xorshift64 */
         const Thread *t = state.pool[i];
         if (!t->done && (!waiting || !waiting->waits_for || t->waits_for)) waiting = t;
     }
-    const bool group =
-        strcmp(waiting->waits_at, "wgmma_wait") == 0; /* then the other is of the same warpgroup */
+    /* At wgmma_wait a thread waits for the others of its warpgroup. */
+    const bool group = strcmp(waiting->waits_at, "wgmma_wait") == 0;
     const int first = group ? waiting->number / 128 * 128 : 0, end = group ? first + 128 : state.threads;
     for (int i = first; i < end; i++) {
         const Thread *t = state.pool[i];
@@ -418,10 +418,10 @@ inline void run_block() {
     for (int done = 0; done < state.threads;) {
         bool moved = false;
         const int first = (int)(next_random() % (uint64_t)warps), step = next_random() % 2 ? 1 : warps - 1;
-        for (int turn = 0; turn < 2 && !moved; turn++)
+        for (int with_slow = 0; with_slow < 2 && !moved; with_slow++)
             for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps) {
                 bool ran = false;
-                if (turn == 0 && at / together == slow) continue;
+                if (!with_slow && at / together == slow) continue;
                 for (int i = at * WARP; i < (at + 1) * WARP; i++) {
                     Thread *t = state.pool[i];
                     if (t->done || t->waits_at) continue;

@@ -225,9 +225,9 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     __syncthreads();
     float minimum[8], maximum[8], v0[8];
     load(v0, head_v + d);
-    uint32_t far =
-        0; /* the bits of the largest distance from v0, as an integer: positive floats have the order of their bits, and
-              those of NaN are larger than all others */
+    /* The bits of the largest distance from v0, as an integer: positive floats have the order of their bits, and those
+       of NaN are larger than all others. */
+    uint32_t far = 0;
 #pragma unroll
     for (int c = 0; c < 8; c++) minimum[c] = INFINITY, maximum[c] = -INFINITY;
 #pragma unroll

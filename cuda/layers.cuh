@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
             unpack(g, of_dout[i]), unpack(row, of_x[i]), load(w, weights + row_column(i));
             for (int k = 0; k < 4; k++) dot += g[k] * w[k] * row[k];
         }
-        const float pull = warp_sum(dot) * r * r * r / (float)C;
+        const float correction = warp_sum(dot) * r * r * r / (float)C;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             const int c = row_column(i);
@@ -339,7 +339,7 @@ __global__ void __launch_bounds__(NORM_THREADS, PIECES > 8 ? 2 : 4)
             for (int k = 0; k < 4; k++) sum[k] = 0;
             if (add) unpack(sum, of_dx[i]);
             for (int k = 0; k < 4; k++) {
-                sum[k] += g[k] * w[k] * r - row[k] * pull;
+                sum[k] += g[k] * w[k] * r - row[k] * correction;
                 d[k] += g[k] * row[k] * r;
             }
             store(dw + c, d), store(dx, at + i * ROW_PIECE, sum);
@@ -370,13 +370,13 @@ __global__ void rmsnorm_backward_loop_kernel(SplitFloats<S> dx, float *partial, 
             load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c);
             for (int i = 0; i < W; i++) dot += g[i] * w[i] * row[i];
         }
-        const float pull = block_sum(dot, scratch) * r * r * r / (float)C;
+        const float correction = block_sum(dot, scratch) * r * r * r / (float)C;
         for (int c = first; c < C; c += step) {
             load(g, dout + n * C + c), load(row, x + n * C + c), load(w, weight + c);
             for (int i = 0; i < W; i++) sum[i] = 0;
             if (add) load(sum, dx, n * C + c);
             for (int i = 0; i < W; i++) {
-                sum[i] += g[i] * w[i] * r - row[i] * pull;
+                sum[i] += g[i] * w[i] * r - row[i] * correction;
                 dw[c + i] += g[i] * row[i] * r;
             }
             store(dx, n * C + c, sum);

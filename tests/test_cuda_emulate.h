@@ -155,7 +155,7 @@ static void test_cuda_wgmma_makes_a_product(void) {
     check_wgmma<32, 0, 1, true>(), check_wgmma<64, 0, 1, true>(), check_wgmma<128, 0, 1, true>();
 }
 
-/* A tile of (64, 64) from one place to another, by way of an image of it that the threads read in order. */
+/* Copies a tile (64, 64) to shared memory and from there to another array. The threads also copy it to image (64, 64). */
 __global__ void tile_kernel(bf16 *image, const __grid_constant__ TensorMap from,
                             const __grid_constant__ TensorMap to, int column, int row, int batch) {
 #ifdef HOPPER_CODE
@@ -212,14 +212,14 @@ __global__ void bulk_kernel(float *y, const float *x, int n) {
     SharedBarrier *loaded = (SharedBarrier *)(both + 2 * n);
     if (threadIdx.x == 0) barrier_init(loaded, 1), barrier_init_done();
     __syncthreads();
-    for (int turn = 0; turn < 2; turn++) {
+    for (int phase = 0; phase < 2; phase++) {
         if (threadIdx.x == 0) {
             barrier_expect(loaded, (uint32_t)n * 8);
-            bulk_load(both + turn * n, x, (uint32_t)n * 4, loaded);
-            bulk_load(both + (1 - turn) * n, x + n, (uint32_t)n * 4, loaded);
+            bulk_load(both + phase * n, x, (uint32_t)n * 4, loaded);
+            bulk_load(both + (1 - phase) * n, x + n, (uint32_t)n * 4, loaded);
         }
-        barrier_wait(loaded, (uint32_t)turn % 2);
-        for (int i = (int)threadIdx.x; i < 2 * n; i += (int)blockDim.x) y[turn * 2 * n + i] = both[i];
+        barrier_wait(loaded, (uint32_t)phase % 2);
+        for (int i = (int)threadIdx.x; i < 2 * n; i += (int)blockDim.x) y[phase * 2 * n + i] = both[i];
         __syncthreads();
     }
 #endif
@@ -239,7 +239,7 @@ static void test_cuda_bulk_loads_bytes(void) {
 
 /* A pipeline with a producer and two consumers. Warpgroup 0 loads B (64, 64 * STEPS) through two stages. Each of the
    two other warpgroups puts its 64 rows of A (128, 64 * STEPS) into shared memory, computes its 64 rows of C = A B^T,
-   and stores them by way of shared memory. FAULT: one of the mistakes that the emulator has to find. */
+   and stores them through shared memory. FAULT: one of the mistakes that the emulator has to find. */
 enum {
     NO_FAULT,
     NO_WGMMA_WAIT,
@@ -516,9 +516,9 @@ static void copy_twice(void *waits) {
     Buffer<float> to(8);
     float *from = (float *)pinned_malloc(8 * sizeof(float));
     cudaEvent_t copied = event_create();
-    for (int turn = 0; turn < 2; turn++) {
+    for (int copy = 0; copy < 2; copy++) {
         if (*(bool *)waits) event_wait(copied);
-        for (int i = 0; i < 8; i++) from[i] = (float)(turn + i);
+        for (int i = 0; i < 8; i++) from[i] = (float)(copy + i);
         copy_to_device(to.data, from, 8 * sizeof(float), 0);
         event_record(copied, 0);
     }

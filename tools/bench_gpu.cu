@@ -7,7 +7,7 @@
    2. attention, forward and backward, by T and head size, standard and LASER, as a share of the product's rate. Because
       of the causal mask only half of the operations of a T x T product are counted. scripts/bench_gpu_pytorch.py
       measures the same with PyTorch
-   3. gelu inside the matrix products beside it, and gelu in kernels of its own
+   3. gelu inside the matrix products before and after it, and gelu in kernels of its own
    4. whole steps by micro-batch, standard and LASER: the times of forward, loss, backward and update, and the time of
       the whole step. From the latter follow the tokens a second and the model FLOP utilisation, by the project's
       convention of 6 N + 12 L C T operations a token. Also the memory, and how much longer LASER's step takes
@@ -372,7 +372,7 @@ static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     model_close(laser.m);
     if (pairs) model_close(standard.m);
     printf("%-10s LASER     B %3d   %.3f of standard attention's step (%s)\n", p.name, batch, ratio,
-           pairs ? "in turn" : "one after the other");
+           pairs ? "steps in turn" : "one after the other");
     fprintf(bench_json,
             "{\"what\": \"ratio\", \"preset\": \"%s\", \"batch\": %d, \"laser_over_standard\": %.6g, "
             "\"in_turn\": %s}\n",
