@@ -62,6 +62,8 @@ void attention_backward_fast(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, con
 
 /* ---- standard and LASER attention: the same kernels; those of LASER also compute exp(V) and the logarithm ---- */
 
+/* bf16: on tensor cores if heads of this size have kernels for them. The arguments are those of attention_forward and
+   attention_backward. */
 template <bool LASER>
 void softmax_attention_forward(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const bf16 *q,
                                const bf16 *k, const bf16 *v, void *work, const AttentionSizes &s,

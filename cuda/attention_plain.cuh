@@ -103,6 +103,7 @@ __device__ __forceinline__ LaserColumn laser_column(float v0, float minimum, flo
    multiple of 16 bytes. */
 __host__ __device__ __forceinline__ int plain_row(const AttentionSizes &s) { return (s.T + 3) / 4 * 4 + 4; }
 
+/* Returns the dot product of x (D) and y (D). */
 template <typename S> __device__ __forceinline__ float attention_dot(const S *x, const S *y, int D) {
     float sum = 0;
     for (int d = 0; d < D; d++) sum += to_float(x[d]) * to_float(y[d]);

@@ -200,6 +200,7 @@ inline void run(Thread *t) {
 #endif
 }
 
+/* Makes the fiber of a thread; later blocks use it again. */
 inline Thread *new_thread(int number) {
     Thread *t = new Thread();
     t->number = number;
@@ -312,6 +313,7 @@ inline void shared_end() { free(state.shared); }
 enum { SHARED_ROOM = 256 << 10, SHARED_GUARD = 1 << 20 };
 inline unsigned char *shared_pages;
 
+/* The handler of accesses to protected pages. */
 inline void on_segmentation_fault(int signal_number, siginfo_t *info, void *) {
     const unsigned char *at = (const unsigned char *)info->si_addr;
     if (state.current && at >= shared_pages && at < shared_pages + SHARED_ROOM + SHARED_GUARD)
@@ -512,6 +514,7 @@ inline unsigned vote(bool mine) {
     return operands.ballot;
 }
 
+/* The current thread's lane in its warp. */
 inline int lane() { return state.current->number % WARP; }
 
 /* ---- streams ---- */

@@ -235,6 +235,7 @@ inline void describe_barrier(const void *barrier, char *text, size_t size) {
              b.missing, b.arrivals, (unsigned long long)b.loading, (unsigned long long)b.announced);
 }
 
+/* barrier_init */
 inline void barrier_begin(SharedBarrier *b, int arrivals) {
     asynchronous_use();
     const uint32_t at = shared_offset(b, sizeof *b, "barrier_init");
@@ -244,6 +245,7 @@ inline void barrier_begin(SharedBarrier *b, int arrivals) {
     b->word = barrier_word(at);
 }
 
+/* barrier_init_done */
 inline void barriers_begun() {
     for (auto &b : asynchronous.barriers) b.second.init_done = true;
 }
@@ -280,6 +282,7 @@ inline bool end_phase(Barrier *b, bool asked) {
     return true;
 }
 
+/* The threads that wait for a barrier check it again. */
 inline void wake_waiters(const SharedBarrier *b) {
     for (int i = 0; i < state.threads; i++)
         if (state.pool[i]->waits_for == b) state.pool[i]->waits_at = nullptr;
@@ -434,6 +437,7 @@ template <int WIDTH> inline void read_operand(float (*x)[WIDTH], uint64_t tile, 
 inline int fragment_row(int thread, int i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8; }
 inline int fragment_column(int thread, int i) { return i / 4 * 8 + thread % 4 * 2 + i % 2; }
 
+/* Returns the sums of a thread for its accumulators d; NULL if no product writes them. */
 inline Accumulators *accumulators_of(int thread, const float *d) {
     for (Accumulators &x : asynchronous.units[(size_t)thread].accumulators)
         if (x.d == d) return &x;

@@ -321,6 +321,7 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
                        first + (int)blockIdx.x, (int)gridDim.x, s);
 }
 
+/* Forward, after the products. tile: the rows of the tiles with which laser_prepare was called. */
 static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns,
                                 const AttentionWork &w, int tile, const bf16 *q, const bf16 *k, const bf16 *v,
                                 const AttentionSizes &s, cudaStream_t stream) {
@@ -332,6 +333,7 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Laser
 
 /* ---- what backward needs of each query's row ---- */
 
+/* Returns exp(x); the relative error grows with x, since log2(e) is rounded. */
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
 /* Returns exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would
    lose digits, it is x + x^2/2. */

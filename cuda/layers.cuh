@@ -104,6 +104,7 @@ __global__ void embedding_forward_kernel(F *out, const int32_t *tokens, const F 
         out[n * C + c] = position ? row[c] + position[n % T * C + c] : row[c];
 }
 
+/* out (N, C): see embedding_forward_kernel. */
 static inline void embedding_forward(float *out, const int32_t *tokens, const float *embed,
                                      const float *position, int64_t N, int T, int C, cudaStream_t stream) {
     LAUNCH(embedding_forward_kernel<float>, dim3((unsigned)N), dim3(LAYER_THREADS), 0, stream, out, tokens,
@@ -171,6 +172,7 @@ __global__ void position_backward_kernel(float *dposition, SplitFloats<S> dout, 
     dposition[i] = add ? dposition[i] + sum : sum;
 }
 
+/* dembed (V, C) += ...: see embedding_backward_kernel. The arrays of `buckets` are on the device. */
 template <typename S>
 void embedding_backward(float *dembed, SplitFloats<S> dout, const int32_t *tokens,
                         const TokenBuckets &buckets, int C, cudaStream_t stream) {
@@ -179,6 +181,7 @@ void embedding_backward(float *dembed, SplitFloats<S> dout, const int32_t *token
            dim3(COLUMNS), 0, stream, dembed, dout, tokens, buckets.place, buckets.first, C);
 }
 
+/* dposition (T, C): see position_backward_kernel. */
 template <typename S>
 void position_backward(float *dposition, SplitFloats<S> dout, int B, int T, int C, bool add,
                        cudaStream_t stream) {
@@ -270,6 +273,7 @@ __global__ void rmsnorm_forward_loop_kernel(S *out, float *rstd, const float *x,
     }
 }
 
+/* out (N, C), rstd (N): see rmsnorm_forward_kernel. */
 template <typename S>
 void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, int64_t N, int C,
                      cudaStream_t stream) {
@@ -286,6 +290,7 @@ void rmsnorm_forward(S *out, float *rstd, const float *x, const float *weight, i
    order of the sums depends on N alone. */
 enum { NORM_CHUNKS = 512, NORM_WARPS = 4, NORM_THREADS = NORM_WARPS * WARP_SIZE };
 
+/* Returns the number of backward's blocks for N tokens. */
 static inline int64_t rmsnorm_chunks(int64_t N) {
     const int64_t chunks = (N + 4 * NORM_WARPS - 1) / (4 * NORM_WARPS);
     return chunks < NORM_CHUNKS ? chunks : (int64_t)NORM_CHUNKS;

@@ -183,6 +183,7 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t 
     }
 }
 
+/* The thread's lane in its warp. */
 __device__ __forceinline__ int lane_of_warp() { return (int)threadIdx.x % WARP_SIZE; }
 
 template <int D>

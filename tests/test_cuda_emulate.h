@@ -155,7 +155,8 @@ static void test_cuda_wgmma_makes_a_product(void) {
     check_wgmma<32, 0, 1, true>(), check_wgmma<64, 0, 1, true>(), check_wgmma<128, 0, 1, true>();
 }
 
-/* Copies a tile (64, 64) to shared memory and from there to another array. The threads also copy it to image (64, 64). */
+/* Copies a tile (64, 64) to shared memory and from there to another array. The threads also copy it to image (64,
+   64). */
 __global__ void tile_kernel(bf16 *image, const __grid_constant__ TensorMap from,
                             const __grid_constant__ TensorMap to, int column, int row, int batch) {
 #ifdef HOPPER_CODE
