@@ -485,7 +485,7 @@ double model_part_operations(const Model *model, ProfilePart part) {
    move on, which MPI does only while it is called. */
 static inline void begin_part(ProfilePart part) {
     profile(part);
-    parallel_progress();
+    exchange_progress();
 }
 
 /* out (N, C) = embed[token] (V, C), plus position (T, C) where the model has one */
@@ -1073,7 +1073,7 @@ static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, 
                       .skipped = skipped,
                       .seconds = run->seconds,
                       .tokens_per_s = rate,
-                      .comm_overlap = optimizer_comm_hidden(&t->optimizer),
+                      .comm_overlap = optimizer_comm_overlap(&t->optimizer),
                       .mfu = rate * model_flops_per_token(&t->model) / peak};
 }
 
@@ -1381,7 +1381,7 @@ int main(int argc, char **argv) {
     OptionSet set = options_begin("train_gpt", "./train_gpt --data=DIR [--out=DIR] [--attn=laser] [options]",
                                   train_options, TRAIN_OPTION_COUNT, &options, train_presets);
     if (options_parse(&set, argc, argv) > 0) options_fail(&set, "'%s' is not an option", argv[0]);
-    hosts_settle((int)options.threads);
+    hosts_set_threads((int)options.threads);
     device_choose(hosts_local_rank());
     Trainer trainer = trainer_plan(&options, &set);
     Run *run = &trainer.run;

@@ -1,19 +1,21 @@
-/* train_gpt.cu: the same trainer on a GPU: train_gpt.c compiled with -DHAVE_GPU and linked with this file, which
-   implements gpt/dist/device.h. Options, data, checkpoints and log are therefore the same by construction, and a run may move
-   between CPU and GPU. What happens on the GPU is in cuda/: model.cuh first, it is section 2 of train_gpt.c.
+/* train_gpt.cu: the trainer on a GPU. The program is train_gpt.c, compiled with -DHAVE_GPU, together with this file,
+   which implements gpt/dist/device.h. So options, data, checkpoints and log are those of the CPU's program, and a run
+   may move between CPU and GPU. The kernels and the model are in cuda/. Read cuda/model.cuh first: its functions are
+   named as those of train_gpt.c.
 
-   Build: make train_gptcu. Compiled by any other C++ compiler (c++ -x c++ train_gpt.cu) the kernels run in the emulator of
-   cuda/emulate.h: for tests, on models of a few thousand parameters. */
+   To build it: make train_gptcu. When another C++ compiler than nvcc compiles this file (c++ -x c++ train_gpt.cu), the
+   CPU executes the kernels in an emulator, cuda/emulate.h. It is for tests, on models of a few thousand parameters. */
 #ifndef HAVE_GPU
 #define HAVE_GPU
 #endif
 #include "cuda/model.cuh"
 
-/* One of them is open. */
+/* The open model; one of the two pointers is not NULL. */
 static GpuModel<float> *model_fp32;
 static GpuModel<bf16> *model_bf16;
 static cudaStream_t device_stream;
 
+/* Calls `call` with the open model. */
 template <typename Call> static void with_model(Call call) {
     if (model_bf16) return call(model_bf16);
     if (model_fp32) return call(model_fp32);
@@ -21,7 +23,7 @@ template <typename Call> static void with_model(Call call) {
 }
 
 #ifdef __CUDACC__
-enum { PEAK_SIZE = 8192 }; /* of the product that measures the peak */
+enum { PEAK_SIZE = 8192 }; /* rows and columns of the product that measures the peak */
 
 void device_choose(int local_rank) {
     int count = 0;
@@ -71,7 +73,7 @@ void device_open(const DeviceModel *model) {
         model_bf16 = model_open<bf16>(*model, device_stream);
     else
         model_fp32 = model_open<float>(*model, device_stream);
-    matmul_count_calls(); /* without those of the peak */
+    matmul_count_calls(); /* only the model's, not those that measured the peak */
 }
 
 void device_close(void) {
@@ -80,29 +82,30 @@ void device_close(void) {
     model_bf16 = nullptr, model_fp32 = nullptr;
 }
 
-template <typename S> static float *device_floats(const GpuModel<S> *m, int what, size_t *bytes) {
-    float *const floats[] = {m->weights, m->gradients, m->mean, m->square};
-    const bool moments = what == DEVICE_MEAN || what == DEVICE_SQUARE;
+/* An array of the model, and its size in bytes. */
+template <typename S> static float *device_floats(const GpuModel<S> *m, DeviceArray array, size_t *bytes) {
+    float *const floats[] = {m->weights, m->gradients, m->adam_m, m->adam_v};
+    const bool moments = array == DEVICE_ADAM_M || array == DEVICE_ADAM_V;
     *bytes = (size_t)(moments ? m->c.moments : m->c.count) * sizeof(float);
-    return floats[what];
+    return floats[array];
 }
 
-void device_put(int what, const float *from) {
+void device_put(DeviceArray array, const float *from) {
     with_model([&](auto *m) {
         size_t bytes;
-        float *to = device_floats(m, what, &bytes);
-        if (what == DEVICE_GRADIENTS) model_settle_gradients(m); /* as what comes is not zero */
+        float *to = device_floats(m, array, &bytes);
+        if (array == DEVICE_GRADIENTS) model_settle_gradients(m); /* else they would still count as zero */
         copy_to_device(to, from, bytes, m->stream);
-        if (what == DEVICE_WEIGHTS) model_round_weights(m);
+        if (array == DEVICE_WEIGHTS) model_round_weights(m);
         device_wait(m->stream);
     });
 }
 
-void device_get(int what, float *to) {
+void device_get(DeviceArray array, float *to) {
     with_model([&](auto *m) {
         size_t bytes;
-        const float *from = device_floats(m, what, &bytes);
-        if (what == DEVICE_GRADIENTS) model_settle_gradients(m);
+        const float *from = device_floats(m, array, &bytes);
+        if (array == DEVICE_GRADIENTS) model_settle_gradients(m);
         model_fetch(m, to, from, bytes);
     });
 }
@@ -122,10 +125,10 @@ double device_loss_sum(void) {
 }
 
 const char *device_note(char text[160]) {
-    static bool told;
+    static bool is_returned;
     text[0] = '\0';
-    if (!told) timings_note(text, matmul_timings());
-    told = true;
+    if (!is_returned) timings_note(text, matmul_timings());
+    is_returned = true;
     return text;
 }
 
@@ -152,26 +155,26 @@ void device_update(int64_t begin, int64_t moments, int64_t count, const AdamWSet
     with_model([&](auto *m) { model_update(m, begin, moments, count, step); });
 }
 
-bool device_has_collectives(void) { return collectives_there(); }
+bool device_has_collectives(void) { return collectives_available(); }
 
 void device_join(const DeviceJob *job) {
     with_model([&](auto *m) { model_join(m, *job); });
 }
 
-void device_sum_begin(void) {
-    with_model([&](auto *m) { exchange_begin(m->exchange); });
+void device_reduce_scatter_begin(void) {
+    with_model([&](auto *m) { exchange_reduce_scatter_begin(m->exchange); });
 }
 
-void device_share(int what, int bucket) {
-    with_model([&](auto *m) { model_share(m, what == DEVICE_WEIGHTS, bucket); });
+void device_all_gather(DeviceArray array, int bucket) {
+    with_model([&](auto *m) { model_all_gather(m, array == DEVICE_WEIGHTS, bucket); });
 }
 
-void device_share_wait(void) {
+void device_collectives_wait(void) {
     with_model([&](auto *m) { exchange_wait(m->exchange, m->stream); });
 }
 
-double device_hidden(void) {
+double device_comm_overlap(void) {
     double hidden = NAN;
-    with_model([&](auto *m) { hidden = m->exchange ? m->exchange->hidden : NAN; });
+    with_model([&](auto *m) { hidden = m->exchange ? m->exchange->comm_overlap : NAN; });
     return hidden;
 }

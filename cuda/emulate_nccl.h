@@ -1,11 +1,13 @@
-/* emulate_nccl.h: the calls of NCCL that collectives.cuh makes, in the emulator: between the processes of a job, through the
-   host's MPI (DeviceJob's collect), on the emulated memory. So the calls are the very same source.
+/* emulate_nccl.h: the functions of NCCL that collectives.cuh calls, for the emulator. The processes of an MPI job
+   exchange the emulated GPU memory through the host's MPI (DeviceJob's collect). So tests run the same source as GPUs
+   do.
 
-   What NCCL would wait for without end, or get wrong silently, is an error here:
-   - ranks that do not make the same call with the same count and root
-   - buffers that overlap other than as NCCL's "in place" demands
-   And it is unkind: where NCCL leaves memory that nobody should read, it leaves NaN. Sums are added in the order of the
-   ranks. Groups are carried out one call after the other. On the clock of its stream a number takes a nanosecond. */
+   Where NCCL would wait for ever, or compute wrong numbers without a message, this dies:
+   - ranks do not make the same call with the same count and root
+   - buffers overlap in another way than NCCL's "in place" operations allow
+   Where NCCL leaves memory undefined, this writes NaN, so that a test notices when it is read. Sums are added in the
+   order of the ranks. The calls of a group are carried out one after the other. On the emulator's clock of a stream an
+   operation takes one nanosecond for each number. */
 #ifndef CUDA_EMULATE_NCCL_H
 #define CUDA_EMULATE_NCCL_H
 
@@ -22,9 +24,9 @@ struct EmulatedComm {
 };
 typedef EmulatedComm *ncclComm_t;
 
-/* What the next ncclCommInitRank gets; NCCL finds its own ways. */
+/* How the next communicator of ncclCommInitRank exchanges bytes with the other ranks. */
 inline void (*emulated_collect)(void *all, const void *own, size_t n);
-/* What ncclCommGetAsyncError tells: for tests. */
+/* What ncclCommGetAsyncError returns; tests set it. */
 inline ncclResult_t emulated_error;
 
 inline const char *ncclGetErrorString(ncclResult_t) { return "emulated"; }
@@ -33,7 +35,7 @@ inline ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     return ncclSuccess;
 }
 inline ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int rank) {
-    if (id.internal[0] != 'N') die("emulator: rank %d has not got the ncclUniqueId of rank 0", rank);
+    if (id.internal[0] != 'N') die("emulator: rank %d did not get the ncclUniqueId of rank 0", rank);
     *comm = new EmulatedComm{rank, ranks, emulated_collect};
     return ncclSuccess;
 }
@@ -49,7 +51,7 @@ inline ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *error) {
 inline ncclResult_t ncclGroupStart() { return ncclSuccess; }
 inline ncclResult_t ncclGroupEnd() { return ncclSuccess; }
 
-/* (ranks, count): every rank's `from`; dies unless all make the same call. */
+/* Returns (ranks, count): `from` of every rank. Dies when the ranks do not make the same call. */
 inline std::vector<float> emulated_collective(const char *name, const float *from, size_t count, int root,
                                               ncclComm_t comm, cudaStream_t stream) {
     struct Call {
@@ -71,7 +73,7 @@ inline std::vector<float> emulated_collective(const char *name, const float *fro
     return all;
 }
 
-/* [a, a + n) and [b, b + m) must not overlap, unless b is where `in place` puts it. */
+/* Dies when [a, a + n) and [b, b + m) overlap, unless b is where an operation in place has it. */
 inline void emulated_check_place(const char *name, const float *a, size_t n, const float *b, size_t m,
                                  const float *in_place) {
     if (b != in_place && a < b + m && b < a + n) die("emulator: %s: buffers overlap, but not in place", name);

@@ -1,38 +1,49 @@
-/* exchange.cuh: gradients and weights of several ranks on their way while the GPU computes, as the exchange of
-   gpt/dist/parallel.h between hosts: the same buckets, the same owners, the same order.
+/* exchange.cuh: sums gradients over all ranks and sends new weights to them, from GPU to GPU, while the model computes.
+   It is gpt/dist/exchange.h for GPUs, with the same buckets, slices and order.
 
-   It has a stream of its own. Backward runs on the model's; a bucket's sum waits for what that stream has been given so
-   far, which made the bucket's gradients final, and for nothing after it.
+   The collective operations run on a CUDA stream of their own, beside the stream on which the model computes. Backward
+   finishes the gradients of the last layers first. When those of a bucket are final, its reduce-scatter is launched; it
+   waits for the kernels launched before it on the model's stream, and backward goes on beside it.
 
-   exchange_open(job), exchange_close(e)      NULL for a single rank; all calls but measure take NULL and then do nothing
-   exchange_begin(e)                     the next backward is the last of its step: it makes gradients final
-   exchange_final(e, gradients, begin, stream)   those from float `begin` on are; starts the sums of their buckets. A no-op
-                                         before exchange_begin, so that backward can call it always
-   exchange_share(e, x, bucket, stream)  every rank gets the other ranks' slices of this bucket of x, once `stream` is here
-   exchange_wait(e, stream)              what `stream` is given from now on waits until all of that is done
-   exchange_watch(e, event)              the host waits for it, and learns of other ranks' failures; without e it waits
-   exchange_measure(e)                   after that: e->hidden is, of the time that buckets were on their way since the last
-                                         call, the share in which `stream` did not wait for them; NaN: none were */
+   `stream` is the model's stream. All ranks call these functions in the same order. With a single rank exchange_open
+   returns nullptr; all functions but exchange_measure accept it and then do nothing, except that exchange_watch waits.
+   exchange_open(job), exchange_close(e)   the caller of exchange_open closes it. The buckets in job are copied
+   exchange_reduce_scatter_begin(e)   the next backward is the last one of its step: it makes gradients final
+   exchange_reduce_scatter_ready(e, gradients, begin, stream)   the gradients from element `begin` on are final once
+                                      `stream` is done with what it has been given so far. Launches the reduce-scatters
+                                      of their buckets. Does nothing before exchange_reduce_scatter_begin, so that
+                                      backward can call it in every micro-step
+   exchange_all_gather(e, x, bucket, stream)   launches the all-gather of a bucket of x (all weights or all gradients),
+                                      which begins when `stream` is done with what it has been given so far
+   exchange_wait(e, stream)           what `stream` is given from now on waits until all of that is done; the host does
+                                      not wait
+   exchange_watch(e, event)           the host waits for the event, and dies when another rank or the network has failed
+   exchange_measure(e)                call it when both streams have done all that was launched before the latest
+                                      exchange_wait. Sets e->comm_overlap: of the time that collective operations took
+                                      since the last call, the fraction in which `stream` did not wait for them, 0 to 1;
+                                      NaN: there were none */
 #ifndef CUDA_EXCHANGE_CUH
 #define CUDA_EXCHANGE_CUH
 
 #include "collectives.cuh"
 
-/* Buckets that exchange_wait waits for together, between two moments of each stream. */
+/* The operations that one exchange_wait waits for, between two events on each stream, from which their time is
+   found. */
 struct ExchangePhase {
-    cudaEvent_t first, last;       /* of the exchange's stream: around the collectives */
-    cudaEvent_t waiting, going_on; /* of the model's */
+    cudaEvent_t first, last;       /* on the exchange's stream: before and after the operations */
+    cudaEvent_t waiting, going_on; /* on the model's stream: before and after it waits for them */
 };
 
 struct Exchange {
     Collectives collectives;
     cudaStream_t stream;
-    std::vector<ExchangePhase> phases;
-    size_t phase; /* of them: those before it are over, and not yet measured */
-    bool under_way;
-    double hidden;
-    std::vector<FloatRange> buckets, owned; /* owned: this rank's slices, none of them empty */
-    int not_final;                          /* buckets before this one wait for exchange_final */
+    std::vector<ExchangePhase> phases; /* used again after each exchange_measure */
+    size_t phase;        /* the current one; those before it are complete and not yet measured */
+    bool under_way;      /* operations have been launched since the last exchange_wait */
+    double comm_overlap; /* see exchange_measure */
+    std::vector<FloatRange> buckets;
+    std::vector<FloatRange> slices; /* this rank's slices of the buckets, without the empty ones */
+    int not_final;                  /* the buckets before this one wait for exchange_reduce_scatter_ready */
 };
 
 static inline Exchange *exchange_open(const DeviceJob &job) {
@@ -40,11 +51,11 @@ static inline Exchange *exchange_open(const DeviceJob &job) {
     Exchange *e = new Exchange();
     e->buckets.assign(job.buckets, job.buckets + job.count);
     for (const FloatRange &bucket : e->buckets) {
-        const FloatRange own = parallel_slice(bucket, job.rank, job.ranks);
-        if (own.end > own.begin) e->owned.push_back(own);
+        const FloatRange slice = bucket_slice(bucket, job.rank, job.ranks);
+        if (slice.end > slice.begin) e->slices.push_back(slice);
     }
     e->stream = stream_create();
-    e->hidden = NAN;
+    e->comm_overlap = NAN;
     collectives_open(&e->collectives, job);
     return e;
 }
@@ -59,7 +70,7 @@ static inline void exchange_close(Exchange *e) {
     delete e;
 }
 
-/* The exchange's stream will do collectives, after all that `stream` has been given. */
+/* Called before operations are launched: they begin when `stream` is done with what it has been given so far. */
 static inline void exchange_start(Exchange *e, cudaStream_t stream) {
     stream_wait(e->stream, stream);
     if (e->under_way) return;
@@ -69,21 +80,22 @@ static inline void exchange_start(Exchange *e, cudaStream_t stream) {
     e->under_way = true;
 }
 
-static inline void exchange_begin(Exchange *e) {
+static inline void exchange_reduce_scatter_begin(Exchange *e) {
     if (e) e->not_final = (int)e->buckets.size();
 }
 
-static inline void exchange_final(Exchange *e, float *gradients, int64_t begin, cudaStream_t stream) {
+static inline void exchange_reduce_scatter_ready(Exchange *e, float *gradients, int64_t begin,
+                                                 cudaStream_t stream) {
     if (!e || e->not_final == 0 || (int64_t)e->buckets[(size_t)e->not_final - 1].begin < begin) return;
     exchange_start(e, stream);
     while (e->not_final > 0 && (int64_t)e->buckets[(size_t)e->not_final - 1].begin >= begin)
-        collectives_reduce(&e->collectives, gradients, e->buckets[(size_t)--e->not_final], e->stream);
+        collectives_reduce_scatter(&e->collectives, gradients, e->buckets[(size_t)--e->not_final], e->stream);
 }
 
-static inline void exchange_share(Exchange *e, float *x, int bucket, cudaStream_t stream) {
+static inline void exchange_all_gather(Exchange *e, float *x, int bucket, cudaStream_t stream) {
     if (!e) return;
     exchange_start(e, stream);
-    collectives_gather(&e->collectives, x, e->buckets[(size_t)bucket], e->stream);
+    collectives_all_gather(&e->collectives, x, e->buckets[(size_t)bucket], e->stream);
 }
 
 static inline void exchange_wait(Exchange *e, cudaStream_t stream) {
@@ -104,12 +116,12 @@ static inline void exchange_watch(Exchange *e, cudaEvent_t event) {
 }
 
 static inline void exchange_measure(Exchange *e) {
-    double on_their_way = 0, waited = 0;
+    double under_way = 0, waited = 0;
     for (size_t i = 0; i < e->phase; i++) {
         const ExchangePhase &p = e->phases[i];
-        on_their_way += event_seconds(p.first, p.last), waited += event_seconds(p.waiting, p.going_on);
+        under_way += event_seconds(p.first, p.last), waited += event_seconds(p.waiting, p.going_on);
     }
-    e->hidden = on_their_way > 0 ? fmax(0, 1 - waited / on_their_way) : NAN;
+    e->comm_overlap = under_way > 0 ? fmax(0, 1 - waited / under_way) : NAN;
     e->phase = 0;
 }
 

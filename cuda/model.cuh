@@ -1,9 +1,10 @@
-/* model.cuh: the model on the GPU: its memory, and forward, loss and backward as in section 2 of train_gpt.c, line by
-   line. The residual stream, norms, sums and losses are float32; S is the type of the operands of products, bf16 or, with
-   --dtype=fp32, float.
+/* model.cuh: the model on the GPU: its memory, and forward, loss and backward in the order and with the names of
+   train_gpt.c. The residual stream, norms, sums and losses are float32. S is the type of the numbers that matrix
+   products multiply: bf16 or, with --dtype=fp32, float.
 
-   Shapes: B sequences, T tokens of each, N = B*T, V vocabulary, C width, L layers, H heads of size D, A = H*D, F hidden
-   units, U = F or, with swiglu, 2F. Everything goes to one stream, and the host goes on at once; only model_fetch waits. */
+   Shapes: B sequences of T tokens, N = B*T, V vocabulary, C width of the residual stream, L layers, H heads of size D,
+   A = H*D, F hidden units of the MLP, U = F or, with swiglu, 2F. All kernels and copies go to one CUDA stream, which
+   carries them out one after the other. The host does not wait for them; only model_fetch waits. */
 #ifndef CUDA_MODEL_CUH
 #define CUDA_MODEL_CUH
 
@@ -18,31 +19,31 @@
 
 enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in the order of options.h */
 
-/* What backward needs of a block. With --recompute=attention the blocks share the memory of attn_norm to low_bits, with
-   =block also that of mlp_input to hidden, and backward computes these again. */
+/* What forward keeps of a layer for backward. With --recompute=attention all layers use the same memory for attn_norm
+   to low_bits, with --recompute=block also for mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
-    float *input;         /* (N, C) residual stream as it enters the block */
+    float *input;         /* (N, C) residual stream at the start of the layer */
     S *attn_norm;         /* (N, C) its RMSNorm */
-    float *attn_rstd;     /* (N) */
+    float *attn_rstd;     /* (N) what RMSNorm multiplied a token by */
     S *qkv;               /* (N, 3A) q and k after rope */
-    float *lse;           /* (B, H, T) */
-    LaserColumn *columns; /* LASER: what forward found of the columns of v */
+    float *lse;           /* (B, H, T) log of the sum of exp of the scores of a query */
+    LaserColumn *columns; /* LASER: statistics of the columns of v (attention.cuh) */
     S *attn_out;          /* (N, A) */
-    uint16_t *low_bits;   /* (N, A) LASER with bf16: what attn_out's rounding cut off */
+    uint16_t *low_bits;   /* (N, A) LASER in bf16: the bits that rounding removed from attn_out */
     float *mlp_input;     /* (N, C) residual stream between attention and MLP */
     S *mlp_norm;          /* (N, C) its RMSNorm */
     float *mlp_rstd;      /* (N) */
     S *up, *hidden;       /* (N, U), (N, F) before and after the activation */
 };
 
-/* What the host sends of a micro-step, in pinned memory. There are two, so that it prepares the next micro-step while the
-   GPU is at this one; `copied` tells when the GPU has it. */
+/* The tokens of a micro-step in pinned host memory, from which they are copied to the GPU. There are two of these, so
+   that the host prepares one micro-step while the GPU still reads the other. */
 struct HostTokens {
-    int32_t *tokens, *targets, *place, *first; /* (N), (N), (N), (N + 1) as TokenBuckets */
-    cudaEvent_t copied;
+    int32_t *tokens, *targets, *place, *first; /* (N), (N), (N), (N + 1); the last two as in TokenBuckets */
+    cudaEvent_t copied;                        /* the GPU has read them */
 };
 
-/* Gives out pieces of one allocation; without memory it only counts. */
+/* Divides one allocation among many arrays. With memory nullptr it only counts the bytes, in `used`. */
 struct Arena {
     char *memory;
     size_t used;
@@ -57,45 +58,48 @@ static inline bool is_bf16(const float *) { return false; }
 static inline bool is_bf16(const bf16 *) { return true; }
 
 template <typename S> struct GpuModel {
-    DeviceModel c;
-    std::vector<DeviceLayer> at;
+    DeviceModel c;               /* the sizes and options of the model */
+    std::vector<DeviceLayer> at; /* (L) where the weights of a layer begin */
     cudaStream_t stream;
-    char *memory;
-    Exchange *exchange;         /* with other ranks; nullptr: there are none, or the hosts do it */
+    char *memory;       /* one allocation with all arrays below, except slice_sums */
+    Exchange *exchange; /* with the GPUs of other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
-    /* Whether gradients are zero, whatever their memory holds: the next function that writes them does not add.
-       embed's gradient comes from the loss as well as from backward, the others only from backward. */
+    /* True: these gradients count as zero, whatever their memory holds, and the next function that computes them writes
+       them instead of adding. That of embed comes from the loss and from backward, the others only from backward. */
     bool embed_is_zero, others_are_zero;
-    float *mean, *square; /* (moments) each */
-    S *operands;          /* (count) the weights as the products read them; fp32: themselves */
-    float *rope_cos_sin, *fixed_positions;
+    float *adam_m, *adam_v; /* (moments) each: AdamW's first and second moment */
+    /* (count) the weights as matrix products read them; in fp32 the weights themselves. */
+    S *operands;
+    float *rope_cos_sin, *fixed_positions; /* (T, D/2, 2) or nullptr, (T, C) or nullptr */
     std::vector<GpuLayer<S>> layers;
     float *output, *final_rstd, *losses;              /* (N, C), (N), (N) */
     S *norm;                                          /* (N, C) RMSNorm of output */
-    float *logits;                                    /* (R, V) a slice of them */
+    float *logits;                                    /* (R, V) of R = logits_rows() tokens */
     S *d_logits;                                      /* (R, V) */
-    SplitFloats<S> d_residual;                        /* (N, C) its rounded part is read by products */
+    SplitFloats<S> d_residual;                        /* (N, C) products read its rounded part */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
-    float *norm_partial;                              /* (2, chunks, C) of a block's two norms */
-    void *attention_work;
-    double *sum_partial;
-    double *loss_sum, *squares; /* (1) of model_loss since it was asked for; (1) of the gradients */
-    double *slice_sums;         /* (owned slices) with an exchange */
-    int32_t *tokens, *targets;  /* (N) */
-    TokenBuckets buckets;
+    float *norm_partial;                              /* (2, chunks, C) for the two norms of a layer */
+    void *attention_work;                             /* work memory of attention.cuh */
+    double *sum_partial;                              /* work memory of sum_device */
+    double *loss_sum;          /* (1) sum of the losses since the last model_loss_sum */
+    double *squares;           /* (1) sum of the squares of the gradients */
+    double *slice_sums;        /* with an exchange: the same, one for each of this rank's slices */
+    int32_t *tokens, *targets; /* (N) */
+    TokenBuckets buckets;      /* the tokens sorted by value, for embedding_backward */
     HostTokens host[2];
-    int turn; /* of them: the latest */
-    cudaEvent_t fetched;
-    std::vector<int32_t> count;
+    int turn;                   /* which of them was filled last */
+    cudaEvent_t fetched;        /* for model_fetch: the stream has reached the copy */
+    std::vector<int32_t> count; /* (V) work memory of token_buckets */
 
     HostTokens *host_tokens() { return &host[turn]; }
+    /* N of a full micro-batch. */
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
-    /* The number of rows of logits that are held at a time: those of a quarter of a micro-batch, but at least 2^26 numbers
-       (256 MiB of float32), below which the products lose speed, and at most 2^28; tests hold fewer. */
+    /* R, the number of tokens whose logits exist at the same time: a quarter of a micro-batch, but at least 2^26 logits
+       (256 MiB of float32), with fewer of which the products are slow, and at most 2^28. Tests set lower limits. */
     int64_t logits_least = 1 << 26, logits_most = 1 << 28;
-    int64_t slice() const {
+    int64_t logits_rows() const {
         const int64_t N = most(), V = c.vocab_size, quarter = (N + 3) / 4 * V;
         const int64_t held = quarter < logits_least  ? logits_least
                              : quarter > logits_most ? logits_most
@@ -103,7 +107,7 @@ template <typename S> struct GpuModel {
         const int64_t rows = held < 64 * V ? 64 : held / V / 64 * 64;
         return rows < N ? rows : N;
     }
-    /* gelu belongs to the products around it; other activations are kernels of their own. */
+    /* Whether the matrix products before and after it compute gelu; else the activation is a kernel of its own. */
     bool gelu_in_products() const {
         return is_bf16(operands) && c.activation == GPU_GELU && matmul_has_gelu(c.embd, c.mlp_hidden);
     }
@@ -120,34 +124,37 @@ template <typename S> struct GpuModel {
     }
 };
 
-/* Points everything into the arena. */
+/* Takes the memory of what layer l keeps from the arena, or uses that of layer 0 (--recompute). */
+template <typename S> void layer_carve(GpuModel<S> *m, size_t l, Arena *arena) {
+    const DeviceModel &c = m->c;
+    const int64_t N = m->most(), C = c.embd, A = m->A(), U = m->U(), F = c.mlp_hidden;
+    GpuLayer<S> &a = m->layers[l];
+    a = m->layers[0];
+    a.input = arena->take<float>(N * C);
+    if (l == 0 || c.recompute == GPU_RECOMPUTE_NONE) {
+        a.attn_norm = arena->take<S>(N * C), a.attn_rstd = arena->take<float>(N);
+        a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
+        a.columns = arena->take<LaserColumn>((int64_t)attention_columns(m->attention(c.batch, c.seq_len)));
+        a.attn_out = arena->take<S>(N * A),
+        a.low_bits = attention_keeps_low_bits<S>(c.attn) ? arena->take<uint16_t>(N * A) : nullptr;
+    }
+    if (l == 0 || c.recompute != GPU_RECOMPUTE_BLOCK)
+        a.mlp_input = arena->take<float>(N * C), a.mlp_norm = arena->take<S>(N * C),
+        a.mlp_rstd = arena->take<float>(N), a.up = arena->take<S>(N * U), a.hidden = arena->take<S>(N * F);
+}
+
+/* Takes the memory of everything from the arena. */
 template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     const DeviceModel &c = m->c;
-    const int64_t N = m->most(), C = c.embd, A = m->A(), U = m->U(), F = c.mlp_hidden, R = m->slice(),
+    const int64_t N = m->most(), C = c.embd, A = m->A(), U = m->U(), F = c.mlp_hidden, R = m->logits_rows(),
                   V = c.vocab_size;
-    const AttentionSizes attention = m->attention(c.batch, c.seq_len);
     const bool rounded = is_bf16(m->operands);
     m->weights = arena->take<float>(c.count), m->gradients = arena->take<float>(c.count);
-    m->mean = arena->take<float>(c.moments), m->square = arena->take<float>(c.moments);
+    m->adam_m = arena->take<float>(c.moments), m->adam_v = arena->take<float>(c.moments);
     m->operands = rounded ? arena->take<S>(c.count) : (S *)(void *)m->weights;
     m->rope_cos_sin = c.rope_cos_sin ? arena->take<float>((int64_t)c.seq_len * c.head_dim) : nullptr;
     m->fixed_positions = c.fixed_positions ? arena->take<float>(c.seq_len * C) : nullptr;
-    for (GpuLayer<S> &a : m->layers) {
-        const bool first = &a == &m->layers[0];
-        a = m->layers[0]; /* what is shared; the rest is the block's own */
-        a.input = arena->take<float>(N * C);
-        if (first || c.recompute == GPU_RECOMPUTE_NONE) {
-            a.attn_norm = arena->take<S>(N * C), a.attn_rstd = arena->take<float>(N);
-            a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
-            a.columns = arena->take<LaserColumn>((int64_t)attention_columns(attention));
-            a.attn_out = arena->take<S>(N * A),
-            a.low_bits = attention_keeps_low_bits<S>(c.attn) ? arena->take<uint16_t>(N * A) : nullptr;
-        }
-        if (first || c.recompute != GPU_RECOMPUTE_BLOCK)
-            a.mlp_input = arena->take<float>(N * C), a.mlp_norm = arena->take<S>(N * C),
-            a.mlp_rstd = arena->take<float>(N), a.up = arena->take<S>(N * U),
-            a.hidden = arena->take<S>(N * F);
-    }
+    for (size_t l = 0; l < m->layers.size(); l++) layer_carve(m, l, arena);
     m->output = arena->take<float>(N * C), m->final_rstd = arena->take<float>(N),
     m->losses = arena->take<float>(N);
     m->norm = arena->take<S>(N * C);
@@ -158,13 +165,14 @@ template <typename S> void model_carve(GpuModel<S> *m, Arena *arena) {
     m->d_attn_out = arena->take<S>(N * A);
     m->d_hidden = m->gelu_in_products() ? nullptr : arena->take<S>(N * F), m->d_up = arena->take<S>(N * U);
     m->norm_partial = arena->take<float>(2 * rmsnorm_chunks(N) * C);
-    m->attention_work = arena->take<char>((int64_t)attention_work_size(attention));
+    m->attention_work = arena->take<char>((int64_t)attention_work_size(m->attention(c.batch, c.seq_len)));
     m->sum_partial = arena->take<double>(sum_chunks(c.count > N ? c.count : N)),
     m->loss_sum = arena->take<double>(1), m->squares = arena->take<double>(1);
     m->tokens = arena->take<int32_t>(N), m->targets = arena->take<int32_t>(N);
     m->buckets.place = arena->take<int32_t>(N), m->buckets.first = arena->take<int32_t>(N + 1);
 }
 
+/* The bytes of GPU memory that model_open allocates. */
 template <typename S> size_t model_bytes(const DeviceModel &c) {
     GpuModel<S> m = GpuModel<S>();
     Arena arena = {nullptr, 0};
@@ -174,12 +182,14 @@ template <typename S> size_t model_bytes(const DeviceModel &c) {
     return arena.used;
 }
 
+/* Allocates for N tokens; tokens is the start of all four arrays. */
 static inline void host_tokens_open(HostTokens *h, int64_t N) {
     h->tokens = (int32_t *)pinned_malloc((size_t)(4 * N + 1) * sizeof(int32_t));
     h->targets = h->tokens + N, h->place = h->targets + N, h->first = h->place + N;
     h->copied = event_create();
 }
 
+/* Allocates a model with weights, gradients and moments 0. model_close frees it. `stream` stays the caller's. */
 template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t stream) {
     GpuModel<S> *m = new GpuModel<S>();
     m->c = c, m->stream = stream;
@@ -193,7 +203,7 @@ template <typename S> GpuModel<S> *model_open(const DeviceModel &c, cudaStream_t
     m->fetched = event_create();
     const size_t weights = (size_t)c.count * sizeof(float), moments = (size_t)c.moments * sizeof(float);
     device_zero(m->weights, weights, stream), device_zero(m->gradients, weights, stream);
-    device_zero(m->mean, moments, stream), device_zero(m->square, moments, stream);
+    device_zero(m->adam_m, moments, stream), device_zero(m->adam_v, moments, stream);
     device_zero(m->loss_sum, sizeof *m->loss_sum, stream);
     if (c.rope_cos_sin)
         copy_to_device(m->rope_cos_sin, c.rope_cos_sin, (size_t)c.seq_len * c.head_dim * sizeof(float),
@@ -214,20 +224,20 @@ template <typename S> void model_close(GpuModel<S> *m) {
     delete m;
 }
 
-/* Once, when the ranks are known. */
+/* Connects to the GPUs of the other ranks, if there are any. Called once. */
 template <typename S> void model_join(GpuModel<S> *m, const DeviceJob &job) {
     m->exchange = exchange_open(job);
-    if (m->exchange) m->slice_sums = (double *)device_malloc(m->exchange->owned.size() * sizeof(double));
+    if (m->exchange) m->slice_sums = (double *)device_malloc(m->exchange->slices.size() * sizeof(double));
 }
 
-/* Brings numbers to the host, which waits for all that the stream has been given. */
+/* Copies `bytes` bytes from the GPU to the host, after all that the stream has been given; the host waits for it. */
 template <typename S> void model_fetch(GpuModel<S> *m, void *to, const void *from, size_t bytes) {
     event_record(m->fetched, m->stream);
     exchange_watch(m->exchange, m->fetched);
     copy_to_host(to, from, bytes, m->stream);
 }
 
-/* After the weights have changed from outside. */
+/* Called after something else than model_update has changed the weights: rounds them to operands. */
 template <typename S> void model_round_weights(GpuModel<S> *m) {
     if (is_bf16(m->operands)) cast(m->operands, m->weights, m->c.count, m->stream);
 }
@@ -249,8 +259,8 @@ template <typename S> void model_settle_gradients(GpuModel<S> *m) {
     m->embed_is_zero = m->others_are_zero = false;
 }
 
-/* The two halves of a block. Each computes what backward needs of it and, unless out is NULL, its output (N, C); so
-   that backward can do them again, to the same bits, for what --recompute did not keep. */
+/* The attention block and the MLP block of a layer. Each computes what backward needs and, unless out is nullptr, its
+   output (N, C). With --recompute, backward calls them again and gets the same bits. */
 
 /* out = input + attention(rmsnorm(input)) . o^T */
 template <typename S> void attention_block(GpuModel<S> *m, int l, int B, int T, float *out) {
@@ -310,7 +320,7 @@ template <typename S> void model_send_buckets(GpuModel<S> *m, int64_t N) {
     event_record(h->copied, m->stream);
 }
 
-/* The targets that belong to them, once. */
+/* Sends the targets (N) of a micro-step. */
 template <typename S> void model_send_targets(GpuModel<S> *m, const int32_t *targets, int64_t N) {
     HostTokens *h = m->host_tokens();
     memcpy(h->targets, targets, (size_t)N * sizeof(int32_t));
@@ -318,7 +328,8 @@ template <typename S> void model_send_targets(GpuModel<S> *m, const int32_t *tar
     event_record(h->copied, m->stream);
 }
 
-/* tokens (B, T), the host's -> output (N, C), the residual stream after the last block, and norm, its RMSNorm. */
+/* From tokens (B, T) in host memory computes output (N, C), the residual stream after the last layer, and norm, its
+   RMSNorm. */
 template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, int B, int T) {
     const DeviceModel &c = m->c;
     const int C = c.embd;
@@ -339,16 +350,17 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     model_send_buckets(m, N);
 }
 
-/* After model_forward: adds the losses of the N tokens to loss_sum; with gradient_scale not 0 it leaves d_norm (N, C) and
-   adds to the gradient of embed, slice by slice, as the gradient of gradient_scale * their sum. */
+/* Called after model_forward: adds the losses of the N tokens to loss_sum. If gradient_scale is not 0, it also computes
+   the gradients of gradient_scale * (sum of these losses): writes d_norm (N, C), and adds to the gradient of embed. The
+   logits of at most logits_rows() tokens exist at the same time. */
 template <typename S>
 void model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradient_scale) {
     const DeviceModel &c = m->c;
     const int C = c.embd, V = c.vocab_size;
-    const int64_t slice = m->slice();
+    const int64_t most_rows = m->logits_rows();
     model_send_targets(m, targets, N);
-    for (int64_t begin = 0; begin < N; begin += slice) {
-        const int64_t rows = begin + slice < N ? slice : N - begin;
+    for (int64_t begin = 0; begin < N; begin += most_rows) {
+        const int64_t rows = begin + most_rows < N ? most_rows : N - begin;
         const S *norm = m->norm + begin * C, *embed = m->operands + c.embed;
         matmul_forward(m->logits, (const float *)nullptr, norm, embed, rows, C, V, m->stream);
         cross_entropy(m->losses + begin, m->d_logits, (const float *)m->logits, m->targets + begin,
@@ -362,7 +374,7 @@ void model_loss(GpuModel<S> *m, const int32_t *targets, int64_t N, float gradien
     sum_device(m->loss_sum, m->sum_partial, m->losses, N, false, true, m->stream);
 }
 
-/* Of all calls of model_loss since the last time. */
+/* The sum of all losses since the last call. Waits for the GPU. */
 template <typename S> double model_loss_sum(GpuModel<S> *m) {
     double sum;
     model_fetch(m, &sum, m->loss_sum, sizeof sum);
@@ -370,7 +382,8 @@ template <typename S> double model_loss_sum(GpuModel<S> *m) {
     return sum;
 }
 
-/* The backward of one block: d_residual (N, C) comes as the gradient of what leaves it, goes as that of its input. */
+/* Backward of one layer: d_residual (N, C) is the gradient of the layer's output before the call and of its input
+   after it. */
 template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const DeviceModel &c = m->c;
     const int C = c.embd, A = (int)m->A(), F = c.mlp_hidden, U = (int)m->U();
@@ -378,7 +391,7 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     const DeviceLayer &w = m->at[(size_t)l];
     const GpuLayer<S> &a = m->layers[(size_t)l];
     const S *d_operand = m->d_residual.rounded;
-    const bool add = !m->others_are_zero; /* whether gradients of weights are added to */
+    const bool add = !m->others_are_zero; /* gradients of weights: += or, where they are zero, = */
     float *g = m->gradients, *attn_partial = m->norm_partial,
           *mlp_partial = attn_partial + rmsnorm_chunks(N) * C;
     cudaStream_t stream = m->stream;
@@ -414,12 +427,12 @@ template <typename S> void layer_backward(GpuModel<S> *m, int l, int B, int T) {
     rmsnorm_backward_weight(g + w.attn_norm, g + w.mlp_norm, attn_partial, N, C, add, stream);
 }
 
-/* After model_loss: adds the gradients of all parameters to m->gradients; the tokens are those of model_forward. */
+/* Called after model_loss: adds the gradients of all parameters to m->gradients. B and T are those of model_forward. */
 template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
     const DeviceModel &c = m->c;
     const int64_t N = (int64_t)B * T;
     const bool add = !m->others_are_zero;
-    /* norm = rmsnorm(output) * final_norm: writes the residual stream's gradient; later functions add to it */
+    /* norm = rmsnorm(output) * final_norm. This writes d_residual; the functions after it add to it. */
     rmsnorm_backward(m->d_residual, m->norm_partial, (const S *)m->d_norm, m->output, m->final_rstd,
                      m->weights + c.final_norm, N, c.embd, false, m->stream);
     rmsnorm_backward_weight(m->gradients + c.final_norm, nullptr, m->norm_partial, N, c.embd, add, m->stream);
@@ -429,7 +442,7 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
             attention_block(m, l, B, T, again ? m->layers[(size_t)l].mlp_input : nullptr);
         if (again) mlp_block(m, l, N, nullptr);
         layer_backward(m, l, B, T);
-        exchange_final(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
+        exchange_reduce_scatter_ready(m->exchange, m->gradients, m->at[(size_t)l].attn_norm, m->stream);
     }
     /* layers[0].input = embed[token] + position */
     embedding_backward(m->gradients + c.embed, m->d_residual, m->tokens, m->buckets, c.embd, m->stream);
@@ -440,17 +453,18 @@ template <typename S> void model_backward(GpuModel<S> *m, int B, int T) {
             device_zero(g + (int64_t)T * c.embd, (size_t)(c.seq_len - T) * c.embd * sizeof(float), m->stream);
     }
     m->others_are_zero = false;
-    exchange_final(m->exchange, m->gradients, 0, m->stream);
+    exchange_reduce_scatter_ready(m->exchange, m->gradients, 0, m->stream);
 }
 
-/* The logits (V) of one row of the latest forward. */
+/* Copies the logits (V) of token n of the latest model_forward to the host, and waits for them. */
 template <typename S> void model_logits(GpuModel<S> *m, float *logits, int64_t n) {
     matmul_forward(m->logits, (const float *)nullptr, m->norm + n * m->c.embd, m->operands + m->c.embed, 1,
                    m->c.embd, m->c.vocab_size, m->stream);
     model_fetch(m, logits, m->logits, (size_t)m->c.vocab_size * sizeof(float));
 }
 
-/* Of this rank's slices, after their sums over the ranks; of a single rank, of all. */
+/* The sum of the squares of the gradients, for which the host waits. With an exchange it first waits until the
+   gradients are summed over the ranks, and takes only this rank's slices. */
 template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     model_settle_gradients(m);
     if (!m->exchange) {
@@ -459,12 +473,12 @@ template <typename S> double model_gradient_squares(GpuModel<S> *m) {
         model_fetch(m, &squares, m->squares, sizeof squares);
         return squares;
     }
-    const std::vector<FloatRange> &owned = m->exchange->owned;
-    std::vector<double> sums(owned.size());
+    const std::vector<FloatRange> &slices = m->exchange->slices;
+    std::vector<double> sums(slices.size());
     exchange_wait(m->exchange, m->stream);
-    for (size_t i = 0; i < owned.size(); i++)
-        sum_device(m->slice_sums + i, m->sum_partial, m->gradients + owned[i].begin,
-                   (int64_t)(owned[i].end - owned[i].begin), true, false, m->stream);
+    for (size_t i = 0; i < slices.size(); i++)
+        sum_device(m->slice_sums + i, m->sum_partial, m->gradients + slices[i].begin,
+                   (int64_t)(slices[i].end - slices[i].begin), true, false, m->stream);
     model_fetch(m, sums.data(), m->slice_sums, sums.size() * sizeof(double));
     exchange_measure(m->exchange);
     double squares = 0;
@@ -472,20 +486,22 @@ template <typename S> double model_gradient_squares(GpuModel<S> *m) {
     return squares;
 }
 
-/* AdamW on the weights from `begin` on, whose moments begin at `moments`. */
+/* AdamW on `count` weights from element `begin` on; their moments are elements `moments` and following of adam_m,
+   adam_v. */
 template <typename S>
 void model_update(GpuModel<S> *m, int64_t begin, int64_t moments, int64_t count, const AdamWStep &step) {
     model_settle_gradients(m);
     adamw_update(m->weights + begin, is_bf16(m->operands) ? m->operands + begin : nullptr,
-                 m->gradients + begin, m->mean + moments, m->square + moments, count, step, m->stream);
+                 m->gradients + begin, m->adam_m + moments, m->adam_v + moments, count, step, m->stream);
 }
 
-/* Every rank gets the others' slices of a bucket; of the weights also as products read them. */
-template <typename S> void model_share(GpuModel<S> *m, bool weights, int bucket) {
+/* Starts to all-gather a bucket of the weights or, if not `weights`, of the gradients. Also rounds the bucket's new
+   weights to operands. */
+template <typename S> void model_all_gather(GpuModel<S> *m, bool weights, int bucket) {
     Exchange *e = m->exchange;
     if (!e) return;
     if (!weights) model_settle_gradients(m);
-    exchange_share(e, weights ? m->weights : m->gradients, bucket, m->stream);
+    exchange_all_gather(e, weights ? m->weights : m->gradients, bucket, m->stream);
     const FloatRange all = e->buckets[(size_t)bucket];
     if (weights && is_bf16(m->operands))
         cast(m->operands + all.begin, m->weights + all.begin, (int64_t)(all.end - all.begin), e->stream);

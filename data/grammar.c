@@ -1,27 +1,31 @@
-/* grammar.c: endless little stories from a probabilistic grammar whose entropy is known exactly.
+/* grammar.c: writes any amount of little stories from a probabilistic grammar whose entropy is known exactly.
 
    cc -O2 data/grammar.c -o grammar -lcjson -lm
    ./grammar --bytes=8000000 --seed=1 --out=stories.txt     writes stories.txt and stories.json
-   ./grammar --score=stories.txt                            recovers every derivation, prints the same figures
+   ./grammar --score=stories.txt                            finds the choices that gave the text; prints the same numbers
 
-   For a machine without any text, and for one question real text cannot answer: how much of the loss is the
-   model's fault? The stories need what attention is for: verbs agree with nouns across nested clauses ("The
-   dogs that the king near the towers trusts sleep."), quotations nest, pronouns resolve, and who is what,
-   who owns what and what lies where is told once, changes, and is asked for much later. People and towns
-   have names made of syllables, so they must be copied, not remembered.
+   The stories serve two purposes. A machine without any text can train on them. And they answer a question that real
+   text cannot answer: how much of a loss is due to the model, and how much to the text, which no model can predict
+   completely? To predict the stories well a model needs attention. Verbs agree with nouns across nested clauses ("The
+   dogs that the king near the towers trusts sleep."), quotations are nested, and pronouns refer to persons. Who is
+   what, who owns what and what lies where is said once, changes, and is asked much later. People and towns have names
+   that are composed of syllables, so a model must copy them from the text before; it cannot have learned them.
 
-   Why the probability is exact. A story is a sequence of choices. Each writes its alternative's text at
-   once, and no alternative can be taken for another: none is a prefix of another (a word counts as ended only
-   where no letter follows). So the text says which choices were made, there is one derivation for it, and
+   Why the probability is exact. A story is a sequence of choices, each among several texts, called alternatives. What
+   is chosen is written at once. No alternative is a prefix of another one of the same choice (where alternatives are
+   whole words, a word ends only where no letter follows). So the text tells which choices were made; there is one
+   sequence of choices for it, and
         -log p(story) = sum over choices of log(total weight / weight of the alternative chosen).
-   No model can have a lower expected loss: nats per token of any tokenizer that encodes each text in one way
-   is at least nats_per_byte * bytes / tokens. The same code writes and reads (Teller.reading): reading finds
-   the alternative that matches the text, and stops when two do or none does.
+   No model can have a lower expected loss: with any tokenizer that encodes each text in only one way, the loss in nats
+   per token is at least nats_per_byte * bytes / tokens. The same functions write stories and read them. When reading
+   (Teller.reading), a choice finds the alternative that the text continues with, and the program ends with an error if
+   there is none, or more than one.
 
-   FILE.json: seed, documents, bytes (of the stories, separators not counted), nats, nats_per_byte, and for
-   checking the sampler expected_nats, the sum of the entropies of the choices met, with the deviation that
-   nats may have from it. Stories are separated by lines "<|endoftext|>" (./prepare --separator says so).
-   Numbers come from gpt/math/rng.h in integers: the same seed gives the same text on every machine. */
+   FILE.json has the numbers seed, documents, bytes (of the stories, without separators), nats (-log p of all
+   stories), and nats_per_byte. Two more are for checking the sampler: expected_nats, the sum of the entropies of all
+   choices, and the standard deviation of nats from it. Stories are separated by lines "<|endoftext|>"; for ./prepare
+   this is --separator='<|endoftext|>'. Random numbers come from gpt/math/rng.h, and choices are made with integers, so
+   the same seed gives the same text on every machine. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <math.h>
@@ -32,21 +36,21 @@
 #include "../gpt/run/options.h"
 #include "../gpt/math/rng.h"
 
-/* ------------------------------------------------------------------------------- choices, both directions */
+/* ------------------------------------------------------------------------------- choices, written or read */
 
 typedef struct {
-    char *text; /* writing: what is told so far; reading: the whole file */
+    char *text; /* writing: the story so far; reading: the whole file */
     size_t length, capacity;
-    size_t at; /* reading: how far it is understood */
+    size_t at; /* reading: where the next choice begins in text */
     bool reading;
     uint64_t seed, document, draws;
-    double nats, expected_nats, variance; /* of all choices so far */
+    double nats, expected_nats, variance; /* sums over all choices so far */
     const char *path;
 } Teller;
 
 typedef struct {
     char text[48];
-    int weight; /* 0: not to be chosen now */
+    int weight; /* its probability is weight / sum of the weights; 0: it cannot be chosen now */
 } Choice;
 
 enum { CHOICES_MAX = 32 };
@@ -56,7 +60,7 @@ typedef struct {
     int count;
 } Choices;
 
-/* Appends when writing; when reading, insists that exactly this comes next. */
+/* Writing: appends the text. Reading: moves past the text, which must come next, else the program ends. */
 static void tell(Teller *t, const char *text) {
     size_t n = strlen(text);
     if (t->reading) {
@@ -71,13 +75,14 @@ static void tell(Teller *t, const char *text) {
     t->length += n;
 }
 
-/* Whether the text goes on with `text`; what ends in a letter must not be followed by one when whole. */
+/* Reading: whether `text` comes next. whole: it is a whole word, so when it ends in a letter no letter may follow. */
 static bool comes_next(const Teller *t, const char *text, bool whole) {
     size_t n = strlen(text);
     if (n > t->length - t->at || memcmp(t->text + t->at, text, n) != 0) return false;
     return !whole || !isalpha((unsigned char)text[n - 1]) || !isalpha((unsigned char)t->text[t->at + n]);
 }
 
+/* Reading: the number of the alternative that comes next. Ends the program when there is none, or more than one. */
 static int recognise(const Teller *t, const Choices *c, bool whole) {
     int found = -1;
     for (int i = 0; i < c->count; i++) {
@@ -93,13 +98,14 @@ static int recognise(const Teller *t, const Choices *c, bool whole) {
     return found;
 }
 
-/* Makes one choice and tells its text. whole: the alternatives are whole words, not syllables. */
+/* Makes one choice, writes or reads its text, and returns its number. whole: the alternatives are whole words, not
+   syllables. */
 static int choose_among(Teller *t, const Choices *c, bool whole) {
     int total = 0, chosen = 0;
     for (int i = 0; i < c->count; i++) total += c->list[i].weight;
     if (t->reading) {
         chosen = recognise(t, c, whole);
-    } else { /* 64 random bits modulo a small total: as good as uniform (2^-48) */
+    } else { /* 64 random bits modulo a small total differ from uniform by 2^-48 */
         int64_t draw = (int64_t)(rng_bits(t->seed, t->document << 32, t->draws++) % (uint64_t)total);
         while (draw >= c->list[chosen].weight) draw -= c->list[chosen++].weight;
     }
@@ -116,6 +122,7 @@ static int choose_among(Teller *t, const Choices *c, bool whole) {
     return chosen;
 }
 
+/* Adds the alternative before + text + after. */
 static void add_choice(Choices *c, int weight, const char *before, const char *text, const char *after) {
     if (c->count == CHOICES_MAX) die("more than %d alternatives in one choice", CHOICES_MAX);
     Choice *choice = &c->list[c->count++];
@@ -124,10 +131,10 @@ static void add_choice(Choices *c, int weight, const char *before, const char *t
     if (n >= (int)sizeof choice->text) die("alternative '%s' is too long", choice->text);
 }
 
-/* Like words of a language: the first of a list are common, the last rare. */
+/* As in a language, some words are common and others rare: the first words of a list have the largest weights. */
 static int word_weight(int rank) { return 60 / (rank + 3) + 1; }
 
-/* One of the words except those whose bit is set in `taken`. */
+/* Chooses one of the words; not those whose bit is set in `taken`. `before` is written before it. */
 static int choose_word(Teller *t, const char *before, const char *const *words, int count, unsigned taken,
                        bool whole) {
     Choices c = {.count = 0};
@@ -135,7 +142,7 @@ static int choose_word(Teller *t, const char *before, const char *const *words, 
     return choose_among(t, &c, whole);
 }
 
-/* A choice between two continuations; true for the first, which has `percent` of a hundred. */
+/* Chooses between two texts, the first with a probability of `percent` per cent; true when it is the first. */
 static bool choose_first(Teller *t, int percent, const char *first, const char *second) {
     Choices c = {.count = 0};
     add_choice(&c, percent, first, "", "");
@@ -171,7 +178,7 @@ static const char *const places[] = {"in the cellar", "under the bridge",  "behi
                                      "on the hill",   "beside the church", "in the stable",
                                      "at the inn",    "under the old oak", "beyond the orchard"};
 static const char *const numbers[] = {"two", "three", "four", "five", "six", "seven"};
-/* Pairs: singular, plural; the verb's forms in the same order as its subject's. */
+/* Pairs of forms: singular, plural. The form of a verb has the same number as that of its subject. */
 static const char *const nouns[][2] = {{"king", "kings"},       {"dog", "dogs"},       {"horse", "horses"},
                                        {"fox", "foxes"},        {"child", "children"}, {"goose", "geese"},
                                        {"knight", "knights"},   {"wolf", "wolves"},    {"sailor", "sailors"},
@@ -179,9 +186,11 @@ static const char *const nouns[][2] = {{"king", "kings"},       {"dog", "dogs"},
                                        {"sparrow", "sparrows"}, {"mouse", "mice"}};
 static const char *const landmarks[][2] = {{"tower", "towers"}, {"river", "rivers"},   {"gate", "gates"},
                                            {"wall", "walls"},   {"garden", "gardens"}, {"cave", "caves"}};
+/* Verbs without an object. */
 static const char *const alone[][2] = {
     {"sleeps", "sleep"}, {"waits", "wait"}, {"sings", "sing"},   {"laughs", "laugh"}, {"hides", "hide"},
     {"rests", "rest"},   {"runs", "run"},   {"dances", "dance"}, {"weeps", "weep"},   {"shouts", "shout"}};
+/* Verbs with an object. */
 static const char *const toward[][2] = {{"trusts", "trust"}, {"fears", "fear"}, {"follows", "follow"},
                                         {"knows", "know"},   {"loves", "love"}, {"hates", "hate"},
                                         {"chases", "chase"}, {"helps", "help"}, {"admires", "admire"},
@@ -190,7 +199,7 @@ static const char *const deeds[] = {"smiled",      "sang",     "laughed",   "wai
                                     "wept",        "slept",    "went home", "danced",
                                     "stood still", "ran away", "fell ill",  "looked up"};
 
-/* ------------------------------------------------------------------------------------- what a story knows */
+/* ------------------------------------------------------------------------------------- the facts of a story */
 
 enum { PEOPLE_MAX = 4 };
 
@@ -201,32 +210,35 @@ typedef struct {
 } Person;
 
 typedef struct {
-    int adjective, noun, owner, place;
+    int adjective, noun, owner, place; /* indices of adjectives, things, Story.people, places */
 } Thing;
 
 typedef struct {
-    Person people[PEOPLE_MAX];
-    Thing things[PEOPLE_MAX];
-    int count; /* of people, and of things */
+    Person people[PEOPLE_MAX]; /* (count) */
+    Thing things[PEOPLE_MAX];  /* (count) each person begins with one */
+    int count;
     char town[20];
-    int subject; /* whom "he" or "she" means now */
+    int subject; /* the person that "he" or "she" means now */
 } Story;
 
+/* "baker" of "a baker". */
 static const char *after_article(const char *words) { return strchr(words, ' ') + 1; }
 
+/* "copper lantern". */
 static void tell_thing(Teller *t, const Thing *thing) {
     tell(t, after_article(adjectives[thing->adjective]));
     tell(t, " ");
     tell(t, things[thing->noun]);
 }
 
+/* Chooses a person other than number `but` (-1: any person). */
 static int choose_person(Teller *t, const Story *s, const char *before, int but) {
     Choices c = {.count = 0};
     for (int i = 0; i < s->count; i++) add_choice(&c, i == but ? 0 : 1, before, s->people[i].name, "");
     return choose_among(t, &c, true);
 }
 
-/* One of the things; of one owner, or (owner < 0) of anybody. Tells " copper lantern". */
+/* Chooses one of an owner's things (owner < 0: of all things); the text is like " copper lantern". */
 static int choose_thing(Teller *t, const Story *s, int owner) {
     Choices c = {.count = 0};
     for (int i = 0; i < s->count; i++) {
@@ -247,10 +259,12 @@ static bool owns_anything(const Story *s, int person) {
 
 /* ------------------------------------------------------------------------------------------ the sentences */
 
-/* "Albert was a baker and kept a copper lantern in the cellar." */
+/* "Albert was a baker and kept a copper lantern in the cellar.": the facts about one person. */
 static void introduce(Teller *t, Story *s, int who) {
     unsigned onsets_taken = 0, trades_taken = 0, adjectives_taken = 0, nouns_taken = 0;
-    for (int i = 0; i < who; i++) { /* everything is told apart by a single word */
+    /* Two people never have the same first syllable or trade, and two things never the same adjective or noun. So one word
+       says which is meant. */
+    for (int i = 0; i < who; i++) {
         onsets_taken |= 1u << s->people[i].onset, trades_taken |= 1u << s->people[i].trade;
         adjectives_taken |= 1u << s->things[i].adjective, nouns_taken |= 1u << s->things[i].noun;
     }
@@ -270,7 +284,8 @@ static void introduce(Teller *t, Story *s, int who) {
     s->subject = who;
 }
 
-/* "Then Albert found the copper lantern in the cellar and put it under the bridge." */
+/* "Then Albert found the copper lantern in the cellar and put it under the bridge.", from " Albert" on. (In this and the
+   following functions, the first words were written by the choice of the kind of sentence: see `openings`.) */
 static void move(Teller *t, Story *s) {
     s->subject = choose_person(t, s, " ", -1);
     tell(t, " found the");
@@ -281,7 +296,7 @@ static void move(Teller *t, Story *s) {
     tell(t, ".");
 }
 
-/* "As a gift, the copper lantern went from Albert to Corena." */
+/* "As a gift, the copper lantern went from Albert to Corena.", from " copper" on. */
 static void give(Teller *t, Story *s) {
     Thing *thing = &s->things[choose_thing(t, s, -1)];
     tell(t, " went from ");
@@ -291,7 +306,7 @@ static void give(Teller *t, Story *s) {
     s->subject = thing->owner;
 }
 
-/* "She wept and thought of her copper lantern." after the pronoun. */
+/* "She wept and thought of her copper lantern.", from " wept" on. */
 static void act(Teller *t, const Story *s) {
     const Person *p = &s->people[s->subject];
     int first = choose_word(t, " ", deeds, COUNT(deeds), 0, true);
@@ -313,7 +328,8 @@ static void act(Teller *t, const Story *s) {
     }
 }
 
-/* One of a table of pairs, singular or plural as `number` says (-1: free); returns the number chosen. */
+/* Chooses a word from a table of pairs. number: 0 singular, 1 plural, -1 either. Returns the grammatical number of the
+   chosen word. */
 static int choose_form(Teller *t, const char *before, const char *const (*pairs)[2], int count, int number) {
     Choices c = {.count = 0};
     for (int i = 0; i < count; i++)
@@ -323,11 +339,13 @@ static int choose_form(Teller *t, const char *before, const char *const (*pairs)
     return number < 0 ? chosen % 2 : number;
 }
 
+/* Adds all words of a table of pairs in one grammatical number. */
 static void add_forms(Choices *c, const char *const (*pairs)[2], int count, int number) {
     for (int i = 0; i < count; i++) add_choice(c, word_weight(i), " ", pairs[i][number], "");
 }
 
-/* " dogs that the king near the towers trusts sleep", with a verb of `verbs` that agrees with the head. */
+/* " dogs that the king near the towers trusts sleep": a noun, perhaps something about it, and one of `verbs`, which
+   agrees with the noun. depth: how many clauses this one is nested in. */
 static void agree(Teller *t, const char *const (*verbs)[2], int count, int depth) {
     int number = choose_form(t, " ", nouns, COUNT(nouns), -1);
     Choices c = {.count = 0};
@@ -337,19 +355,20 @@ static void agree(Teller *t, const char *const (*verbs)[2], int count, int depth
     int chosen = choose_among(t, &c, true);
     if (chosen > 1) return;
     if (chosen == 0)
-        choose_form(t, " ", landmarks, COUNT(landmarks), -1); /* its number must not mislead */
+        choose_form(t, " ", landmarks, COUNT(landmarks), -1); /* the verb does not agree with this noun */
     else
         agree(t, toward, COUNT(toward), depth + 1);
     choose_form(t, " ", verbs, count, number);
 }
 
-/* "The geese sleep whenever the crow sings." after "The". */
+/* "The geese sleep whenever the crow sings.", from " geese" on. */
 static void describe(Teller *t) {
     agree(t, alone, COUNT(alone), 0);
     while (choose_first(t, 20, " whenever the", ".")) agree(t, alone, COUNT(alone), 1);
 }
 
-/* What `speaker` says, up to and with the closing quotation mark; within it others are quoted. */
+/* What `speaker` says, with its quotation marks. It may quote other people. depth: how many quotations this one is nested
+   in. */
 static void speech(Teller *t, const Story *s, int speaker, int depth) {
     const char *opening = depth % 2 ? "'" : "\"", *closing = depth == 0 ? ".\"" : opening;
     for (const char *before = opening;; before = " and ") {
@@ -375,7 +394,7 @@ static void speech(Teller *t, const Story *s, int speaker, int depth) {
     }
 }
 
-/* "Where was the copper lantern? It was under the bridge.": all answers are known. */
+/* "Where was the copper lantern? It was under the bridge.", from " copper" on. The answer follows from the text before. */
 enum { ASK_WHERE, ASK_OWNER, ASK_TRADE };
 static void ask(Teller *t, Story *s, int question) {
     if (question == ASK_TRADE) {
@@ -401,7 +420,7 @@ static void ask(Teller *t, Story *s, int question) {
     tell(t, ".");
 }
 
-/* "Up in the tower the bell rang three times: ding, ding, ding." */
+/* "Up in the tower the bell rang three times: ding, ding, ding.", from " three" on. */
 static void ring(Teller *t) {
     int times = choose_word(t, " ", numbers, COUNT(numbers), 0, true) + 2;
     tell(t, " times: ding");
@@ -409,7 +428,7 @@ static void ring(Teller *t) {
     tell(t, ".");
 }
 
-/* "This is the end of the tale of Oakham: Albert the baker had the copper lantern; ..." */
+/* "This is the end of the tale of Oakham: Albert the baker had the copper lantern; ...", from " of Oakham" on. */
 static void conclude(Teller *t, const Story *s) {
     tell(t, " of ");
     tell(t, s->town);
@@ -431,7 +450,7 @@ static void conclude(Teller *t, const Story *s) {
     tell(t, ".\nThe end.\n");
 }
 
-/* The openings of sentences: what kind of sentence it is shows in its first words. */
+/* How sentences begin. The first words of a sentence say of which kind it is. */
 enum { MOVE, GIVE, DESCRIBE, RING, WHERE, OWNER, TRADE, END, ACT, SAY };
 static const struct {
     int kind, weight;
@@ -450,7 +469,7 @@ static const struct {
     {END, 7, "\nThis is the end of the tale"},
 };
 
-/* One sentence; false after the last. */
+/* Writes or reads one sentence; returns false after the last one of the story. */
 static bool sentence(Teller *t, Story *s) {
     Choices c = {.count = 0};
     for (int i = 0; i < COUNT(openings); i++) add_choice(&c, openings[i].weight, openings[i].text, "", "");
@@ -477,6 +496,7 @@ static bool sentence(Teller *t, Story *s) {
     return kind != END;
 }
 
+/* Writes or reads one story. */
 static void story(Teller *t) {
     static const char *const crowds[] = {"two", "three", "four"};
     Story s = {.count = 0};
@@ -494,9 +514,10 @@ static void story(Teller *t) {
 static const char separator[] = "<|endoftext|>\n";
 
 typedef struct {
-    int64_t documents, bytes; /* of the stories alone */
+    int64_t documents, bytes; /* of the stories, without the separators */
 } Corpus;
 
+/* Writes stories to a file until they have so many bytes. */
 static Corpus write_stories(Teller *t, int64_t bytes, const char *path) {
     Corpus corpus = {0, 0};
     FILE *file = check_fopen(path, "wb", "name another file with --out=FILE");
@@ -511,6 +532,7 @@ static Corpus write_stories(Teller *t, int64_t bytes, const char *path) {
     return corpus;
 }
 
+/* Reads all stories of a file, which must be ones that this program wrote. */
 static Corpus read_stories(Teller *t, const char *path) {
     Corpus corpus = {0, 0};
     free(t->text);
@@ -527,7 +549,7 @@ static Corpus read_stories(Teller *t, const char *path) {
     return corpus;
 }
 
-/* seed < 0: not known, as when reading. */
+/* Prints the numbers of FILE.json. seed < 0: the seed is not known, because stories were read. */
 static void print_figures(FILE *file, const Teller *t, const Corpus *corpus, int64_t seed) {
     fprintf(file, "{");
     if (seed >= 0) fprintf(file, "\"seed\": %lld, ", (long long)seed);
@@ -549,9 +571,10 @@ static const Option grammar_options[] = {
     {"Stories", "seed", OPTION_INT, offsetof(GrammarOptions, seed), "1", 0, 9e15, "", "decides every choice",
      false},
     {"Stories", "out", OPTION_STRING, offsetof(GrammarOptions, out), "", 0, 0, "FILE",
-     "the text; the exact entropy is written beside it, in FILE with .json for .txt", false},
+     "the file for the text; its exact entropy is written to the same name with .json instead of .txt",
+     false},
     {"Stories", "score", OPTION_STRING, offsetof(GrammarOptions, score), "", 0, 0, "FILE",
-     "read stories instead, recover their derivations and print their exact probability", false},
+     "read these stories instead of writing some, and print their exact probability", false},
 };
 
 int main(int argc, char **argv) {

@@ -13,14 +13,15 @@ torch.compile.
 
 Steps: the models, sizes and micro-batches are those of bench_gpu, 32 sequences by default. The code is what an experienced user of
 PyTorch would write: autocast to bf16 with float32 weights and residual stream, scaled_dot_product_attention with the kernel that
-PyTorch prefers, the paper's LASER formula with it, cross-entropy over the full vocabulary, fused AdamW, torch.compile. A step
-contains forward, loss, backward, update, and setting the gradients to none. Like bench_gpu's, it contains no clipping, no logging
-and no reading of tokens, and no copying of them either, which bench_gpu's forward contains. The time is the median of nine steps
-after four untimed ones. Compiling the model takes a minute or two; --compile=blocks compiles one block for all layers, which takes
+PyTorch chooses, the paper's LASER formula around it, cross-entropy over the full vocabulary, fused AdamW, torch.compile. A step
+contains forward, loss, backward, update, and setting the gradients to None. As in bench_gpu, it contains no clipping, no logging and no
+reading of tokens. It does not copy tokens to the GPU either, which bench_gpu's forward does. The time is the median of nine steps
+after four untimed ones. Compiling the model takes a minute or two. --compile=blocks compiles one block for all layers, which takes
 seconds, but its steps may be somewhat slower.
-The MFU follows the project's convention: 6 N + 12 L C T floating-point operations a token, as a fraction of the rate of a product
-that bench_gpu has measured; without bench_gpu's file, of the rate that PyTorch reaches. "ours" is our tokens a second divided by
-PyTorch's, where the file has that step.
+
+The MFU is computed as in the rest of this project: 6 N + 12 L C T floating-point operations a token, as a fraction of the rate of a
+matrix product that bench_gpu has measured or, without bench_gpu's file, of the rate that PyTorch reaches. "ours" is our rate in
+tokens/s divided by PyTorch's, if the file has our rate of that step.
 
 For each case one line is printed and added to the JSON file, in the format of bench_gpu, with "library": "pytorch/VERSION".
 """
@@ -40,7 +41,7 @@ PRESETS = {  # layers, heads, head size, width, hidden, T, V, positions: those o
     "c4-301m": (32, 8, 128, 1024, 2048, 1024, 32000, "rope"),
     "gpt2-124m": (12, 12, 64, 768, 3072, 1024, 50304, "learned"),
 }
-TINY = (2, 2, 16, 32, 64, 48, 500)  # on a CPU, to check that everything runs
+TINY = (2, 2, 16, 32, 64, 48, 500)  # the sizes with --device=cpu, which checks that everything runs
 
 
 # ---- in the interpreter that has PyTorch ----
@@ -51,7 +52,7 @@ def sizes_of(preset, device):
 
 
 def papers_laser(attention, q, k, v):
-    """The paper's form around any attention."""
+    """LASER as the paper writes it, around any function for attention."""
     largest = v.detach().float().amax(2, keepdim=True)
     scaled = attention(q, k, (v.float() - largest).exp().to(v.dtype))
     return (scaled.float().log() + largest).to(v.dtype)
@@ -209,7 +210,7 @@ def work_step(arguments):
 
 
 def read_lines(path):
-    """What bench_gpu and this script have written."""
+    """The objects in the JSON file, which bench_gpu and this script have written."""
     if not os.path.exists(path):
         return []
     with open(path, encoding="utf-8") as file:
@@ -226,21 +227,21 @@ def flops_per_token(preset, device):
 
 
 def run_work(python, arguments, *options):
-    """The objects that a worker has printed, and why it ended early, or ""."""
+    """Runs a worker. Returns the objects that it printed, and why it ended early ("" if it did not)."""
     command = [shutil.which(python), os.path.abspath(__file__), "--device", arguments.device, *options]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
         output, fault = run.stdout, (run.stderr.strip().splitlines() or ["?"])[-1] if run.returncode else ""
         if fault and "out of memory" in run.stderr.lower():
-            fault = "out of memory: the GPU does not hold it; a smaller --batch may fit"
-    except subprocess.TimeoutExpired as late:  # its output until then is bytes, even with text=True
+            fault = "out of memory: the GPU has too little; a smaller --batch may fit"
+    except subprocess.TimeoutExpired as late:  # its output so far is bytes, even with text=True
         output, fault = (late.stdout or b"").decode(), f"not done after {arguments.timeout} s"
         output = output[: output.rfind("\n") + 1]
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")], fault
 
 
 class Bench:
-    """One interpreter's cases: printed, and added to the JSON file, as soon as they are there."""
+    """Runs the cases of one interpreter. Each is printed and added to the JSON file as soon as it is done."""
 
     def __init__(self, python, version, known, arguments):
         self.python, self.version, self.known, self.arguments = python, version, known, arguments
@@ -251,12 +252,12 @@ class Bench:
             file.write(json.dumps({"what": what, "library": f"pytorch/{self.version}", **case}) + "\n")
 
     def attention(self):
-        """What went wrong."""
+        """Times attention. Returns what went wrong, or ""."""
         arguments = self.arguments
         options = ["--case=attention", f"--tokens={arguments.tokens}", f"--kind={arguments.kind}"]
         cases, fault = run_work(self.python, arguments, *options, *["--quick"] * arguments.quick)
         for case in cases:
-            flops = 2.0 * case["tokens"] * case["T"] * COLUMNS  # of two products, half of each
+            flops = 2.0 * case["tokens"] * case["T"] * COLUMNS  # of two products, of which causal attention needs half
             case["forward_flops"] = flops / case["forward_s"]
             case["backward_flops"] = 2.5 * flops / case["backward_s"]
             print(
@@ -270,7 +271,7 @@ class Bench:
         return fault
 
     def step(self, preset, kind, batch):
-        """One case: its time, or None; and what went wrong."""
+        """Times one step. Returns its time, or None, and what went wrong, or ""."""
         options = ["--case=step", f"--preset={preset}", f"--kind={kind}", f"--batch={batch}"]
         options.append(f"--compile={self.arguments.compile}")
         cases, fault = run_work(self.python, self.arguments, *options)
@@ -294,7 +295,7 @@ class Bench:
         return case["step_s"], fault
 
     def steps(self):
-        """Stops where no case can run."""
+        """Times all steps that were asked for; ends early when the interpreter finds no GPU."""
         arguments = self.arguments
         for preset in [arguments.preset] if arguments.preset else PRESETS:
             for batch in map(int, arguments.batch.split(",")):
@@ -312,15 +313,15 @@ class Bench:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", default="bench_gpu.json", help="bench_gpu's file, to which the lines are added")
-    parser.add_argument("--quick", action="store_true", help="attention: T up to 1,024")
-    parser.add_argument("--tokens", type=int, default=16384, help="of a batch of attention")
-    parser.add_argument("--steps-only", action="store_true", help="no attention by itself")
-    parser.add_argument("--attention-only", action="store_true", help="no steps")
-    parser.add_argument("--preset", choices=PRESETS, help="the steps of one model; default: of each")
-    parser.add_argument("--kind", choices=("",) + KINDS, default="", help="one attention; default: both")
-    parser.add_argument("--batch", default="32", help="sequences of a step, one or several numbers between commas")
-    parser.add_argument("--compile", choices=("model", "blocks", "none"), default="model", help="what torch.compile is given")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny, to see that all of it runs")
+    parser.add_argument("--quick", action="store_true", help="attention only up to T = 1,024")
+    parser.add_argument("--tokens", type=int, default=16384, help="tokens in a batch of attention")
+    parser.add_argument("--steps-only", action="store_true", help="leave out attention by itself")
+    parser.add_argument("--attention-only", action="store_true", help="leave out the steps")
+    parser.add_argument("--preset", choices=PRESETS, help="time the steps of this model only; default: of each")
+    parser.add_argument("--kind", choices=("",) + KINDS, default="", help="time this kind of attention only; default: both")
+    parser.add_argument("--batch", default="32", help="sequences in a step, one number or several separated by commas")
+    parser.add_argument("--compile", choices=("model", "blocks", "none"), default="model", help="what torch.compile compiles")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes, to check that everything runs")
     parser.add_argument("--timeout", type=int, default=300, help="seconds that attention may take, and each step")
     parser.add_argument("--case", choices=("attention", "step"), help=argparse.SUPPRESS)
     parser.add_argument("pythons", nargs="*")
@@ -331,7 +332,7 @@ def main():
     if not arguments.pythons:
         parser.error("name the interpreters whose PyTorch is to be timed: scripts/bench_gpu_pytorch.py python3")
     if not all(number.isdigit() and int(number) for number in arguments.batch.split(",")):
-        parser.error(f"--batch={arguments.batch}: expected numbers from 1 on, with commas between them")
+        parser.error(f"--batch={arguments.batch}: expected numbers from 1 on, separated by commas")
     try:
         known = read_lines(arguments.json)
     except (OSError, ValueError) as error:

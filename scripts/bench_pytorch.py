@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""PyTorch's speed at the training steps that tools/bench.c times.
+"""Times PyTorch at the same training steps as tools/bench.c.
 
     scripts/bench_pytorch.py [--json=bench.json] [--filter=TEXT[,TEXT...]] [--batch=N] [--threads=N] [--quick] PYTHON...
 
-Each PYTHON is an interpreter; one that is absent or has no PyTorch is named and left out. The model is that of
-train_gpt.c: the same sizes, RMSNorm, rope or learned positions, gelu (tanh form), tied output, no biases; a step is
-micro-steps (forward, loss, backward) until 65,536 tokens have accumulated, then clipping and AdamW, at the best time
-of each. PyTorch gets what is fastest in it: scaled_dot_product_attention and fused AdamW where the version has them,
-for bf16 the better of autocast and a model whose parameters are bf16, and a malloc that keeps memory instead of giving
-it back to the system and faulting it in again (a tenth faster than the default). LASER is written as in the paper:
-log(softmax(QK') exp(V - max)) + max. With a PyTorch that has torch.compile the steps are timed with it as well, every
-block compiled (it needs a C++ compiler and Python's headers).
+Each PYTHON is an interpreter. One that does not exist or has no PyTorch is named and left out.
 
-To the JSON file it adds pytorch/VERSION/step/MODEL/DTYPE/ATTENTION (tokens/s), VERSION being 1.13, 2.4, 2.4-compile, ...,
-after every case, and, where the file has our own step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION = ours / theirs; without
-VERSION for the first one in the file. The table's ratio is LASER's micro-step over standard's.
+The model is that of train_gpt.c: the same sizes, RMSNorm, rope or learned positions, gelu (tanh form), the embedding as
+output matrix, no biases. A step is micro-steps (forward, loss, backward) until 65,536 tokens have accumulated, then
+clipping and AdamW. Its time is computed from the best time of a micro-step and of an update. PyTorch is used in its fastest
+form: scaled_dot_product_attention and fused AdamW where the version has them; for bf16 the better of autocast and a
+model whose parameters are bf16; and a malloc that keeps freed memory instead of returning it to the system (a tenth
+faster than the default). LASER is written as in the paper: log(softmax(QK') exp(V - max)) + max. If the version has
+torch.compile, the steps are also timed with every block compiled (this needs a C++ compiler and Python's headers).
+
+After every case a result is added to the JSON file: pytorch/VERSION/step/MODEL/DTYPE/ATTENTION in tokens/s, where VERSION
+is 1.13, 2.4, 2.4-compile, ... If the file has our own time of this step, vs_pytorch/[VERSION/]MODEL/DTYPE/ATTENTION is
+added too: our tokens/s divided by PyTorch's. The first version in the file is not named there. The ratio in the printed
+table is the time of a LASER micro-step divided by that of a standard one.
 """
 import argparse
 import json
@@ -113,7 +115,7 @@ def make_optimizer(torch, parameters):
     for fast in ({"fused": True}, {}):
         try:
             return torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, **fast)
-        except (TypeError, RuntimeError):  # this version knows no fused AdamW, or none on the CPU
+        except (TypeError, RuntimeError):  # this version has no fused AdamW, or none for the CPU
             continue
     raise SystemExit("no AdamW")
 
@@ -144,7 +146,7 @@ def work(name, dtype, way, batch, threads, quick):
     def update():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=False)  # no page faults in the next, timed micro-step
+        optimizer.zero_grad(set_to_none=False)  # keeps the memory of the gradients, so that the next, timed micro-step has no page faults
 
     best = {"standard": math.inf, "laser": math.inf, "update": math.inf}
 
@@ -154,7 +156,7 @@ def work(name, dtype, way, batch, threads, quick):
         best[what] = min(best[what], time.perf_counter() - start)
 
     for laser in (False, True):
-        loss = micro_step(laser)  # memory appears, kernels are chosen or compiled
+        loss = micro_step(laser)  # not timed: memory is allocated, kernels are chosen or compiled
     update()
     start, turns = time.perf_counter(), 0
     while turns < 2 or time.perf_counter() - start < (2 if quick else 12):
@@ -186,7 +188,7 @@ def find_version(python):
         return None
     version = re.match(r"\d+\.\d+", probe.stdout)
     if not version:
-        print(f"{python}: is no Python, left out")
+        print(f"{python}: is not Python, left out")
         return None
     print(f"{python}: PyTorch {version[0]}")
     return version[0]
@@ -196,7 +198,7 @@ def run_case(python, name, dtype, way, arguments):
     command = [shutil.which(python), os.path.abspath(__file__), "--case", name, dtype, way]
     command += ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     command += ["--quick"] if arguments.quick else []
-    keep = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}  # glibc's
+    keep = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_MMAP_THRESHOLD_": "100000000000"}  # settings of glibc
     try:
         run = subprocess.run(
             command, capture_output=True, text=True, timeout=arguments.timeout, env={**os.environ, **keep}
@@ -211,7 +213,7 @@ def run_case(python, name, dtype, way, arguments):
 
 
 class Table:
-    """The figures of the JSON file, old and new."""
+    """The results in the JSON file: those that it had, and those of this run."""
 
     def __init__(self, path):
         self.path, self.figures = path, {}
@@ -251,7 +253,7 @@ class Table:
 
 
 def report(table, label, name, dtype, times, arguments):
-    """One line of standard, LASER and their ratio."""
+    """Prints one line with the rates of standard and LASER attention and their ratio, and adds them to the table."""
     micro_steps = max(1, STEP_TOKENS // (arguments.batch * MODELS[name][5]))
     line, version = f"{label:<22}{name + '/' + dtype:<16}", label.split()[0]
     for kind in KINDS:
@@ -266,12 +268,12 @@ def report(table, label, name, dtype, times, arguments):
 
 
 def wanted(filter, name):
-    """As gpt/base/filter.h has it: the name contains one of the words between commas, or there are none."""
+    """Whether the name contains one of the comma-separated words, or there are no words; as in gpt/base/filter.h."""
     return not filter or any(word and word in name for word in filter.split(","))
 
 
 def wanted_cases(version, filter):
-    """(model, dtype, ways) of the cases whose names the filter takes."""
+    """Yields (model, dtype, ways) for the cases whose names the filter chooses."""
     modern = int(version.split(".")[0]) >= 2
     for name in MODELS:
         for dtype in ("fp32", "bf16"):
@@ -295,11 +297,11 @@ def bench(python, version, table, arguments, name, dtype, ways):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", default="", help="file to add the figures to; it may have ours already")
-    parser.add_argument("--filter", default="", help="only cases whose names contain one of these: 2.4-compile/step/c4-301m")
-    parser.add_argument("--batch", type=int, default=1, help="sequences of a micro-step")
+    parser.add_argument("--json", default="", help="file to which the results are added; it may have those of tools/bench.c")
+    parser.add_argument("--filter", default="", help="only cases whose names contain one of these texts: 2.4-compile/step/c4-301m")
+    parser.add_argument("--batch", type=int, default=1, help="sequences in a micro-step")
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
-    parser.add_argument("--quick", action="store_true", help="a turn or two of each")
+    parser.add_argument("--quick", action="store_true", help="only a turn or two of each case")
     parser.add_argument("--timeout", type=int, default=300, help="seconds that a case may take")
     parser.add_argument("--case", nargs=3, metavar=("MODEL", "DTYPE", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("pythons", nargs="*")
@@ -313,15 +315,15 @@ def main():
         parser.error("--batch must be at least 1, --threads at least 0")
     try:
         table = Table(arguments.json)
-        table.write()  # an error now, not after a quarter of an hour
+        table.write()  # a file that cannot be written is an error now, not after a quarter of an hour
     except OSError as error:
         parser.error(f"cannot use --json={arguments.json}: {error.strerror}")
     except (ValueError, TypeError, KeyError):
-        parser.error(f"{arguments.json} is no list of figures: choose another --json")
+        parser.error(f"{arguments.json} is not a list of results: choose another --json")
     versions = [(p, v) for p in arguments.pythons for v in [find_version(p)] if v]
     cases = [(p, v, c) for p, v in versions for c in wanted_cases(v, arguments.filter)]
     if versions and not cases:
-        print(f"--filter={arguments.filter} takes no step of PyTorch's")
+        print(f"--filter={arguments.filter} is part of no name of a step of PyTorch")
     if cases:
         heads = f"{'standard':>12}{'ours is':>10}{'LASER':>12}{'ours is':>10}{'ratio':>10}{'micro ms':>12}{'update ms':>11}"
         print(f"{'PyTorch':<22}{'model/dtype':<16}{heads}")

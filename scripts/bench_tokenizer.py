@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Encoding and learning beside tiktoken and Hugging Face's tokenizers, on one core, and whether the ids agree.
+"""Times our tokenizer, tiktoken and Hugging Face's tokenizers at encoding text, and two of them at learning a vocabulary.
 
     scripts/bench_tokenizer.py FOLDER TEXT [--vocab=8192]
 
-FOLDER holds GPT-2's vocab.json and merges.txt; TEXT is .jsonl, .json.gz (field "text") or plain text, cut into pieces of
-8 KiB. Needs: pip install tiktoken tokenizers; a C compiler for tools/bench_tokenizer.c. The fastest of three passes of each,
-taken in turns.
+FOLDER has GPT-2's vocab.json and merges.txt. TEXT is JSON lines with a field "text" (also .gz), or plain text, which is cut
+into pieces of 8 KiB. Everything runs on one core. The three take turns, three times, and the fastest pass of each counts.
+The script also says whether our number of tokens is that of tiktoken. It needs tiktoken and tokenizers (pip install tiktoken
+tokenizers), and a C compiler for tools/bench_tokenizer.c.
 """
 import gzip
 import json
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 
-os.environ["RAYON_NUM_THREADS"] = "1"  # one core for everybody
+os.environ["RAYON_NUM_THREADS"] = "1"  # one core for each of the three
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import tiktoken
 import tokenizers

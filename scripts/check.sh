@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# check.sh: what can be checked without running the programs; `make check`, and the first step of CI.
+# check.sh: checks the sources without running the programs. `make check` calls it, and continuous integration does.
 #
-#   scripts/check.sh              everything below; the last line is `N checks passed, N failed, N not made`
+#   scripts/check.sh              all checks below; the last line is `N checks passed, N failed, N not made`
 #   scripts/check.sh NAME...      only these:
 #       format     clang-format 14 would change no file of C, C++ or CUDA
 #       shell      shellcheck finds nothing in a script
 #       analysis   clang-tidy finds nothing with the checks of .clang-tidy (a minute on two cores)
-#       headers    every header compiles alone, so that it can be read alone: it includes what it uses. laser.h also in C++
-#       includes   files include only what lies below them, as the table `below` says, and nothing includes itself
+#       headers    every header compiles alone, laser.h also as C++: it includes everything it uses, so it can be read alone
+#       includes   files include only what the table `below` allows, and no file includes itself through others
 #
-# A check whose tool is missing is not made, and a line says so; with CI=1 that is a failure. CC and CXX name the compilers,
-# ROOT=folder checks the tree there.
+# A check whose tool is not installed is not made, and a line says so; with CI=1 that is a failure. CC and CXX name the
+# compilers. ROOT=folder checks the sources in that folder.
 set -u
 export LC_ALL=C
 cd "${ROOT:-$(dirname "$0")/..}" || exit 1
@@ -18,10 +18,10 @@ passed=0 failed=0 skipped=0
 jobs=$(getconf _NPROCESSORS_ONLN)
 CC=${CC:-cc} CXX=${CXX:-c++}
 
-# Headers that need not compile alone. There should be none.
+# Headers that are exempt from the check `headers`. There should be none.
 not_alone=''
 
-# FOLDER => the folders whose files it may include besides its own.
+# FOLDER => the folders whose files its own files may include, besides those of FOLDER.
 below='
 laser.h      =>
 gpt/base     =>
@@ -41,7 +41,7 @@ test_gpt.c   => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cu
 shopt -s nullglob
 sources() { printf '%s\n' *.c *.h *.cu gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu}; }
 
-# Calls FUNCTION with each WORD, as many at once as there are processors; 1 when one of them failed.
+# Calls FUNCTION with each WORD, as many calls at a time as there are processors. Returns 1 if one of them failed.
 parallel_each() { # FUNCTION WORD...
     local function=$1 running=0 code=0
     shift
@@ -69,7 +69,8 @@ check_analysis() {
     parallel_each analyse $(sources | grep -E '\.(c|cu)$')
 }
 
-# Compiles one header alone. Tests and tools that use the model are parts of programs that include train_gpt.c first.
+# Compiles one header alone. Headers of tests and tools that use the model are written for programs that include
+# train_gpt.c first, so it is included before them.
 compile_header() { # HEADER
     local languages=c before=() said=$folder/${1//\//_} language command
     case $1 in
@@ -79,7 +80,7 @@ compile_header() { # HEADER
     esac
     for language in $languages; do
         if [ "$language" = c ]; then command=("${c[@]}"); else command=("$CXX" -std=c++17); fi
-        # the header is included, as programs do it: compiled as the main file it would be told that its functions are unused
+        # the header is included by another file: as the main file its unused functions would be warnings
         echo "#include \"$1\"" | "${command[@]}" -x "$language" -I. -fsyntax-only -Wall -Wextra -Wpedantic -Werror \
             -Wno-unused-function -Wno-unused-variable -Wno-unused-const-variable -Wno-unknown-pragmas "${before[@]}" - \
             > "$said" 2>&1 || { echo "$1 does not compile alone as $language:" && grep -m 3 error "$said" && return 1; }
@@ -89,7 +90,7 @@ compile_header() { # HEADER
 check_headers() {
     local listed=" $not_alone " code
     folder=$(mktemp -d) c=("$CC" -std=gnu11 -fopenmp -DTRAIN_GPT_NO_MAIN)
-    # train_gpt.c is read once, into a precompiled header; where that fails every header that needs it reads it
+    # train_gpt.c is compiled once, to a precompiled header; if that fails, it is compiled for each header that needs it
     printf '#include "%s/train_gpt.c"\n' "$PWD" > "$folder/trainer.h"
     [ ! -e train_gpt.c ] || "${c[@]}" -x c-header "$folder/trainer.h" -o "$folder/trainer.h.gch" 2> /dev/null || true
     sources | grep -E '\.(h|cuh)$' | while read -r header; do
@@ -102,7 +103,7 @@ check_headers() {
     return $code
 }
 
-# What a file includes between quotation marks: FILE:LINE INCLUDED, with paths from the root of the tree.
+# Prints FILE:LINE INCLUDED for each #include with quotation marks. Paths begin at the root of the repository.
 included() {
     # shellcheck disable=SC2016 # for awk
     sources | xargs awk '
@@ -118,7 +119,7 @@ included() {
 check_includes() {
     local cycle
     included | awk -v below="$below" '
-        # the row of the table that a file belongs to: itself, or its folder
+        # the row of the table for a file: that of the file itself, or of its folder
         function place(file) { if (file in known) return file; if (sub("/[^/]*$", "", file)) return file; return "" }
         BEGIN {
             n = split(below, row, "\n")
@@ -140,7 +141,7 @@ check_includes() {
     [ -z "$cycle" ] || { printf 'files that include each other in a circle:\n%s\n' "$cycle" && return 1; }
 }
 
-# The tool that a check needs, or why it cannot be made.
+# Prints why a check cannot be made, if the tool that it needs is not installed.
 formatter=clang-format
 command -v clang-format-14 > /dev/null && formatter=clang-format-14
 lacks() { # CHECK

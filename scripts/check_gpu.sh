@@ -10,7 +10,7 @@
 #                                                   compiler is needed
 #   PYTHONS=venv/bin/python DATA=data/c4 scripts/check_gpu.sh
 #
-# PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare": what is run. FILTER: the tests that run under memcheck;
+# PARTS="tests memcheck racecheck c4-301m gpt2-124m pytorch compare": which parts are run. FILTER: the tests that run under memcheck;
 # RACE_FILTER: those under racecheck, which is slow. BATCH=32,64: the sequences of bench_gpu's steps; PYTORCH_BATCH=32: of PyTorch's.
 # COMPILE=blocks: how PyTorch compiles; COMPILE=model makes it fastest but compiles two minutes longer (set PYTORCH_LIMIT=300).
 # STEPS=50 and CPU_STEPS=2: the steps of the comparison. LOGS=runs/check_gpu: the folder for the output of each part.
@@ -18,7 +18,7 @@
 # PYTORCH_LIMIT=100 COMPARE_LIMIT=75. A part that has not ended by then is stopped, and the table says so; only for the tests
 # does this count as a failure.
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 PARTS=${PARTS:-tests memcheck racecheck c4-301m gpt2-124m pytorch compare}
@@ -49,7 +49,7 @@ part() {
     took=$((SECONDS - start)) log=$LOGS/$name.log
 }
 
-last() { # the last line of the part's log that is not empty
+last() { # prints the last line of the part's log that is not empty
     grep -v '^=* *$' "$log" | tail -n 1 || true
 }
 
@@ -145,9 +145,9 @@ if [ "${SKIP_BUILD:-}" != 1 ]; then
     make build/test_gpu build/test_gpu_racecheck build/bench_gpu train_gptcu train_gpt > "$LOGS/build.log" 2>&1 || fail "the build failed: $LOGS/build.log"
 fi
 for program in build/test_gpu build/test_gpu_racecheck build/bench_gpu train_gptcu train_gpt; do
-    [ -x "$program" ] || fail "$program is not here: leave SKIP_BUILD out, or bring it"
+    [ -x "$program" ] || fail "$program does not exist: copy it here, or run without SKIP_BUILD"
 done
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null || echo "nvidia-smi tells no card"
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2> /dev/null || echo "nvidia-smi does not name the card"
 
 touch "$LOGS/bench_gpu.json"
 for name in $PARTS; do

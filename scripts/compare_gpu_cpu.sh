@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Trains c4-301m on a GPU and, for the first steps, on the CPU, from the same start on the same text, and compares the
-# losses step by step. What bf16 itself makes of them is measured: the CPU does its steps in float32 as well. Exit code 0:
-# the GPU's curve is as near to the CPU's as bf16 is to float32, within a factor of three.
+# Trains c4-301m on a GPU and, for the first steps, on the CPU, with the same initial weights and the same text, and compares
+# the losses step by step. The CPU trains in bf16 and in float32, so the error that bf16 itself makes is known. The exit code is
+# 0 if the difference between GPU and CPU is at most three times the difference between bf16 and float32 on the CPU.
 #
 #   scripts/compare_gpu_cpu.sh DATA [options of ./train_gpt]    DATA: a folder made by ./prepare
 #   CPU_STEPS=5 scripts/compare_gpu_cpu.sh data/c4 --attn=standard
-#   CPU_STEPS=20 scripts/compare_gpu_cpu.sh data/c4 --layers=4  a smaller model, on both
+#   CPU_STEPS=20 scripts/compare_gpu_cpu.sh data/c4 --layers=4  trains a smaller model on both
 #
-# Settings: STEPS=200 of the GPU; CPU_STEPS=10 of the CPU (c4-301m: minutes each); MODEL='options' in place of the preset;
-# GPU='mpirun -n 8 ./train_gptcu' and CPU=./train_gpt, the commands; OUT=runs/compare, where the runs are kept.
+# Settings: STEPS=200, the steps of the GPU; CPU_STEPS=10, those of the CPU (each takes minutes with c4-301m); MODEL='options'
+# instead of the preset; GPU='mpirun -n 8 ./train_gptcu' and CPU=./train_gpt, the commands; OUT=runs/compare, the folder for the
+# runs.
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 STEPS=${STEPS:-200}
 CPU_STEPS=${CPU_STEPS:-10}
-# 8,192 tokens a step; the rate is the same in every step, whatever their number, so there is no warmup
+# 8,192 tokens a step. No warmup and a constant rate, so that the first steps do not depend on the number of steps
 MODEL=${MODEL:---preset=c4-301m --batch=8 --total-batch=8192 --lr=1e-4 --warmup=0}
 GPU=${GPU:-./train_gptcu}
 CPU=${CPU:-./train_gpt}
@@ -35,7 +36,7 @@ if [ "$CPU_STEPS" -lt 1 ] || [ "$CPU_STEPS" -gt "$STEPS" ]; then
     fail "CPU_STEPS=$CPU_STEPS: expected 1 to $STEPS, the steps of the GPU"
 fi
 
-train() { # NAME STEPS DTYPE COMMAND... : a run in OUT/NAME, of which the log stays
+train() { # NAME STEPS DTYPE COMMAND... : trains in OUT/NAME and keeps only the log of the run
     local name=$1 steps=$2 dtype=$3
     shift 3
     rm -rf "${OUT:?}/$name"
@@ -54,7 +55,7 @@ train gpu "$STEPS" bf16 "${gpu[@]}"
 train cpu "$CPU_STEPS" bf16 "${cpu[@]}"
 train cpu-fp32 "$CPU_STEPS" fp32 "${cpu[@]}"
 
-losses() { # NAME: "step loss" of every training step
+losses() { # NAME: prints "step loss" for every training step
     sed -n 's/^{"step": *\([0-9]*\),.*"loss": *\([0-9.e+-]*\),.*"lr":.*/\1 \2/p' "$OUT/$1/log.jsonl"
 }
 for name in gpu cpu cpu-fp32; do losses $name > "$OUT/$name.losses"; done

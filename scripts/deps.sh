@@ -1,16 +1,17 @@
 #!/bin/sh
-# deps.sh: finds out what the build needs and does not find, and installs it with the system's package manager.
+# deps.sh: finds out which of the things that the build needs are missing, and installs them with the system's package
+# manager.
 #
-# What is needed is tried, not looked up: a tiny program is compiled against each library. The command that will be
-# run is printed before it runs; DEPS=skip (or --dry-run) prints it and runs nothing. sudo is used only by those who
-# are not root. Who may install nothing gets Debian's packages unpacked into packages/ here, or told what conda calls them.
-# Exit code 1 when something needed is still missing at the end. POSIX sh.
+# To find out what is missing, a tiny program is compiled with each library. The command that will be run is printed before it
+# runs; with DEPS=skip (or --dry-run) it is printed and nothing is run. sudo is used if the user is not root. For users who
+# may not install packages, Debian's packages are unpacked into packages/ here, or the names of conda's packages are printed.
+# The exit code is 1 if something is still missing at the end. POSIX sh.
 #
-#   scripts/deps.sh --checks  also sees to the tools of `make check`: clang-format, clang-tidy and shellcheck
-#   scripts/deps.sh --flags   installs nothing: prints the compiler's flags for the folders, beside the system's, in which some
-#                             of what is needed is: CJSON=DIR, packages/, conda's environment, Homebrew's
+#   scripts/deps.sh --checks  also installs the tools of `make check`: clang-format, clang-tidy and shellcheck
+#   scripts/deps.sh --flags   installs nothing. Some libraries may be in folders that the compiler does not search: CJSON=DIR,
+#                             packages/, conda's environment, Homebrew's. Prints the flags that tell it of these folders
 set -eu
-export LC_ALL=C # what compilers say is in English, whatever the user's language
+export LC_ALL=C # messages of compilers are in English, whatever the user's language
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 say() { printf 'deps: %s\n' "$*"; }
@@ -26,8 +27,8 @@ compiler() {
     done
 }
 
-# The folders that may have an include/ and a lib/ of their own, one a line, after the flag for the former: CJSON counts before
-# the system's, the others after them.
+# The folders that may have an include/ and a lib/, one on each line, after the compiler's flag for include/. With -I a folder is
+# searched before those of the system, with -idirafter after them.
 roots() {
     if [ -n "${CJSON:-}" ]; then
         if given=$(cd "$CJSON" 2> /dev/null && pwd); then
@@ -40,13 +41,13 @@ roots() {
     if [ -n "${CONDA_PREFIX:-}" ]; then echo "-idirafter $CONDA_PREFIX"; fi
     brew=
     if command -v brew > /dev/null; then brew=$(brew --prefix 2> /dev/null) || brew=; fi
-    if [ -z "$brew" ] && [ "$(uname -s)" = Darwin ]; then # not in the path: where it is on Apple Silicon
+    if [ -z "$brew" ] && [ "$(uname -s)" = Darwin ]; then # brew is not in PATH: this is its folder on Apple Silicon
         brew=/opt/homebrew
     fi
-    if [ -n "$brew" ]; then printf '%s\n' "-idirafter $brew" "-idirafter $brew/opt/libomp"; fi # libomp is kept apart
+    if [ -n "$brew" ]; then printf '%s\n' "-idirafter $brew" "-idirafter $brew/opt/libomp"; fi # libomp has a folder of its own
 }
 
-has() { # FILE...: whether one of them is there
+has() { # FILE...: whether one of the files exists
     for file; do if [ -e "$file" ]; then return 0; fi; done
     return 1
 }
@@ -77,7 +78,7 @@ compiles() { # FLAGS HEADER: whether a program that includes HEADER compiles and
 tools=
 if [ "${1:-}" = --checks ]; then tools="clang-format clang-tidy shellcheck"; fi
 
-# What is missing, one word each; the names are those of the table below.
+# Prints the names of the things that are missing; packages() below has the packages for each name.
 missing() {
     compiles '' stdlib.h || echo compiler
     command -v make > /dev/null || echo make
@@ -90,7 +91,8 @@ missing() {
     for tool in $tools; do command -v "$tool" > /dev/null || echo "$tool"; done
 }
 
-# The package of each thing, by manager; unpacked ones need their libraries named as well.
+# Prints the packages of each thing for a package manager. "unpacked" is for packages that are unpacked without installing them;
+# they do not bring the packages they depend on, so these are named too.
 packages() { # MANAGER THING...
     manager=$1
     shift
@@ -101,7 +103,7 @@ packages() { # MANAGER THING...
             unpacked:xxhash) echo libxxhash-dev ;;
             unpacked:stb) echo libstb-dev ;;
             conda:compiler) echo c-compiler ;;
-            conda:stb) ;; # pictures only
+            conda:stb) ;; # only pictures need it
             apt-get:compiler) echo gcc libc6-dev ;;
             dnf:compiler) echo gcc glibc-devel ;;
             apk:compiler) echo gcc musl-dev ;;
@@ -132,7 +134,7 @@ packages() { # MANAGER THING...
     done | tr '\n' ' '
 }
 
-# The command that installs packages, as it will be run.
+# Prints the command that installs packages.
 install_command() { # MANAGER PACKAGE...
     manager=$1
     shift
@@ -145,7 +147,7 @@ install_command() { # MANAGER PACKAGE...
     esac
 }
 
-refresh_command() { # lists of packages, when the first attempt found none
+refresh_command() { # MANAGER: prints the command that updates the lists of packages, for when installing failed
     case $1 in
         apt-get) echo "apt-get update" ;;
         apk) echo "apk update" ;;
@@ -159,7 +161,7 @@ run() {
     DEBIAN_FRONTEND=noninteractive $* < /dev/null > "$work/log" 2>&1
 }
 
-# Debian's packages, unpacked into packages/; true when there were some and all could be had.
+# Downloads Debian's packages and unpacks them into packages/. True if there were some and all of them were unpacked.
 unpack() { # PACKAGE...
     if [ $# -eq 0 ] || ! command -v apt-get > /dev/null || ! command -v dpkg-deb > /dev/null; then return 1; fi
     say "unpacking into packages/, without installing: $*"
@@ -176,7 +178,7 @@ unpack() { # PACKAGE...
     mkdir -p "$here/packages/usr"
     cp -R "$work/packages/root/usr/." "$here/packages/usr/"
     if [ -d "$work/packages/root/lib" ]; then cp -R "$work/packages/root/lib/." "$here/packages/usr/lib/"; fi
-    # a link that names the place of the library in the system: here it lies beside it
+    # a link to the place that the library would have in the system is changed to one to the file beside it
     find "$here/packages" -name 'lib*.so' -type l | while read -r link; do
         case $(readlink "$link") in /*) ln -sf "$(basename "$(readlink "$link")")" "$link" ;; esac
     done
@@ -184,12 +186,12 @@ unpack() { # PACKAGE...
 }
 
 tell_conda() { # PACKAGE...
-    say "conda has them as well: conda install -c conda-forge $*; make finds them in an environment that is active" >&2
+    say "conda has them too: conda install -c conda-forge $*; make finds them when the environment is active" >&2
 }
 
 lacking=$(missing | tr '\n' ' ')
 if [ -z "$lacking" ]; then
-    say "all there: $(compiler), make, cJSON, zlib, xxhash, stb"
+    say "nothing is missing: $(compiler), make, cJSON, zlib, xxhash, stb"
 else
     manager=
     for candidate in apt-get dnf apk pacman brew; do
@@ -197,8 +199,8 @@ else
     done
     # shellcheck disable=SC2086,SC2046 # words
     if [ -z "$manager" ]; then
-        say "missing: ${lacking}and no package manager known here (apt-get, dnf, apk, pacman, brew); please install them," >&2
-        say "or name with make CJSON=DIR a folder whose include/ and lib/ have them" >&2
+        say "missing: ${lacking}and there is no known package manager (apt-get, dnf, apk, pacman, brew); please install them," >&2
+        say "or run make CJSON=DIR with a folder that has them in include/ and lib/" >&2
         tell_conda $(packages conda $lacking)
         exit 1
     fi
@@ -209,7 +211,7 @@ else
     if [ $manager != brew ] && [ "$(id -u)" != 0 ]; then as_root="sudo "; fi
     say "missing: $lacking"
     if [ "${DEPS:-}" = skip ] || [ "${1:-}" = --dry-run ]; then
-        say "not installed; this would do it: $as_root$command"
+        say "not installed; this command would install it: $as_root$command"
     elif [ -n "$as_root" ] && ! command -v sudo > /dev/null; then
         say "not root, and there is no sudo; as root run: $command" >&2
         # shellcheck disable=SC2086,SC2046 # words
@@ -217,16 +219,16 @@ else
     elif ! run "$as_root$command"; then
         if [ -z "$refresh" ] || ! run "$as_root$refresh" || ! run "$as_root$command"; then
             tail -n 3 "$work/log" >&2
-            say "that failed; when it is repaired run: $as_root$command" >&2
+            say "that failed; when the cause is removed, run: $as_root$command" >&2
             # shellcheck disable=SC2086,SC2046 # words
             [ -z "$as_root" ] || unpack $(packages unpacked $lacking) || tell_conda $(packages conda $lacking)
         fi
     fi
     lacking=$(missing | tr '\n' ' ')
-    # pictures are not needed to train: ./report says what to do when it is asked for one
+    # training needs no pictures; when ./report is asked for one, it says what to install
     case "$lacking" in
         '') say "all there now" ;;
-        'stb ') say "stb is missing: everything works but loss.png" ;;
+        'stb ') say "stb is missing: everything works except pictures (loss.png)" ;;
         *)
             say "still missing: $lacking" >&2
             exit 1

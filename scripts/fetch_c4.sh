@@ -1,19 +1,19 @@
 #!/bin/sh
-# fetch_c4.sh [OPTION...] FOLDER: the published files of C4 (English): 1,024 for training, 8 for validation.
+# fetch_c4.sh [OPTION...] FOLDER: downloads the published files of C4 (English), 1,024 for training and 8 for validation.
 #
-#   --files=0-15           which training files: numbers and ranges, 0-3,17 (default: all, 0-1023); none: no one
-#   --validation=0-7       which validation files (default: all; one is plenty for a loss curve); none: no one
-#   --jobs=4               downloads at once
+#   --files=0-15           which training files: numbers and ranges, such as 0-3,17, or none (default: all, 0-1023)
+#   --validation=0-7       which validation files, or none (default: all; one is enough for a loss curve)
+#   --jobs=4               how many files are downloaded at the same time
 #   --url=ADDRESS          where the files are (default: where the Allen Institute publishes them)
-#   --dry-run              says what it would need and stops
+#   --dry-run              prints the space that would be needed, and downloads nothing
 #
-# Says first how much space that takes. Can be stopped at any moment and run again: finished files are kept, a
-# half one is continued. Every file is checked: its size against the server's, its contents by gzip -t. What could
-# not be fetched after several attempts is listed; the exit code is then 1. Needs curl and gzip. Afterwards:
+# It first prints how much space the files take. It can be stopped at any moment and run again: complete files are kept, and
+# the download of an incomplete one is continued. Every file is checked: its size must be the server's, and gzip -t must accept
+# it. Files that could not be fetched in several attempts are listed, and the exit code is then 1. Needs curl and gzip. Afterwards:
 #
 #   ./prepare --out=data/c4 --tokenizer=spiece.model FOLDER     (or --vocab=32000)
 set -eu
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 
 url=https://huggingface.co/datasets/allenai/c4/resolve/main/en
 files=0-1023 validation=0-7 jobs=4 out='' dry_run=no
@@ -25,7 +25,7 @@ fail() {
 }
 
 # ------------------------------------------------------------------------------------------------ one file
-# The size the server gives for a file, nothing when it gives none.
+# Prints the size that the server states for a file; nothing if it states none.
 size_of() {
     curl --silent --fail --location --head --retry 3 --connect-timeout 30 "$1" |
         tr -d '\r' | awk 'tolower($1) == "content-length:" { size = $2 } END { print size }'
@@ -47,7 +47,7 @@ fetch_one() {
             code=0
             curl --silent --fail --location --connect-timeout 30 --speed-limit 1000 --speed-time 60 \
                 --continue-at - --output "$part" "$address" || code=$?
-            if [ $code -eq 33 ]; then rm -f "$part"; fi # a server that cannot continue: from the beginning
+            if [ $code -eq 33 ]; then rm -f "$part"; fi # the server cannot continue a download: from the beginning
             [ "$(bytes_in "$part")" -eq "$size" ] || continue
         fi
         if gzip -t "$part" 2> /dev/null; then
@@ -55,7 +55,7 @@ fetch_one() {
             printf 'c4: %s  %s bytes\n' "$(basename "$file")" "$size"
             return 0
         fi
-        printf 'c4: %s is damaged, once more from the beginning\n' "$(basename "$file")" >&2
+        printf 'c4: %s is damaged and is downloaded again\n' "$(basename "$file")" >&2
         rm -f "$part"
     done
     printf 'error: %s could not be fetched in %d attempts\n' "$address" $attempt >&2
@@ -79,7 +79,7 @@ for option; do
     --help | -h) usage && exit 0 ;;
     --*) code=2 fail "unknown option $option; expected --files= --validation= --jobs= --url= --dry-run or --help" ;;
     *)
-        [ -z "$out" ] || code=2 fail "one folder, please: '$out' or '$option'?"
+        [ -z "$out" ] || code=2 fail "name only one folder, not both '$out' and '$option'"
         out=$option
         ;;
     esac
@@ -88,8 +88,8 @@ done
 case $jobs in '' | *[!0-9]* | 0) code=2 fail "--jobs=$jobs: expected a number from 1" ;; esac
 command -v curl > /dev/null || fail "curl is missing; install the package 'curl'"
 
-# Numbers and ranges into one number a line, each once: two downloads of one file would write over each other. The greatest
-# allowed is $2.
+# Expands numbers and ranges to one number a line. Each number is printed once, because two downloads of one file would
+# overwrite each other. $2 is the largest number allowed.
 numbers() {
     [ "$1" != none ] || return 0
     echo "$1" | tr ',' '\n' | awk -F- -v most="$2" '
@@ -108,7 +108,7 @@ for n in $train_list; do printf 'c4-train.%05d-of-01024.json.gz\n' "$n"; done >>
 [ -s "$list" ] || code=2 fail "--files=none --validation=none: nothing to fetch"
 
 # ------------------------------------------------------------------------------------------------ space
-# The files of one kind have nearly the same size: the first tells for all.
+# The files of one kind have nearly the same size, so only the size of the first one is asked for.
 need=0 have=0 count=0
 for kind in train validation; do
     names=$(grep "^c4-$kind" "$list" || true)
@@ -127,7 +127,7 @@ for kind in train validation; do
 done
 free=$(df -Pk "$out" | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')
 awk -v count=$count -v need=$need -v have=$have -v free="$free" -v out="$out" 'BEGIN {
-    printf "c4: %d files, about %.2f GB, of which %.2f GB are there; %.2f GB are free in %s\n",
+    printf "c4: %d files, about %.2f GB, of which %.2f GB are here already; %.2f GB are free in %s\n",
         count, need / 1e9, have / 1e9, free / 1e9, out
     printf "c4: the shards will take about %.2f GB more (2 bytes for each 4.4 bytes of text)\n", need * 2.6 * 2 / 4.4 / 1e9
     exit !(need - have < free) }' || fail "there is not enough space; fetch fewer files with --files=, or name another folder"
@@ -136,5 +136,5 @@ awk -v count=$count -v need=$need -v have=$have -v free="$free" -v out="$out" 'B
 # ------------------------------------------------------------------------------------------------ all of them
 awk -v url="$url" -v out="$out" '{ print url "/" $0; print out "/" $0 }' "$list" | tr '\n' '\0' |
     xargs -0 -n 2 -P "$jobs" "$0" --one ||
-    fail "some files are missing (above); run the same command again, what is here is kept"
+    fail "the files named above are missing; run the same command again, it keeps what is here"
 printf 'c4: %d files are in %s\n' $count "$out"

@@ -1,21 +1,21 @@
 #!/bin/sh
-# get_text.sh OUTFOLDER: some megabytes of English text, from the first source that works; says which.
+# get_text.sh OUTFOLDER: gets some megabytes of English text from the first of these sources that works:
 #
-#   1. TEXT=path           a file or folder of yours: plain text, .jsonl or .gz, as ./prepare reads them
-#   2. Project Gutenberg   a handful of long novels (needs curl or wget and a network)
-#   3. system packages     the King James Bible and Jane Austen as Debian packages, unpacked without root
+#   1. TEXT=path           your own file or folder: plain text, .jsonl or .gz, anything that ./prepare reads
+#   2. Project Gutenberg   six long novels (needs curl or wget and a network)
+#   3. system packages     the King James Bible and Jane Austen's novels from Debian packages, unpacked without root
 #   4. ./grammar           stories from a grammar of known entropy (needs nothing)
 #
-# OUTFOLDER gets one or more .txt files (a folder `mine` with links for 1.) and SOURCE, a line about where they
-# come from. TEXT_SOURCES="2 4" tries only those of this list; GUTENBERG=address uses a mirror. POSIX sh; no root;
-# nothing is installed.
+# OUTFOLDER gets one or more .txt files (with the first source a folder `mine` with links) and a file SOURCE, a line that says
+# where the text comes from. TEXT_SOURCES="2 4" tries only these sources; GUTENBERG=address uses a mirror. POSIX sh. It needs
+# no root and installs nothing.
 set -eu
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 
 books='2600 135 1184 145 2701 1342' # War and Peace, Les Miserables, Monte Cristo, Middlemarch, Moby-Dick, Pride and P.
 gutenberg=${GUTENBERG:-https://www.gutenberg.org}
 grammar=${GRAMMAR:-$(dirname "$0")/../grammar}
-enough=1000000 # bytes: less than that is not a source that works
+enough=1000000 # bytes that a source must give; with less it counts as not working
 
 say() { printf 'text: %s\n' "$*"; }
 fail() {
@@ -33,8 +33,8 @@ trap 'exit 130' INT TERM
 
 bytes_of() { cat "$@" 2> /dev/null | wc -c | tr -d ' '; }
 
-# Lines that were broken at column 70 become paragraphs, one a line, a blank line between them; typographic
-# quotes and dashes become those of a keyboard, so that a small vocabulary is not spent on them.
+# Joins lines that were broken at column 70 to paragraphs, one on each line, with a blank line between them. Replaces
+# typographic quotes and dashes by those of a keyboard, so that they take no tokens of a small vocabulary.
 paragraphs() {
     LC_ALL=C sed -e 's/\r$//' -e 's/\xe2\x80[\x9c\x9d]/"/g' -e "s/\\xe2\\x80[\\x98\\x99]/'/g" \
         -e 's/\xe2\x80\x94/--/g' -e 's/^\xef\xbb\xbf//' -e 's/_//g' -e 's/[ \t]*$//' -e 's/^[ \t]*//' |
@@ -43,7 +43,7 @@ paragraphs() {
              END { if (begun) print "" }'
 }
 
-# ---------------------------------------------------------------------------------------- 1. a text of the user's
+# ---------------------------------------------------------------------------------------- 1. the user's own text
 from_user() {
     [ -n "${TEXT:-}" ] || return 1
     [ -r "$TEXT" ] || fail "TEXT=$TEXT cannot be read; name a file or a folder of text"
@@ -74,13 +74,13 @@ from_gutenberg() {
     for book in $books; do
         if ! download "$gutenberg/cache/epub/$book/pg$book.txt" "$work/book"; then
             say "no answer: $(cat "$work/problem")"
-            break # offline, most likely: the next source is tried within seconds
+            break # probably there is no network: the next source is tried at once
         fi
-        # the book alone, without the licence before and after it
+        # only the book, without the licence before and after it
         awk '/^\*\*\* ?END OF TH/ { exit } inside { print } /^\*\*\* ?START OF TH/ { inside = 1 }' "$work/book" |
             paragraphs > "$work/new/gutenberg-$book.txt"
         rm -f "$work/book"
-        sleep "${GUTENBERG_PAUSE:-1}" # politeness
+        sleep "${GUTENBERG_PAUSE:-1}" # so that the server is not burdened
     done
     [ "$(bytes_of "$work"/new/*.txt)" -ge $enough ] || return 1
     source="novels from Project Gutenberg"
@@ -111,9 +111,9 @@ bible() {
     [ "$(bytes_of "$work/new/bible.txt")" -ge $enough ]
 }
 
-# R keeps the novels in one file, each a zlib stream behind four bytes of length; the index says where they lie.
-# A zlib stream is a gzip stream with another header; a serialized R text is 0 4 0 9, four bytes of length, the
-# line. All of it can be undone with gzip, tr and awk.
+# The package is for the language R and has all novels in one file. Each is a zlib stream after four bytes with its length; an
+# index says where each begins. A zlib stream is a gzip stream with another header. In the unpacked data a line of text
+# follows the bytes 0 4 0 9 and four bytes with its length. gzip, tr and awk can read all of this.
 austen() {
     packages_fetch r-cran-janeaustenr || return 1
     data=root/usr/lib/R/site-library/janeaustenr/data/Rdata
@@ -128,7 +128,7 @@ austen() {
     novel=0
     while read -r offset size; do
         novel=$((novel + 1))
-        # after length (4 bytes) and zlib's header (2); gzip misses its checksum at the end and says so
+        # skips the length (4 bytes) and zlib's header (2); gzip reports that its checksum is missing at the end
         { printf '\037\213\010\000\000\000\000\000\000\003'; tail -c +$((offset + 7)) "$data.rdb" |
             head -c $((size - 6)); } | { gzip -dc 2> /dev/null || :; } | LC_ALL=C tr '\000\n' '\n\001' |
             LC_ALL=C awk 'n > 0 { if (--n == 0) print substr($0, 2); next } length($0) < 3 && /\t$/ { n = 3 }' |
@@ -139,7 +139,7 @@ austen() {
 
 from_packages() {
     if ! command -v apt-get > /dev/null || ! command -v dpkg-deb > /dev/null; then
-        say "no Debian packages on this system"
+        say "this system has no Debian packages"
         return 1
     fi
     say "asking the system's package manager for books (downloaded and unpacked here, not installed)"
@@ -163,9 +163,9 @@ from_grammar() {
         return 1
     }
     "$grammar" --seed=1 --bytes=8000000 --out="$work/new/stories.txt" > "$work/problem" || return 1
-    # ./prepare takes a file of this name for validation: the floor of its loss is exact (stories-validation.json)
+    # ./prepare uses a file of this name for validation; the lowest possible loss on it is known (stories-validation.json)
     "$grammar" --seed=2 --bytes=300000 --out="$work/new/stories-validation.txt" > "$work/problem" || return 1
-    source="stories of the generated kind (./grammar): no other text was to be had"
+    source="generated stories (./grammar), because no other source worked"
 }
 
 if [ -n "${TEXT:-}" ]; then sources=1; else sources=${TEXT_SOURCES:-2 3 4}; fi
@@ -177,7 +177,7 @@ for number in $sources; do
         2) from_gutenberg || continue ;;
         3) from_packages || continue ;;
         4) from_grammar || continue ;;
-        *) fail "TEXT_SOURCES=$sources: '$number' is none of 1 2 3 4" ;;
+        *) fail "TEXT_SOURCES=$sources: '$number' is not 1, 2, 3 or 4" ;;
     esac
     rm -rf "$out"/*.txt "$out"/*.json "$out/mine" "$out/SOURCE"
     mv "$work"/new/* "$out"/
@@ -186,4 +186,4 @@ for number in $sources; do
     say "$source: $(awk -v n="$size" 'BEGIN { printf "%.1f", n / 1e6 }') MB in $out"
     exit 0
 done
-fail "no text to be had from sources $sources; give one of yours with TEXT=file, or build ./grammar"
+fail "no text from sources $sources; name your own with TEXT=file, or build ./grammar"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs nvcc with the given arguments and warns of what slows a kernel down although the assembler only mentions it: setmaxnreg
-# that is ignored (C7508), and wgmma that wait for each other (C7510 to C7514, C7520). With CI set these are errors, and so are
-# all warnings, among them those about registers spilled to memory. Spills of at most SPILLED bytes a thread are not reported,
-# since their cost cannot be measured and they vary with the version of nvcc. Not counted, since it is harmless: C7519, a fence
-# added where wgmma needs one.
+# Runs nvcc with the given arguments. It turns two notes of the assembler into warnings, because they mean that a kernel is
+# slow: setmaxnreg is ignored (C7508), and wgmma instructions wait for each other (C7510 to C7514, C7520). With CI set these are
+# errors, and so are all warnings, also those about registers that are spilled to memory. Spills of at most SPILLED bytes a thread are not
+# reported, since their cost cannot be measured and they vary with the version of nvcc. C7519, a fence that was added where wgmma
+# needs one, is harmless and not counted.
 #
 #   scripts/nvcc.sh NVCC -Xptxas --warn-on-spills [arguments]
-export LC_ALL=C # what nvcc says is in English, and numbers have a point, whatever the user's language
+export LC_ALL=C # messages of nvcc are in English, and numbers have a decimal point, whatever the user's language
 SPILLED=16
 said=$(mktemp) || exit 1
 trap 'rm -f "$said"' EXIT

@@ -1,12 +1,12 @@
-# packages.sh: Debian packages for those who may not install any: fetched and unpacked into a folder. Sourced by other scripts.
+# packages.sh: downloads Debian packages and unpacks them into a folder, without installing them. Other scripts source it.
 #
-#   packages_known NAME      makes apt-get know the package NAME: fetches the lists into ./state when the system has none
-#   packages_fetch NAME...   the packages into the current folder, unpacked into ./root; what went wrong is in ./log
+#   packages_known NAME      makes sure that apt-get knows the package NAME: if not, downloads lists of packages into ./state
+#   packages_fetch NAME...   downloads the packages into the current folder and unpacks them into ./root; errors are in ./log
 # shellcheck shell=sh
 
 packages_lists=
 
-packages_apt() { # apt-get with short timeouts, its state in our folder when the system's lists are empty
+packages_apt() { # apt-get with short timeouts; it uses the lists of packages_known if there are some
     apt-get -q -o Acquire::Retries=0 -o Acquire::http::Timeout=8 -o Acquire::https::Timeout=8 \
         -o APT::Sandbox::User= -o Debug::NoLocking=1 ${packages_lists:+"$packages_lists"} "$@"
 }

@@ -4,19 +4,19 @@
 #   scripts/run_resilient.sh [--tries=N] [--stall=SECONDS] COMMAND...
 #   scripts/run_resilient.sh mpirun -np 8 ./train_gpt --data=data/c4 --out=runs/c4 --save-every=500
 #
-# COMMAND is train_gpt or a launcher (mpirun, srun) with train_gpt among its words. --resume=auto is added where
-# it is missing. When it fails, it is started again, until it has failed N times (default 5) in a row without a new
-# checkpoint in between; then the last failure is final. A job that neither ends nor moves (mpirun may hang when a rank
-# was killed) counts as failed: when the log of the run, which the trainer touches within each step, has not changed for
-# SECONDS (default 1800; 0: never), the job is ended, by force if need be. These are not tried again:
+# COMMAND is train_gpt, or a launcher (mpirun, srun) followed by train_gpt. The option --resume=auto is added if it has no
+# --resume. When the command fails, it is started again, until it has failed N times in a row (default 5) without writing a new
+# checkpoint. A job that hangs counts as failed (mpirun may hang when a rank was killed): if the log of the run, whose time the
+# trainer updates within each step, has not changed for SECONDS (default 1800; 0: wait for ever), the job is ended and, if it does
+# not end, killed. The command is not started again after
 #
-#   exit code 0     finished, or stopped by a signal with a checkpoint written
-#   exit code 2     a wrong option
-#   a finished run  its summary.json is there; only what was printed may be lost
-#   after a signal  SIGTERM, SIGUSR1, SIGXCPU, SIGINT, SIGHUP are passed on: the run writes a checkpoint and ends
+#   exit code 0     the run is finished, or a signal stopped it and it has written a checkpoint
+#   exit code 2     an option is wrong
+#   a finished run  its summary.json exists; only printed text may have been lost
+#   a signal        SIGTERM, SIGUSR1, SIGXCPU, SIGINT and SIGHUP are passed on; the run writes a checkpoint and ends
 #
-# mpirun gets SIGUSR1 for each of them: it passes that on, while at SIGTERM it kills its ranks after a second, whether
-# their checkpoint is written or not. The exit code is the last run's.
+# mpirun gets SIGUSR1 instead of any of these signals, because it passes SIGUSR1 on to its ranks. After a SIGTERM it would kill
+# them within a second, even if they have not written their checkpoint. The exit code is that of the last run.
 set -u
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
@@ -69,17 +69,17 @@ mpirun | mpiexec | orterun | prterun) launcher=mpi ;;
 esac
 pass_on() { # SIGNAL
     local signal=$1
-    # the second Ctrl-C ends everything at once
+    # a second Ctrl-C is passed on as it is: it ends everything at once
     if [ -n "$launcher" ] && ! { [ "$1" = INT ] && [ "$signalled" = INT ]; }; then signal=USR1; fi
     signalled=$1
     if [ -n "$child" ]; then kill -s "$signal" "$child" 2> /dev/null; fi
 }
 for signal in TERM USR1 XCPU INT HUP; do
-    # shellcheck disable=SC2064 # the name of now
+    # shellcheck disable=SC2064 # the signal of this turn of the loop
     trap "pass_on $signal" "$signal"
 done
 
-newest() { # the newest whole checkpoint
+newest() { # prints the name of the newest complete checkpoint
     local folder found=''
     for folder in "$out"/step-*; do
         if [ -e "$folder/DONE" ]; then found=$folder; fi
@@ -87,21 +87,21 @@ newest() { # the newest whole checkpoint
     printf '%s' "${found##*/}"
 }
 
-# ---- a job that does not move ----
-stalled=$(mktemp) || exit 1 # holds a word when the job was ended for that
+# ---- a job that hangs ----
+stalled=$(mktemp) || exit 1 # not empty when the job was ended because it hung
 trap 'rm -f "$stalled"' EXIT
 
-log_state() { # changes whenever the log does; GNU's stat, or BSD's
+log_state() { # prints the time and size of the log, by GNU's stat or BSD's
     stat -c '%Y %s' "$out/log.jsonl" 2> /dev/null || stat -f '%m %z' "$out/log.jsonl" 2> /dev/null
 }
 
-with_children() { # PID: it and all that it started
+with_children() { # PID: prints the ids of this process and of all its descendants
     local child
     echo "$1"
     for child in $(pgrep -P "$1"); do with_children "$child"; done
 }
 
-end_job() { # PID: it may save; what does not end by itself is killed
+end_job() { # PID: asks the job to save and end; kills what has not ended after a while
     local processes
     processes=$(with_children "$1")
     kill -s TERM "$1"
@@ -109,11 +109,11 @@ end_job() { # PID: it may save; what does not end by itself is killed
         kill -0 "$1" 2> /dev/null || break
         sleep 0.2
     done
-    # shellcheck disable=SC2086 # a list; most are gone by now
+    # shellcheck disable=SC2086 # a list of words; most of these processes have ended by now
     kill -s KILL -- $processes "-$1" 2> /dev/null
 }
 
-watch_log() { # PID
+watch_log() { # PID: ends the job when its log has not changed for $stall seconds
     local state='' now sleeper='' moved=$SECONDS pause=$((stall / 10))
     if [ $pause -gt 30 ]; then pause=30; fi
     if [ $pause -lt 1 ]; then pause=1; fi
@@ -138,7 +138,7 @@ failures=0
 while :; do
     : > "$stalled"
     before=$(newest)
-    # A job of its own: Ctrl-C then reaches this script alone, which passes it on.
+    # The command gets a process group of its own, so Ctrl-C reaches only this script, which passes it on.
     set -m
     "$@" &
     child=$!
@@ -151,14 +151,14 @@ while :; do
     if [ -n "$signalled" ]; then pass_on TERM; fi
     code=0
     wait "$child" || code=$?
-    # a trapped signal ends wait, not the child
+    # a signal that this script catches ends `wait`, but not the child
     while kill -0 "$child" 2> /dev/null; do
         code=0
         wait "$child" || code=$?
     done
     child=''
     if [ -s "$stalled" ]; then
-        wait "$watcher" # until it has killed what was left
+        wait "$watcher" # until it has killed the remaining processes
         if [ $code -eq 0 ]; then code=1; fi
     elif [ -n "$watcher" ]; then
         kill "$watcher" 2> /dev/null
@@ -170,7 +170,7 @@ while :; do
         exit $code
     fi
     if [ -s "$out/summary.json" ]; then
-        echo "run_resilient: exit code $code, but $out is finished" >&2
+        echo "run_resilient: exit code $code, but the run in $out is finished" >&2
         exit $code
     fi
     after=$(newest)

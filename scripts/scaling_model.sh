@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Predicts the time of a training step of c4-301m on many machines: the tables of docs/scaling.md, which explains the two
-# models. Every number can be given.
+# Predicts the time of a training step of c4-301m on many machines. It prints the tables of docs/scaling.md, which explains the
+# two models. Each number of the models is a variable that can be set.
 #
 #   scripts/scaling_model.sh                                             1 to 1024 CPU nodes, one rank each, 100 Gbit/s
 #   TOKENS_PER_S=180000 GBIT=400 scripts/scaling_model.sh                one fast GPU a node
-#   WIRE=2 ...                                                           gradients travel as bfloat16
+#   WIRE=2 ...                                                           gradients are sent as bfloat16
 #   scripts/scaling_model.sh gpus                                        1, 8 and 64 GPUs, eight a node, NCCL
-#   TOKENS_PER_S=250000 scripts/scaling_model.sh gpus                    of another measured step: see the settings below
+#   TOKENS_PER_S=250000 scripts/scaling_model.sh gpus                    with another measured rate; the settings are below
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 
 gpus() {
-    awk -v rate="${TOKENS_PER_S:-237800}" -v sequences="${SEQUENCES:-32}" `# measured: one GPU, sequences of a micro-step` \
-        -v backward="${BACKWARD:-0.605}" -v update_ms="${UPDATE_MS:-2.16}" `# its share of the step's time; AdamW of all weights` \
-        -v round_ms="${ROUND_MS:-0.45}" `# weights to bf16 after they came: 6 bytes each at 4.1 TB/s` \
-        -v nvlink="${NVLINK_GBS:-350}" -v network="${NETWORK_GBS:-45}" `# GB/s that a GPU sends while it receives as much` \
-        -v hop_us="${HOP_US:-1.5}" -v far_us="${FAR_US:-5}" -v launch_us="${LAUNCH_US:-5}" `# of a message, of a collective` \
-        -v taken="${TAKEN:-0.12}" `# of the processors, by NCCL while it runs beside backward: 16 of 132` \
+    awk -v rate="${TOKENS_PER_S:-237800}" -v sequences="${SEQUENCES:-32}" `# measured: the rate of one GPU, with so many sequences in a micro-step` \
+        -v backward="${BACKWARD:-0.605}" -v update_ms="${UPDATE_MS:-2.16}" `# share of backward in the time of a step; time of AdamW for all weights` \
+        -v round_ms="${ROUND_MS:-0.45}" `# rounding received weights to bf16: 6 bytes a weight at 4.1 TB/s` \
+        -v nvlink="${NVLINK_GBS:-350}" -v network="${NETWORK_GBS:-45}" `# GB/s that a GPU sends while it receives at the same rate` \
+        -v hop_us="${HOP_US:-1.5}" -v far_us="${FAR_US:-5}" -v launch_us="${LAUNCH_US:-5}" `# latency of a message within a node and between nodes; start of a collective` \
+        -v taken="${TAKEN:-0.12}" `# share of the processors that NCCL uses during backward: 16 of 132` \
         -v per_node="${GPUS_A_NODE:-8}" -v counts="${GPUS:-1 8 64}" -v micro_steps="${MICRO_STEPS:-1 4}" '
     BEGIN {
         T = 1024; layers = 32
@@ -38,10 +38,10 @@ gpus() {
         bandwidth = gbs
         micro = 1000 * sequences * T / rate - update_ms      # forward, loss, backward
         sums = move(layers * layer, layers * layer_buckets)  # of the layers, in the order of backward
-        last = move(embedding, embedding_buckets)            # final only when backward has ended
+        last = move(embedding, embedding_buckets)            # complete only when backward has ended
         under = backward * (micro + update_ms) * (layers - 1) / layers
         hides = sums < under ? sums : under
-        more = taken * hides                                 # backward gives up processors meanwhile
+        more = taken * hides                                 # backward has fewer processors during that time
         update = update_ms / n
         weights = move(layers * layer + embedding, layers * layer_buckets + embedding_buckets)
         step = k * micro + more + sums - hides + last + (weights > update ? weights : update) + (n > 1 ? round_ms : 0)
@@ -50,7 +50,7 @@ gpus() {
             sums + last, (n > 1 ? sprintf("%.0f %%", 100 * hides / (sums + last)) : ""), weights, step,
             1000 * n * k * sequences * T / step, (k in alone) ? sprintf("%.0f %%", 100 * alone[k] / step) : "-"
     }
-    # Milliseconds of ring collectives, one after the other, of so many floats in so many buckets: each passes every link.
+    # Milliseconds of ring collectives over so many floats in so many buckets, one after the other.
     function move(floats, buckets,    far) {
         if (n == 1) return 0
         far = n > per_node ? n / per_node : 0
@@ -69,9 +69,9 @@ gpus)
     exit 2
     ;;
 esac
-exec awk -v rate="${TOKENS_PER_S:-10000}" `# of one node computing alone` \
-    -v gbit="${GBIT:-100}" -v efficiency="${EFFICIENCY:-0.8}" `# of the link, and the share of it that TCP and MPI reach` \
-    -v latency="${LATENCY_US:-50}" -v message="${MESSAGE_US:-5}" `# one way; what a message costs a core` \
+exec awk -v rate="${TOKENS_PER_S:-10000}" `# tokens/s of one node alone` \
+    -v gbit="${GBIT:-100}" -v efficiency="${EFFICIENCY:-0.8}" `# bandwidth of the link, and the share of it that TCP and MPI reach` \
+    -v latency="${LATENCY_US:-50}" -v message="${MESSAGE_US:-5}" `# latency in one direction; time that a core needs for a message` \
     -v wire="${WIRE:-4}" -v batch="${BATCH:-1024}" -v micro_most="${MICRO:-8}" '
 BEGIN {
     T = 1024; layers = 32
@@ -85,7 +85,7 @@ BEGIN {
         each = batch / n
         micro = each < micro_most ? each : micro_most
         compute = each * T / rate
-        backward = 2 / 3 * micro * T / rate                      # of the last micro-step: what can hide gradients
+        backward = 2 / 3 * micro * T / rate                      # backward of the last micro-step, which can hide gradients
         sums_layers = move(in_layers, wire); sums_embedding = move(embedding, wire)
         hides = sums_layers < backward * (layers - 1) / layers ? sums_layers : backward * (layers - 1) / layers
         weights = move(in_layers + embedding, 4)
@@ -97,8 +97,8 @@ BEGIN {
             (n > 1 ? sprintf("%.0f %%", 100 * hides / sums) : ""), weights, step, batch * T / step, 100 * alone / (n * step)
     }
 }
-# Seconds in which a node sends (and at the same time receives) its share of so many numbers, in buckets, four of them
-# on their way at once, each a message to and from every other node.
+# Seconds in which a node sends its part of so many numbers, and at the same time receives as much. The numbers are in
+# buckets, of which four are exchanged at the same time; a bucket is a message to and from every other node.
 function move(count, bytes,    buckets) {
     if (n == 1) return 0
     buckets = count / bucket; buckets = buckets > int(buckets) ? int(buckets) + 1 : buckets

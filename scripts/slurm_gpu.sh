@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# c4-301m on GPU nodes under Slurm: one rank a GPU.
+# Trains c4-301m on GPU nodes under Slurm, with one rank for each GPU.
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 scripts/slurm_gpu.sh [options of ./train_gptcu]
 #
-# See slurm_cpu.sh for how it ends and queues itself again.
+# slurm_cpu.sh explains how the job ends and puts itself into the queue again.
 #SBATCH --job-name=c4-301m-gpu
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=8

@@ -1,30 +1,35 @@
 #!/usr/bin/env bash
-# test_docs.sh: the commands of README.md, data/README.md and docs/*.md, run as a reader of them would, in a fresh clone.
+# test_docs.sh: runs the commands of README.md, CONTRIBUTING.md, data/README.md and docs/*.md in a fresh clone, as a reader would.
 #
-#   scripts/test_docs.sh            runs them at small sizes with the options that the pages give; under a minute once the
-#                                   programs are built (they are built in the clone where they are not). `N passed, N failed`
-#   scripts/test_docs.sh --check    runs none: checks that every command is in the table below, and that every option, path,
+#   scripts/test_docs.sh            runs them with the options on the pages, but with tiny models. It takes less than a minute if
+#                                   the programs are built; else they are built in the clone. Ends with `N passed, N failed`
+#   scripts/test_docs.sh --check    runs no command. Checks that every command is in the table below, and that every option, path,
 #                                   file and function() that the pages name exists (`make test` does this)
 #   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
 #
-# The commands are taken from the pages themselves, so that neither can change without the other: lines of ```sh blocks,
-# and what stands between `backquotes` and begins with a program's name and a space. PAGES=folder takes the pages from there.
+# The commands are read from the pages, so a command that changes on a page is run as it is there. They are the lines of ```sh
+# blocks, and each text between `backquotes` that begins with a program's name and a space. With PAGES=folder the pages are
+# taken from that folder.
 # shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
 
-# What makes a model and a run tiny, whatever came before it on the command line: of an option given twice the last counts.
+# Options that make a model and a run tiny. They are put at the end of a command, because of an option given twice the last counts.
 model="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --val-tokens=1024 --threads=2"
 tiny="$model --total-batch=512 --steps=3 --warmup=1"
 demo="DEMO_STEPS=2 DEMO_TOKENS=40 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_OPTIONS='$model'"
 
-# PATTERN => what is done; the first row that a command matches holds. `run` as it stands, `run + OPTIONS` at its end,
-# `run ... OPTIONS` in place of the page's `...`, `run with VARIABLES`; `no: REASON` it is not run.
+# PATTERN => what is done with a command; the first row whose pattern matches it counts.
+#   run                  it is run as it is on the page
+#   run + OPTIONS        it is run with these options at its end
+#   run ... OPTIONS      it is run with these options instead of the `...` of the page
+#   run with VARIABLES   it is run with these variables set
+#   no: REASON           it is not run
 table='
 make demo                               => run with $demo
-make test                               => no: it is what asks this, and CI runs it
+make test                               => no: it calls this script, and CI runs it
 make test SAN=1                         => no: CI runs it
 make train_gpt                          => run
 make build/train_gpt_emulated           => no: CI builds it
@@ -70,7 +75,8 @@ sbatch *                                => no: needs a cluster
 
 pages() { (cd "${PAGES:-$tree}" && ls README.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null); }
 
-# PAGE:LINE^COMMAND for each command of a page; PAGE:LINE^^LINE for one that stands where no reader's eye and no test finds it.
+# Prints PAGE:LINE^COMMAND for each command of a page, and PAGE:LINE^^COMMAND for one in an indented block, which is an error,
+# because readers and tests look for commands in ```sh blocks. (^ is the character 037.)
 commands_of() { # PAGE
     awk -v page="$1" '
         function out(line, text) {
@@ -80,7 +86,7 @@ commands_of() { # PAGE
         function is_command(text) {
             return text ~ /^(\.\/[a-z_]+|make|cc|mpirun|sbatch|zcat|build\/[a-z_]+|scripts\/[a-z_0-9]+\.(sh|py)) /
         }
-        function spans(  n, parts, i) { # of a paragraph: what stands between its backquotes
+        function spans(  n, parts, i) { # the commands between the backquotes of a paragraph
             n = split(paragraph, parts, "`")
             for (i = 2; i < n; i += 2) if (is_command(parts[i])) out(begun, parts[i])
             paragraph = ""
@@ -112,7 +118,7 @@ done <<< "$table"
 
 problem() { failed=$((failed + 1)) && printf 'FAIL %s\n' "$*"; }
 
-# Every command of the pages with its row, a line of $list each: PLACE^COMMAND^WHAT IS DONE. Problems are counted.
+# Looks up every command of the pages in the table. Each gets a line in $list: PLACE^COMMAND^WHAT IS DONE. Counts problems.
 list='' known=0
 check() {
     local place command text row used=' '
@@ -121,7 +127,7 @@ check() {
             problem "$place: a command outside of a \`\`\`sh block: $text"
             continue
         fi
-        for row in "${!patterns[@]}" none; do # the first that matches
+        for row in "${!patterns[@]}" none; do # stops at the first row that matches
             if [ "$row" != none ]; then case $command in ${patterns[row]}) break ;; esac fi
         done
         if [ "$row" = none ]; then
@@ -138,14 +144,16 @@ check() {
 
 # ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
 
-# Options of programs that are not ours: mpirun, srun, make, and the other tools that the pages and scripts call.
+# Options of other programs that the pages and scripts call: mpirun, srun, make and so on.
 foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
-# Names of files that are made by programs, or belong to others.
+# Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
-gpt/math/attention_sigmoid.h cuda/attention_sigmoid.cuh report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
+gpt/math/attention_sigmoid.h cuda/attention_sigmoid.cuh
+report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
 
-# Every option of our programs: the rows of their tables, --help and --version, and what other programs and scripts compare with.
+# Prints every option of our programs: those in their tables, --help and --version, and those that scripts and programs without
+# such a table compare their arguments with.
 our_options() {
     {
         printf '%s\n' help version
@@ -156,7 +164,7 @@ our_options() {
     } | sort -u
 }
 
-# PAGE:LINE^WORD for what matches a pattern in the pages; of scripts only their comments.
+# Prints FILE:LINE^WORD for each text in the files that matches a pattern.
 words_of() { # PATTERN FILE...
     local pattern=$1
     shift
@@ -190,7 +198,7 @@ check_names() {
     done < <(cd "${PAGES:-$tree}" && words_of '`[A-Za-z_][A-Za-z0-9_]*\(\)`' $(pages))
 }
 
-# ---- the fresh clone and what stands in it for the files that the pages name ----
+# ---- the fresh clone, and small files in place of those that the pages name ----
 
 make_clone() {
     clone=$(mktemp -d) || exit 1
@@ -200,7 +208,7 @@ make_clone() {
     local program
     mkdir -p "$clone/build"
     for program in train_gpt prepare report generate grammar build/flags build/bench build/*.d; do
-        [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and these where they are old
+        [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
     cd "$clone" || exit 1
@@ -219,13 +227,13 @@ make_files() {
     stories 60000 5 > notes/a.txt && stories 60000 6 > notes/b.md
     stories 60000 7 | as_json > notes/c.jsonl && stories 60000 8 | as_json | gzip > notes/d.json.gz
     stories 100000 9 > my-books/one.txt && stories 100000 10 > my-books/two.txt
-    # GPT-2's two files, from a vocabulary learned here
+    # files of GPT-2's format, made from a small learned vocabulary
     ./prepare --quiet --out=learned --vocab=400 book.txt > /dev/null 2>&1 || problem "stand-ins: ./prepare"
     awk '/"vocab": \{/ { inside = 1; print "{"; next } inside && /^ *\}/ { print "}"; exit } inside' \
         learned/tokenizer.json > gpt2/vocab.json
     { echo '#version: 0.2' && awk '/"merges": \[/ { inside = 1; next } inside && /^ *\]/ { exit } inside' \
         learned/tokenizer.json | sed 's/^ *"//; s/",\{0,1\}$//; s/\\\([\\"]\)/\1/g'; } > gpt2/merges.txt
-    # C4 as it is published: 24 of its 1,032 files
+    # files with the names and the format of C4: 24 of 1,032
     stories 400000 11 | as_json | awk '{
         n = (NR - 1) % 24
         file = n < 16 ? sprintf("c4-train.%05d-of-01024.json", n) : sprintf("c4-validation.%05d-of-00008.json", n - 16)
@@ -234,8 +242,8 @@ make_files() {
     ln -s data/mine DIR
 }
 
-# T5's spiece.model has 32,000 pieces: this one has too, of which all but 400 stand for nothing. Without the package
-# sentencepiece it is a small one of the tests.
+# Makes a spiece.model with 32,000 pieces, as T5's has; all but 400 of them occur in no text. Without the package
+# sentencepiece a small model of the tests is used.
 make_spiece() { # unigram | bpe
     if ! command -v spm_train > /dev/null; then
         cp "tests/fixtures/sentencepiece/$1.model" spiece.model
@@ -248,7 +256,7 @@ make_spiece() { # unigram | bpe
 
 # ---- running ----
 
-lacks() { # COMMAND: what this machine lacks for it
+lacks() { # COMMAND: prints what is missing on this machine to run it
     case $1 in
         mpirun*) command -v mpirun > /dev/null && ldd ./train_gpt | grep -q libmpi || echo "there is no MPI" ;;
         ./train_gptcu*) [ -x train_gptcu ] || echo "the emulated GPU trainer is not built (make test builds it)" ;;
@@ -256,7 +264,7 @@ lacks() { # COMMAND: what this machine lacks for it
     esac
 }
 
-# The command as it is run: that of the page with what its row adds.
+# Prints the command of the page with the changes that its row makes.
 command_as_run() { # COMMAND HOW
     local command=$1 how=$2
     how=${how//'$tiny'/$tiny} how=${how//'$demo'/$demo} how=${how//'$clone'/$clone}
@@ -282,7 +290,7 @@ try() { # PLACE COMMAND HOW
         return
     fi
     command=$(command_as_run "$2" "$3")
-    case $2 in # the pages show several ways to make the same folder
+    case $2 in # several commands of the pages write the same folder, so it is removed before each of them
         *--verify*) ;;
         *./prepare*--out=*) out=${2#*--out=} && rm -rf "${out%% *}" ;;
     esac
@@ -295,8 +303,8 @@ try() { # PLACE COMMAND HOW
     fi
 }
 
-try_all() { # PATTERN: of PLACE^COMMAND
-    local place command how done=$'\n' # a command that stands on a page twice runs once
+try_all() { # PATTERN: runs the commands whose PLACE^COMMAND matches it
+    local place command how done=$'\n' # a command that is there twice is run once
     while IFS=$'\037' read -r place command how; do
         case $place^$command in ^) ;; $1) try "$place" "$command" "$how" ;; esac
     done <<< "$list"

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# test_faults.sh: what clusters do to a run, done to tiny ones. Takes a quarter of an hour; not part of `make test`.
+# test_faults.sh: tests tiny runs with the faults that long runs meet on clusters. It takes a quarter of an hour and is not part of
+# `make test`.
 #
 #   scripts/test_faults.sh                 300 SIGKILLs, 1,400 flipped bits, and one of each of the other faults
-#   scripts/test_faults.sh --kills=30 --flips=140 --seed=7     fewer; other places and moments
-#   scripts/test_faults.sh --programs=build/san                those that `make SAN=1 all build/san/test_gpt` built
+#   scripts/test_faults.sh --kills=30 --flips=140 --seed=7     fewer kills and flips, at other times and places
+#   scripts/test_faults.sh --programs=build/san                the programs that `make SAN=1 all build/san/test_gpt` built
 #
-# For people: it prints what each fault was and what the user saw, a table of the many kills and flips, and ends with
-# `N passed, N failed`. It needs train_gpt, prepare, grammar and generate (make), and test_gpt for foreign checkpoints and
-# pipes in place of files. Faults of many ranks need mpirun; the full disk is a tmpfs of 1 MiB when mounting is allowed,
-# else a limit on the size of files.
+# It prints each fault and the message that the user saw, then a table of the kills and flips, and ends with `N passed, N
+# failed`. It needs train_gpt, prepare, grammar and generate (make), and test_gpt for the tests with checkpoints of other programs
+# and with pipes instead of files. Faults of several ranks need mpirun. The full disk is a tmpfs of 1 MiB if mounting is
+# allowed, else a limit on the size of files.
 # shellcheck disable=SC2012,SC2016,SC2046,SC2059,SC2086 # names are made here; options and the launcher are words
 set -u
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
 source=$PWD programs=$PWD kills=300 flips=1400 seed=$$
 for option; do
@@ -33,7 +34,7 @@ done
 RANDOM=$((seed % 32768))
 work=$(mktemp -d) || exit 1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 RESILIENT_PAUSE=0
-export ASAN_OPTIONS=detect_leaks=0 # what MPI keeps at its end is no leak of ours
+export ASAN_OPTIONS=detect_leaks=0 # MPI does not free all its memory at its end
 passed=0 failed=0 table=''
 trap 'umount "$work/full" 2> /dev/null; rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -43,17 +44,17 @@ result() { # NAME OK(0 is yes) SEEN
     if [ "$2" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     printf '%-4s %-34s %s\n' "$([ "$2" -eq 0 ] && echo ok || echo FAIL)" "$1" "$3"
 }
-# A row of the table; what is not 0 in one of the bad columns fails.
+# Adds a row to the table. It fails if one of the columns LOST to HUNG is not 0.
 row() { # WHAT TRIED LOST ACCEPTED CRASHED HUNG NOTE
     local bad=$(($3 + $4 + $5 + $6))
     if [ $bad -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     table+=$(printf '%-4s %-42s %6d %6d %9d %8d %6d  %s' "$([ $bad -eq 0 ] && echo ok || echo FAIL)" "$1" "$2" "$3" "$4" "$5" "$6" "$7")$'\n'
 }
-# Whether a program said that it touched memory that is not its own, or ended by a signal other than the one it was sent.
+# Whether a program was ended by a signal, or printed a message about a memory error or undefined behaviour.
 crashed() { # CODE FILE
     [ "$1" -ge 128 ] || grep -aqE 'ERROR: AddressSanitizer|runtime error:|Segmentation fault|Bus error' "$2"
 }
-# Counts in the caller's `hung` or `crashes` what ended so; succeeds when it is neither.
+# Adds to the caller's `hung` or `crashes` if the program hung or crashed; returns true if it did neither.
 count_failure() { # CODE FILE
     if [ "$1" -eq 124 ]; then
         hung=$((hung + 1))
@@ -65,7 +66,7 @@ count_failure() { # CODE FILE
     fi
     return 1
 }
-seen() { # FILE PATTERN: the first line that has it, shortened
+seen() { # FILE PATTERN: prints the first line of FILE that has it, from there on and shortened
     grep -a -m 1 -o "$2.*" "$1" | tr -d '\r\033' | sed "s|$work/||g" | cut -c 1-150
 }
 curve() { sed 's/, "tokens_per_s.*//' "$1/log.jsonl"; }
@@ -76,7 +77,7 @@ curve() { sed 's/, "tokens_per_s.*//' "$1/log.jsonl"; }
 steps=40
 options="--data=data --layers=2 --heads=2 --head-dim=8 --embd=16 --mlp-hidden=32 --seq-len=32 --steps=$steps --warmup=4
     --val-every=10 --val-tokens=2000 --threads=1 --dtype=fp32 --total-batch=384"
-trainer() { # RANKS: how a run of that many ranks is started
+trainer() { # RANKS: prints the command that starts a run of so many ranks
     if [ "$1" -eq 1 ]; then
         echo "$programs/train_gpt $options --batch=12"
     else
@@ -93,15 +94,17 @@ for ranks in $(seq $most); do
     $(trainer "$ranks") --out=whole$ranks > whole$ranks.txt 2>&1 || { cat whole$ranks.txt; exit 1; }
 done
 
-# ---- random kills: of a job of one rank, of one of two ranks and mpirun, of one of the two; at times while it saves ----
-ranks_of() { # OUT: the trainers of a run that are alive
+# ---- random kills: of a job with one rank; of a job with two ranks, mpirun included; of one rank of two. Some of them come
+# while the job saves a checkpoint ----
+ranks_of() { # OUT: prints the ids of the run's trainers that are still running
     local rank
     for rank in $(pgrep -f -- "--out=$1 --save-every=1"); do
         if [ "$(readlink "/proc/$rank/exe")" = "$programs/train_gpt" ]; then echo "$rank"; fi
     done
 }
 
-# Waits until the job has ended, for a minute at most; what hangs is ended by force. Sets hung and hung_mpirun.
+# Waits until the job has ended, for a minute at most, and then kills what is left. Adds to hung or hung_mpirun if the trainer
+# or mpirun had not ended.
 await_job() { # PID OUT
     for _ in $(seq 600); do
         kill -0 "$1" 2> /dev/null || break
@@ -116,8 +119,8 @@ await_job() { # PID OUT
 
 newest() { ls -d "$1"/step-*[0-9] 2> /dev/null | tail -n 1; }
 
-# One start of the run: killed at some moment after it has saved something new (a kill before that tests nothing), unless it is
-# finished first. True when it was killed.
+# Starts the run and kills it at a random moment after it has written a new checkpoint (a kill before that would test nothing).
+# False if the run ended before it was killed.
 start_and_kill() { # RANKS WHOM OUT
     local first job
     first=$(newest $3)
@@ -129,7 +132,7 @@ start_and_kill() { # RANKS WHOM OUT
         sleep 0.01
     done
     sleep 0.0$((RANDOM % 10))$((RANDOM % 10))
-    if [ $((RANDOM % 3)) -eq 0 ]; then # while a checkpoint is written
+    if [ $((RANDOM % 3)) -eq 0 ]; then # one kill in three comes while a checkpoint is being written
         for _ in $(seq 2000); do
             if [ -n "$(ls -d $3/*.tmp 2> /dev/null)" ]; then break; fi
             kill -0 $job 2> /dev/null || break
@@ -158,7 +161,7 @@ kill_runs() { # WHAT RANKS WHOM KILLS
             attempts=$((attempts + 1))
             if start_and_kill $2 $3 $out; then done_kills=$((done_kills + 1)); fi
         done
-        if [ ! -e $out/summary.json ]; then # left alone it must come to its end
+        if [ ! -e $out/summary.json ]; then # without further kills the run must reach its end
             setsid $(trainer $2) --out=$out --save-every=1 --keep=2 --resume=auto >> $out.txt 2>&1 &
             job=$!
             await_job $job $out
@@ -175,7 +178,7 @@ kill_runs() { # WHAT RANKS WHOM KILLS
     done
     row "$1" $done_kills $lost $different $crashes $hung "$run runs, $in_save kills while saving, mpirun itself hung $hung_mpirun times"
 }
-exec 3>&2 2> /dev/null # the shell would report each job that is killed
+exec 3>&2 2> /dev/null # so that the shell does not print a line for each job that is killed
 if [ $most -gt 1 ]; then
     kill_runs "SIGKILL, one rank" 1 job $((kills - 2 * (kills / 3)))
     kill_runs "SIGKILL, two ranks and mpirun" 2 job $((kills / 3))
@@ -186,17 +189,17 @@ fi
 exec 2>&3
 
 # ---- flipped bits ----
-flip() { # FILE: a random bit; again with the same PLACE and BIT puts it back
+flip() { # FILE: flips the bit $bit of the byte $place; a second call restores it
     local byte
     byte=$(od -An -tu1 -j $place -N 1 "$1")
     printf "\\$(printf %03o $((byte ^ (1 << bit))))" | dd of="$1" bs=1 seek=$place conv=notrunc 2> /dev/null
 }
-random_place() { # FILE: sets place and bit
+random_place() { # FILE: sets place and bit to random values
     place=$(((RANDOM * 32768 + RANDOM) % $(stat -c %s "$1"))) bit=$((RANDOM % 8))
 }
 
-# Of every file of a checkpoint in turn; the trainer must refuse to go on from it, and a program that only reads it must not
-# crash.
+# Flips a bit in one file of a checkpoint after the other. The trainer must refuse to continue from this checkpoint, and
+# ./generate, which reads it too, must not crash.
 flip_checkpoint() { # FLIPS
     local accepted=0 crashes=0 hung=0 tried=0 code file files
     $(trainer $most) --out=flipped --keep=1 > flipped.txt 2>&1 || { cat flipped.txt; exit 1; }
@@ -225,8 +228,8 @@ flip_checkpoint() { # FLIPS
     row "a bit of a checkpoint's ${#files[@]} files" $tried 0 $accepted $crashes $hung "1 in 4 read by generate as well"
 }
 
-# Of every file that an interrupted ./prepare leaves; the same command must refuse it, or end with the shards of an undisturbed
-# run.
+# Flips a bit in one after the other of the files that an interrupted ./prepare leaves. The same command must refuse to continue,
+# or end with the shards that a run without interruption writes.
 flip_prepared() { # FLIPS
     local accepted=0 refused=0 crashes=0 hung=0 tried=0 code file files text i
     text="--quiet --tokenizer=data --shard-tokens=12000 --round-bytes=16000 --save-every=0 --threads=1 many.txt"
@@ -238,7 +241,7 @@ flip_prepared() { # FLIPS
         if grep -qs '"tokens"' half/prepare.state.json && ls half/train_* > /dev/null 2>&1; then break; fi
     done 2> /dev/null
     files=()
-    for file in half/*; do if [ -s $file ]; then files+=("$file"); fi; done # the lock is empty
+    for file in half/*; do if [ -s $file ]; then files+=("$file"); fi; done # without the lock, which is empty
     while [ $tried -lt $1 ]; do
         rm -rf flipped_half && cp -r half flipped_half
         file=flipped_half/${files[tried % ${#files[@]}]#half/}
@@ -254,12 +257,12 @@ flip_prepared() { # FLIPS
             refused=$((refused + 1))
         fi
     done
-    row "a bit of prepare's ${#files[@]} unfinished files" $tried 0 $accepted $crashes $hung "$refused refused, the others end as without it"
+    row "a bit of prepare's ${#files[@]} unfinished files" $tried 0 $accepted $crashes $hung "$refused refused, the others end with the right shards"
 }
 flip_checkpoint $((flips - flips / 4))
 flip_prepared $((flips / 4))
 
-# ---- foreign checkpoints, pipes in place of files: the cases of the test program, which the sanitizers may have built ----
+# ---- checkpoints of other programs, pipes instead of files: tests of test_gpt, which may be built with the sanitizers ----
 cases() { # WHAT FILTER
     local code=0 count
     if [ ! -x "$programs/test_gpt" ]; then
@@ -294,7 +297,7 @@ if [ $most -gt 1 ]; then
     result "an optimizer part is missing" $((code == 1 ? 0 : 1)) "exit $code: $(seen missing.txt 'warning: .*optimizer-00001')"
 fi
 
-# ---- damage: a byte in every region of every file, then the next older checkpoint is used ----
+# ---- a damaged byte in every region of every file of a checkpoint: the trainer must use the next older checkpoint ----
 $(trainer $most) --out=hurt --save-every=20 --keep=0 > hurt.txt 2>&1
 unnoticed=0 tried=0 wrong=0
 for path in hurt/step-00000040/*; do
@@ -346,8 +349,8 @@ $(trainer 1) --out=/proc/run > readonly.txt 2>&1
 code=$?
 result "a run folder that cannot be written" $((code == 1 ? 0 : 1)) "exit $code: $(seen readonly.txt 'error: ')"
 
-# ---- the data changes in mid-run ----
-disturb() { # NAME COMMAND: an endless run, the command after its fifth step
+# ---- the data changes during the run ----
+disturb() { # NAME COMMAND: starts a run without end, and the command after its fifth step
     cp -r data data_$1
     $programs/train_gpt $options --batch=12 --data=data_$1 --out=$1 --steps=10000000 > $1.txt 2>&1 &
     pid=$!
@@ -360,9 +363,9 @@ disturb() { # NAME COMMAND: an endless run, the command after its fifth step
     code=$?
 }
 disturb deleted 'rm data_deleted/train_*.bin; sleep 0.3; kill -TERM $pid'
-result "a shard deleted in mid-run" $code "exit $code, trained on: $(seen deleted.txt 'RESUME: ')"
+result "a shard deleted during the run" $code "exit $code, trained on: $(seen deleted.txt 'RESUME: ')"
 disturb shrunk 'for f in data_shrunk/train_*.bin; do : > $f; done'
-result "a shard cut in mid-run" $((code == 1 ? 0 : 1)) "exit $code: $(seen shrunk.txt 'error: ')"
+result "a shard cut during the run" $((code == 1 ? 0 : 1)) "exit $code: $(seen shrunk.txt 'error: ')"
 
 # ---- signals ----
 for signal in USR1 TERM INT; do
@@ -385,7 +388,7 @@ fi
 code=$?
 result "run_resilient.sh, a wrong option" $((code == 2 ? 0 : 1)) "exit $code: $(seen resilient.txt 'error: ')"
 
-# ---- numbers that are none: a learning rate that no model survives ----
+# ---- losses that are not finite: the learning rate is so large that every model diverges ----
 $(trainer 1) --out=diverged --lr=10 --beta2=0 --adam-eps=1e-30 --clip=0 --weight-decay=10 --warmup=0 --schedule=constant \
     --steps=2000 --val-every=0 --max-skipped=3 > diverged.txt 2>&1
 code=$?

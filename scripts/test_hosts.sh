@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Trains one small model on several hosts over TCP and on one, and compares the losses. The hosts are network namespaces
-# of this machine, joined by a bridge: what they exchange goes through real sockets and can be shaped. Needs root,
-# iproute2 and Open MPI.
+# Trains one small model on several hosts over TCP and on one host, and compares the losses. The hosts are network namespaces
+# of this machine that are connected by a bridge. Their messages go through real sockets, and the rate and the latency of the
+# links can be set. Needs root, iproute2 and Open MPI.
 #
-#   scripts/test_hosts.sh                        two hosts, links as fast as they come
-#   HOSTS=4 scripts/test_hosts.sh                four
-#   RATE=10gbit DELAY=50us scripts/test_hosts.sh links of that rate, each packet that much later (tc, both directions)
-#   TRAIN='--layers=2 --batch=4' ...             options of ./train_gpt in place of the small model's; DATA=folder
-#   KEEP=1 ...                                   leaves the runs in build/hosts
+#   scripts/test_hosts.sh                        two hosts, links without a limit
+#   HOSTS=4 scripts/test_hosts.sh                four hosts
+#   RATE=10gbit DELAY=50us scripts/test_hosts.sh links of that rate, on which each packet is delayed (by tc, in both directions)
+#   TRAIN='--layers=2 --batch=4' ...             options of ./train_gpt instead of those of the small model; DATA=folder
+#   KEEP=1 ...                                   keeps the runs in build/hosts
 set -euo pipefail
-export LC_ALL=C # numbers have a point, whatever the user's language
+export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.."
 
 HOSTS=${HOSTS:-2}
@@ -18,7 +18,7 @@ DELAY=${DELAY:-}
 DATA=${DATA:-}
 WORK=build/hosts
 TRAIN=${TRAIN:---layers=2 --heads=2 --head-dim=16 --embd=64 --mlp-hidden=128 --seq-len=64 --vocab-size=512 --steps=30 --warmup=5 --val-every=15 --val-tokens=1024}
-BATCH=${BATCH:-$((12 / HOSTS * HOSTS))} # sequences of a step, over all hosts
+BATCH=${BATCH:-$((12 / HOSTS * HOSTS))} # sequences in a step, of all hosts together
 THREADS=${THREADS:-1}
 SUBNET=10.77.0
 
@@ -36,7 +36,7 @@ cleanup() {
 trap cleanup EXIT
 cleanup
 
-# A namespace is the switch; each host has one cable to it.
+# One more namespace is the switch; a pair of virtual interfaces connects each host to it.
 ip netns add gpt-switch
 ip -n gpt-switch link add bridge0 type bridge
 ip -n gpt-switch link set bridge0 up
@@ -55,7 +55,7 @@ for i in $(seq "$HOSTS"); do
     fi
 done
 
-# What mpirun calls in place of ssh: AGENT ADDRESS COMMAND...
+# mpirun calls this script instead of ssh, as AGENT ADDRESS COMMAND...
 mkdir -p "$WORK"
 AGENT=$PWD/$WORK/agent
 cat > "$AGENT" << END
@@ -89,7 +89,7 @@ ip netns exec "$(node 1)" unshare --uts sh -c 'hostname gpt-node1; exec "$@"' sh
     { tail -20 "$WORK/many.txt"; fail "$HOSTS hosts could not train"; }
 grep -A8 '^ranks' "$WORK/many.txt" | grep -E '^ranks|gpt-node' || true
 
-# The largest relative difference of the losses, and what a step took.
+# Prints the largest relative difference of the losses, and how long a step took.
 awk -v hosts="$HOSTS" '
     function value(key) { return match($0, "\"" key "\": [-0-9.e+]+") ? substr($0, RSTART + length(key) + 4, RLENGTH - length(key) - 4) + 0 : "" }
     FNR == 1 { file++ }

@@ -1,19 +1,19 @@
 #!/bin/sh
-# test_portable.sh: the tests, built by each compiler for each instruction set, since a kernel that is right with one may be
-# wrong with another. With warnings as errors; some twenty minutes on two cores.
+# test_portable.sh: runs the tests as each compiler builds them for each instruction set, since a kernel that is right with
+# one of them may be wrong with another. Warnings are errors. It takes about twenty minutes on two cores.
 #
 #   scripts/test_portable.sh                     gcc and clang x x86-64-v2, v3, v4, native; aarch64 under qemu
 #   FILTER=laser,matmul scripts/test_portable.sh   only tests whose names contain one of these
-#   AARCH64_ROOT=folder                          where cJSON, zlib and xxhash for aarch64 lie, when they are not installed: the
-#                                                packages libcjson-dev:arm64 libcjson1:arm64 zlib1g-dev:arm64
-#                                                zlib1g:arm64 libxxhash-dev:arm64, unpacked (dpkg -x); programs that start others are left out
+#   AARCH64_ROOT=folder                          a folder with cJSON, zlib and xxhash for aarch64, if they are not installed:
+#                                                unpack there (dpkg -x) the packages libcjson-dev:arm64 libcjson1:arm64
+#                                                zlib1g-dev:arm64 zlib1g:arm64 libxxhash-dev:arm64
 #
-# A line for each build; what failed is in build/portable/NAME/log. The last line is `N passed, N failed`. POSIX sh.
+# It prints a line for each build; the output is in build/portable/NAME/log. The last line is `N passed, N failed`. POSIX sh.
 set -eu
 cd "$(dirname "$0")/.."
 passed=0 failed=0
 
-# Adds the counts of a log that ends well; any other end is a failure.
+# Adds the numbers of passed and failed tests at the end of a log. A log without them, or another exit code than 0, is a failure.
 count() { # NAME EXIT-CODE LOG
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$3" | tail -n 1) || line=
     if [ -z "$line" ]; then line='0 passed, 1 failed'; fi
@@ -47,7 +47,7 @@ x86() { # COMPILER ARCH
     fi
 }
 
-# qemu runs one program: the tests that start others cannot be run.
+# qemu runs one program, so tests that start other programs are left out.
 aarch64() { # ARCH
     name=aarch64-$1 folder=build/portable/aarch64-$1 root=${AARCH64_ROOT:-/}
     compiler=aarch64-linux-gnu-gcc libraries=$root/usr/lib/aarch64-linux-gnu

@@ -1,5 +1,6 @@
-/* Tests of cuda/exchange.cuh and collectives.cuh by themselves, in the emulator, on a job of two ranks of which the other
-   does as this one: how the share of hidden time is measured, and what happens when ranks fail. */
+/* Tests of cuda/exchange.cuh and collectives.cuh without a model, in the emulator: how the overlap of communication and
+   computation is measured, and what happens when ranks fail. This process is one of two ranks; what it sends stands
+   also for what the other one sends. */
 #ifndef TESTS_TEST_CUDA_EXCHANGE_H
 #define TESTS_TEST_CUDA_EXCHANGE_H
 
@@ -7,11 +8,12 @@
 #include "test_cuda.h"
 
 #ifndef __CUDACC__
+/* DeviceJob's collect for these two ranks. */
 static void collect_twice(void *all, const void *own, size_t n) {
     memcpy(all, own, n), memcpy((char *)all + n, own, n);
 }
 
-enum { EXCHANGE_TEST_BUCKET = 1024 }; /* floats: on the emulator's clock a sum takes 1.024 us */
+enum { EXCHANGE_TEST_BUCKET = 1024 }; /* floats: on the emulator's clock its reduce-scatter takes 1.024 us */
 
 static Exchange *exchange_test_open(void) {
     static const FloatRange buckets[] = {{0, EXCHANGE_TEST_BUCKET},
@@ -19,26 +21,27 @@ static Exchange *exchange_test_open(void) {
     return exchange_open(DeviceJob{0, 2, buckets, 2, collect_twice});
 }
 
-/* The sum of the upper bucket begins 3 us into backward, which ends at 3.5: it waits until 3 + 2 * 1.024. */
-static void test_cuda_exchange_measures_what_is_hidden(void) {
+/* The reduce-scatter of the upper bucket begins at 3 us, while backward computes until 3.5 us. The other bucket
+   follows, and the model waits from 3.5 us to 3 + 2 * 1.024 us. */
+static void test_cuda_exchange_measures_overlap(void) {
     Exchange *e = exchange_test_open();
     Input<float> gradients(normal_floats(2 * EXCHANGE_TEST_BUCKET, 1, 1));
     const cudaStream_t model = 0;
-    CHECK(isnan(e->hidden), "hidden before anything was on its way: %g", e->hidden);
-    exchange_begin(e);
+    CHECK(isnan(e->comm_overlap), "overlap before anything was sent: %g", e->comm_overlap);
+    exchange_reduce_scatter_begin(e);
     emulate::clock[model] = 3e-6, emulate::clock[e->stream] = 0;
-    exchange_final(e, gradients.data, EXCHANGE_TEST_BUCKET, model);
+    exchange_reduce_scatter_ready(e, gradients.data, EXCHANGE_TEST_BUCKET, model);
     emulate::clock[model] = 3.5e-6;
-    exchange_final(e, gradients.data, 0, model);
+    exchange_reduce_scatter_ready(e, gradients.data, 0, model);
     exchange_wait(e, model);
     CHECK(fabs(emulate::clock[model] - 5.048e-6) < 1e-12, "the model goes on at %g s, expected 5.048e-6",
           emulate::clock[model]);
     exchange_measure(e);
-    CHECK(fabs(e->hidden - (1 - 1.548 / 2.048)) < 1e-6, "hidden %g, expected %g", e->hidden,
+    CHECK(fabs(e->comm_overlap - (1 - 1.548 / 2.048)) < 1e-6, "overlap %g, expected %g", e->comm_overlap,
           1 - 1.548 / 2.048);
     exchange_wait(e, model);
     exchange_measure(e);
-    CHECK(isnan(e->hidden), "hidden while nothing was on its way: %g", e->hidden);
+    CHECK(isnan(e->comm_overlap), "overlap when nothing was sent: %g", e->comm_overlap);
     const Floats sums = download(gradients);
     CHECK(sums[5] == 2 * gradients.x[5], "the sum of two is %g, expected %g", sums[5], 2 * gradients.x[5]);
     exchange_close(e);
@@ -46,7 +49,7 @@ static void test_cuda_exchange_measures_what_is_hidden(void) {
 
 static void watch_a_fault(void *) {
     Exchange *e = exchange_test_open();
-    emulate::unfinished = 1 << 30; /* NCCL's kernels wait for the dead */
+    emulate::unfinished = 1 << 30; /* the kernels of NCCL wait for a rank that has died */
     emulated_error = ncclRemoteError;
     cudaEvent_t event = event_create();
     exchange_watch(e, event);
@@ -72,16 +75,16 @@ static void test_cuda_exchange_ends_with_a_dead_rank(void) {
           "exit code %d: %s", code, output);
 }
 
-/* Slow ranks are waited for, with one word about it. */
+/* A rank waits for slow ranks, and warns once about it. */
 static void test_cuda_exchange_waits_for_slow_ranks(void) {
     char output[1000];
     const int code = test_death(watch_for_long, nullptr, output, sizeof output);
-    const char *word = strstr(output, "warning: the GPU has been waiting for the other ranks");
-    CHECK(code == 0 && word && !strstr(word + 1, "warning"), "exit code %d: %s", code, output);
+    const char *warning = strstr(output, "warning: the GPU has been waiting for the other ranks");
+    CHECK(code == 0 && warning && !strstr(warning + 1, "warning"), "exit code %d: %s", code, output);
 }
 
 #define CUDA_EXCHANGE_TESTS(TEST)                                                                            \
-    TEST(cuda_exchange_measures_what_is_hidden)                                                              \
+    TEST(cuda_exchange_measures_overlap)                                                                     \
     TEST(cuda_exchange_ends_with_a_dead_rank)                                                                \
     TEST(cuda_exchange_waits_for_slow_ranks)
 #else

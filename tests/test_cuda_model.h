@@ -1,4 +1,5 @@
-/* Tests of cuda/model.cuh by itself: what whole runs (test_cuda_train.h) would not notice. */
+/* Tests of cuda/model.cuh alone, for errors that whole runs (test_cuda_train.h) would not show: gradients that count as
+   zero although their memory does not hold zeros. */
 #ifndef TESTS_TEST_CUDA_MODEL_H
 #define TESTS_TEST_CUDA_MODEL_H
 
@@ -7,10 +8,10 @@
 
 enum { MODEL_TEST_B = 2, MODEL_TEST_T = 37, MODEL_TEST_V = 64 };
 
-/* A model of two layers on the device, with weights. Its loss takes 64 rows at a time. */
+/* A model of two layers on the GPU, with random weights. Its loss takes 64 tokens at a time. */
 template <typename S> struct TestModel {
     std::vector<DeviceLayer> at;
-    Floats turn;
+    Floats rope;
     GpuModel<S> *m;
     explicit TestModel(bool learned_positions) {
         DeviceModel c = DeviceModel();
@@ -29,8 +30,8 @@ template <typename S> struct TestModel {
         }
         c.final_norm = take(C), c.moments = c.count, c.at = at.data();
         for (int i = 0; i < c.seq_len * c.head_dim; i++)
-            turn.push_back(i % 2 ? sinf((float)i) : cosf(1.0f + (float)i));
-        c.rope_cos_sin = learned_positions ? nullptr : turn.data();
+            rope.push_back(i % 2 ? sinf((float)i) : cosf(1.0f + (float)i));
+        c.rope_cos_sin = learned_positions ? nullptr : rope.data();
         m = model_open<S>(c, 0);
         m->logits_least = m->logits_most = 64 * MODEL_TEST_V;
         const Floats weights = normal_floats((size_t)c.count, 0.2, 1);
@@ -41,14 +42,14 @@ template <typename S> struct TestModel {
     TestModel &operator=(const TestModel &) = delete;
     ~TestModel() { model_close(m); }
 
-    void forward_and_loss(int turn_of, int T, float scale) {
+    void forward_and_loss(int micro_step, int T, float scale) {
         std::vector<int32_t> tokens((size_t)(MODEL_TEST_B * T + 1));
         for (size_t i = 0; i < tokens.size(); i++)
-            tokens[i] = (int32_t)(rng_bits((uint64_t)turn_of, RNG_STREAM_TEST, i) % MODEL_TEST_V);
+            tokens[i] = (int32_t)(rng_bits((uint64_t)micro_step, RNG_STREAM_TEST, i) % MODEL_TEST_V);
         model_forward(m, tokens.data(), MODEL_TEST_B, T);
         model_loss(m, tokens.data() + 1, MODEL_TEST_B * T, scale);
     }
-    /* The gradients' memory becomes NaN. */
+    /* Fills the memory of the gradients with NaN. */
     void poison() {
         const Floats nans((size_t)m->c.count, NAN);
         copy_to_device(m->gradients, nans.data(), nans.size() * sizeof(float), 0);
@@ -62,11 +63,11 @@ template <typename S> struct TestModel {
     }
 };
 
-/* Two micro-steps, with a validation between them, the first of T tokens a sequence. `noted`: gradients are zero by note, not
-   in memory. */
-template <typename S> static Floats model_test_step(bool learned_positions, int T, bool noted) {
+/* The gradients of two micro-steps, with a validation between them; the first has T tokens a sequence. If `marked`, the
+   gradients at the start are NaN in memory and only marked as zero (embed_is_zero, others_are_zero). */
+template <typename S> static Floats model_test_step(bool learned_positions, int T, bool marked) {
     TestModel<S> test(learned_positions);
-    if (noted) test.poison(), model_zero_gradients(test.m);
+    if (marked) test.poison(), model_zero_gradients(test.m);
     test.forward_and_loss(1, T, 0.01f);
     model_backward(test.m, MODEL_TEST_B, T);
     test.forward_and_loss(2, MODEL_TEST_T, 0);
@@ -85,19 +86,19 @@ template <typename S> static void model_test_first_writers(bool learned_position
           type_name<S>(), T, differ, want.size(), nonzero);
 }
 
-/* No gradient is added to what the step before left, and none is forgotten. */
+/* The first micro-step of a step writes all gradients instead of adding to those of the step before. */
 static void test_cuda_model_writes_first_gradients(void) {
     for (bool learned : {false, true})
         for (int T = MODEL_TEST_T; T > 30; T -= 5)
             model_test_first_writers<float>(learned, T), model_test_first_writers<bf16>(learned, T);
 }
 
-/* Who reads gradients before backward has written them finds zeros; embed's are written by the loss. */
+/* Gradients that are read before backward has written them are zero; the loss writes that of embed. */
 static void test_cuda_model_reads_zero_gradients(void) {
     TestModel<float> test(true);
     test.poison(), model_zero_gradients(test.m);
     const double before = model_gradient_squares(test.m);
-    CHECK(before == 0, "gradients that nobody has written have a norm of %g", before);
+    CHECK(before == 0, "gradients marked as zero have squares of %g", before);
     test.poison(), model_zero_gradients(test.m);
     test.forward_and_loss(1, MODEL_TEST_T, 0.01f);
     double of_embed = 0;

@@ -1,5 +1,6 @@
-/* Tests of several ranks: how parameters are divided, and that any number of ranks trains as one does, moves the same bits
-   each time, and ends as one when something fails. The latter run mpirun, where there is one. */
+/* Tests of several ranks. Buckets and slices cover all parameters. Any number of ranks trains the same model as one,
+   and the same number of ranks gives the same bits each time. When one rank fails, the job ends. All but the first kind
+   of test need mpirun. */
 #ifndef TESTS_TEST_PARALLEL_H
 #define TESTS_TEST_PARALLEL_H
 
@@ -9,6 +10,34 @@
 
 /* ---- without MPI ---- */
 
+/* The slices of each bucket follow one another without gaps, up to the end of the bucket. */
+static void check_slices_cover(const ParameterBuckets *b, int shards) {
+    for (int k = 0; k < b->count; k++) {
+        size_t at = b->ranges[k].begin;
+        for (int r = 0; r < shards; r++) {
+            FloatRange s = bucket_slice(b->ranges[k], r, shards);
+            CHECK(s.begin == at && s.end >= at, "slice %d of %d begins at %zu, not %zu", r, shards, s.begin,
+                  at);
+            at = s.end;
+        }
+        CHECK(at == b->ranges[k].end, "the slices of %d end at %zu of %zu", shards, at, b->ranges[k].end);
+    }
+}
+
+/* All shards have nearly the same number of floats. */
+static void check_shards_are_equal(const ParameterBuckets *b, int shards) {
+    size_t least = SIZE_MAX, most = 0;
+    for (int r = 0; r < shards; r++) {
+        int count;
+        FloatRange *slices = buckets_shard(b, r, shards, &count);
+        size_t n = ranges_floats(slices, count);
+        least = n < least ? n : least, most = n > most ? n : most;
+        free(slices);
+    }
+    CHECK(most - least <= (size_t)b->count * 2 * SLICE_ALIGN, "%d shards have %zu to %zu floats", shards,
+          least, most);
+}
+
 static void test_buckets_and_slices_cover_everything(void) {
     const struct {
         size_t starts[8];
@@ -17,13 +46,13 @@ static void test_buckets_and_slices_cover_everything(void) {
         int buckets;
     } cases[] = {
         {{0}, 1, 1, 1},
-        {{0}, 1, PARALLEL_MOST * 2 + 1, 3},
-        {{0, 100, 200, 300}, 4, 417, 2}, /* small layers share one, the embedding keeps to itself */
-        {{0, 7, PARALLEL_LEAST + 7, PARALLEL_LEAST + 107}, 4, 2 * PARALLEL_LEAST + 107, 3},
-        {{0, 5 * (size_t)PARALLEL_MOST}, 2, 9 * (size_t)PARALLEL_MOST + 33, 10},
+        {{0}, 1, BUCKET_MAX * 2 + 1, 3},
+        {{0, 100, 200, 300}, 4, 417, 2}, /* small layers form one bucket, the embedding another */
+        {{0, 7, BUCKET_MIN + 7, BUCKET_MIN + 107}, 4, 2 * BUCKET_MIN + 107, 3},
+        {{0, 5 * (size_t)BUCKET_MAX}, 2, 9 * (size_t)BUCKET_MAX + 33, 10},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ParallelBuckets b = parallel_buckets(cases[i].starts, cases[i].count, cases[i].floats);
+        ParameterBuckets b = buckets_plan(cases[i].starts, cases[i].count, cases[i].floats);
         CHECK(b.count == cases[i].buckets, "case %zu: %d buckets, expected %d", i, b.count, cases[i].buckets);
         size_t at = 0;
         for (int k = 0; k < b.count; k++) {
@@ -32,36 +61,16 @@ static void test_buckets_and_slices_cover_everything(void) {
             at = b.ranges[k].end;
         }
         CHECK(at == cases[i].floats, "case %zu: the buckets end at %zu of %zu", i, at, cases[i].floats);
-        for (int owners = 1; owners < 70; owners += owners < 5 ? 1 : 16) {
-            size_t least = SIZE_MAX, most = 0;
-            for (int k = 0; k < b.count; k++) {
-                at = b.ranges[k].begin;
-                for (int r = 0; r < owners; r++) {
-                    FloatRange s = parallel_slice(b.ranges[k], r, owners);
-                    CHECK(s.begin == at && s.end >= at, "slice %d of %d begins at %zu, not %zu", r, owners,
-                          s.begin, at);
-                    at = s.end;
-                }
-                CHECK(at == b.ranges[k].end, "the slices of %d end at %zu of %zu", owners, at,
-                      b.ranges[k].end);
-            }
-            for (int r = 0; r < owners; r++) {
-                int count;
-                FloatRange *owned = parallel_owned(&b, r, owners, &count);
-                size_t n = ranges_floats(owned, count);
-                least = n < least ? n : least, most = n > most ? n : most;
-                free(owned);
-            }
-            CHECK(most - least <= (size_t)b.count * 2 * PARALLEL_ALIGN, "%d owners have %zu to %zu floats",
-                  owners, least, most);
-        }
-        parallel_buckets_free(&b);
+        for (int shards = 1; shards < 70; shards += shards < 5 ? 1 : 16)
+            check_slices_cover(&b, shards), check_shards_are_equal(&b, shards);
+        buckets_free(&b);
     }
 }
 
 /* ---- with MPI ---- */
 
-/* The launcher with what it needs to start more ranks than cores, also as root; NULL after test_not_run. */
+/* The command of the launcher, with the options that let it start more ranks than cores, also as root. Where there is
+   none, it calls test_not_run and returns NULL. */
 static const char *mpi_launcher(void) {
     static char launcher[128];
     char output[2048];
@@ -78,7 +87,7 @@ static const char *mpi_launcher(void) {
         test_not_run("train_gpt was built without MPI");
         return NULL;
     }
-    /* MPI's own memory at exit is no leak of ours; two minutes are too long for any of these. */
+    /* Leaks of MPI itself are not to fail a test. No test takes two minutes. */
     snprintf(launcher, sizeof launcher, "ASAN_OPTIONS=detect_leaks=0 timeout -k 5 120 mpirun %s", flags);
     return launcher;
 }
@@ -94,7 +103,8 @@ static int train_ranks(const char *data, const char *name, int ranks, const char
                         mpi_launcher(), ranks, test_binaries(), data, data, name, arguments);
 }
 
-/* |a - b| / |b| over all tensors of the last checkpoints of two runs. */
+/* The relative difference |a - b| / |b| of the weights in the last checkpoints of two runs (L2 norms over all
+   tensors). */
 static double weights_apart(const char *data, const char *a, const char *b) {
     char path[300], error[CHECKPOINT_ERROR_SIZE];
     NamedTensor *tensors[2] = {NULL, NULL};
@@ -139,7 +149,7 @@ static void check_runs_alike(const char *data, const char *a, const char *b, dou
           losses, weights);
 }
 
-/* Micro-steps and ranks divide the same batch: the same samples, sums in another order. */
+/* However a batch is divided into micro-steps and ranks, the samples are the same. Only the order of sums differs. */
 static void test_ranks_train_as_one(void) {
     char output[8192], data[256];
     if (!mpi_launcher()) return;
@@ -160,11 +170,12 @@ static void test_ranks_train_as_one(void) {
         REQUIRE(code == 0, "%s: exit %d: %s", runs[i].name, code, output);
         if (i != 0 && i != 5) check_runs_alike(data, runs[i].name, runs[i < 5 ? 0 : 5].name, 1e-5);
     }
-    CHECK(weights_apart(data, "two", "one") > 0, "two ranks add in another order, so that some bits differ");
+    CHECK(weights_apart(data, "two", "one") > 0,
+          "two ranks add in another order than one, so some bits should differ");
     CHECK(weights_apart(data, "laser-one", "one") > 1e-3, "LASER is another model");
 }
 
-/* What moves when, by whom and with which moments where does not change a bit; neither does the time. */
+/* Neither --zero nor --comm-thread, nor the order in which messages arrive, changes a bit. */
 static void test_ranks_give_the_same_bits(void) {
     char output[8192], data[256];
     if (!mpi_launcher()) return;
@@ -182,7 +193,7 @@ static void test_ranks_give_the_same_bits(void) {
     int code = train_ranks(data, "half", 3, "--batch=4 --comm-dtype=bf16", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
     double apart = losses_apart(data, "half", "a");
-    CHECK(apart > 0 && apart < 1e-3, "gradients rounded to bf16 on their way: %.3g apart", apart);
+    CHECK(apart > 0 && apart < 1e-3, "gradients sent in bf16: losses %.3g apart", apart);
     snprintf(output, sizeof output, "%s/a/log.jsonl", data);
     FILE *log = check_fopen(output, "r", "");
     output[fread(output, 1, sizeof output - 1, log)] = 0;
@@ -190,7 +201,7 @@ static void test_ranks_give_the_same_bits(void) {
     CHECK(strstr(output, "\"comm_overlap\": "), "the log lacks comm_overlap: %.300s", output);
 }
 
-/* Interrupted on four ranks, continued on three and then on one. */
+/* A run of four ranks is continued on three and then on one. */
 static void test_ranks_may_change_on_resuming(void) {
     char output[8192], data[256];
     if (!mpi_launcher()) return;
@@ -216,7 +227,7 @@ static int count_of(const char *text, const char *what) {
     return count;
 }
 
-/* One message, and the job ends at once, whoever has the trouble. */
+/* When one rank or all ranks fail, one message is printed and the job ends at once. */
 static void test_failing_ranks_end_the_job(void) {
     char output[8192], data[256];
     if (!mpi_launcher()) return;
@@ -239,14 +250,13 @@ static void test_failing_ranks_end_the_job(void) {
                          test_binaries(), data, mpi_launcher(), cases[i].on_rank_1, cases[i].on_others);
         CHECK(code != 0 && code != 124, "case %zu: exit %d: %s", i, code, output);
         CHECK(seconds_now() - start < 30, "case %zu took %.1f s", i, seconds_now() - start);
-        CHECK(strstr(output, cases[i].message), "case %zu: '%s' is not said: %s", i, cases[i].message,
-              output);
+        CHECK(strstr(output, cases[i].message), "case %zu: '%s' is missing: %s", i, cases[i].message, output);
         CHECK(count_of(output, "error: ") <= 1, "case %zu: %d errors: %s", i, count_of(output, "error: "),
               output);
     }
 }
 
-/* Ranks that were started with different options, or find different data, say which before they compute anything. */
+/* Ranks with different options or different data end with an error that names the difference, before training. */
 static void test_ranks_must_agree(void) {
     static const struct {
         const char *on_rank_1, *says;
@@ -277,13 +287,13 @@ static void test_ranks_must_agree(void) {
     }
 }
 
-/* A launcher that puts all threads of a rank on one core is found out, and the option that mends it named. */
+/* When the launcher binds all threads of a rank to one core, a warning names the option that changes it. */
 static void test_bindings_are_shown(void) {
     char output[16384];
     const char *launcher = mpi_launcher();
     if (!launcher) return;
     if (!strstr(launcher, "--bind-to none")) {
-        test_not_run("binds ranks as Open MPI does");
+        test_not_run("no Open MPI");
         return;
     }
     const char *options[] = {"--bind-to core:overload-allowed", "--bind-to none"};
@@ -300,7 +310,7 @@ static void test_bindings_are_shown(void) {
     }
 }
 
-/* Four ranks hold a quarter of the moments each. */
+/* Each of four ranks keeps a quarter of the moments. */
 static void test_moments_are_divided(void) {
     char output[16384];
     double megabytes[2] = {0};

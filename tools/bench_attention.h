@@ -1,4 +1,4 @@
-/* bench_attention.h: standard and LASER attention by length, forward and backward. */
+/* bench_attention.h: measures standard and LASER attention, forward and backward, at several lengths of the sequence. */
 #ifndef TOOLS_BENCH_ATTENTION_H
 #define TOOLS_BENCH_ATTENTION_H
 
@@ -6,8 +6,9 @@
 
 typedef struct {
     LaserShape shape;
-    float *qkv, *dqkv;             /* (B, T, 3, H, D) */
-    float *out[2], *lse[2], *dout; /* (B, T, H, D), (B, H, T); out and lse of each kind */
+    float *qkv, *dqkv; /* (B, T, 3, H, D) */
+    float *out[2], *lse[2],
+        *dout; /* (B, T, H, D), (B, H, T), (B, T, H, D); out and lse are those of standard and LASER */
 } Attention;
 
 static void attention_run(Attention *a, LaserKind kind, bool backward) {
@@ -25,6 +26,7 @@ static void run_laser_forward(void *context) { attention_run(context, LASER_KIND
 static void run_standard_backward(void *context) { attention_run(context, LASER_KIND_STANDARD, true); }
 static void run_laser_backward(void *context) { attention_run(context, LASER_KIND_LASER, true); }
 
+/* Measures and prints one row: one length, one dtype. */
 static void bench_attention_at(int T, bool bf16) {
     const int H = 8, D = 128, B = T >= 2048 ? 1 : 2048 / T;
     const int64_t tokens = (int64_t)B * T, width = H * D;
@@ -45,7 +47,9 @@ static void bench_attention_at(int T, bool bf16) {
                               {"laser", run_laser_backward, false, 0}};
     const double peak = bench_turns(contenders, 4, &a, bf16 ? RATE_BF16 : RATE_FP32, 1.5);
     printf("%-8s%6d ", bf16 ? "bf16" : "float32", T);
-    for (int i = 0; i < 4; i++) { /* forward: two products of T x T x D, half of it visible; backward: five */
+    for (
+        int i = 0; i < 4;
+        i++) { /* for each head two products of T x T x D in forward, five in backward; causal attention needs half of each */
         const bool backward = i >= 2;
         const double operations = (backward ? 5.0 : 2.0) * (double)tokens * T * (double)width;
         const double rate = operations / contenders[i].best / 1e9;

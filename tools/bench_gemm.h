@@ -36,6 +36,7 @@ static void gemm_ours(void *context) {
         matmul_backward_weight(g->dweight, g->dout, g->inp, g->N, g->C, g->OC, g->dtype);
 }
 
+/* As in a training step: the weight is packed, and with bf16 the activations are bf16 too. */
 static void gemm_ours_packed(void *context) {
     Gemm *g = context;
     const bool bf16 = g->dtype == DTYPE_BF16;
@@ -77,7 +78,7 @@ static void gemm_onednn(void *context) {
 
 #if DNNL_VERSION_MAJOR == 2
 #define HAVE_DNNL_BF16
-/* A bf16 product with float32 result, as a oneDNN primitive. */
+/* A product of bf16 matrices with a float32 result, as a oneDNN primitive. */
 struct Onednn {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
@@ -97,6 +98,7 @@ static void gemm_onednn_bf16(void *context) {
     onednn_check(dnnl_stream_wait(o->stream));
 }
 
+/* Describes the product to oneDNN: matrices, which may be transposed, and = or +=. */
 static void onednn_open(struct Onednn *o, Gemm *g) {
     const Product p = g->product;
     const int64_t M = p == WEIGHT_GRADIENT ? g->OC : g->N, N = p == FORWARD ? g->OC : g->C;
@@ -143,7 +145,8 @@ static void onednn_close(struct Onednn *o) {
 #endif
 #endif
 
-/* Measures one product in one dtype by each library that has it; prints their columns of the row, and reports the rates. */
+/* Measures one product in one dtype with each library that has it, prints their columns of the row, and reports the
+   rates. */
 static void bench_product(Gemm *g, const char *name) {
     enum { OURS, PACKED, OPENBLAS, ONEDNN, ALL };
     const bool bf16 = g->dtype == DTYPE_BF16;
@@ -198,6 +201,7 @@ static void gemm_free(Gemm *g) {
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
 }
 
+/* Measures the three products of one layer in both dtypes and prints a row for each. */
 static void bench_layer_products(int64_t N, int64_t OC, int64_t C) {
     static const char *const titles[] = {"forward", "input gradient", "weight gradient"};
     Gemm g = {.N = N, .C = C, .OC = OC};
@@ -230,7 +234,7 @@ static void bench_layer_products(int64_t N, int64_t OC, int64_t C) {
 
 static void bench_products(void) {
     static const int shapes[][3] = {
-        /* N, OC, C: c4-301m at one sequence and at eight, GPT-2 124M, the demo, one token */
+        /* N, OC, C: of c4-301m with one sequence and with eight, of GPT-2 124M, of the demo, and with one token */
         {1024, 1024, 1024}, {1024, 3072, 1024}, {1024, 2048, 1024}, {1024, 1024, 2048}, {1024, 32000, 1024},
         {8192, 1024, 1024}, {8192, 3072, 1024}, {8192, 2048, 1024}, {8192, 1024, 2048}, {1024, 2304, 768},
         {1024, 50257, 768}, {4096, 768, 256},   {4096, 1024, 256},  {4096, 2048, 256},  {1, 3072, 1024}};

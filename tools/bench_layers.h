@@ -1,7 +1,9 @@
-/* bench_layers.h: the layers that do little with much memory, as shares of the triad. The bytes are the fewest that the
-   algorithm moves: each input read once, each output written once. Every call works on a piece of memory that no call
-   of the latest gigabyte has touched, so that data come from memory and not from a cache. In a training step some of
-   it is in a cache still, and a layer may be faster there. Sizes are those of c4-301m at 8 sequences. */
+/* bench_layers.h: measures the layers that do little arithmetic on much memory, as shares of the triad's rate.
+
+   The bytes that are counted are the fewest with which the layer can be computed: each input is read once, each output
+   written once. Every call works on a piece of memory that no call has touched since a gigabyte of other memory was used, so
+   the data come from memory and not from a cache. In a training step some of the data are still in a cache, and a layer may
+   be faster there. The sizes are those of c4-301m with 8 sequences. */
 #ifndef TOOLS_BENCH_LAYERS_H
 #define TOOLS_BENCH_LAYERS_H
 
@@ -18,15 +20,17 @@ enum {
 };
 
 typedef struct {
-    float *pool; /* (size) handed out in turn */
+    float *pool; /* (size) of which layer_piece gives one piece after the other */
     int64_t size, at;
-    float *weight, *rstd, *partial, *losses; /* (C), (N), (N / NORM_CHUNK, C), (N): small */
-    float *turn;                             /* (T, D) */
-    int32_t *tokens;                         /* (N) */
-    double distinct;                         /* how many different tokens there are */
-    double bytes;                            /* that the latest call had to move */
+    float *weight, *rstd, *partial,
+        *losses;     /* (C), (N), (N / NORM_CHUNK, C), (N): small, so they stay in a cache */
+    float *turn;     /* (T, D) rope's cosines and sines */
+    int32_t *tokens; /* (N) */
+    double distinct; /* how many different tokens there are */
+    double bytes;    /* what the latest call had to read and write */
 } Layers;
 
+/* The next piece of the pool, (floats). */
 static float *layer_piece(Layers *l, int64_t floats) {
     if (l->at + floats > l->size) l->at = 0;
     l->at += floats;
@@ -171,7 +175,7 @@ static void layers_free(Layers *l) {
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) free(pieces[i]);
 }
 
-/* Values in (0, 1]: squares of gradients must not be negative. */
+/* Fills the pool with values in (0, 1]. AdamW takes a piece as the mean of squares, which must not be negative. */
 static void layers_refill(Layers *l) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < l->size; i++) l->pool[i] = (float)(i % 4093 + 1) / 4093;

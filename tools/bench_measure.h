@@ -1,10 +1,14 @@
 /* bench_measure.h: how tools/bench.c measures and reports.
 
-   bench_wanted(format, ...)    whether a row of this name was asked for (--filter); its part's title goes first
-   bench_report(value, unit, share, format, ...)   a figure for the JSON file; share 0: none
-   bench_burst(rate), bench_peak(rate)   a few milliseconds of nothing but the machine's fastest instructions; the
-                                         GFLOP/s of the bursts since bench_new_peak(rate), of the latest 64 at most
-   bench_turns(contenders, count, context, rate, seconds)   contenders in turns, a burst before each */
+   Contenders are what one row compares, for example the same product by two libraries. A burst is a few milliseconds of
+   nothing but the machine's fastest instructions; bursts give the peak.
+
+   bench_wanted(format, ...)    whether --filter chooses the row of this name
+   bench_report(value, unit, share, format, ...)   a result of this name for the JSON file
+   bench_burst(rate)            one burst
+   bench_peak(rate)             the GFLOP/s of the bursts since bench_new_peak(rate), of the last 64 at most
+   bench_turns(contenders, count, context, rate, seconds)
+                                measures contenders in turns, with a burst before each */
 #ifndef TOOLS_BENCH_MEASURE_H
 #define TOOLS_BENCH_MEASURE_H
 
@@ -13,7 +17,7 @@
 typedef struct {
     const char *json, *filter;
     int64_t threads, batch;
-    int clock; /* 0: wall, 1: cpu */
+    int clock; /* 0: elapsed time, 1: processor time */
     bool quick, append;
 } BenchOptions;
 
@@ -23,7 +27,7 @@ enum { BURSTS = 64 };
 static struct {
     BenchOptions options;
     cJSON *list;
-    const char *title, *head;     /* of the part that runs; NULL once printed */
+    const char *title, *head;     /* of the part that runs; title is NULL once both are printed */
     double bursts[RATES][BURSTS]; /* the latest seconds per operation */
     int burst_count[RATES];
 } bench;
@@ -32,7 +36,7 @@ static const char *const dtype_names[] = {"fp32", "bf16"};
 
 /* ---- names ---- */
 
-/* Whether --filter takes the name. */
+/* Whether --filter chooses the name. The first row of a part that is chosen prints the part's title and head. */
 __attribute__((format(printf, 1, 2))) static bool bench_wanted(const char *format, ...) {
     char name[128];
     va_list arguments;
@@ -44,6 +48,7 @@ __attribute__((format(printf, 1, 2))) static bool bench_wanted(const char *forma
     return found;
 }
 
+/* Adds a result to the list for the JSON file. share 0: it has none. */
 __attribute__((format(printf, 4, 5))) static void bench_report(double value, const char *unit, double share,
                                                                const char *format, ...) {
     char name[128];
@@ -62,12 +67,13 @@ __attribute__((format(printf, 4, 5))) static void bench_report(double value, con
 /* ---- time ---- */
 
 typedef struct {
-    const char *name; /* NULL: absent here */
+    const char *name; /* NULL: this contender is not measured */
     void (*run)(void *context);
-    bool lingers; /* its threads stay awake after a call */
-    double best;  /* seconds of its good turns */
+    bool lingers; /* its threads do not sleep at once after a call, and would slow down the next one */
+    double best;  /* seconds, by bench_good_time */
 } Contender;
 
+/* The time by the clock that --clock chooses. */
 static double bench_seconds(void) {
     return bench.options.clock == 0 ? seconds_now() : processor_seconds_now() / threads_count();
 }
@@ -77,13 +83,14 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The seconds that count: the least on the wall; the lower quartile of processor times, since the kernel's account of
-   them errs both ways. Sorts them. */
+/* The time that counts among those of several turns: the least elapsed time; or the lower quartile of processor times,
+   because the kernel measures these too high or too low. Sorts the times. */
 static double bench_good_time(double *times, int count) {
     qsort(times, (size_t)count, sizeof *times, compare_doubles);
     return times[bench.options.clock == 0 ? 0 : count / 4];
 }
 
+/* Computes for a few milliseconds with the machine's fastest instructions, and records the seconds per operation. */
 static void bench_burst(Rate rate) {
     double operations = 0, start = bench_seconds();
     float sink = 0;
@@ -95,6 +102,7 @@ static void bench_burst(Rate rate) {
 
 static void bench_new_peak(Rate rate) { bench.burst_count[rate] = 0; }
 
+/* GFLOP/s */
 static double bench_peak(Rate rate) {
     double sorted[BURSTS];
     const int count = bench.burst_count[rate] < BURSTS ? bench.burst_count[rate] : BURSTS;
@@ -102,13 +110,15 @@ static double bench_peak(Rate rate) {
     return 1e-9 / bench_good_time(sorted, count);
 }
 
-/* Threads of other libraries wait for work without sleeping, some for tens of milliseconds. */
+/* Waits until the threads of the last call sleep. Those of other libraries wait for work without sleeping, some of them
+   for tens of milliseconds. */
 static void bench_rest(bool lingers) {
     struct timespec pause = {0, lingers ? 30000000 : 2000000};
     nanosleep(&pause, NULL);
 }
 
-/* All contenders in turns until `seconds` are spent; returns the peak in GFLOP/s. */
+/* Runs all contenders in turns until `seconds` are spent, each after a burst, and sets their best times. Returns the peak in
+   GFLOP/s that the bursts reached. */
 static double bench_turns(Contender *contenders, int count, void *context, Rate rate, double seconds) {
     enum { TURNS = 40, CONTENDERS = 4 };
     double times[CONTENDERS][TURNS], start = seconds_now();
@@ -132,7 +142,8 @@ static double bench_turns(Contender *contenders, int count, void *context, Rate 
 
 /* ---- memory ---- */
 
-/* n floats of mixed sign and size, and the same in bf16 where asked for; in huge pages, as the trainer's are. */
+/* n floats from -0.5 to 0.5 and, where bf16 is not NULL, the same rounded to bf16. Both are in huge pages, as in the
+   trainer. */
 static float *random_floats(int64_t n, uint16_t **bf16) {
     float *x = memory_allocate((size_t)n * sizeof *x);
 #pragma omp parallel for schedule(static)

@@ -1,9 +1,11 @@
-/* bench_steps.h: whole training steps: micro-steps of forward, loss and backward, then the norm of the gradient and
-   AdamW. Standard and LASER attention take turns, micro-step by micro-step, so that both meet the same machine, and an
-   update is timed in every turn. A step is as many micro-steps as accumulate to the tokens of the table below, at the
-   best time of one, plus one update. LASER over standard is the median of the turns' ratios, since what disturbs a
-   machine for seconds seldom spares one of a pair. Weights are initial ones and tokens random: time does not depend on
-   either. */
+/* bench_steps.h: measures whole training steps: micro-steps of forward, loss and backward, then the norm of the gradient
+   and AdamW.
+
+   Standard and LASER attention take turns, micro-step by micro-step, so that changes of the machine affect both alike, and
+   each turn also times an update. The time of a step is computed: the best time of a micro-step, times the number of
+   micro-steps that have the tokens of the table below, plus the time of one update. LASER / standard is the median of the
+   turns' ratios, because what disturbs a machine usually lasts for seconds and affects both micro-steps of a turn. The
+   weights are initial ones and the tokens are random; the time depends on neither. */
 #ifndef TOOLS_BENCH_STEPS_H
 #define TOOLS_BENCH_STEPS_H
 
@@ -12,17 +14,17 @@
 
 typedef struct {
     const char *name;
-    int vocab_size, batch; /* B: sequences of a micro-step */
+    int vocab_size, batch; /* V, and B: sequences of a micro-step */
     int64_t step_tokens;
 } StepModel;
 
 static const StepModel step_models[] = {
     {"demo", 2048, 16, 4096},       /* as `make demo` trains: an update after every micro-step */
-    {"gpt2-124m", 50257, 1, 65536}, /* a tenth of GPT-3's 0.5M tokens: what a few cores would take */
+    {"gpt2-124m", 50257, 1, 65536}, /* about a tenth of GPT-3's 0.5M tokens, which suits a few cores */
     {"c4-301m", 32000, 1, 65536},
 };
 
-/* A trainer without data, its activations and weights in place. */
+/* A trainer with weights and activations, and with random tokens instead of data. */
 static Trainer step_trainer(const StepModel *model, int dtype, Options *options, OptionSet *set) {
     char text[32];
     *set = options_begin("bench", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
@@ -36,7 +38,7 @@ static Trainer step_trainer(const StepModel *model, int dtype, Options *options,
         options_set(set, numbers[i].name, text, OPTION_FROM_COMMAND, "");
     }
     options_set(set, "dtype", dtype_names[dtype], OPTION_FROM_COMMAND, "");
-    options_set(set, "dry-run", "yes", OPTION_FROM_COMMAND, ""); /* there are no data */
+    options_set(set, "dry-run", "yes", OPTION_FROM_COMMAND, ""); /* so that it asks for no data */
     options_apply_preset(set, model->name);
     Trainer t = trainer_plan(options, set);
     trainer_allocate(&t);
@@ -51,6 +53,7 @@ static Trainer step_trainer(const StepModel *model, int dtype, Options *options,
     return t;
 }
 
+/* One micro-step: forward, loss and backward. */
 static void step_micro(Trainer *t) {
     const int B = t->model.batch, T = t->model.config.seq_len;
     model_forward(&t->model, t->inputs, B, T);
@@ -58,6 +61,7 @@ static void step_micro(Trainer *t) {
     model_backward(&t->model, t->inputs, B, T);
 }
 
+/* The rest of a step: the norm of the gradient, clipping to 1, AdamW. */
 static void step_update(Trainer *t) {
     Weights *gradients = &t->model.gradients;
     const double norm = sqrt(gradient_squares(gradients->memory, gradients->count));
@@ -71,22 +75,23 @@ static const char *const step_part_names[PROFILE_PARTS] = {PROFILE_EACH(STEP_PAR
 
 enum { STEP_TURNS = 40, STEP_TURNS_LEAST = 7 };
 static const AttentionKind step_kinds[2] = {ATTENTION_STANDARD,
-                                            ATTENTION_LASER}; /* the two that are compared */
+                                            ATTENTION_LASER}; /* index 0 and 1 in the arrays below */
 
 typedef struct {
     double micro[2], update;        /* seconds: standard, LASER */
     double ratio;                   /* of LASER's micro-step over standard's */
-    double parts[2][PROFILE_PARTS]; /* seconds of the parts of the fastest micro-step */
-    double peak;                    /* GFLOP/s of the bursts in between */
+    double parts[2][PROFILE_PARTS]; /* seconds of each part of the fastest micro-step */
+    double peak;                    /* GFLOP/s of the bursts before the micro-steps */
 } StepTimes;
 
-/* Turns of standard, LASER, LASER, standard, ..., so that neither always follows the update. */
+/* Measures for so many seconds. The order within a turn alternates: standard, LASER, update, LASER, standard, update, ...,
+   so that it is not always the same kind that follows the update. */
 static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     double micro[2][STEP_TURNS], ratio[STEP_TURNS], update[STEP_TURNS], begin;
     const int least = bench.options.quick ? 2 : STEP_TURNS_LEAST;
     int turn = 0;
     StepTimes times = {0};
-    step_micro(t), step_update(t); /* memory appears, threads wake */
+    step_micro(t), step_update(t); /* not timed: memory is touched for the first time, threads start */
     bench_new_peak(rate);
     const double start = seconds_now();
     for (; turn < least || (turn < STEP_TURNS && seconds_now() - start < seconds); turn++) {
@@ -117,7 +122,7 @@ static StepTimes step_measure(Trainer *t, Rate rate, double seconds) {
     return times;
 }
 
-/* Where the time of a micro-step goes: milliseconds, share of the time, share of peak. */
+/* Prints and reports for each part of a micro-step its milliseconds, its share of the time, and its share of the peak. */
 static void step_report_parts(const char *name, const Model *model, const StepTimes *times) {
     for (int i = 0; i < PROFILE_PARTS; i++) {
         char part[32];
@@ -139,6 +144,7 @@ static void step_report_parts(const char *name, const Model *model, const StepTi
     }
 }
 
+/* Measures and prints one row: one model, one dtype. */
 static void bench_step(const StepModel *model, int dtype) {
     static Options options;
     OptionSet set;
@@ -160,7 +166,8 @@ static void bench_step(const StepModel *model, int dtype) {
     }
     ratio = (micro_steps * times.micro[0] * times.ratio + times.update) / step[0];
     printf("%9.3f%9.1f%9.1f\n", ratio, 1e3 * times.micro[0], 1e3 * times.update);
-    if (bench.options.clock == 0) step_report_parts(name, &t.model, &times); /* they are times on the wall */
+    if (bench.options.clock == 0)
+        step_report_parts(name, &t.model, &times); /* the parts are measured in elapsed time */
     fflush(stdout);
     bench_report(ratio, "ratio", 0, "laser_over_standard/%s", name);
     bench_report(times.update, "s", 0, "update/%s", name);

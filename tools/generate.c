@@ -1,6 +1,7 @@
 /* generate.c: continues a text with a trained model: ./generate [--prompt=TEXT] [--tokens=N] CHECKPOINT
 
-   CHECKPOINT is a folder step-00000500 that ./train_gpt wrote, or a run's folder, whose newest one is taken. */
+   CHECKPOINT is a folder step-00000500 that ./train_gpt wrote, or the folder of a run, whose newest checkpoint is then
+   used. */
 #define TRAIN_GPT_NO_MAIN
 #include "../train_gpt.c"
 #include "load_model.h"
@@ -14,10 +15,12 @@ typedef struct {
 #define ROW(name, type, field, value, min, max, word, help)                                                  \
     { "Options", name, type, offsetof(GenerateOptions, field), value, min, max, word, help, false }
 static const Option generate_options[] = {
-    ROW("prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT", "how the text begins; none: as a document does"),
-    ROW("tokens", OPTION_INT, tokens, "128", 1, 1e6, "", "tokens to add"),
-    ROW("samples", OPTION_INT, samples, "1", 1, 1e6, "", "texts to write, each with its own seed"),
-    ROW("temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "", "0: the likeliest token always"),
+    ROW("prompt", OPTION_STRING, prompt, "", 0, 0, "TEXT",
+        "how the text begins; none: the text begins as a document does"),
+    ROW("tokens", OPTION_INT, tokens, "128", 1, 1e6, "", "how many tokens to add"),
+    ROW("samples", OPTION_INT, samples, "1", 1, 1e6, "", "how many texts to write, each with its own seed"),
+    ROW("temperature", OPTION_FLOAT, temperature, "0.8", 0, 100, "",
+        "0: always the likeliest token; higher values give more varied text"),
     ROW("seed", OPTION_INT, seed, "1", 0, 1e14, "", "the same seed gives the same text"),
     ROW("threads", OPTION_INT, threads, "0", 0, 4096, "", "OpenMP threads; 0: all cores"),
 };

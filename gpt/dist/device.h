@@ -1,34 +1,46 @@
-/* device.h: a GPU that holds the model and computes in place of section 2 of train_gpt.c; without -DHAVE_GPU there is none,
-   device_on() is false at compile time, and every call disappears. train_gpt.cu implements it, in C++.
+/* device.h: the calls by which train_gpt.c lets a GPU hold the model and compute forward, loss and backward.
+   train_gpt.cu implements them, in C++. In a program without a GPU (no -DHAVE_GPU) device_on() is false at compile time
+   and the other calls do nothing.
 
-   The host's weights and moments stay what init, checkpoints and sampling work on: device_put sends them, device_get
-   brings them (or the gradients) back. Everything else lives on the GPU and never leaves it.
+   The host's weights and moments are what initial values, checkpoints and sampling read and write. device_put copies
+   them to the GPU, device_get copies them, or the gradients, back. Activations exist on the GPU alone. Arrays of the
+   caller stay the caller's. When a call of CUDA fails, the program dies with its message.
 
-   device_on()                           whether there is one
-   device_choose(local_rank)             the GPU of this rank, counted on its host; dies when there is none
-   device_has_attention(kind)            whether it has kernels for this kind of attention
-   device_name(text), device_peak_flops(bf16)   the second is measured
-   device_memory_needed(&model)          bytes of its memory that device_open will take
-   device_open(&model), device_close()
-   device_forward, device_loss, device_backward, device_logits    as model_forward, model_loss, ... of train_gpt.c; only the
-                                         last of them waits for the GPU, the others give it work and go on
-   device_loss_sum()                     waits for it: the sum of what device_loss found since the last call
-   device_note(text)                     once, after the first step: a line about how it computes; else, and where there is
-                                         nothing to say, an empty one
-   device_zero_gradients()               costs nothing: the micro-step that follows writes gradients where others add; who reads
-                                         them before that finds zeros
-   device_gradient_squares()             the sum of their squares; with several ranks of those in the slices that this one owns
-   device_update(begin, moments, count, &settings)   AdamW on `count` weights from float `begin` on, whose moments begin at
-                                         `moments` of those that are here
+   device_on()                           whether this program uses a GPU
+   device_choose(local_rank)             chooses the GPU of this rank, which is number local_rank on its host (hosts.h).
+                                         Dies when there is no GPU
+   device_has_attention(kind)            whether the GPU has kernels for this kind of attention
+   device_name(text)                     writes the GPU's name and memory to text, and returns it
+   device_peak_flops(bf16)               floating point operations per second in a large matrix product, measured
+   device_memory_needed(&model)          the bytes of GPU memory that device_open allocates
+   device_open(&model), device_close()   allocate the model's memory on the GPU, all weights, gradients and moments 0;
+                                         free it
+   device_put(array, from), device_get(array, to)   copy one of the arrays of DeviceArray. They return when it is done
+   device_forward, device_loss, device_backward, device_logits   as model_forward, model_loss and so on in train_gpt.c.
+                                         Only device_logits waits for the GPU; the others return at once, and the GPU
+                                         computes one call after the other
+   device_loss_sum()                     waits for the GPU; the sum of the losses of all device_loss since the last call
+   device_note(text)                     after the first step: a line about how the GPU computes. Empty when it
+                                         was returned before, or when there is nothing to report
+   device_zero_gradients()               gradients = 0. Costs no time: the next micro-step writes gradients instead of
+                                         adding to them
+   device_gradient_squares()             waits for the GPU; the sum of the squares of the gradients. With several ranks:
+                                         of those in this rank's shard (buckets.h)
+   device_update(begin, moments, count, &settings)   AdamW on `count` weights from element `begin` of all weights on;
+                                         their moments are elements `moments` and following of those that this GPU keeps
 
-   The GPUs of several ranks exchange gradients and weights themselves where device_has_collectives() (cuda/exchange.cuh);
-   buckets, slices and owners are parallel.h's.
-   device_join(&job)                     once, all ranks, after device_open; a single rank too
-   device_sum_begin()                    the next device_backward is the last of its step: it sums the gradients of all ranks, each
-                                         slice on its owner. device_gradient_squares waits for that
-   device_share(what, bucket)            every rank gets the other ranks' slices of this bucket of the weights or gradients
-   device_share_wait()                   what the GPU does from now on waits until all of that is done
-   device_hidden()                       as parallel_hidden, between the two latest calls of device_gradient_squares */
+   Where device_has_collectives() is true, the GPUs of several ranks exchange gradients and weights with each other
+   (cuda/exchange.cuh); else the host does it (exchange.h). Buckets and slices are the same. All ranks call these in the
+   same order:
+   device_has_collectives()              whether this program can do it
+   device_join(&job)                     once, after device_open; also where there is a single rank
+   device_reduce_scatter_begin()         the next device_backward is the last one of its step: each bucket of gradients
+                                         is reduce-scattered as soon as backward has made it final.
+                                         device_gradient_squares waits for the sums
+   device_all_gather(array, bucket)      starts to all-gather bucket number `bucket` of the weights or the gradients
+   device_collectives_wait()             the GPU begins no later work before all that has been started is done
+   device_comm_overlap()                 as exchange_comm_overlap in exchange.h, for the time between the two latest
+                                         calls of device_gradient_squares */
 #ifndef GPT_DIST_DEVICE_H
 #define GPT_DIST_DEVICE_H
 
@@ -39,7 +51,8 @@
 #include "../math/optimizer.h"
 #include "../math/ranges.h"
 
-/* Where the tensors of a layer begin in the weights, in floats. Adjacent ones (q, k, v; gate, up) are one matrix. */
+/* Where the tensors of a layer begin in the vector of all weights, in floats. Neighbours that are multiplied together
+   (q, k, v; gate, up) form one matrix. */
 typedef struct {
     int64_t attn_norm, qkv, o, mlp_norm, up, down;
 } DeviceLayer;
@@ -51,17 +64,21 @@ typedef struct {
     int recompute;                                                      /* as in options.h */
     AttentionKind attn;
     bool sequence_shift, bf16;
-    int64_t embed, position, final_norm; /* where they begin in the weights; position -1: not learned */
-    int64_t count;                       /* floats of the weights */
-    int64_t moments;                     /* of each of AdamW's moments: those that the GPU keeps */
-    const DeviceLayer *at;               /* (L) */
-    const float *rope_cos_sin;           /* (T, D/2, 2) or NULL */
-    const float *fixed_positions;        /* (T, C) or NULL */
+    int64_t embed, position,
+        final_norm;               /* where they begin in the weights; position is -1 when not learned */
+    int64_t count;                /* floats of all weights */
+    int64_t moments;              /* floats of each of AdamW's moments that this GPU keeps */
+    const DeviceLayer *at;        /* (L) */
+    const float *rope_cos_sin;    /* (T, D/2, 2) or NULL */
+    const float *fixed_positions; /* (T, C) or NULL */
 } DeviceModel;
 
-enum { DEVICE_WEIGHTS, DEVICE_GRADIENTS, DEVICE_MEAN, DEVICE_SQUARE };
+/* The arrays on the GPU that the host may read and write: weights and gradients, (count) each, and AdamW's first and
+   second moment, (moments) each. */
+typedef enum { DEVICE_WEIGHTS, DEVICE_GRADIENTS, DEVICE_ADAM_M, DEVICE_ADAM_V } DeviceArray;
 
-typedef struct { /* what parallel.h, which is C, knows */
+/* What the GPU's exchange must know of the job. parallel.h knows it, but only C programs can include that file. */
+typedef struct {
     int rank, ranks;
     const FloatRange *buckets; /* (count) */
     int count;
@@ -80,8 +97,8 @@ double device_peak_flops(bool bf16);
 size_t device_memory_needed(const DeviceModel *model);
 void device_open(const DeviceModel *model);
 void device_close(void);
-void device_put(int what, const float *from);
-void device_get(int what, float *to);
+void device_put(DeviceArray array, const float *from);
+void device_get(DeviceArray array, float *to);
 void device_forward(const int32_t *tokens, int B, int T);
 void device_loss(const int32_t *targets, int64_t N, float gradient_scale);
 double device_loss_sum(void);
@@ -93,10 +110,10 @@ double device_gradient_squares(void);
 void device_update(int64_t begin, int64_t moments, int64_t count, const AdamWSettings *settings);
 bool device_has_collectives(void);
 void device_join(const DeviceJob *job);
-void device_sum_begin(void);
-void device_share(int what, int bucket);
-void device_share_wait(void);
-double device_hidden(void);
+void device_reduce_scatter_begin(void);
+void device_all_gather(DeviceArray array, int bucket);
+void device_collectives_wait(void);
+double device_comm_overlap(void);
 #ifdef __cplusplus
 }
 #endif
@@ -109,8 +126,8 @@ static inline double device_peak_flops(bool bf16) { return bf16; }
 static inline size_t device_memory_needed(const DeviceModel *model) { return model == NULL; }
 static inline void device_open(const DeviceModel *model) { (void)model; }
 static inline void device_close(void) {}
-static inline void device_put(int what, const float *from) { (void)what, (void)from; }
-static inline void device_get(int what, float *to) { (void)what, (void)to; }
+static inline void device_put(DeviceArray array, const float *from) { (void)array, (void)from; }
+static inline void device_get(DeviceArray array, float *to) { (void)array, (void)to; }
 static inline void device_forward(const int32_t *tokens, int B, int T) { (void)tokens, (void)B, (void)T; }
 static inline void device_loss(const int32_t *targets, int64_t N, float gradient_scale) {
     (void)targets, (void)N, (void)gradient_scale;
@@ -127,9 +144,9 @@ static inline void device_update(int64_t begin, int64_t moments, int64_t count,
 }
 static inline bool device_has_collectives(void) { return false; }
 static inline void device_join(const DeviceJob *job) { (void)job; }
-static inline void device_sum_begin(void) {}
-static inline void device_share(int what, int bucket) { (void)what, (void)bucket; }
-static inline void device_share_wait(void) {}
-static inline double device_hidden(void) { return 0; }
+static inline void device_reduce_scatter_begin(void) {}
+static inline void device_all_gather(DeviceArray array, int bucket) { (void)array, (void)bucket; }
+static inline void device_collectives_wait(void) {}
+static inline double device_comm_overlap(void) { return 0; }
 #endif
 #endif

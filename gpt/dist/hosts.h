@@ -1,11 +1,17 @@
-/* hosts.h: what the launcher gave the ranks of a job: hosts, cores, threads. Launchers bind ranks to cores, by default
-   often to one each, and a program that does not look runs all its threads there, or leaves a machine idle.
+/* hosts.h: on which hosts and cores the launcher has placed the ranks of a job, and how many threads each rank uses.
+   A launcher binds ranks to cores; by default often each rank to one core. A program that ignores this would run all
+   its threads on that core, or leave most of a host unused.
 
-   hosts_settle(threads)   all ranks, before the first parallel loop: the OpenMP threads of this rank. 0: of the cores it
-                           may use its share, when other ranks may use the same
-   hosts_memory_available()   bytes this rank may take: its share of what is free on its host
-   hosts_local_rank()      how many lower ranks are on the same host: the number of this one's GPU
-   hosts_print()           rank 0: ranks, hosts, threads, cores; warnings, with the option that mends it */
+   hosts_set_threads(threads)   called by all ranks before the first parallel loop: sets how many OpenMP threads this
+                                rank uses. 0: as many as the cores that it may use; where several ranks may use the same
+                                cores, these cores divided by these ranks. OMP_NUM_THREADS replaces this choice
+   hosts_memory_available()     called by all ranks: bytes that this rank may take, the free memory of its host divided
+                                by the ranks there. Returns when all ranks have looked at their memory
+   hosts_local_rank()           how many lower ranks are on the same host; this number chooses the rank's GPU
+   hosts_local_ranks()          how many ranks are on this rank's host
+   hosts_print()                called by all ranks: rank 0 prints ranks, hosts, threads and cores, and warns when
+                                threads and cores do not fit together, with the option that corrects it
+   hosts_set_threads must come before the others. */
 #ifndef GPT_DIST_HOSTS_H
 #define GPT_DIST_HOSTS_H
 
@@ -14,30 +20,33 @@
 #include "../base/threads.h"
 #include "parallel.h"
 
-enum { HOSTS_CORES = 1024, HOSTS_WORD = 64 };
+enum { HOSTS_CORES = 1024, HOSTS_WORD = 64 }; /* cores that a set can hold; bits in a word of a set */
 
+/* What a rank tells the others about itself. */
 typedef struct {
     char host[64];
     int threads;
-    int launcher_cores; /* those of the process that started this one: what the job may use here; 0: not known */
-    uint64_t cores[HOSTS_CORES / HOSTS_WORD]; /* a bit each: those this rank may use */
+    int launcher_cores; /* how many cores the launcher's process on this host may use, and so the job; 0: not known */
+    uint64_t cores[HOSTS_CORES / HOSTS_WORD]; /* the set of cores that this rank may use, one bit for each */
 } HostRank;
 
 static HostRank *hosts_ranks; /* (ranks), on every rank */
 
+/* The number of cores in a set. */
 static int hosts_count(const uint64_t *cores) {
     int count = 0;
     for (int i = 0; i < HOSTS_CORES / HOSTS_WORD; i++) count += __builtin_popcountll(cores[i]);
     return count;
 }
 
-static bool hosts_meet(const uint64_t *a, const uint64_t *b) {
+/* Whether a core is in both sets. */
+static bool hosts_cores_overlap(const uint64_t *a, const uint64_t *b) {
     uint64_t both = 0;
     for (int i = 0; i < HOSTS_CORES / HOSTS_WORD; i++) both |= a[i] & b[i];
     return both != 0;
 }
 
-/* "0-3,8" */
+/* The set as a text like "0-3,8". */
 static const char *hosts_list(char text[64], const uint64_t *cores) {
     int used = 0;
     text[0] = 0;
@@ -52,7 +61,8 @@ static const char *hosts_list(char text[64], const uint64_t *cores) {
     return text;
 }
 
-static HostRank hosts_own(void) {
+/* What this rank knows about itself. */
+static HostRank hosts_this_rank(void) {
     HostRank own = {.threads = threads_count()};
     snprintf(own.host, sizeof own.host, "%.63s", parallel_host());
 #if defined(__linux__) && defined(CPU_COUNT)
@@ -64,57 +74,58 @@ static HostRank hosts_own(void) {
     return own;
 }
 
+/* Fills hosts_ranks. */
 static void hosts_collect(void) {
-    HostRank own = hosts_own();
+    HostRank own = hosts_this_rank();
     if (!hosts_ranks) hosts_ranks = check_calloc((size_t)parallel_ranks() * sizeof *hosts_ranks);
     parallel_collect(hosts_ranks, &own, sizeof own);
 }
 
-static inline void hosts_settle(int threads) {
+static inline void hosts_set_threads(int threads) {
     threads_set(threads);
     hosts_collect();
     const HostRank *own = &hosts_ranks[parallel_rank()];
-    int sharing = 0, cores = hosts_count(own->cores);
+    int same_cores = 0; /* ranks that may use some of the same cores, this one included */
+    int cores = hosts_count(own->cores);
     for (int r = 0; r < parallel_ranks(); r++)
-        sharing +=
-            strcmp(hosts_ranks[r].host, own->host) == 0 && hosts_meet(hosts_ranks[r].cores, own->cores);
-    if (cores_available() < cores) cores = cores_available(); /* a quota */
-    if (threads == 0 && !getenv("OMP_NUM_THREADS") && sharing > 1)
-        threads_set(cores > sharing ? cores / sharing : 1);
+        same_cores += strcmp(hosts_ranks[r].host, own->host) == 0 &&
+                      hosts_cores_overlap(hosts_ranks[r].cores, own->cores);
+    if (cores_available() < cores) cores = cores_available(); /* a cgroup may allow less CPU time */
+    if (threads == 0 && !getenv("OMP_NUM_THREADS") && same_cores > 1)
+        threads_set(cores > same_cores ? cores / same_cores : 1);
     hosts_collect();
 }
 
-/* How many lower ranks are on the host of this one. */
-static int hosts_lower(int rank) {
+/* How many ranks below `rank` are on its host. */
+static int hosts_rank_on_host(int rank) {
     int lower = 0;
     for (int r = 0; r < rank; r++) lower += strcmp(hosts_ranks[r].host, hosts_ranks[rank].host) == 0;
     return lower;
 }
 
-/* How many ranks are on this one's host: those that share its memory. */
-static inline int hosts_sharing(void) {
-    int sharing = 0;
+static inline int hosts_local_ranks(void) {
+    int ranks = 0;
     for (int r = 0; hosts_ranks && r < parallel_ranks(); r++)
-        sharing += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
-    return sharing > 0 ? sharing : 1;
+        ranks += strcmp(hosts_ranks[r].host, hosts_ranks[parallel_rank()].host) == 0;
+    return ranks > 0 ? ranks : 1;
 }
 
-/* Bytes that this rank may take. All ranks call it, and none takes memory before all have looked. */
 static inline int64_t hosts_memory_available(void) {
-    const int64_t bytes = memory_available() / hosts_sharing();
-    parallel_barrier();
+    const int64_t bytes = memory_available() / hosts_local_ranks();
+    parallel_barrier(); /* what one rank allocates after this call must not count as taken on another */
     return bytes;
 }
 
-static inline int hosts_local_rank(void) { return hosts_lower(parallel_rank()); }
+static inline int hosts_local_rank(void) { return hosts_rank_on_host(parallel_rank()); }
 
-typedef struct { /* of the ranks of one host together */
+/* The ranks of one host together. */
+typedef struct {
     int ranks, threads, launcher_cores;
     uint64_t cores[HOSTS_CORES / HOSTS_WORD];
 } Host;
 
-/* That of rank `first`. */
-static Host hosts_host(int first) {
+/* The host whose lowest rank is `first`. */
+static Host hosts_host_of(int first) {
     Host host = {.launcher_cores = hosts_ranks[first].launcher_cores};
     for (int r = first; r < parallel_ranks(); r++) {
         if (strcmp(hosts_ranks[r].host, hosts_ranks[first].host) != 0) continue;
@@ -124,23 +135,26 @@ static Host hosts_host(int first) {
     return host;
 }
 
-/* The first trouble there is; true when there was one. */
+/* Warns about the first of these that is true on the host whose lowest rank is `first`: a rank has more threads than
+   cores; all ranks together have more threads than cores; they use fewer cores than the job has there. Returns whether
+   it has warned. */
 static bool hosts_warn(int first) {
-    const Host host = hosts_host(first);
+    const Host host = hosts_host_of(first);
     const int cores = hosts_count(host.cores);
     const char *name = hosts_ranks[first].host;
     if (cores == 0) return false; /* not known */
     for (int r = first; r < parallel_ranks(); r++) {
         const HostRank *rank = &hosts_ranks[r];
-        const int its = hosts_count(rank->cores);
-        if (strcmp(rank->host, name) != 0 || rank->threads <= its) continue;
+        const int rank_cores = hosts_count(rank->cores);
+        if (strcmp(rank->host, name) != 0 || rank->threads <= rank_cores) continue;
         warn("rank %d on %s has %d threads on %d core%s: the launcher binds it there; give mpirun the option "
              "--bind-to none (or --map-by slot:PE=%d), srun --cpus-per-task=%d, or train with --threads=%d",
-             r, name, rank->threads, its, its > 1 ? "s" : "", rank->threads, rank->threads, its);
+             r, name, rank->threads, rank_cores, rank_cores > 1 ? "s" : "", rank->threads, rank->threads,
+             rank_cores);
         return true;
     }
     if (host.threads > cores && host.ranks > cores) {
-        warn("%d ranks share %d cores on %s; start fewer", host.ranks, cores, name);
+        warn("%d ranks run on %d cores of %s; start fewer ranks", host.ranks, cores, name);
         return true;
     }
     if (host.threads > cores) {
@@ -150,48 +164,53 @@ static bool hosts_warn(int first) {
     }
     if (host.threads < host.launcher_cores && cores < host.launcher_cores) {
         warn("%d rank(s) on %s use %d of the %d cores that the job has there: the launcher binds them; give "
-             "mpirun the "
-             "option --map-by slot:PE=%d (or --bind-to none)",
+             "mpirun the option --map-by slot:PE=%d (or --bind-to none)",
              host.ranks, name, cores, host.launcher_cores, host.launcher_cores / host.ranks);
         return true;
     }
     return false;
 }
 
+/* One line about the host whose lowest rank is `first`: its ranks and the cores of the first four of them. */
+static void hosts_describe(char line[256], int first) {
+    const Host host = hosts_host_of(first);
+    int used = snprintf(line, 256, "           %.40s: %d rank%s from %d on, cores", hosts_ranks[first].host,
+                        host.ranks, host.ranks > 1 ? "s" : "", first);
+    for (int r = first, shown = 0; r < parallel_ranks() && shown < 4; r++) {
+        char list[64];
+        if (strcmp(hosts_ranks[r].host, hosts_ranks[first].host) != 0) continue;
+        used += snprintf(line + used, 256 - (size_t)used, "%s %.30s", shown++ ? " |" : "",
+                         hosts_list(list, hosts_ranks[r].cores));
+    }
+    if (host.ranks > 4) snprintf(line + used, 256 - (size_t)used, " | ...");
+}
+
 static inline void hosts_print(void) {
-    enum { SHOWN = 8 }; /* hosts; a thousand lines help nobody */
+    enum { SHOWN = 8 }; /* hosts that get a line of their own; a large job has hundreds */
     const int ranks = parallel_ranks();
     int hosts = 0, least = INT32_MAX, most = 0;
     bool warned = false;
-    if (parallel_rank() != 0 || !*parallel_host()) return; /* no launcher: nothing it could have done */
+    if (parallel_rank() != 0 || !*parallel_host()) return; /* without a name: started without a launcher */
     if (ranks == 1) {
         hosts_warn(0);
         return;
     }
-    char(*lines)[256] = check_calloc(SHOWN * sizeof *lines);
     for (int r = 0; r < ranks; r++) {
-        const HostRank *rank = &hosts_ranks[r];
-        least = rank->threads < least ? rank->threads : least,
-        most = rank->threads > most ? rank->threads : most;
-        if (hosts_lower(r) > 0 || hosts++ >= SHOWN) continue;
-        const Host host = hosts_host(r);
-        int used = snprintf(lines[hosts - 1], 256, "           %.40s: %d rank%s from %d on, cores",
-                            rank->host, host.ranks, host.ranks > 1 ? "s" : "", r);
-        for (int k = r, shown = 0; k < ranks && shown < 4; k++) {
-            char list[64];
-            if (strcmp(hosts_ranks[k].host, rank->host) != 0) continue;
-            used += snprintf(lines[hosts - 1] + used, 256 - (size_t)used, "%s %.30s", shown++ ? " |" : "",
-                             hosts_list(list, hosts_ranks[k].cores));
-        }
-        if (host.ranks > 4) snprintf(lines[hosts - 1] + used, 256 - (size_t)used, " | ...");
+        const int threads = hosts_ranks[r].threads;
+        least = threads < least ? threads : least, most = threads > most ? threads : most;
+        hosts += hosts_rank_on_host(r) == 0;
     }
     printf("ranks      %d on %d host%s, %d", ranks, hosts, hosts > 1 ? "s" : "", least);
     if (most > least) printf(" to %d", most);
     printf(" thread%s each\n", most > 1 ? "s" : "");
-    for (int i = 0; i < hosts && i < SHOWN; i++) printf("%s\n", lines[i]);
+    for (int r = 0, shown = 0; r < ranks && shown < SHOWN; r++) {
+        char line[256];
+        if (hosts_rank_on_host(r) > 0) continue;
+        hosts_describe(line, r), shown++;
+        printf("%s\n", line);
+    }
     if (hosts > SHOWN) printf("           and %d hosts more\n", hosts - SHOWN);
-    free(lines);
-    for (int r = 0; r < ranks && !warned; r++) warned = hosts_lower(r) == 0 && hosts_warn(r);
+    for (int r = 0; r < ranks && !warned; r++) warned = hosts_rank_on_host(r) == 0 && hosts_warn(r);
 }
 
 #endif

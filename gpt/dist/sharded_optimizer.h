@@ -1,31 +1,38 @@
-/* sharded_optimizer.h: the second half of an optimizer step: the gradients of all processes are summed, their norm is
-   found, AdamW updates the weights, and every process gets all of them.
+/* sharded_optimizer.h: the second half of an optimizer step: the gradients of all ranks are summed, their norm is
+   found, AdamW updates the weights, and every rank gets the new weights.
 
-   This is the border behind which a step knows that there are several processes, and that the weights may be on a GPU.
-   With one process and no GPU it is no more than gradient_squares and adamw_update (math/optimizer.h) over one array.
+   Only code behind this border knows that there are several ranks, and that the weights may be on a GPU. With one rank
+   and no GPU it does no more than call gradient_squares and adamw_update (math/optimizer.h).
 
-   The vector of all parameters is cut into buckets (parallel.h), and every bucket into one shard for each process. A
-   process sums the gradients of its shards, keeps their two moments and updates their weights, so the moments take
-   1/processes of the memory (ZeRO stage 1, Rajbhandari et al. 2020). With --zero=0 every process keeps all moments and
-   computes the whole update.
+   The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
+   buckets together is shard r (buckets.h). Rank r sums the gradients of shard r. With --zero=1 it also keeps AdamW's
+   two moments of this shard only, and updates only its weights, so that the moments take 1/ranks of the memory (ZeRO
+   stage 1, Rajbhandari et al. 2020); then an all-gather brings the new weights to all ranks. With --zero=0 every rank
+   keeps all moments and computes the whole update.
 
-   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   who owns what; no memory yet
-   optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   the moments, zero, and the buffers of messages.
-                                    weights and gradients, (parameters->floats) each, stay the caller's
-   optimizer_free(&o)
-   optimizer_moments(&o)            floats of each of the two moments that this process keeps
-   optimizer_buffer_floats(&o, comm_bf16)   the memory that messages take
+   All ranks call these functions in the same order:
+   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments; allocates
+                                    only the lists of ranges. on_gpu: a GPU keeps the moments, computes the update, and
+                                    exchanges with the GPUs of other ranks. The tensors of *parameters stay the caller's
+   optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
+                                    messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
+                                    caller's. Call it once, when o is where it will stay
+   optimizer_free(&o)               frees what these two have allocated
+   optimizer_moments(&o)            how many floats each of the two moments has on this rank
+   optimizer_buffer_floats(&o, comm_bf16)   the size of the buffers of messages, in floats
+   optimizer_comm_overlap(&o)       of the time that gradients and weights took to travel in the latest step, the
+                                    fraction in which this rank did not wait for them, 0 to 1; NaN: nothing was sent
 
-   A step, on every process:
+   A step:
    gradients_clear(&o)              before the first micro-step: gradients = 0
    gradients_reduce_begin(&o)       before the last micro-step: from here on, gradients that have become final are sent
                                     while backward computes the others
-   gradients_reduce(&o)             after it: waits for the sums, and returns the norm of the gradients of all processes
-   optimizer_update(&o, &settings)  the weights of every process become the new ones
+   gradients_reduce(&o)             after it: waits for the sums over the ranks, and returns the L2 norm of all of them
+   optimizer_update(&o, &settings)  AdamW. Afterwards all ranks have the same new weights
 
-   Checkpoints and initial values are written and read on the host:
-   optimizer_send_to_gpu(&o)        after the host's weights and moments have changed
-   optimizer_fetch_from_gpu(&o)     before the host reads them */
+   Initial values and checkpoints are written and read on the host:
+   optimizer_send_to_gpu(&o)        call it after the host's weights and moments have changed
+   optimizer_fetch_from_gpu(&o)     call it before the host reads them */
 #ifndef GPT_DIST_SHARDED_OPTIMIZER_H
 #define GPT_DIST_SHARDED_OPTIMIZER_H
 
@@ -33,32 +40,38 @@
 #include "../base/profile.h"
 #include "../math/optimizer.h"
 #include "../math/tensor_table.h"
+#include "buckets.h"
 #include "device.h"
+#include "exchange.h"
 #include "parallel.h"
 
 typedef struct {
-    TensorTable parameters; /* the model's, which owns it */
-    float *weights, *gradients;
-    float *m, *v; /* AdamW's first and second moment of the owned parameters, one range after the other */
-    ParallelBuckets buckets; /* of the parameters */
-    int shard, shards; /* the moments are divided into so many shards, of which this process keeps one */
-    FloatRange *owned; /* (owned_count) the parameters whose moments are here */
-    int owned_count;
-    bool
-        on_gpu; /* the GPU keeps the moments and updates the weights; else the host does, also where a GPU computes the
-                    gradients and they are summed over the hosts */
+    TensorTable parameters;     /* the model's, which owns the memory */
+    float *weights, *gradients; /* (parameters.floats) each, the caller's */
+    /* (optimizer_moments) each: AdamW's first and second moment of the parameters in shard_ranges, one range after the
+       other. */
+    float *m, *v;
+    ParameterBuckets buckets;
+    int shard, shards; /* the moments are divided into `shards` shards; this rank keeps number `shard` */
+    /* (shard_range_count) the parameters of this shard: its slice of each bucket or, where there is only one shard, one
+       range with all parameters. */
+    FloatRange *shard_ranges;
+    int shard_range_count;
+    /* The GPU has the moments and computes the update. Where it is false although there is a GPU, the GPU computes the
+       gradients, and the host sums them over the ranks and computes the update (--comm=host). */
+    bool on_gpu;
 } ShardedOptimizer;
 
 /* Backward finishes the gradients of one layer after the other, the last layer first, and those of the embedding, which
-   come before all layers in memory, at the very end. */
-static inline ParallelBuckets optimizer_buckets(const TensorTable *parameters) {
+   precede all layers in memory, at the very end. So the groups of buckets_plan begin at 0 and where a layer begins. */
+static inline ParameterBuckets optimizer_buckets(const TensorTable *parameters) {
     const Tensor *tensors = parameters->tensors;
     size_t *starts = check_calloc((size_t)parameters->count * sizeof *starts);
     int count = 1;
     for (int i = 1; i < parameters->count; i++)
         if (tensors[i].per_layer && (!tensors[i - 1].per_layer || tensors[i - 1].layer != tensors[i].layer))
             starts[count++] = tensors[i].offset;
-    ParallelBuckets buckets = parallel_buckets(starts, count, parameters->floats);
+    ParameterBuckets buckets = buckets_plan(starts, count, parameters->floats);
     free(starts);
     return buckets;
 }
@@ -68,16 +81,16 @@ static inline ShardedOptimizer optimizer_plan(const TensorTable *parameters, boo
     o.buckets = optimizer_buckets(parameters);
     o.shards = zero ? parallel_ranks() : 1;
     o.shard = o.shards > 1 ? parallel_rank() : 0;
-    o.owned = parallel_owned(&o.buckets, o.shard, o.shards, &o.owned_count);
+    o.shard_ranges = buckets_shard(&o.buckets, o.shard, o.shards, &o.shard_range_count);
     return o;
 }
 
 static inline size_t optimizer_moments(const ShardedOptimizer *o) {
-    return ranges_floats(o->owned, o->owned_count);
+    return ranges_floats(o->shard_ranges, o->shard_range_count);
 }
 
 static inline size_t optimizer_buffer_floats(const ShardedOptimizer *o, bool comm_bf16) {
-    return o->on_gpu ? 0 : parallel_buffer_floats(&o->buckets, comm_bf16);
+    return o->on_gpu ? 0 : exchange_buffer_floats(&o->buckets, comm_bf16);
 }
 
 static inline void optimizer_allocate(ShardedOptimizer *o, float *weights, float *gradients, bool comm_bf16,
@@ -87,28 +100,28 @@ static inline void optimizer_allocate(ShardedOptimizer *o, float *weights, float
         device_join(&(DeviceJob){parallel_rank(), parallel_ranks(), o->buckets.ranges, o->buckets.count,
                                  parallel_collect});
     else
-        parallel_open(&o->buckets, comm_bf16, comm_thread);
+        exchange_open(&o->buckets, comm_bf16, comm_thread);
     o->m = memory_allocate(optimizer_moments(o) * sizeof(float));
     o->v = memory_allocate(optimizer_moments(o) * sizeof(float));
 }
 
 static inline void optimizer_free(ShardedOptimizer *o) {
-    parallel_close();
-    parallel_buckets_free(&o->buckets);
-    free(o->m), free(o->v), free(o->owned);
+    exchange_close();
+    buckets_free(&o->buckets);
+    free(o->m), free(o->v), free(o->shard_ranges);
 }
 
 /* ---- the host and the GPU ---- */
 
 static inline void optimizer_send_to_gpu(ShardedOptimizer *o) {
     if (device_on()) device_put(DEVICE_WEIGHTS, o->weights);
-    if (o->on_gpu) device_put(DEVICE_MEAN, o->m), device_put(DEVICE_SQUARE, o->v);
+    if (o->on_gpu) device_put(DEVICE_ADAM_M, o->m), device_put(DEVICE_ADAM_V, o->v);
 }
 
 static inline void optimizer_fetch_from_gpu(ShardedOptimizer *o) {
     if (!o->on_gpu) return;
     device_get(DEVICE_WEIGHTS, o->weights);
-    device_get(DEVICE_MEAN, o->m), device_get(DEVICE_SQUARE, o->v);
+    device_get(DEVICE_ADAM_M, o->m), device_get(DEVICE_ADAM_V, o->v);
 }
 
 /* ---- a step ---- */
@@ -122,76 +135,85 @@ static inline void gradients_clear(ShardedOptimizer *o) {
 
 static inline void gradients_reduce_begin(ShardedOptimizer *o) {
     if (o->on_gpu)
-        device_sum_begin();
+        device_reduce_scatter_begin();
     else
         reduce_scatter_begin(o->gradients);
 }
 
-/* Every process has summed its own shards; the squares of all shards together give the norm. */
+/* Every rank has the sums of its own shard. The squares of all shards together give the norm. */
 static inline double gradients_reduce(ShardedOptimizer *o) {
     double squares = 0;
     if (o->on_gpu) return sqrt(parallel_sum_double(device_gradient_squares()));
     profile(PROFILE_REDUCE);
     if (device_on()) device_get(DEVICE_GRADIENTS, o->gradients);
     reduce_scatter_ready(0);
-    parallel_wait();
+    exchange_wait();
     profile(PROFILE_UPDATE);
     for (int i = 0; i < o->buckets.count; i++) {
-        FloatRange own = parallel_slice(o->buckets.ranges[i], parallel_rank(), parallel_ranks());
-        squares += gradient_squares(o->gradients + own.begin, own.end - own.begin);
+        FloatRange slice = bucket_slice(o->buckets.ranges[i], parallel_rank(), parallel_ranks());
+        squares += gradient_squares(o->gradients + slice.begin, slice.end - slice.begin);
     }
     return sqrt(parallel_sum_double(squares));
 }
 
-/* Of the time that gradients and weights were on their way during the latest step, the fraction in which no process
-   waited for them; NaN: nothing was sent. */
-static inline double optimizer_comm_hidden(const ShardedOptimizer *o) {
-    return o->on_gpu ? device_hidden() : parallel_hidden();
+static inline double optimizer_comm_overlap(const ShardedOptimizer *o) {
+    return o->on_gpu ? device_comm_overlap() : exchange_comm_overlap();
 }
 
-/* Sends this process's shard of a bucket to the others and receives theirs. */
-static inline void optimizer_all_gather(ShardedOptimizer *o, int what, int bucket) {
+/* Starts to send this rank's slice of a bucket of the weights to the other ranks, and to receive theirs. */
+static inline void optimizer_all_gather_weights(ShardedOptimizer *o, int bucket) {
     if (o->on_gpu)
-        device_share(what, bucket);
+        device_all_gather(DEVICE_WEIGHTS, bucket);
     else
-        all_gather(what == DEVICE_WEIGHTS ? o->weights : o->gradients, bucket);
+        all_gather(o->weights, bucket);
 }
 
+/* The same for the sums of the gradients. */
+static inline void optimizer_all_gather_gradients(ShardedOptimizer *o, int bucket) {
+    if (o->on_gpu)
+        device_all_gather(DEVICE_GRADIENTS, bucket);
+    else
+        all_gather(o->gradients, bucket);
+}
+
+/* Waits until all ranks' slices are here. */
 static inline void optimizer_wait(ShardedOptimizer *o) {
     if (o->on_gpu)
-        device_share_wait();
+        device_collectives_wait();
     else
-        parallel_wait();
+        exchange_wait();
 }
 
-/* AdamW on the parameters of `range`, whose moments begin at `at` of m and v. Matrices decay, norms do not. */
+/* AdamW on the parameters in `range`, whose moments begin at element `at` of m and v. Weight decay applies to matrices
+   and not to the weights of norms. */
 static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range, size_t at,
                                           const AdamWSettings *settings) {
     for (int i = 0; i < o->parameters.count; i++) {
         const Tensor *tensor = &o->parameters.tensors[i];
-        const FloatRange both = range_meet(tensor_range(tensor), range);
+        const FloatRange both = range_intersection(tensor_range(tensor), range);
         const size_t n = both.end - both.begin, moments = at + both.begin - range.begin;
         if (n == 0) continue;
-        AdamWSettings own = *settings;
-        if (tensor->rank != 2) own.weight_decay = 0;
+        AdamWSettings of_tensor = *settings;
+        if (tensor->rank != 2) of_tensor.weight_decay = 0;
         if (o->on_gpu)
-            device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &own);
+            device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &of_tensor);
         else
             adamw_update(o->weights + both.begin, o->gradients + both.begin, o->m + moments, o->v + moments,
-                         n, &own);
+                         n, &of_tensor);
     }
 }
 
 static inline void optimizer_update(ShardedOptimizer *o, const AdamWSettings *settings) {
-    size_t at = 0;
-    for (int i = 0; i < o->buckets.count && o->shards < parallel_ranks(); i++)
-        optimizer_all_gather(o, DEVICE_GRADIENTS,
-                             i); /* --zero=0: each process needs the sums of all shards */
+    /* Where a rank updates more than the slices that it has summed (--zero=0), it needs the sums of the others
+       first. */
+    if (o->shards < parallel_ranks())
+        for (int i = 0; i < o->buckets.count; i++) optimizer_all_gather_gradients(o, i);
     optimizer_wait(o);
-    for (int i = 0; i < o->owned_count; i++) {
-        optimizer_update_range(o, o->owned[i], at, settings);
-        if (o->shards > 1) optimizer_all_gather(o, DEVICE_WEIGHTS, i);
-        at += o->owned[i].end - o->owned[i].begin;
+    size_t at = 0;
+    for (int i = 0; i < o->shard_range_count; i++) {
+        optimizer_update_range(o, o->shard_ranges[i], at, settings);
+        if (o->shards > 1) optimizer_all_gather_weights(o, i); /* range i is this rank's slice of bucket i */
+        at += o->shard_ranges[i].end - o->shard_ranges[i].begin;
     }
     optimizer_wait(o);
     if (device_on() && !o->on_gpu) device_put(DEVICE_WEIGHTS, o->weights);

@@ -1,15 +1,19 @@
-/* optimizer_state.h: the optimizer's state on disk, in parts.
+/* optimizer_state.h: the optimizer's state in a checkpoint: AdamW's first and second moment, m and v, of every
+   parameter.
 
-   The state, two moments of every parameter, lies in optimizer-00000-of-00002.safetensors and its like: a part for each
-   process that holds some of it. A process holds ranges of the vector of all parameters; its part has, for both moments,
-   each tensor that lies in one range under "mean.NAME" with its shape, and of a tensor that is cut the piece
-   "mean.NAME[begin:end]", elements begin to end of it. So a part explains itself, and any number of processes can read
-   what any other number wrote.
+   Each rank keeps the moments of some ranges of the vector of all parameters (a shard, see dist/sharded_optimizer.h),
+   and writes them to a file of its own, a part: optimizer-00000-of-00002.safetensors and so on. A part has, for both
+   moments, a tensor for each parameter tensor: "mean.NAME" for m and "square.NAME" for v, with the shape of the
+   parameter tensor. Of a parameter tensor that lies in this rank's ranges only in part, there is the piece
+   "mean.NAME[begin:end]": elements begin to end - 1. So the names say what each part holds, and any number of ranks can
+   read what any other number of ranks wrote.
 
-     moments_write(folder, part, parts, &moments, &sum, error)   this process's part, and the sum of its bytes
-     moments_read(folder, parts, &moments, error)   fills mean and square from whichever parts hold them; checks that the parts
-                                                    cover every parameter once
-   As in safetensors.h, failing is returning false with a sentence in error. */
+     moments_part_name(name, part, parts)   the name of part number `part`, from 0
+     moments_write(folder, part, parts, &moments, &sum, error)   writes this rank's part; sum: the checksum of its bytes
+     moments_read(folder, parts, &moments, error)   fills m and v from whichever parts hold their elements; checks that
+                                                    the parts hold every parameter exactly once
+   All memory is the caller's. As in safetensors.h, a function that fails returns false and writes a sentence to
+   error. */
 #ifndef GPT_IO_OPTIMIZER_STATE_H
 #define GPT_IO_OPTIMIZER_STATE_H
 
@@ -18,37 +22,40 @@
 
 typedef struct {
     const TensorTable *parameters;
-    const FloatRange *ranges; /* (range_count) ascending, none of them meets another */
+    const FloatRange *ranges; /* (range_count) in ascending order, without overlap */
     int range_count;
-    float *mean, *square; /* the ranges' floats, one range after the other */
+    float *m, *v; /* the elements of first and second moment in these ranges, one range after the other */
 } Moments;
 
 enum { MOMENTS_NAME_SIZE = 160 };
-static const char *const moments_kinds[2] = {"mean.", "square."};
+/* The first moment is called "mean" in files, the second "square". */
+static const char *const moments_prefixes[2] = {"mean.", "square."};
 
 static inline void moments_part_name(char name[64], int part, int parts) {
     snprintf(name, 64, "optimizer-%05d-of-%05d.safetensors", part, parts);
 }
 
-/* The tensors and pieces of tensors that the ranges hold of one moment, whose floats are `data`, appended to `pieces`;
-   returns their number. */
-static inline int moments_pieces(const Moments *m, int kind, float *data, NamedTensor *pieces,
+/* Lists, for one moment, the tensors and pieces of tensors that lie in the ranges: pieces and their names (both have
+   room for parameters->count + range_count). kind: index of moments_prefixes; data: the moment, as m and v. The pieces
+   point into data. Returns their number. */
+static inline int moments_pieces(const Moments *moments, int kind, float *data, NamedTensor *pieces,
                                  char (*names)[MOMENTS_NAME_SIZE]) {
     int count = 0;
-    for (int r = 0; r < m->range_count; data += m->ranges[r].end - m->ranges[r].begin, r++)
-        for (int i = 0; i < m->parameters->count; i++) {
-            const Tensor *t = &m->parameters->tensors[i];
-            FloatRange piece = range_meet(m->ranges[r], tensor_range(t));
+    for (int r = 0; r < moments->range_count; data += moments->ranges[r].end - moments->ranges[r].begin, r++)
+        for (int i = 0; i < moments->parameters->count; i++) {
+            const Tensor *t = &moments->parameters->tensors[i];
+            FloatRange piece = range_intersection(moments->ranges[r], tensor_range(t));
             size_t floats = piece.end - piece.begin;
             if (floats == 0) continue;
             NamedTensor *to = &pieces[count];
-            *to = (NamedTensor){.name = names[count], .data = data + (piece.begin - m->ranges[r].begin)};
+            *to =
+                (NamedTensor){.name = names[count], .data = data + (piece.begin - moments->ranges[r].begin)};
             if (floats == t->count) {
                 to->rank = t->rank, to->shape[0] = t->shape[0], to->shape[1] = t->shape[1];
-                snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s", moments_kinds[kind], t->name);
+                snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s", moments_prefixes[kind], t->name);
             } else {
                 to->rank = 1, to->shape[0] = (int64_t)floats;
-                snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s[%zu:%zu]", moments_kinds[kind], t->name,
+                snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s[%zu:%zu]", moments_prefixes[kind], t->name,
                          piece.begin - t->offset, piece.end - t->offset);
             }
             count++;
@@ -56,15 +63,15 @@ static inline int moments_pieces(const Moments *m, int kind, float *data, NamedT
     return count;
 }
 
-static inline bool moments_write(const char *folder, int part, int parts, const Moments *m, uint64_t *sum,
-                                 char *error) {
-    const size_t most = 2 * (size_t)(m->parameters->count + m->range_count);
+static inline bool moments_write(const char *folder, int part, int parts, const Moments *moments,
+                                 uint64_t *sum, char *error) {
+    const size_t most = 2 * (size_t)(moments->parameters->count + moments->range_count);
     NamedTensor *pieces = check_calloc(most * sizeof *pieces);
     char(*names)[MOMENTS_NAME_SIZE] = check_calloc(most * sizeof *names), name[64],
     path[CHECKPOINT_PATH_SIZE];
     moments_part_name(name, part, parts);
-    int count = moments_pieces(m, 0, m->mean, pieces, names);
-    count += moments_pieces(m, 1, m->square, pieces + count, names + count);
+    int count = moments_pieces(moments, 0, moments->m, pieces, names);
+    count += moments_pieces(moments, 1, moments->v, pieces + count, names + count);
     bool ok = file_join(path, folder, name, error) && safetensors_write(path, pieces, count, sum, error);
     free(names);
     free(pieces);
@@ -73,23 +80,26 @@ static inline bool moments_write(const char *folder, int part, int parts, const 
 
 /* ---- reading ---- */
 
+/* Which elements of which moment a tensor of a part holds. */
 typedef struct {
-    int kind; /* of moments_kinds */
+    int kind; /* index of moments_prefixes */
     FloatRange range;
 } MomentsPlace;
 
 typedef struct {
-    MomentsPlace *places;    /* (count) of all that was met in the parts */
-    int count, room, tensor; /* the tensor met last: the next one mostly follows it */
+    MomentsPlace *places; /* (count, memory for room) of all tensors of all parts so far */
+    int count, room;
+    int tensor; /* the parameter tensor found last; the search begins there, as files mostly follow the table's order */
 } MomentsReader;
 
-/* Which floats of which moment an entry of a part holds: "square.embed.weight", "mean.layers.0.attn.q.weight[0:77]". */
+/* Finds the place of a tensor of a part from its name, for example "square.embed.weight" or
+   "mean.layers.0.attn.q.weight[0:77]", and checks its shape. */
 static inline bool moments_locate(MomentsReader *reader, const TensorTable *parameters,
                                   const SafetensorsFile *f, const SafetensorsEntry *e, MomentsPlace *place,
                                   char *error) {
     char found[128], expected[128];
     place->kind = strncmp(e->name, "mean.", 5) == 0 ? 0 : strncmp(e->name, "square.", 7) == 0 ? 1 : -1;
-    const char *name = place->kind < 0 ? "" : e->name + strlen(moments_kinds[place->kind]);
+    const char *name = place->kind < 0 ? "" : e->name + strlen(moments_prefixes[place->kind]);
     const size_t length = strcspn(name, "[");
     const Tensor *t = NULL;
     for (int i = 0; i < parameters->count && !t; i++) {
@@ -131,27 +141,28 @@ static inline void moments_remember(MomentsReader *reader, MomentsPlace place) {
     reader->places[reader->count++] = place;
 }
 
-/* The floats of one entry that the ranges want. */
-static inline bool moments_take(const Moments *m, const SafetensorsFile *f, const SafetensorsEntry *e,
+/* Copies those elements of a tensor of a part that lie in the ranges of *moments. */
+static inline bool moments_take(const Moments *moments, const SafetensorsFile *f, const SafetensorsEntry *e,
                                 MomentsPlace place, char *error) {
-    float *to = place.kind ? m->square : m->mean;
-    for (int r = 0; r < m->range_count; to += m->ranges[r].end - m->ranges[r].begin, r++) {
-        FloatRange both = range_meet(m->ranges[r], place.range);
+    float *to = place.kind ? moments->v : moments->m;
+    for (int r = 0; r < moments->range_count; to += moments->ranges[r].end - moments->ranges[r].begin, r++) {
+        FloatRange both = range_intersection(moments->ranges[r], place.range);
         if (both.begin < both.end &&
             !safetensors_read_floats(f, e, both.begin - place.range.begin, both.end - both.begin,
-                                     to + (both.begin - m->ranges[r].begin), error))
+                                     to + (both.begin - moments->ranges[r].begin), error))
             return false;
     }
     return true;
 }
 
-static inline bool moments_read_part(MomentsReader *reader, const char *path, const Moments *m, char *error) {
+static inline bool moments_read_part(MomentsReader *reader, const char *path, const Moments *moments,
+                                     char *error) {
     SafetensorsFile f;
     bool ok = safetensors_open(&f, path, error);
     for (int i = 0; ok && i < f.count; i++) {
         MomentsPlace place = {0};
-        ok = moments_locate(reader, m->parameters, &f, &f.entries[i], &place, error) &&
-             moments_take(m, &f, &f.entries[i], place, error);
+        ok = moments_locate(reader, moments->parameters, &f, &f.entries[i], &place, error) &&
+             moments_take(moments, &f, &f.entries[i], place, error);
         if (ok) moments_remember(reader, place);
     }
     safetensors_close(&f);
@@ -164,8 +175,9 @@ static inline int moments_by_place(const void *a, const void *b) {
     return (x->range.begin > y->range.begin) - (x->range.begin < y->range.begin);
 }
 
-/* Every float of both moments once: parts of different checkpoints do not. */
-static inline bool moments_check_cover(MomentsReader *reader, const Moments *m, const char *folder,
+/* Checks that the parts hold every element of both moments exactly once. Parts of different checkpoints, mixed in one
+   folder, usually do not. */
+static inline bool moments_check_cover(MomentsReader *reader, const Moments *moments, const char *folder,
                                        char *error) {
     if (reader->count) qsort(reader->places, (size_t)reader->count, sizeof *reader->places, moments_by_place);
     int at = 0;
@@ -175,12 +187,13 @@ static inline bool moments_check_cover(MomentsReader *reader, const Moments *m, 
             if (reader->places[at].range.begin != covered) break;
             covered = reader->places[at].range.end;
         }
-        if (covered == m->parameters->floats) continue;
+        if (covered == moments->parameters->floats) continue;
         return file_fail(
             error,
             "the optimizer's parts in '%s' do not belong together: number %zu of %zu of '%.*s' is %s; resume "
             "from another checkpoint",
-            folder, covered, m->parameters->floats, (int)strlen(moments_kinds[kind]) - 1, moments_kinds[kind],
+            folder, covered, moments->parameters->floats, (int)strlen(moments_prefixes[kind]) - 1,
+            moments_prefixes[kind],
             at < reader->count && reader->places[at].kind == kind && reader->places[at].range.begin < covered
                 ? "there twice"
                 : "missing");
@@ -188,15 +201,15 @@ static inline bool moments_check_cover(MomentsReader *reader, const Moments *m, 
     return true;
 }
 
-static inline bool moments_read(const char *folder, int parts, const Moments *m, char *error) {
+static inline bool moments_read(const char *folder, int parts, const Moments *moments, char *error) {
     MomentsReader reader = {0};
     bool ok = true;
     for (int part = 0; ok && part < parts; part++) {
         char name[64], path[CHECKPOINT_PATH_SIZE];
         moments_part_name(name, part, parts);
-        ok = file_join(path, folder, name, error) && moments_read_part(&reader, path, m, error);
+        ok = file_join(path, folder, name, error) && moments_read_part(&reader, path, moments, error);
     }
-    ok = ok && moments_check_cover(&reader, m, folder, error);
+    ok = ok && moments_check_cover(&reader, moments, folder, error);
     free(reader.places);
     return ok;
 }

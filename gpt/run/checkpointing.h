@@ -39,10 +39,10 @@
 /* The moments that this rank keeps, in m and v: the optimizer's own memory, or a copy of it. */
 static inline Moments checkpoint_moments(const ShardedOptimizer *o, float *m, float *v) {
     return (Moments){.parameters = &o->parameters,
-                     .ranges = o->owned,
-                     .range_count = o->owned_count,
-                     .mean = m,
-                     .square = v};
+                     .ranges = o->shard_ranges,
+                     .range_count = o->shard_range_count,
+                     .m = m,
+                     .v = v};
 }
 
 static inline cJSON *checkpoint_state(const Run *run, const ShardedOptimizer *o) {

@@ -80,7 +80,8 @@ static inline void dry_run(Run *run, const ShardedOptimizer *optimizer, const Mo
     const int64_t have = hosts_memory_available();
     double seconds[PROFILE_PARTS], loss;
     char sharing[32] = "";
-    if (hosts_sharing() > 1) snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_sharing());
+    if (hosts_local_ranks() > 1)
+        snprintf(sharing, sizeof sharing, " for each of %d ranks", hosts_local_ranks());
     printf("\n");
     tensors_print(parameters, whole.layers);
     printf("matrix parameters %.0f (%.1fM), %.4g floating-point operations a token\n",
