@@ -82,8 +82,8 @@
        row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / it: row_inverse
        n_d       power of two of column d of the values, in forward                         LaserHead's shift, forward
        m_d       a number near the smallest value of column d, in backward                  LaserHead's shift, backward
-       V'        what takes the place of V in the products. Standard: V. LASER, forward:    work: tile; without its
-                 V'_jd = exp(v_jd) 2^-n_d. LASER, backward: V'_jd = exp(v_jd - m_d)         center: v
+       V'        what takes the place of V in the products. Standard: V. LASER, forward:    exact (V' itself) and
+                 V'_jd = exp(v_jd) 2^-n_d. LASER, backward: V'_jd = exp(v_jd - m_d)         v (V' less its center)
        c_d       the center of column d, a constant that is subtracted from V' before       center in forward; the
                  the product: one for each tile in forward, always 1 in backward            number 1 in backward
        dO'       what takes the place of dO. Standard: dO. LASER: do_id exp(m_d - o_id)     g_panels, g_by_column
@@ -124,7 +124,7 @@
    So the last tile of a row, which it may see in part, is summed in float32, without a center. Backward has one m_d
    for a whole column: it runs when all tokens are known, and changes no output.
 
-   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v or exp(v) - c, a, and their
+   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v or V' - c_d, a, and their
    gradients. It does so on every CPU. Sums, exponentials, logarithms, shifts and outputs stay float32. On CPUs that
    multiply pairs of bfloat16 faster than float32 (AVX512-BF16 without AMX, such as Zen 4 and Zen 5) it is faster than
    LASER_FP32; elsewhere it is a little slower. The a_ij of a row are rounded before they are divided by their sum,
@@ -133,8 +133,7 @@
    HOW TO READ THE CODE. Begin with the naive twins: they are the formulas above. Then read laser_rows, which goes
    through the keys of a panel of queries in forward, and laser_backward_panel, which does so in backward. Both keep the
    scores of one key with all queries of the panel side by side in the lanes of vectors, so that the maximum and the sum
-   of a row never need an operation across lanes. laser_forward and laser_backward, at the end, list the steps of a call.
-   */
+   of a row never need an operation across lanes. laser_forward and laser_backward, at the end, list a call's steps. */
 #ifndef LASER_H
 #define LASER_H
 
@@ -608,11 +607,10 @@ static void laser_product(LaserProduct p) { p.pair == 2 ? laser_product_of(2, &p
 
 /* The sizes of one call, and the arrays of its caller. T, D, B and H are those of the manual. Matrices of tokens by D
    come in two forms:
-       float32   a row takes `stride` floats: D, rounded up to whole vectors
-       packed    an operand of a matrix product, of which one float holds `pair` numbers (1 or 2): n rows take n *
-                 `units` floats, with units = stride / pair. With pair == 2, n is even in the form packed by column,
-                 where two rows take 2 * units = stride floats together. With pair == 1 the forms packed by row and
-                 packed by column are the same. */
+       float32   A row takes `stride` floats: D, rounded up to whole vectors.
+       packed    An operand of a matrix product, of which one float holds `pair` numbers, 1 or 2 (see LASER_PAIR). n
+                 rows take n * `units` floats, where units = stride / pair. Packed by column with pair == 2, two rows
+                 share 2 * units = stride floats. With pair == 1, packed by row and packed by column are the same. */
 typedef struct {
     const LaserShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
@@ -628,15 +626,15 @@ typedef struct {
     /* Backward divides the tiles of a head into `parts` parts, at most 8. Part n is the tiles part[n] to
        part[n + 1] - 1. */
     ptrdiff_t parts, part[9];
-    float scale, scale_log2e;                /* of the scores, and that times log2(e) */
+    float scale, scale_log2e;                /* the factor of the scores, and the same times log2(e) */
     int backward, laser, causal_shift, bf16; /* truth values: what the call computes */
     int pair;
 } LaserCall;
 
-/* One head that is worked on. The letters are those of the manual; shapes are in floats. NULL or of size 0 are the
-   arrays that a call does not need. */
+/* One head that is worked on. The letters are those of the manual; shapes are in floats. Arrays that a call does not
+   need have size 0. */
 typedef struct __attribute__((aligned(64))) {
-    /* Where the head begins: elements into q, k, v; elements into out, dout; its first row in lse. */
+    /* The position of the head's first element in q, k and v, in out and dout, and in lse. */
     ptrdiff_t in, out, row;
 
     /* Only LASER uses the next five. */
@@ -670,11 +668,11 @@ typedef struct __attribute__((aligned(64))) {
 typedef struct __attribute__((aligned(64))) {
     float score[LASER_TILE * LASER_LANES]; /* (keys, LANES) log2(e) s_ij */
     float dp[LASER_TILE * LASER_LANES];    /* (keys, LANES) backward: scale * dP_ij / row_sum */
-    /* (keys, LANES) forward: exp(s_ij) 2^-K_i, packed by column. Backward: what columns out of range add to dS_ij. */
+    /* (keys, LANES) forward: exp(s_ij) 2^-K_i, packed by column. Backward: what columns out of range add to
+       scale * dS_ij. */
     float weight[LASER_TILE * LASER_LANES];
-    float
-        ds_by_column[LASER_TILE *
-                     LASER_LANES]; /* (keys, LANES) scale * dS_ij packed by column, to be summed over keys */
+    /* (keys, LANES) scale * dS_ij packed by column, to be summed over keys */
+    float ds_by_column[LASER_TILE * LASER_LANES];
     /* (keys, a tile of queries) exp(s_ij) 2^-K_i and scale * dS_ij packed by row, to be summed over queries */
     float a_by_row[LASER_TILE * LASER_TILE], ds_by_row[LASER_TILE * LASER_TILE];
 
@@ -764,7 +762,7 @@ static LaserCall laser_call(const LaserShape *s, int backward) {
     c.stride = laser_round_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
     /* When there are few heads, backward divides the keys of each into parts so that all threads have work: about 64
-       parts in all, each of which sees equally many pairs of a query and a key. The division depends on the shape
+       parts in all, with equally many pairs of a query and a key that it sees. The division depends on the shape
        alone, so the result has the same bits for any number of threads. */
     c.parts = laser_least(laser_least(64 / c.heads, c.T / 256), 8);
     c.parts += c.parts == 0;
@@ -790,8 +788,8 @@ static void laser_over_d(const LaserCall *c, float *C, const float *A, const flo
 }
 
 /* Prepares the product C (LANES, D) = A^T B, or C + A^T B to `accumulate`, summed over tokens. A (tokens, LANES) and B
-   (tokens, units) are packed by column. Row r of C sees the tokens up to r + diagonal: `tokens` count from the first
-   key, and query r of the panel is token r + diagonal. */
+   (tokens, units) are packed by column. Tokens are counted from the first row of A and B. Query r of the panel is token
+   r + diagonal, and row r of C sums over the tokens up to this one. */
 static LaserProduct laser_over_tokens(const LaserCall *c, float *C, const float *A, const float *B,
                                       ptrdiff_t tokens, ptrdiff_t diagonal, int accumulate) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = LASER_LANES, .columns = laser_round_up(c->D, LASER_W)};
@@ -870,7 +868,7 @@ static void laser_pack_panel(const LaserCall *c, float *to, LaserRows x, float s
         for (ptrdiff_t u = 0; u < c->units; u += LASER_W) {
             LaserVec v[LASER_W], y[LASER_W];
             LASER_UNROLL for (int r = 0; r < LASER_W; r++) v[r] = laser_load(spare + (i + r) * c->units + u);
-            /* interleaving rows r and r + W/2 transposes the block after log2(W) times */
+            /* interleaving rows r and r + W/2, for all r < W/2, transposes the block when it is done log2(W) times */
             LASER_UNROLL for (int done = 1; done < LASER_W; done *= 2) {
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
                     y[2 * r] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_INTERLEAVE_LOW);
