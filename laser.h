@@ -651,7 +651,8 @@ typedef struct __attribute__((aligned(64))) {
     float *v;           /* (rows, units) forward: V' less its center, packed by column */
 
     /* Backward: Q and dO' / row_sum. As panels (all panels, units, LANES) they are packed by row, and each panel is
-       transposed, so that its queries lie in lanes; by column they are (rows, units). */
+       transposed, so that its queries lie in lanes; here Q is multiplied by scale * log2(e), and dO' by scale. By column
+       they are (rows, units). */
     float *q_panels, *g_panels, *q_by_column, *g_by_column;
     float *row_shift; /* (rows) backward: K_i */
     float *row_term;  /* (rows) backward: scale * term_i / row_sum */

@@ -381,8 +381,8 @@ typedef struct {
     /* How many panels a thread packs into the shared block at a time: many, so that it reads long stretches of memory,
        but few enough that there is work for all threads. */
     int64_t chunk;
-    int64_t shared_floats,
-        private_floats; /* the memory of the shared block, and of each thread's private block */
+    /* The memory of the shared block, and of the private block of each thread. */
+    int64_t shared_floats, private_floats;
     MatmulPartition partition;
 } MatmulBlocking;
 

@@ -260,8 +260,7 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
         for (int j = 0; j < MATMUL_NV; j++) sum[i][j] = matmul_splat(0);
     }
     for (int64_t word = 0, end = 0; word < words;) {
-        /* the rows of addend and out that the end of this function reads and writes are prefetched one after the other
-           */
+        /* the rows of addend and out, which the end of this function reads and writes, are prefetched one by one */
         const int64_t row = end / MATMUL_PREFETCH_WORDS;
         if (row < rows)
             for (int j = 0; j < MATMUL_NR; j += 16) {
@@ -296,8 +295,8 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
     }
 }
 
-/* A tile of few rows, as when a single token is sampled, would waste time if all MR rows were computed. So this
-   computes the smallest sufficient number of rows among 1, 2, 4, 8 and MR. */
+/* Computes a tile of `rows` rows. For a tile of few rows, as when a single token is sampled, computing all MR would
+   waste time. So this computes the smallest sufficient number of rows among 1, 2, 4, 8 and MR. */
 MATMUL_INLINE void matmul_vector_kernel_for_rows(const bool pairs, int rows, int64_t words, const float *a,
                                                  const float *b, MatmulPrefetch prefetch, float *out,
                                                  int64_t stride, const float *addend) {

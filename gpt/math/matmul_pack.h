@@ -45,8 +45,7 @@ static inline int64_t matmul_panel_words(const MatmulKernel *kernel, int64_t dep
 /* The functions below write whole vectors of LANES floats, also where the width of a panel is not a multiple of LANES.
    The last vector of a word then overwrites the beginning of the next word, so the order of writing matters: the groups
    of LANES rows of a panel are written from right to left, and the words from first to last. Thus what was overwritten
-   is written again afterwards. Behind the last word there is no next word, so each panel ends with LANES spare floats.
-   */
+   is written again afterwards. Since no word follows the last one, each panel ends with LANES spare floats. */
 static inline int64_t matmul_panel_floats(const MatmulKernel *kernel, int64_t depth, int64_t width) {
     return depth / matmul_k_per_word(kernel->format) * width + MATMUL_LANES;
 }

@@ -36,9 +36,8 @@
 
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
-    double
-        gradient_scale; /* the gradient is multiplied by it first; it is below 1 when the gradient is clipped */
-    int64_t step;       /* t in the formula: 1 for the first update */
+    double gradient_scale; /* a factor of the gradient, below 1 when the gradient is clipped */
+    int64_t step;          /* t in the formula: 1 for the first update */
 } AdamWSettings;
 
 #ifndef __cplusplus

@@ -50,8 +50,7 @@ enum {
     TENSOR_FLOATS = 1, /* the field is a float pointer */
     TENSOR_ARRAY = 2,  /* the field is an Array */
     TENSOR_BF16 = 4,   /* with TENSOR_ARRAY: it is stored as bfloat16 */
-    TENSOR_SHARED =
-        8 /* all layers use the same memory for it, so each layer overwrites that of the one before */
+    TENSOR_SHARED = 8  /* all layers have it in the same memory: each overwrites that of another */
 };
 
 typedef struct {
@@ -59,8 +58,8 @@ typedef struct {
     int rank;
     int64_t shape[2];
     size_t count; /* number of elements */
-    size_t offset,
-        floats; /* where in memory it begins, and how much it takes: in units of 4 bytes, also for bf16 */
+    /* Where in memory the tensor begins and how much it takes, in units of 4 bytes, also where it is stored as bf16. */
+    size_t offset, floats;
     const TensorRow *row;
     int layer, flags; /* flags: TENSOR_..., added */
     bool per_layer;   /* its name has a %d; if not, layer is 0 */
