@@ -561,7 +561,8 @@ typedef struct {
 } LaserProduct;
 
 /* Computes ROWS rows and `vecs` vectors of C from `row` and `column` on, with all sums in registers. The arguments
-   pair, vecs, and one of a_row and a_depth are constants where it is called, so that the compiler unrolls its loops. */
+   pair and vecs are constants where it is called, and often one of a_row and a_depth, so that the compiler unrolls its
+   loops and makes simpler addresses. */
 LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
                                ptrdiff_t a_row, ptrdiff_t a_depth) {
     const ptrdiff_t first = laser_most(0, row + p->first) / pair;
@@ -588,8 +589,7 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
 }
 
 /* The whole product. It computes whole vectors and whole groups of ROWS rows, so C must have room for the last of them
-   beyond its rows and columns. One of a_row and a_depth is 1; it is passed as a constant, so that the compiler makes
-   simpler addresses. */
+   beyond its rows and columns. One of a_row and a_depth is 1. */
 LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
     for (ptrdiff_t column = 0; column < p->columns; column += LASER_LANES)
         for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS)
@@ -763,7 +763,7 @@ static LaserCall laser_call(const LaserShape *s, int backward) {
     c.stride = laser_round_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
     /* When there are few heads, backward divides the keys of each into parts so that all threads have work: about 64
-       parts in all, with equally many pairs of a query and a key that it sees. The division depends on the shape
+       parts in all, each with equally many pairs of a query and a key that it sees. The division depends on the shape
        alone, so the result has the same bits for any number of threads. */
     c.parts = laser_least(laser_least(64 / c.heads, c.T / 256), 8);
     c.parts += c.parts == 0;
