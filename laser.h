@@ -1331,7 +1331,7 @@ typedef struct {
     ptrdiff_t pieces;
 } LaserStep;
 
-/* Does all steps for all heads. First each thread takes whole heads, as many as can be divided evenly among the
+/* Runs all steps for all heads. First each thread takes whole heads, as many as can be divided evenly among the
    threads; then all threads work together on the heads that remain, piece by piece. */
 static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     const ptrdiff_t alone = c->heads - c->heads % c->threads, rest = c->heads - alone;
@@ -1354,8 +1354,8 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
         for (ptrdiff_t i = 0; i < rest; i++)
             laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
         for (int s = 0; s < count; s++) {
+            /* The last pieces take longest, as late queries see the most keys; so they are begun first. */
             LASER_OMP(omp for schedule(dynamic))
-            /* the last pieces take longest, as late queries see the most keys: so they are begun first */
             for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--)
                 steps[s].run(c, &heads[i % rest], w, i / rest);
         }
