@@ -17,7 +17,7 @@
        Optional: stores two copies of the weight, in the forms that linear_forward and linear_backward_input read.
        Without it each call makes the copy that it needs. Call it again after every change of the values. The first call
        allocates linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). For bf16 the time saved is
-       worth this memory, because packing also rounds; for float32 hardly.
+       worth this memory, because packing also rounds; for float32 it hardly is.
    linear_forward(to, inp, &w, N)            to (N, OC) = addend + inp (N, C) . weight^T
    linear_backward_input(to, dout, &w, N)    to (N, C)  = addend + dout (N, OC) . weight
    linear_backward_weight(dweight, dout, inp, &w, N)    dweight (OC, C) += dout^T . inp, where dweight is float32; only
