@@ -79,7 +79,8 @@
    start: it subtracts the largest score so far, and multiplies the sums so far by exp(old - new) when that grows.
        letter    meaning                                                                    kept in
        K_i       power of two of row i: its weights are computed as exp(s_ij) 2^-K_i        row_shift
-       row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; its inverse: row_inverse
+       row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / row_sum is kept
+                                                                                           in row_inverse
        n_d       power of two of column d of the values, in forward                         LaserHead's shift, forward
        m_d       a number near the smallest value of column d, in backward                  LaserHead's shift, backward
        V'        what takes the place of V in the products. Standard: V. LASER, forward:    exact (V' itself) and
@@ -651,8 +652,8 @@ typedef struct __attribute__((aligned(64))) {
     float *v;           /* (rows, units) forward: V' less its center, packed by column */
 
     /* Backward: Q and dO' / row_sum. As panels (all panels, units, LANES) they are packed by row, and each panel is
-       transposed, so that its queries lie in lanes; here Q is multiplied by scale * log2(e), and dO' by scale. By column
-       they are (rows, units). */
+       transposed, so that its queries lie in lanes; here Q is multiplied by scale * log2(e), and dO' by scale. By
+       column they are (rows, units). */
     float *q_panels, *g_panels, *q_by_column, *g_by_column;
     float *row_shift; /* (rows) backward: K_i */
     float *row_term;  /* (rows) backward: scale * term_i / row_sum */
