@@ -80,7 +80,7 @@
        letter    meaning                                                                    kept in
        K_i       power of two of row i: its weights are computed as exp(s_ij) 2^-K_i        row_shift
        row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / row_sum is kept
-                                                                                           in row_inverse
+                                                                                            in row_inverse
        n_d       power of two of column d of the values, in forward                         LaserHead's shift, forward
        m_d       a number near the smallest value of column d, in backward                  LaserHead's shift, backward
        V'        what takes the place of V in the products. Standard: V. LASER, forward:    exact (V' itself) and
