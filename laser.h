@@ -2,9 +2,10 @@
    Copyright (c) 2026 The laser trainer authors. MIT License; the whole text stands at the end of this file.
 
    HOW TO USE IT. Exactly one C file defines LASER_IMPLEMENTATION before it includes this header: there the functions
-   are compiled. Every other file, in C or C++, just includes it. The implementation needs GCC or Clang, because it
-   uses their vector extensions, and the math library (-lm). Compiled with -fopenmp it runs on all cores. That C file
-   may define, before the include:
+   are compiled. Every other file, in C or C++, includes the header without defining it. The implementation itself is C:
+   a C++ program links with the object file of that one C file. The implementation needs GCC or Clang, because it uses
+   their vector extensions, and the math library (-lm). Compiled with -fopenmp it runs on all cores. The C file that
+   compiles the functions may define, before the include:
        LASER_STATIC                       all functions become static, private to that file
        LASER_MALLOC(size), LASER_FREE(p)  how work memory is allocated and freed, in place of malloc and free
        LASER_FAIL(text)                   what happens when memory runs out or a shape is impossible. It must not
@@ -32,9 +33,10 @@
    allowed. The result has the same bits for any number of threads.
 
    Work memory has no array of size T*T. Each thread works on one head, for which forward needs about 2 T*D floats and
-   backward 6 T*D. When there are few heads, threads share a head, and backward needs up to 13 T*D. bfloat16 needs less
-   where it is stored in pairs. (With glibc, mallopt with M_MMAP_THRESHOLD and M_TRIM_THRESHOLD makes malloc keep this
-   memory between calls; else the system clears it again for each call.)
+   backward 6 T*D. When there are few heads, threads share a head, and backward needs up to 13 T*D for it. bfloat16
+   needs less on CPUs where two bfloat16 are stored in the place of one float (see LASER_PAIR). (With glibc, mallopt
+   with M_MMAP_THRESHOLD and M_TRIM_THRESHOLD makes malloc keep this memory between calls; else the system clears it
+   again for each call.)
 
    EXAMPLE (a test compiles and runs these lines)
    [example]
@@ -56,55 +58,83 @@
    }
    [end]
 
-   BACKWARD of LASER. Let p_ijd = a_ij exp(v_jd - o_id). It lies in [0, 1] and sums to 1 over j. Then
+   BACKWARD. do, dv, ds and da are the derivatives of the loss with respect to o, v, s and a. First standard attention,
+   o_id = sum_j a_ij v_jd. Its gradients are
+       dv_jd = sum_i a_ij do_id
+       ds_ij = a_ij (da_ij - r_i)   with da_ij = sum_d do_id v_jd   and r_i = sum_j a_ij da_ij = sum_d do_id o_id
+   where the softmax turns da into ds. For LASER, let p_ijd = a_ij exp(v_jd - o_id), which lies in [0, 1] and sums to 1
+   over j. The derivative of o_id = log sum_j a_ij exp(v_jd) with respect to v_jd is p_ijd, and with respect to a_ij it
+   is exp(v_jd - o_id). So
        dv_jd = sum_i do_id p_ijd
-       ds_ij = sum_d do_id p_ijd - a_ij sum_d do_id
-   because the derivative of log sum_j a_ij exp(v_jd) with respect to v_jd is p_ijd, and with respect to a_ij it is
-   exp(v_jd - o_id). The softmax turns da into ds_ij = a_ij (da_ij - sum_j a_ij da_ij), where the sum is
-   sum_j a_ij exp(v_jd - o_id) = 1. This is the backward of standard attention, applied to V' = exp(V) and
-   dO' = dO * exp(-O), with dV = dV' * V' at the end and with sum_d do_id in place of sum_d do_id o_id. So LASER costs
-   T*D exponentials and logarithms more than standard attention, and, like it, keeps only o and lse for backward.
+       ds_ij = a_ij (da_ij - r_i)   with da_ij = sum_d do_id exp(v_jd - o_id)   and r_i = sum_j a_ij da_ij = sum_d do_id
+   because sum_j a_ij exp(v_jd - o_id) = 1 for every d. In other words, the backward of standard attention becomes that
+   of LASER by four changes: exp(v_jd) takes the place of v_jd, do_id exp(-o_id) that of do_id, dv_jd is multiplied by
+   exp(v_jd) at the end, and sum_d do_id is subtracted in place of sum_d do_id o_id. So LASER costs about T*D
+   exponentials and logarithms for each head more than standard attention, and, like it, keeps only o and lse for
+   backward.
+
+   WORDS AND LETTERS of the fast path. A vector register holds W floats; the place of one float in it is a lane. A panel
+   is a group of 8 to 32 consecutive queries (LASER_LANES), one in each lane. A tile is a group of 128 consecutive keys
+   (LASER_TILE). The online softmax reads the keys of a row tile by tile, so it does not know the row's maximum at the
+   start: it subtracts the largest score so far, and multiplies the sums so far by exp(old - new) when that grows.
+       letter    meaning                                                                    kept in
+       K_i       power of two of row i: its weights are computed as exp(s_ij) 2^-K_i        row_shift
+       row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / row_sum is kept
+                                                                                            in row_inverse
+       n_d       power of two of column d of the values, in forward                         LaserHead's shift, forward
+       m_d       a number near the smallest value of column d, in backward                  LaserHead's shift, backward
+       V'        what takes the place of V in the products. Standard: V. LASER, forward:    exact (V' itself) and
+                 V'_jd = exp(v_jd) 2^-n_d. LASER, backward: V'_jd = exp(v_jd - m_d)         v (V' less its center)
+       c_d       the center of column d, a constant that is subtracted from V' before       center in forward; the
+                 the product: one for each tile in forward, always 1 in backward            number 1 in backward
+       dO'       what takes the place of dO. Standard: dO. LASER: do_id exp(m_d - o_id)     g_panels, g_by_column
+       dP_ij     sum_d dO'_id (V'_jd - c_d), with c_d = 0 for standard attention            dp
+       term_i    what is subtracted from dP_ij: ds_ij = a_ij (dP_ij - term_i). Standard:    row_term
+                 sum_d do_id o_id. LASER: sum_d do_id (1 - exp(m_d - o_id)), see SMALL VALUES
 
    RANGE: why no exponential overflows. Softmax usually subtracts the maximum before it takes an exponential. Here
-   every exponential is computed as p * 2^k, with p near 1 and an integer k, and "subtracting n log 2" from its
-   argument means writing k-n in place of k. All shifts in this file are such multiples of log 2, so they multiply a
-   sum by a power of two, which is exact. Hence every shift that keeps the numbers in range gives the same bits. The
-   shift of a row may therefore change from one tile of keys to the next, as in the online softmax, at no cost in
-   accuracy; and a later token that changes a shift changes no bit of an earlier row.
-   - Scores. Row i is scaled by 2^-K_i, where K_i is the running maximum of s_ij log2(e), rounded to an integer.
-   - Values, with shift = LASER_SHIFT_CAUSAL. Column d of the values of a head is scaled by 2^-n_d, where n_d is v_0d
-     log2(e), rounded: key 0 is the one key that every row sees. As long as the values of a column stay within 40 of
-     v_0d, float32 can hold every exp(v_jd) and every sum of them. From the first key on where a value does not, the
-     column is "out of range". The rows that see such a key compute o_id + lse_i = log sum_j exp(s_ij + v_jd) for this
-     column separately: a softmax of its own with its own running shift, without a matrix product. So no visible key's
-     contribution is lost, whatever the later tokens are, for |v| up to 1e6. Backward needs exp(-o), for which a large
-     o in float32 has too few digits; so it does the same for columns whose values spread over more than 64 or are
-     farther than 128 from zero.
-   - Values, with shift = LASER_SHIFT_SEQUENCE, the shift of the paper. n_d follows the column's maximum over the
-     WHOLE sequence, including tokens that a row must not see. What is smaller than 2^-100 = exp(-69.3) times that
-     maximum is lost. Such an o_id stays at maximum - 69.3, depends on later tokens, and passes no gradient. (The
-     paper's formula gives log 0 there.)
+   every exponential is computed as p * 2^k, with p near 1 and an integer k, and "subtracting n log 2" from its argument
+   means writing k-n in place of k. The shifts K_i and n_d are such integers, so they multiply a sum by a power of two,
+   which is exact. Hence every shift that keeps the numbers in range gives the same bits. The shift of a row may
+   therefore change from one tile of keys to the next, as in the online softmax, at no cost in accuracy; and a later
+   token that changes a shift changes no bit of an earlier row.
+   - Scores. exp(s_ij) is multiplied by 2^-K_i, where K_i is the running maximum of s_ij log2(e), rounded to an integer.
+   - Values, with shift = LASER_SHIFT_CAUSAL. exp(v_jd) is multiplied by 2^-n_d, where n_d is v_0d log2(e), rounded: key
+     0 is the one key that every row sees. As long as the values of a column stay within 40 of v_0d, float32 can hold
+     every exp(v_jd) 2^-n_d and every sum of them. From the first key on whose value does not, the column is "out of
+     range". The rows that see such a key compute o_id + lse_i = log sum_j exp(s_ij + v_jd) for this column separately:
+     a softmax of its own with its own running shift, without a matrix product. So no visible key's contribution is
+     lost, whatever the later tokens are, for |v| up to 1e6. Backward needs exp(-o), for which a large o in float32 has
+     too few digits; so it treats the columns whose values spread over more than 64, or are farther than 128 from zero,
+     in the same way.
+   - Values, with shift = LASER_SHIFT_SEQUENCE, the shift of the paper. n_d is M log2(e), rounded up, where M is the
+     largest v_jd of the column over the WHOLE sequence, including tokens that a row must not see. Where the weighted
+     average sum_j a_ij exp(v_jd) is below about exp(M - 69.3), which is 2^-100 exp(M), it is lost: o_id is then set to
+     about M - 69.3, depends on later tokens, and passes no gradient. (The paper's formula gives log 0 there.)
 
    SMALL VALUES. If |v| << 1, every exp(v) is nearly 1, and rounding to bfloat16 removes the digits in which they
    differ. Since sum_j a_ij = 1, a constant c_d, the "center" of the column, may be subtracted from V' before rounding
-   and added back after the product:
+   and added back after the product. In forward
        sum_j a_ij V'_jd = c_d + sum_j a_ij (V'_jd - c_d)
-       sum_d do'_id V'_jd - sum_d do_id = sum_d do'_id (V'_jd - c_d) - sum_d do_id (1 - c_d exp(-o_id))
-   V'_jd - c_d is as small as v and keeps its digits. Backward uses one center for a column. Forward with bfloat16
-   uses one for each column of each tile of keys. It depends on all keys of the tile, so a row that does not see the
-   whole tile must not use it: the last tile of a row is summed in float32, without a center.
+   and in backward, where V'_jd = exp(v_jd - m_d), dO'_id = do_id exp(m_d - o_id) and c_d = 1,
+       sum_d dO'_id V'_jd - sum_d do_id = sum_d dO'_id (V'_jd - 1) - sum_d do_id (1 - exp(m_d - o_id))
+                                        = dP_ij - term_i
+   The difference V'_jd - c_d is as small as the spread of v and keeps its digits. Forward with bfloat16 has one center
+   for each column of each tile. It is computed from all keys of the tile. A row that sees only some of them must not
+   use it, because a later token, through the center and the rounding, would then change the output of an earlier row.
+   So the last tile of a row, which it may see in part, is summed in float32, without a center. Backward has one m_d
+   for a whole column: it runs when all tokens are known, and changes no output.
 
-   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v or exp(v) - c, a, and their
+   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v or V' - c_d, a, and their
    gradients. It does so on every CPU. Sums, exponentials, logarithms, shifts and outputs stay float32. On CPUs that
    multiply pairs of bfloat16 faster than float32 (AVX512-BF16 without AMX, such as Zen 4 and Zen 5) it is faster than
    LASER_FP32; elsewhere it is a little slower. The a_ij of a row are rounded before they are divided by their sum,
    and the sum is that of the rounded numbers, so they still add up to 1.
 
    HOW TO READ THE CODE. Begin with the naive twins: they are the formulas above. Then read laser_rows, which goes
-   through the keys of 8 to 32 queries at once in forward, and laser_backward_panel, which does so in backward. Both
-   keep the scores of one key and all these queries side by side in the lanes of vectors, so that the maximum and the
-   sum of a row never need a sum across lanes. laser_forward and laser_backward, at the end, list the steps of a call.
-   */
+   through the keys of a panel of queries in forward, and laser_backward_panel, which does so in backward. Both keep the
+   scores of one key with all queries of the panel side by side in the lanes of vectors, so that the maximum and the sum
+   of a row never need an operation across lanes. laser_forward and laser_backward, at the end, list a call's steps. */
 #ifndef LASER_H
 #define LASER_H
 
@@ -128,11 +158,13 @@ typedef enum { LASER_FP32, LASER_BF16 } LaserPrecision;
 
 typedef struct {
     int batch, seq_len, heads, head_dim; /* B, T, H, D */
-    ptrdiff_t qkv_strides[3]; /* elements from one sequence, token, head to the next in q, k, v, dq, dk, dv */
-    ptrdiff_t out_strides[3]; /* the same in out and dout */
-    float scale;              /* scores are scale * q . k; 0 means 1 / sqrt(D) */
+    /* How many elements lie between one sequence, token or head and the next: in q, k, v, dq, dk and dv; in out and
+       dout. */
+    ptrdiff_t qkv_strides[3];
+    ptrdiff_t out_strides[3];
+    float scale; /* scores are scale * q . k; 0 means 1 / sqrt(D) */
     LaserKind kind;
-    LaserShift shift; /* only LASER reads it */
+    LaserShift shift; /* standard attention ignores it */
     LaserPrecision precision;
 } LaserShape;
 
@@ -200,7 +232,7 @@ static void *laser_malloc(size_t size) {
     return memory;
 }
 
-/* An impossible size or an unknown kind ends the program; nothing is taken for something else. */
+/* Ends the program when a size is impossible or when kind, shift or precision is not in its enum. */
 static void laser_check(const LaserShape *s) {
     if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
         LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
@@ -214,7 +246,8 @@ static double laser_scale(const LaserShape *shape) {
     return shape->scale != 0 ? shape->scale : 1 / sqrt(shape->head_dim);
 }
 
-/* The position of the first element of token t of a head. `head` counts the heads of all sequences: b * H + h. */
+/* The position, in an array with these strides, of the first element of token t of a head. `head` counts the heads of
+   all sequences: b * H + h. */
 static ptrdiff_t laser_at(const LaserShape *shape, const ptrdiff_t strides[3], ptrdiff_t head, ptrdiff_t t) {
     return head / shape->heads * strides[0] + t * strides[1] + head % shape->heads * strides[2];
 }
@@ -226,8 +259,8 @@ static double laser_naive_score(const double *q, const double *k, const LaserSha
     return sum * laser_scale(shape);
 }
 
-/* log sum_j exp(s_j + v_j) over `count` keys. v is one column of the values, whose tokens are `token` elements apart;
-   NULL stands for zeros. */
+/* log sum_j exp(s_j + v_j) over `count` keys. s (count) holds the scores of one row. v is one column of the values,
+   whose tokens are `token` elements apart; NULL stands for zeros. */
 static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t token, ptrdiff_t count) {
     double maximum = -INFINITY, sum = 0;
     for (ptrdiff_t j = 0; j < count; j++) maximum = fmax(maximum, s[j] + (v ? v[j * token] : 0));
@@ -235,8 +268,8 @@ static double laser_log_sum_exp(const double *s, const double *v, ptrdiff_t toke
     return maximum + log(sum);
 }
 
-/* The smallest o that a column of V can give. Only the paper's shift has such a limit: 100 log 2 below the column's
-   maximum over the whole sequence, which is first rounded up to a multiple of log 2. */
+/* The smallest o that LASER returns for a column of V: the "floor". Only the paper's shift has one: it is 100 log 2
+   below the column's maximum over the whole sequence, which is first rounded up to a multiple of log 2. */
 static double laser_naive_floor(const double *v, const LaserShape *shape) {
     if (shape->kind == LASER_KIND_STANDARD || shape->shift == LASER_SHIFT_CAUSAL) return -INFINITY;
     double maximum = v[0];
@@ -283,8 +316,9 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
             dq[i + d] = dk[i + d] = dv[i + d] = 0;
             g[d] = o[d] > laser_naive_floor(v + head + d, shape) ? dout[at_out + d] : 0;
         }
-        for (ptrdiff_t past = 0; past <= row % T; past++) { /* i and j are the positions of q_i and k_j */
-            const ptrdiff_t j = head + past * token;
+        for (ptrdiff_t key = 0; key <= row % T; key++) {
+            const ptrdiff_t j =
+                head + key * token; /* i and j are the positions of q_i and k_j in their arrays */
             const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
             double ds = 0;
             /* o[d] = sum over j of a * v[j + d]; LASER: o[d] = log of the sum of exp(log_a + v[j + d]) */
@@ -307,9 +341,13 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
 /* ---- Vectors, exponentials, logarithms ---- */
 
 /* The sizes of the fast path. A vector has W floats. The innermost loop of a matrix product keeps the sums of ROWS x
-   VECS vectors in registers. LANES = W * VECS queries lie side by side in vectors; they are called a panel, and every
-   function below works on one panel at a time. INTERLEAVE_LOW and _HIGH are the lane numbers that interleave two
-   vectors a and b: a0 b0 a1 b1 ... from their first halves, and the same from their second halves. */
+   VECS vectors in registers. A panel is LANES = W * VECS queries, which lie side by side in VECS vectors. A tile is
+   LASER_TILE keys. The functions below whose argument is named `panel` or `query` work on one panel of queries, of
+   which `query` is the first; those with `tile` or `key` work on one tile of keys, of which `key` is the first.
+
+   LASER_PS(max, a, b) is the instruction that computes the lane-by-lane maximum of a and b, LASER_PS(min, a, b) the
+   minimum. INTERLEAVE_LOW and _HIGH are the lane numbers that interleave two vectors a and b: a0 b0 a1 b1 ... from
+   their first halves, and the same from their second halves. */
 #if defined(__AVX512F__)
 enum { LASER_W = 16, LASER_ROWS = 8 };
 #define LASER_PS(operation, a, b) (LaserVec) _mm512_##operation##_ps((__m512)(a), (__m512)(b))
@@ -334,8 +372,9 @@ enum { LASER_W = 4, LASER_ROWS = 4 };
 enum {
     LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
-    LASER_TILE = 128, /* how many keys, and in backward also queries, are worked on at a time */
-    LASER_AHEAD = 8   /* how many rows ahead the caller's arrays are prefetched */
+    LASER_TILE = 128, /* keys of a tile; backward also works through the queries in groups of so many */
+    LASER_AHEAD =
+        8 /* the row that is prefetched from the caller's arrays is so many rows ahead of the one in use */
 };
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
@@ -344,7 +383,8 @@ typedef float LaserUnaligned __attribute__((vector_size(4 * LASER_W), aligned(4)
 
 LASER_INLINE LaserVec laser_load(const float *x) { return *(const LaserUnaligned *)x; }
 LASER_INLINE void laser_store(float *x, LaserVec a) { *(LaserUnaligned *)x = a; }
-LASER_INLINE LaserVec laser_set(float x) { /* as integer bits, since x may be two bfloat16 */
+/* x in every lane. It is copied as bits, because x may hold two bfloat16 rather than a float. */
+LASER_INLINE LaserVec laser_set(float x) {
     int32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return (LaserVec)((LaserInt){0} + bits);
@@ -353,8 +393,8 @@ LASER_INLINE LaserVec laser_select(LaserInt mask, LaserVec a, LaserVec b) {
     return (LaserVec)((mask & (LaserInt)a) | (~mask & (LaserInt)b));
 }
 
-/* Operations for which instruction sets have better code than compilers make of vector extensions. LASER_STREAM stores
-   without bringing the cache line in first. */
+/* Operations for which one instruction exists that compilers do not find from the vector extensions. LASER_STREAM
+   stores a vector to memory past the caches, so that the processor does not read the cache line first. */
 #ifdef LASER_PS
 LASER_INLINE LaserVec laser_max(LaserVec a, LaserVec b) { return LASER_PS(max, a, b); }
 LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return LASER_PS(min, a, b); }
@@ -371,16 +411,17 @@ LASER_INLINE LaserVec laser_min(LaserVec a, LaserVec b) { return laser_select(a 
 #define LASER_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* The operands of matrix products are float32 or bfloat16. LASER_PAIR says how many bfloat16 are stored in the place
-   of one float. It is 2 where one instruction multiplies and adds pairs of bfloat16 faster than two instructions do
-   float32: with AVX512-BF16, except on CPUs with AMX (whose macro clang 14 spells without an underscore). Elsewhere
-   it is 1: a bfloat16 is then stored as the float32 of the same value. An instruction sums the two products of a
-   pair, so both numbers of a pair must be neighbours in the dimension that the product sums over. Hence two forms of
-   packing:
-       by row a pair holds two neighbours of one row; laser_store_by_row writes the W numbers of x as W / PAIR floats
-       by column a pair holds two numbers of one column, from two consecutive rows x and y; laser_store_by_column
-       writes
-                    both rows and returns z + x + y, where x and y are as rounded */
+/* The operands of matrix products are float32 or bfloat16. LASER_PAIR says how many bfloat16 are stored in the place of
+   one float. It is 2 where one instruction multiplies and adds pairs of bfloat16 faster than two instructions do
+   float32: with AVX512-BF16, except on CPUs with AMX (whose macro clang 14 spells without an underscore). Elsewhere it
+   is 1: a bfloat16 is then stored as the float32 of the same value. The instruction adds the two products of a pair to
+   one sum, so both numbers of a pair must be neighbours in the dimension that the product sums over. Hence there are
+   two forms of packing:
+       by row      A pair holds two neighbours of one row. laser_store_by_row writes the W numbers of x as W / PAIR
+                   floats.
+       by column   A pair holds two numbers of one column, from two consecutive rows x and y. laser_store_by_column
+                   writes both rows: with pairs as W floats at `to`; else x at `to` and y at to + row. It returns
+                   z + x + y, where x and y are the rounded numbers. */
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__) && !defined(__AMXBF16__)
 enum { LASER_PAIR = 2 };
 LASER_INLINE LaserVec laser_dot(LaserVec sum, LaserVec a, LaserVec b) {
@@ -401,7 +442,8 @@ LASER_INLINE LaserVec laser_store_by_column(int bf16, float *to, ptrdiff_t row, 
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
     const LaserVec pairs = (LaserVec)_mm512_permutexvar_epi16(order, both);
     laser_store(to, pairs);
-    return laser_dot(z, pairs, (LaserVec)((LaserInt){0} + 0x3F803F80)); /* times pairs of ones: adds x + y */
+    /* 0x3F80 is 1 in bfloat16: multiplying each pair by (1, 1) adds x + y to z */
+    return laser_dot(z, pairs, (LaserVec)((LaserInt){0} + 0x3F803F80));
 }
 #else
 enum { LASER_PAIR = 1 };
@@ -424,12 +466,12 @@ LASER_INLINE LaserVec laser_store_by_column(int bf16, float *to, ptrdiff_t row, 
 #endif
 
 #define LASER_LOG2E 1.44269504f
-#define LASER_LN2_HIGH                                                                                       \
-    0.693359375f /* log 2 to nine bits, so its product with an integer below 2^15 is exact */
-#define LASER_LN2_LOW (-2.12194440e-4f) /* log 2 less LASER_LN2_HIGH */
+/* log 2 is the sum of two floats. The first has nine bits, so its product with an integer below 2^15 is exact. */
+#define LASER_LN2_HIGH 0.693359375f
+#define LASER_LN2_LOW (-2.12194440e-4f)
 #define LASER_ROUNDING 12582912.0f /* 1.5 * 2^23: adding and subtracting it rounds |x| < 2^22 to an integer */
 #define LASER_MASKED (-3e38f)      /* the score of a key that the row must not see */
-#define LASER_NO_KEY 1e9f          /* the first key out of range, in a column that has none */
+#define LASER_NO_KEY 1e9f          /* larger than any key: "no key of this column is out of range" */
 
 /* x rounded to an integer. Where |x| is near 2^22 or more it has at most one bit of fraction and is returned as it
    is. */
@@ -472,12 +514,14 @@ LASER_INLINE LaserVec laser_exp_split(LaserVec x, LaserVec *k) {
     return laser_exp2m1_poly(r * LASER_LOG2E);
 }
 
-/* exp(x) * 2^-n for an integer n. If less_one is not NULL it receives this minus 1, without the loss of digits that a
-   subtraction would bring. The power of two that scales the result is 0 below 2^-126 and at most 2^127. */
+/* exp(x) * 2^-n for an integer n. If less_one is not NULL it receives exp(x) * 2^-n - 1, without the loss of digits
+   that a subtraction would bring. The result is p * 2^(k-n) with p near 1; the power of two becomes 0 where it would be
+   below 2^-126, and is at most 2^127. */
 LASER_INLINE LaserVec laser_exp(LaserVec x, LaserVec n, LaserVec *less_one) {
     LaserVec k;
     const LaserVec p = laser_exp_split(x, &k), power = laser_pow2(laser_min(k - n, laser_set(127)));
-    if (!less_one) return (p + 1) * power; /* one rounding less than below, with fused multiply-add */
+    /* here the processor can fuse "+ 1" with the last multiplication inside p, which saves a rounding */
+    if (!less_one) return (p + 1) * power;
     *less_one = p * power + (power - 1);
     return p * power + power;
 }
@@ -498,20 +542,28 @@ static ptrdiff_t laser_round_up(ptrdiff_t x, ptrdiff_t unit) { return (x + unit 
 static ptrdiff_t laser_least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static ptrdiff_t laser_most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-/* A matrix product C (rows, columns) = A (rows, depth) B (depth, columns). What is already in C may be kept: then it
-   is added ("accumulate"), after multiplication of its row r with rescale[r] unless rescale is NULL. Unless center is
-   NULL, weights[r] * center[column] is added too. A(r, p) is a[r * a_row + p * a_depth], and row p of B begins at
-   b + p * ldb. With pair == 2 each float of A and B is two bfloat16, neighbours in depth. */
+/* A matrix product C (rows, columns) = A (rows, depth) B (depth, columns). A(r, p) is a[r * a_row + p * a_depth], and
+   row p of B begins at b + p * ldb; rows of C are ldc floats apart. With pair == 2 each float of A and B is two
+   bfloat16, neighbours in depth, and depth counts floats. */
 typedef struct {
     float *c;
-    const float *a, *b, *rescale, *weights, *center;
+    const float *a, *b;
+    /* If accumulate is set, the product is added to what is already in C. If rescale (rows) is not NULL, row r of C is
+       first multiplied by rescale[r]. */
+    const float *rescale;
+    /* If center (columns) is not NULL, weights[r] * center[column] is added as well; weights has the shape (rows). */
+    const float *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    /* the causal mask: A(r, p) counts as 0, and is not read, where p < r + first or p > r + last */
+    /* The causal mask: A(r, p) counts as 0 where p < r + first or p > r + last. Here p counts numbers, also where a
+       float holds two. The kernel computes ROWS rows at a time and skips a p only if all of them mask it; so the caller
+       must have set the other masked A(r, p) of such a group to 0. */
     ptrdiff_t first, last;
     int pair, accumulate;
 } LaserProduct;
 
-/* Computes ROWS rows and `vecs` vectors of C from `row` and `column` on, with all sums in registers. */
+/* Computes ROWS rows and `vecs` vectors of C from `row` and `column` on, with all sums in registers. The arguments
+   pair and vecs are constants where it is called, and often one of a_row and a_depth, so that the compiler unrolls its
+   loops and makes simpler addresses. */
 LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
                                ptrdiff_t a_row, ptrdiff_t a_depth) {
     const ptrdiff_t first = laser_most(0, row + p->first) / pair;
@@ -537,8 +589,8 @@ LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdif
         laser_store(c + i / vecs * p->ldc + i % vecs * LASER_W, sum[i]);
 }
 
-/* The whole product. It works in whole vectors and whole groups of ROWS, so C must have room for them beyond its rows
-   and columns. A stride that is 1 is passed as a constant, so that the compiler makes simpler addresses. */
+/* The whole product. It computes whole vectors and whole groups of ROWS rows, so C must have room for the last of them
+   beyond its rows and columns. One of a_row and a_depth is 1. */
 LASER_INLINE void laser_product_of(int pair, const LaserProduct *p) {
     for (ptrdiff_t column = 0; column < p->columns; column += LASER_LANES)
         for (ptrdiff_t row = 0; row < p->rows; row += LASER_ROWS)
@@ -554,56 +606,100 @@ static void laser_product(LaserProduct p) { p.pair == 2 ? laser_product_of(2, &p
 
 /* ---- A call, a head, a thread: sizes and memory ---- */
 
-/* The sizes of one call, and the arrays of its caller. `pair` is how many numbers one float of a packed operand
-   holds. A row of D numbers packed by row takes `units` floats; two rows packed by column take `stride` = 2 * `units`
-   floats together. With pair == 1 both forms of a matrix are the same. */
+/* The sizes of one call, and the arrays of its caller. T, D, B and H are those of the manual. Matrices of tokens by D
+   come in two forms:
+       float32   A row takes `stride` floats: D, rounded up to whole vectors.
+       packed    An operand of a matrix product, of which one float holds `pair` numbers, 1 or 2 (see LASER_PAIR). n
+                 rows take n * `units` floats, where units = stride / pair. Packed by column with pair == 2, two rows
+                 share 2 * units = stride floats. With pair == 1, packed by row and packed by column are the same. */
 typedef struct {
     const LaserShape *shape;
     const float *q, *k, *v, *out, *dout, *lse;
     float *new_out, *new_lse, *dq, *dk, *dv;
-    ptrdiff_t T, D, heads, threads, flight; /* B * H heads, of which `flight` are worked on at a time */
-    ptrdiff_t tiles, rows, panels;          /* tiles in T; T rounded up to whole tiles; panels in T */
-    ptrdiff_t stride, units; /* D rounded up to whole vectors; how many floats those are, packed by row */
-    ptrdiff_t in_token, out_token;  /* elements from one token to the next in the caller's arrays */
+    ptrdiff_t T, D, heads, threads; /* heads = B * H */
+    ptrdiff_t heads_at_once;        /* how many heads are in work memory at the same time */
+    ptrdiff_t tiles, rows;   /* how many tiles of keys hold T tokens, and how many tokens these tiles hold */
+    ptrdiff_t panels;        /* how many panels of queries hold T tokens */
+    ptrdiff_t stride, units; /* floats of a row of D numbers: in float32, and packed */
+    ptrdiff_t in_token, out_token;  /* elements from one token to the next in q, k, v and in out, dout */
     ptrdiff_t head_size, work_size; /* how many floats the arrays of a LaserHead and a LaserWork need */
     size_t bytes;                   /* all work memory of the call */
-    ptrdiff_t parts, part[9];       /* backward divides the tiles of a head into parts; their first tiles */
-    float scale, scale_log2e;
-    int backward, laser, causal_shift, bf16, pair;
+    /* Backward divides the tiles of a head into `parts` parts, at most 8. Part n is the tiles part[n] to
+       part[n + 1] - 1. */
+    ptrdiff_t parts, part[9];
+    float scale, scale_log2e;                /* the factor of the scores, and the same times log2(e) */
+    int backward, laser, causal_shift, bf16; /* truth values: what the call computes */
+    int pair;
 } LaserCall;
 
-/* One head that is worked on: where it begins in the caller's arrays, and its arrays in work memory. Their shapes
-   stand in laser_carve_head. */
+/* One head that is worked on. The letters are those of the manual; shapes are in floats. Arrays that a call does not
+   need have size 0. */
 typedef struct __attribute__((aligned(64))) {
+    /* The position of the head's first element in q, k and v, in out and dout, and in lse. */
     ptrdiff_t in, out, row;
-    float *shift, *floor, *out_of_range_from, *center, *exact, *k_by_row, *k_by_column, *v;
-    float *q_panels, *g_panels, *q_by_column, *g_by_column, *row_shift, *row_term, *dq_parts;
-    /* (D, rows) backward, columns out of range: do_id / the sum of the column's own softmax; the shift of that sum */
+
+    /* Only LASER uses the next five. */
+    float *shift; /* (stride) forward: n_d. Backward: m_d. */
+    float *floor; /* (stride) backward: the smallest o that the paper's shift allows */
+    /* (stride) forward: the first key that is out of range in this column, or LASER_NO_KEY. Backward: 0 if the column
+       is out of range, since then all of its keys are treated separately; else LASER_NO_KEY. */
+    float *out_of_range_from;
+    float *center; /* (tiles, stride) forward with bfloat16: c_d of each tile */
+    float *exact;  /* (rows, stride) forward with bfloat16: V' in float32 */
+
+    float *k_by_row;    /* (rows, units) K packed by row */
+    float *k_by_column; /* (rows, units) backward: K packed by column */
+    float *v;           /* (rows, units) forward: V' less its center, packed by column */
+
+    /* Backward: Q and dO' / row_sum. As panels (all panels, units, LANES) they are packed by row, and each panel is
+       transposed, so that its queries lie in lanes; here Q is multiplied by scale * log2(e), and dO' by scale. By
+       column they are (rows, units). */
+    float *q_panels, *g_panels, *q_by_column, *g_by_column;
+    float *row_shift; /* (rows) backward: K_i */
+    float *row_term;  /* (rows) backward: scale * term_i / row_sum */
+    float *dq_parts;  /* (parts, rows, stride) backward: what each part of the keys adds to dq */
+
+    /* (D, rows) backward, for columns d out of range, which have a softmax of their own over s_ij + v_jd: do_id divided
+       by the sum of exp(s_ij + v_jd) 2^-shift, and that shift. NULL until a head needs them. */
     float *separate_gradient, *separate_shift;
-    float first_out_of_range; /* the first key that is out of range in any column */
+    float first_out_of_range; /* the smallest number in out_of_range_from */
 } LaserHead;
 
-/* The buffers of one thread. The shapes of those that are pointers stand in laser_carve_work. */
+/* The buffers of one thread. The letters are those of the manual; "keys" are those of a tile, and LANES are the queries
+   of a panel. */
 typedef struct __attribute__((aligned(64))) {
-    /* (keys, LANES): log2(e) s_ij, and dP_ij */
-    float score[LASER_TILE * LASER_LANES], dp[LASER_TILE * LASER_LANES];
-    /* (keys, LANES) forward: a_ij, packed by column; backward: what columns out of range add to dS_ij */
+    float score[LASER_TILE * LASER_LANES]; /* (keys, LANES) log2(e) s_ij */
+    float dp[LASER_TILE * LASER_LANES];    /* (keys, LANES) backward: scale * dP_ij / row_sum */
+    /* (keys, LANES) forward: exp(s_ij) 2^-K_i, packed by column. Backward: what columns out of range add to
+       scale * dS_ij. */
     float weight[LASER_TILE * LASER_LANES];
-    /* dS_ij, packed by column to be summed over keys; a_ij and dS_ij, packed by row to be summed over queries */
+    /* (keys, LANES) scale * dS_ij packed by column, to be summed over keys */
     float ds_by_column[LASER_TILE * LASER_LANES];
+    /* (keys, a tile of queries) exp(s_ij) 2^-K_i and scale * dS_ij packed by row, to be summed over queries */
     float a_by_row[LASER_TILE * LASER_TILE], ds_by_row[LASER_TILE * LASER_TILE];
-    /* one number for each query of a panel */
+
+    /* One number for each query of a panel: */
     float row_shift[LASER_LANES]; /* K_i */
     float rescale[LASER_LANES]; /* 2^(old K_i - new K_i), by which the sums of earlier tiles are multiplied */
-    float row_sum[LASER_LANES]; /* sum_j exp(s_ij) 2^-K_i, by which the weights are not divided yet */
-    float rounded_sum[LASER_LANES]; /* the same sum of the weights as rounded to bfloat16 */
+    float row_sum[LASER_LANES]; /* sum_j exp(s_ij) 2^-K_i: divided by it, the weights become a_ij */
+    float rounded_sum[LASER_LANES]; /* the same sum, of the weights as rounded for the product with V' */
     float tile_sum[LASER_LANES];    /* what the present tile contributes to rounded_sum */
     float row_inverse[LASER_LANES]; /* 1 / row_sum */
     float row_lse[LASER_LANES];     /* lse_i */
-    float *tile, *other, *query, *out, *dk, *dv, *v, *separate_sum, *separate_shift;
+
+    /* (TILE, stride) Rows that are being packed. While backward works on a tile of keys, `tile` holds the factors that
+       turn dV' into dV. */
+    float *tile, *other;
+    float *query;   /* (units, LANES) forward: Q of a panel, as in q_panels */
+    float *out;     /* (LANES, stride) forward: first sum_j exp(s_ij) 2^-K_i V'_jd of a panel, then o */
+    float *dk, *dv; /* (TILE, stride) backward: the gradients of a tile of keys */
+    float *v;       /* (TILE, units) backward: V' less its center, packed by row */
+    /* (D, LANES) for columns d out of range: sum_j exp(s_ij + v_jd) 2^-shift, and that shift */
+    float *separate_sum, *separate_shift;
 } LaserWork;
 
-/* Returns the next `count` floats of the memory m. Where m is NULL they are only counted, in *used. */
+/* Takes `count` floats from the memory m, behind the *used floats that were taken before, and returns where they begin.
+   Where m is NULL it only counts them. */
 static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
     const ptrdiff_t at = *used;
     *used += laser_round_up(count, 16);
@@ -611,27 +707,25 @@ static float *laser_cut(float *m, ptrdiff_t *used, ptrdiff_t count) {
 }
 
 /* Prepares h for head number `head` of the caller's arrays and takes its arrays from the memory m. Returns how many
-   floats they need. An array that this call does not need has size 0. */
+   floats they need. */
 static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t head, float *m) {
     const ptrdiff_t back = c->backward, centered = !back && c->laser && c->bf16;
     const ptrdiff_t packed = c->rows * c->units;
     ptrdiff_t used = 0;
-    h->shift = laser_cut(m, &used, c->stride); /* forward: n_d; backward: the center m_d */
-    /* the first key of a column that is out of range, or LASER_NO_KEY; backward takes all keys of such a column: 0 */
+    h->shift = laser_cut(m, &used, c->stride);
     h->out_of_range_from = laser_cut(m, &used, c->stride);
-    h->floor = laser_cut(m, &used, back * c->stride); /* the smallest o that the paper's shift allows */
-    h->center = laser_cut(m, &used, centered * c->tiles * c->stride); /* of V', for each tile */
-    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);   /* V' in float32 */
+    h->floor = laser_cut(m, &used, back * c->stride);
+    h->center = laser_cut(m, &used, centered * c->tiles * c->stride);
+    h->exact = laser_cut(m, &used, centered * c->rows * c->stride);
     h->k_by_row = laser_cut(m, &used, packed);
     h->k_by_column = c->pair == 1 ? h->k_by_row : laser_cut(m, &used, back * packed);
-    h->v = laser_cut(m, &used, !back * packed); /* V, or V' less its center, packed by column */
-    /* (panels, units, LANES): Q and dO' / row_sum, packed by row, each panel transposed */
+    h->v = laser_cut(m, &used, !back * packed);
     h->q_panels = laser_cut(m, &used, back * packed);
     h->g_panels = laser_cut(m, &used, back * packed);
     h->q_by_column = laser_cut(m, &used, back * packed);
     h->g_by_column = laser_cut(m, &used, back * packed);
-    h->row_shift = laser_cut(m, &used, back * c->rows); /* K_i */
-    h->row_term = laser_cut(m, &used, back * c->rows);  /* what is subtracted from dP_ij */
+    h->row_shift = laser_cut(m, &used, back * c->rows);
+    h->row_term = laser_cut(m, &used, back * c->rows);
     h->dq_parts = laser_cut(m, &used, back * c->parts * c->rows * c->stride);
     h->in = laser_at(c->shape, c->shape->qkv_strides, head, 0);
     h->out = laser_at(c->shape, c->shape->out_strides, head, 0);
@@ -639,28 +733,29 @@ static ptrdiff_t laser_carve_head(const LaserCall *c, LaserHead *h, ptrdiff_t he
     return used;
 }
 
-/* The same for the buffers of a thread. */
+/* Takes the buffers of a thread from the memory m. Returns how many floats they need. */
 static ptrdiff_t laser_carve_work(const LaserCall *c, LaserWork *w, float *m) {
     ptrdiff_t used = 0;
-    w->tile = laser_cut(m, &used, LASER_TILE * c->stride); /* rows that are being packed */
+    w->tile = laser_cut(m, &used, LASER_TILE * c->stride);
     w->other = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->query = laser_cut(m, &used, LASER_LANES * c->units); /* q of a panel, as in q_panels */
-    w->out = laser_cut(m, &used, LASER_LANES * c->stride);  /* o of a panel, first as sums */
+    w->query = laser_cut(m, &used, LASER_LANES * c->units);
+    w->out = laser_cut(m, &used, LASER_LANES * c->stride);
     w->dk = laser_cut(m, &used, LASER_TILE * c->stride);
     w->dv = laser_cut(m, &used, LASER_TILE * c->stride);
-    w->v = laser_cut(m, &used, c->backward * LASER_TILE * c->units); /* V, or V' less its center, by row */
-    w->separate_sum = laser_cut(m, &used, c->D * LASER_LANES);       /* sum_j exp(s_ij + v_jd) 2^-shift */
+    w->v = laser_cut(m, &used, c->backward * LASER_TILE * c->units);
+    w->separate_sum = laser_cut(m, &used, c->D * LASER_LANES);
     w->separate_shift = laser_cut(m, &used, c->D * LASER_LANES);
     return used;
 }
 
+/* The sizes of a call of this shape. The caller's arrays are set by laser_forward and laser_backward. */
 static LaserCall laser_call(const LaserShape *s, int backward) {
     laser_check(s);
     LaserCall c = {
         .shape = s, .T = s->seq_len, .D = s->head_dim, .threads = LASER_THREADS, .backward = backward};
     LaserHead head;
     LaserWork work;
-    c.heads = (ptrdiff_t)s->batch * s->heads, c.flight = laser_least(c.threads, c.heads);
+    c.heads = (ptrdiff_t)s->batch * s->heads, c.heads_at_once = laser_least(c.threads, c.heads);
     c.laser = s->kind == LASER_KIND_LASER, c.causal_shift = s->shift == LASER_SHIFT_CAUSAL;
     c.bf16 = s->precision == LASER_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
@@ -668,15 +763,15 @@ static LaserCall laser_call(const LaserShape *s, int backward) {
     c.panels = laser_round_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_round_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
     c.in_token = s->qkv_strides[1], c.out_token = s->out_strides[1];
-    /* When there are few heads, backward divides each into parts so that all threads have work: about 64 in all, with
-       equal areas under the diagonal. The division depends on the shape alone, so the bits do not depend on the
-       threads. */
+    /* When there are few heads, backward divides the keys of each into parts so that all threads have work: about 64
+       parts in all, each with equally many pairs of a query and a key that it sees. The division depends on the shape
+       alone, so the result has the same bits for any number of threads. */
     c.parts = laser_least(laser_least(64 / c.heads, c.T / 256), 8);
     c.parts += c.parts == 0;
     for (int i = 0; i <= c.parts; i++)
         c.part[i] = (ptrdiff_t)((double)c.tiles * (1 - sqrt(1 - (double)i / (double)c.parts)) + 0.5);
     c.head_size = laser_carve_head(&c, &head, 0, NULL), c.work_size = laser_carve_work(&c, &work, NULL);
-    c.bytes = (size_t)c.flight * (sizeof head + (size_t)c.head_size * sizeof(float)) +
+    c.bytes = (size_t)c.heads_at_once * (sizeof head + (size_t)c.head_size * sizeof(float)) +
               (size_t)c.threads * (sizeof work + (size_t)c.work_size * sizeof(float)) + 64;
     return c;
 }
@@ -685,17 +780,18 @@ LASER_API size_t laser_memory(const LaserShape *shape, int backward) {
     return laser_call(shape, backward).bytes;
 }
 
-/* C (n, LANES) = A B, summed over d. A (n, units) is packed by row; B (units, LANES) is a panel, packed by row and
-   transposed. */
+/* C (n, LANES) = A B, summed over d: the dot products of n keys or values with the queries of a panel. A (n, units) is
+   packed by row; B (units, LANES) is a panel, packed by row and transposed. */
 static void laser_over_d(const LaserCall *c, float *C, const float *A, const float *B, ptrdiff_t n) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = n, .columns = LASER_LANES, .pair = c->pair};
     p.ldc = p.ldb = LASER_LANES, p.a_row = c->units, p.a_depth = 1, p.depth = (c->D + c->pair - 1) / c->pair;
-    p.first = -n, p.last = c->D; /* no mask */
+    p.first = -n, p.last = c->D; /* no mask: every row sees the whole depth */
     laser_product(p);
 }
 
-/* The product C (LANES, D) = [C +] A^T B, summed over tokens. A (tokens, LANES) and B (tokens, stride) are packed by
-   column. A panel's row r sees the tokens up to r + diagonal. */
+/* Prepares the product C (LANES, D) = A^T B, or C + A^T B to `accumulate`, summed over tokens. A (tokens, LANES) and B
+   (tokens, units) are packed by column. Tokens are counted from the first row of A and B. Query r of the panel is token
+   r + diagonal, and row r of C sums over the tokens up to this one. */
 static LaserProduct laser_over_tokens(const LaserCall *c, float *C, const float *A, const float *B,
                                       ptrdiff_t tokens, ptrdiff_t diagonal, int accumulate) {
     LaserProduct p = {.c = C, .a = A, .b = B, .rows = LASER_LANES, .columns = laser_round_up(c->D, LASER_W)};
@@ -713,15 +809,15 @@ typedef struct {
 } LaserRows;
 
 /* Prefetches the row that lies `ahead` floats after this one. The rows of a head may lie pages apart, where the
-   hardware does not prefetch by itself. They go into the second-level cache, because in the first such rows would
-   evict each other. */
+   hardware does not prefetch by itself. They go into the second-level cache, because rows a power of two apart share
+   few places of the first-level cache and would evict each other there. */
 LASER_INLINE void laser_prefetch(const LaserCall *c, const float *row, ptrdiff_t ahead) {
     const char *x = (const char *)((uintptr_t)row + (uintptr_t)ahead * sizeof *row);
     for (ptrdiff_t d = 0; d < c->D; d += 16) __builtin_prefetch(x + d * (ptrdiff_t)sizeof *row, 0, 2);
 }
 
-/* Rows first .. first + count - 1 of a caller's array. Where they can be read in whole vectors they are used in
-   place; else they are copied to `copy`, with zeros beyond D and beyond T. */
+/* Rows first .. first + count - 1 of a caller's array x, whose rows are `step` floats apart. Where they can be read in
+   whole vectors they are used in place; else they are copied to `copy`, with zeros beyond D and beyond T. */
 static LaserRows laser_read_rows(const LaserCall *c, float *copy, const float *x, ptrdiff_t step,
                                  ptrdiff_t first, ptrdiff_t count) {
     if (c->stride == c->D && first + count <= c->T) return (LaserRows){x + first * step, step};
@@ -734,8 +830,8 @@ static LaserRows laser_read_rows(const LaserCall *c, float *copy, const float *x
     return (LaserRows){copy, c->stride};
 }
 
-/* Writes `rows` to rows first .. first + count - 1 of a caller's array, as far as they are below T. Whole cache lines
-   are stored without the cache, which would otherwise read from memory what is overwritten here. */
+/* Writes `rows` (count, stride) to rows first .. first + count - 1 of a caller's array, leaving out those from T on.
+   Whole cache lines are stored past the caches, which would otherwise read from memory what is overwritten here. */
 static void laser_write_rows(const LaserCall *c, float *x, ptrdiff_t step, ptrdiff_t first, ptrdiff_t count,
                              const float *rows) {
     for (ptrdiff_t t = first; t < laser_least(first + count, c->T); t++, rows += c->stride) {
@@ -755,7 +851,7 @@ static void laser_pack_by_row(const LaserCall *c, float *to, LaserRows x, ptrdif
     }
 }
 
-/* Packs `count` rows by column; count is even. */
+/* Packs `count` rows by column: an even number, since two rows make a pair. */
 static void laser_pack_by_column(const LaserCall *c, float *to, LaserRows x, ptrdiff_t count) {
     for (; count > 0; count -= 2, x.at += 2 * x.step, to += c->pair == 2 ? c->stride : 2 * c->stride) {
         laser_prefetch(c, x.at, LASER_AHEAD * x.step), laser_prefetch(c, x.at + x.step, LASER_AHEAD * x.step);
@@ -766,14 +862,15 @@ static void laser_pack_by_column(const LaserCall *c, float *to, LaserRows x, ptr
     }
 }
 
-/* Packs a panel of rows, multiplied by `scale`, by row and transposes it to (units, LANES). `spare` is overwritten. */
+/* Packs a panel of rows, multiplied by `scale`, by row and transposes it to (units, LANES). `spare` (LANES, units) is
+   overwritten. */
 static void laser_pack_panel(const LaserCall *c, float *to, LaserRows x, float scale, float *spare) {
     laser_pack_by_row(c, spare, x, LASER_LANES, scale);
     for (ptrdiff_t i = 0; i < LASER_LANES; i += LASER_W)
         for (ptrdiff_t u = 0; u < c->units; u += LASER_W) {
             LaserVec v[LASER_W], y[LASER_W];
             LASER_UNROLL for (int r = 0; r < LASER_W; r++) v[r] = laser_load(spare + (i + r) * c->units + u);
-            /* interleaving rows r and r + W/2 transposes the block after log2(W) times */
+            /* interleaving rows r and r + W/2, for all r < W/2, transposes the block when it is done log2(W) times */
             LASER_UNROLL for (int done = 1; done < LASER_W; done *= 2) {
                 LASER_UNROLL for (int r = 0; r < LASER_W / 2; r++) {
                     y[2 * r] = LASER_SHUFFLE(v[r], v[r + LASER_W / 2], LASER_INTERLEAVE_LOW);
@@ -787,7 +884,7 @@ static void laser_pack_panel(const LaserCall *c, float *to, LaserRows x, float s
 
 /* ---- Columns out of range: each is a softmax of its own, over s_ij + v_jd ---- */
 
-/* Splits log2(e) v of the keys of a column into an integer and the rest. */
+/* Splits log2(e) v_jd, for the `keys` keys from `key` on in column d, into an integer and the rest. */
 static void laser_separate_values(const LaserCall *c, const LaserHead *h, float *whole, float *rest,
                                   ptrdiff_t key, ptrdiff_t keys, ptrdiff_t d) {
     for (ptrdiff_t j = 0; j < keys; j++) {
@@ -797,15 +894,16 @@ static void laser_separate_values(const LaserCall *c, const LaserHead *h, float 
     }
 }
 
-/* exp(s + v) 2^-shift of one key and W queries; score is log2(e) s. The integer parts of s, v and the shift are added
-   first, so that the fractions of s and v lose no digits to them. */
+/* exp(s_ij + v_jd) 2^-shift of one key and W queries. `score` is log2(e) s_ij of each query; whole + rest is log2(e)
+   v_jd. The integer parts of both and the shift are added first, so that the fractions lose no digits to large
+   integers. */
 LASER_INLINE LaserVec laser_separate_power(const float *score, float whole, float rest, LaserVec shift) {
     const LaserVec s = laser_load(score), k = laser_round(s);
     return laser_exp2(((k + whole) - shift) + ((s - k) + rest));
 }
 
-/* Adds a tile of keys to the sums of those columns that are out of range before row `end`. Their running shifts move
-   when a key is larger. */
+/* Adds a tile of keys to the separate sums of a panel of queries, in each column in which a key before row `end` is out
+   of range. Where a term is larger than all before it, the running shift of the sum grows, and the sum is rescaled. */
 static void laser_separate_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
                                 ptrdiff_t keys, ptrdiff_t end) {
     float whole[LASER_TILE], rest[LASER_TILE];
@@ -830,8 +928,8 @@ static void laser_separate_sums(const LaserCall *c, const LaserHead *h, LaserWor
 
 /* ---- Steps 1 and 2 of forward and of backward: the columns of V; keys and values ---- */
 
-/* Step 1, only LASER: finds by which power of two each column of V is scaled, and in backward its center and whether
-   it is out of range. */
+/* Step 1, only LASER: finds n_d of each column of V in forward; in backward m_d, the floor, and whether the column is
+   out of range. It reads the keys from `first` on, which is 0: this step has one piece. */
 static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t first) {
     const ptrdiff_t end = c->backward || !c->causal_shift ? c->T : 1;
     float *low = w->other, *high = low + c->stride;
@@ -851,11 +949,14 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
         h->shift[d] = (float)(c->causal_shift ? rint(n) : ceil(n)), h->out_of_range_from[d] = LASER_NO_KEY;
         if (!c->backward) continue;
         h->floor[d] = c->causal_shift ? -3e38f : laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
+        /* m_d is the middle of the column, but at most 1 above its smallest value. So V' = exp(v - m_d) is at least
+           1/e, and V' - 1, rounded to bfloat16, keeps the digits of V' for small values too. With the paper's shift it
+           is also at least high - 69, so that no V' is above exp(69), about 2^100: smaller values are lost anyway. */
         h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
         if (!c->causal_shift) h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
         const int in_range = !c->causal_shift || (high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
         if (in_range) continue;
-        h->shift[d] = -1e30f; /* so that exp(m - o) is 0 */
+        h->shift[d] = -1e30f; /* makes exp(m_d - o_id) 0: the column takes no part in the products */
         h->out_of_range_from[d] = h->first_out_of_range = 0;
     }
     if (h->first_out_of_range > 0 || h->separate_gradient) return;
@@ -863,7 +964,8 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
     h->separate_shift = h->separate_gradient + c->D * c->rows;
 }
 
-/* Writes V' = exp(v) 2^-n of a tile of keys into w->tile, with bfloat16 less its center. Notes for each column the
+/* Computes V'_jd = exp(v_jd) 2^-n_d of a tile of keys, in w->tile. With bfloat16 it also finds the tile's centers,
+   copies V' to h->exact, and subtracts the centers in w->tile. For each column it records in h->out_of_range_from the
    first key that is out of range. */
 static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, LaserRows v, ptrdiff_t tile) {
     for (ptrdiff_t j = 0; j < LASER_TILE; j++) laser_prefetch(c, v.at + j * v.step, 0);
@@ -873,7 +975,7 @@ static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, 
         for (ptrdiff_t j = LASER_TILE - 1; j >= 0; j--) {
             const LaserVec x = laser_load(v.at + j * v.step + d), y = x * LASER_LOG2E - n;
             const LaserVec e = laser_exp(x, n, NULL);
-            const LaserInt far = (y > 58) | (y < -58); /* 40 log2(e) */
+            const LaserInt far = (y > 58) | (y < -58); /* 58 is 40 log2(e) */
             if (c->causal_shift)
                 outside = laser_select(far, laser_set((float)(tile * LASER_TILE + j)), outside);
             low = laser_min(low, e), high = laser_max(high, e);
@@ -885,6 +987,8 @@ static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, 
                     h->first_out_of_range = fminf(h->first_out_of_range, outside[i]);
                 }
         if (!c->bf16) continue;
+        /* The center is the middle of the tile's V', but at most e = 2.7 times the smallest. A larger one would leave
+           rounding errors in V' - center that are large against the small V', on which a row may put all its weight. */
         const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
         laser_store(h->center + tile * c->stride + d, center);
         for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
@@ -895,7 +999,7 @@ static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, 
     return (LaserRows){w->tile, c->stride};
 }
 
-/* Step 2: packs a tile of keys, and in forward also of values. */
+/* Step 2: packs a tile of keys, and in forward also the values of these keys. */
 static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t tile) {
     const ptrdiff_t key = tile * LASER_TILE, packed = key * c->units;
     LaserRows x = laser_read_rows(c, w->tile, c->k + h->in, c->in_token, key, LASER_TILE);
@@ -909,15 +1013,17 @@ static void laser_pack_keys(const LaserCall *c, LaserHead *h, LaserWork *w, ptrd
 
 /* ---- Forward ---- */
 
-/* The causal mask: overwrites the scores of the keys that come after their query. */
+/* The causal mask: sets the score of each key that comes after its query to LASER_MASKED, whose exponential is 0. The
+   scores (keys, LANES) are those of the keys from `key` on and the panel that begins with `query`. */
 static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t query) {
     for (ptrdiff_t j = query > key ? query - key : 0; j < keys; j++)
         for (ptrdiff_t i = 0; i < LASER_LANES && query + i < key + j; i++)
             score[j * LASER_LANES + i] = LASER_MASKED;
 }
 
-/* One step of the online softmax, with a tile of scores: updates the shift K_i of each row, rescales the sums of
-   earlier tiles, turns the scores into the weights that the product with V takes, and adds these to the sums. */
+/* One step of the online softmax, with a tile of scores: updates K_i of each row, rescales row_sum and rounded_sum of
+   the earlier tiles, turns the scores into the weights exp(s_ij) 2^-K_i that the product with V' takes, and adds these
+   weights to the sums. */
 LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
@@ -943,8 +1049,9 @@ LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     }
 }
 
-/* Goes through all keys that a panel of queries sees; q is the packed panel. Leaves K_i and the sums of the weights
-   in w, the sums of the columns out of range, and in forward sum_j a_ij V_jd in w->out. */
+/* Goes through all keys that a panel of queries sees, tile by tile; q (units, LANES) is the packed panel. It leaves in
+   w: K_i and row_sum; the separate sums of the columns out of range; and in forward rounded_sum and, in w->out, the
+   sums over j of exp(s_ij) 2^-K_i V'_jd, which are not yet divided by rounded_sum. */
 static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, const float *q,
                        ptrdiff_t query) {
     const ptrdiff_t end = query + LASER_LANES;
@@ -954,8 +1061,9 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         w->separate_sum[i] = 0, w->separate_shift[i] = LASER_MASKED;
     const int centered = c->laser && c->bf16 && !c->backward;
     for (ptrdiff_t key = 0; key < end; key += LASER_TILE) {
-        /* The center of a tile depends on all of its values, so rows that see only some of them must not use it.
-           LASER with bfloat16 therefore sums the last tile of a panel in float32, without a center. */
+        /* The center of a tile depends on all of its values, so rows that see only some of them must not use it: later
+           tokens would change them. LASER with bfloat16 therefore sums the last tile of a panel in float32, without a
+           center. */
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key), diagonal = query - key;
         const int exact = centered && key + LASER_TILE >= end;
         laser_over_d(c, w->score, h->k_by_row + key * c->units, q, keys);
@@ -974,8 +1082,9 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
     }
 }
 
-/* Turns the sums of a panel into o, in place: divides them by the sum of the weights, and for LASER takes the
-   logarithm. Then come the columns out of range, in the rows that see such a key. */
+/* Turns the sums of a panel in w->out into o, in place: divides them by rounded_sum, and for LASER takes the logarithm.
+   Then it overwrites the columns out of range, in the rows that see such a key, with o computed from their separate
+   sums: o_id = log sum_j exp(s_ij + v_jd) - log sum_j exp(s_ij). */
 static void laser_normalise(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
     for (ptrdiff_t i = 0; i < LASER_LANES; i++) {
         const float inverse = 1 / w->rounded_sum[i];
@@ -1013,9 +1122,9 @@ static void laser_forward_panel(const LaserCall *c, LaserHead *h, LaserWork *w, 
 
 /* ---- Backward ---- */
 
-/* Finds K_i and 1 / row_sum of a panel, into w->row_shift and w->row_inverse. Both follow from lse, except where lse
-   is so large that float32 leaves it too few digits, or where a column is out of range: then the keys are summed
-   again. */
+/* Finds K_i and 1 / row_sum of a panel, and writes them to w->row_shift and w->row_inverse. Both follow from lse. But
+   the keys are summed again where |lse| is so large that float32 leaves it too few digits, and where a column is out of
+   range, because that column's separate sums are needed too. */
 static void laser_invert_row_sums(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query) {
     int again = h->first_out_of_range == 0;
     for (int i = 0; i < LASER_LANES; i++) {
@@ -1025,16 +1134,17 @@ static void laser_invert_row_sums(const LaserCall *c, const LaserHead *h, LaserW
     if (again) laser_rows(c, h, w, h->q_panels + query * c->units, query);
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         LaserVec k;
-        /* 1 / sum_j exp(s_ij) = exp(-lse_i) = (1 + ...) 2^k, so 1 / row_sum is the first factor and K_i = -k */
+        /* 1 / sum_j exp(s_ij) = exp(-lse_i) is computed as a factor near 1 times 2^k. So K_i may be -k, and then
+           1 / row_sum is that factor. */
         const LaserVec inverse = laser_exp_split(-laser_load(w->row_lse + x), &k) + 1;
         laser_store(w->row_inverse + x, again ? 1 / laser_load(w->row_sum + x) : inverse);
         if (!again) laser_store(w->row_shift + x, -k);
     }
 }
 
-/* Writes dO' / row_sum of one row into `to`, and returns the term that is subtracted from this row's dP, before its
-   division by row_sum: for standard attention sum_d do_id o_id; for LASER sum_d do_id (1 - exp(m_d - o_id)), because
-   V' is packed less its center. In columns out of range exp(m_d - o_id) is 0. */
+/* Writes dO' / row_sum of one row to `to`, where `inverse` is 1 / row_sum, and returns term_i, which the caller divides
+   by row_sum: for standard attention sum_d do_id o_id, for LASER sum_d do_id (1 - exp(m_d - o_id)). In columns out of
+   range exp(m_d - o_id) is 0, so they contribute do_id to the term and nothing to dO'. */
 static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *to, const float *dout,
                                 const float *out, float inverse) {
     LaserVec row = laser_set(0);
@@ -1043,7 +1153,8 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *t
         if (!c->laser) {
             row += g * o;
         } else {
-            g = laser_select(o > laser_load(h->floor + d), g, laser_set(0)); /* none at the floor */
+            /* an o that the paper's shift raised to the floor passes no gradient */
+            g = laser_select(o > laser_load(h->floor + d), g, laser_set(0));
             const LaserVec exp = laser_exp(laser_load(h->shift + d) - o, laser_set(0), &expm1);
             row -= g * expm1, g *= exp;
         }
@@ -1054,8 +1165,9 @@ static float laser_row_gradient(const LaserCall *c, const LaserHead *h, float *t
     return total;
 }
 
-/* Step 3 of backward: packs a panel of queries and of dO'. The factor `scale` of dS = scale * a (dP - term) goes into
-   dO' and the term. */
+/* Step 3 of backward: packs Q and dO' / row_sum of a panel. Since s_ij = scale * q_i . k_j, dq and dk need scale *
+   ds_ij = scale * a_ij (dP_ij - term_i). To save the multiplications, `scale` goes into g_panels, from which dP is
+   computed, and into row_term; g_by_column, from which dv is computed, stays without it. */
 static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
     const ptrdiff_t query = panel * LASER_LANES, packed = query * c->units;
     const LaserRows q = laser_read_rows(c, w->tile, c->q + h->in, c->in_token, query, LASER_LANES);
@@ -1080,8 +1192,9 @@ static void laser_pack_queries(const LaserCall *c, LaserHead *h, LaserWork *w, p
     laser_pack_panel(c, h->g_panels + packed, g, c->scale, w->tile);
 }
 
-/* The terms do_id p_ijd of the columns out of range. Summed over these columns they go into w->weight, which is added
-   to dS; summed over the queries they go into dv. */
+/* Computes do_id p_ijd of the columns out of range, for a tile of keys and a panel of queries. Summed over these
+   columns and multiplied by scale they go into w->weight (keys, LANES), which is added to dS; summed over the queries
+   they are added to dv. */
 static void laser_separate_gradient(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key,
                                     ptrdiff_t keys, ptrdiff_t query) {
     float whole[LASER_TILE], rest[LASER_TILE];
@@ -1101,7 +1214,9 @@ static void laser_separate_gradient(const LaserCall *c, const LaserHead *h, Lase
     }
 }
 
-/* Turns the scores and dP of a panel into a and dS = a (dP - term) [+ more], packed for the products that follow. */
+/* Turns the scores and dP of a panel into the weights exp(s_ij) 2^-K_i and scale * dS = weight * (dp - row_term),
+   packed for the products that follow. The division of the weights by row_sum is already in dp and row_term. `more`
+   (keys, LANES), unless NULL, is what the columns out of range add to dS. */
 LASER_INLINE void laser_score_gradients(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
                                         const float *more, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1, lda = LASER_TILE / pair;
@@ -1124,8 +1239,8 @@ LASER_INLINE void laser_score_gradients(const LaserHead *h, LaserWork *w, ptrdif
     }
 }
 
-/* One panel of queries and the keys of one tile that it sees: computes its a and dS, and what these keys add to its
-   dq. */
+/* One panel of queries and the keys of one tile that it sees: computes their weights and dS, for dk and dv, and writes
+   to dq (LANES, stride), or adds to it if `accumulate` is set, what these keys contribute to the panel's dq. */
 static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                  ptrdiff_t key, ptrdiff_t query, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, query + LASER_LANES - key);
@@ -1143,9 +1258,9 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
         laser_over_tokens(c, dq, w->ds_by_column, h->k_by_column + k, keys, query - key, accumulate));
 }
 
-/* Packs a tile of values for backward. With LASER these are exp(v - m) - 1, and 0 in columns out of range, which take
-   no part in the products. Leaves in w->tile the factor that turns dV' into dV: exp(v - m), and 1 in columns out of
-   range. */
+/* Packs a tile of values for backward, in w->v. With LASER these are V' - 1 = exp(v_jd - m_d) - 1, and 0 in columns out
+   of range, which take no part in the products. It leaves in w->tile the factor that turns dV' into dV: exp(v_jd -
+   m_d), and 1 in columns out of range. */
 static void laser_pack_values(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t key) {
     const LaserRows v = laser_read_rows(c, w->tile, c->v + h->in, c->in_token, key, LASER_TILE);
     if (!c->laser) laser_pack_by_row(c, w->v, v, LASER_TILE, 1);
@@ -1162,7 +1277,8 @@ static void laser_pack_values(const LaserCall *c, const LaserHead *h, LaserWork 
     }
 }
 
-/* Computes dk and dv of a tile of keys, and what the tile adds to dq (rows, stride). */
+/* Computes dk and dv of a tile of keys from all queries that see it, and writes to dq (rows, stride), or adds to it if
+   `accumulate` is set, what the tile contributes to dq. */
 static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
                                 ptrdiff_t key, int accumulate) {
     const ptrdiff_t keys = laser_least(LASER_TILE, c->T - key);
@@ -1185,15 +1301,16 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
     laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);
 }
 
-/* Step 4 of backward: the keys of one part of a head. Each part has its own dq, since threads may work on several at
-   once. */
+/* Step 4 of backward: the keys of one part of a head. Each part has a dq of its own, since threads may work on several
+   parts of a head at the same time. */
 static void laser_backward_part(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t part) {
     float *dq = h->dq_parts + part * c->rows * c->stride;
     for (ptrdiff_t tile = c->part[part]; tile < c->part[part + 1]; tile++)
         laser_backward_tile(c, h, w, dq, tile * LASER_TILE, tile > c->part[part]);
 }
 
-/* Step 5 of backward: writes dq of a panel, the sum over the parts, always in the same order. */
+/* Step 5 of backward: writes dq of a panel of queries: the sum over the parts, always in the same order, so that it has
+   the same bits for any number of threads. Parts whose keys all come after the panel contribute nothing. */
 static void laser_write_queries(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t panel) {
     (void)w;
     const ptrdiff_t query = panel * LASER_LANES;
@@ -1208,26 +1325,26 @@ static void laser_write_queries(const LaserCall *c, LaserHead *h, LaserWork *w, 
 
 /* ---- Forward and backward: the steps of a call ---- */
 
-/* One step of the work on a head. The steps of a head run one after the other; the pieces of a step may run in any
-   order and at the same time. */
+/* One step of the work on a head: run is called for the pieces 0 to pieces - 1. The steps of a head run one after the
+   other; the pieces of a step may run in any order and at the same time. A piece is a tile, a panel or a part. */
 typedef struct {
     void (*run)(const LaserCall *, LaserHead *, LaserWork *, ptrdiff_t piece);
     ptrdiff_t pieces;
 } LaserStep;
 
-/* Does all steps for all heads. First each thread takes whole heads, as many as can be divided evenly among the
+/* Runs all steps for all heads. First each thread takes whole heads, as many as can be divided evenly among the
    threads; then all threads work together on the heads that remain, piece by piece. */
 static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
     const ptrdiff_t alone = c->heads - c->heads % c->threads, rest = c->heads - alone;
     void *memory = laser_malloc(c->bytes);
     LaserHead *heads = (void *)(((uintptr_t)memory + 63) / 64 * 64);
-    LaserWork *works = (void *)(heads + c->flight);
+    LaserWork *works = (void *)(heads + c->heads_at_once);
     float *arrays = (void *)(works + c->threads);
-    for (ptrdiff_t i = 0; i < c->flight; i++) heads[i].separate_gradient = NULL;
+    for (ptrdiff_t i = 0; i < c->heads_at_once; i++) heads[i].separate_gradient = NULL;
     LASER_OMP(omp parallel num_threads((int)c->threads)) {
         const ptrdiff_t me = LASER_THREAD;
         LaserWork *w = &works[me];
-        laser_carve_work(c, w, arrays + c->flight * c->head_size + me * c->work_size);
+        laser_carve_work(c, w, arrays + c->heads_at_once * c->head_size + me * c->work_size);
         LASER_OMP(omp for schedule(dynamic))
         for (ptrdiff_t head = 0; head < alone; head++) {
             laser_carve_head(c, &heads[me], head, arrays + me * c->head_size);
@@ -1238,15 +1355,16 @@ static void laser_run(const LaserCall *c, const LaserStep *steps, int count) {
         for (ptrdiff_t i = 0; i < rest; i++)
             laser_carve_head(c, &heads[i], alone + i, arrays + i * c->head_size);
         for (int s = 0; s < count; s++) {
+            /* The last pieces take longest, as late queries see the most keys; so they are begun first. */
             LASER_OMP(omp for schedule(dynamic))
-            for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--) /* the last take longest: first */
+            for (ptrdiff_t i = rest * steps[s].pieces - 1; i >= 0; i--)
                 steps[s].run(c, &heads[i % rest], w, i / rest);
         }
 #ifdef __AVX__
         _mm_sfence(); /* makes streamed stores visible to the other threads */
 #endif
     }
-    for (ptrdiff_t i = 0; i < c->flight; i++) LASER_FREE(heads[i].separate_gradient);
+    for (ptrdiff_t i = 0; i < c->heads_at_once; i++) LASER_FREE(heads[i].separate_gradient);
     LASER_FREE(memory);
 }
 

@@ -15,16 +15,18 @@
    array_get(x, i), array_put(x, i, value)                  read or write one element
    array_read(to, x, at, n), array_write(x, at, from, n)    copy n elements, from element `at` on, to or from floats
    array_read_tile(to, x, at, stride, rows, columns), array_write_tile(x, at, stride, from, rows, columns)
-       The same for a rectangular part of a matrix, which begins at element `at` and whose rows are `stride` elements
-       apart; `to` and `from` are dense (rows, columns). Read a whole tile before you write any: rows are often a
-       multiple of 4,096 bytes apart, and many processors delay a read when such a distance away something was written
-       just before.
+       The same for a tile, a rectangular part of a matrix. It begins at element `at`, and its rows are `stride`
+       elements apart; `to` and `from` have the shape (rows, columns), without gaps. A function that changes a matrix
+       should read a whole tile, then write a whole tile, rather than read and write row by row. Many processors compare
+       only the lower 12 bits of addresses at first, so they delay a read when an address a multiple of 4,096 bytes away
+       has just been written; and the rows of a matrix are often such a distance apart.
 
    bf16_from_float(x), float_from_bf16(x)                   one value
    array_rounded(x, dtype)                                  x after it was stored in this dtype
-       Rounding is to the nearest bf16, ties to the one whose last bit is 0. Infinities stay; a NaN keeps its upper
-       half, with the quiet bit set, as the instructions of AVX-512 have it. The vectors of matmul_isa.h and laser.h
-       round to the same bits. A GPU turns every NaN into 0x7fff, and so does its emulator (cuda/device.h). */
+       A number is rounded to the nearest bf16, and when two are equally near, to the one whose last bit is 0.
+       Infinities stay. A NaN keeps its upper half, in which the bit that makes it a quiet NaN is set: the same as the
+       AVX-512 instructions do. The vectors of matmul_isa.h and laser.h round to the same bits. A GPU turns every NaN
+       into 0x7fff, and so does its emulator (cuda/device.h). */
 #ifndef GPT_MATH_ARRAY_H
 #define GPT_MATH_ARRAY_H
 

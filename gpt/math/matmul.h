@@ -9,24 +9,25 @@
        overlap. With DTYPE_BF16 the operands are rounded to bf16 first (array.h); products and sums are float32 either
        way.
 
-   The same for the weight of a layer, with the same bits in the result:
+   The same products for the weight of a layer, with the same bits in the result:
 
    Linear w = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
        values, floats (OC, C), belongs to the caller and must outlive w.
    linear_pack(&w)
-       Optional: keeps a copy of the weight in the form that linear_forward and linear_backward_input read, instead of
-       making it in each call. Call it again after every change of the values. The first call allocates
-       linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). It is worth its memory for bf16,
-       whose packing also rounds, and hardly for float32.
+       Optional: stores two copies of the weight, in the forms that linear_forward and linear_backward_input read.
+       Without it each call makes the copy that it needs. Call it again after every change of the values. The first call
+       allocates linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). For bf16 the time saved is
+       worth this memory, because packing also rounds; for float32 it hardly is.
    linear_forward(to, inp, &w, N)            to (N, OC) = addend + inp (N, C) . weight^T
    linear_backward_input(to, dout, &w, N)    to (N, C)  = addend + dout (N, OC) . weight
-   linear_backward_weight(dweight, dout, inp, &w, N)    dweight (OC, C) += dout^T . inp, in floats; of w only the sizes
-                                             and the dtype count
+   linear_backward_weight(dweight, dout, inp, &w, N)    dweight (OC, C) += dout^T . inp, where dweight is float32; only
+                                             the sizes and the dtype of w are read
        inp and dout are Arrays (array.h), of floats or of bf16. `to` is a MatmulOutput {out, addend, finish, context}.
-       out is an Array: bf16 receives the float32 sums rounded. finish, if not NULL, is called once for every tile of
-       the output when its sums are complete, while it is still in the first-level cache. It may read and change the
-       tile, and write something else from it. Several threads call it at once, each for other tiles. With out.data NULL
-       the sums go to finish alone. An example, where w1 is a Linear and hidden (N, OC) an Array:
+       out is an Array; if it is bf16, the float32 sums are rounded to it. finish, if not NULL, is called once for every
+       tile of the output when its sums are complete, while it is still in the first-level cache. It may read and change
+       the tile, and write other arrays from it. Several threads call it at the same time, for different tiles. If
+       out.data is NULL, the sums are not stored, and only finish sees them. An example, where w1 is a Linear and hidden
+       (N, OC) an Array:
 
        static void keep_relu(void *context, const MatmulTile *t) {
            for (int i = 0; i < t->rows; i++) {
@@ -37,27 +38,30 @@
        }
        linear_forward((MatmulOutput){.finish = keep_relu, .context = &hidden}, x, &w1, N);
 
-   matmul_naive   what all of them compute, in twelve lines of float64. Read it first; the tests compare with it.
+   matmul_naive   what all of these functions compute, in twelve lines of float64. Read it first; the tests compare with
+                  it.
 
    All functions may be called from several threads at once. Each uses OpenMP inside, unless it already runs in a
-   parallel region. The result has the same bits for any number of threads: each element is one sum over k in ascending
-   blocks, whose sizes depend on K only. The only error is to run out of memory; it ends
-   the program with a message.
+   parallel region. The result has the same bits for any number of threads: each element of the output is summed over
+   blocks of k in ascending order, and the sizes of these blocks depend only on K. The only possible error is that
+   memory runs out; it ends the program with a message.
 
    HOW THEY ARE FAST, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and BLIS
    (Van Zee & van de Geijn, 2015). Every product is out (M, N) = addend + A (M, K) . B (K, N), in five loops around a
    micro-kernel:
 
-       for blocks of KC elements of k                              between blocks the sums wait in the output
-         for blocks of NC columns of B: pack them                  one copy for all threads, in the last-level cache
-           for blocks of MC rows of A: pack them                   one copy for each thread, in its second-level cache
+       for blocks of KC elements of k                              between two blocks the output holds partial sums
+         for blocks of NC columns of B: pack them                  all threads share this copy, in the last-level cache
+           for blocks of MC rows of A: pack them                   each thread has its own, in its second-level cache
              for panels of NR columns in the block of B            matmul_block_times_block, BLIS's macro-kernel
                for panels of MR rows in the block of A             the panel of B stays in the first-level cache
                  micro-kernel: a tile of MR x NR                   matmul_isa.h
 
-   BLIS always shares B. Here the smaller operand is shared, so A and B may change places in this scheme: the code
-   speaks of the shared and the private operand, and counts NC and MC in panels of theirs. Packing is in matmul_pack.h.
-   */
+   "Pack" means to copy into panels, in the order in which the micro-kernel reads: matmul_pack.h. A tile is the MR x NR
+   elements of the output that one panel of A and one panel of B make. BLIS always shares B between the threads. Here
+   the smaller of A and B is shared, so A and B may change places in this scheme. The code therefore speaks of the
+   shared and the private operand. Its NC is a number of panels of the shared operand, and its MC a number of panels of
+   the private operand. */
 #ifndef GPT_MATH_MATMUL_H
 #define GPT_MATH_MATMUL_H
 
@@ -111,19 +115,22 @@ enum { MATMUL_TILE = 32 * 32 }; /* a tile never has more elements */
 
 typedef void MatmulFinish(void *context, const MatmulTile *tile);
 
+/* Where the sums of a product go: to out, to finish, or to both. */
 typedef struct {
-    Array out;            /* data NULL: only finish sees the sums */
-    const float *addend;  /* NULL: 0 */
-    MatmulFinish *finish; /* NULL: nothing to do */
+    Array out;            /* (M, N); data NULL: the sums are not stored */
+    const float *addend;  /* (M, N) is added to the sums; NULL stands for zeros */
+    MatmulFinish *finish; /* is called for each complete tile, if not NULL */
     void *context;        /* the first argument of finish */
 } MatmulOutput;
 
 typedef struct MatmulWorkspace MatmulWorkspace;
+/* The weight of a linear layer. */
 typedef struct {
-    const float *values; /* (OC, C), the caller's */
+    const float *values; /* (OC, C); the memory belongs to the caller */
     int64_t C, OC;
-    Dtype dtype; /* of the products */
-    /* linear_pack's copies for linear_forward and linear_backward_input, and the memory that holds them; or NULL */
+    Dtype dtype; /* to which the operands of the products are rounded */
+    /* The copies that linear_pack made for linear_forward and for linear_backward_input, and the memory that holds
+       both. NULL before linear_pack. */
     const float *forward, *backward;
     MatmulWorkspace *memory;
 } Linear;
@@ -138,21 +145,21 @@ static inline void linear_backward_weight(float *dweight, Array dout, Array inp,
 /* ---------------------------------------------------------------------------------------------------------
    A product and its sizes. */
 
-/* A or B, cut into panels. */
+/* One operand, A or B, cut into panels. */
 typedef struct {
     MatmulOperand operand;
-    int width;            /* of a panel: MR rows of A, or NR columns of B */
-    int64_t size;         /* M rows of A, or N columns of B */
-    int64_t panels;       /* that hold them */
-    int64_t panel_floats; /* from one packed panel to the next */
+    int width;      /* the width of a panel: MR rows of A, or NR columns of B */
+    int64_t size;   /* M, the rows of A, or N, the columns of B */
+    int64_t panels; /* how many panels hold these rows or columns; the last may be filled up with zeros */
+    int64_t panel_floats; /* how many floats lie between the beginnings of two packed panels */
 } MatmulSide;
 
 /* out (M, N) = addend + A (M, K) . B (K, N), with M = a.size and N = b.size */
 typedef struct {
     const MatmulKernel *kernel;
-    int64_t K, KC, k_blocks; /* blocks of KC elements; the last has what is left */
+    int64_t K, KC, k_blocks; /* k is cut into k_blocks blocks of KC elements; the last block may have fewer */
     MatmulSide a, b;
-    const float *packed_b; /* all of B, packed: [k-block][panel]; or NULL */
+    const float *packed_b; /* all of B packed, as [k-block][panel], if linear_pack has done it; else NULL */
     MatmulOutput to;
 } MatmulProduct;
 
@@ -163,7 +170,8 @@ static inline void matmul_plan_side(MatmulSide *side, const MatmulProduct *p, in
     side->panel_floats = matmul_panel_floats(p->kernel, p->KC, width);
 }
 
-/* Chooses kernel and KC, the same for any M and N: k is cut into as few blocks as possible, and these evenly. */
+/* Fills in everything but the operands and the output. Kernel and KC depend on K and dtype, not on M and N: k is cut
+   into as few blocks as MATMUL_KC_WORDS allows, of equal size but for rounding up to whole vectors. */
 static inline void matmul_plan(MatmulProduct *p, int64_t M, int64_t N, int64_t K, Dtype dtype) {
     p->kernel = matmul_kernel_for(dtype);
     const int64_t k_per_word = matmul_k_per_word(p->kernel->format), step = k_per_word * MATMUL_LANES;
@@ -175,12 +183,12 @@ static inline void matmul_plan(MatmulProduct *p, int64_t M, int64_t N, int64_t K
     matmul_plan_side(&p->b, p, MATMUL_NR, N);
 }
 
-/* The elements of a k-block: KC, or fewer in the last. */
+/* How many elements of k a k-block has: KC, or fewer in the last block. */
 static inline int64_t matmul_depth(const MatmulProduct *p, int64_t k_block) {
     return matmul_min(p->KC, p->K - k_block * p->KC);
 }
 
-/* Packs panels [first, last) of A or B for one k-block. */
+/* Packs panels [first, last) of one operand, for one k-block, into `to`. */
 static inline void matmul_pack_panels(const MatmulProduct *p, const MatmulSide *side, float *to,
                                       int64_t k_block, int64_t first, int64_t last) {
     const int64_t i = first * side->width;
@@ -190,8 +198,9 @@ static inline void matmul_pack_panels(const MatmulProduct *p, const MatmulSide *
 }
 
 /* ---------------------------------------------------------------------------------------------------------
-   Memory for packed panels. One piece is kept from call to call, since page faults on fresh memory cost as much as a
-   small product. Who acquires it owns it; a second caller at the same time finds none and allocates. */
+   Memory for packed panels. One workspace is kept from call to call in matmul_spare, since page faults on fresh memory
+   cost as much as a small product. A call that acquires it takes it out of there and owns it until it releases it. A
+   second call at the same time finds none and allocates its own. */
 
 struct MatmulWorkspace {
     size_t bytes;
@@ -200,7 +209,7 @@ struct MatmulWorkspace {
 };
 static _Atomic(MatmulWorkspace *) matmul_spare;
 
-/* Bytes of a piece that holds so many floats: whole huge pages. */
+/* The bytes of a workspace that holds so many floats, rounded up to whole huge pages. */
 static inline size_t matmul_workspace_size(int64_t floats) {
     const size_t bytes = sizeof(MatmulWorkspace) + (size_t)floats * sizeof(float);
     return (bytes + MEMORY_HUGE_PAGE - 1) / MEMORY_HUGE_PAGE * MEMORY_HUGE_PAGE;
@@ -227,22 +236,24 @@ static inline void matmul_workspace_release(MatmulWorkspace *workspace) {
 /* ---------------------------------------------------------------------------------------------------------
    The inner two loops. */
 
-/* What all threads read: packed panels [first, last) of A or B for k-blocks [k_block, last_k_block). */
+/* The shared block, which all threads read: packed panels [first, last) of the shared operand, for the k-blocks
+   [k_block, last_k_block). */
 typedef struct {
-    bool is_a;
+    bool is_a; /* the shared operand is A, not B */
     int64_t first, last, k_block, last_k_block;
     const float *packed; /* [k-block][panel] */
 } MatmulSharedBlock;
 
-/* A packed panel: its words for the first k-block, and how many floats further those for the next one begin. */
+/* A packed panel of a block: where its words for the block's first k-block begin, and how many floats lie between these
+   and its words for the next k-block. */
 typedef struct {
     const float *at;
     int64_t k_step;
 } MatmulPanel;
 
-/* The tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes it to the
-   output if that is in floats and the tile is not at an edge; else to `scratch`, which is then copied or rounded to the
-   output. */
+/* Computes the tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes it
+   directly to the output if that is float32 and the tile does not reach over its edge; else to `scratch`, from which it
+   is then copied or rounded to the output. */
 static inline void matmul_tile(const MatmulProduct *p, const MatmulSharedBlock *shared, int64_t i, int64_t j,
                                MatmulPanel a, MatmulPanel b, MatmulPrefetch prefetch) {
     _Static_assert(MATMUL_MR * MATMUL_NR <= MATMUL_TILE && MATMUL_PAIRS_MR * MATMUL_NR <= MATMUL_TILE, "");
@@ -276,7 +287,7 @@ static inline void matmul_tile(const MatmulProduct *p, const MatmulSharedBlock *
 static inline void matmul_block_times_block(const MatmulProduct *p, const MatmulSharedBlock *shared,
                                             int64_t first, int64_t last, int64_t from, int64_t to,
                                             float *packed) {
-    if (from == to) return; /* the last shared block may have too few panels for all threads */
+    if (from == to) return; /* the last shared block may have fewer panels than parts */
     const MatmulSide *const private_side = shared->is_a ? &p->b : &p->a;
     const MatmulSide *const shared_side = shared->is_a ? &p->a : &p->b;
     const int64_t private_floats = private_side->panel_floats, shared_floats = shared_side->panel_floats;
@@ -285,8 +296,8 @@ static inline void matmul_block_times_block(const MatmulProduct *p, const Matmul
     for (int64_t k_block = shared->k_block; k_block < shared->last_k_block; k_block++)
         matmul_pack_panels(p, private_side, packed + (k_block - shared->k_block) * private_k_step, k_block,
                            first, last);
-    /* During the tiles of one shared panel the next is fetched into the second-level cache, an equal part in each tile.
-       */
+    /* While the tiles of one shared panel are computed, the next shared panel is prefetched into the second-level
+       cache, an equal part during each tile. */
     const int64_t fetches =
         matmul_ceil_div(shared_floats, MATMUL_PREFETCH_WORDS * (shared->is_a ? MATMUL_MR : MATMUL_NR));
     const int lines = (int)matmul_min(4, matmul_ceil_div(shared_floats, 16 * fetches * (last - first)));
@@ -306,27 +317,28 @@ static inline void matmul_block_times_block(const MatmulProduct *p, const Matmul
 /* ---------------------------------------------------------------------------------------------------------
    The outer three loops, over threads. */
 
-/* Where part `part` begins when n panels are cut into so many parts. The larger parts come first, so that threads which
-   take them one after the other finish at nearly the same time. */
+/* The first panel of part number `part` when n panels are cut into `parts` parts. The larger parts come first, so that
+   threads which take the parts one after the other finish at nearly the same time. */
 static inline int64_t matmul_part_begin(int64_t n, int64_t parts, int64_t part) {
     return part * (n / parts) + matmul_min(part, n % parts);
 }
 
-/* How the tiles of private and shared panels are divided into pieces of work, which threads take one after the other: a
-   piece is one of so many private blocks with one of so many parts of the shared block. */
+/* How the work on one shared block is divided into pieces, which threads take one after the other. The panels of the
+   private operand are cut into private_blocks blocks, the shared block into shared_parts parts; a piece is one private
+   block times one part of the shared block. */
 typedef struct {
     int64_t private_blocks, shared_parts;
 } MatmulPartition;
 
-/* The partition that leaves the busiest thread least to do, where a private block has at most MC panels. The time of a
-   piece, in tiles: its tiles; half a tile for every private panel, which each piece packs for itself; a quarter for
-   every shared panel, which is read from the last-level cache. Only powers of two are tried for the parts of the shared
-   block, since the number of private blocks is free. */
+/* The partition with which the busiest thread finishes first, among those whose private blocks have at most MC panels.
+   The time of a piece is estimated in units of the time of one tile: 1 for each of its tiles; 1/2 for each private
+   panel, because the piece packs it; 1/4 for each shared panel, because the piece reads it from the last-level cache.
+   For shared_parts only powers of two are tried: as any number of private blocks is tried with each, that is enough. */
 static inline MatmulPartition matmul_partition(int64_t private_panels, int64_t shared_panels, int64_t MC,
                                                int threads) {
     const int64_t least = matmul_ceil_div(private_panels, MC);
     MatmulPartition best = {least, 1};
-    int64_t best_time = INT64_MAX; /* in quarters of a tile's */
+    int64_t best_time = INT64_MAX; /* in quarters of the time of a tile */
     for (int64_t parts = 1; parts <= matmul_min(shared_panels, 2 * threads); parts *= 2)
         for (int64_t blocks = least; blocks <= matmul_min(private_panels, least + 2 * threads); blocks++) {
             const int64_t rounds = matmul_ceil_div(blocks * parts, threads);
@@ -358,17 +370,19 @@ static inline int matmul_thread(void) {
 #endif
 }
 
-/* The sizes of the blocks. */
+/* Which operand is shared, and the sizes of the blocks. */
 typedef struct {
     const MatmulSide *shared_side, *private_side;
     int threads;
-    int64_t NC; /* panels of the shared block */
-    int64_t
-        k_blocks; /* that the shared block holds: 1, or all of them where sums cannot wait in the output */
-    int64_t
-        chunk; /* panels that a thread packs into the shared block at a time: long rows, but work for all */
-    int64_t shared_floats,
-        private_floats; /* memory for the shared block, and for the private block of each thread */
+    int64_t NC; /* how many panels of the shared operand a shared block holds */
+    /* How many k-blocks the shared block and the private blocks hold: 1 if the output is float32, so that it can hold
+       partial sums between two k-blocks; else all of them. */
+    int64_t k_blocks;
+    /* How many panels a thread packs into the shared block at a time: many, so that it reads long stretches of memory,
+       but few enough that there is work for all threads. */
+    int64_t chunk;
+    /* The memory of the shared block, and of the private block of each thread. */
+    int64_t shared_floats, private_floats;
     MatmulPartition partition;
 } MatmulBlocking;
 
@@ -437,7 +451,7 @@ static inline void matmul_compute(const MatmulProduct *p) {
 /* ---------------------------------------------------------------------------------------------------------
    The public functions. */
 
-/* Floats of all of B when it is packed. */
+/* How many floats all of B takes when it is packed. */
 static inline int64_t matmul_packed_floats(const MatmulProduct *p) {
     return matmul_ceil_div(p->k_blocks * p->b.panels * p->b.panel_floats, 16) * 16;
 }

@@ -1,11 +1,12 @@
-/* matmul_isa.h: what matmul.h takes from the processor: vectors, the micro-kernels, and the choice between them.
+/* matmul_isa.h: everything of matmul.h that depends on the processor's instruction set (ISA): vectors, the
+   micro-kernels, and the choice between them.
 
    A micro-kernel computes one tile of the output, MR x NR elements whose sums stay in registers, from one panel of A
    and one panel of B, which are packed (matmul_pack.h) so that it reads both from front to back:
 
        panel of A: a[word][MR]     panel of B: b[word][NR]     sum[i][j] += a[word][i] * b[word][j]
 
-   A word is 32 bits. Its format is the kernel's choice:
+   A word is 32 bits. Each kernel has one of these formats:
 
        MATMUL_FP32           one float
        MATMUL_FP32_ROUNDED   one float that was rounded to a bf16 value: bf16 products on processors without bf16
@@ -17,16 +18,18 @@
 
        matmul_kernel_fp32           vectors, on any processor
        matmul_kernel_fp32_rounded   the same code; only the packing differs
-       matmul_kernel_pairs          AMX's tile registers, where there are any; else vectors with the bf16 instructions
-                                    of AVX512-BF16 or ARMv8.6; else this kernel does not exist. AMX wants the panel of A
-                                    in another order, a[word / 16][MR][16], to load a register of 16 rows from 1,024
-                                    adjacent bytes
+       matmul_kernel_pairs          if the program is compiled for AMX, AMX's tile registers; else, if for AVX512-BF16
+                                    or ARMv8.6, vectors with their bf16 instructions; else this kernel does not exist
 
-   matmul_kernel_for(dtype) chooses one. The loops of matmul.h call it through its entry `run`, and know of the
-   processor only what MatmulKernel says. Vectors are the vector types of GCC and clang, which compile for any
-   processor. To add an instruction set, give its vector length and tile shape below and, if it multiplies pairs of
-   bf16, its matmul_dot_pairs. The compiler must be allowed to fuse multiplications with additions (-std=gnu11, not c11,
-   or -ffp-contract=fast): only then does the processor reach its full rate. */
+   The AMX kernel needs the panel of A in another order: a[word / 16][MR][16], which is 16 words of the first row, 16 of
+   the second, and so on, then the next 16 words of each row. So one instruction loads a tile register, 16 rows of 16
+   words, from 1,024 adjacent bytes.
+
+   matmul_kernel_for(dtype) chooses one. The loops of matmul.h call it through its entry `run`, and learn about the
+   processor only from the other entries of MatmulKernel. Vectors are the vector types of GCC and clang, which compile
+   for any processor. To add an instruction set, give its vector length and tile shape below and, if it multiplies pairs
+   of bf16, its matmul_dot_pairs. The compiler must be allowed to fuse multiplications with additions (-std=gnu11, not
+   c11, or -ffp-contract=fast): only then does the processor reach its full rate. */
 #ifndef GPT_MATH_MATMUL_ISA_H
 #define GPT_MATH_MATMUL_ISA_H
 
@@ -85,7 +88,9 @@ typedef float MatmulUnalignedVector __attribute__((vector_size(4 * MATMUL_LANES)
 #define MATMUL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (MatmulVectorBits){__VA_ARGS__})
 #endif
 
-/* MATMUL_EACH(f, x) is the list f(0, x), f(1, x), ... with one entry a lane: the constants of a shuffle. */
+/* MATMUL_SHUFFLE(a, b, ...) above makes a vector from lanes of a and b, whose numbers it takes as constants, one for
+   each lane of the result: 0 to LANES - 1 are the lanes of a, LANES to 2 LANES - 1 those of b. MATMUL_EACH(f, x) writes
+   such a list of constants: f(0, x), f(1, x), ..., f(LANES - 1, x). */
 #define MATMUL_EACH_4(f, l, x) f((l), x), f((l) + 1, x), f((l) + 2, x), f((l) + 3, x)
 #define MATMUL_EACH_8(f, l, x) MATMUL_EACH_4(f, l, x), MATMUL_EACH_4(f, (l) + 4, x)
 #define MATMUL_EACH_16(f, l, x) MATMUL_EACH_8(f, l, x), MATMUL_EACH_8(f, (l) + 8, x)
@@ -97,11 +102,12 @@ typedef float MatmulUnalignedVector __attribute__((vector_size(4 * MATMUL_LANES)
 #define MATMUL_EACH(f, x) MATMUL_EACH_4(f, 0, x)
 #endif
 
+/* A vector with x in every lane. */
 #define MATMUL_SAME(lane, x) x
 MATMUL_INLINE MatmulVector matmul_splat(float x) { return (MatmulVector){MATMUL_EACH(MATMUL_SAME, x)}; }
 
-/* Elements at, at + 1, ... of x as floats, one a lane; lanes from the n-th on are 0, and their elements are not read.
-   */
+/* The n elements of x from number `at` on, as floats, one in each lane. If n is below LANES, the other lanes are 0 and
+   nothing is read for them; if it is above, only LANES elements are read. */
 MATMUL_INLINE MatmulVector matmul_load(Array x, int64_t at, int64_t n) {
     typedef uint16_t Bf16Vector __attribute__((vector_size(2 * MATMUL_LANES), may_alias, aligned(2)));
     if (n <= 0) return matmul_splat(0);
@@ -121,8 +127,11 @@ MATMUL_INLINE MatmulVector matmul_load(Array x, int64_t at, int64_t n) {
     return lanes;
 }
 
-/* Lane l of row i becomes lane i of row l, for x[LANES]. Step s, for s = 1, 2, 4, ..., exchanges two lanes of every
-   pair of rows i and i + s: those whose number has bit s in row i, and those whose number has not in row i + s. */
+/* matmul_transpose transposes the LANES vectors x[LANES], taken as the rows of a square matrix: lane l of row i becomes
+   lane i of row l. It does so in one step for each bit s = 1, 2, 4, ... of the row and lane numbers. Step s works on
+   every pair of rows i and i + s where bit s of i is 0: it exchanges lane l + s of row i with lane l of row i + s, for
+   every l whose bit s is 0. After all steps every element has the bits of its row and lane numbers exchanged.
+   MATMUL_LOW and MATMUL_HIGH give the shuffles that make the new row i and the new row i + s. */
 #define MATMUL_LOW(lane, s) ((lane) & (s) ? MATMUL_LANES + (lane) - (s) : (lane))
 #define MATMUL_HIGH(lane, s) ((lane) & (s) ? MATMUL_LANES + (lane) : (lane) + (s))
 #define MATMUL_EXCHANGE(s)                                                                                   \
@@ -147,7 +156,8 @@ MATMUL_INLINE void matmul_transpose(MatmulVector *x) {
 /* ---------------------------------------------------------------------------------------------------------
    bf16 in vectors. */
 
-/* Each float rounded to bf16, which is in the upper half of the lane: the bits of array.h's bf16_from_float. */
+/* Each float rounded to bf16, in the upper half of its lane; the lower half is 0. The bits are those of array.h's
+   bf16_from_float. */
 MATMUL_INLINE MatmulVectorBits matmul_round_to_bf16(MatmulVector x) {
     MatmulVectorBits bits = (MatmulVectorBits)x;
     MatmulVectorBits rounded = bits + 0x7fff + (bits >> 16 & 1);
@@ -155,10 +165,11 @@ MATMUL_INLINE MatmulVectorBits matmul_round_to_bf16(MatmulVector x) {
     return ((is_nan & (bits | 0x400000)) | (~is_nan & rounded)) & 0xffff0000;
 }
 
-/* Packing makes words of MATMUL_BF16_PAIRS from floats in two ways:
-   matmul_pairs_of_two_rows(even, odd)   word l is the pair of lanes l; the two rows are neighbours in k
-   matmul_pairs_in_a_row(x, next)        word l is the pair of elements 2l, 2l + 1 of x followed by next
-   and matmul_dot_pairs(sum, a, b) is sum + a.even * b.even + a.odd * b.odd in every lane. */
+/* Packing makes words of the format MATMUL_BF16_PAIRS from floats in two ways:
+   matmul_pairs_of_two_rows(even, odd)   the vectors hold two neighbouring k: word l is the pair even[l], odd[l]
+   matmul_pairs_in_a_row(x, next)        the vectors hold 2 LANES consecutive k, x and then next: word l is the pair of
+                                         elements 2l and 2l + 1
+   matmul_dot_pairs(sum, a, b) is sum + a.even * b.even + a.odd * b.odd in every lane. */
 #if defined __AVX512BF16__
 #include <immintrin.h>
 #define MATMUL_HAS_PAIRS 1
@@ -201,16 +212,18 @@ MATMUL_INLINE MatmulVector matmul_dot_pairs(MatmulVector sum, MatmulVector a, Ma
 
 typedef enum { MATMUL_FP32, MATMUL_FP32_ROUNDED, MATMUL_BF16_PAIRS } MatmulFormat;
 
-/* While it computes, a micro-kernel fetches from memory what will be needed after its tile: `lines` cache lines, of
-   16 floats, from `next` on, each time it has gone through MATMUL_PREFETCH_WORDS words of its panels. */
+/* While it computes, a micro-kernel prefetches what will be needed after its tile. Each time it has gone through
+   MATMUL_PREFETCH_WORDS words of its panels, it prefetches the next `lines` cache lines, of 16 floats each; the first
+   of all begins at `next`. */
 enum { MATMUL_PREFETCH_WORDS = 16 };
 typedef struct {
     const float *next;
     int lines;
 } MatmulPrefetch;
 
-/* out = addend (NULL: 0) + panel of A . panel of B, over so many words. Only the first `rows` rows of the tile (1 to
-   MR) are read from addend and written to out, NR columns of each; the rows of both are `stride` floats apart. */
+/* out = addend + panel of A . panel of B, over `words` words; addend NULL stands for zeros. Only the first `rows` rows
+   of the tile (1 to MR) are read from addend and written to out, with NR columns each; a kernel with whole_tiles reads
+   and writes all MR. The rows of addend and out are `stride` floats apart. */
 typedef void MatmulMicroKernel(int rows, int64_t words, const float *a, const float *b,
                                MatmulPrefetch prefetch, float *out, int64_t stride, const float *addend);
 
@@ -218,8 +231,8 @@ typedef void MatmulMicroKernel(int rows, int64_t words, const float *a, const fl
 typedef struct {
     MatmulMicroKernel *run;
     MatmulFormat format;
-    int MR; /* rows of a tile, which are those of a panel of A; tiles of all kernels have NR columns */
-    int words_multiple; /* the words of a panel are filled up with zeros to a multiple of this */
+    int MR;             /* rows of a tile and of a panel of A; tiles of all kernels have NR columns */
+    int words_multiple; /* a panel is filled up with zeros to a number of words that is a multiple of this */
     bool whole_tiles;   /* all MR rows of a tile are read and written, whatever `rows` is */
     bool is_amx;        /* panels of A are in AMX's order */
 } MatmulKernel;
@@ -235,7 +248,8 @@ MATMUL_INLINE MatmulVector matmul_multiply_add(const bool pairs, MatmulVector su
 }
 
 /* The vector kernel for a tile of `rows` rows. The sums begin at 0 and the addend is added at the end, all in float32.
-   `computed_rows` (>= rows, at most MR) and `pairs` are constants where it is called, so that sums lie in registers. */
+   It computes `computed_rows` rows, at least `rows` and at most MR. This number and `pairs` are constants where it is
+   called, so that the compiler keeps the sums in registers. */
 MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pairs, int rows, int64_t words,
                                         const float *a, const float *b, MatmulPrefetch prefetch, float *out,
                                         int64_t stride, const float *addend) {
@@ -246,8 +260,8 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
         for (int j = 0; j < MATMUL_NV; j++) sum[i][j] = matmul_splat(0);
     }
     for (int64_t word = 0, end = 0; word < words;) {
-        const int64_t row =
-            end / MATMUL_PREFETCH_WORDS; /* of addend and out: one after the other is fetched */
+        /* the rows of addend and out, which the end of this function reads and writes, are prefetched one by one */
+        const int64_t row = end / MATMUL_PREFETCH_WORDS;
         if (row < rows)
             for (int j = 0; j < MATMUL_NR; j += 16) {
                 if (addend) __builtin_prefetch(addend + row * stride + j);
@@ -281,8 +295,8 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
     }
 }
 
-/* Tiles of few rows, as a single token has, would waste time on sums that nobody needs: the smallest of a few heights
-   that is enough is computed. */
+/* Computes a tile of `rows` rows. For a tile of few rows, as when a single token is sampled, computing all MR would
+   waste time. So this computes the smallest sufficient number of rows among 1, 2, 4, 8 and MR. */
 MATMUL_INLINE void matmul_vector_kernel_for_rows(const bool pairs, int rows, int64_t words, const float *a,
                                                  const float *b, MatmulPrefetch prefetch, float *out,
                                                  int64_t stride, const float *addend) {
@@ -307,12 +321,13 @@ static const MatmulKernel matmul_kernel_fp32 = {matmul_run_fp32, MATMUL_FP32, MA
 static const MatmulKernel matmul_kernel_fp32_rounded = {
     matmul_run_fp32, MATMUL_FP32_ROUNDED, MATMUL_MR, 1, false, false};
 
-/* The best kernel for pairs of bf16, and the number of rows that its tiles have. */
+/* The best kernel for pairs of bf16 that the compiler may use, and MATMUL_PAIRS_MR, the rows of its tiles. */
 #if HAVE_AMX && MATMUL_HAS_PAIRS && MATMUL_LANES == 16
 #define MATMUL_HAS_AMX 1
 enum { MATMUL_PAIRS_MR = 32 };
 
-/* The 32 x 32 sums are in four tile registers of 16 x 16 (0 and 1 above 2 and 3); two hold A, two hold B. */
+/* The 32 x 32 sums are in the tile registers 0 to 3, of 16 x 16 each: 0 and 1 hold the upper half, 2 and 3 the lower.
+   Registers 4 and 5 hold words of A, 6 and 7 words of B. All 32 rows are computed, whatever `rows` is. */
 static inline void matmul_run_amx(int rows, int64_t words, const float *a, const float *b,
                                   MatmulPrefetch prefetch, float *out, int64_t stride, const float *addend) {
     const size_t row = (size_t)stride * sizeof *out;
@@ -361,8 +376,9 @@ static const MatmulKernel matmul_kernel_pairs = {
 #endif
 #endif
 
-/* The kernel for products in this dtype. Where Linux does not lend AMX to the process, its processors multiply floats
-   as fast as pairs of bf16 in vectors, so that there is no kernel for those. */
+/* The kernel for products in this dtype. A program must ask Linux for permission to use AMX. Where it is refused, the
+   fp32_rounded kernel is used: processors with AMX multiply vectors of floats as fast as vectors of bf16 pairs, so a
+   kernel for these would gain nothing. */
 static inline const MatmulKernel *matmul_kernel_for(Dtype dtype) {
     if (dtype != DTYPE_BF16) return &matmul_kernel_fp32;
 #if MATMUL_HAS_PAIRS
@@ -371,13 +387,13 @@ static inline const MatmulKernel *matmul_kernel_for(Dtype dtype) {
     return &matmul_kernel_fp32_rounded;
 }
 
-/* How large the blocks of matmul.h may be, for caches as processors with these instructions have them. */
+/* How large the blocks of matmul.h may be, for the usual cache sizes of processors with these instructions. */
 enum {
     MATMUL_KC_WORDS = MATMUL_HAS_AMX ? 1024 : 512, /* words of a panel */
-    MATMUL_PRIVATE_FLOATS = (MATMUL_HAS_AMX ? 128 : 100)
-                            << 10, /* of a thread's private block, which is to stay in
-                                                                   the second-level cache */
-    MATMUL_SHARED_FLOATS = 2 << 20 /* of the shared block, which is to stay in the last-level cache */
+    /* floats of a thread's private block, which is to stay in the second-level cache */
+    MATMUL_PRIVATE_FLOATS = (MATMUL_HAS_AMX ? 128 : 100) << 10,
+    /* floats of the shared block, which is to stay in the last-level cache */
+    MATMUL_SHARED_FLOATS = 2 << 20
 };
 
 /* What each thread does before its first and after its last micro-kernel. */

@@ -1,13 +1,13 @@
 /* matmul_pack.h: copies parts of a matrix into panels, in the order and format that a micro-kernel reads
    (matmul_isa.h).
 
-   Packing serves three purposes: the micro-kernel reads memory from front to back, whatever the layout of the matrix;
-   rows and columns that do not fill a tile become zeros, so that it needs no special cases; and bf16 products round
-   their operands here, once, instead of at every use.
+   Packing serves three purposes. The micro-kernel reads memory from front to back, whatever the layout of the matrix
+   is. A panel at the edge of the matrix is filled up with zeros, so that the micro-kernel needs no special cases. And
+   bf16 products round their operands here, once, instead of at every use.
 
-   matmul_panel_words(kernel, depth)                              words of a panel of `depth` elements in k
-   matmul_panel_floats(kernel, depth, width)                      floats to reserve for such a panel, `width` rows or
-                                                                  columns
+   matmul_panel_words(kernel, depth)                              how many words a panel of `depth` elements of k has
+   matmul_panel_floats(kernel, depth, width)                      how many floats to reserve for such a panel of `width`
+                                                                  rows or columns; depth is a multiple of LANES words
    matmul_pack_a(kernel, &operand, region, to, panel_floats)      packs panels of kernel->MR rows of A
    matmul_pack_b(kernel, &operand, region, to, panel_floats)      packs panels of MATMUL_NR columns of B */
 #ifndef GPT_MATH_MATMUL_PACK_H
@@ -20,16 +20,17 @@
 #pragma clang diagnostic ignored "-Wpass-failed"
 #endif
 
-/* A or B in memory, for out (M, N) = A (M, K) . B (K, N). Its element (k, i), where i is a row of A or a column of B,
-   is values[k + i * stride] when k_contiguous, else values[k * stride + i]. */
+/* An operand of out (M, N) = A (M, K) . B (K, N), as it is in memory. Its element (k, i), where i is a row of A or a
+   column of B, is values[k + i * stride] when k_contiguous, else values[k * stride + i]. */
 typedef struct {
     Array values;
     int64_t stride;
     bool k_contiguous;
 } MatmulOperand;
 
-/* What one call packs: elements k to k + depth of rows (columns of B) i, i + 1, ... of the operand, into `panels`
-   panels. The operand has `size` rows from i on; the rest of the last panel is 0. */
+/* What one call packs: the elements k to k + depth - 1 of the rows (of A; the columns, of B) i, i + 1, ..., into
+   `panels` panels. The operand has `size` rows from i on; where the last panel would take more, it is filled up with
+   zeros. */
 typedef struct {
     int64_t k, depth, i, size, panels;
 } MatmulRegion;
@@ -41,17 +42,21 @@ static inline int64_t matmul_panel_words(const MatmulKernel *kernel, int64_t dep
     return matmul_ceil_div(words, kernel->words_multiple) * kernel->words_multiple;
 }
 
-/* A vector of words may reach over the width of its panel, into the next word or, at the end, behind the panel. So
-   words are written in ascending order, and each panel ends with LANES spare floats. */
+/* The functions below write whole vectors of LANES floats, also where the width of a panel is not a multiple of LANES.
+   The last vector of a word then overwrites the beginning of the next word, so the order of writing matters: the groups
+   of LANES rows of a panel are written from right to left, and the words from first to last. Thus what was overwritten
+   is written again afterwards. Since no word follows the last one, each panel ends with LANES spare floats. */
 static inline int64_t matmul_panel_floats(const MatmulKernel *kernel, int64_t depth, int64_t width) {
     return depth / matmul_k_per_word(kernel->format) * width + MATMUL_LANES;
 }
 
-/* The two functions that follow pack a region into panels of `width` rows, panel_floats apart. source (the operand's
-   dtype), format, width and amx are constants where they are called, and so cost nothing at run time. */
+/* The next three functions have the arguments source (the operand's dtype), format, width and amx, which are constants
+   where they are called, so that the compiler removes the branches on them. */
 
-/* For operands with contiguous k: a vector is loaded along k, so it holds words of one row; LANES such vectors, of
-   neighbouring rows, are transposed into the order of the panel. AMX's order has words along k, without transposing. */
+/* Packs a region of an operand whose k is contiguous into panels of `width` rows, panel_floats apart. A vector is
+   loaded along k, so it holds words of one row. LANES such vectors, of neighbouring rows, are transposed into the order
+   of the panel, [word][width]. AMX's order, [word / 16][width][16], has the words of a row side by side, so nothing is
+   transposed. */
 MATMUL_INLINE void matmul_pack_along_k(const MatmulOperand *x, const Dtype source, const MatmulFormat format,
                                        const int width, const bool amx, MatmulRegion r, float *to,
                                        int64_t panel_floats) {
@@ -104,9 +109,10 @@ MATMUL_INLINE void matmul_reorder_for_amx(float *panel, int64_t words, const int
     }
 }
 
-/* For operands whose k is not contiguous: a vector holds one k of neighbouring rows, which is the order of the panel.
-   Each k is far from the last one in memory, where the hardware fetches little in advance, so this asks for it AHEAD
-   steps before. */
+/* The same for an operand whose k is not contiguous. A vector is loaded along the rows, so it holds one k of
+   neighbouring rows, which is the order of the panel. Consecutive k lie far apart in memory, and there processors
+   prefetch little by themselves; so when this function packs element k of the rows, it prefetches element k + AHEAD.
+   `words` is how many words each panel has, zeros included. */
 MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const Dtype source, const MatmulFormat format,
                                         const int width, const bool amx, MatmulRegion r, float *to,
                                         int64_t panel_floats, int64_t words) {
@@ -143,7 +149,8 @@ MATMUL_INLINE void matmul_pack_across_k(const MatmulOperand *x, const Dtype sour
         matmul_reorder_for_amx(first_panel + p * panel_floats, words, width);
 }
 
-/* Calls one of the two with its constants. bf16 values need no rounding, so they are packed as MATMUL_FP32 then. */
+/* Calls matmul_pack_along_k or matmul_pack_across_k with its constants. Where the kernel wants MATMUL_FP32_ROUNDED but
+   the values are stored as bf16, nothing needs rounding, so they are packed as MATMUL_FP32. */
 MATMUL_INLINE void matmul_pack(const MatmulKernel *kernel, const MatmulOperand *x, const int width,
                                const bool amx, MatmulRegion region, float *to, int64_t panel_floats) {
     const bool is_bf16 = x->values.dtype == DTYPE_BF16;

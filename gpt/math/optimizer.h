@@ -1,18 +1,20 @@
-/* optimizer.h: the learning-rate schedules, the sum that the gradient norm is the root of, and AdamW.
+/* optimizer.h: the learning-rate schedules, the sum of squares for the gradient's norm, and AdamW.
 
    learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates
-                                    peak / W, 2 peak / W, ..., peak. What follows depends on the kind; at step `steps`,
-                                    one after the last, every kind but LR_CONSTANT arrives at peak * floor_fraction:
+                                    peak / W, 2 peak / W, ..., peak. What follows depends on the kind. Every kind but
+                                    LR_CONSTANT falls to peak * floor_fraction, which it would reach at step number
+                                    `steps`; the last step of the run is number `steps` - 1, so its rate is a little
+                                    higher:
 
                                     LR_COSINE     half a period of a cosine, from the end of the warmup on
                                     LR_LINEAR     a straight line, from the end of the warmup on
-                                    LR_CONSTANT   peak, to the end
+                                    LR_CONSTANT   peak, to the end of the run
                                     LR_WSD        warmup, stable, decay: peak, then a straight line over the last
                                                   `cooldown` steps
 
-   gradient_squares(g, n)           the sum of g[i]^2, in float64, of float32 g (n). Fixed chunks are summed each for
-                                    itself and their sums added in order, so the result has the same bits for any number
-                                    of threads. An infinity or NaN in g shows in the result.
+   gradient_squares(g, n)           the sum of g[i]^2 in float64, for float32 g (n). Its root is the norm of g. The sums
+                                    over chunks of fixed size are added in order, so the result has the same bits for
+                                    any number of threads. If g has an infinity or NaN, the result is one too.
    adamw_update(parameter, gradient, m, v, n, &settings)
                                     One update of float32 arrays (n): parameter and the two moments m and v change. m is
                                     the first moment, the running mean of the gradient; v is the second moment, the
@@ -25,8 +27,8 @@
                                     parameter = (1 - lr weight_decay) parameter
                                                 - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-   The settings of AdamW are for C++ as well, where the GPU's update takes them (cuda/optimizer.cuh); the rest is C
-   alone. */
+   C++ sees only AdamWSettings: the CUDA program, which is C++, has its own kernel for the update (cuda/optimizer.cuh)
+   and takes these settings. */
 #ifndef GPT_MATH_OPTIMIZER_H
 #define GPT_MATH_OPTIMIZER_H
 
@@ -34,8 +36,8 @@
 
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
-    double gradient_scale; /* multiplies the gradient first: below 1 where the gradient is clipped */
-    int64_t step;          /* 1 for the first update */
+    double gradient_scale; /* a factor of the gradient, below 1 when the gradient is clipped */
+    int64_t step;          /* t in the formula: 1 for the first update */
 } AdamWSettings;
 
 #ifndef __cplusplus
@@ -50,8 +52,11 @@ typedef enum { LR_COSINE, LR_LINEAR, LR_CONSTANT, LR_WSD } LearningRateKind;
 typedef struct {
     LearningRateKind kind;
     double peak, floor_fraction;
-    int64_t warmup, steps; /* the steps of the whole run, warmup included */
-    int64_t cooldown; /* of LR_WSD; 0: a fifth of all steps. It begins after the warmup at the earliest */
+    int64_t warmup; /* how many steps the warmup has */
+    int64_t steps;  /* how many steps the run has, warmup included: the last is number steps - 1 */
+    /* For LR_WSD: how many steps the decay at the end has; 0 stands for a fifth of all steps. The decay never begins
+       before the end of the warmup. */
+    int64_t cooldown;
 } LearningRate;
 
 static inline double learning_rate(const LearningRate *s, int64_t step) {
@@ -65,7 +70,7 @@ static inline double learning_rate(const LearningRate *s, int64_t step) {
     return s->peak * (s->floor_fraction + (1 - s->floor_fraction) * share);
 }
 
-enum { OPTIMIZER_CHUNK = 1 << 16 }; /* floats */
+enum { OPTIMIZER_CHUNK = 1 << 16 }; /* floats in a chunk of gradient_squares */
 
 static inline double gradient_squares(const float *gradient, size_t n) {
     size_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;

@@ -1,24 +1,27 @@
 /* tensor_table.h: many tensors in one allocation, described by a table. The parameters of a model are one table, its
    activations another, and everything that allocates, initialises, saves or prints tensors reads the table.
 
-   The caller writes rows. A TensorRow has the name of a tensor, a letter for each dimension of its shape, and the field
-   of a struct that will point to the tensor:
+   The caller writes the rows of the table. A TensorRow has the name of a tensor, a letter for each dimension of its
+   shape, and the offset of the field that will point to the tensor in a struct of the caller:
 
        {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q)}
 
-   A name with %d stands for one tensor in each layer, whose number replaces the %d; its field is in the struct of that
-   layer. Other fields are in the struct of the model. The caller's function `size` says how many elements a letter
-   means; a '3' in a shape triples the dimension after it. For the letter 0 it says how the tensor is stored
-   (TENSOR_..., below). In memory a layer's tensors lie in the order of their rows, without gaps, and the layers follow
-   one another.
+   A name with %d stands for one tensor in each layer. The number of the layer replaces the %d, and the field is in the
+   struct of that layer. Fields of the other tensors are in the struct of the model. The caller's function `size`
+   answers two questions about a row. Called with a letter of the shape, it returns the size of this dimension; a '3' in
+   a shape triples the dimension after it. Called with the number 0 in place of a letter (0, not the character '0'), it
+   returns how the tensor is stored: TENSOR_..., below. In memory the tensors of a layer lie in the order of their rows,
+   without gaps, and the layers follow one another.
 
    TensorTable table = tensors_plan(rows, count, layers, size, context);
-                                       one Tensor for each row, or for each row and layer; tensors_free(&table) frees it
+                                       makes one Tensor for each row, or, if its name has a %d, for each row and layer;
+                                       tensors_free(&table) frees them
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
-                                       sets the fields of the structs: memory (table.floats) holds the tensors and is
-                                       the caller's, layer_fields is an array of one struct a layer
-   tensor_values(tensor, memory, &copy)    the elements as floats, whatever the storage
-   tensors_print(&table, layers)       prints name, shape, number of layers and elements of each row
+                                       sets the fields of the structs. memory (table.floats) holds the tensors and
+                                       belongs to the caller; layer_fields is an array of one struct for each layer
+   tensor_values(tensor, memory, &copy)
+                                       the elements as floats, also where they are stored as bf16
+   tensors_print(&table, layers)       prints for each row: name, shape, number of layers, number of elements
    tensor_range(tensor)                where in memory the elements of a float32 tensor are: a FloatRange (ranges.h) */
 #ifndef GPT_MATH_TENSOR_TABLE_H
 #define GPT_MATH_TENSOR_TABLE_H
@@ -34,39 +37,42 @@
 
 typedef struct {
     const char *name, *shape;
-    size_t field; /* offset of the float pointer or Array */
-    int kind;     /* the caller's: how a parameter is initialised */
-    int when;     /* the caller's: under which condition `size` does not answer TENSOR_ABSENT */
+    size_t field; /* offset of the float pointer or Array in its struct */
+    /* Two numbers to which the caller gives a meaning; this file does not read them. kind: how a parameter is
+       initialised. when: the condition from which the caller's `size` decides whether the tensor exists and how it is
+       stored. */
+    int kind, when;
 } TensorRow;
 
-/* What `size` answers for the letter 0: how the tensor of a row is stored. */
+/* What `size` returns when it is called with the number 0: how the tensor of a row is stored. */
 enum {
     TENSOR_ABSENT = 0, /* this model has no such tensor */
     TENSOR_FLOATS = 1, /* the field is a float pointer */
-    TENSOR_ARRAY = 2,
-    TENSOR_BF16 = 4,  /* with TENSOR_ARRAY: stored as bfloat16 */
-    TENSOR_SHARED = 8 /* the tensors of all layers are in the same memory */
+    TENSOR_ARRAY = 2,  /* the field is an Array */
+    TENSOR_BF16 = 4,   /* with TENSOR_ARRAY: it is stored as bfloat16 */
+    TENSOR_SHARED = 8  /* all layers have it in the same memory: each overwrites that of another */
 };
 
 typedef struct {
     char name[64];
     int rank;
     int64_t shape[2];
-    size_t count; /* elements */
-    size_t offset,
-        floats; /* where in memory it begins and how much it takes, in floats, whatever the storage */
+    size_t count; /* number of elements */
+    /* Where in memory the tensor begins and how much it takes, in units of 4 bytes, also where it is stored as bf16. */
+    size_t offset, floats;
     const TensorRow *row;
-    int layer, flags; /* TENSOR_... */
-    bool per_layer;
+    int layer, flags; /* flags: TENSOR_..., added */
+    bool per_layer;   /* its name has a %d; if not, layer is 0 */
 } Tensor;
 
 typedef struct {
     Tensor *tensors; /* (count) in memory order */
     int count;
-    size_t floats; /* of memory that all need together */
+    size_t floats; /* the memory that all need together, in floats */
 } TensorTable;
 
-/* The dimension that `letter` stands for in this row; for the letter 0: TENSOR_..., flags that are added. */
+/* Returns the size of the dimension that `letter` stands for in this row; for letter == 0 the sum of its TENSOR_...
+   flags. */
 typedef int64_t TensorSize(const void *context, const TensorRow *row, char letter);
 
 static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size,
@@ -93,7 +99,7 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
     return t;
 }
 
-/* The tensor of a row in layer 0. */
+/* The tensor of a row; for a row with one tensor in each layer, that of layer 0. The row must have one. */
 static inline const Tensor *tensors_first(const TensorTable *table, const TensorRow *row) {
     const Tensor *t = table->tensors;
     while (t->row != row) t++;
@@ -103,8 +109,8 @@ static inline const Tensor *tensors_first(const TensorTable *table, const Tensor
 static inline TensorTable tensors_plan(const TensorRow *rows, int row_count, int layers, TensorSize *size,
                                        const void *context) {
     TensorTable table = {.tensors = check_calloc((size_t)(row_count * layers) * sizeof(Tensor))};
-    for (int first = 0, last; first < row_count;
-         first = last) { /* a run of rows that all are, or are not, per layer */
+    /* Rows first to last - 1 follow one another and all have one tensor in each layer, or all one in the model. */
+    for (int first = 0, last; first < row_count; first = last) {
         bool per_layer = strstr(rows[first].name, "%d") != NULL;
         for (last = first; last < row_count && (strstr(rows[last].name, "%d") != NULL) == per_layer;) last++;
         for (int layer = 0; layer < (per_layer ? layers : 1); layer++)
@@ -136,8 +142,8 @@ static inline void tensors_point(const TensorTable *table, float *memory, void *
     }
 }
 
-/* The elements of a tensor as floats. They are in `memory`, and *copy is NULL; or, where the tensor is stored as bf16,
-   they are in *copy, which the caller frees. */
+/* Returns the elements of a tensor as floats. If it is stored as floats, they are those in `memory`, and *copy is NULL.
+   If it is stored as bf16, they are in *copy, which the caller frees. */
 static inline const float *tensor_values(const Tensor *t, const float *memory, float **copy) {
     *copy = NULL;
     if (!(t->flags & TENSOR_BF16)) return memory + t->offset;
