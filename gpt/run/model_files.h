@@ -72,9 +72,9 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
 }
 
 static inline cJSON *checkpoint_read_json(const char *folder, const char *name) {
-    char path[CHECKPOINT_PATH_SIZE];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     size_t length;
+    if (!file_join(path, folder, name, error)) die("%s", error);
     char *text =
         check_file_read(path, FILE_REGULAR, 1 << 20, &length, "a checkpoint folder is expected here");
     cJSON *json = json_parse(text, length);
