@@ -1,9 +1,10 @@
 /* documents.h: reads the inputs of ./prepare and finds the documents in them.
 
-   A Reader works through a job (inputs.h), one block after the other. A Block is some text and the places of the
-   documents in it; a JSON line is a document that is parsed later (json_line.h). The place of a reader, kept in the
-   state of an interrupted run, is all that is needed to go on from there: the blocks that follow depend on the text
-   alone, not on how much of it was read at a time.
+   A Reader works through a job, which is a large file or several small ones (inputs.h), and gives one block after the
+   other. A Block is some text, and where in it each document begins and ends; a JSON line is a document that is parsed
+   later (json_line.h). A Place says how far a reader has come. It is kept in the state of an interrupted run, and is all
+   that is needed to go on from there: the blocks that follow depend on the text alone, not on how much of it was read at a
+   time.
 
    A plain text file is one document; or it is cut into pieces at blank lines (DOCUMENTS_CUT), which joined give the
    file again byte for byte; or its documents are what lies between lines equal to a separator. A document has a largest
@@ -28,8 +29,8 @@ typedef struct {
 } RawDocument;
 
 typedef struct {
-    char *bytes; /* (n) text */
-    size_t n, room;
+    char *bytes;            /* (n) text */
+    size_t n, room;         /* room: how many bytes memory is allocated for (check_grow) */
     RawDocument *documents; /* (n_documents) in the order of the text */
     size_t n_documents, documents_room;
 } Block;
@@ -37,8 +38,8 @@ typedef struct {
 typedef struct {
     int job;        /* an index of Inputs.jobs; -1: the reader has none */
     int source;     /* the file that is read, or is next */
-    int64_t offset; /* bytes of its text that have become documents */
-    int64_t line;   /* lines in them */
+    int64_t offset; /* how many bytes of the text of that file have become documents */
+    int64_t line;   /* how many lines are in these bytes */
 } Place;
 
 typedef struct {

@@ -1,7 +1,8 @@
 /* prepare_options.h: the options of ./prepare: one table that parsing, --help and the manifest read.
 
-   check_options(o, count)    ends the program when options do not fit together deciding_options()         those that
-   decide what is written, as a JSON object that the caller frees with cJSON_Delete */
+   check_options(o, count)    ends the program when options do not fit together
+   deciding_options()         the options that decide what is written, as a JSON object that the caller frees with
+                              cJSON_Delete */
 #ifndef DATA_PREPARE_OPTIONS_H
 #define DATA_PREPARE_OPTIONS_H
 
