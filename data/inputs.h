@@ -311,8 +311,8 @@ static const char *foreign_content(const unsigned char *head, size_t n) {
     return NULL;
 }
 
-/* What a file is, judged by where zero bytes stand among its first n bytes; NULL: it may be UTF-8 text, which has none or
-   hardly any. Other encodings of text have them at every second byte or at three of four. */
+/* What a file is, judged by where zero bytes stand among its first n bytes; NULL: it may be UTF-8 text, which has none
+   or hardly any. Other encodings of text have them at every second byte or at three of four. */
 static const char *zeros_say(const unsigned char *head, size_t n) {
     size_t zeros[4] = {0}, all = 0;
     for (size_t i = 0; i < n; i++)
@@ -370,8 +370,8 @@ static void look_at_content(Source *source) {
         if (got < 0) die("cannot read the input '%s': %s", source->path, strerror(errno));
         source->crc = checksum_crc32(source->crc, bytes, (size_t)got);
     }
-    /* The time of the last change does not count if the checksum is of the whole file, which tells enough, or if the file
-       is the copy of a pipe, which is a new file each time. */
+    /* The time of the last change does not count if the checksum is of the whole file, which tells enough, or if the
+       file is the copy of a pipe, which is a new file each time. */
     if (whole || source->kept) source->modified = source->modified_nano = 0;
     close(file);
     free(bytes);
@@ -385,8 +385,8 @@ static int compare_inodes(const void *a, const void *b) {
     return x->validation != y->validation ? (int)y->validation - (int)x->validation : (x > y) - (x < y);
 }
 
-/* If a file is named for validation and named again, for validation or for training, removes the further entries from the
-   list, so that no document is in both splits. A file that is named twice for training is read twice, as asked for.
+/* If a file is named for validation and named again, for validation or for training, removes the further entries from
+   the list, so that no document is in both splits. A file that is named twice for training is read twice, as asked for.
    Returns how many such entries there are. */
 static int part_inputs(Inputs *in) {
     Source **order = check_calloc((size_t)(in->n_sources + 1) * sizeof *order);

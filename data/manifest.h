@@ -92,8 +92,8 @@ static void write_manifest(PrepareRun *run, const char *path, const char *tokeni
     cJSON_Delete(json);
 }
 
-/* Writes to `text` the first difference between the inputs and the list `was`, which a manifest or state holds, in words
-   that follow "from other inputs". */
+/* Writes to `text` the first difference between the inputs and the list `was`, which a manifest or state holds, in
+   words that follow "from other inputs". */
 static void source_difference(const PrepareRun *run, const cJSON *was, char *text, size_t size) {
     const cJSON *now;
     cJSON *all = sources_to_json(run);

@@ -12,11 +12,12 @@
      shard_finish(&writer)                     finishes the last shard, which may be short
      shard_resume(&writer)                     cuts the files back to what the writer's records say; false: they do
                                                not fit
-     remove_shards(&writer, keep)              removes all shards of the split behind the first `keep`
+     remove_shards(&writer, keep)              removes the shards of the split, but not the first `keep` of them
      split_to_json(&writer)                    the split as state and manifest describe it; the caller frees it
      state_save(writers, &totals, &progress)   writes the state
      state_take(writers, &totals, &progress, &inputs, json)
-                                               takes them from a state; false: it does not fit the inputs
+                                               sets writers, totals and progress to what a state says; false: the state
+                                               does not fit the inputs
      output_read(path, is_state)               the JSON of a manifest or a state, NULL when it is damaged; the caller
                                                frees it
    Where it says nothing else, a function ends the program with a sentence when it fails. */
@@ -183,7 +184,7 @@ static void shard_put(ShardWriter *w, uint16_t *tokens, size_t n) {
     }
 }
 
-/* Removes the shards of a split behind the first `keep`, finished or not. */
+/* Removes finished and unfinished ones. */
 static void remove_shards(const ShardWriter *w, size_t keep) {
     DIR *folder = opendir(w->folder);
     if (!folder) die("cannot open the folder '%s': %s", w->folder, strerror(errno));

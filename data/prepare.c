@@ -55,8 +55,8 @@ static void show_passed_over(const Inputs *in) {
     printf("%s\n", in->n_passed_over > 8 ? ", ..." : "");
 }
 
-/* The least size in bytes of the pieces that plain text is cut into. A small text is cut into small pieces, so that some
-   of them are for validation. */
+/* The least size in bytes of the pieces that plain text is cut into. A small text is cut into small pieces, so that
+   some of them are for validation. */
 static size_t piece_bytes(const PrepareRun *run) {
     enum { MOST = 8192, LEAST = 16, PIECES = 32 };
     int64_t bytes = 0, piece;
@@ -108,9 +108,9 @@ static void gather_inputs(PrepareRun *run, int count, char **names) {
 /* -----------------------------------------------------------------------------------------------------------
    The end of a run */
 
-/* Removes the state, which nobody needs once the manifest is written. A run that finds a manifest does so too: the run that
-   wrote it may have been killed before it removed the state. Small files are written as FILE.part and then renamed to FILE
-   (file_write_whole); a run that was killed in between leaves FILE.part, which is removed as well. */
+/* Removes the state, which nobody needs once the manifest is written. A run that finds a manifest does so too: the run
+   that wrote it may have been killed before it removed the state. Small files are written as FILE.part and then renamed
+   to FILE (file_write_whole); a run that was killed in between leaves FILE.part, which is removed as well. */
 static void remove_state(const PrepareRun *run, const char *state) {
     static const char *const files[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
     unlink(state);
@@ -209,9 +209,9 @@ static void continue_output(PrepareRun *run, const cJSON *state, const char *tok
 
 typedef enum { OUTPUT_FRESH, OUTPUT_CONTINUED, OUTPUT_DONE } OutputState;
 
-/* Finds out what the output folder holds: nothing that must be kept (OUTPUT_FRESH); the output of an interrupted run of the
-   same command, which continue_output then takes over (OUTPUT_CONTINUED); or the finished output (OUTPUT_DONE). Dies when it
-   holds anything else. Removes nothing. */
+/* Finds out what the output folder holds: nothing that must be kept (OUTPUT_FRESH); the output of an interrupted run of
+   the same command, which continue_output then takes over (OUTPUT_CONTINUED); or the finished output (OUTPUT_DONE).
+   Dies when it holds anything else. Removes nothing. */
 static OutputState begin_output(PrepareRun *run, const char *manifest, const char *state,
                                 const char *tokenizer) {
     const PrepareOptions *o = run->options;
@@ -241,9 +241,9 @@ static OutputState begin_output(PrepareRun *run, const char *manifest, const cha
     return OUTPUT_FRESH;
 }
 
-/* Begins a new output. Learns a tokenizer, if none was given; then removes what the folder holds, and writes tokenizer.json
-   and the state of a run that has read nothing, by which a later call recognises its folder. The old content is removed
-   that late so that it is not lost when an option or the tokenizer turns out to be wrong. */
+/* Begins a new output. Learns a tokenizer, if none was given; then removes what the folder holds, and writes
+   tokenizer.json and the state of a run that has read nothing, by which a later call recognises its folder. The old
+   content is removed that late so that it is not lost when an option or the tokenizer turns out to be wrong. */
 static void start_output(PrepareRun *run, const char *manifest, const char *state, const char *tokenizer) {
     Place idle[SLOTS];
     if (!run->tokenizer) learn_tokenizer(run);

@@ -1,10 +1,11 @@
 /* rounds.h: the work of ./prepare: reads all inputs, encodes their documents and writes the tokens, in rounds.
 
    In a round, up to 16 readers (documents.h) each give a block of documents. The blocks are cut into chunks, which
-   threads encode in parallel; then the tokens are written in the order of inputs and documents (output.h). A reader works
-   on one job at a time: a large input file, or several small ones (inputs.h). The place of a reader (documents.h) says how
-   far it has come in its job. Three rounds are under way at once: one is read while the one before it is encoded and the
-   one before that is written. What is written depends on the inputs and options alone, not on the number of threads.
+   threads encode in parallel; then the tokens are written in the order of inputs and documents (output.h). A reader
+   works on one job at a time: a large input file, or several small ones (inputs.h). The place of a reader (documents.h)
+   says how far it has come in its job. Three rounds are under way at once: one is read while the one before it is
+   encoded and the one before that is written. What is written depends on the inputs and options alone, not on the
+   number of threads.
 
    A document goes to validation when the hash of its text says so, so that equal texts go to the same split, or when
    its file is one for validation. While a vocabulary is learned (run->learner is not NULL), the same rounds only count
@@ -41,8 +42,8 @@ enum {
     CHUNK_BYTES = 1 << 16, /* a chunk ends with the document that reaches so many bytes of text */
     CHUNK_BAD = 3,         /* malformed lines of a chunk that are remembered, to be shown */
     SHOWN_BAD = 10,        /* malformed lines that are shown */
-    /* The share of malformed lines is computed as if at least so many lines had been read. Otherwise a few malformed lines
-       near the beginning of the inputs would end the program, although they are few among all lines. */
+    /* The share of malformed lines is computed as if at least so many lines had been read. Otherwise a few malformed
+       lines near the beginning of the inputs would end the program, although they are few among all lines. */
     EARLY_LINES = 100000
 };
 
@@ -131,8 +132,8 @@ static bool is_utf8(const char *text, size_t n) {
     return true;
 }
 
-/* Appends an end-of-text token and the tokens of one document of n bytes to the chunk. While a vocabulary is learned, it
-   counts the pieces of the document instead. */
+/* Appends an end-of-text token and the tokens of one document of n bytes to the chunk. While a vocabulary is learned,
+   it counts the pieces of the document instead. */
 static void chunk_document(PrepareRun *run, Chunk *chunk, const Source *source, const char *text, size_t n) {
     uint64_t hash = rng_mix(tokenizer_hash_bytes(text, n));
     int split = source->validation || (!run->in.has_validation && hash < run->val_hash_end) ? VAL : TRAIN,
@@ -354,8 +355,8 @@ static void show_progress(PrepareRun *run, bool last) {
     run->shown = now;
 }
 
-/* Reads all inputs. In each step of the loop three rounds are worked on at the same time: one is read, one encoded and one
-   written. */
+/* Reads all inputs. In each step of the loop three rounds are worked on at the same time: one is read, one encoded and
+   one written. */
 static void run_rounds(PrepareRun *run) {
     run->began = run->saved = run->shown = seconds_now();
     run->rounds_read = 0;
@@ -364,8 +365,8 @@ static void run_rounds(PrepareRun *run) {
 #pragma omp single
 #endif
     for (int step = 0;; step++) {
-        /* Modulo 3, step + 2 is step - 1: the round that was read in the last step is encoded, and the one before it, step
-           - 2 or step + 1, is written. */
+        /* Modulo 3, step + 2 equals step - 1, and step + 1 equals step - 2. So the round that was read one step ago is
+           encoded, and the round that was read two steps ago is written. */
         Round *reading = &run->rounds[step % 3], *encoding = &run->rounds[(step + 2) % 3];
         Round *writing = &run->rounds[(step + 1) % 3];
         bool more = round_begin(run);

@@ -15,10 +15,10 @@
                                             it
    check_print_piece(...)     the same for a text that is printed piece by piece
    check_calloc(bytes)        zeroed memory, aligned to 64 bytes; never NULL; free() releases it
-   check_grow(items, &room, need, size)   makes an array large enough for at least `need` items of `size` bytes. `room` is
-                              the number of items that memory is allocated for. If it suffices, the array stays where it
-                              is; else it is copied to memory for at least twice as many items, the new part of which is
-                              zeroed. Returns the array
+   check_grow(items, &room, need, size)   makes an array large enough for `need` items of `size` bytes, and returns it.
+                              `room` is the number of items that memory is allocated for. If it suffices, the array
+                              stays where it is; else it is copied to memory for at least twice as many items, the new
+                              part of which is zeroed
    check_fread, check_fwrite  read and write exactly n items, or die naming the file
    check_fclose(file, path)   dies when an earlier write failed: a full disk is often noticed only here
    These calls are macros, so that the place in the message is that of the caller. check_fopen and the reading of whole

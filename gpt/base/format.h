@@ -9,9 +9,9 @@
    count_fixed(text, x, decimals, width)   a count with a letter and as many decimals as asked for and as fit into
                                    `width` characters (0: there is no limit): 42.4k, 148.5k
    count_grouped(text, x)          every digit: 1,234,567
-   number_fixed(text, x, decimals, width, unit)   a number and its unit, with as many decimals as asked for and as fit into
-                                   `width` characters (0: there is no limit): 45.2%. A number that does not fit even
-                                   without decimals gets an exponent
+   number_fixed(text, x, decimals, width, unit)   a number and its unit, with as many decimals as asked for and as fit
+                                   into `width` characters (0: there is no limit): 45.2%. A number that does not fit
+                                   even without decimals gets an exponent
    bytes_short(text, x)            33 MiB, 1.20 GiB */
 #ifndef GPT_BASE_FORMAT_H
 #define GPT_BASE_FORMAT_H

@@ -13,9 +13,9 @@
 #include "processor.h"
 #include "threads.h"
 
-/* The result of a multiply-add is there only after several cycles, but the next one can begin at once if it does not need
-   that result. So the loop adds to PEAK_SUMS vectors in turn: enough for the processor never to wait, and few enough for
-   all of them to stay in registers. */
+/* The result of a multiply-add is there only after several cycles, but the next one can begin at once if it does not
+   need that result. So the loop adds to PEAK_SUMS vectors in turn: enough for the processor never to wait, and few
+   enough for all of them to stay in registers. */
 #if defined(__AVX512F__)
 enum { PEAK_LANES = 16, PEAK_SUMS = 20 };
 #elif defined(__AVX__)
@@ -56,9 +56,9 @@ static inline double peak_tiles(long rounds) {
     return (double)rounds * 4 * (16 * 16) * 32 * 2;
 }
 
-/* The loop of one thread; returns how many floating-point operations it did. A multiply-add of float32 is 2 operations in
-   each lane of a vector; a dot product of two bfloat16 values with two others is 4. The result of the loop is added to
-   `sink`, so that the compiler cannot remove the loop. */
+/* The loop of one thread; returns how many floating-point operations it did. A multiply-add of float32 is 2 operations
+   in each lane of a vector; a dot product of two bfloat16 values with two others is 4. The result of the loop is added
+   to `sink`, so that the compiler cannot remove the loop. */
 static inline double peak_loop(bool bf16, long rounds, float *sink) {
     if (bf16 && amx_allowed()) {
         *sink += 1;
@@ -99,8 +99,8 @@ static inline double peak_once(bool bf16, int threads) {
 }
 
 /* Threads that have just started may share a core for a while, and other programs may take a core for a moment. So the
-   rate of all threads together is measured again until it is 95 % of their number times the rate of a single thread, but
-   for no longer than a second. The highest rate measured counts. */
+   rate of all threads together is measured again until it is 95 % of their number times the rate of a single thread,
+   but for no longer than a second. The highest rate measured counts. */
 static inline double processor_peak_flops(bool bf16) {
     const int threads = threads_count();
     const double start = seconds_now();

@@ -1,10 +1,10 @@
 /* profile.h: how the time of a training step is divided among the parts of the model.
 
-   profile(PROFILE_NORM)      the time from here to the next call counts as that of RMSNorm. Only the thread that runs the
-                              step calls it, outside of parallel loops. A call takes about 20 ns
+   profile(PROFILE_NORM)      the time from here to the next call counts as that of RMSNorm. Only the thread that runs
+                              the step calls it, outside of parallel loops. A call takes about 20 ns
    profile_reset()            sets all times to 0
-   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and which share of `peak`, a rate in
-                              floating-point operations a second, the part reached. flops[PROFILE_PARTS] are the
+   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and which share of `peak`, a rate
+                              in floating-point operations a second, the part reached. flops[PROFILE_PARTS] are the
                               operations of each part since profile_reset; 0: not known */
 #ifndef GPT_BASE_PROFILE_H
 #define GPT_BASE_PROFILE_H

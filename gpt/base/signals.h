@@ -36,7 +36,7 @@ static struct {
 } signals_files[SIGNALS_MAX_FILES];
 static int signals_file_count;
 
-/* Watches the first SIGNALS_MAX_FILES files only. When another one shrinks, SIGBUS ends the program without a message. */
+/* Only the first SIGNALS_MAX_FILES files are watched. When another one shrinks, SIGBUS ends the program silently. */
 static inline void signals_watch_file(const char *path, const void *map, size_t bytes) {
     if (signals_file_count == SIGNALS_MAX_FILES) return;
     signals_files[signals_file_count].path = path;

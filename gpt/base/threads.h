@@ -1,7 +1,7 @@
 /* threads.h: the cores that this process may use, and the OpenMP threads it runs on them.
 
-   threads_configure(argv)    called first of all in main; argv is main's. Makes OpenMP's waiting threads sleep soon, and
-                              binds threads to cores where that helps. OpenMP reads such settings from environment
+   threads_configure(argv)    called first of all in main; argv is main's. Makes OpenMP's waiting threads sleep soon,
+                              and binds threads to cores where that helps. OpenMP reads such settings from environment
                               variables, and before main begins. So the function sets the variables that the user has
                               not set, and then restarts the program, in the same process, with execv. In the second
                               start all variables are set, and the function returns
@@ -107,11 +107,11 @@ static inline bool threads_set_variable(const char *const *names, const char *va
    Here a thread spins for about 30 us, which is less than waking a sleeping thread takes, and then sleeps. Without any
    spinning a step of a large model would take 1 % longer on an idle machine, and one of the demo's 5 %. (LLVM's OpenMP
    counts in milliseconds: there a waiting thread sleeps at once.)
-   Binding: on a machine of several memory nodes (NUMA) each thread is bound to a core. The system places memory near the
-   thread that touches it first, so a thread that stays on its core has its memory near. Threads are not bound where other
-   processes may run beside this one (with --threads, with a CPU quota, with several ranks): every process would bind its
-   first thread to the same core, its second thread to the next, and so on, and other cores would be idle. On a machine
-   with one memory node the kernel places threads better by itself. */
+   Binding: on a machine of several memory nodes (NUMA) each thread is bound to a core. The system places memory near
+   the thread that touches it first, so a thread that stays on its core has its memory near. Threads are not bound where
+   other processes may run beside this one (with --threads, with a CPU quota, with several ranks): every process would
+   bind its first thread to the same core, its second thread to the next, and so on, and other cores would be idle. On a
+   machine with one memory node the kernel places threads better by itself. */
 static inline void threads_configure(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
     static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};

@@ -1,9 +1,9 @@
-/* sharded_optimizer.h: what a training step does after the backward pass. Each rank (a process that mpirun starts) has a
-   gradient of its own sequences. These functions sum the gradients over the ranks, compute the L2 norm of the sum, update
-   the weights by AdamW, and bring the new weights to every rank.
+/* sharded_optimizer.h: what a training step does after the backward pass. Each rank (a process that mpirun starts) has
+   a gradient of its own sequences. These functions sum the gradients over the ranks, compute the L2 norm of the sum,
+   update the weights by AdamW, and bring the new weights to every rank.
 
-   The trainer calls them without knowing how many ranks there are and whether the weights are on a GPU. With one rank and
-   no GPU they only call gradient_squares and adamw_update (math/optimizer.h).
+   The trainer calls them without knowing how many ranks there are and whether the weights are on a GPU. With one rank
+   and no GPU they only call gradient_squares and adamw_update (math/optimizer.h).
 
    The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
    buckets together is shard r (buckets.h; the shards of tokens in io/shards.h are something else). Rank r sums the
@@ -62,16 +62,16 @@ typedef struct {
        bucket i; if there is only one, there is one range with all parameters. */
     FloatRange *shard_ranges;
     int shard_range_count;
-    /* True: the moments are on the GPU, which also sums the gradients with the GPUs of other ranks and computes the update.
-       False although there is a GPU (--comm=host): the GPU computes the gradients only; they are copied to the host, which
-       sums them over the ranks and computes the update. */
+    /* True: the moments are on the GPU, which also sums the gradients with the GPUs of other ranks and computes the
+       update. False although there is a GPU (--comm=host): the GPU computes the gradients only; they are copied to the
+       host, which sums them over the ranks and computes the update. */
     bool on_gpu;
 } ShardedOptimizer;
 
-/* Cuts the vector of all parameters into buckets, so that the gradients in a bucket become final at the same time and can
-   be sent while backward computes the others. Backward finishes one layer after the other, the last layer first, and the
-   embedding, which precedes all layers in memory, at the very end. So buckets_plan gets as starts of its groups 0, for the
-   embedding, and the first parameter of each layer. */
+/* Cuts the vector of all parameters into buckets, so that the gradients in a bucket become final at the same time and
+   can be sent while backward computes the others. Backward finishes one layer after the other, the last layer first,
+   and the embedding, which precedes all layers in memory, at the very end. So buckets_plan gets as starts of its groups
+   0, for the embedding, and the first parameter of each layer. */
 static inline ParameterBuckets optimizer_buckets(const TensorTable *parameters) {
     const Tensor *tensors = parameters->tensors;
     size_t *starts = check_calloc((size_t)parameters->count * sizeof *starts);
@@ -212,8 +212,8 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
 }
 
 static inline void optimizer_update(ShardedOptimizer *o, const AdamWSettings *settings) {
-    /* With --zero=0 every rank updates all parameters, but has summed the gradients of its own slices only: it needs the
-       sums of the others first. */
+    /* With --zero=0 every rank updates all parameters, but has summed the gradients of its own slices only: it needs
+       the sums of the others first. */
     if (o->shards < parallel_ranks())
         for (int bucket = 0; bucket < o->buckets.count; bucket++) optimizer_all_gather_gradients(o, bucket);
     optimizer_wait(o);

@@ -1,9 +1,9 @@
 /* checkpoint.h: writes checkpoints so that each is either complete or not there at all.
 
-   A file that cannot be written or read does not end the program (only running out of memory does). The function returns
-   false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was
-   expected, what to do). The caller decides whether to end the program, to warn and train on (after a full disk), or to
-   take an older checkpoint.
+   A file that cannot be written or read does not end the program (only running out of memory does). The function
+   returns false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found,
+   what was expected, what to do). The caller decides whether to end the program, to warn and train on (after a full
+   disk), or to take an older checkpoint.
 
      Checkpoint c;
      if (!checkpoint_begin(&c, run_folder, step, error) || ...write files into c.folder...)
@@ -19,8 +19,8 @@
    start of the run deals with them in this order:
      1. It loads the newest checkpoint that has a file DONE and whose files have the checksums that DONE names
         (checkpoint_latest, checkpoint_verify_share). step-N.old counts as step N if there is no folder step-N.
-     2. It locks log.jsonl, so that no second run can write into the folder, and removes from log.jsonl the lines of steps
-        after that checkpoint (log_open in run/log.h).
+     2. It locks log.jsonl, so that no second run can write into the folder, and removes from log.jsonl the lines of
+        steps after that checkpoint (log_open in run/log.h).
      3. checkpoint_clean removes step-N.tmp and step-N.old, or gives step-N.old its name back.
    While a run trains, checkpoint_begin cleans the folder in the same way, and checkpoint_prune removes old checkpoints
    after each new one.
@@ -115,8 +115,8 @@ static inline bool checkpoint_is_whole(const char *run_folder, const char *name)
 }
 
 /* Tidies the folder of a run that was killed: removes every step-N.tmp, and every step-N.old for which there is a
-   step-N. If there is a step-N.old and no step-N, the run was killed while it replaced that checkpoint: the complete old
-   one gets its name step-N back. */
+   step-N. If there is a step-N.old and no step-N, the run was killed while it replaced that checkpoint: the complete
+   old one gets its name step-N back. */
 static inline bool checkpoint_clean(const char *run_folder, char *error) {
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = run < 0 ? NULL : opendir(run_folder);
@@ -179,8 +179,8 @@ static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t 
     file->sum = sum;
 }
 
-/* The checksum of a file in the folder. If checkpoint_add_sum has not told it, the file is read and flushed to the disk.
-   */
+/* The checksum of a file in the folder. If checkpoint_add_sum has not told it, the file is read and flushed to the
+   disk. */
 static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, uint64_t *sum, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     for (int i = 0; i < c->file_count; i++)
@@ -225,7 +225,7 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
         free(names[i]);
     }
     free(names);
-    /* Another rank, maybe on another host, may have written a file whose checksum is known: it must be in this folder. */
+    /* A file whose checksum is known may be written by a rank on another host: it must be in this folder. */
     for (int i = 0; ok && i < c->file_count; i++) {
         char path[CHECKPOINT_PATH_SIZE];
         ok = file_join(path, c->folder, c->files[i].name, error);
@@ -345,8 +345,8 @@ static inline const CheckpointFile *checkpoint_find_file(const CheckpointFile *f
     return NULL;
 }
 
-/* Whether DONE names all files in `needed`, the files that the caller will read. A file that DONE does not name would be
-   read without a checksum to compare it with. */
+/* Whether DONE names all files in `needed`, the files that the caller will read. A file that DONE does not name would
+   be read without a checksum to compare it with. */
 static inline bool checkpoint_verify_names(const char *folder, const CheckpointFile *files, int count,
                                            const char *const *needed, char *error) {
     for (; needed && *needed; needed++)

@@ -30,8 +30,8 @@
      file_make_folders(path, error)          makes a folder and those above it
      file_flush_folder(path, error)          brings the names of new files in a folder to the disk
    When one of these fails, it returns false (or the value named above) and leaves one sentence in `error`
-   (char[FILE_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The following functions end
-   the program with that sentence and `hint`, which says what the user can do:
+   (char[FILE_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The following functions
+   end the program with that sentence and `hint`, which says what the user can do:
      check_file_read(path, accept, limit, &size, hint)   as file_read
      check_file_read_if(path, limit, &size, hint)        the same for a regular file; NULL when there is no such file
      check_fopen(path, mode, hint)           a FILE, for regular files and streams; the caller closes it */

@@ -5,9 +5,9 @@
    little endian and without gaps. Only the dtype F32 is written and read. The tensors are written in the order given,
    and the header is padded with spaces so that the data begins at a multiple of 64 bytes.
 
-   A file that cannot be written or read does not end the program (only running out of memory does): the function returns
-   false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was
-   expected, what to do).
+   A file that cannot be written or read does not end the program (only running out of memory does): the function
+   returns false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found,
+   what was expected, what to do).
 
      safetensors_write(path, tensors, count, &sum, error)
                                       writes a file and flushes it to the disk; `sum` gets the checksum (checksum.h)
@@ -271,7 +271,7 @@ static inline int safetensors_by_offset(const void *a, const void *b) {
     return strcmp(x->name, y->name); /* empty tensors begin and end at the same byte */
 }
 
-/* Beyond opening, checks the whole header: all names differ, and the tensors cover the data without gaps and overlaps. */
+/* Also checks the whole header: all names differ, and the tensors cover the data without gaps and overlaps. */
 static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *error) {
     *f = (SafetensorsFile){.path = path, .file = -1};
     if (!safetensors_parse(f, error)) return false;
@@ -346,8 +346,8 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
-/* Opens a file that must hold exactly these tensors. Afterwards f->entries and *want, an array (count) of pointers to the
-   tensors that the caller frees, are both in the order of the names. */
+/* Opens a file that must hold exactly these tensors. Afterwards f->entries and *want, an array (count) of pointers to
+   the tensors that the caller frees, are both in the order of the names. */
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
                                        NamedTensor ***want, char *error) {
     bool ok = safetensors_open(f, path, error);

@@ -9,13 +9,13 @@
    A dataset is a folder with shards train_*.bin and val_*.bin (the names that llm.c uses, fineweb_train_000001.bin and
    tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". The files are
    mapped into memory, so opening them costs no time and all ranks on a machine share one copy. A folder's shards are
-   numbered in the order of their names. A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens hold
-   (n - 1) / T windows, and what is left over at the end of a shard is not used.
+   numbered in the order of their names. A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens
+   hold (n - 1) / T windows, and what is left over at the end of a shard is not used.
 
    The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So
    resuming, the number of ranks and the size of the micro-batch cannot change what a model sees.
-   - One folder: an epoch is n_windows samples and takes every window once, in a pseudo-random order. Sample i belongs to
-     epoch i / n_windows, and each epoch has another order.
+   - One folder: an epoch is n_windows samples and takes every window once, in a pseudo-random order. Sample i belongs
+     to epoch i / n_windows, and each epoch has another order.
    - Several folders: the samples are divided into blocks of 1,024. Of the samples in a block, each folder gives a fixed
      number, in proportion to its weight, in a pseudo-random order. The samples that one folder gives, from all blocks
      together, follow the rule for one folder. So a small folder may be in its third epoch while a large one is in its

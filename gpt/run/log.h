@@ -12,10 +12,10 @@
    log_message(&log, fmt, ...)   prints a line on the screen, above the progress line
    log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
                                  so that a program that watches the age of the file sees that the run is alive
-   log_sync(&log)                brings log.jsonl to the disk, and returns when it is there. Called before a checkpoint is
-                                 completed: a run that resumes from the checkpoint needs the lines up to its step
-   log_close(&log)               prints the latest progress line, if it is not on the screen yet, ends it with a newline,
-                                 and closes the file
+   log_sync(&log)                brings log.jsonl to the disk, and returns when it is there. Called before a checkpoint
+                                 is completed: a run that resumes from the checkpoint needs the lines up to its step
+   log_close(&log)               prints the latest progress line, if it is not on the screen yet, ends it with a
+                                 newline, and closes the file
    A line that cannot be written (a full disk) causes a warning and leaves no part of itself in the file; training goes
    on.
 
@@ -134,8 +134,8 @@ static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidat
 
 /* ---- the file ---- */
 
-/* Appends one line to the file. When that fails, the part of the line that was written is removed again, and the user is
-   warned. */
+/* Appends one line to the file. When that fails, the part of the line that was written is removed again, and the user
+   is warned. */
 static inline void log_append(Log *log, const char *text, int length) {
     struct stat before;
     char error[LOG_ERROR_SIZE];
@@ -157,9 +157,9 @@ static inline void log_track_validation(Log *log, const LogValidation *v) {
     log->last = *v;
 }
 
-/* `text` is the log of the run, text[size] = 0. Removes from it the lines of steps after resume_step, and lines that are
-   damaged or blank; the others move to its front. Returns their size in bytes. The smoothed loss and the best validation
-   are computed from these lines, so that a resumed run shows what an uninterrupted one would. */
+/* `text` is the log of the run, text[size] = 0. Removes from it the lines of steps after resume_step, and lines that
+   are damaged or blank; the others move to its front. Returns their size in bytes. The smoothed loss and the best
+   validation are computed from these lines, so that a resumed run shows what an uninterrupted one would. */
 static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
     size_t kept = 0, number = 0, bad = 0, first_bad = 0;
     for (char *line = text, *end; line < text + size; line = end + 1) {
@@ -217,8 +217,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
          log->path, aside);
 }
 
-/* Replaces the content of log.jsonl by `text`: writes log.jsonl.tmp and renames it, so that a crash at any moment leaves
-   one of the two, complete. */
+/* Replaces the content of log.jsonl by `text`: writes log.jsonl.tmp and renames it, so that a crash at any moment
+   leaves one of the two, complete. */
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
@@ -236,7 +236,7 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
     close(old);
 }
 
-/* Opens RUN/log.jsonl, locks it, and removes from it all lines but those up to `resume_step`, which the run continues. */
+/* Opens RUN/log.jsonl, locks it, and removes the lines of steps after `resume_step`, at which the run continues. */
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
     char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
@@ -319,8 +319,8 @@ static inline void log_heading(Log *log) {
     log->lines_since_heading = 0;
 }
 
-/* Draws the line of a step on a terminal, or prints it elsewhere, when its time has come; the lines of the first and of the
-   last step are always shown. */
+/* Draws the line of a step on a terminal, or prints it elsewhere, when its time has come; the lines of the first and of
+   the last step are always shown. */
 static inline void log_show(Log *log, const LogRow *row) {
     bool first = !log->begun, last = log->total_steps > 0 && row->train.step >= log->total_steps;
     double since = row->train.seconds - log->drawn_seconds;

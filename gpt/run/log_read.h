@@ -2,10 +2,10 @@
 
    log_open_read(path, error)                  opens the file; NULL, with a sentence in error[LOG_ERROR_SIZE], when it
                                                cannot
-   log_each(file, path, see, context, error)   calls see(context, ...) with each line in turn; only one line is in memory
-                                               at a time. False when a line is not a line of a log; `error` is then a
-                                               sentence that names path:line. An incomplete last line, blank lines and
-                                               JSON objects of other kinds are no error
+   log_each(file, path, see, context, error)   calls see(context, ...) with each line in turn; only one line is in
+                                               memory at a time. False when a line is not a line of a log; `error` is
+                                               then a sentence that names path:line. An incomplete last line, blank
+                                               lines and JSON objects of other kinds are no error
    log_parse_line(text, length, &train, &validation)   reads one line; returns what kind of line it is */
 #ifndef GPT_RUN_LOG_READ_H
 #define GPT_RUN_LOG_READ_H

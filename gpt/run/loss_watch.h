@@ -2,8 +2,8 @@
 
    A loss is compared with the window: the losses of the latest LOSS_WINDOW steps whose update was made.
 
-   loss_watch_judge(&watch, loss, norm, skip_spikes, &z)   called before the update of each step. `norm` is the L2 norm of
-                                                           the gradient. z becomes the distance of the loss above the
+   loss_watch_judge(&watch, loss, norm, skip_spikes, &z)   called before the update of each step. `norm` is the L2 norm
+                                                           of the gradient. z becomes the distance of the loss above the
                                                            mean of the window, in standard deviations. Records the step
                                                            and returns one of:
        STEP_SOUND              make the update

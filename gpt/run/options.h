@@ -220,9 +220,9 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
-/* Copies of all texts that OPTION_STRING fields have pointed to. They stay until the program ends, because other code may
-   have kept such a pointer. A tool that looks for memory leaks reports memory to which no pointer leads: this list leads to
-   every copy. */
+/* Copies of all texts that OPTION_STRING fields have pointed to. They stay until the program ends, because other code
+   may have kept such a pointer. A tool that looks for memory leaks reports memory to which no pointer leads: this list
+   leads to every copy. */
 static struct OptionText {
     struct OptionText *next;
     char text[];
@@ -424,7 +424,8 @@ static inline const char *options_text(const OptionSet *set, const Option *optio
     return text;
 }
 
-/* The current value of the option called `name`, for messages: options_value(set, "pos", text) is "rope" under --pos=rope. */
+/* The current value of the option called `name`, for messages: options_value(set, "pos", text) is "rope" under
+   --pos=rope. */
 static inline const char *options_value(const OptionSet *set, const char *name, char text[64]) {
     const Option *option = options_find(set, name);
     if (!option) die("%s has no option --%s", set->program, name);

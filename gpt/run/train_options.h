@@ -1,5 +1,5 @@
-/* train_options.h: the options of ./train_gpt: the names that an option may be chosen from, the struct of the values, the
-   table of the options, and the presets. --help prints this table. options.h says how such a table works. */
+/* train_options.h: the options of ./train_gpt: the names that an option may be chosen from, the struct of the values,
+   the table of the options, and the presets. --help prints this table. options.h says how such a table works. */
 #ifndef GPT_RUN_TRAIN_OPTIONS_H
 #define GPT_RUN_TRAIN_OPTIONS_H
 
