@@ -91,7 +91,7 @@ typedef struct {
     Round rounds[3];
     ShardWriter writers[2];
     Totals totals;
-    uint64_t val_hash_end;  /* a document whose hash is smaller goes to validation: --val-fraction of 2^64 */
+    uint64_t val_hash_end;  /* documents with a smaller hash go to validation; 2^64 times --val-fraction */
     BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
     /* (tokenizer_bytes) the text of tokenizer.json; NULL: it lies in the output folder already, or is yet to be learned
@@ -100,10 +100,10 @@ typedef struct {
     size_t tokenizer_bytes;
     Fingerprint fingerprint;
     cJSON *
-        kept_sources; /* the list of input files, as the state has it; NULL: there are too many files for that */
+        kept_sources; /* the list of input files for the state; NULL: too many files, the state has no list */
     double began;     /* seconds_now() when the rounds began */
-    double saved;     /* ... when the state was last written */
-    double shown;     /* ... when the progress line was last shown */
+    double saved;     /* seconds_now() when the state was last written */
+    double shown;     /* seconds_now() when the progress line was last shown */
     /* What an interrupted run had done before this run continued it; 0 in a new run. */
     int64_t began_bytes, began_text; /* bytes on disk, and bytes of text, that it had read */
     uint64_t began_tokens;           /* tokens that it had written */

@@ -80,7 +80,8 @@ static const Option train_options[] = {
         OPTION_CHOICES(LASER_SHIFT_CHOICES), OPTION_FIXED,
         "the shift that LASER subtracts from V before exp(V), so that exp does not overflow, and adds again "
         "after the logarithm. causal: the value of the first key; where other values are far from it, each "
-        "row takes the maximum over the keys that it sees. sequence: the maximum over the whole sequence, as "
+        "query takes the maximum over the keys that it sees. sequence: the maximum over the whole sequence, "
+        "as "
         "in the paper; values more than 69 below it are then lost"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
@@ -180,7 +181,9 @@ static const Option train_options[] = {
         "with what --data holds now"),
 
     ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
-        "OpenMP threads per rank; 0: one for each core that the rank may use"),
+        "OpenMP threads per rank; 0: as many as the environment variable OMP_NUM_THREADS says; where it is "
+        "not "
+        "set, one for each core that the rank may use"),
     ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, OPTION_CHOICES(DTYPE_CHOICES), OPTION_FIXED,
         "number format of the operands of matrix products; sums, RMSNorm, softmax and weights are always "
         "float32. auto: bf16 if the processors of all ranks multiply it faster, else fp32"),
