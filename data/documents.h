@@ -51,8 +51,7 @@ typedef struct {
     char *rest;     /* (n_rest) text that was read, but is not yet a whole document */
     size_t n_rest, rest_room;
     size_t searched; /* bytes of the rest in which no document ends */
-    size_t
-        skipped; /* bytes left out so far of a line that exceeds the largest document; 0: there is no such line */
+    size_t skipped;  /* bytes left out so far of a line that exceeds the largest document; 0: no such line */
     double fraction; /* how much of each file to read, in bytes of text per byte on disk; 0: all of it */
 } Reader;
 

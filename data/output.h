@@ -361,8 +361,8 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
         cJSON_AddItemToObject(json, writers[split].prefix, item);
     }
     if (progress->sources) cJSON_AddItemToObject(json, "sources", cJSON_Duplicate(progress->sources, true));
-    int folder = open(writers->folder,
-                      O_RDONLY | O_CLOEXEC); /* the names of new and renamed shards reach the disk too */
+    /* The names of new and renamed shards must reach the disk too. */
+    int folder = open(writers->folder, O_RDONLY | O_CLOEXEC);
     if (folder >= 0) fsync(folder), close(folder);
     char *path = output_path(writers->folder, "prepare.state.json");
     state_write(path, json);

@@ -99,11 +99,11 @@ typedef struct {
     char *tokenizer_text;
     size_t tokenizer_bytes;
     Fingerprint fingerprint;
-    cJSON *
-        kept_sources; /* the list of input files for the state; NULL: too many files, the state has no list */
-    double began;     /* seconds_now() when the rounds began */
-    double saved;     /* seconds_now() when the state was last written */
-    double shown;     /* seconds_now() when the progress line was last shown */
+    /* The list of input files for the state; NULL: too many files, the state has no list. */
+    cJSON *kept_sources;
+    double began; /* seconds_now() when the rounds began */
+    double saved; /* seconds_now() when the state was last written */
+    double shown; /* seconds_now() when the progress line was last shown */
     /* What an interrupted run had done before this run continued it; 0 in a new run. */
     int64_t began_bytes, began_text; /* bytes on disk, and bytes of text, that it had read */
     uint64_t began_tokens;           /* tokens that it had written */

@@ -17,8 +17,9 @@
 
    A run that is killed at any moment leaves older checkpoints as they are, and unfinished files beside them. The next
    start of the run deals with them in this order:
-     1. With --resume=auto it loads the newest checkpoint that has a file DONE and whose files have the checksums that DONE names
-        (checkpoint_latest, checkpoint_verify_share). step-N.old counts as step N if there is no folder step-N.
+     1. With --resume=auto it loads the newest checkpoint that has a file DONE and whose files have the checksums that
+        DONE names (checkpoint_latest, checkpoint_verify_share). step-N.old counts as step N if there is no folder
+        step-N.
      2. It locks log.jsonl, so that no second run can write into the folder, and removes from log.jsonl the lines of
         steps after that checkpoint (log_open in run/log.h).
      3. checkpoint_clean removes step-N.tmp and step-N.old, or gives step-N.old its name back.

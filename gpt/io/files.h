@@ -189,8 +189,8 @@ static inline char *file_read_open(int file, const char *path, size_t limit, siz
     const bool known = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
     const uint64_t told = known ? (uint64_t)about.st_size : 0;
     int64_t got = 0;
-    if (told <=
-        limit) { /* asks for one byte more than the file should have, to see whether it has grown or is a stream */
+    if (told <= limit) {
+        /* asks for one byte more than the file should have, to see whether it has grown or is a stream */
         size_t want = (size_t)told + 1;
         do {
             text = (char *)check_grow(text, &room, used + want + 1, 1);

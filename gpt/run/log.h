@@ -204,8 +204,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
         end = memchr(line, '\n', (size_t)(text + size - line));
         if (!end) end = text + size;
         const LogLine kind = log_parse_line(line, (size_t)(end - line), &train, &v);
-        has_steps =
-            kind != LOG_LINE_VALIDATION || v.step > 0; /* a run that ended in step 0 has only a validation */
+        /* A run that ended before its first step has only the line of a validation after 0 steps. */
+        has_steps = kind != LOG_LINE_VALIDATION || v.step > 0;
     }
     if (!has_steps) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);

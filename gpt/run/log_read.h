@@ -19,9 +19,8 @@
 #include "../io/files.h"
 #include "log_fields.h"
 
-enum {
-    LOG_LINE_MAX = 1 << 16
-}; /* bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE */
+/* Bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE. */
+enum { LOG_LINE_MAX = 1 << 16 };
 
 /* BAD: not a line of a log; OTHER: a JSON object of another kind; BLANK: nothing but spaces. */
 typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
