@@ -171,7 +171,7 @@ $(P)build/reference.o: tests/test_cuda_reference.c $(P)build/flags
 	$(CXX) -x c -std=gnu11 $(CFLAGS) $(WARN) $(DEPENDENCIES) -c $< -o $@
 $(P)test_cuda: tests/test_cuda.cu $(P)build/reference.o $(P)build/flags
 	$(EMULATE) $(DEPENDENCIES) $(if $(MPI_FLAGS),-DTEST_MPI) $< -x none $(P)build/reference.o -o $@ -lm
-# train_gpt.c with its section 2 on the GPU; and the same emulated, which only tests want.
+# train_gpt.c with its section 3 on the GPU; and the same emulated, which only tests want.
 build/train_gpt_host.o: train_gpt.c build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) -DHAVE_GPU -c $< -o $@ $(filter-out -l% -L% -Wl%,$(MPI_FLAGS))
 $(P)build/train_gpt_emulated_host.o: train_gpt.c $(P)build/flags

@@ -3,18 +3,22 @@
    This file is the transformer and its training. Read it from top to bottom:
 
        1. the model   its sizes, weights and activations, two tables of tensors, initial values
-       2. layers      each has an op_forward and an op_backward: outputs come first, `d` stands for the gradient of
+       2. operations  each has an op_forward and an op_backward: outputs come first; dx is the gradient of the loss
+                      with respect to x
        3. forward, loss and backward through the whole model
        4. sampling    a token, a text
        5. training    a step: forward, loss, backward, reduce the gradients, clip and update; and validation
        6. the run     the loop of steps, and main
 
    The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of the
-   residual stream, L layers, H heads of size D, A = H*D, F hidden units of the MLP, U = F or, with swiglu, 2F.
+   residual stream (the vector of each token, to which every attention and MLP adds its output), L layers, H heads of
+   size D, A = H*D, F hidden units of the MLP, U outputs of the MLP's first matrix: F, or 2F with swiglu, which also
+   needs a gate.
 
-   The mathematics of this file is float32. What products of matrices multiply is an Array (gpt/math/array.h): with
-   --dtype=bf16 its numbers are stored as bfloat16. Every sum has a fixed order, so a run gives the same bits with any number
-   of threads. In train_gptcu, which has a GPU, section 3 runs there (gpt/dist/device.h, train_gpt.cu).
+   Everything is float32, except that the operands of matrix products are Arrays (gpt/math/array.h), whose numbers are
+   stored as bfloat16 with --dtype=bf16. Every sum has a fixed order, so a run gives the same bits with any number of
+   threads. The program train_gptcu does the work of section 3 and the update of the weights on a GPU: the functions of
+   section 3 then call gpt/dist/device.h, which train_gpt.cu implements.
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lz -lm */
 #ifndef _GNU_SOURCE
@@ -66,8 +70,8 @@ typedef struct {
     int dtype, recompute; /* these two change how the model is computed, not what it is */
 } ModelConfig;
 
-/* The fields that make a model what it is: the option that sets each, its name in the config.json of a checkpoint, and the
-   names of its choices there. */
+/* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
+   config.json, the field, and the names of its values there (NULL: it is a number). */
 static const ConfigField model_fields[] = {
     {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL},
     {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL},
@@ -83,7 +87,8 @@ static const ConfigField model_fields[] = {
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 
-/* Whether there can be such a model, wherever its sizes come from; to be asked before anything is allocated. */
+/* Checks the sizes of a model, which may come from options or from a checkpoint. Called before anything is allocated.
+   */
 static bool model_config_check(const ModelConfig *config, char *error) {
     if (!config_check(model_fields, MODEL_FIELDS, config, error)) return false;
     if (config->position == POSITION_ROPE && config->head_dim % 2)
@@ -97,7 +102,7 @@ static bool model_config_check(const ModelConfig *config, char *error) {
 /* The parameters of a layer. Matrices are (outputs, inputs). */
 typedef struct {
     float *attn_norm; /* (C) */
-    float *q, *k, *v; /* (A, C) each, one after the other: q is also the matrix (3A, C) of one product */
+    float *q, *k, *v; /* (A, C) each, adjoining: q also points to one matrix (3A, C), of one product */
     float *o;         /* (C, A) */
     float *mlp_norm;  /* (C) */
     float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
@@ -118,29 +123,31 @@ typedef struct {
    them again: see activation_rows. */
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
-    float *attn_rstd; /* (N) */
+    float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
     float *qkv;       /* (N, 3A) q and k after rope */
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) */
+    float *mlp_rstd;  /* (N) the same of mlp_input */
     Array up;         /* (N, U) before the activation */
 } LayerActivations;
 
 typedef struct {
     LayerActivations *layers;
     float *output;     /* (N, C) the residual stream after the last layer */
-    float *final_rstd; /* (N) */
+    float *final_rstd; /* (N) the same of output */
     float *losses;     /* (N) */
     Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
     Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
-    float *logits;     /* (R, V) a slice of the logits, see loss_slice_rows */
-    Array d_logits;    /* (R, V) their gradient; in their place when both are float32 */
+    float *logits;     /* (R, V) a slice of R rows of the logits, see loss_slice_rows */
+    Array d_logits; /* (R, V) their gradient: with bf16 in memory of its own, else in the place of logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
-    float *d_attn_in;                        /* (N, 3A) of q, k and v as attention takes them */
-    Array d_qkv;         /* (N, 3A) before rope; in the place of d_attn_in unless rope writes bfloat16 */
-    Array d_up;          /* (N, U) */
-    float *norm_partial; /* (ceil(N / NORM_CHUNK), C) */
+    float *d_attn_in; /* (N, 3A) the gradient of q, k and v after rope, which attention_backward writes */
+    /* (N, 3A) the same before rope: with bf16 and --pos=rope in memory of its own, else it is d_attn_in */
+    Array d_qkv;
+    Array d_up; /* (N, U) */
+    /* (ceil(N / NORM_CHUNK), C) the gradient of an RMSNorm's weights, a row for each chunk of tokens */
+    float *norm_partial;
     float *memory;
 } Activations;
 
@@ -148,8 +155,8 @@ typedef struct {
 enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
 enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
 
-/* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay (of
-   matrices only), names in checkpoints, and all that is printed come from this table. */
+/* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
+   (of matrices only), names in checkpoints, and all that is printed come from this table. */
 static const TensorRow weight_rows[] = {
     {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
     {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
@@ -165,9 +172,11 @@ static const TensorRow weight_rows[] = {
     {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
 };
 
-/* How an activation is stored: as floats, or as an Array of the model's dtype. And when every layer has memory of its own
-   for it: with --recompute=none only, with =attention as well, or always. Two exist with bf16 only. */
+/* How an activation is stored: as floats, or as an Array of the model's dtype. */
 enum { FLOATS, ARRAY };
+/* For which --recompute every layer has memory of its own for an activation: UNLESS_RECOMPUTED for none only,
+   UNLESS_BLOCK_RECOMPUTED for none and attention, ALWAYS_KEPT for all. The order is that of the option's values, with
+   which activation_flags compares. The last two rows exist with bf16 only. */
 enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
 
 static const TensorRow activation_rows[] = {
@@ -199,7 +208,8 @@ enum {
     ACTIVATION_ROWS = sizeof activation_rows / sizeof *activation_rows
 };
 
-/* A matrix of weights as products read it (with bf16 a packed copy), and the part of --profile to which its time belongs. */
+/* A matrix of weights as products read it, and the part of --profile to which its time belongs. With bf16, products
+   read a copy that is rounded to bfloat16 and rearranged for the processor: it is packed (gpt/math/matmul.h). */
 typedef struct {
     Linear matrix;
     ProfilePart part;
@@ -214,8 +224,9 @@ typedef struct {
 
 typedef struct {
     ModelConfig config;
-    int batch;                    /* B: the most sequences that the activations have room for */
-    size_t device_moments;        /* floats of each of AdamW's moments that a GPU keeps beside the model */
+    int batch; /* B: the most sequences that the activations have room for */
+    size_t
+        device_moments; /* floats of each of AdamW's two moments that the GPU keeps; 0: the host keeps them */
     TensorTable parameters;       /* what weights, gradients and moments consist of, in memory order */
     TensorTable activation_table; /* what the activations consist of */
     Weights weights, gradients;
@@ -226,11 +237,12 @@ typedef struct {
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
 } Model;
 
-/* The number of tokens whose norm gradients are summed together: fixed, so that sums do not depend on the threads. */
+/* The gradient of an RMSNorm's weights is summed over chunks of this many tokens, then over the chunks. The size is
+   fixed, so that the result does not depend on the number of threads. */
 enum { NORM_CHUNK = 32 };
 
-/* The rows of logits that exist at a time, about 128 MiB. Each slice of them adds to the gradient of the whole output matrix,
-   so a few large slices cost less memory traffic than many small ones. */
+/* The rows of logits that exist at a time, about 128 MiB. Each slice of them adds to the gradient of the whole output
+   matrix, so a few large slices cost less memory traffic than many small ones. */
 static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
     int64_t rows = (int64_t)(1 << 25) / config->vocab_size / 64 * 64;
     rows = rows < 64 ? 64 : rows;
@@ -316,7 +328,7 @@ Model model_plan(const ModelConfig *config, int B) {
     return model;
 }
 
-/* The linears of the whole model in order, number i of model_linear_count. */
+/* model_linear_at(model, i) is the i-th matrix of weights: four for each layer, then the output matrix. */
 static int model_linear_count(const Model *model) { return 4 * model->config.layers + 1; }
 static Linear *model_linear_at(const Model *model, int i) {
     if (i == 4 * model->config.layers) return (Linear *)&model->output.matrix;
@@ -337,7 +349,7 @@ static void linears_point(Model *model) {
     model->output.matrix.values = model->weights.embed;
 }
 
-/* To be called after every change of the weights: products in bfloat16 read packed copies of them. */
+/* Packs the weights again for products in bfloat16. To be called after every change of the weights. */
 void model_repack(Model *model) {
     if (device_on() || model->config.dtype != DTYPE_BF16) return;
     profile(PROFILE_PACK);
@@ -366,7 +378,8 @@ static void positions_create(Model *model) {
     }
 }
 
-/* The model as a GPU is told of it: its sizes, and where each tensor begins in the weights. The caller frees `at`. */
+/* Describes the model for device_open(): its sizes, and where each tensor begins in the weights. The caller frees
+   `at`. */
 static DeviceModel device_model(const Model *model) {
     const ModelConfig *c = &model->config;
     const Weights *w = &model->weights;
@@ -403,7 +416,7 @@ static DeviceModel device_model(const Model *model) {
                          .fixed_positions = model->fixed_positions};
 }
 
-/* Gives the model its memory; all weights are zero. With a GPU the activations are there. */
+/* Gives the model its memory; all weights are zero. With a GPU, the activations are allocated in its memory. */
 void model_allocate(Model *model) {
     model->weights = weights_create(model);
     model->gradients = weights_create(model);
@@ -431,7 +444,8 @@ void model_free(Model *model) {
     tensors_free(&model->parameters), tensors_free(&model->activation_table);
 }
 
-/* Initial weights: N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for norms. */
+/* Initial weights: N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for
+   norms. */
 void model_init(Model *model, uint64_t seed) {
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
@@ -446,7 +460,8 @@ void model_init(Model *model, uint64_t seed) {
     model_repack(model);
 }
 
-/* The parameters that take part in products, the tied embedding once: N of the convention 6N + 12LCT. */
+/* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once. By
+   convention, training on a token takes 6P + 12LAT floating-point operations. */
 int64_t model_matrix_parameters(const Model *model) {
     int64_t sum = 0;
     for (int i = 0; i < model->parameters.count; i++)
@@ -462,8 +477,9 @@ double model_flops_per_token(const Model *model) {
            12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
 }
 
-/* The operations of a part of a micro-step, forward and backward; 0 where its time is not that of its operations. Of
-   attention's operations only those that causality leaves are counted. */
+/* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
+   rather than arithmetic. Of attention only the keys j <= i count: two products forward and five backward, each of
+   N*A*T operations then. */
 double model_part_operations(const Model *model, ProfilePart part) {
     const ModelConfig *c = &model->config;
     const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
@@ -479,10 +495,10 @@ double model_part_operations(const Model *model, ProfilePart part) {
     }
 }
 
-/* ============================================================================================ 2. layers ==== */
+/* ======================================================================================== 2. operations ==== */
 
-/* Every layer begins with this: the time from here on belongs to `part`, and messages between ranks that are on their way
-   move on, which MPI does only while it is called. */
+/* Every operation begins with this: the time from here on belongs to `part` of --profile. It also calls MPI, which
+   transfers messages between ranks (the processes that mpirun has started) only during its calls. */
 static inline void begin_part(ProfilePart part) {
     profile(part);
     exchange_progress();
@@ -499,9 +515,10 @@ void embedding_forward(float *out, const int32_t *tokens, const float *embed, co
     }
 }
 
-/* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL.
-   Several tokens may add to the same row of dembed. So the rows are divided into parts; one thread takes a part, goes through
-   all tokens, and adds those whose row is in it, in order. There are more parts than threads that the memory could keep busy. */
+/* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL. Several tokens may add to the
+   same row of dembed. So the rows are divided into parts; one thread takes a part, goes through all tokens, and adds
+   those whose row is in it, in order. 32 parts are enough, because fewer threads already use all of the memory's
+   bandwidth. */
 void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
                         int T, int C) {
     enum { PARTS = 32 };
@@ -535,7 +552,8 @@ void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight
     }
 }
 
-/* The same out, computed again by backward from the rstd that forward kept: this is cheaper than to keep out. */
+/* The same out, computed again by backward from the rstd that forward kept: this costs less than to store the array
+   out. */
 void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
@@ -577,9 +595,10 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
 /* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
 enum { CHUNK = 128 };
 
-/* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is rotated by
-   the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q and k rotated; it
-   may be qkv itself. direction 1 is forward; -1 rotates gradients back, which is the transpose and so rope's backward. */
+/* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is
+   rotated by the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
+   and k rotated; it may be qkv itself. direction 1 is forward; -1 rotates gradients back, which is the transpose and
+   so rope's backward. */
 void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direction, int64_t N, int T, int H,
                  int D) {
     const int half = D / 2;
@@ -614,8 +633,8 @@ static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
 
-/* s (n) = the sigmoids that the activation `kind` needs of x (n). They have a loop of their own: in a loop that also used
-   them, compilers would compute the use once for each case of exp_fast's limits. */
+/* s (n) = the sigmoids that the activation `kind` needs of x (n). This loop computes nothing else: if it also used
+   the sigmoids, compilers would copy the code that uses them for each branch of exp_fast's range check. */
 static inline void activation_sigmoids(float *restrict s, const float *restrict x, int n, int kind) {
     if (kind == ACTIVATION_GELU)
         for (int i = 0; i < n; i++) s[i] = gelu_sigmoid(x[i]);
@@ -645,9 +664,9 @@ void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
         }
 }
 
-/* d_up (N, U) = the gradient of up, from d_hidden (N, F) and up; and hidden (N, F) again, which is cheaper than to keep it.
-   This is a MatmulFinish (matmul.h): the product that computes d_hidden calls it for each tile of its result, so that
-   d_hidden is never stored. */
+/* d_up (N, U) = the gradient of up, from d_hidden (N, F) and up; and hidden (N, F) again, which is cheaper than to
+   keep it. This is a MatmulFinish (matmul.h): the product that computes d_hidden calls it for each tile of its result,
+   so that d_hidden is never stored. */
 typedef struct {
     Array d_up, hidden, up;
     int F, kind;
@@ -686,7 +705,7 @@ void activation_backward(void *context, const MatmulTile *tile) {
 }
 
 /* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses), which is
-   scale * (softmax(logits) - 1 at the target). logits (N, V) are overwritten; d_logits may lie in the same memory. */
+   scale * (softmax(logits)[v] - (v == target)). logits (N, V) are overwritten; d_logits may lie in the same memory. */
 void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits, const int32_t *targets,
                                     float scale, int64_t N, int V) {
     begin_part(PROFILE_CROSS_ENTROPY);
@@ -704,16 +723,16 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
     }
 }
 
-/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. The sizes of the matrix are C and OC;
-   a caller states them so that they can be read, and checked. */
+/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. C and OC are arguments, so that a
+   call shows the sizes of the matrix; a mismatch ends the program. */
 static void linear(Array out, const float *addend, Array x, const ModelLinear *w, int64_t N, int C, int OC) {
     if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
     begin_part(w->part);
     linear_forward((MatmulOutput){.out = out, .addend = addend}, x, &w->matrix, N);
 }
 
-/* dx (N, C) = dout (N, OC) . weight, handed to `dx` (matmul.h) as an array or tile by tile; dweight (OC, C) += dout^T . x.
-   forward: out = x . weight^T */
+/* dx (N, C) = dout (N, OC) . weight, handed to `dx` (matmul.h) as an array or tile by tile; dweight (OC, C) += dout^T
+   . x. forward: out = x . weight^T */
 static void linear_backward(MatmulOutput dx, float *dweight, Array dout, Array x, const ModelLinear *w,
                             int64_t N, int C, int OC) {
     if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
@@ -739,8 +758,8 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
-/* The two halves of a layer. Each computes what backward needs of it and, unless out is NULL, its output out (N, C).
-   Backward calls them again for what --recompute did not keep, and gets the same bits. */
+/* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
+   output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
 /* out = input + attention(rmsnorm(input)) . o^T */
 static void attention_block(Model *model, int l, int B, int T, float *out) {
@@ -778,8 +797,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     linear(array_of_floats(out), a->mlp_input, hidden, &w->down, N, F, C);
 }
 
-/* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its RMSNorm.
-   T may be shorter than the model's, B smaller than its batch. */
+/* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its
+   RMSNorm. T may be shorter than the model's, B smaller than its batch. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_forward(tokens, B, T);
@@ -800,10 +819,10 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     begin_part(PROFILE_OTHER);
 }
 
-/* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a slice of
-   their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless gradient_scale
-   is 0, this leaves d_norm (N, C) and adds to the gradient of embed; both are gradients of gradient_scale * the sum.
-   With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
+/* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
+   slice of their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless
+   gradient_scale is 0, this leaves d_norm (N, C) and adds to the gradient of embed; both are gradients of
+   gradient_scale * the sum. With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
         device_loss(targets, N, gradient_scale);
@@ -829,8 +848,8 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     return sum;
 }
 
-/* Turns d_residual (N, C) from the gradient of mlp_block's output into that of mlp_input. The lines of mlp_block come in
-   reverse, each quoted above its backward. Gradients of weights are added to `g`. */
+/* Turns d_residual (N, C) from the gradient of mlp_block's output into that of mlp_input. The lines of mlp_block come
+   in reverse, each quoted above its backward. Gradients of weights are added to `g`. */
 static void mlp_block_backward(Model *model, int l, int64_t N) {
     const ModelConfig *c = &model->config;
     const LayerLinears *w = &model->linears[l];
@@ -844,10 +863,10 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     ActivationBackward through = {acts->d_up, acts->hidden, a->up, F, c->activation};
     linear_backward((MatmulOutput){.finish = activation_backward, .context = &through}, g->down, d_out,
                     acts->hidden, &w->down, N, F, C);
-    /* up = norm . up^T */
+    /* up = norm . up^T, with the activation a->up on the left and the weights w->up on the right */
     rmsnorm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
     linear_backward(into(acts->d_norm), g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w->up, N, C, U);
-    /* norm = rmsnorm(mlp_input) * mlp_norm */
+    /* norm = rmsnorm(mlp_input) */
     rmsnorm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
                      a->mlp_rstd, weights->mlp_norm, N, C);
 }
@@ -874,10 +893,10 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
-    /* qkv = norm . q^T */
+    /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
     rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
-    /* norm = rmsnorm(input) * attn_norm */
+    /* norm = rmsnorm(input) */
     rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
                      weights->attn_norm, N, C);
 }
@@ -893,7 +912,7 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     const Weights *gradients = &model->gradients;
     Activations *acts = &model->activations;
 
-    /* norm = rmsnorm(output) * final_norm */
+    /* norm = rmsnorm(output) */
     begin_part(PROFILE_NORM);
     memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
     rmsnorm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
@@ -915,8 +934,8 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
 
 /* ============================================================================================ 4. sampling ==== */
 
-/* The next token after tokens (count <= T), drawn from softmax(logits / temperature); 0 takes the likeliest.
-   `draw` numbers the draws of a seed. */
+/* The next token after tokens (count <= T), drawn from softmax(logits / temperature); temperature 0 takes the most
+   likely token. draw: how many tokens were drawn with this seed before. */
 int32_t model_sample(Model *model, const int32_t *tokens, int count, double temperature, uint64_t seed,
                      uint64_t draw) {
     const ModelConfig *c = &model->config;
@@ -950,12 +969,12 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
     size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
     int used = 0;
     if (prompt_count == 0 && end_of_text >= 0)
-        context[used++] = end_of_text; /* what every document follows */
+        context[used++] = end_of_text; /* every document begins after this token */
     for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
         context[used++] = ids[i];
     if (used == 0) context[used++] = 0;
-    const bool shown =
-        program_on_terminal(stdout); /* a terminal obeys some bytes; a file or a pipe gets them as they are */
+    const bool shown = program_on_terminal(
+        stdout); /* control bytes could change the state of a terminal, so they are made visible there */
     char waiting[8] = "";
     if (shown)
         check_print_piece(stdout, waiting, prompt, prompt_size);
@@ -992,8 +1011,8 @@ typedef struct {
     int32_t *inputs, *targets;  /* (B, T) the tokens of a micro-step, and the token that follows each */
 } Trainer;
 
-/* Forward, loss and backward for B sequences, from number first_sequence of the run on. Adds to model.gradients, and returns
-   the sum of the losses as model_loss does. */
+/* Forward, loss and backward for B sequences, from number first_sequence of the run on. Adds to model.gradients, and
+   returns the sum of the losses as model_loss does. */
 static double micro_step(Trainer *t, int64_t first_sequence) {
     const int B = t->model.batch, T = t->model.config.seq_len;
     const uint64_t seed = (uint64_t)t->run.options->seed;
@@ -1028,7 +1047,7 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
     model_repack(&t->model);
 }
 
-/* The learning rate of a step; the first step is number 0. */
+/* The learning rate of a step. The first step is number 0; the log calls it step 1. */
 static double step_learning_rate(const Options *o, int64_t step) {
     const LearningRate schedule = {.kind = (LearningRateKind)o->schedule,
                                    .peak = o->lr,
@@ -1077,16 +1096,17 @@ static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, 
                       .mfu = rate * model_flops_per_token(&t->model) / peak};
 }
 
-/* Whether to stop what is being computed: a signal asks for it on one of the ranks. Called now and then within a step, so
-   that whoever watches the log's file sees that the run moves. */
+/* Whether to stop what is being computed: a signal asks for it on one of the ranks. Also gives the log's file
+   the present time, so that scripts/run_resilient.sh sees that the run moves. Called before every micro-step. */
 static bool stop_is_requested(Trainer *t) {
     if (parallel_any(stop_requested)) return true;
     if (parallel_rank() == 0) log_touch(&t->run.log);
     return false;
 }
 
-/* One optimizer step, of which `line` becomes the line of the log. A step whose loss is not finite, or with --skip-spikes far
-   too large, changes no weight. False when a stop was requested meanwhile: then it is as if the step had never begun. */
+/* One optimizer step, of which `line` becomes the line of the log. A step whose loss is not finite, or with
+   --skip-spikes is far above the mean of the latest losses, changes no weight. False when a stop was requested
+   meanwhile: then it is as if the step had never begun. */
 bool train_step(Trainer *t, LogTrain *line) {
     Run *run = &t->run;
     const Options *o = run->options;
@@ -1112,8 +1132,9 @@ bool train_step(Trainer *t, LogTrain *line) {
     return true;
 }
 
-/* The mean loss over the first val_tokens tokens of the validation shards (0: over all): always the same windows in file
-   order, divided over the ranks. Changes nothing that training reads. NaN when a stop was requested meanwhile. */
+/* The mean loss over the first val_tokens tokens of the validation shards (0: over all): always the same windows (T +
+   1 consecutive tokens, gpt/io/shards.h) in file order, divided over the ranks. Changes nothing that training reads.
+   NaN when a stop was requested meanwhile. */
 double validate(Trainer *t) {
     const int B = t->model.batch, T = t->model.config.seq_len, ranks = parallel_ranks();
     const int64_t val_tokens = t->run.options->val_tokens, wanted = (val_tokens + T - 1) / T;
@@ -1127,7 +1148,8 @@ double validate(Trainer *t) {
         int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
         if (stop_is_requested(t)) return NAN;
-        if (count <= 0) continue; /* another rank has a round more */
+        if (count <= 0)
+            continue; /* this rank is done, but all ranks must ask stop_is_requested equally often */
         for (int b = 0; b < count; b++)
             dataset_window(&t->run.val, (uint64_t)(w + b), t->inputs + (int64_t)b * T,
                            t->targets + (int64_t)b * T);
@@ -1192,7 +1214,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
     t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
-    /* A GPU updates the weights, unless gradients are summed over the hosts: then the hosts update them. */
+    /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums gradients and updates weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);
     t.optimizer = optimizer_plan(&t.model.parameters, options->zero, on_gpu);
     if (on_gpu) t.model.device_moments = optimizer_moments(&t.optimizer);
@@ -1229,7 +1251,7 @@ void trainer_start(Trainer *t) {
     optimizer_send_to_gpu(&t->optimizer);
 }
 
-/* DryRunWorkOf and DryRunMeasure of gpt/run/dry_run.h. */
+/* The two functions that dry_run() calls; gpt/run/dry_run.h says what they do. */
 DryRunWork dry_run_work(const Run *run, const Options *o) {
     const ModelConfig config = model_config(o, run->option_set);
     Model model = model_plan(&config, (int)o->batch);
@@ -1244,7 +1266,7 @@ DryRunWork dry_run_work(const Run *run, const Options *o) {
 }
 
 bool dry_run_measure(const Run *run, Options *options, double *seconds, double *first_loss) {
-    enum { STEPS = 3 }; /* the first one touches the memory and wakes the threads */
+    enum { STEPS = 3 }; /* the first is slower: memory pages and threads are set up in it */
     Trainer t = trainer_plan(options, run->option_set);
     const int B = t.model.batch, T = t.model.config.seq_len;
     const ModelMemory memory = model_memory(&t.model);
@@ -1281,8 +1303,8 @@ bool dry_run_measure(const Run *run, Options *options, double *seconds, double *
     return fits;
 }
 
-/* Too many steps in a row were skipped: computes the micro-steps of the latest one again, each with gradients of its own, up
-   to the first whose loss or gradient is not finite, and tells the user what is wrong. */
+/* Too many steps in a row were skipped: computes the micro-steps of the latest one again, each with gradients of its
+   own, up to the first whose loss or gradient is not finite, and tells the user what is wrong. */
 __attribute__((noreturn)) static void diagnose(Trainer *t, const LogTrain *line) {
     Run *run = &t->run;
     Model *model = &t->model;
@@ -1313,8 +1335,8 @@ static bool validate_and_log(Trainer *t) {
     return true;
 }
 
-/* Validates, samples and saves when it is time for that; after the last step it always is. False when a stop was requested
-   meanwhile. */
+/* Validates, samples and begins to save at the steps that --val-every, --sample-every and --save-every name. After the
+   last step it always validates; train() then saves. False when a stop was requested meanwhile. */
 static bool between_steps(Trainer *t) {
     Run *run = &t->run;
     const Options *o = run->options;
@@ -1344,7 +1366,8 @@ void train(Trainer *t) {
         printf("%s has done all of its %lld steps already\n", check_shown(name, o->out), (long long)o->steps);
     if (resumed_at_end && has_summary(run)) return;
     LogTrain line;
-    /* Before the first step: the loss of the untrained model, about ln V; or what a stop had cut short. */
+    /* Before the first step of a new run this validates the untrained model, whose loss is about ln V. In a resumed run
+       it does what a stop had prevented after the last step. */
     bool going = between_steps(t);
     while (going && run->step < o->steps) {
         if (!(going = train_step(t, &line))) break;
