@@ -63,8 +63,7 @@ typedef enum {
 } LogStyle;
 
 typedef struct {
-    const char
-        *key; /* in log.jsonl; NULL: not stored, because it can be computed from the lines of all steps */
+    const char *key;     /* in log.jsonl; NULL: not stored, because the lines of all steps give it */
     const char *heading; /* of its column */
     LogType type;
     size_t offset; /* in LogRow */
