@@ -13,8 +13,9 @@
 
    All ranks call these functions in the same order:
    ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments, and allocates
-                                    the lists of ranges, but no moments: a dry run calls only this. zero: the option
-                                    --zero. on_gpu: see the struct. The caller frees the tensors of *parameters
+                                    the lists of ranges, but no moments: so --dry-run can tell the memory of a model
+                                    without taking it. zero: the option --zero. on_gpu: see the struct. The caller frees
+                                    the tensors of *parameters
    optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
                                     messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
                                     caller's. Call it once, and do not move o afterwards: exchange.h keeps a pointer to
