@@ -189,7 +189,7 @@ $(P)build/train_gpt_emulated.o: train_gpt.cu $(P)build/flags
 	$(EMULATE) $(DEPENDENCIES) -c $< -o $@
 $(P)build/train_gpt_emulated: $(P)build/train_gpt_emulated_host.o $(P)build/train_gpt_emulated.o
 	$(COMPILE) $^ -o $@ $(MPI_FLAGS) $(CJSON_LIB) -lstdc++ -lm
-# The second one is for compute-sanitizer's racecheck: see HOPPER_ARRIVALS in cuda/attention_hopper.cuh.
+# The second one is for compute-sanitizer's racecheck: see HOPPER_ARRIVALS in cuda/attention_hopper_work.cuh.
 build/test_gpu build/test_gpu_racecheck: tests/test_cuda.cu build/reference.o build/flags
 	$(CUDA) $(DEPENDENCIES) $(if $(filter %_racecheck,$@),-DEVERY_LANE_ARRIVES) $(if $(MPI_FLAGS),-DTEST_MPI) $(filter -D%,$(NCCL_FLAGS)) $< build/reference.o -o $@ $(CUDA_LINK) $(filter -l%,$(NCCL_FLAGS))
 

@@ -4,11 +4,12 @@
    ./test_gpt --filter=laser   those whose name contains "laser"; several words with commas between
    ./test_gpt --list           their names
 
-   A failure prints a line with the values; the last line is `N passed, N failed`; exit code 1 on failure, 3 when a filter
-   takes none.
-   A test that this machine cannot run (no MPI) says so and counts as neither.
-   The tests of each part are in tests/test_PART.h; tests/harness.h says how one is written. Tests that run
-   programs find them in $TEST_BINARY_DIR (default: this folder). */
+   A check that fails prints a line with the values it found. The last line is `N passed, N failed`; the exit code is 1
+   when a test has failed, 3 when no name matches the filter. A test that this machine cannot run, for example without
+   MPI, says so and counts neither as passed nor as failed.
+
+   The tests of each part are in tests/test_PART.h; tests/harness.h says how to write one. Tests that run programs look
+   for them in $TEST_BINARY_DIR (default: this folder). */
 #define TRAIN_GPT_NO_MAIN
 #include "train_gpt.c"
 #include "tools/load_model.h"
@@ -47,7 +48,7 @@ typedef struct {
 
 #define ROW(name) {#name, test_##name},
 static const Test tests[] = {
-#ifdef TEST_ROWS /* `make test FILTER=...` names the parts that it needs */
+#ifdef TEST_ROWS /* `make test FILTER=...` compiles only the parts that it needs */
     TEST_ROWS
 #else
     FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)

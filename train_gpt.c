@@ -60,6 +60,9 @@
 #include "gpt/run/checkpointing.h"
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
+#include "gpt/run/memory_plan.h"
+#include "gpt/run/resume.h"
+#include "gpt/run/run_folder.h"
 #include "gpt/run/setup.h"
 
 /* ========================================================================================= 1. the model ==== */
@@ -1270,7 +1273,7 @@ bool dry_run_measure(const Run *run, Options *options, double *seconds, double *
     Trainer t = trainer_plan(options, run->option_set);
     const int B = t.model.batch, T = t.model.config.seq_len;
     const ModelMemory memory = model_memory(&t.model);
-    const int64_t needed = memory_plan(&t.run, &t.optimizer, &memory, false, false);
+    const int64_t needed = memory_needed(&t.run, &t.optimizer, &memory, false);
     const bool fits = !parallel_any(needed > hosts_memory_available());
     double least = INFINITY;
     if (fits) {
@@ -1364,7 +1367,7 @@ void train(Trainer *t) {
     char name[CHECK_TEXT_SIZE], note[160];
     if (resumed_at_end && parallel_rank() == 0)
         printf("%s has done all of its %lld steps already\n", check_shown(name, o->out), (long long)o->steps);
-    if (resumed_at_end && has_summary(run)) return;
+    if (resumed_at_end && run_folder_has_summary(run)) return;
     LogTrain line;
     /* Before the first step of a new run this validates the untrained model, whose loss is about ln V. In a resumed run
        it does what a stop had prevented after the last step. */
@@ -1381,7 +1384,7 @@ void train(Trainer *t) {
     }
     if (!resumed_at_end) save_checkpoint(run, &t->optimizer, true), check_saved(run);
     if (going)
-        write_summary(run, &t->model.parameters);
+        run_folder_write_summary(run, &t->model.parameters);
     else
         report_stop(run);
 }
@@ -1419,7 +1422,7 @@ int main(int argc, char **argv) {
         open_data(run);
         trainer_allocate(&trainer);
         trainer_start(&trainer);
-        open_run(run, &trainer.model.parameters);
+        run_folder_open(run, &trainer.model.parameters);
         profile_reset();
         const int64_t begun = run->step;
         train(&trainer);

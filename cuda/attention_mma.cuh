@@ -15,10 +15,10 @@
 enum { ATTENTION_TILE = 64, ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP_SIZE };
 enum { ATTENTION_BLOCKS = ATTENTION_TILE / 8 }; /* blocks of eight columns in a tile of scores */
 
-/* The tile on the diagonal: turns its v in shared memory into high + low = exp(v) 2^-n in two bf16; high takes the
-   place of v. */
+/* Replaces the v of the tile on the diagonal, in shared memory, by high + low = exp(v) 2^-n in two bf16; high takes
+   the place of v. */
 template <int D>
-__device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Column *head_columns,
+__device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const LaserColumn *head_columns,
                                                  const bf16 *head_v, const AttentionSizes &s) {
     for (int i = (int)threadIdx.x; i < ATTENTION_TILE * Tile<D>::CHUNKS; i += ATTENTION_THREADS) {
         const int chunk = i % Tile<D>::CHUNKS, at = Tile<D>::at(i / Tile<D>::CHUNKS, chunk);
@@ -32,10 +32,11 @@ __device__ __forceinline__ void laser_split_tile(bf16 *high, bf16 *low, const Co
 
 /* The state of the online softmax of a lane's two rows, g and g + 8 of the warp's sixteen. */
 struct SoftmaxRows {
-    float
-        shift[2]; /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
+    /* K: the running maximum of s log2(e), rounded to an integer, so that rescaling is exact */
+    float shift[2];
     float sum[2]; /* of 2^(s log2(e) - K) over this lane's columns */
-    float weight[2];      /* the same of rounded weights: the normaliser, so that weights sum to one */
+    float weight
+        [2]; /* the same sum of the weights after rounding: the normaliser, so that weights sum to one */
     float tile_weight[2]; /* the latest tile's part of `weight` */
 };
 
@@ -87,11 +88,11 @@ __device__ __forceinline__ void softmax_step(uint32_t (&a)[ATTENTION_BLOCKS][2],
 /* Writes a warp's rows of out and lse; for LASER, out is the logarithm of o. row: the warp's first row in the
    sequence. */
 template <int D, bool LASER>
-__device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float *lse, float (&o)[D / 8][4],
-                                           SoftmaxRows &rows, const bf16 *v, const Column *columns,
-                                           const AttentionSizes &s, int b, int h, int row) {
+__device__ __forceinline__ void
+write_output_rows(bf16 *out, uint16_t *low_bits, float *lse, float (&o)[D / 8][4], SoftmaxRows &rows,
+                  const bf16 *v, const LaserColumn *columns, const AttentionSizes &s, int b, int h, int row) {
     const int lane = lane_of_warp(), t = lane % 4;
-    const Column *head_columns = columns + ((int64_t)b * s.H + h) * D;
+    const LaserColumn *head_columns = columns + ((int64_t)b * s.H + h) * D;
     const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
     float inverse[2];
 #pragma unroll
@@ -128,7 +129,7 @@ __device__ __forceinline__ void write_rows(bf16 *out, uint16_t *low_bits, float 
 
 /* Double buffering: starts the copy of tile `next` if there is one, and waits until the current tile has been copied
    for all threads. */
-template <class Fetch> __device__ __forceinline__ void turn_stage(bool more, int next, Fetch fetch) {
+template <class Fetch> __device__ __forceinline__ void advance_stage(bool more, int next, Fetch fetch) {
     if (more) fetch(next);
     if (more)
         cp_async_wait<1>();
@@ -156,13 +157,13 @@ __device__ __forceinline__ void add_centers(float (&o)[D / 8][4], const float (&
     }
 }
 
-/* One block: 64 queries of a head against the keys up to them. LASER: tiles before the diagonal are read from
+/* A block computes 64 queries of a head, from the keys up to them. LASER: tiles before the diagonal are read from
    `values` (N, A) and `centers`, the tile on the diagonal from v itself. */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_forward_kernel(bf16 *out, uint16_t *low_bits, float *lse, const bf16 *q, const bf16 *k,
-                             const bf16 *v, const bf16 *values, const float *centers, const Column *columns,
-                             AttentionSizes s) {
+                             const bf16 *v, const bf16 *values, const float *centers,
+                             const LaserColumn *columns, AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, STAGE = TILE * 2 };
     bf16 *q_tile = shared_memory<bf16>(), *stages = q_tile + TILE;        /* two of k and v */
     float *center_stages = (float *)(void *)(stages + 2 * STAGE);         /* LASER: two of D */
@@ -190,7 +191,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     float o[D / 8][4] = {};
     SoftmaxRows rows = {{-INFINITY, -INFINITY}, {0, 0}, {0, 0}, {0, 0}};
     for (int tile = 0; tile <= last; tile++) {
-        turn_stage(tile < last, tile + 1, fetch);
+        advance_stage(tile < last, tile + 1, fetch);
         bf16 *stage = stages + tile % 2 * STAGE,
              *low = stages + (tile + 1) % 2 * STAGE; /* free at the last tile */
         float score[ATTENTION_BLOCKS][4] = {};
@@ -205,7 +206,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         if (LASER && tile < last) add_centers<D>(o, rows.tile_weight, center_stages + tile % 2 * D);
         __syncthreads();
     }
-    write_rows<D, LASER>(out, low_bits, lse, o, rows, v, columns, s, b, h, last * ATTENTION_TILE + row);
+    write_output_rows<D, LASER>(out, low_bits, lse, o, rows, v, columns, s, b, h,
+                                last * ATTENTION_TILE + row);
 }
 
 /* ---- backward ---- */
@@ -216,11 +218,11 @@ template <int D> struct AttentionStep {
     enum { BLOCKS = D < 128 ? ATTENTION_BLOCKS : ATTENTION_BLOCKS / 2 };
 };
 
-/* Writes a warp's rows (16, D) as bf16, each element times factor(row, column). With rope's table `turn` they are
-   rotated back first; one thread holds both elements of each pair (d, d + D/2). */
+/* Writes a warp's rows (16, D) as bf16, each element times factor(row, column). With rope's table `rope_cos_sin` they
+   are rotated back first; one thread holds both elements of each pair (d, d + D/2). */
 template <int D, typename Factor>
 __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (&x)[D / 8][4], int row, int T,
-                                               const float *turn, Factor factor) {
+                                               const float *rope_cos_sin, Factor factor) {
     const int lane = lane_of_warp();
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
@@ -233,20 +235,21 @@ __device__ __forceinline__ void write_gradient(bf16 *to, int64_t stride, float (
                 left[c] = x[n][2 * r + c] * factor(i, d + c);
                 right[c] = x[n + D / 16][2 * r + c] * factor(i, d + c + D / 2);
             }
-            if (turn) turn_back(left, right, turn + (int64_t)i * D + 2 * d);
+            if (rope_cos_sin) rope_rotate_back(left, right, rope_cos_sin + (int64_t)i * D + 2 * d);
             *(uint32_t *)(void *)(to + i * stride + d) = pack_bf16(left[0], left[1]);
             *(uint32_t *)(void *)(to + i * stride + d + D / 2) = pack_bf16(right[0], right[1]);
         }
 }
 
-/* One block: dk and dv of 64 keys of a head, from the queries at and after them. Scores have a row for each key and a
-   column for each query, so that the weights are the left operand of both sums over queries. g is dout or, for LASER,
-   dout exp(m - o); u is v or, for LASER, expm1(v - m). */
+/* A block computes dk and dv of 64 keys of a head, from the queries at and after them. Scores have a row for each key
+   and a column for each query, so that the weights are the left operand of both sums over queries. g is dout or, for
+   LASER, dout exp(m - o); u is v or, for LASER, expm1(v - m). */
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_keys_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *u,
-                          int64_t u_row, const bf16 *g, int64_t g_row, const float *rows,
-                          const Column *columns, const float *turn, AttentionSizes s) {
+    attention_backward_dkdv_kernel(bf16 *dk, bf16 *dv, const bf16 *q, const bf16 *k, const bf16 *v,
+                                   const bf16 *u, int64_t u_row, const bf16 *g, int64_t g_row,
+                                   const float *rows, const LaserColumn *columns, const float *rope_cos_sin,
+                                   AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *k_tile = shared_memory<bf16>(), *u_tile = k_tile + TILE,
          *stages = u_tile + TILE;                        /* two of q and g */
@@ -275,7 +278,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     fetch(first);
     float dk_sum[D / 8][4] = {}, dv_sum[D / 8][4] = {};
     for (int tile = first; tile < tiles; tile++) {
-        turn_stage(tile + 1 < tiles, tile + 1, fetch);
+        advance_stage(tile + 1 < tiles, tile + 1, fetch);
         const bf16 *q_tile = stages + tile % 2 * 2 * TILE, *g_tile = q_tile + TILE;
         const float *stat = stats + tile % 2 * 2 * ATTENTION_TILE;
 #pragma unroll 1
@@ -305,11 +308,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         __syncthreads();
     }
     bf16 *dk_head = dk + token * s.qkv_row + h * D, *dv_head = dv + token * s.qkv_row + h * D;
-    write_gradient<D>(dk_head, s.qkv_row, dk_sum, key + row, s.T, turn, [&](int, int) { return s.scale; });
+    write_gradient<D>(dk_head, s.qkv_row, dk_sum, key + row, s.T, rope_cos_sin,
+                      [&](int, int) { return s.scale; });
     write_gradient<D>(dv_head, s.qkv_row, dv_sum, key + row, s.T, nullptr,
                       [&](int t, int d) { /* dv = dv' exp(v - m) */
                                           if (!LASER) return 1.0f;
-                                          const Column c = columns[head * D + d];
+                                          const LaserColumn c = columns[head * D + d];
                                           return t < c.out_of_range_from
                                                      ? expf(to_float(v[(token + t) * s.qkv_row + h * D + d]) -
                                                             c.center)
@@ -317,13 +321,13 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                       });
 }
 
-/* One block: dq of 64 queries of a head, from the keys up to them. With heads of 128 at most two blocks fit into
+/* A block computes dq of 64 queries of a head, from the keys up to them. With heads of 128 at most two blocks fit into
    shared memory, so the compiler need not save registers for a third. */
 template <int D>
 __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
-    attention_queries_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,
-                             const bf16 *g, int64_t g_row, const float *rows, const float *turn,
-                             AttentionSizes s) {
+    attention_backward_dq_kernel(bf16 *dq, const bf16 *q, const bf16 *k, const bf16 *u, int64_t u_row,
+                                 const bf16 *g, int64_t g_row, const float *rows, const float *rope_cos_sin,
+                                 AttentionSizes s) {
     enum { TILE = ATTENTION_TILE * D, BLOCKS = AttentionStep<D>::BLOCKS };
     bf16 *q_tile = shared_memory<bf16>(), *g_tile = q_tile + TILE,
          *stages = g_tile + TILE; /* two of k and u */
@@ -350,7 +354,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
         lse[r] = at[0], term[r] = at[ROW_TERM];
     }
     for (int tile = 0; tile <= last; tile++) {
-        turn_stage(tile < last, tile + 1, fetch);
+        advance_stage(tile < last, tile + 1, fetch);
         const bf16 *k_tile = stages + tile % 2 * 2 * TILE, *u_tile = k_tile + TILE;
 #pragma unroll 1
         for (int part = 0; part < ATTENTION_TILE; part += BLOCKS * 8) { /* keys of the tile */
@@ -373,37 +377,40 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, D < 128 ? 0 : 2)
         }
         __syncthreads();
     }
-    write_gradient<D>(dq + token * s.qkv_row + h * D, s.qkv_row, dq_sum, query + row, s.T, turn,
+    write_gradient<D>(dq + token * s.qkv_row + h * D, s.qkv_row, dq_sum, query + row, s.T, rope_cos_sin,
                       [&](int, int) { return s.scale; });
 }
 
 /* ---- one call ---- */
 
+/* Writes out, low_bits, lse and columns as attention_forward of attention.cuh does, for heads of D. */
 template <int D, bool LASER>
-void attention_forward_mma(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const bf16 *q,
+void attention_forward_mma(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns, const bf16 *q,
                            const bf16 *k, const bf16 *v, const AttentionWork &w, const AttentionSizes &s,
                            cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
     const size_t shared = 5 * ATTENTION_TILE * D * sizeof(bf16) + (LASER ? 2 * D * sizeof(float) : 0);
     if (LASER) laser_prepare<D, ATTENTION_TILE>(w, columns, v, s, stream);
     LAUNCH((attention_forward_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), shared, stream, out, low_bits,
-           lse, q, k, v, (const bf16 *)w.left, (const float *)w.centers, (const Column *)columns, s);
+           lse, q, k, v, (const bf16 *)w.values, (const float *)w.centers, (const LaserColumn *)columns, s);
     if (LASER) laser_finish(out, low_bits, lse, columns, w, ATTENTION_TILE, q, k, v, s, stream);
 }
 
+/* Writes dq, dk and dv as attention_backward of attention.cuh does, for heads of D. attention_backward_rows (laser.cuh)
+   has filled `w`. */
 template <int D, bool LASER>
 void attention_backward_mma(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dout, const bf16 *q, const bf16 *k,
-                            const bf16 *v, const Column *columns, const float *turn, const AttentionWork &w,
-                            const AttentionSizes &s, cudaStream_t stream) {
+                            const bf16 *v, const LaserColumn *columns, const float *rope_cos_sin,
+                            const AttentionWork &w, const AttentionSizes &s, cudaStream_t stream) {
     const dim3 grid(blocks_for(s.T, ATTENTION_TILE), (unsigned)s.H, (unsigned)s.B);
     const int64_t A = (int64_t)s.H * D;
-    const bf16 *u = LASER ? w.right : v, *g = LASER ? w.left : dout;
+    const bf16 *u = LASER ? w.centered_v : v, *g = LASER ? w.scaled_dout : dout;
     const int64_t u_row = LASER ? A : s.qkv_row, g_row = LASER ? A : s.out_row;
     const size_t tile = ATTENTION_TILE * D * sizeof(bf16), stats = 4 * ATTENTION_TILE * sizeof(float);
-    LAUNCH((attention_keys_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats, stream, dk, dv,
-           q, k, v, u, u_row, g, g_row, (const float *)w.rows, columns, turn, s);
-    LAUNCH(attention_queries_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u, u_row,
-           g, g_row, (const float *)w.rows, turn, s);
+    LAUNCH((attention_backward_dkdv_kernel<D, LASER>), grid, dim3(ATTENTION_THREADS), 6 * tile + stats,
+           stream, dk, dv, q, k, v, u, u_row, g, g_row, (const float *)w.rows, columns, rope_cos_sin, s);
+    LAUNCH(attention_backward_dq_kernel<D>, grid, dim3(ATTENTION_THREADS), 6 * tile, stream, dq, q, k, u,
+           u_row, g, g_row, (const float *)w.rows, rope_cos_sin, s);
 }
 
 #endif

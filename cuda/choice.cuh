@@ -31,7 +31,7 @@ enum { CHOICE_CHECKS = 3, CHOICE_ROUNDS = 5 };
 
 struct Choice {
     int candidate;
-    int equal; /* candidates with the reference's bits, itself included; 0: there was no memory to try */
+    int equal; /* how many candidates have the reference's bits, itself included; 0: there was no memory to try */
     double seconds, first_seconds; /* the medians of the chosen one and of candidate 0; NAN: not timed */
 };
 
@@ -39,11 +39,11 @@ struct Choice {
    that most runs choose the same one. Returns the reference itself where it does not repeat its own bits, or where
    nothing can be tried.
    prepare(set)            prepares the operands of set 0 or 1; false: there is no memory for them
-   bits(i, &fingerprint)   runs candidate i on the latest operands and gives the fingerprint of its results; false: it does
-                           not run
-   time(which, seconds)    times each of the candidates in `which` and writes the times to `seconds`. Each candidate is timed
-                           once before any is timed again, so that a falling clock rate slows all of them down. The first
-                           round is not counted
+   bits(i, &fingerprint)   runs candidate i on the latest operands and gives the fingerprint of its results; false: it
+                           does not run
+   time(which, seconds)    times each of the candidates in `which` and writes the times to `seconds`. Each candidate
+                           is timed once before any is timed again, so that a falling clock rate slows all of them
+                           down. The first round is not counted
    Candidate 0 is timed even where its bits differ, to show what the choice has gained. */
 template <typename Prepare, typename Bits, typename Time>
 Choice choose_candidate(int count, int reference, Prepare prepare, Bits bits, Time time) {
@@ -159,7 +159,7 @@ static inline uint64_t fingerprint(uint64_t *scratch, const void *x, size_t byte
     return sum;
 }
 
-/* ---- what was chosen ---- */
+/* ---- the choices that were made ---- */
 
 struct ProductTiming {
     const char *name;     /* of the function that computes it */

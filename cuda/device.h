@@ -1,23 +1,43 @@
-/* device.h: what every kernel stands on, in two worlds: compiled by nvcc it is CUDA, by any other C++ compiler the
-   emulator (emulate.h), which runs the same kernels on the CPU.
+/* device.h: the functions that every kernel and its caller use. Compiled by nvcc they are CUDA's; compiled by any
+   other C++ compiler they are those of the emulator (emulate.h), which runs the same kernels on the CPU.
 
-   LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a template with commas goes in parentheses
-   shared_memory<T>()             the block's dynamic shared memory; kernels use no other
-   shared_memory_most()           bytes of it that a block may have on this GPU
-   device_malloc, device_free, device_zero, copy_to_device, copy_to_host, copy_on_device, device_wait
-   pinned_malloc, pinned_free     the host's memory from which copy_to_device does not make the host wait
-   stream_create, stream_destroy; stream_wait(later, earlier)   what `later` is given from now on waits for what `earlier`
-                                  has been given so far
-   event_create, event_destroy; event_record(event, stream): the moment when the stream comes here; event_done(event): whether
-                                  it has; event_wait(event): the host waits for it; event_seconds(from, to): between two
-                                  that are done
-   launch_hook(name, stream)      when set, called after every launch and every product with what it is called in the code,
-                                  for who measures them
-   bf16, to_float(x), from_float<T>(x), pack_bf16(low, high), bf16_low(pair), bf16_high(pair)
-   load, store                    one number or four or eight neighbours, as float
-   seconds_now()                  of a clock that only goes forward
-   warp_sum, warp_max, block_sum  the same sum in every lane or thread, in a fixed order
-   Every failure is one line with file and line, as everywhere (gpt/base/check.h). */
+   Launches
+   LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   launches a kernel. A template with commas must
+                                  stand in parentheses: LAUNCH((kernel<S, 4>), ...)
+   launch_hook(name, stream)      if it is set, it is called after every launch and every matrix product with the name
+                                  of the kernel or function in the code; measurements use it
+   blocks_for(n, each)            the number of blocks for n elements, `each` in a block
+
+   Memory
+   shared_memory<T>()             in a kernel: the block's dynamic shared memory; kernels use no other
+   shared_memory_most()           the largest number of bytes of shared memory that a block may have on this GPU
+   device_malloc, device_free     memory of the GPU
+   pinned_malloc, pinned_free     memory of the host from which copy_to_device copies without making the host wait
+   device_zero(memory, bytes, stream)
+   copy_to_device, copy_to_host, copy_on_device(to, from, bytes, stream)   copy_to_host waits until the bytes have
+                                                                           arrived
+   device_wait(stream)            the host waits until all work of the stream is done
+   device_multiprocessors()       the number of multiprocessors of this GPU
+
+   Streams and events
+   stream_create(), stream_destroy(stream)
+   stream_wait(later, earlier)    work that `later` is given from now on waits for the work that `earlier` has been
+                                  given
+   event_create(), event_destroy(event)
+   event_record(event, stream)    the event happens when all work that the stream has been given is done
+   event_done(event)              whether it has happened
+   event_wait(event)              the host waits until it has happened
+   event_seconds(from, to)        the time between two events that have happened
+   seconds_now()                  the time on the host, of a clock that only goes forward (gpt/base/clock.h)
+
+   Numbers, in kernels
+   to_float(x), from_float<T>(x)  from and to float or bf16, rounding to nearest
+   pack_bf16(low, high), bf16_low(pair), bf16_high(pair)   two bf16 in one register
+   load(x, from), store(to, x)    one, four or eight neighbouring elements, as float
+   join_split_float(high, rest)   a float32 from its rounded part and the rest (SplitFloats of layers.cuh)
+   fast_exp2(x), fast_log2(x), power_of_two(k), float_to_bits(x), bits_to_float(bits)
+   warp_sum, warp_max, block_sum, block_max   over a warp or a block, in a fixed order; every thread gets the result
+   Every failure ends the program with one line that names file and line, as everywhere (gpt/base/check.h). */
 #ifndef CUDA_DEVICE_H
 #define CUDA_DEVICE_H
 
@@ -32,6 +52,7 @@
 
 typedef __nv_bfloat16 bf16;
 
+/* cuda_check(call) ends the program if a call of CUDA's runtime fails. */
 static inline void cuda_check_at(cudaError_t error, const char *call, const char *file, int line) {
     if (error == cudaSuccess) return;
     check_die(file, line, "%s: %s (%s)%s", call, cudaGetErrorString(error), cudaGetErrorName(error),
@@ -46,8 +67,8 @@ template <typename T> __device__ __forceinline__ T *shared_memory() {
 
 inline void (*launch_hook)(const char *name, cudaStream_t stream);
 
-/* A block has more than 48 KiB of shared memory only after its kernel has asked for it: once on each device, and again only
-   where it wants more. Kernels with the same parameters share a `granted`. */
+/* CUDA gives a block more than 48 KiB of shared memory only if this has been set for its kernel. It is set once for
+   each device, and again if a later launch needs more. `granted` is shared by all kernels with the same parameters. */
 template <typename... Parameters> cudaError_t shared_memory_ask(void (*kernel)(Parameters...), size_t bytes) {
     struct Granted {
         void (*kernel)(Parameters...);
@@ -71,6 +92,7 @@ template <typename... Parameters> cudaError_t shared_memory_ask(void (*kernel)(P
     return cudaSuccess;
 }
 
+/* LAUNCH calls this. name: the kernel, as it is written in the code. */
 template <typename... Parameters, typename... Arguments>
 void launch_at(const char *file, int line, const char *name, void (*kernel)(Parameters...), dim3 grid,
                dim3 block, size_t shared, cudaStream_t stream, Arguments... arguments) {
@@ -101,7 +123,7 @@ static inline void device_zero(void *memory, size_t bytes, cudaStream_t stream) 
 static inline void copy_to_device(void *to, const void *from, size_t bytes, cudaStream_t stream) {
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
 }
-/* Waits for the stream, so that the bytes are there when it returns. */
+/* The host waits for the stream, so the bytes have arrived when this returns. */
 static inline void copy_to_host(void *to, const void *from, size_t bytes, cudaStream_t stream) {
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream));
     cuda_check(cudaStreamSynchronize(stream));
@@ -126,7 +148,8 @@ static inline int device_multiprocessors() {
     return count;
 }
 
-/* Its kernels go first where two streams want the same processors: for short ones that others wait for. */
+/* Returns a stream of the highest priority: where kernels of two streams could run, its kernels go first. It is for
+   short kernels for which others wait. */
 static inline cudaStream_t stream_create() {
     cudaStream_t stream;
     int lowest, highest;
@@ -136,7 +159,7 @@ static inline cudaStream_t stream_create() {
 }
 static inline void stream_destroy(cudaStream_t stream) { cuda_check(cudaStreamDestroy(stream)); }
 static inline void stream_wait(cudaStream_t later, cudaStream_t earlier) {
-    cudaEvent_t event; /* destroyed at once: CUDA keeps it until it has happened */
+    cudaEvent_t event; /* may be destroyed at once, since CUDA keeps it until it has happened */
     cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
     cuda_check(cudaEventRecord(event, earlier));
     cuda_check(cudaStreamWaitEvent(later, event, 0));
@@ -155,7 +178,7 @@ static inline void event_record(cudaEvent_t event, cudaStream_t stream) {
 static inline bool event_done(cudaEvent_t event) {
     const cudaError_t state = cudaEventQuery(event);
     if (state == cudaErrorNotReady)
-        cudaGetLastError(); /* CUDA should not keep it as an error; if it did, the next launch would die of it */
+        cudaGetLastError(); /* CUDA should not record this as an error; if it does, this call clears it */
     else
         cuda_check(state);
     return state == cudaSuccess;
@@ -173,7 +196,7 @@ template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
 
-/* Two numbers rounded to bf16 in one register, `low` in the low half. */
+/* Returns two numbers, rounded to bf16, in one register, `low` in the low half. */
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -182,14 +205,14 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 __device__ __forceinline__ float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_uint(x); }
 
-/* 2^x to 2 ulp, 0 for minus infinity and below 2^-126. */
+/* Returns 2^x with an error of at most two units in the last place; 0 if x is minus infinity or below -126. */
 __device__ __forceinline__ float fast_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-/* log2(x), absolute error 2^-22 near 1, relative error 2^-22 elsewhere. */
+/* Returns log2(x). The absolute error is 2^-22 for x near 1, the relative error 2^-22 for other x. */
 __device__ __forceinline__ float fast_log2(float x) {
     float y;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -212,11 +235,11 @@ template <typename... Parameters, typename... Arguments>
 void launch_at(const char *, int, const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                size_t shared, cudaStream_t stream, Arguments... arguments) {
     emulate::launch(name, grid, block, shared, [=]() { kernel(arguments...); });
-    emulate::pass(stream, (double)grid.x * grid.y * grid.z * block.x * block.y * block.z);
+    emulate::advance_clock(stream, (double)grid.x * grid.y * grid.z * block.x * block.y * block.z);
     if (launch_hook) launch_hook(name, stream);
 }
 
-/* Filled with NaN, as nobody may read what nobody has written. */
+/* The memory is filled with NaN, so that results show whether a kernel read what has not been written. */
 inline void *device_malloc(size_t bytes) {
     void *memory = bytes > emulate::MEMORY ? nullptr : malloc(bytes ? bytes : 1);
     if (!memory) die("emulator: out of memory: %zu bytes; use a smaller --batch", bytes);
@@ -279,7 +302,7 @@ inline uint32_t float_to_bits(float x) {
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
-inline uint16_t round_to_bf16(float x) { /* to nearest even, as the hardware does */
+inline uint16_t round_to_bf16(float x) { /* to the nearest, ties to even, as the hardware does */
     const uint32_t bits = float_to_bits(x);
     if (x != x) return 0x7FFF;
     return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
@@ -300,13 +323,14 @@ inline float fast_log2(float x) { return log2f(x); }
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                     \
     launch_at(__FILE__, __LINE__, #kernel, kernel, grid, block, shared, stream, __VA_ARGS__)
 
-enum { WARP_SIZE = 32, FULL_WARP = -1 };
+enum { WARP_SIZE = 32 };
 
 __device__ __forceinline__ float bf16_low(uint32_t pair) { return bits_to_float(pair << 16); }
 __device__ __forceinline__ float bf16_high(uint32_t pair) { return bits_to_float(pair & 0xFFFF0000u); }
 
-/* WIDTH neighbours at once, 1, 4 or 8, as float: a kernel is written for all, and launched with 4 where rows are multiples
-   of 4 and so begin at multiples of 16 bytes (float) or 8 (bf16), with 8 where they are multiples of 8: 16 bytes of bf16. */
+/* x = WIDTH neighbouring elements, as float; WIDTH is 1, 4 or 8. A kernel is written for any WIDTH. It is launched with
+   WIDTH 4 if the length of rows is a multiple of 4, so that a row begins at a multiple of 16 bytes (float) or 8 bytes
+   (bf16), and with WIDTH 8 if the length is a multiple of 8, so that a row of bf16 begins at a multiple of 16 bytes. */
 template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], const float *from) {
     if constexpr (WIDTH == 1)
         x[0] = *from;
@@ -316,7 +340,7 @@ template <int WIDTH> __device__ __forceinline__ void load(float (&x)[WIDTH], con
             x[i] = y.x, x[i + 1] = y.y, x[i + 2] = y.z, x[i + 3] = y.w;
         }
 }
-/* Neighbours of bf16 as they lie in memory, four or eight, as float. */
+/* x = four or eight neighbouring bf16, given as the registers into which they were loaded. */
 __device__ __forceinline__ void unpack(float (&x)[4], const uint2 &y) {
     x[0] = bf16_low(y.x), x[1] = bf16_high(y.x), x[2] = bf16_low(y.y), x[3] = bf16_high(y.y);
 }
@@ -349,17 +373,18 @@ template <int WIDTH> __device__ __forceinline__ void store(bf16 *to, const float
         *to = from_float<bf16>(x[0]);
 }
 
-/* The float32 of which `high` is the part rounded to bf16, as float32 bits, and the lower 16 bits of `rest`, as a signed
-   number, are its bits less those. */
-__device__ __forceinline__ float join_parts(uint32_t high, uint32_t rest) {
+/* Returns a float32 from its two parts. high: the bits of the float32 after rounding to bf16. The lower 16 bits of
+   `rest`, a signed number: the bits of the float32 less `high`. */
+__device__ __forceinline__ float join_split_float(uint32_t high, uint32_t rest) {
     return bits_to_float(high + (uint32_t)(int32_t)(int16_t)(rest & 0xFFFFu));
 }
 
-/* 2^k for an integer k <= 127; 0 where k < -126. */
+/* Returns 2^k for an integer k <= 127; 0 if k < -126. */
 __device__ __forceinline__ float power_of_two(float k) {
     return bits_to_float((uint32_t)((int)fmaxf(k, -127.0f) + 127) << 23);
 }
 
+/* The sum, or the maximum, over the lanes of a warp; every lane gets it. */
 __device__ __forceinline__ float warp_sum(float x) {
     for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, mask);
     return x;
@@ -373,7 +398,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-/* Over the whole block; `scratch` holds one number a warp and may be used again after the call. */
+/* The sum, or the maximum, over the threads of a block; every thread gets it. `scratch`, in shared memory, has one
+   element for each warp and may be used again after the call. */
 template <typename T> __device__ __forceinline__ T block_sum(T x, T *scratch) {
     const int warp = (int)threadIdx.x / WARP_SIZE, warps = (int)blockDim.x / WARP_SIZE;
     x = warp_sum(x);
@@ -395,7 +421,7 @@ __device__ __forceinline__ float block_max(float x, float *scratch) {
     return largest;
 }
 
-/* LAUNCH of kernel<S, 4> or kernel<S, 1>, whichever `wide` says. */
+/* Launches kernel<S, 4> if `wide`, else kernel<S, 1>: see load above. */
 #define LAUNCH_WIDE(wide, kernel, S, ...)                                                                    \
     do {                                                                                                     \
         if (wide)                                                                                            \
@@ -404,6 +430,7 @@ __device__ __forceinline__ float block_max(float x, float *scratch) {
             LAUNCH((kernel<S, 1>), __VA_ARGS__);                                                             \
     } while (0)
 
+/* Returns n / each, rounded up. */
 static inline unsigned blocks_for(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 
 #endif

@@ -1,38 +1,43 @@
 /* emulate.h: runs CUDA kernels on the CPU, so that their indices, tiles, fragments and arithmetic are tested where
    there is no GPU. Any C++17 compiler will do; the CUDA toolkit is not needed.
 
-   The kernels are the very same source: this header gives the words of the language a meaning (__global__,
-   threadIdx, __syncthreads, warp shuffles) and cuda/device.h and cuda/mma.cuh choose it when the compiler is not
-   nvcc. A block's threads are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and
-   waits there for the others. What a GPU would get wrong silently is an error here, and names kernel, block and
-   thread:
-   - a barrier or a warp operation at which some threads do not arrive, or not the same one; a named barrier for which
-     threads expect different numbers of them
-   - an access past the end of a block's shared memory, which ends where the launch said (rounded up to 16 bytes)
+   The kernels are the very same source. This header defines the words that CUDA adds to C++ (__global__, threadIdx,
+   __syncthreads, warp shuffles); cuda/device.h and cuda/mma.cuh include it when the compiler is not nvcc. The threads
+   of a block are fibers: each runs until it comes to a barrier or to an operation of its whole warp, and waits there
+   for the other threads. A mistake of a kernel that a GPU would not report ends the program here, with a message that
+   names kernel, block and thread:
+   - a barrier or a warp operation at which some threads do not arrive, or not all at the same one; a named barrier
+     for which threads expect different numbers of threads
+   - an access past the end of a block's shared memory, whose size the launch gave (rounded up to 16 bytes)
    - misaligned cp.async, ldmatrix and vector accesses; launches beyond the limits of the hardware
    - pinned memory that the host changes before it has waited for its copy
    - with -fsanitize=address,undefined: every access outside of shared or global memory
-   - what compute capability 9.0 adds: wgmma without its fence or its wait, accumulators touched meanwhile, barriers in shared
-     memory with other arrivals or bytes than they expect, copies that nobody waits for (emulate_hopper.h has the list)
-   Others show as wrong results, because the emulator is unkind:
-   - shared memory starts as NaN in every block
-   - cp.async copies when it is waited for, not before. So do tensor_load and bulk_load, over what was NaN since they began;
-     wgmma reads shared memory and has sums, NaN before, at its wait; tensor_store reads when it is waited for
-   - wgmma and tensor_store do not see what threads wrote to shared memory until a thread of their warp has fenced it
-   - warps run in a different order after every barrier, some long before others, so a missing one is noticed
+   - mistakes with what compute capability 9.0 adds, for example wgmma without its fence or its wait, accumulators
+     that are written too early, or copies for which no thread waits (emulate_hopper.h has the list)
+   Other mistakes show as wrong results, because the emulator chooses the least favourable of the allowed behaviours:
+   - shared memory is filled with NaN at the start of every block
+   - cp.async copies when a thread waits for it, not before. So do tensor_load and bulk_load, whose destination is NaN
+     until then. wgmma reads shared memory and writes its sums at its wait; the accumulators are NaN until then.
+     tensor_store reads shared memory when a thread waits for it
+   - wgmma and tensor_store do not see what threads wrote to shared memory until a thread of the same warp has called
+     fence_async_proxy
+   - warps run in an order that changes after every barrier, and some run long before others, so that a missing
+     barrier is noticed. The order is random, but it depends only on the launch (name, grid, block, shared memory):
+     the same launch has the same order in every program, whatever ran before it
 
-   Whether it is of compute capability 9.0 says emulate::hopper, which tests may clear.
+   emulate::hopper says whether the emulated GPU has compute capability 9.0; tests may set it to false.
 
-   What it cannot show: speed, and memory ordering between threads that run truly at the same time.
-   emulate::bank_conflicts counts the rows of ldmatrix that collide in a bank of shared memory: that much of speed is
-   visible.
+   The emulator cannot show speed, nor the memory ordering between threads that run truly at the same time. One aspect
+   of speed is visible: emulate::state.bank_conflicts counts the rows of ldmatrix that are in the same bank of shared
+   memory.
 
-   Blocks run one after the other, so kernels must not wait for other blocks. Streams do what they are given at once; each
-   has a clock, on which a thread takes a nanosecond, so that what events measure can be tested. */
+   Blocks run one after the other, so a kernel must not wait for another block. A stream does its work at once. Each
+   stream has a clock, which a launch advances by a nanosecond for each of its threads, so that tests can check what
+   is measured between events. */
 #ifndef CUDA_EMULATE_H
 #define CUDA_EMULATE_H
 
-#undef _FORTIFY_SOURCE /* its longjmp knows one stack only */
+#undef _FORTIFY_SOURCE /* its longjmp refuses to jump to another stack */
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -80,36 +85,36 @@ struct alignas(16) float4 {
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
 };
-typedef int cudaStream_t; /* 0, and 1 of stream_create */
+typedef int cudaStream_t; /* 0, or 1 from stream_create */
 struct EmulatedEvent {
     double time;
     cudaStream_t stream;
-    long uploads; /* begun before it */
+    long uploads; /* how many uploads had begun before the event */
 };
 typedef EmulatedEvent *cudaEvent_t;
 
 namespace emulate {
 
 enum { WARP = 32, MAX_THREADS = 1024, MAX_SHARED = 227 << 10, STACK = 256 << 10, NAMED_BARRIERS = 16 };
-static const size_t MEMORY = (size_t)16 << 30; /* of the emulated GPU */
+static const size_t MEMORY = (size_t)16 << 30; /* bytes of the emulated GPU */
 
 struct Copy { /* one cp.async, or the end of a group of them */
     void *to;
-    const void *from; /* NULL: zeros */
+    const void *from; /* NULL: the copy writes zeros */
     bool end_of_group;
 };
 
 struct Thread {
-    ucontext_t context; /* where the fiber begins */
-    void *place[5];     /* where it waits */
+    ucontext_t context;   /* where the fiber begins */
+    void *jump_buffer[5]; /* where the fiber waits, for __builtin_longjmp */
     bool begun;
     char *stack;
     void *asan_stack;
     dim3 index;
     int number;
     bool done;
-    const char *waits_at;  /* NULL: can run */
-    const void *waits_for; /* the barrier in shared memory for which it waits there, or NULL */
+    const char *waits_at;  /* the operation at which it waits; NULL: it can run */
+    const void *waits_for; /* the barrier in shared memory for which it waits, or NULL */
     std::vector<Copy> copies;
 };
 
@@ -120,7 +125,8 @@ struct Warp {
 };
 
 struct NamedBarrier {
-    int threads, arrived; /* expected, as the first to come said; those that have come */
+    int threads; /* how many are expected, as the first thread to arrive said */
+    int arrived; /* how many have arrived */
 };
 
 struct State {
@@ -134,40 +140,43 @@ struct State {
     std::function<void()> body;
     unsigned char *shared;
     size_t shared_size;
-    void *place[5]; /* where the scheduler waits */
+    void *jump_buffer[5]; /* where the scheduler waits */
     void *asan_stack;
     const void *scheduler_stack;
     size_t scheduler_stack_size;
-    uint64_t random;
+    uint64_t random; /* the state of next_random */
     long bank_conflicts;
 };
 inline State &state = *new State(); /* never destroyed: the program may end inside a fiber */
 
 /* ---- fibers ---- */
 
-/* From one stack to the other with the compiler's own setjmp and longjmp, because swapcontext costs a system call. The
-   address sanitizer must be told which stack is in use. It takes a jump for an end of the stack's frames and clears its
-   records of them; here they live on, so it must not see that `jump` does not return. */
+/* The program jumps from one stack to another with the compiler's own setjmp and longjmp, because swapcontext costs a
+   system call. The address sanitizer must be told which stack is in use. It also assumes that a function that does
+   not return ends all frames of its stack, and forgets them. Here the frames remain in use, so the sanitizer must not
+   notice that `jump` does not return: the volatile variable hides it. */
 inline volatile bool jumps = true;
 __attribute__((noinline, no_sanitize("address", "undefined"))) inline void jump(void **place) {
     if (jumps) __builtin_longjmp(place, 1);
 }
 
+/* The current thread's fiber stops here, and the scheduler goes on. */
 inline void switch_to_scheduler(Thread *t) {
 #ifdef EMULATE_ASAN
     __sanitizer_start_switch_fiber(&t->asan_stack, state.scheduler_stack, state.scheduler_stack_size);
 #endif
-    if (__builtin_setjmp(t->place) == 0) jump(state.place);
+    if (__builtin_setjmp(t->jump_buffer) == 0) jump(state.jump_buffer);
 #ifdef EMULATE_ASAN
     __sanitizer_finish_switch_fiber(t->asan_stack, &state.scheduler_stack, &state.scheduler_stack_size);
 #endif
 }
 
+/* The function that every fiber runs. */
 inline void fiber_main() {
 #ifdef EMULATE_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &state.scheduler_stack, &state.scheduler_stack_size);
 #endif
-    for (;;) { /* one turn for every block that uses this fiber */
+    for (;;) { /* once for every block that uses this fiber */
         Thread *t = state.current;
         state.body();
         t->done = true;
@@ -175,13 +184,14 @@ inline void fiber_main() {
     }
 }
 
+/* The scheduler runs a thread until it waits or ends. */
 inline void run(Thread *t) {
     state.current = t;
 #ifdef EMULATE_ASAN
     __sanitizer_start_switch_fiber(&state.asan_stack, t->stack, STACK);
 #endif
-    if (__builtin_setjmp(state.place) == 0) {
-        if (t->begun) jump(t->place);
+    if (__builtin_setjmp(state.jump_buffer) == 0) {
+        if (t->begun) jump(t->jump_buffer);
         t->begun = true;
         setcontext(&t->context);
     }
@@ -190,6 +200,7 @@ inline void run(Thread *t) {
 #endif
 }
 
+/* Makes the fiber of a thread; later blocks use it again. */
 inline Thread *new_thread(int number) {
     Thread *t = new Thread();
     t->number = number;
@@ -205,13 +216,14 @@ inline Thread *new_thread(int number) {
 
 /* ---- barriers ---- */
 
+/* Ends the program with a message that names the thread. */
 [[noreturn]] inline void fail(const Thread *t, const char *what) {
     const dim3 b = state.block_index;
     die("emulator: kernel %s, block (%u, %u, %u), thread %d: %s", state.kernel, b.x, b.y, b.z, t->number,
         what);
 }
 
-/* The same of the current thread, with numbers in it. */
+/* The same for the current thread, with a format as printf has it. */
 __attribute__((noreturn, format(printf, 1, 2))) inline void fail_here(const char *format, ...) {
     char text[400];
     va_list arguments;
@@ -221,12 +233,14 @@ __attribute__((noreturn, format(printf, 1, 2))) inline void fail_here(const char
     fail(state.current, text);
 }
 
+/* The current thread waits until another thread sets its waits_at to NULL. */
 inline void wait_at(const char *what) {
     Thread *t = state.current;
     t->waits_at = what;
     while (t->waits_at) switch_to_scheduler(t);
 }
 
+/* __syncthreads */
 inline void block_barrier() {
     if (state.named[0].arrived) fail_here("it comes to __syncthreads while others are at named barrier 0");
     if (++state.at_barrier < state.threads) return wait_at("__syncthreads");
@@ -235,7 +249,7 @@ inline void block_barrier() {
         if (state.pool[i] != state.current) state.pool[i]->waits_at = nullptr;
 }
 
-/* bar.sync and bar.arrive: the barrier opens when `threads` threads have come, whoever they are. */
+/* bar.sync and bar.arrive: the barrier opens when any `threads` threads have arrived. bar.sync `waits` for that. */
 inline void named_barrier(int id, int threads, bool waits) {
     static const char *const names[NAMED_BARRIERS] = {
         "named barrier 0",  "named barrier 1",  "named barrier 2",  "named barrier 3",
@@ -261,7 +275,8 @@ inline void named_barrier(int id, int threads, bool waits) {
         if (state.pool[i]->waits_at == names[id]) state.pool[i]->waits_at = nullptr;
 }
 
-/* An operation of a whole warp: the last lane to arrive does it for all. */
+/* An operation of a whole warp: each lane gives its operands and waits, and the last lane to arrive calls `all` with
+   the operands of all lanes. */
 template <typename Operands>
 inline void warp_operation(const char *name, Operands *mine, void (*all)(Operands **lanes)) {
     Thread *t = state.current;
@@ -283,10 +298,10 @@ inline void warp_operation(const char *name, Operands *mine, void (*all)(Operand
 
 /* ---- shared memory ---- */
 
-/* It ends where the launch said: after it comes memory that nobody may touch. With the address sanitizer this is a piece of
-   the heap at a multiple of 1024; without, it lies against the end of its pages (up to 15 bytes before it, so that it
-   begins at a multiple of 16), and what counts as its addresses, where the hardware looks at more than that, are offsets in
-   it. */
+/* After the last byte that the launch asked for comes memory that no thread may access. With the address sanitizer,
+   shared memory is an array on the heap at a multiple of 1024 bytes. Without it, shared memory ends where its pages
+   end, or up to 15 bytes before, so that it begins at a multiple of 16; the pages after it are protected. Where the
+   hardware requires a larger alignment, the emulator checks the offset within shared memory in place of the address. */
 #ifdef EMULATE_ASAN
 inline void shared_begin(size_t bytes) {
     void *memory = nullptr;
@@ -298,12 +313,14 @@ inline void shared_end() { free(state.shared); }
 enum { SHARED_ROOM = 256 << 10, SHARED_GUARD = 1 << 20 };
 inline unsigned char *shared_pages;
 
+/* The handler of accesses to protected pages. */
 inline void on_segmentation_fault(int signal_number, siginfo_t *info, void *) {
     const unsigned char *at = (const unsigned char *)info->si_addr;
     if (state.current && at >= shared_pages && at < shared_pages + SHARED_ROOM + SHARED_GUARD)
         fail_here("it reads or writes byte %td of the %zu bytes of its shared memory", at - state.shared,
                   state.shared_size);
-    signal(signal_number, SIG_DFL); /* not of a kernel: happens again, and ends the program */
+    /* The fault is not a kernel's mistake: without a handler it happens again and ends the program. */
+    signal(signal_number, SIG_DFL);
 }
 
 inline void shared_begin(size_t bytes) {
@@ -319,7 +336,7 @@ inline void shared_begin(size_t bytes) {
         sigaction(SIGBUS, &action, nullptr);
     }
     const size_t page = (size_t)getpagesize(), begin = SHARED_ROOM - (bytes + 15) / 16 * 16;
-    const size_t first = begin / page * page; /* nobody may touch what comes before it either */
+    const size_t first = begin / page * page; /* the pages before it stay protected too */
     if (mprotect(shared_pages, SHARED_ROOM, PROT_NONE) != 0 ||
         mprotect(shared_pages + first, SHARED_ROOM - first, PROT_READ | PROT_WRITE) != 0)
         die("emulator: cannot protect shared memory: %s", strerror(errno));
@@ -328,7 +345,7 @@ inline void shared_begin(size_t bytes) {
 inline void shared_end() {}
 #endif
 
-/* Where something lies in the block's shared memory, in bytes from its begin. */
+/* Returns the offset of `bytes` bytes in the block's shared memory; they must lie within it. */
 inline uint32_t shared_offset(const void *at, uint32_t bytes, const char *what) {
     const uintptr_t offset = (uintptr_t)at - (uintptr_t)state.shared;
     if (offset > state.shared_size || bytes > state.shared_size - offset)
@@ -339,10 +356,11 @@ inline uint32_t shared_offset(const void *at, uint32_t bytes, const char *what) 
 
 /* ---- launches ---- */
 
-/* What compute capability 9.0 does on its own, beside the threads: emulate_hopper.h, which includes this file, defines it. */
-void asynchronous_begin();        /* of a block */
-void asynchronous_turn(int warp); /* the threads of a warp have run until they wait */
-void asynchronous_end();          /* of a block */
+/* On compute capability 9.0 some units work at the same time as the threads. emulate_hopper.h, which includes this
+   file, emulates them and defines these functions. */
+void asynchronous_begin();        /* a block begins */
+void asynchronous_turn(int warp); /* the threads of a warp have run until they all wait or have ended */
+void asynchronous_end();          /* a block ends */
 void describe_barrier(const void *barrier, char *text, size_t size);
 
 inline uint64_t next_random() { /* xorshift64 */
@@ -350,15 +368,16 @@ inline uint64_t next_random() { /* xorshift64 */
     return state.random;
 }
 
-/* Nobody can run. Told of a thread that waits for a barrier in shared memory, where there is one, as the others often wait
-   because of it; and of one that waits elsewhere, or has ended. */
-[[noreturn]] inline void fail_stuck() {
+/* No thread can run. The message names a thread that waits, if possible one that waits for a barrier in shared
+   memory, as the others often wait because of it. It also names a thread that waits elsewhere or has ended. */
+[[noreturn]] inline void fail_deadlock() {
     const Thread *waiting = nullptr, *other = nullptr;
     for (int i = 0; i < state.threads; i++) {
         const Thread *t = state.pool[i];
         if (!t->done && (!waiting || !waiting->waits_for || t->waits_for)) waiting = t;
     }
-    const bool group = strcmp(waiting->waits_at, "wgmma_wait") == 0; /* one of its warpgroup, then */
+    /* At wgmma_wait a thread waits for the others of its warpgroup. */
+    const bool group = strcmp(waiting->waits_at, "wgmma_wait") == 0;
     const int first = group ? waiting->number / 128 * 128 : 0, end = group ? first + 128 : state.threads;
     for (int i = first; i < end; i++) {
         const Thread *t = state.pool[i];
@@ -380,6 +399,7 @@ inline uint64_t next_random() { /* xorshift64 */
     fail(waiting, text);
 }
 
+/* Runs all threads of a block to their end. */
 inline void run_block() {
     memset(state.shared, 0xFF, state.shared_size);
     state.at_barrier = 0;
@@ -392,18 +412,18 @@ inline void run_block() {
         t->index = dim3((unsigned)i % state.block.x, (unsigned)i / state.block.x % state.block.y,
                         (unsigned)i / state.block.x / state.block.y);
     }
-    /* A warpgroup (of four warps or fewer, a warp) is slow for a while: it runs where no other can. So it comes last to all
-       that it does not wait for, and the others first. */
+    /* One warpgroup (or one warp, in a block of at most four) is slow for a while: it runs only when no other can. So
+       the others are as far ahead of it as its kernel's barriers allow. */
     const int warps = state.threads / WARP, together = warps > 4 ? 4 : 1;
     const uint64_t groups = (uint64_t)((warps + together - 1) / together);
-    int slow = (int)(next_random() % (groups + 1)); /* groups: none */
+    int slow = (int)(next_random() % (groups + 1)); /* `groups`: none is slow */
     for (int done = 0; done < state.threads;) {
         bool moved = false;
         const int first = (int)(next_random() % (uint64_t)warps), step = next_random() % 2 ? 1 : warps - 1;
-        for (int turn = 0; turn < 2 && !moved; turn++)
+        for (int with_slow = 0; with_slow < 2 && !moved; with_slow++)
             for (int w = 0, at = first; w < warps; w++, at = (at + step) % warps) {
                 bool ran = false;
-                if (turn == 0 && at / together == slow) continue;
+                if (!with_slow && at / together == slow) continue;
                 for (int i = at * WARP; i < (at + 1) * WARP; i++) {
                     Thread *t = state.pool[i];
                     if (t->done || t->waits_at) continue;
@@ -415,13 +435,27 @@ inline void run_block() {
                 moved = moved || ran;
             }
         if (next_random() % 256 == 0) slow = (int)(next_random() % (groups + 1));
-        if (!moved) fail_stuck();
+        if (!moved) fail_deadlock();
     }
     for (int i = 0; i < state.threads; i++)
         if (!state.pool[i]->copies.empty()) fail(state.pool[i], "it ended without waiting for its cp.async");
     asynchronous_end();
 }
 
+/* FNV-1a, continued over some bytes. */
+inline uint64_t launch_hash(uint64_t hash, const void *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) hash = (hash ^ ((const unsigned char *)bytes)[i]) * 1099511628211u;
+    return hash;
+}
+
+/* A number, not zero, with which the random order of a launch begins. It depends on nothing but the launch, so that
+   what a test finds does not depend on the launches before it. */
+inline uint64_t launch_seed(const char *kernel, dim3 grid, dim3 block, size_t shared) {
+    const uint64_t sizes[] = {grid.x, grid.y, grid.z, block.x, block.y, block.z, shared};
+    return launch_hash(launch_hash(14695981039346656037u, kernel, strlen(kernel)), sizes, sizeof sizes) | 1;
+}
+
+/* Runs a kernel: all blocks of the grid, one after the other. `body` calls the kernel with its arguments. */
 inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std::function<void()> body) {
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     if (threads == 0 || threads > MAX_THREADS || threads % WARP != 0)
@@ -435,7 +469,7 @@ inline void launch(const char *kernel, dim3 grid, dim3 block, size_t shared, std
     state.kernel = kernel, state.grid = grid, state.block = block, state.threads = (int)threads;
     state.body = std::move(body);
     state.shared_size = shared;
-    state.random = state.random ? state.random : 88172645463325252u;
+    state.random = launch_seed(kernel, grid, block, shared);
     shared_begin(shared);
     while ((int)state.pool.size() < state.threads) state.pool.push_back(new_thread((int)state.pool.size()));
     for (unsigned z = 0; z < grid.z; z++)
@@ -455,6 +489,7 @@ template <typename T> struct Shuffle {
     int from;
 };
 
+/* Returns the value of lane `from`. */
 template <typename T> inline T shuffle(const char *name, T value, int from) {
     Shuffle<T> mine = {value, value, from};
     warp_operation<Shuffle<T>>(name, &mine, [](Shuffle<T> **lanes) {
@@ -468,6 +503,7 @@ struct Vote {
     bool mine;
 };
 
+/* Returns a bit for each lane: whether its `mine` is true. */
 inline unsigned vote(bool mine) {
     Vote operands = {0, mine};
     warp_operation<Vote>("vote", &operands, [](Vote **lanes) {
@@ -478,18 +514,21 @@ inline unsigned vote(bool mine) {
     return operands.ballot;
 }
 
+/* The current thread's lane in its warp. */
 inline int lane() { return state.current->number % WARP; }
 
 /* ---- streams ---- */
 
-inline double clock[2]; /* of each stream, seconds */
-inline int unfinished;  /* so many times event_done says no */
-inline void pass(cudaStream_t stream, double threads) { clock[stream] += 1e-9 * threads; }
+inline double clock[2]; /* the time of each stream, in seconds */
+inline int unfinished;  /* how many more times event_done returns false */
+/* A stream has run so many threads. */
+inline void advance_clock(cudaStream_t stream, double threads) { clock[stream] += 1e-9 * threads; }
 
-/* A copy from pinned memory: on a GPU it is under way until the host has waited for an event after it. */
+/* A copy from pinned memory to the device. On a GPU it may still be under way until the host has waited for an event
+   after it. */
 struct Upload {
     const void *from;
-    std::vector<char> sent;
+    std::vector<char> sent; /* the bytes as they were when the copy began */
     cudaStream_t stream;
     long number;
 };
@@ -497,6 +536,7 @@ inline std::vector<Upload> &uploads = *new std::vector<Upload>();
 inline long uploads_begun;
 inline std::vector<std::pair<char *, size_t>> &pinned = *new std::vector<std::pair<char *, size_t>>();
 
+/* Records a copy of bytes at `from`, if they are pinned. */
 inline void upload(const void *from, size_t bytes, cudaStream_t stream) {
     const char *x = (const char *)from;
     for (const auto &piece : pinned)
@@ -504,7 +544,8 @@ inline void upload(const void *from, size_t bytes, cudaStream_t stream) {
             uploads.push_back({from, std::vector<char>(x, x + bytes), stream, ++uploads_begun});
 }
 
-/* Those of a stream up to `number` are done, of which the host may be told only now. */
+/* The host has waited for the copies of a stream up to `number`. If the host has changed their source before, a GPU
+   might have copied the changed bytes: an error. */
 inline void uploads_done(cudaStream_t stream, long number) {
     std::vector<Upload> rest;
     for (const Upload &u : uploads) {
@@ -528,7 +569,7 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline uint32_t max(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
-/* Blocks run one after the other, threads until they wait: nothing comes between. */
+/* Each thread runs until it waits, so no other thread can come between the read and the write. */
 inline unsigned atomicAdd(unsigned *x, unsigned more) { return (*x += more) - more; }
 
 inline void __syncthreads() { emulate::block_barrier(); }

@@ -69,7 +69,7 @@ inline std::vector<float> emulated_collective(const char *name, const float *fro
                 comm->rank, name, count, root, call.name, call.count, call.root);
     std::vector<float> all((size_t)comm->ranks * count);
     comm->collect(all.data(), from, count * sizeof(float));
-    emulate::pass(stream, (double)count);
+    emulate::advance_clock(stream, (double)count);
     return all;
 }
 

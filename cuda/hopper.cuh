@@ -5,7 +5,7 @@
    #define HOPPER_CODE            defined where a kernel may use this: in the emulator, and where nvcc compiles for
                                   sm_90a. The body of such a kernel stands under #ifdef HOPPER_CODE; elsewhere these
                                   functions do nothing
-   hopper_there()                 whether this GPU can run such a kernel and this program has code for it; if not, the
+   hopper_is_available()          whether this GPU can run such a kernel and this program has code for it; if not, the
                                   kernel must not be launched
 
    Tiles. A tile is an array of rows of 64 bf16 elements, 128 bytes each, at a multiple of 1024 bytes in shared memory
@@ -62,8 +62,8 @@
    wgmma_wait<N>()                waits until all groups but the last N are done. Until then neither the accumulators
                                   nor the A registers of a product may be read or written, nor its shared memory
                                   written
-   hold(registers)                forbids the compiler to move reads and writes of these registers across this place:
-                                  stands after a wait, and before a fence where the registers have been written
+   fence_registers(registers)     forbids the compiler to move reads and writes of these registers across this place. It
+                                  stands after a wait, and before a fence if the registers have been written
 
    registers_increase<N>, registers_decrease<N>   all threads of a warpgroup call it: each has N registers from here
                                   on */
@@ -104,9 +104,9 @@ static __global__ void hopper_code_kernel(int *there) {
 #endif
 }
 
-/* A kernel finds out, once: a program compiled for sm_90 without the `a` runs on such a GPU too, but has no such
-   code. */
-static inline bool hopper_there() {
+/* The first call launches a kernel to find out: a program compiled for sm_90 without the `a` runs on such a GPU too,
+   but has no such code. */
+static inline bool hopper_is_available() {
     static int answer = -1;
     if (answer < 0) {
         int device, major, found = 0;
@@ -123,6 +123,8 @@ static inline bool hopper_there() {
     return answer != 0;
 }
 
+/* Described at the top of this file. cuTensorMapEncodeTiled belongs to the driver, so its address is asked for, and the
+   program need not be linked with libcuda. */
 static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride, int64_t rows,
                                    int64_t batches, int box_rows) {
     typedef CUresult (*Encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
@@ -161,7 +163,7 @@ static inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_
 
 /* ---- barriers ---- */
 
-/* The address within shared memory, which the instructions below take. */
+/* Returns the address within shared memory, which the instructions below take. */
 __device__ __forceinline__ uint32_t shared_address(const void *x) {
     return (uint32_t)__cvta_generic_to_shared(x);
 }
@@ -240,8 +242,8 @@ template <int N> __device__ __forceinline__ void registers_decrease() {
     HOPPER_ASM("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* Bits 0..13: address / 16; 16..29: leading bytes / 16; 32..45: stride / 16, here of eight rows; 62..63: 1, the 128-byte
-   swizzle. */
+/* Bits 0..13: address / 16; 16..29: leading bytes / 16; 32..45: stride / 16, here of eight rows; 62..63: 1, the
+   128-byte swizzle. */
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
     return (uint64_t)((shared_address(shared) & 0x3FFFF) >> 4) | (uint64_t)(leading_bytes >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
@@ -253,11 +255,11 @@ __device__ __forceinline__ void wgmma_commit() {
 template <int N> __device__ __forceinline__ void wgmma_wait() {
     HOPPER_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-template <int N> __device__ __forceinline__ void hold(float (&x)[N]) {
+template <int N> __device__ __forceinline__ void fence_registers(float (&x)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
 }
-template <int N> __device__ __forceinline__ void hold(uint32_t (&x)[N]) {
+template <int N> __device__ __forceinline__ void fence_registers(uint32_t (&x)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i])::"memory");
 }
@@ -324,7 +326,7 @@ __device__ __forceinline__ void wgmma_from_registers(float (&d)[R], uint32_t a0,
 
 #define HOPPER_CODE
 
-inline bool hopper_there() { return emulate::hopper; }
+inline bool hopper_is_available() { return emulate::hopper; }
 
 inline TensorMap tensor_map(const void *at, int64_t columns, int64_t row_stride, int64_t rows,
                             int64_t batches, int box_rows) {
@@ -376,8 +378,8 @@ inline uint64_t wgmma_descriptor(const void *shared, uint32_t leading_bytes) {
 inline void wgmma_fence() { emulate::unit_here().fenced = true; }
 inline void wgmma_commit() { emulate::unit_here().committed++; }
 template <int N> inline void wgmma_wait() { emulate::wait_products(N); }
-template <int N> inline void hold(float (&)[N]) {}
-template <int N> inline void hold(uint32_t (&)[N]) {}
+template <int N> inline void fence_registers(float (&)[N]) {}
+template <int N> inline void fence_registers(uint32_t (&)[N]) {}
 
 template <int TRANSPOSE_A, int TRANSPOSE_B, int R>
 inline void wgmma_from_shared(float (&d)[R], uint64_t a, uint64_t b, bool add) {
@@ -387,9 +389,9 @@ inline void wgmma_from_shared(float (&d)[R], uint64_t a, uint64_t b, bool add) {
 template <int TRANSPOSE_B, int R, typename A0, typename A1, typename A2, typename A3>
 inline void wgmma_from_registers(float (&d)[R], A0 &&a0, A1 &&a1, A2 &&a2, A3 &&a3, uint64_t b, bool add) {
     static_assert(R == 32 || R == 64 || R == 128, "64, 128 or 256 columns");
-    const uint32_t *const at[4] = {emulate::where(std::forward<A0>(a0)), emulate::where(std::forward<A1>(a1)),
-                                   emulate::where(std::forward<A2>(a2)),
-                                   emulate::where(std::forward<A3>(a3))};
+    const uint32_t *const at[4] = {
+        emulate::variable_address(std::forward<A0>(a0)), emulate::variable_address(std::forward<A1>(a1)),
+        emulate::variable_address(std::forward<A2>(a2)), emulate::variable_address(std::forward<A3>(a3))};
     emulate::issue_product(
         {d, R, 0, false, TRANSPOSE_B, true, add, {a0, a1, a2, a3}, {at[0], at[1], at[2], at[3]}, 0, b});
 }

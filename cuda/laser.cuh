@@ -13,13 +13,13 @@
      Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v
      of the column, and the row term sum_d do (1 - exp(m - o)) corrects for it.
    - Range. From the first key on whose v is farther than LASER_WINDOW from v_0d, a column is out of range
-     (Column.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
+     (LaserColumn.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
      maximum and are slow. Earlier rows do not see that key and keep their bits. In a healthy run no column is out of
      range, and the kernels that look for such rows end at once.
 
    laser_prepare(...)      forward, before the products: values, centers, and the ranges from which the columns follow
    laser_finish(...)       forward, after the products: columns, and the rows that are out of range
-   attention_rows(...)     backward, before the products: the numbers of each query's row that they need */
+   attention_backward_rows(...)     backward, before the products: the numbers of each query's row that they need */
 #ifndef CUDA_LASER_CUH
 #define CUDA_LASER_CUH
 
@@ -37,25 +37,26 @@ __host__ __device__ __forceinline__ int padded_rows(const AttentionSizes &s) {
 enum { ROW_TERM = 64 };
 __host__ __device__ __forceinline__ int64_t row_at(int64_t i) { return i + i / ROW_TERM * ROW_TERM; }
 
-/* For the values of a column in one tile of keys: the least and the largest within the window, and the first key
-   outside it. */
+/* The values of a column in one tile of keys. */
 struct alignas(16) ColumnRange {
-    float least, most;
-    int out_of_range_from;
+    float minimum, maximum; /* the least and the largest value within the window */
+    int out_of_range_from;  /* the first key whose value is outside the window; T if there is none */
 };
 
 /* Scratch memory of one call of attention_forward or attention_backward. */
 struct AttentionWork {
     ColumnRange *ranges; /* (B, H, tiles, D) forward */
-    float *centers;      /* (B, H, tiles, D) forward: of V' */
-    float *
-        rows; /* backward, for each 64 queries of (B, H, padded T): 64 lse log2(e), infinity past the end, so that
-                            weights are zero there; then 64 of what is subtracted from dP, zero past the end */
-    bf16 *left,
-        *right; /* (N, A) LASER. forward: left = V' less its centers; backward: left = do exp(m - o), right =
-                            expm1(v - m) */
+    float *centers;      /* (B, H, tiles, D) forward: the centers of V' */
+    float *rows; /* backward: for each 64 queries of (B, H, padded T), first 64 numbers lse log2(e), which are
+                            infinite past the end, so that weights are zero there; then 64 terms that are subtracted
+                            from dP, which are zero past the end */
+    bf16 *values;      /* (N, A) LASER's forward: V' less its centers */
+    bf16 *scaled_dout; /* (N, A) LASER's backward: do exp(m - o); the same memory as values */
+    bf16 *centered_v;  /* (N, A) LASER's backward: expm1(v - m) */
 };
 
+/* Returns where the arrays of AttentionWork lie in `memory`, and writes to `bytes`, unless it is NULL, how many bytes
+   they take. */
 static inline AttentionWork attention_work(void *memory, const AttentionSizes &s, size_t *bytes) {
     enum { LEAST_TILE = 64 };
     const size_t heads = (size_t)s.B * (size_t)s.H, rows = heads * (size_t)padded_rows(s),
@@ -71,12 +72,13 @@ static inline AttentionWork attention_work(void *memory, const AttentionSizes &s
     w.ranges = (ColumnRange *)take(columns * sizeof(ColumnRange));
     w.centers = (float *)take(columns * sizeof(float));
     w.rows = (float *)take(2 * rows * sizeof(float));
-    w.left = (bf16 *)take(values * sizeof(bf16));
-    w.right = (bf16 *)take(values * sizeof(bf16));
+    w.values = w.scaled_dout = (bf16 *)take(values * sizeof(bf16));
+    w.centered_v = (bf16 *)take(values * sizeof(bf16));
     if (bytes) *bytes = used;
     return w;
 }
 
+/* Returns the bytes of scratch memory that one call needs. */
 static inline size_t attention_work_bytes(const AttentionSizes &s) {
     size_t bytes;
     attention_work(nullptr, s, &bytes);
@@ -85,14 +87,14 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 
 /* ---- columns ---- */
 
-/* Computes all of every column's Column in one pass over V. This serves the paper's shift, which forward needs before
-   it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There are few
-   heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
+/* Computes all of the LaserColumn of every column in one pass over V. This serves the paper's shift, which forward
+   needs before it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There
+   are few heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename S>
 __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
-    laser_columns_kernel(Column *columns, const S *v, AttentionSizes s) {
+    laser_columns_kernel(LaserColumn *columns, const S *v, AttentionSizes s) {
     enum { WARPS = LASER_COLUMN_WARPS };
     float *low = shared_memory<float>(), *high = low + WARPS * WARP_SIZE; /* (WARPS, WARP_SIZE) */
     int *outside = (int *)(high + WARPS * WARP_SIZE);
@@ -103,37 +105,39 @@ __global__ void __launch_bounds__(LASER_COLUMN_THREADS)
         const S *column = v + (int64_t)b * s.T * s.qkv_row + h * s.D + d;
         const float v0 = to_float(column[0]);
         int out_of_range_from = s.T;
-        float least = v0, most = v0; /* of the values within the window */
+        float minimum = v0, maximum = v0; /* of the values within the window */
 #pragma unroll 4
         for (int t = warp; t < s.T; t += WARPS) {
             const float x = to_float(column[t * s.qkv_row]);
             if (s.shift == LASER_SHIFT_CAUSAL && !(fabsf(x - v0) <= LASER_WINDOW))
                 out_of_range_from = min(out_of_range_from, t);
             else
-                least = fminf(least, x), most = fmaxf(most, x);
+                minimum = fminf(minimum, x), maximum = fmaxf(maximum, x);
         }
         const int at = warp * WARP_SIZE + lane;
-        low[at] = least, high[at] = most, outside[at] = out_of_range_from;
+        low[at] = minimum, high[at] = maximum, outside[at] = out_of_range_from;
         __syncthreads();
         for (int w = 0; warp == 0 && w < WARPS; w++) {
-            least = fminf(least, low[w * WARP_SIZE + lane]);
-            most = fmaxf(most, high[w * WARP_SIZE + lane]);
+            minimum = fminf(minimum, low[w * WARP_SIZE + lane]);
+            maximum = fmaxf(maximum, high[w * WARP_SIZE + lane]);
             out_of_range_from = min(out_of_range_from, outside[w * WARP_SIZE + lane]);
         }
         if (warp == 0 && first + lane < s.D)
-            columns[((int64_t)b * s.H + h) * s.D + d] = laser_column(v0, least, most, out_of_range_from, s);
+            columns[((int64_t)b * s.H + h) * s.D + d] =
+                laser_column(v0, minimum, maximum, out_of_range_from, s);
         __syncthreads();
     }
 }
 
+/* Writes columns (B, H, D). */
 template <typename S>
-void laser_find_columns(Column *columns, const S *v, const AttentionSizes &s, cudaStream_t stream) {
+void laser_find_columns(LaserColumn *columns, const S *v, const AttentionSizes &s, cudaStream_t stream) {
     LAUNCH(laser_columns_kernel<S>, dim3((unsigned)s.H, (unsigned)s.B), dim3(LASER_COLUMN_THREADS),
            3 * LASER_COLUMN_THREADS * sizeof(float), stream, columns, v, s);
 }
 
-/* The shift n of column d of a head, whose Columns and first row of v are given. */
-__device__ __forceinline__ float laser_shift(const Column *head_columns, const bf16 *head_v, int d,
+/* Returns the shift n of column d of a head. head_columns (D); head_v: the head's first row of v. */
+__device__ __forceinline__ float laser_shift(const LaserColumn *head_columns, const bf16 *head_v, int d,
                                              const AttentionSizes &s) {
     return s.shift == LASER_SHIFT_SEQUENCE ? head_columns[d].shift
                                            : rintf(to_float(head_v[d]) * LASER_LOG2E_HIGH);
@@ -141,9 +145,10 @@ __device__ __forceinline__ float laser_shift(const Column *head_columns, const b
 
 /* ---- values ---- */
 
-/* exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of zero is zero: no row
-   that sees it uses it. With the paper's shift nothing is out of range; without a limit, a NaN in v reaches the output.
-   log2(e) with float32's digits alone makes v wrong by one part in 10^8. */
+/* Returns exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of
+   zero is zero: no row that sees it uses it. With the paper's shift nothing is out of range, so there is no limit,
+   and a NaN in v reaches the output. Because log2(e) is rounded to float32, the result is that of a v which is wrong
+   by one part in 10^8. */
 __device__ __forceinline__ float laser_value(float v, float n, float limit) {
     return fast_exp2(fminf(fmaf(v, LASER_LOG2E_HIGH, -n), limit));
 }
@@ -180,7 +185,7 @@ template <int D, int TILE> struct LaserValues {
     static_assert(TILE % ROWS == 0, "every thread has as many rows");
 };
 
-/* The range of keys first..end - 1 of a column; `column` points to the column's first value. */
+/* Returns the range of keys first..end - 1 of a column; `column` points to the column's first value. */
 __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first, int end,
                                                    const AttentionSizes &s) {
     const float v0 = to_float(column[0]);
@@ -188,7 +193,7 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
     for (int t = end - 1; t >= first; t--) {
         const float x = to_float(column[t * s.qkv_row]);
         if (fabsf(x - v0) <= LASER_WINDOW)
-            range.least = fminf(range.least, x), range.most = fmaxf(range.most, x);
+            range.minimum = fminf(range.minimum, x), range.maximum = fmaxf(range.maximum, x);
         else
             range.out_of_range_from = t;
     }
@@ -198,7 +203,7 @@ __device__ __forceinline__ ColumnRange laser_range(const bf16 *column, int first
 template <int D, int TILE>
 __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, TILE>::BLOCKS)
     laser_values_kernel(bf16 *values, float *centers, ColumnRange *ranges, const bf16 *v,
-                        const Column *columns, AttentionSizes s) {
+                        const LaserColumn *columns, AttentionSizes s) {
     enum { ROWS = LaserValues<D, TILE>::ROWS, EACH = LaserValues<D, TILE>::EACH };
     float *low = shared_memory<float>(), *high = low + ROWS * D; /* (ROWS, D) */
     int *some_outside = (int *)(high + ROWS * D);                /* (1) whether a value is out of range */
@@ -208,7 +213,8 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     const bf16 *head_v = v + (int64_t)b * s.T * s.qkv_row + h * D;
     uint4 packed[EACH];
 #pragma unroll
-    for (int e = 0; e < EACH; e++) { /* past the end, the tile's first key again, which changes no range */
+    for (int e = 0; e < EACH;
+         e++) { /* past the end of the sequence the tile's first key is taken again, which changes no range */
         const int key = tile * TILE + e * ROWS + row;
         packed[e] = *(const uint4 *)(const void *)(head_v + (key < s.T ? key : tile * TILE) * s.qkv_row + d);
     }
@@ -217,19 +223,20 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     const float own_shift = column < D ? laser_shift(columns + head * D, head_v, column, s) : 0;
     if (threadIdx.x == 0) *some_outside = 0;
     __syncthreads();
-    float least[8], most[8], v0[8];
+    float minimum[8], maximum[8], v0[8];
     load(v0, head_v + d);
-    uint32_t far =
-        0; /* the bits of the largest distance from v0: of positive floats they are in order, NaN above all */
+    /* The bits of the largest distance from v0, as an integer: positive floats have the order of their bits, and those
+       of NaN are larger than all others. */
+    uint32_t far = 0;
 #pragma unroll
-    for (int c = 0; c < 8; c++) least[c] = INFINITY, most[c] = -INFINITY;
+    for (int c = 0; c < 8; c++) minimum[c] = INFINITY, maximum[c] = -INFINITY;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         float x[8];
         unpack(x, packed[e]);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
-            least[c] = fminf(least[c], x[c]), most[c] = fmaxf(most[c], x[c]);
+            minimum[c] = fminf(minimum[c], x[c]), maximum[c] = fmaxf(maximum[c], x[c]);
             far = max(far, float_to_bits(fabsf(x[c] - v0[c])));
         }
     }
@@ -237,21 +244,22 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 #pragma unroll
     for (int c = 0; c < 8; c += 4) {
         *(float4 *)(void *)(low + row * D + d + c) =
-            float4{least[c], least[c + 1], least[c + 2], least[c + 3]};
-        *(float4 *)(void *)(high + row * D + d + c) = float4{most[c], most[c + 1], most[c + 2], most[c + 3]};
+            float4{minimum[c], minimum[c + 1], minimum[c + 2], minimum[c + 3]};
+        *(float4 *)(void *)(high + row * D + d + c) =
+            float4{maximum[c], maximum[c + 1], maximum[c + 2], maximum[c + 3]};
     }
     __syncthreads();
     float center = 0;
     if (column < D) {
         ColumnRange range = {INFINITY, -INFINITY, s.T};
         for (int r = 0; r < ROWS; r++) {
-            range.least = fminf(range.least, low[r * D + column]);
-            range.most = fmaxf(range.most, high[r * D + column]);
+            range.minimum = fminf(range.minimum, low[r * D + column]);
+            range.maximum = fmaxf(range.maximum, high[r * D + column]);
         }
         if (*some_outside) range = laser_range(head_v + column, tile * TILE, min(s.T, tile * TILE + TILE), s);
-        const float smallest = laser_value(range.least, own_shift, limit),
-                    largest = laser_value(range.most, own_shift, limit);
-        if (range.least <= range.most) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
+        const float smallest = laser_value(range.minimum, own_shift, limit),
+                    largest = laser_value(range.maximum, own_shift, limit);
+        if (range.minimum <= range.maximum) center = fminf(0.5f * (smallest + largest), 2.7f * smallest);
         centers[(head * gridDim.x + tile) * D + column] = center;
         if (s.shift == LASER_SHIFT_CAUSAL) ranges[(head * gridDim.x + tile) * D + column] = range;
     }
@@ -262,7 +270,7 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 #pragma unroll
     for (int c = 0; c < 8; c++) own_center[c] = low[d + c], n[c] = high[d + c];
     if (tile + 1 == (int)gridDim.x)
-        return; /* no row sees the last tile whole, so none multiplies by its values */
+        return; /* no row sees the whole of the last tile, so none is multiplied by its values */
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int key = tile * TILE + e * ROWS + row;
@@ -278,19 +286,20 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
 /* Forward, before the products. With the paper's shift this writes columns; with the causal shift laser_finish
    does. */
 template <int D, int TILE>
-void laser_prepare(const AttentionWork &w, Column *columns, const bf16 *v, const AttentionSizes &s,
+void laser_prepare(const AttentionWork &w, LaserColumn *columns, const bf16 *v, const AttentionSizes &s,
                    cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) laser_find_columns(columns, v, s, stream);
     LAUNCH((laser_values_kernel<D, TILE>), dim3(blocks_for(s.T, TILE), (unsigned)s.H, (unsigned)s.B),
            dim3(LaserValues<D, TILE>::THREADS), (2 * LaserValues<D, TILE>::ROWS * D + 1) * sizeof(float),
-           stream, w.left, w.centers, w.ranges, v, (const Column *)columns, s);
+           stream, w.values, w.centers, w.ranges, v, (const LaserColumn *)columns, s);
 }
 
 /* After the products, for the causal shift: computes a head's columns from the ranges of its tiles; then the blocks
    of a head compute, by the plain formulas, the rows in which a column is out of range. */
 static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
-    laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, Column *columns, const ColumnRange *ranges,
-                        int tiles, const bf16 *q, const bf16 *k, const bf16 *v, AttentionSizes s) {
+    laser_finish_kernel(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns,
+                        const ColumnRange *ranges, int tiles, const bf16 *q, const bf16 *k, const bf16 *v,
+                        AttentionSizes s) {
     const int h = (int)blockIdx.y, b = (int)blockIdx.z;
     const int64_t head = (int64_t)b * s.H + h;
     int first = s.T; /* the first row with a column out of range */
@@ -300,19 +309,20 @@ static __global__ void __launch_bounds__(PLAIN_FEW_THREADS)
 #pragma unroll 8
         for (int tile = 0; tile < tiles; tile++) {
             const ColumnRange range = ranges[(head * tiles + tile) * s.D + d];
-            all.least = fminf(all.least, range.least), all.most = fmaxf(all.most, range.most);
+            all.minimum = fminf(all.minimum, range.minimum), all.maximum = fmaxf(all.maximum, range.maximum);
             all.out_of_range_from = min(all.out_of_range_from, range.out_of_range_from);
         }
-        /* Every block writes the same. */
-        columns[head * s.D + d] = laser_column(v0, all.least, all.most, all.out_of_range_from, s);
+        /* All blocks of a head write the same numbers. */
+        columns[head * s.D + d] = laser_column(v0, all.minimum, all.maximum, all.out_of_range_from, s);
         first = min(first, all.out_of_range_from);
     }
-    first = block_least(first, shared_memory<float>());
-    plain_forward_rows(out, low_bits, lse, q, k, v, (const Column *)columns, false, b, h,
+    first = block_min(first, shared_memory<float>());
+    plain_forward_rows(out, low_bits, lse, q, k, v, (const LaserColumn *)columns, false, b, h,
                        first + (int)blockIdx.x, (int)gridDim.x, s);
 }
 
-static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Column *columns,
+/* Forward, after the products. tile: the rows of the tiles with which laser_prepare was called. */
+static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, LaserColumn *columns,
                                 const AttentionWork &w, int tile, const bf16 *q, const bf16 *k, const bf16 *v,
                                 const AttentionSizes &s, cudaStream_t stream) {
     if (s.shift == LASER_SHIFT_SEQUENCE) return;
@@ -321,11 +331,12 @@ static inline void laser_finish(bf16 *out, uint16_t *low_bits, float *lse, Colum
            (int)blocks_for(s.T, tile), q, k, v, s);
 }
 
-/* ---- backward's rows ---- */
+/* ---- what backward needs of each query's row ---- */
 
+/* Returns exp(x); the relative error grows with x, since log2(e) is rounded. */
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LASER_LOG2E_HIGH); }
-/* exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would lose
-   digits, it is x + x^2/2. */
+/* Returns exp(x) - 1 with a relative error below 2^-13, where exp(x) is given. Near zero, where the difference would
+   lose digits, it is x + x^2/2. */
 __device__ __forceinline__ float fast_expm1(float x, float exp_x) {
     return fabsf(x) < 1.0f / 256 ? fmaf(0.5f * x, x, x) : exp_x - 1;
 }
@@ -341,9 +352,9 @@ enum { ROWS_TOKENS = ROWS_EACH * ROWS_WARPS };
 
 template <int D, bool LASER>
 __global__ void __launch_bounds__(ROWS_THREADS, 3)
-    attention_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout, const bf16 *out,
-                          const uint16_t *low_bits, const bf16 *v, const float *lse, const Column *columns,
-                          AttentionSizes s) {
+    attention_backward_rows_kernel(float *rows, bf16 *scaled, bf16 *centered, const bf16 *dout,
+                                   const bf16 *out, const uint16_t *low_bits, const bf16 *v, const float *lse,
+                                   const LaserColumn *columns, AttentionSizes s) {
     enum { LANES = D / 8 };
     float *center = shared_memory<float>(),
           *floor = center + ROWS_COLUMNS; /* (ROWS_COLUMNS), of this block's columns */
@@ -365,12 +376,12 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
         v_packed[r] = LASER && inside ? *(const uint4 *)(const void *)(v + token * s.qkv_row + column) : zero;
         head_lse[r] = inside ? lse[((int64_t)b * s.H + h) * s.T + first + r] : INFINITY;
     }
-    if (LASER) { /* one thread for each column; special: whether one of them may pass no gradient */
+    if (LASER) { /* one thread for each column; special: whether some column may pass no gradient */
         if (threadIdx.x == 0) *special = 0;
         __syncthreads();
         const int at = (int)blockIdx.y * ROWS_COLUMNS + (int)threadIdx.x;
         if (at < A) {
-            const Column c = columns[(int64_t)b * A + at];
+            const LaserColumn c = columns[(int64_t)b * A + at];
             center[threadIdx.x] = c.center, floor[threadIdx.x] = c.floor,
             outside[threadIdx.x] = c.out_of_range_from;
             if (c.out_of_range_from < s.T || c.floor > -INFINITY) *special = 1;
@@ -394,7 +405,8 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
             for (int i = 0; i < 8; i++) m[i] = center[own + i];
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float exact = join_parts(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2]);
+                const float exact =
+                    join_split_float(float_to_bits(o[i]), i % 2 ? low[i / 2] >> 16 : low[i / 2]);
                 const bool seen = !careful || t < outside[own + i],
                            passes = !careful || (seen && exact > floor[own + i]);
                 const float distance = m[i] - exact, factor = fast_exp(distance), above = x[i] - m[i];
@@ -415,15 +427,16 @@ __global__ void __launch_bounds__(ROWS_THREADS, 3)
     }
 }
 
+/* Fills w.rows and, for LASER, w.scaled_dout and w.centered_v, for the kernels of backward. */
 template <int D, bool LASER>
-void attention_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out, const uint16_t *low_bits,
-                    const bf16 *v, const float *lse, const Column *columns, const AttentionSizes &s,
-                    cudaStream_t stream) {
+void attention_backward_rows(const AttentionWork &w, const bf16 *dout, const bf16 *out,
+                             const uint16_t *low_bits, const bf16 *v, const float *lse,
+                             const LaserColumn *columns, const AttentionSizes &s, cudaStream_t stream) {
     const dim3 grid((unsigned)(padded_rows(s) / ROWS_TOKENS), blocks_for((int64_t)s.H * D, ROWS_COLUMNS),
                     (unsigned)s.B);
-    LAUNCH((attention_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
-           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.left, w.right, dout, out,
-           low_bits, v, lse, columns, s);
+    LAUNCH((attention_backward_rows_kernel<D, LASER>), grid, dim3(ROWS_THREADS),
+           LASER ? (3 * ROWS_COLUMNS + 1) * sizeof(float) : 0, stream, w.rows, w.scaled_dout, w.centered_v,
+           dout, out, low_bits, v, lse, columns, s);
 }
 
 #endif

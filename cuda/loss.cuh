@@ -1,10 +1,12 @@
-/* loss.cuh: cross-entropy over a slice of rows of the logits, which never exist whole (model_loss of train_gpt.c). */
+/* loss.cuh: cross-entropy of a slice of the logits. The logits of all tokens never exist at the same time, since they
+   would take too much memory (model_loss of train_gpt.c). */
 #ifndef CUDA_LOSS_CUH
 #define CUDA_LOSS_CUH
 
 #include "device.h"
 
-/* losses (N) = -log softmax(logits)[target]; dlogits (N, V) = the gradient of scale * sum(losses), unless scale is 0.
+/* Both kernels compute losses (N) = -log softmax(logits)[target] from logits (N, V) and targets (N), and dlogits (N,
+   V) = the gradient of scale * sum(losses), unless scale is 0.
 
    For vocabularies up to 32768 that are multiples of 4: a block has as many threads as fit into a multiprocessor's
    registers and holds a whole row in them, 32 numbers a thread, so it reads the row once. No other block shares the
@@ -17,7 +19,7 @@ static inline bool loss_row_fits(int V) {
     return V % 4 == 0 && V > LOSS_ROW_PIECE && V <= LOSS_ROW_PIECES * LOSS_ROW_PIECE;
 }
 
-/* x = four numbers of the row from column v on; minus infinity beyond its end. */
+/* x = four numbers of the row, from column v on; minus infinity past its end. */
 __device__ __forceinline__ void load_logits(float (&x)[4], const float *row, int v, int V) {
     for (int i = 0; i < 4; i++) x[i] = -INFINITY;
     if (v < V) load(x, row + v);
@@ -27,8 +29,9 @@ template <typename S>
 __global__ void __launch_bounds__(LOSS_ROW_THREADS)
     cross_entropy_row_kernel(float *losses, S *dlogits, const float *logits, const int32_t *targets,
                              float scale, int64_t N, int V) {
-    float2 *of_warps =
-        shared_memory<float2>(); /* (2, warps) maximum and sum; rows alternate, so each needs one barrier */
+    float2 *of_warps = shared_memory<
+        float2>(); /* (2, warps) maximum and sum of each warp. Two neighbouring rows use different halves, so
+                                    that one barrier for each row is enough */
     const int lane = (int)threadIdx.x % WARP_SIZE, warp = (int)threadIdx.x / WARP_SIZE;
     const int first = (int)threadIdx.x * 4;
     const int64_t begin = (int64_t)blockIdx.x * LOSS_ROWS,
@@ -50,11 +53,11 @@ __global__ void __launch_bounds__(LOSS_ROW_THREADS)
             for (int i = 0; i < 4; i++) sum += x[k][i] = expf(x[k][i] - largest);
         const float of_warp = warp_max(largest);
         sum = warp_sum(sum * expf(largest - of_warp));
-        float2 *turn = of_warps + n % 2 * WARP_SIZE;
-        if (lane == 0) turn[warp] = float2{of_warp, sum};
+        float2 *of_row = of_warps + n % 2 * WARP_SIZE;
+        if (lane == 0) of_row[warp] = float2{of_warp, sum};
         const int next_target = targets[n + 1 < end ? n + 1 : n];
         __syncthreads();
-        const float2 mine = turn[lane]; /* there are as many warps as lanes */
+        const float2 mine = of_row[lane]; /* there are as many warps as lanes */
         const float top = warp_max(mine.x);
         sum = warp_sum(mine.y * expf(mine.x - top));
         if (threadIdx.x == 0) losses[n] = logf(sum) + top - of_target;
@@ -104,6 +107,7 @@ __global__ void cross_entropy_kernel(float *losses, S *dlogits, const float *log
     }
 }
 
+/* losses (N), dlogits (N, V): see above. */
 template <typename S>
 void cross_entropy(float *losses, S *dlogits, const float *logits, const int32_t *targets, float scale,
                    int64_t N, int V, cudaStream_t stream) {

@@ -27,13 +27,15 @@
 struct MatmulTuning {
     bool wanted;
     double least_flops; /* a smaller product is not timed: it cannot save as much as the timing costs */
-    size_t spare; /* bytes left free beside the timing's: CUDA needs memory when it first loads a kernel */
+    size_t
+        spare; /* bytes that must stay free during the timing: CUDA needs memory when it first loads a kernel */
 };
 inline MatmulTuning matmul_tuning = {true, 1e9, (size_t)256 << 20};
 
 #ifdef __CUDACC__
 #include <cublasLt.h>
 
+/* cublas_check(call) ends the program if a call of cuBLASLt fails. */
 static inline void cublas_check_at(cublasStatus_t status, const char *call, const char *file, int line) {
     if (status != CUBLAS_STATUS_SUCCESS)
         check_die(file, line, "%s: %s", call, cublasLtGetStatusString(status));
@@ -46,14 +48,15 @@ template <> inline cudaDataType_t cuda_type<bf16>() { return CUDA_R_16BF; }
 
 /* A product in cuBLAS's column-major terms: D (m, n) = op(A) op(B) + beta C, with sums over k. The matrices have no
    gaps, so their sizes give their leading dimensions. */
-enum MatmulAddend { ADDS_NOTHING, ADDS_C, ADDS_D /* to itself */ };
+enum MatmulAddend { ADDS_NOTHING, ADDS_C, ADDS_D /* C is D: D += op(A) op(B) */ };
 struct MatmulShape {
     int64_t m, n, k;
     int transpose_a, transpose_b;
     cudaDataType_t in, out;
     cublasLtEpilogue_t epilogue;
     MatmulAddend addend;
-    uint32_t alignment; /* of all pointers, at most 256; cuBLASLt's list may depend on it */
+    uint32_t
+        alignment; /* in bytes, of all pointers, at most 256; cuBLASLt's list of algorithms may depend on it */
     bool operator==(const MatmulShape &s) const {
         return m == s.m && n == s.n && k == s.k && transpose_a == s.transpose_a &&
                transpose_b == s.transpose_b && in == s.in && out == s.out && epilogue == s.epilogue &&
@@ -80,6 +83,7 @@ struct MatmulState {
     double seconds; /* that all timing has taken */
 };
 
+/* Returns the state; the first call creates it. */
 static inline MatmulState *matmul_state() {
     static MatmulState *state;
     if (!state) {
@@ -145,6 +149,7 @@ static inline int matmul_splits(const cublasLtMatmulAlgo_t &algorithm) {
     return splits;
 }
 
+/* Makes a plan for a shape: cuBLASLt's algorithms for it, with the reference as the choice. */
 static inline MatmulPlan *matmul_plan(const char *name, const MatmulShape &s, void *up) {
     /* For a workspace of no bytes cuBLASLt lists some algorithms that it does not list otherwise and that are
        sometimes faster. */
@@ -178,6 +183,7 @@ static inline MatmulPlan *matmul_plan(const char *name, const MatmulShape &s, vo
     return &state->plans.back();
 }
 
+/* Starts the product with one of the plan's candidates. */
 static inline cublasStatus_t matmul_launch(const MatmulPlan &p, int candidate, const void *a, const void *b,
                                            const void *c, void *d, cudaStream_t stream) {
     MatmulState *state = matmul_state();
@@ -186,6 +192,7 @@ static inline cublasStatus_t matmul_launch(const MatmulPlan &p, int candidate, c
                           &p.candidates[(size_t)candidate], state->workspace, MatmulState::WORKSPACE, stream);
 }
 
+/* x (n) = different numbers between -size and size. */
 static inline void matmul_fill(void *x, int64_t n, cudaDataType_t type, float size, uint32_t seed,
                                cudaStream_t stream) {
     if (type == CUDA_R_16BF)
@@ -204,6 +211,7 @@ struct MatmulScratch {
     size_t d_bytes;
 };
 
+/* Allocates the matrices for a shape, if enough memory is free. */
 static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
     MatmulScratch x = MatmulScratch();
     const size_t in = s.in == CUDA_R_16BF ? sizeof(bf16) : sizeof(float),
@@ -225,7 +233,7 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
     cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes));
     if (free_bytes < used || free_bytes - used < matmul_tuning.spare) return x;
     if (cudaMalloc(&memory, used) != cudaSuccess) {
-        cudaGetLastError(); /* clears the error, which the next launch would report else */
+        cudaGetLastError(); /* clears the error, which otherwise the next launch would report */
         return x;
     }
     x.memory = (char *)memory, x.partial = (uint64_t *)(void *)(x.memory + partial);
@@ -234,14 +242,14 @@ static inline MatmulScratch matmul_scratch(const MatmulShape &s) {
     return x;
 }
 
-#define MATMUL_TURN 5e-3 /* seconds */
+#define MATMUL_TURN 5e-3 /* seconds for which a candidate computes its product before the next one does */
 
-/* Chooses one of the plan's candidates; the operands are bf16. In its turn a candidate computes its product again and
-   again for some milliseconds, and the turns follow each other without a pause. The reason: a GPU that computes
-   products without a pause reaches its power limit and lowers its clock rate, as it does in training, and then the
-   algorithm that needs the least energy is the fastest. When products were timed one at a time with pauses between
-   them, another algorithm won (on an H200, for 8192 x 8192 matrices: one that is 10 % slower in training). The timing
-   takes about a quarter of a second for a shape, once in a process, during its first step. */
+/* Chooses one of the plan's candidates; the operands are bf16. The candidates compute the product in turns, each
+   again and again for some milliseconds, without a pause between the turns. The reason: a GPU that computes products
+   without a pause reaches its power limit and lowers its clock rate, as it does in training, and then the algorithm
+   that needs the least energy is the fastest. When products were timed one at a time with pauses between them,
+   another algorithm won (on an H200, for 8192 x 8192 matrices: one that is 10 % slower in training). The timing takes
+   about a quarter of a second for a shape, once in a process, during its first step. */
 static inline void matmul_time(MatmulPlan *p, cudaStream_t stream) {
     const double start = seconds_now();
     const MatmulShape &s = p->shape;
@@ -388,6 +396,7 @@ void matmul_gelu_backward_input(S *dup, const S *up, const S *dout, const S *w, 
 static inline void matmul_count_calls() {}
 static inline ProductTimings matmul_timings() { return {{}, 0}; }
 
+/* Returns n elements as float. */
 template <typename S> inline std::vector<float> host_matrix(const S *x, int64_t n) {
     std::vector<float> y((size_t)n);
     for (int64_t i = 0; i < n; i++) y[(size_t)i] = to_float(x[i]);
@@ -417,8 +426,10 @@ void host_product_of_input(const In *dout, const In *w, int64_t N, int64_t K, in
         for (int64_t k = 0; k < K; k++) finish(n * K + k, row[(size_t)k]);
     }
 }
+
+/* What an emulated launch of a product does besides: it advances the stream's clock and calls launch_hook. */
 inline void host_product_done(const char *name, int64_t results, cudaStream_t stream) {
-    emulate::pass(stream, (double)results);
+    emulate::advance_clock(stream, (double)results);
     if (launch_hook) launch_hook(name, stream);
 }
 

@@ -1,21 +1,26 @@
-/* mma.cuh: tensor cores, tiles of bf16 in shared memory, and copies into them: on a GPU of compute capability 8.0 and
-   later three PTX instructions, in the emulator the same with PTX's fragment layouts spelled out.
+/* mma.cuh: products on tensor cores, tiles of bf16 in shared memory, and asynchronous copies into tiles. On a GPU of
+   compute capability 8.0 and later these are PTX's instructions mma, ldmatrix and cp.async; in the emulator they are
+   functions that use the same fragment layouts.
 
    mma_m16n8k16(c, a, b0, b1)     C (16, 8) += A (16, 16) B (16, 8), float32 += bf16 * bf16
-   A lane is g = lane / 4, t = lane % 4. Its registers, two bf16 each, the lower column or k in the low half:
+   Each lane of a warp holds a fragment of each matrix. With g = lane / 4 and t = lane % 4 it holds:
        a[0], a[1], a[2], a[3]     A(g, 2t..), A(g + 8, 2t..), A(g, 2t + 8..), A(g + 8, 2t + 8..)
        b0, b1                     B(2t.., g), B(2t + 8.., g)
        c[0..3]                    C(g, 2t), C(g, 2t + 1), C(g + 8, 2t), C(g + 8, 2t + 1)
-   So the C of two products side by side, rounded, is the A of a next one, lane by lane.
+   A register of A or B holds two bf16: the element named, in the low half, and the next one, whose column of A or row
+   of B is one larger. So the C of two products side by side, rounded to bf16, is in each lane the A of a next
+   product.
 
-   Tile<D>                        rows of D bf16 in shared memory, in 16-byte chunks that are permuted so that eight
-                                  rows of one column of chunks lie in different banks
-   load_a(a, tile, row, column)   the fragment A = rows row.. of the tile, columns column..
-   load_b_rows(b, tile, row, column)     B(k, n) = tile(row + n, column + k), n = 0..15: b[0], b[1] for n < 8, b[2],
-                                  b[3] for the others
-   load_b_columns(b, tile, row, column)  B(k, n) = tile(row + k, column + n), likewise
-   load_tile                      starts the copy of some rows; past_end rows become zeros
-   cp_async_commit, cp_async_wait<N>()   wait until at most N of the committed groups are still on their way */
+   Tile<D>                        the layout of a tile: rows of D bf16 in shared memory, in 16-byte chunks. The chunks
+                                  are permuted so that the same chunk of eight neighbouring rows is in different banks
+   load_a(a, tile, row, column)   loads the fragment of A(i, k) = tile(row + i, column + k)
+   load_b_rows(b, tile, row, column)     loads the fragments of B(k, n) = tile(row + n, column + k) for n = 0..15:
+                                  b[0] and b[1] are those of n < 8, b[2] and b[3] those of the other n
+   load_b_columns(b, tile, row, column)  the same for B(k, n) = tile(row + k, column + n)
+   load_tile(tile, from, stride, inside)   starts the copy of rows to a tile; rows from `inside` on become zeros
+   cp_async_commit()              ends a group of copies
+   cp_async_wait<N>()             waits until all groups of this thread but the last N have arrived
+   product_over_d, product_over_rows     products of a warp's rows with a whole tile */
 #ifndef CUDA_MMA_CUH
 #define CUDA_MMA_CUH
 
@@ -31,7 +36,7 @@ __device__ __forceinline__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8. */
+/* Loads four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8. */
 template <bool TRANSPOSE> __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const bf16 *row) {
     const uint32_t address = (uint32_t)__cvta_generic_to_shared(row);
     if (TRANSPOSE)
@@ -46,7 +51,7 @@ template <bool TRANSPOSE> __device__ __forceinline__ void ldmatrix(uint32_t (&r)
                      : "memory");
 }
 
-/* 16 bytes to shared memory without a register between; zeros unless `inside`. */
+/* Starts the copy of 16 bytes to shared memory, which uses no registers. If not `inside`, zeros are written. */
 __device__ __forceinline__ void cp_async_16(void *to, const void *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :
@@ -96,7 +101,8 @@ struct LdmatrixOperands {
     const bf16 *row;
 };
 
-/* Eight rows of 16 bytes are read at a time; each should be in its own four banks. */
+/* Returns how many pairs of rows are in the same banks. Eight rows of 16 bytes are read at a time, and each should be
+   in four banks of its own. */
 inline long ldmatrix_conflicts(LdmatrixOperands **lanes) {
     long conflicts = 0;
     for (int i = 0; i < 32; i++)
@@ -158,14 +164,15 @@ template <int D> struct Tile {
     static_assert(D % 16 == 0 && (D & (D - 1)) == 0, "rows of 16, 32, 64, 128... elements");
     enum { CHUNKS = D / 8, SPREAD = CHUNKS < 8 ? CHUNKS : 8, ROWS_PER_LINE = 8 / SPREAD };
 
-    /* Offset of a 16-byte chunk: eight neighbouring rows of one column of chunks fall into eight different places
-       of 128 bytes. */
+    /* Returns the position, in elements, of a 16-byte chunk of a row. The same chunk of eight neighbouring rows has
+       eight different positions modulo 128 bytes, so that ldmatrix reads the eight from different banks. */
     static __device__ __forceinline__ int at(int row, int chunk) {
         return row * D + (chunk ^ (row / ROWS_PER_LINE % SPREAD)) * 8;
     }
 };
 
-/* ROWS rows of D from `from`, `stride` elements apart; rows from `inside` on become zeros. */
+/* All THREADS threads of a block start the copy of ROWS rows of D elements, `stride` elements apart, to a tile. Rows
+   from `inside` on become zeros. */
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t stride, int inside) {
 #pragma unroll
@@ -176,6 +183,7 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *from, int64_t 
     }
 }
 
+/* The thread's lane in its warp. */
 __device__ __forceinline__ int lane_of_warp() { return (int)threadIdx.x % WARP_SIZE; }
 
 template <int D>
@@ -194,7 +202,8 @@ __device__ __forceinline__ void load_b_columns(uint32_t (&b)[4], const bf16 *til
     ldmatrix<true>(b, tile + Tile<D>::at(row + lane % 16, column / 8 + lane / 16));
 }
 
-/* C (16, 8 * BLOCKS) += A (16, D) B, A = rows of a tile from `row` on, B(d, n) = tile b(first + n, d). */
+/* C (16, 8 * BLOCKS) += A (16, D) B, where A(i, d) = a_tile(row + i, d) and B(d, n) = b_tile(first + n, d). This
+   computes scores q k^T, and dP = dO V^T. */
 template <int D, int BLOCKS>
 __device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16 *a_tile, int row,
                                                const bf16 *b_tile, int first) {
@@ -212,8 +221,8 @@ __device__ __forceinline__ void product_over_d(float (&c)[BLOCKS][4], const bf16
     }
 }
 
-/* C (16, D) += A (16, 8 * BLOCKS) B, B(n, d) = tile b(first + n, d). A is the C of a product before, rounded: a[n][0] are the
-   elements c[n][0], c[n][1], a[n][1] the others. */
+/* C (16, D) += A (16, 8 * BLOCKS) B, where B(n, d) = b_tile(first + n, d). A is the C of an earlier product, rounded
+   to bf16: a[n][0] holds c[n][0] and c[n][1], a[n][1] holds c[n][2] and c[n][3]. */
 template <int D, int BLOCKS>
 __device__ __forceinline__ void product_over_rows(float (&c)[D / 8][4], const uint32_t (&a)[BLOCKS][2],
                                                   const bf16 *b_tile, int first) {

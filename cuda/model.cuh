@@ -22,18 +22,18 @@ enum { GPU_RECOMPUTE_NONE, GPU_RECOMPUTE_ATTENTION, GPU_RECOMPUTE_BLOCK }; /* in
 /* What forward keeps of a layer for backward. With --recompute=attention all layers use the same memory for attn_norm
    to low_bits, with --recompute=block also for mlp_input to hidden, and backward computes these again. */
 template <typename S> struct GpuLayer {
-    float *input;       /* (N, C) residual stream at the start of the layer */
-    S *attn_norm;       /* (N, C) its RMSNorm */
-    float *attn_rstd;   /* (N) what RMSNorm multiplied a token by */
-    S *qkv;             /* (N, 3A) q and k after rope */
-    float *lse;         /* (B, H, T) log of the sum of exp of the scores of a query */
-    Column *columns;    /* LASER: statistics of the columns of v (attention.cuh) */
-    S *attn_out;        /* (N, A) */
-    uint16_t *low_bits; /* (N, A) LASER in bf16: the bits that rounding removed from attn_out */
-    float *mlp_input;   /* (N, C) residual stream between attention and MLP */
-    S *mlp_norm;        /* (N, C) its RMSNorm */
-    float *mlp_rstd;    /* (N) */
-    S *up, *hidden;     /* (N, U), (N, F) before and after the activation */
+    float *input;         /* (N, C) residual stream at the start of the layer */
+    S *attn_norm;         /* (N, C) its RMSNorm */
+    float *attn_rstd;     /* (N) what RMSNorm multiplied a token by */
+    S *qkv;               /* (N, 3A) q and k after rope */
+    float *lse;           /* (B, H, T) log of the sum of exp of the scores of a query */
+    LaserColumn *columns; /* LASER: statistics of the columns of v (attention.cuh) */
+    S *attn_out;          /* (N, A) */
+    uint16_t *low_bits;   /* (N, A) LASER in bf16: the bits that rounding removed from attn_out */
+    float *mlp_input;     /* (N, C) residual stream between attention and MLP */
+    S *mlp_norm;          /* (N, C) its RMSNorm */
+    float *mlp_rstd;      /* (N) */
+    S *up, *hidden;       /* (N, U), (N, F) before and after the activation */
 };
 
 /* The tokens of a micro-step in pinned host memory, from which they are copied to the GPU. There are two of these, so
@@ -76,7 +76,7 @@ template <typename S> struct GpuModel {
     S *norm;                                          /* (N, C) RMSNorm of output */
     float *logits;                                    /* (R, V) of R = logits_rows() tokens */
     S *d_logits;                                      /* (R, V) */
-    Parted<S> d_residual;                             /* (N, C) products read its rounded part */
+    SplitFloats<S> d_residual;                        /* (N, C) products read its rounded part */
     S *d_norm, *d_qkv, *d_attn_out, *d_hidden, *d_up; /* (N, C), (N, 3A), (N, A), (N, F), (N, U) */
     float *norm_partial;                              /* (2, chunks, C) for the two norms of a layer */
     void *attention_work;                             /* work memory of attention.cuh */
@@ -134,7 +134,7 @@ template <typename S> void layer_carve(GpuModel<S> *m, size_t l, Arena *arena) {
     if (l == 0 || c.recompute == GPU_RECOMPUTE_NONE) {
         a.attn_norm = arena->take<S>(N * C), a.attn_rstd = arena->take<float>(N);
         a.qkv = arena->take<S>(N * 3 * A), a.lse = arena->take<float>(N * c.heads);
-        a.columns = arena->take<Column>((int64_t)attention_columns(m->attention(c.batch, c.seq_len)));
+        a.columns = arena->take<LaserColumn>((int64_t)attention_columns(m->attention(c.batch, c.seq_len)));
         a.attn_out = arena->take<S>(N * A),
         a.low_bits = attention_keeps_low_bits<S>(c.attn) ? arena->take<uint16_t>(N * A) : nullptr;
     }

@@ -8,7 +8,8 @@
 # --resume. When the command fails, it is started again, until it has failed N times in a row (default 5) without writing a new
 # checkpoint. A job that hangs counts as failed (mpirun may hang when a rank was killed): if the log of the run, whose time the
 # trainer updates within each step, has not changed for SECONDS (default 1800; 0: wait for ever), the job is ended and, if it does
-# not end, killed. The command is not started again after
+# not end, killed. With --verify-data in COMMAND this time begins with the first change of the log, because checking all data
+# writes nothing there and may take longer. The command is not started again after
 #
 #   exit code 0     the run is finished, or a signal stopped it and it has written a checkpoint
 #   exit code 2     an option is wrong
@@ -48,13 +49,15 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 
-out='' resume='' previous=''
+out='' resume='' previous='' verifies=''
 for word in "$@"; do
     case $word in
     --out=*) out=${word#--out=} ;;
     --resume=* | --resume) resume=given ;;
+    --verify-data | --verify-data=yes | --verify-data=true | --verify-data=1) verifies=yes ;;
     esac
     if [ "$previous" = --out ]; then out=$word; fi
+    case $previous,$word in --verify-data,no | --verify-data,false | --verify-data,0) verifies='' ;; esac
     previous=$word
 done
 if [ -z "$out" ]; then
@@ -113,8 +116,8 @@ end_job() { # PID: asks the job to save and end; kills what has not ended after 
     kill -s KILL -- $processes "-$1" 2> /dev/null
 }
 
-watch_log() { # PID: ends the job when its log has not changed for $stall seconds
-    local state='' now sleeper='' moved=$SECONDS pause=$((stall / 10))
+watch_log() { # PID STATE: ends the job when its log, which was in STATE before it started, has not changed for $stall seconds
+    local state=$2 now sleeper='' moved=$SECONDS pause=$((stall / 10)) checking=$verifies
     if [ $pause -gt 30 ]; then pause=30; fi
     if [ $pause -lt 1 ]; then pause=1; fi
     trap 'kill "$sleeper" 2> /dev/null; exit' TERM
@@ -124,7 +127,9 @@ watch_log() { # PID: ends the job when its log has not changed for $stall second
         wait $sleeper
         now=$(log_state)
         if [ "$now" != "$state" ]; then
-            state=$now moved=$SECONDS
+            state=$now moved=$SECONDS checking=''
+        elif [ -n "$checking" ]; then
+            moved=$SECONDS # the trainer is still checking its data
         elif [ $((SECONDS - moved)) -ge "$stall" ]; then
             echo "run_resilient: $out/log.jsonl has not changed for $((SECONDS - moved)) s: the job is ended" >&2
             echo stalled > "$stalled"
@@ -137,7 +142,7 @@ watch_log() { # PID: ends the job when its log has not changed for $stall second
 failures=0
 while :; do
     : > "$stalled"
-    before=$(newest)
+    before=$(newest) log_before=$(log_state)
     # The command gets a process group of its own, so Ctrl-C reaches only this script, which passes it on.
     set -m
     "$@" &
@@ -145,7 +150,7 @@ while :; do
     set +m
     watcher=''
     if [ "$stall" -gt 0 ]; then
-        watch_log "$child" &
+        watch_log "$child" "$log_before" &
         watcher=$!
     fi
     if [ -n "$signalled" ]; then pass_on TERM; fi

@@ -1,17 +1,19 @@
-/* fuzz.c: what reads files that others made, against any bytes at all, under sanitizers.
+/* fuzz.c: gives arbitrary bytes to the code that reads files from elsewhere, under sanitizers.
 
-   Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON
-   lines and the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options),
-   state (trainer_state.json), prepare_state (prepare.state.json), report (log.jsonl, config.json, summary.json). A target
-   may end in
-   die(), which is its error for the user; it may not crash, hang, or give back other text than it was given.
+   Targets: tokenizer (tokenizer.json, vocab.json + merges.txt), shards (headers and tokens), lines (JSON lines and
+   the cutting of plain text), safetensors (headers), sentencepiece (models), config (files of options), state
+   (trainer_state.json), prepare_state (prepare.state.json), report (log.jsonl, config.json, summary.json). A target
+   may end in die(), which is the program's error for its user. It must not crash, hang, or give back other text than
+   it was given.
 
-       clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer
-       -lcjson -lz -lm ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer
-            (make fuzz does this)
+       clang -g -O1 -fsanitize=fuzzer,address,undefined -DFUZZ_TARGET=tokenizer tests/fuzz.c -o fuzz_tokenizer \
+           -lcjson -lz -lm
+       ./fuzz_tokenizer -close_fd_mask=2 -max_total_time=600 corpus tests/fuzz_seeds/tokenizer
+   (`make fuzz` does this.)
 
-   Without -DFUZZ_TARGET it is a program of its own, for any compiler: ./fuzz TARGET ROUNDS SEED-FILE...
-   mutates the seeds that many times and prints how often each end was reached; `make test` runs it. */
+   Without -DFUZZ_TARGET it is a program of its own, for any compiler: ./fuzz TARGET ROUNDS SEED-FILE... changes the
+   seeds at random that many times, and prints how often a target came to its end and how often it died. `make test`
+   runs it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -20,8 +22,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Memory is kept in a list, so that what die() leaves behind can be freed: aligned_alloc and free of
-   everything included below are these. */
+/* All memory that the files included below allocate is kept in a list, so that what die() leaves allocated can be
+   freed. The macros replace their aligned_alloc and free. */
 typedef struct Memory {
     struct Memory *next, *previous;
     char rest[48];
@@ -61,7 +63,7 @@ static void memory_give_back(void *p) {
 static jmp_buf after_death;
 static void die_here(int code) { longjmp(after_death, code + 1); }
 
-/* Not an assertion for user input: a wrong result, which no bytes may cause. */
+/* Ends the program at a wrong result, which no input may cause. (An error of the input is for die().) */
 #define MUST(condition)                                                                                      \
     do {                                                                                                     \
         if (!(condition)) abort();                                                                           \
@@ -79,7 +81,8 @@ static void round_trip(const Tokenizer *t, const char *text, size_t n) {
     free(ids);
 }
 
-/* SentencePiece's pieces do not give the text back; but no more of them than there is room for, and ids that are there. */
+/* The pieces of SentencePiece need not give the text back, but there must be no more of them than there is room for,
+   and their numbers must be in the vocabulary. */
 static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
     const size_t room = tokenizer_room(t, text, n);
     uint16_t *ids = check_calloc((room + 1) * sizeof *ids);
@@ -89,11 +92,12 @@ static void encode_pieces(const Tokenizer *t, const char *text, size_t n) {
     free(ids);
 }
 
-/* A byte 0xFF, which JSON never has, splits vocab.json from merges.txt; what is read encodes its own text. */
+/* A byte 0xFF, which JSON never has, separates vocab.json from merges.txt. A tokenizer that is accepted must encode
+   any text. */
 static void fuzz_tokenizer(char *data, size_t n) {
     char *merges = memchr(data, 0xFF, n);
     size_t json = merges ? (size_t)(merges - data) : n;
-    if (merges) *merges = 0; /* both texts end in a zero byte, as those of files do */
+    if (merges) *merges = 0; /* both texts end in a zero byte, like the text of a file that was read */
     Tokenizer *t = tokenizer_parse("fuzz", data, json, merges ? merges + 1 : NULL);
     bool plain = !t->has_added;
     for (int id = 0; id < t->vocab_size; id++)
@@ -130,7 +134,7 @@ static void fuzz_shards(char *data, size_t n) {
 
 static void fuzz_lines(char *data, size_t n) {
     JsonText text = {0};
-    for (size_t at = 0, end; at < n; at = end + 1) { /* each line as JSON */
+    for (size_t at = 0, end; at < n; at = end + 1) { /* each line is read as JSON */
         end = find_byte(data, at, n, '\n');
         if (json_line(data + at, end - at, "text", &text) == NULL) {
             MUST(text.length <= end - at && text.replaced <= text.length / 3);
@@ -138,15 +142,16 @@ static void fuzz_lines(char *data, size_t n) {
         }
     }
     free(text.buffer);
-    for (size_t at = 0, length, next, known = 0; at < n; at += next) { /* the text cut, three ways */
+    /* The text is cut into documents in three ways. */
+    for (size_t at = 0, length, next, known = 0; at < n; at += next) {
         size_t searched = 0, half = 0;
         length = cut_length(data + at, n - at, 16, true, &searched);
         MUST(length > 0 && length <= n - at);
-        MUST(cut_length(data + at, n - at, 16, true, &known) ==
-             length); /* nor does what is known change it */
+        /* How much was searched before must not matter. */
+        MUST(cut_length(data + at, n - at, 16, true, &known) == length);
         known = known > length ? known - length : 0;
         size_t early = cut_length(data + at, n - at < 600 ? n - at : 600, 16, false, &half);
-        MUST(early == 0 || early == length); /* reading less at a time does not change the cut */
+        MUST(early == 0 || early == length); /* the cut must be the same when less is read at a time */
         next = length;
     }
     for (size_t at = 0, next; at < n; at += next) {
@@ -156,7 +161,8 @@ static void fuzz_lines(char *data, size_t n) {
         size_t early_next,
             early = separated_length(data + at, (n - at) / 2, "---", false, &half, &early_next);
         if (!early_next) early = separated_length(data + at, n - at, "---", true, &half, &early_next);
-        MUST(early == length && early_next == next); /* nor does going on from what was searched */
+        MUST(early == length &&
+             early_next == next); /* also when the search continues from where it stopped */
     }
     if (n) zeros_say((const unsigned char *)data, n), foreign_content((const unsigned char *)data, n);
 }
@@ -177,7 +183,7 @@ static void fuzz_sentencepiece(char *data, size_t n) {
     SpmModel *m = spm_parse("fuzz", copy, n);
     char *json = NULL;
     size_t length = 0;
-    static FILE *file; /* one for all, as dying leaves it open */
+    static FILE *file; /* one for all inputs, because die() leaves it open */
     if (!file) file = tmpfile();
     rewind(file);
     spm_write(m, file, 3);
@@ -187,11 +193,13 @@ static void fuzz_sentencepiece(char *data, size_t n) {
     check_fread(json, 1, length, file, "fuzz");
     spm_free(m);
     Tokenizer *t = tokenizer_parse("fuzz", json, length, NULL);
-    if (!*t->why_not) encode_pieces(t, data, n < 3000 ? n : 3000); /* what is written encodes any text */
+    /* A tokenizer that was written and read again must encode any text. */
+    if (!*t->why_not) encode_pieces(t, data, n < 3000 ? n : 3000);
     tokenizer_free(t), free(json);
 }
 
-/* The state, with its checksum or, after a byte that JSON never begins with, without: then what it says is tried. */
+/* The state with its checksum. After a byte with which JSON never begins it is read without the checksum, so that its
+   values are tried too. */
 static void fuzz_prepare_state(char *data, size_t n) {
     Job jobs[3] = {{0, 1}, {1, 2}, {2, 7}};
     Inputs in = {.jobs = jobs, .n_jobs = 3, .n_sources = 7};
@@ -217,10 +225,11 @@ static void fuzz_prepare_state(char *data, size_t n) {
     cJSON_Delete(json);
 }
 
-/* What die() may leave behind: the file that is being read or written, and the terminal put aside. */
+/* What die() may leave open: the file that is being read or written, and the descriptor of the terminal while another
+   file takes its place. */
 static struct {
     FILE *stream;
-    int terminal; /* 0: not put aside */
+    int terminal; /* 0: it is in its place */
 } fuzz_open;
 
 static void fuzz_close(void) {
@@ -230,7 +239,7 @@ static void fuzz_close(void) {
     fuzz_open.stream = NULL, fuzz_open.terminal = 0;
 }
 
-/* What was written to a memory file, ended by a zero: no byte of it may command a terminal. */
+/* The text written to a file in memory, ended by a zero. It must contain no control character for a terminal. */
 static char *fuzz_plain_text(int file) {
     const off_t size = lseek(file, 0, SEEK_END);
     char *text = check_calloc((size_t)size + 1);
@@ -251,7 +260,8 @@ static void fuzz_report_terminal(const Run *runs, int count) {
     close(file);
 }
 
-/* The page's data is JSON, without nan and inf, and nothing in the page ends a script or begins another one. */
+/* The data of the page must be JSON without nan and inf, and nothing in it may end the page's script or begin another
+   one. */
 static void fuzz_report_page(const Run *runs, int count) {
     const int file = memfd_create("fuzz", MFD_CLOEXEC);
     fuzz_open.stream = fdopen(dup(file), "w");
@@ -272,7 +282,7 @@ static void fuzz_report_page(const Run *runs, int count) {
     close(file);
 }
 
-/* What a resumed run keeps of a log is a log. */
+/* What a resumed run keeps of a log must be a log. */
 static void fuzz_log_keep(const char *text, size_t n) {
     char error[LOG_ERROR_SIZE], *kept = check_calloc(n + 2);
     Log log = {.best.step = -1, .last.step = -1};
@@ -286,7 +296,7 @@ static void fuzz_log_keep(const char *text, size_t n) {
     free(kept);
 }
 
-/* Two runs of log.jsonl, config.json and summary.json, and the name of the second; a byte 0xFF between them. */
+/* log.jsonl, config.json and summary.json of two runs, and the name of the second, with a byte 0xFF between them. */
 static void fuzz_report(char *data, size_t n) {
     char *parts[6] = {0};
     size_t sizes[6] = {0};
@@ -334,11 +344,11 @@ static void fuzz_forget_texts(void) {
     }
 }
 
-/* What a file of options gives, written as the config.json of a run and read back, is the same. */
+/* Options from a file must be the same after they were written as the config.json of a run and read back. */
 static void fuzz_config(char *data, size_t n) {
     static Options options, again;
     char was[64], now[64];
-    options_texts = NULL; /* freed when the last input died */
+    options_texts = NULL; /* already freed, if the last input died */
     OptionSet set = fuzz_options(&options, data, n);
     cJSON *json = options_to_json(&set);
     char *text = cJSON_Print(json);
@@ -351,7 +361,7 @@ static void fuzz_config(char *data, size_t n) {
     fuzz_forget_texts();
 }
 
-/* A state that is accepted, written and read again, is the same. */
+/* A state that is accepted must be the same after it was written and read again. */
 static void fuzz_state(char *data, size_t n) {
     char error[FILE_ERROR_SIZE], difference[256];
     RunState state, again;
@@ -386,7 +396,7 @@ static const struct {
                {"prepare_state", fuzz_prepare_state},
                {"report", fuzz_report}};
 
-/* True when the target came to its end, false when it died as it may. */
+/* True when the target came to its end, false when it ended in die(). */
 static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *bytes, size_t n) {
     static bool ready;
     if (n > (size_t)1 << 30) return false;
@@ -394,13 +404,13 @@ static bool fuzz_one(void (*function)(char *, size_t), const unsigned char *byte
     ready = true;
     check_hooks.end_job = die_here;
     bool lived = false;
-    char *data = check_calloc(n + 1); /* ended by a zero, as a file that is read is */
+    char *data = check_calloc(n + 1); /* ended by a zero, like the content of a file that was read */
     memcpy(data, bytes, n);
     if (setjmp(after_death) == 0) {
         function(data, n);
         lived = true;
         free(data);
-        MUST(memory_list.next == &memory_list); /* nothing leaks */
+        MUST(memory_list.next == &memory_list); /* all memory was freed */
     }
     fuzz_close();
     while (memory_list.next != &memory_list) memory_give_back(memory_list.next + 1);
@@ -417,7 +427,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t n) {
     return 0;
 }
 #else
-/* Some bytes changed, removed, doubled, or moved; returns the new length, at most `room`. */
+/* Changes, removes, doubles or moves some bytes. Returns the new length, at most `room`. */
 static size_t mutate(unsigned char *bytes, size_t n, size_t room, uint64_t seed) {
     static const char *const words[] = {"\"",      "{",    "}",  "[",     "]",     ":",    ",",    "\\u0000",
                                         "\\ud800", "null", "-1", "1e999", "65536", "\xFF", "\n\n", " "};
@@ -452,14 +462,14 @@ int main(int argc, char **argv) {
         died = 0;
     while (target < n_targets && strcmp(targets[target].name, argv[1]) != 0) target++;
     if (target == n_targets) return fprintf(stderr, "unknown target '%s'\n", argv[1]), 2;
-    if (!freopen("/dev/null", "w", stderr)) return 2; /* every death says why */
+    if (!freopen("/dev/null", "w", stderr)) return 2; /* every die() prints a line */
     enum { ROOM = 1 << 20 };
     static unsigned char seed[ROOM], bytes[ROOM];
     for (int i = 3; i < argc; i++) {
         FILE *file = check_fopen(argv[i], "rb", "");
         size_t n = fread(seed, 1, ROOM / 2, file);
         fclose(file);
-        for (int round = 0; round <= rounds; round++) { /* the first as it is */
+        for (int round = 0; round <= rounds; round++) { /* the first round takes the seed unchanged */
             memcpy(bytes, seed, n);
             size_t now = round ? mutate(bytes, n, ROOM, (uint64_t)round << 8 | (unsigned)i) : n;
             if (fuzz_one(targets[target].function, bytes, now))

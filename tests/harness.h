@@ -1,9 +1,10 @@
-/* harness.h: what every test stands on: checks, one error measure, temporary folders, commands, deaths.
+/* harness.h: what every test uses: checks, one measure of errors, temporary folders, commands, and child processes
+   that are expected to die.
 
-   A test is `static void test_NAME(void)`; the list at the end of its file names it once:
-       #define LASER_TESTS(TEST) TEST(laser_forward_matches_float64) TEST(laser_row_zero_returns_v0)
-   and test_gpt.c joins the lists into one table. A failing check prints one line with the values and the test
-   goes on; REQUIRE also leaves the test. No test depends on another, on the time, or on files of a user. */
+   A test is `static void test_NAME(void)`; the list at the end of its file names it once: #define LASER_TESTS(TEST)
+   TEST(laser_forward_matches_float64) TEST(laser_row_zero_returns_v0) and test_gpt.c joins the lists into one table.
+   A check that fails prints one line with the values it found, and the test continues; REQUIRE also ends the test. No
+   test depends on another test, on the time, or on files of a user. */
 #ifndef TESTS_HARNESS_H
 #define TESTS_HARNESS_H
 
@@ -30,8 +31,8 @@ static struct {
 
 __attribute__((format(printf, 4, 5))) static inline void
 test_fail(const char *file, int line, const char *condition, const char *format, ...) {
-    if (test_state.failures++ >= 8) return; /* eight lines say enough about one test */
-    char text[1000]; /* what a program printed may be long; its beginning says enough */
+    if (test_state.failures++ >= 8) return; /* more lines about one test would not help */
+    char text[1000]; /* the output of a program may be long, and its beginning is enough */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
@@ -39,10 +40,11 @@ test_fail(const char *file, int line, const char *condition, const char *format,
     printf("    %s:%d: expected %s: %s\n", check_basename(file), line, condition, text);
 }
 
-/* Called by a test that needs what this machine lacks, before it returns: it counts as neither passed nor failed. */
+/* A test that needs something that this machine lacks calls this and returns: it counts neither as passed nor as
+   failed. */
 static inline void test_not_run(const char *reason) { test_state.not_run = reason; }
 
-/* CHECK(n == 3, "n is %d", n): the message carries the values found. */
+/* CHECK(n == 3, "n is %d", n): the message should contain the values that were found. */
 #define CHECK(condition, ...) ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, __VA_ARGS__))
 #define REQUIRE(condition, ...)                                                                              \
     do {                                                                                                     \
@@ -52,9 +54,9 @@ static inline void test_not_run(const char *reason) { test_state.not_run = reaso
         }                                                                                                    \
     } while (0)
 
-/* The project's one error measure: normalised mean squared error |got - want|^2 / |want|^2; scale-free, so
-   one bound serves every tensor. Infinite when got holds a NaN or an infinity, or is all zero where want is
-   not. */
+/* The measure of errors in all tests: the normalised mean squared error |got - want|^2 / |want|^2. It does not depend
+   on the scale of the numbers, so one bound fits every tensor. Infinite when got has a NaN or an infinity, or is all
+   zero where want is not. */
 static inline double test_nmse(const float *got, const double *want, size_t n) {
     double error = 0, size = 0, got_size = 0;
     for (size_t i = 0; i < n; i++) {
@@ -74,7 +76,7 @@ static inline double test_nmse(const float *got, const double *want, size_t n) {
               (double)(bound));                                                                              \
     } while (0)
 
-/* n normal numbers of the given deviation, the same for the same seed; free() them. */
+/* n random numbers from a normal distribution of this deviation, the same for the same seed; the caller frees them. */
 static inline float *test_normal(size_t n, double deviation, uint64_t seed) {
     float *x = (float *)check_calloc(n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = (float)(deviation * rng_normal(seed, RNG_STREAM_TEST, i));
@@ -87,7 +89,7 @@ static inline double *test_to_double(const float *x, size_t n) {
     return y;
 }
 
-/* A fresh folder for the running test; the string stays valid until the next call. */
+/* Makes an empty folder for the running test. The returned path is valid until the next call. */
 static inline const char *test_folder(void) {
     static char path[128];
     static int count;
@@ -96,8 +98,8 @@ static inline const char *test_folder(void) {
     return path;
 }
 
-/* Runs a shell command, keeps the first `size`-1 bytes of what it printed (both streams), returns its exit
-   code; 128 + signal when a signal ended it. */
+/* Runs a shell command and returns its exit code, or 128 + the number of the signal that ended it. `output` gets the
+   first size - 1 bytes that it printed to both streams. */
 static inline int test_command(char *output, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 static inline int test_command(char *output, size_t size, const char *format, ...) {
@@ -117,8 +119,9 @@ static inline int test_command(char *output, size_t size, const char *format, ..
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* The address sanitizer asks this at exit. A forked child has one thread of its parent's many, which the search for
-   leaks takes for a fault of its own; what the child leaves behind is no leak: it dies on purpose. */
+/* The address sanitizer asks this function at exit whether to search for leaks. It must not search in a child of
+   test_death: the child dies on purpose without freeing its memory, and the search fails there because the parent's
+   other threads do not exist in the child. */
 #ifdef __cplusplus
 extern "C"
 #endif
@@ -126,8 +129,9 @@ extern "C"
     __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void) { return test_state.forked; }
 
-/* Runs function(argument) in a child process and returns its exit code (0 when it returned, 128 + signal when
-   a signal ended it); output gets what it wrote to stderr. For what must die with a clear message. */
+/* Calls function(argument) in a child process and returns the exit code of that process: 0 when the function
+   returned, 128 + the number of the signal that ended it. `output` gets what it wrote to stderr. For calls that must
+   end the program with a clear message. */
 static inline int test_death(void (*function)(void *), void *argument, char *output, size_t size) {
     int ends[2];
     fflush(NULL);
@@ -156,8 +160,9 @@ static inline int test_death(void (*function)(void *), void *argument, char *out
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* The folder with the programs that tests run. `make test FILTER=...` builds none of them beforehand: it sets TEST_BUILD to the
-   command (make, with the settings of this one) with which the first test that asks for the folder has them built. */
+/* The folder with the programs that tests run. `make test FILTER=...` builds none of them beforehand: it sets
+   TEST_BUILD to the command (make, with the settings of this one) with which the first test that asks for the folder
+   has them built. */
 static inline const char *test_binaries(void) {
     static bool built;
     const char *folder = getenv("TEST_BINARY_DIR"), *build = getenv("TEST_BUILD");
@@ -176,7 +181,7 @@ static inline const char *test_binaries(void) {
     return folder && *folder ? folder : ".";
 }
 
-/* gradient (n) of loss(context) with respect to x (n), by central differences; x must be what loss reads. */
+/* Sets gradient (n) to that of loss(context) with respect to x (n), by central differences. loss must read x. */
 static inline void test_finite_differences(double *gradient, double *x, size_t n, double (*loss)(void *),
                                            void *context) {
     for (size_t i = 0; i < n; i++) {

@@ -7,6 +7,7 @@
 #include "harness.h"
 #include "test_train.h"
 
+/* With a wrong gradient a kind of attention would train, but to a worse model, and nothing would say so. */
 static void test_attention_kinds_have_right_gradients(void) {
     char text[ATTENTION_CHECK_TEXT];
     for (int kind = 0; kind < ATTENTION_KIND_COUNT; kind++) {
@@ -15,7 +16,8 @@ static void test_attention_kinds_have_right_gradients(void) {
     }
 }
 
-/* The number that --attn=NAME and a checkpoint's "attention": NAME give is that of the kind which calls itself NAME. */
+/* The number that --attn=NAME and a checkpoint's "attention": NAME give must be that of the kind whose own name is
+   NAME. Otherwise a run would train another kind of attention than it was asked for. */
 static void test_attention_kinds_have_one_name(void) {
     const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, "attn");
     const char *in_config = NULL;
@@ -37,6 +39,7 @@ static void attention_of_unknown_kind(void *kind) {
     attention_check_forward(&c);
 }
 
+/* A kind that the table does not have must not be computed as another one. */
 static void test_attention_of_an_unknown_kind_dies(void) {
     static const int unknown[] = {ATTENTION_KIND_COUNT, 1000, -1};
     char output[512];
@@ -75,6 +78,8 @@ static int build_and_check_the_kind(const char *folder, char *output, size_t siz
         folder);
 }
 
+/* Someone who follows docs/add-an-attention.md must get a trainer that compiles and a kind that passes the check of
+   its gradients. */
 static void test_attention_page_adds_a_kind(void) {
     char output[8192], folder[128], data[256];
     if (test_command(output, sizeof output, "command -v patch") != 0) {

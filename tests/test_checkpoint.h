@@ -1,4 +1,5 @@
-/* test_checkpoint.h: safetensors files, good and bad, and checkpoints that survive kill -9 and a full disk. */
+/* test_checkpoint.h: tests of safetensors files, good and bad, of checkpoints that survive kill -9 and a full disk,
+   and of the optimizer's moments in parts. */
 #ifndef TESTS_TEST_CHECKPOINT_H
 #define TESTS_TEST_CHECKPOINT_H
 
@@ -29,7 +30,7 @@ static inline bool checkpoint_test_exists(const char *folder, const char *name) 
     return access(checkpoint_test_path(folder, name), F_OK) == 0;
 }
 
-/* The bytes of a file, free() them. */
+/* The bytes of a file; the caller frees them. */
 static inline unsigned char *checkpoint_test_slurp(const char *path, size_t *size) {
     FILE *file = check_fopen(path, "rb", "");
     fseek(file, 0, SEEK_END);
@@ -57,7 +58,7 @@ static inline void checkpoint_test_spill_header(const char *path, const char *he
     free(bytes);
 }
 
-/* Files of this process cannot grow beyond `bytes` until the limit is lifted: a full disk. */
+/* Keeps the files of this process from growing beyond `bytes`, like a full disk, until the limit is lifted. */
 static inline void checkpoint_test_limit(rlim_t bytes) {
     struct rlimit limit;
     getrlimit(RLIMIT_FSIZE, &limit);
@@ -69,6 +70,8 @@ static inline void checkpoint_test_limit(rlim_t bytes) {
 
 /* ---- safetensors ---- */
 
+/* A checkpoint whose tensors were read back under another name, or with other numbers, would resume as another
+   model. */
 static void test_safetensors_round_trip(void) {
     const char *path = checkpoint_test_path(test_folder(), "x.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "";
@@ -109,7 +112,8 @@ static void test_safetensors_round_trip(void) {
     free(matrix), free(cube);
 }
 
-/* Written by the Python package (safetensors.numpy.save): names sorted, header padded to 8 bytes. */
+/* Files of the Python package (safetensors.numpy.save) have sorted names and a header padded to 8 bytes. If they
+   could not be read, no model from elsewhere could be used. */
 static void test_safetensors_of_the_python_package(void) {
     static const char bytes[] =
         "\xa0\x00\x00\x00\x00\x00\x00\x00"
@@ -130,8 +134,9 @@ static void test_safetensors_of_the_python_package(void) {
 #define F32_ENTRY(name, shape, begin, end)                                                                   \
     "\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
+/* A file whose header does not fit its data would make the program read outside of it. */
 static void test_safetensors_refuses_bad_headers(void) {
-    /* Each wants the tensors a (2) and b (3), hence 20 bytes of data. */
+    /* Each is read as a file with the tensors a (2) and b (3), which have 20 bytes of data. */
     static const struct {
         const char *header;
         size_t data;
@@ -189,7 +194,8 @@ static void test_safetensors_refuses_bad_headers(void) {
           "'%s'", error);
 }
 
-/* Cut anywhere it is refused; with any byte of the header changed it is refused or read, never worse. */
+/* A file that is cut short anywhere must be refused. With any byte of the header changed it may be refused or read,
+   but the program must not crash. */
 static void test_safetensors_survives_damage(void) {
     const char *path = checkpoint_test_path(test_folder(), "x.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "";
@@ -216,6 +222,7 @@ static void test_safetensors_survives_damage(void) {
     free(bytes);
 }
 
+/* A file that did not fit on the disk must be reported, not taken for complete. */
 static void test_safetensors_full_disk(void) {
     const char *folder = test_folder(), *path = checkpoint_test_path(folder, "x.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "", device_error[CHECKPOINT_ERROR_SIZE] = "";
@@ -237,7 +244,7 @@ static void test_safetensors_full_disk(void) {
 
 /* ---- checkpoints ---- */
 
-/* A checkpoint whose every number is its step; 1000 + 7 numbers in two files, and two small ones. */
+/* Saves a checkpoint in which every number is the step: 1000 + 7 numbers in two files, and two small files. */
 static inline bool checkpoint_test_save(const char *run, long step, char *error) {
     static float a[1000], b[7];
     Checkpoint c;
@@ -288,6 +295,7 @@ static inline long checkpoint_test_latest(const char *run, long before) {
     return checkpoint_latest(run, before, path, sizeof path, &step) ? step : -1;
 }
 
+/* A checkpoint that has DONE must have all of its files, under its final name. */
 static void test_checkpoint_commit(void) {
     const char *run = checkpoint_test_run();
     char error[CHECKPOINT_ERROR_SIZE] = "", path[512];
@@ -313,7 +321,8 @@ static void test_checkpoint_commit(void) {
           "'%s' should name the folder", error);
 }
 
-/* The sums are XXH64's: xxhsum 0.8 printed these for the bytes (7 i + 3) mod 251. */
+/* xxhsum 0.8 printed these sums for the bytes (7 i + 3) mod 251. With other sums `xxhsum -c DONE` would call good
+   checkpoints damaged. */
 static void test_checkpoint_sums_are_xxh64(void) {
     static const struct {
         int size;
@@ -334,6 +343,7 @@ static void test_checkpoint_sums_are_xxh64(void) {
     free(bytes);
 }
 
+/* A checkpoint with a changed byte must not be loaded: the model would be wrong without an error. */
 static void test_checkpoint_verify_finds_damage(void) {
     static const char *const files[] = {"DONE", "model.safetensors", "tokenizer.json", "trainer_state.json"};
     const char *run = checkpoint_test_run();
@@ -364,7 +374,8 @@ static void test_checkpoint_verify_finds_damage(void) {
     }
 }
 
-/* Only whole checkpoints count; what a killed run left goes at the next begin, nothing else does. */
+/* Only complete checkpoints count. What a killed run left must be removed when the next checkpoint begins, and
+   nothing else: otherwise a run would resume from half a checkpoint, or lose a good one. */
 static void test_checkpoint_leftovers(void) {
     static const char *const kept[] = {"step-00000300", "step-5", "step-00000020.tmpx", "log.jsonl.tmp"};
     static const char *const gone[] = {"step-00000900.tmp", "step-00000950.tmp"};
@@ -378,7 +389,7 @@ static void test_checkpoint_leftovers(void) {
         mkdir(checkpoint_test_path(checkpoint_test_path(run, gone[i]), "deep"), 0777);
         checkpoint_test_spill(checkpoint_test_path(checkpoint_test_path(run, gone[i]), "DONE"), "", 0);
     }
-    /* Killed between the two renames of a replacement: only the old one of step 200 is there. */
+    /* A kill between the two renames of a replacement leaves only the old checkpoint of step 200. */
     snprintf(path, sizeof path, "%s/step-00000200", run);
     snprintf(old, sizeof old, "%s/step-00000200.old", run);
     rename(path, old);
@@ -399,6 +410,8 @@ static void test_checkpoint_leftovers(void) {
     CHECK(checkpoint_test_check(checkpoint_test_path(run, "step-00000200"), 200, error), "%s", error);
 }
 
+/* --keep and --keep-every must remove neither the checkpoints that they are to keep nor fewer than they should,
+   which would fill the disk. */
 static void test_checkpoint_prune(void) {
     const char *run = checkpoint_test_run();
     char error[CHECKPOINT_ERROR_SIZE] = "", name[64];
@@ -415,8 +428,9 @@ static void test_checkpoint_prune(void) {
     }
     CHECK(checkpoint_test_exists(run, "step-00002000"), "a folder without DONE was removed");
     CHECK(!checkpoint_test_exists(run, "step-00000100.tmp"), "a removed checkpoint's temporary name stayed");
-    checkpoint_prune(run, 900, 1,
-                     0); /* 1000 is damaged and was passed over: 900 must stay, and 1000 is left alone */
+    checkpoint_prune(
+        run, 900, 1,
+        0); /* the run passed over step 1000, which is damaged: 900 must stay, and 1000 is not touched */
     CHECK(checkpoint_test_exists(run, "step-00000900") && checkpoint_test_exists(run, "step-00001000") &&
               !checkpoint_test_exists(run, "step-00000800"),
           "a later checkpoint counts among those to keep");
@@ -425,13 +439,14 @@ static void test_checkpoint_prune(void) {
           "left: %ld, %ld", checkpoint_test_latest(run, -1), checkpoint_test_latest(run, 1000));
 }
 
+/* When the disk is full, the error must say so, and the older checkpoints must stay. */
 static void test_checkpoint_full_disk(void) {
     const char *run = checkpoint_test_run();
     char error[CHECKPOINT_ERROR_SIZE] = "", later[CHECKPOINT_ERROR_SIZE] = "";
     REQUIRE(checkpoint_test_save(run, 10, error), "%s", error);
     checkpoint_test_limit(2048); /* the model has 4,000 bytes */
     bool first = checkpoint_test_save(run, 20, error);
-    checkpoint_test_limit(16); /* only DONE and JSON come so far in a checkpoint without tensors */
+    checkpoint_test_limit(16); /* so small that even DONE and JSON files do not fit */
     Checkpoint c;
     bool begun = checkpoint_begin(&c, run, 10, later);
     bool second =
@@ -447,7 +462,8 @@ static void test_checkpoint_full_disk(void) {
     REQUIRE(checkpoint_test_save(run, 30, error), "with space again: %s", error);
 }
 
-/* Every checkpoint that has DONE is whole, the newest is not older than `least`; returns its step. */
+/* Checks that every checkpoint that has DONE is complete, and that the newest is of step `least` or later. Returns
+   its step. */
 static inline long checkpoint_test_all_whole(const char *run, long least, int round) {
     char error[CHECKPOINT_ERROR_SIZE] = "", path[512];
     long newest = -1, step;
@@ -459,8 +475,8 @@ static inline long checkpoint_test_all_whole(const char *run, long least, int ro
     return newest;
 }
 
-/* A child saves each step twice, the second time over the first, and removes all older ones; it is killed at
-   any moment, many times. */
+/* A child saves each step twice, the second time over the first, and removes all older ones; it is killed at any
+   moment, many times. A complete checkpoint must be there after every kill, or the user would lose the run. */
 static void test_checkpoint_survives_kill(void) {
     const char *run = checkpoint_test_run();
     char error[CHECKPOINT_ERROR_SIZE] = "";
@@ -471,7 +487,8 @@ static void test_checkpoint_survives_kill(void) {
     const double begin = seconds_now();
     REQUIRE(checkpoint_test_save(run, *committed = 1, error), "%s", error);
     const double save_time = seconds_now() - begin;
-    double longest = fmin(10 * save_time + 0.01, 0.2); /* a child's life: a few saves, whatever the disk */
+    /* A child lives for a few saves, however slow the disk is. */
+    double longest = fmin(10 * save_time + 0.01, 0.2);
     for (int round = 0; round < 60; round++) {
         fflush(NULL);
         pid_t child = fork();
@@ -505,7 +522,7 @@ static void test_checkpoint_survives_kill(void) {
 
 /* ---- the optimizer's state in parts ---- */
 
-/* A table like a small model's: matrices and vectors one after the other. */
+/* A table like that of a small model: matrices and vectors in turns. */
 static TensorTable moments_test_table(Tensor tensors[4]) {
     static const int64_t shapes[4][2] = {{7, 5}, {11, 0}, {3, 3}, {1, 0}};
     TensorTable table = {.tensors = tensors, .count = 4};
@@ -531,6 +548,8 @@ static int moments_test_ranges(FloatRange ranges[8], size_t floats, int part, in
     return count;
 }
 
+/* Moments that several ranks wrote must be read correctly by any other number of ranks: a run that resumes on
+   another number of machines would otherwise get the moments of other parameters. */
 static void test_moments_reshard(void) {
     Tensor tensors[4];
     const TensorTable table = moments_test_table(tensors);
@@ -541,7 +560,7 @@ static void test_moments_reshard(void) {
     FloatRange ranges[8];
     for (int parts = 1; parts <= 5; parts++) {
         snprintf(folder, sizeof folder, "%s", test_folder());
-        for (int part = 0; part < parts; part++) { /* a process for each writes what it holds */
+        for (int part = 0; part < parts; part++) { /* as each rank writes the moments that it keeps */
             Moments m = {&table, ranges, moments_test_ranges(ranges, n, part, parts), part_mean, part_square};
             size_t held = 0;
             for (int r = 0; r < m.range_count; r++)
@@ -570,6 +589,8 @@ static void test_moments_reshard(void) {
     free(mean), free(square);
 }
 
+/* Parts that leave a gap or overlap, and moments of another model, must be refused: AdamW would go on with the
+   moments of other parameters. */
 static void test_moments_refuse_what_does_not_fit(void) {
     Tensor tensors[4];
     TensorTable table = moments_test_table(tensors);
@@ -597,7 +618,7 @@ static void test_moments_refuse_what_does_not_fit(void) {
     part.ranges = &second;
     REQUIRE(moments_write(folder, 1, 2, &part, &sum, error), "%s", error);
     CHECK(moments_read(folder, 2, &wanted, error), "%s", error);
-    tensors[2].shape[0] = 9, tensors[2].shape[1] = 1; /* as many numbers, another model */
+    tensors[2].shape[0] = 9, tensors[2].shape[1] = 1; /* another model with as many numbers */
     CHECK(!moments_read(folder, 2, &wanted, error) &&
               strstr(error, "layers.2.weight' has shape (3, 3), the model's"),
           "'%s'", error);

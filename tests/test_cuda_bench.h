@@ -1,11 +1,11 @@
-/* A test of tools/bench_gpu.cu in the emulator, where it has tiny sizes: that all of the table is there and adds up. */
+/* Tests of tools/bench_gpu.cu in the emulator, where it uses tiny sizes: its table must be complete and consistent. */
 #ifndef TESTS_TEST_CUDA_BENCH_H
 #define TESTS_TEST_CUDA_BENCH_H
 
 #include "test_cuda.h"
 
 #ifndef __CUDACC__
-/* The lines of `text` that contain all of `words`, and the sum of the numbers after `key` in them. */
+/* Returns how many lines of `text` contain all of `words` and `key`. sum: the sum of the numbers after `key`. */
 static int bench_lines(const std::string &text, std::vector<const char *> words, const char *key,
                        double *sum) {
     int lines = 0;
@@ -29,7 +29,7 @@ static std::string bench_read(const std::string &path) {
     return std::string(text, size);
 }
 
-static void test_cuda_bench_tells_all(void) {
+static void test_cuda_bench_table_is_complete(void) {
     char output[1000];
     const std::string json = std::string(test_folder()) + "/bench.json";
     const int code = test_command(output, sizeof output, "%s/build/bench_gpu_emulated --json=%s > /dev/null",
@@ -55,10 +55,10 @@ static void test_cuda_bench_tells_all(void) {
     }
     CHECK(bench_lines(text, {"\"matmul_gelu_"}, "\"share\": ", &sum) == 8 &&
               bench_lines(text, {"\"activation_"}, "\"share\": ", &sum) == 0,
-          "gelu is not in the products alone: %s", text.c_str());
+          "gelu was also computed outside the products: %s", text.c_str());
 }
 
-/* Only steps, of one preset, at two sizes of a batch: what a short time on a GPU is enough for. */
+/* With --steps-only, --preset and --batch the program measures only steps, of one preset, with these two batches. */
 static void test_cuda_bench_can_be_short(void) {
     char output[1000];
     const std::string json = std::string(test_folder()) + "/short.json";
@@ -75,14 +75,14 @@ static void test_cuda_bench_can_be_short(void) {
     CHECK(bench_lines(text, {"\"ratio\"", "\"in_turn\": true"}, "\"batch\": ", &sum) == 2 && sum == 3,
           "ratios: %s", text.c_str());
     CHECK(bench_lines(text, {"\"kernel\"", "\"batch\": 1,"}, "\"calls\": ", &sum) == 0,
-          "shares are the first batch's: %s", text.c_str());
+          "the shares of kernels are not of the first batch: %s", text.c_str());
     for (const char *bad : {"--batch=", "--batch=8,", "--batch=0", "--batch=8x"}) {
         code = test_command(output, sizeof output, "%s/build/bench_gpu_emulated --json=%s %s",
                             test_binaries(), json.c_str(), bad);
         CHECK(code == 2 && strstr(output, bad), "%s: exit code %d: %s", bad, code, output);
     }
 }
-#define CUDA_BENCH_TESTS(TEST) TEST(cuda_bench_tells_all) TEST(cuda_bench_can_be_short)
+#define CUDA_BENCH_TESTS(TEST) TEST(cuda_bench_table_is_complete) TEST(cuda_bench_can_be_short)
 #else
 #define CUDA_BENCH_TESTS(TEST)
 #endif

@@ -1,49 +1,52 @@
-/* Tests of cuda/attention.cuh, each of its kinds of kernels, against the naive twins of laser.h in float64: sizes
-   that divide nothing, and LASER's contract with values that break careless implementations. */
+/* Tests of cuda/attention.cuh and of all its kernels against the naive functions of laser.h in float64: with sizes
+   that are not multiples of tiles, and, for LASER's contract, with values for which a careless implementation
+   overflows. */
 #ifndef TESTS_TEST_CUDA_LASER_H
 #define TESTS_TEST_CUDA_LASER_H
 
 #include "../cuda/attention.cuh"
 #include "test_cuda.h"
 
-/* One attention problem: q, k, v packed as (B, T, 3, H, D), as stored in type T. */
+/* The inputs and the results of one call of attention, forward and backward. */
 struct Problem {
     int B, T, H, D;
     AttentionKind kind;
     LaserShift shift;
     size_t A, qkv_size, out_size;
-    Floats qkv, dout, out, lse, dqkv, turn /* empty, or rope's table */;
-    Doubles out64, lse64, dqkv64;
+    Floats qkv, dout;             /* (B, T, 3, H, D), (B, T, H, D): inputs */
+    Floats out, lse, dqkv;        /* (B, T, H, D), (B, H, T), (B, T, 3, H, D): results of run() */
+    Floats rope_cos_sin;          /* (T, D/2, 2), or empty: without rope */
+    Doubles out64, lse64, dqkv64; /* results of naive() */
 
     Problem(int B_, int T_, int H_, int D_, AttentionKind kind_, uint64_t seed, double spread)
         : B(B_), T(T_), H(H_), D(D_), kind(kind_), shift(LASER_SHIFT_CAUSAL), A((size_t)H_ * (size_t)D_),
           qkv_size(3 * A * (size_t)(B_ * T_)), out_size(A * (size_t)(B_ * T_)),
           qkv(normal_floats(qkv_size, spread, seed)), dout(normal_floats(out_size, 1, seed + 1)) {}
 
-    /* part 0 q, 1 k, 2 v; c the column in H * D; t counts through all B * T tokens */
+    /* An element of q, k or v (part 0, 1 or 2): token t of all B * T, column c of H * D. */
     float &at(int t, int part, int c) { return qkv[((size_t)t * 3 + (size_t)part) * A + (size_t)c]; }
 
     template <typename S> void run() {
         const AttentionSizes s = {B, T, H, D, (int64_t)(3 * A), (int64_t)A, 1 / sqrtf((float)D), kind, shift};
         Buffer<S> qkv_(qkv_size), dout_(out_size), out_(out_size), dqkv_(qkv_size);
-        Buffer<float> lse_((size_t)(B * H * T)), turn_(turn.size());
+        Buffer<float> lse_((size_t)(B * H * T)), rope_cos_sin_(rope_cos_sin.size());
         Buffer<uint16_t> low_bits(kind == ATTENTION_LASER ? out_size : 0);
-        Buffer<Column> columns(attention_columns(s));
+        Buffer<LaserColumn> columns(attention_columns(s));
         Buffer<char> work(attention_work_size(s)), other_work(attention_work_size(s));
-        upload(qkv_, qkv), upload(dout_, dout), upload(turn_, turn);
+        upload(qkv_, qkv), upload(dout_, dout), upload(rope_cos_sin_, rope_cos_sin);
         poison(out_), poison(dqkv_), poison(lse_), poison(work), poison(other_work);
         S *q = qkv_.data, *dq = dqkv_.data;
         attention_forward(out_.data, low_bits.data, lse_.data, columns.data, q, q + A, q + 2 * A, work.data,
                           s, 0);
-        /* Layers share this memory, so a backward never finds what its own forward left there. */
+        /* In a model all layers share the scratch memory, so backward must not need what its own forward left there. */
         attention_backward(dq, dq + A, dq + 2 * A, dout_.data, q, q + A, q + 2 * A, out_.data, low_bits.data,
-                           lse_.data, columns.data, turn.empty() ? nullptr : turn_.data, other_work.data, s,
-                           0);
+                           lse_.data, columns.data, rope_cos_sin.empty() ? nullptr : rope_cos_sin_.data,
+                           other_work.data, s, 0);
         out = download(out_), lse = download(lse_), dqkv = download(dqkv_);
         if (sizeof(S) == 2 && kind == ATTENTION_LASER) add_low_bits(low_bits);
     }
 
-    /* out in float32, from its bf16 and what that cut off. */
+    /* Adds to out, which has been rounded to bf16, the low bits that rounding cut off. */
     void add_low_bits(const Buffer<uint16_t> &low_bits) {
         std::vector<uint16_t> low(out_size);
         copy_to_host(low.data(), low_bits.data, out_size * sizeof(uint16_t), 0);
@@ -69,23 +72,25 @@ struct Problem {
         laser_forward_naive(out64.data(), lse64.data(), &x[0], &x[A], &x[2 * A], &shape);
         laser_backward_naive(&dqkv64[0], &dqkv64[A], &dqkv64[2 * A], g.data(), &x[0], &x[A], &x[2 * A],
                              out64.data(), lse64.data(), &shape);
-        for (size_t i = 0; i < qkv_size && !turn.empty();
-             i++) { /* rope's backward: each pair from its first half */
+        for (size_t i = 0; i < qkv_size && !rope_cos_sin.empty();
+             i++) { /* rope's backward of each pair (d, d + D/2) */
             const size_t half = (size_t)D / 2, d = i % (size_t)D, t = i / (3 * A) % (size_t)T;
             if (i / A % 3 == 2 || d >= half) continue;
-            const double cosine = turn[t * (size_t)D + 2 * d], sine = turn[t * (size_t)D + 2 * d + 1],
-                         left = dqkv64[i], right = dqkv64[i + half];
+            const double cosine = rope_cos_sin[t * (size_t)D + 2 * d],
+                         sine = rope_cos_sin[t * (size_t)D + 2 * d + 1], left = dqkv64[i],
+                         right = dqkv64[i + half];
             dqkv64[i] = left * cosine + right * sine, dqkv64[i + half] = right * cosine - left * sine;
         }
     }
 
     void use_rope() {
-        turn.resize((size_t)(T * D));
+        rope_cos_sin.resize((size_t)(T * D));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
                 const double angle = t * pow(10000, -2.0 * d / D);
-                turn[(size_t)(t * D + 2 * d)] = (float)cos(angle),
-                                          turn[(size_t)(t * D + 2 * d + 1)] = (float)sin(angle);
+                rope_cos_sin[(size_t)(t * D + 2 * d)] = (float)cos(angle),
+                                                  rope_cos_sin[(size_t)(t * D + 2 * d + 1)] =
+                                                      (float)sin(angle);
             }
     }
 
@@ -104,7 +109,8 @@ struct Problem {
                                   gradient_error(1), gradient_error(2)};
         static const char *const names[] = {"out", "lse", "dq", "dk", "dv"};
         for (int i = 0; i < 5; i++) {
-            if (T == 1 && (i == 2 || i == 3)) continue; /* one key: dq and dk are zero but for rounding */
+            if (T == 1 && (i == 2 || i == 3))
+                continue; /* with one key, dq and dk are zero except for rounding */
             CHECK(errors[i] <= bound,
                   "%s (B %d T %d H %d D %d, kind %d, shift %d, %s): %s error %.3g, allowed %.3g", what, B, T,
                   H, D, (int)kind, (int)shift, type_name<S>(), names[i], errors[i], bound);
@@ -112,17 +118,17 @@ struct Problem {
     }
 };
 
-/* Calls test(D) on each kind of kernels that this GPU has, for heads of each size that they are written for;
-   mma.sync's for heads of 128 are those for 64 with a longer loop, so that one of the two is enough where there are
-   kernels for 9.0. */
+/* Calls test(D) for each head size that has kernels for tensor cores, once with the kernels that this GPU uses. For
+   heads of 64, if these are the kernels for compute capability 9.0, it is called again with those of
+   attention_mma.cuh. There heads of 128 have the same code with a longer loop, so they are not tested again. */
 template <typename Test> static void for_each_kernel(Test test) {
-#ifdef EMULATE_ASAN /* is slow; other tests have heads of 128 under it too */
+#ifdef EMULATE_ASAN /* the sanitizer is slow, and other tests use heads of 128 with it */
     static const int head_dims[] = {32, 64};
 #else
     static const int head_dims[] = {32, 64, 128};
 #endif
     for (int D : head_dims)
-        for (int without = 0; without < (D == 64 && hopper_there() ? 2 : 1); without++) {
+        for (int without = 0; without < (D == 64 && hopper_is_available() ? 2 : 1); without++) {
             attention_without_hopper = without;
             test(D);
             attention_without_hopper = false;
@@ -146,8 +152,8 @@ template <typename S> static void cuda_attention_sizes(double bound) {
                 Problem p(sizes[z][0], sizes[z][1], sizes[z][2], sizes[z][3], (AttentionKind)kind, z, 1);
                 p.shift = (LaserShift)shift;
                 if (z % 2) p.use_rope();
-                p.check<S>(bound, p.turn.empty() ? "normal values" : "normal values, rope");
-                if (sizeof(S) == 4 || p.D < 64 || !hopper_there()) continue;
+                p.check<S>(bound, p.rope_cos_sin.empty() ? "normal values" : "normal values, rope");
+                if (sizeof(S) == 4 || p.D < 64 || !hopper_is_available()) continue;
                 attention_without_hopper = true;
                 p.check<S>(bound, "normal values, mma.sync");
                 attention_without_hopper = false;
@@ -163,22 +169,22 @@ static bool floats_finite(const Floats &x) {
     return true;
 }
 
-/* Many tiles, of which each block does several, and the forward kernel for long sequences beside that for short ones.
-   */
+/* Each block computes many pieces of work, and both forward kernels are used: that for long sequences and that for
+   short ones. */
 static void test_cuda_attention_of_many_tiles_matches_float64(void) {
-    const int most = hopper_pingpong_most, blocks = hopper_blocks_most;
-    hopper_blocks_most = 2;
+    const int most = hopper_pingpong_max_tokens, blocks = hopper_max_blocks;
+    hopper_max_blocks = 2;
     for (int kind = 0; kind < 2; kind++)
         for (int D = 64; D <= 128; D += 64)
             for (int pingpong = 0; pingpong < 2; pingpong++) {
                 Problem p(1, 300, D == 64 ? 4 : 2, D, (AttentionKind)kind, 14, 1);
-                hopper_pingpong_most = pingpong ? most : 0;
-                p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, no turns");
+                hopper_pingpong_max_tokens = pingpong ? most : 0;
+                p.check<bf16>(1e-4, pingpong ? "many tiles" : "many tiles, without PINGPONG");
             }
-    hopper_pingpong_most = most, hopper_blocks_most = blocks;
+    hopper_pingpong_max_tokens = most, hopper_max_blocks = blocks;
 }
 
-/* Values of every size up to 1e4, alone, mixed, rising, falling, and scores just as large. */
+/* Values up to 1e4: all equal, of mixed signs, rising, falling, and with large scores. */
 template <typename S> static void cuda_attention_finite(int D) {
     enum { T = 90, H = 1 };
     for (int pattern = 0; pattern < 6; pattern++)
@@ -211,8 +217,8 @@ static void test_cuda_laser_stays_finite(void) {
     for_each_kernel(cuda_attention_finite<bf16>), cuda_attention_finite<float>(32);
 }
 
-/* Columns far apart: some out of range beside some that are not, rows that see only the small values; gradients still
-   match, those before rope too. */
+/* Some columns are out of range and others are not, and some rows see only values within the window. The gradients
+   must match too, also those of q and k before rope. */
 static void test_cuda_laser_columns_out_of_range_match_float64(void) {
     for (int T = 20; T <= 140; T += 60)
         for (int shift = 0; shift < 2; shift++) {
@@ -229,7 +235,8 @@ static void test_cuda_laser_columns_out_of_range_match_float64(void) {
         }
 }
 
-/* One key leaves the window in the middle of a tile: earlier rows on tensor cores, later ones not. */
+/* One key in the middle of a tile is outside the window: the rows before it are computed on tensor cores, the others
+   not. */
 static void test_cuda_laser_late_key_out_of_range_matches_float64(void) {
     for (int key = 1; key < 140; key += 46)
         for_each_kernel([&](int D) {
@@ -239,7 +246,7 @@ static void test_cuda_laser_late_key_out_of_range_matches_float64(void) {
         });
 }
 
-/* Values so small that exp(v) in bfloat16 is 1 and little else: results keep their digits. */
+/* Values so small that exp(v), rounded to bf16, would be 1 or nearly 1: results must keep their digits. */
 static void test_cuda_laser_small_values_match_float64(void) {
     for (int shift = 0; shift < 2; shift++) {
         auto problem = [&](int D) {
@@ -254,7 +261,7 @@ static void test_cuda_laser_small_values_match_float64(void) {
     }
 }
 
-/* Columns that lie 300 from zero, in a window of their own: bf16 v, but o with all its digits. */
+/* The values of each column are near 300 or -300, and within the window around their first value. */
 static void test_cuda_laser_values_far_from_zero_match_float64(void) {
     auto problem = [](int D) {
         Problem p(1, 100, 1, D, ATTENTION_LASER, 12, 1);
@@ -283,7 +290,7 @@ static void test_cuda_laser_row_zero_returns_v0(void) {
     cuda_row_zero<float>(32, 2e-6f);
 }
 
-/* Row t keeps its bits when tokens after t change, a value of 1e4 included. */
+/* Row t must keep its bits when tokens after t change, also to values of 1e4. */
 template <typename S> static void cuda_rows_do_not_see_the_future(int D) {
     enum { T = 140, H = 2 };
     for (int kind = 0; kind < 2; kind++) {
@@ -296,7 +303,7 @@ template <typename S> static void cuda_rows_do_not_see_the_future(int D) {
                 for (int c = 0; c < H * D; c++) p.at(t, part, c) = part == 2 ? 1e4f : 5.0f;
             p.run<S>();
             for (size_t i = 0; i < (size_t)t * p.A; i++)
-                CHECK(p.out[i] == before[i], "kind %d, %s: token %d moved row %zu from %.8g to %.8g", kind,
+                CHECK(p.out[i] == before[i], "kind %d, %s: token %d changed row %zu from %.8g to %.8g", kind,
                       type_name<S>(), t, i / p.A, before[i], p.out[i]);
         }
     }
@@ -307,8 +314,8 @@ static void test_cuda_attention_rows_do_not_see_the_future(void) {
     cuda_rows_do_not_see_the_future<float>(32);
 }
 
-/* A NaN in q, k or v is not hidden: LASER's logarithm once took it for the least number. Rows before its token stay
-   finite, but for the paper's shift, which depends on the whole sequence. */
+/* A NaN in q, k or v must reach the output; LASER's logarithm once replaced it by its least number. The rows before
+   its token must stay finite, except with the paper's shift, which depends on the whole sequence. */
 static void test_cuda_laser_shows_nan(void) {
     enum { T = 140, TOKEN = 70, COLUMN = 5 };
     for (int shift = 0; shift < 2; shift++)
@@ -326,7 +333,7 @@ static void test_cuda_laser_shows_nan(void) {
             });
 }
 
-/* Scores of +-1e4, where most rows see one key. */
+/* Scores of +-1e4: in most rows one key has all the weight. */
 static void test_cuda_attention_large_scores_match_float64(void) {
     for (int kind = 0; kind < 2; kind++)
         for_each_kernel([&](int D) {
@@ -342,7 +349,7 @@ static void test_cuda_attention_large_scores_match_float64(void) {
 }
 
 #ifndef __CUDACC__
-/* The permuted chunks of a tile: no two rows of an ldmatrix in one bank. */
+/* Because the chunks of a tile are permuted, no two rows of an ldmatrix are in the same bank. */
 static void test_cuda_tiles_have_no_bank_conflicts(void) {
     for (int D = 32; D <= 128; D *= 2) {
         Problem p(1, 70, 1, D, ATTENTION_LASER, 13, 1);
@@ -362,8 +369,8 @@ static void attention_of_a_kind_without_kernels(void *) {
     attention_work_size({1, 1, 1, 1, 3, 1, 1, ATTENTION_KIND_COUNT, LASER_SHIFT_CAUSAL});
 }
 
-/* The trainer asks attention_is_available at its start; whoever does not ask ends with an error, not with another
-   kind. */
+/* The trainer calls attention_is_available at its start. A program that does not call it must end with an error and not
+   compute another kind of attention. */
 static void test_cuda_attention_without_kernels_is_refused(void) {
     char output[512];
     CHECK(attention_is_available(ATTENTION_STANDARD) && attention_is_available(ATTENTION_LASER),

@@ -1,5 +1,5 @@
-/* Tests of the other kernels (cuda/layers.cuh, loss.cuh, optimizer.cuh, matmul.cuh) against float64, in float32 and in
-   bf16, at sizes that divide nothing. What a kernel should add to starts with numbers in it. */
+/* Tests of the other kernels (cuda/layers.cuh, loss.cuh, optimizer.cuh, matmul.cuh) against float64, in float32 and
+   in bf16, with sizes that are not multiples of blocks. An array to which a kernel adds has numbers in it before. */
 #ifndef TESTS_TEST_CUDA_LAYERS_H
 #define TESTS_TEST_CUDA_LAYERS_H
 
@@ -13,7 +13,7 @@ template <typename S> static double cuda_bound() { return sizeof(S) == 2 ? 1e-5 
 
 static std::vector<int32_t> test_tokens(size_t n, int V) {
     std::vector<int32_t> tokens(n);
-    for (size_t i = 0; i < n; i++) /* half of them one token */
+    for (size_t i = 0; i < n; i++) /* half of the tokens are 3 */
         tokens[i] = i % 2 ? 3 : (int32_t)(rng_bits(5, RNG_STREAM_TEST, i) % (uint64_t)V);
     return tokens;
 }
@@ -23,11 +23,11 @@ static void check_cuda(const Floats &got, const Doubles &want, double bound, con
     CHECK(error <= bound, "%s: normalised mean squared error %.3g, allowed %.3g", what, error, bound);
 }
 
-/* float32 numbers on the device in two parts. */
-template <typename S> struct TestParted {
+/* An array of SplitFloats on the device. */
+template <typename S> struct TestSplitFloats {
     Buffer<S> rounded;
     Buffer<int16_t> rest;
-    explicit TestParted(const Floats &x) : rounded(x.size()), rest(x.size()) {
+    explicit TestSplitFloats(const Floats &x) : rounded(x.size()), rest(x.size()) {
         Floats near = x;
         upload(rounded, near);
         std::vector<int16_t> rests(x.size());
@@ -43,7 +43,9 @@ template <typename S> struct TestParted {
         memcpy(&bits, &x, sizeof bits);
         return bits;
     }
-    Parted<S> parts() const { return Parted<S>{rounded.data, sizeof(S) == 2 ? rest.data : nullptr}; }
+    SplitFloats<S> parts() const {
+        return SplitFloats<S>{rounded.data, sizeof(S) == 2 ? rest.data : nullptr};
+    }
     Floats values() const {
         Floats x = download(rounded);
         std::vector<int16_t> rests(x.size());
@@ -56,16 +58,17 @@ template <typename S> struct TestParted {
     }
 };
 
-/* back = x, by way of two parts; W numbers a thread. */
-template <typename S, int W> __global__ void parted_kernel(Parted<S> parts, float *back, const float *x) {
+/* back = x, after it has been stored as SplitFloats and loaded again; W numbers a thread. */
+template <typename S, int W>
+__global__ void split_floats_kernel(SplitFloats<S> parts, float *back, const float *x) {
     const int64_t i = threadIdx.x * W;
     float y[W];
     load(y, x + i), store(parts, i, y);
     load(y, parts, i), store(back + i, y);
 }
 
-/* Every float32 comes back, but the ties that are rounded down: without their last bit. */
-static void test_cuda_parted_numbers_are_exact(void) {
+/* Every float32 keeps its bits, except ties that are rounded down, which lose their last bit. */
+static void test_cuda_split_floats_are_exact(void) {
     const std::vector<uint32_t> odd = {0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x00000001,
                                        0x3F808000, 0x3F818000, 0xBF808000, 0x3F807FFF, 0x3F808001, 0x7FC00000,
                                        0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001};
@@ -75,20 +78,20 @@ static void test_cuda_parted_numbers_are_exact(void) {
     Buffer<float> from(N), back(N);
     copy_to_device(from.data, x.data(), N * sizeof(float), 0);
     for (int wide = 0; wide < 2; wide++) {
-        TestParted<bf16> parted(Floats(N, 0.0f));
+        TestSplitFloats<bf16> split(Floats(N, 0.0f));
         if (wide)
-            LAUNCH((parted_kernel<bf16, 4>), dim3(1), dim3(N / 4), 0, 0, parted.parts(), back.data,
+            LAUNCH((split_floats_kernel<bf16, 4>), dim3(1), dim3(N / 4), 0, 0, split.parts(), back.data,
                    (const float *)from.data);
         else
-            LAUNCH((parted_kernel<bf16, 1>), dim3(1), dim3(N), 0, 0, parted.parts(), back.data,
+            LAUNCH((split_floats_kernel<bf16, 1>), dim3(1), dim3(N), 0, 0, split.parts(), back.data,
                    (const float *)from.data);
-        const Floats got = download(back), near = download(parted.rounded), values = parted.values();
+        const Floats got = download(back), near = download(split.rounded), values = split.values();
         for (size_t i = 0; i < N; i++) {
-            const uint32_t bits = parted.bits_of(x[i]), tie = (bits & 0x1FFFF) == 0x8000;
-            CHECK(isnan(x[i]) ? isnan(got[i]) : parted.bits_of(got[i]) == bits - tie,
-                  "%.9g (%08x) came back as %.9g (%08x)", x[i], bits, got[i], parted.bits_of(got[i]));
+            const uint32_t bits = split.bits_of(x[i]), tie = (bits & 0x1FFFF) == 0x8000;
+            CHECK(isnan(x[i]) ? isnan(got[i]) : split.bits_of(got[i]) == bits - tie,
+                  "%.9g (%08x) came back as %.9g (%08x)", x[i], bits, got[i], split.bits_of(got[i]));
             CHECK(isnan(x[i]) || (near[i] == host_float(host_round<bf16>(x[i])) && values[i] == got[i]),
-                  "%.9g is %.9g for products, and %.9g", x[i], near[i], values[i]);
+                  "%.9g is %.9g as an operand of products, and %.9g with the rest", x[i], near[i], values[i]);
         }
     }
 }
@@ -97,7 +100,7 @@ template <typename S> static void cuda_embedding() {
     enum { B = 3, T = 21, N = B * T, C = 150, V = 40 };
     Input<float> embed(normal_floats(V * C, 1, 1)), position(normal_floats(T * C, 1, 2)),
         dembed(normal_floats(V * C, 1, 4)), dposition(normal_floats(T * C, 1, 5));
-    const TestParted<S> dout(normal_floats(N * C, 1, 3));
+    const TestSplitFloats<S> dout(normal_floats(N * C, 1, 3));
     const Floats dout_x = dout.values();
     const std::vector<int32_t> tokens = test_tokens(N, V);
     Buffer<int32_t> ids(N), place(N), first(N + 1);
@@ -128,11 +131,11 @@ template <typename S> static void cuda_embedding() {
 
 static void test_cuda_embedding_matches_float64(void) { cuda_embedding<float>(), cuda_embedding<bf16>(); }
 
-/* Two norms of the same x, of which the second adds nothing to dx and writes all its results over. */
+/* Two norms of the same x: the first adds to dx and dweight, the second writes them. */
 template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     const size_t n = (size_t)(N * C);
     Input<float> x(normal_floats(n, 2, 1)), weight(normal_floats((size_t)C, 1, 2));
-    const TestParted<S> dx(normal_floats(n, 1, 4)), dx_alone(Floats(n, NAN));
+    const TestSplitFloats<S> dx(normal_floats(n, 1, 4)), dx_alone(Floats(n, NAN));
     const Floats dx_before = dx.values();
     Input<float> dweight(normal_floats((size_t)C, 1, 5));
     Input<S> dout(normal_floats(n, 1, 3));
@@ -169,8 +172,9 @@ template <typename S> static void cuda_rmsnorm(int64_t N, int C) {
     CHECK(download(dweight) == download(dweight_alone), "N %d C %d: two norms at once differ", (int)N, C);
 }
 
-/* Rows that fit in registers, in each number of pieces, full and not; rows that do not, for their end or their length; more
-   tokens than a block's warps take at once, and more blocks' than there are. */
+/* Rows that fit into registers, for each number of pieces a lane, full and not full; rows that do not fit, because
+   their length is not a multiple of 4 or too large; more tokens than a block has warps, and more than all blocks
+   compute at a time. */
 static void test_cuda_rmsnorm_matches_float64(void) {
     cuda_rmsnorm<float>(1, 1), cuda_rmsnorm<float>(131, 77), cuda_rmsnorm<bf16>(65, 300);
     cuda_rmsnorm<float>(9, 1100), cuda_rmsnorm<bf16>(70, 51), cuda_rmsnorm<bf16>(37, 1024);
@@ -183,22 +187,23 @@ template <typename S, int D> static void cuda_rope() {
     Input<S> qkv(normal_floats(N * 3 * A, 1, 1));
     Floats angles(T * D);
     for (int i = 0; i < T * D; i += 2) angles[i] = cosf((float)i), angles[i + 1] = sinf((float)i);
-    Input<float> turn(angles);
+    Input<float> rope_cos_sin(angles);
     Doubles want = to_doubles(qkv.x);
     for (int n = 0; n < N; n++)
         for (int head = 0; head < 2 * H; head++)
             for (int d = 0; d < D / 2; d++) {
                 double *x = &want[n * 3 * A + head * D], a = x[d], b = x[d + D / 2];
-                const double cosine = turn.x[n % T * D + 2 * d], sine = turn.x[n % T * D + 2 * d + 1];
+                const double cosine = rope_cos_sin.x[n % T * D + 2 * d],
+                             sine = rope_cos_sin.x[n % T * D + 2 * d + 1];
                 x[d] = a * cosine - b * sine, x[d + D / 2] = b * cosine + a * sine;
             }
-    rope_rotate(qkv.data, turn.data, 1, N, T, H, D, 0);
-    check_cuda(download(qkv), want, cuda_bound<S>(), "turned");
+    rope_rotate(qkv.data, rope_cos_sin.data, 1, N, T, H, D, 0);
+    check_cuda(download(qkv), want, cuda_bound<S>(), "rotated");
     upload(qkv, qkv.x);
-    rope_rotate_by<S, 1>(qkv.data, turn.data, 1, N, T, H, D, 0, 4 * A);
-    check_cuda(download(qkv), want, cuda_bound<S>(), "turned pair by pair, four tokens a launch");
-    rope_rotate(qkv.data, turn.data, -1, N, T, H, D, 0);
-    check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "turned back");
+    rope_rotate_by<S, 1>(qkv.data, rope_cos_sin.data, 1, N, T, H, D, 0, 4 * A);
+    check_cuda(download(qkv), want, cuda_bound<S>(), "rotated pair by pair, four tokens a launch");
+    rope_rotate(qkv.data, rope_cos_sin.data, -1, N, T, H, D, 0);
+    check_cuda(download(qkv), to_doubles(qkv.x), 2 * cuda_bound<S>(), "rotated back");
 }
 
 static void test_cuda_rope_matches_float64(void) {
@@ -234,7 +239,6 @@ template <typename S> static void cuda_activation(int kind, int F) {
 
 static void test_cuda_activations_match_float64(void) {
     for (int kind = GPU_GELU; kind <= GPU_SWIGLU; kind++)
-
         for (int F = 45; F <= 48; F += 3) cuda_activation<float>(kind, F), cuda_activation<bf16>(kind, F);
 }
 
@@ -265,14 +269,15 @@ template <typename S> static void cuda_loss(int V) {
     CHECK(download(only) == download(losses), "V %d: losses differ without their gradient", V);
 }
 
-/* Rows that fit in a block's registers, and those that do not: short, long, no multiple of four. */
+/* Rows that fit into a block's registers, and rows that do not: short, long, or with a length that is not a multiple
+   of 4. */
 static void test_cuda_cross_entropy_matches_float64(void) {
     cuda_loss<float>(2), cuda_loss<float>(1001), cuda_loss<bf16>(777), cuda_loss<float>(3000),
         cuda_loss<bf16>(64);
     cuda_loss<bf16>(32000), cuda_loss<float>(4100), cuda_loss<float>(32768), cuda_loss<bf16>(32772);
 }
 
-/* Of any length, at its beginning and one number later, where nothing is aligned. */
+/* Arrays of several lengths, which begin at an aligned address or one number later. */
 static void test_cuda_sums_match_float64(void) {
     for (size_t n = 1; n < 200000; n = n * 19 + 1)
         for (size_t skipped = 0; skipped < 2; skipped++) {
@@ -346,12 +351,12 @@ template <typename S> static void cuda_matmul(int64_t N, int64_t K, int64_t M) {
     check_cuda(download(dw), dwwant, 1e-12, "dw, written");
 }
 
-/* Sizes that are multiples of 8, as cuBLASLt asks of bf16; float32 takes any. */
+/* Sizes for bf16 are multiples of 8, as cuBLASLt requires; sizes for float32 are any. */
 static void test_cuda_matmul_matches_float64(void) {
     cuda_matmul<float>(7, 5, 3), cuda_matmul<float>(64, 48, 80), cuda_matmul<bf16>(40, 64, 24);
 }
 
-/* Forward and backward, beside float64 and beside a product and a kernel. */
+/* Forward and backward against float64, and against a product and a kernel of gelu. */
 template <typename S> static void cuda_gelu_products(int64_t N, int64_t K, int64_t M) {
     const size_t NM = (size_t)(N * M), NK = (size_t)(N * K);
     Input<S> x(normal_floats(NK, 1, 1)), w(normal_floats((size_t)(M * K), 0.2, 2)),
@@ -388,11 +393,11 @@ template <typename S> static void cuda_gelu_products(int64_t N, int64_t K, int64
 static void test_cuda_gelu_products_match_float64(void) {
     cuda_gelu_products<bf16>(37, 40, 48), cuda_gelu_products<bf16>(128, 64, 16);
     CHECK(matmul_has_gelu(40, 48) && !matmul_has_gelu(44, 48) && !matmul_has_gelu(48, 44),
-          "rows of a multiple of 8, in both matrices");
+          "both sizes must be multiples of 8");
 }
 
 #define CUDA_LAYERS_TESTS(TEST)                                                                              \
-    TEST(cuda_parted_numbers_are_exact)                                                                      \
+    TEST(cuda_split_floats_are_exact)                                                                        \
     TEST(cuda_embedding_matches_float64)                                                                     \
     TEST(cuda_rmsnorm_matches_float64)                                                                       \
     TEST(cuda_rope_matches_float64)                                                                          \

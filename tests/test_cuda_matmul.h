@@ -1,18 +1,19 @@
-/* Tests of the choice between algorithms (cuda/choice.cuh): the rule with made-up candidates, fingerprints with made-up
-   bits; and, on a GPU, that what is chosen for a product gives the bits of what is taken without a choice. */
+/* Tests of the choice between algorithms (cuda/choice.cuh): the rule is tested with invented candidates, fingerprints
+   with random numbers. On a GPU also: the algorithm that was chosen for a product gives the same bits as the
+   reference. */
 #ifndef TESTS_TEST_CUDA_MATMUL_H
 #define TESTS_TEST_CUDA_MATMUL_H
 
 #include "../cuda/matmul.cuh"
 #include "test_cuda.h"
 
-/* Candidates of which the test knows all. */
-struct MadeUp {
-    std::vector<uint64_t> bits; /* 0: it does not run */
+/* Invented candidates, whose bits and times the test sets. */
+struct InventedCandidates {
+    std::vector<uint64_t> bits; /* of each candidate; 0: it does not run */
     std::vector<double> seconds;
-    int room = 2;       /* operands can be prepared so many times */
-    bool noisy = false; /* other times in each round, a slow clock in some; the median is `seconds` */
-    int fickle = -1;    /* this one has other bits the third time */
+    int room = 2;       /* how many times operands can be prepared, besides the first time */
+    bool noisy = false; /* times differ from round to round; their median is `seconds` */
+    int unstable = -1;  /* the number of a candidate that has other bits the third time */
     int set = -1, prepared = 0, round = 0, runs = 0;
 
     Choice choose(int reference) {
@@ -24,7 +25,7 @@ struct MadeUp {
             },
             [&](int i, uint64_t *got) {
                 runs++;
-                *got = bits[(size_t)i] + 1000u * (uint64_t)set + (i == fickle && prepared == 3);
+                *got = bits[(size_t)i] + 1000u * (uint64_t)set + (i == unstable && prepared == 3);
                 return bits[(size_t)i] != 0;
             },
             [&](const std::vector<int> &which, double *times) {
@@ -42,60 +43,61 @@ struct MadeUp {
 };
 
 static void test_cuda_choice_takes_the_fastest_of_equal_bits(void) {
-    MadeUp all = {{7, 7, 7, 7}, {4, 3, 2, 5}};
+    InventedCandidates all = {{7, 7, 7, 7}, {4, 3, 2, 5}};
     Choice choice = all.choose(0);
     CHECK(choice.candidate == 2 && choice.equal == 4, "%d of %d", choice.candidate, choice.equal);
     CHECK(choice.seconds == 2 && choice.first_seconds == 4, "%g, first %g", choice.seconds,
           choice.first_seconds);
     CHECK(all.round == CHOICE_ROUNDS + 1 && all.runs == 12, "%d rounds, %d runs", all.round, all.runs);
 
-    MadeUp other = {{8, 7, 9, 7}, {4, 3, 1, 2.5}}; /* the fastest has another bit; so has the first */
+    InventedCandidates other = {{8, 7, 9, 7},
+                                {4, 3, 1, 2.5}}; /* the fastest has other bits, and so has the first */
     choice = other.choose(1);
     CHECK(choice.candidate == 3 && choice.equal == 2, "%d of %d", choice.candidate, choice.equal);
     CHECK(choice.first_seconds == 4, "the first is timed for comparison: %g", choice.first_seconds);
 
-    MadeUp tie = {{7, 7, 7}, {2.01, 1.999, 1.995}};
+    InventedCandidates tie = {{7, 7, 7}, {2.01, 1.999, 1.995}};
     CHECK(tie.choose(2).candidate == 0, "within 1 %% the earliest");
-    MadeUp no_tie = {{7, 7, 7}, {2.03, 1.999, 1.995}};
+    InventedCandidates no_tie = {{7, 7, 7}, {2.03, 1.999, 1.995}};
     CHECK(no_tie.choose(2).candidate == 1, "2 %% are no tie");
 
-    MadeUp noisy = {{7, 7, 7}, {4, 3, 3.5}, 2, true};
+    InventedCandidates noisy = {{7, 7, 7}, {4, 3, 3.5}, 2, true};
     choice = noisy.choose(0);
     CHECK(choice.candidate == 1 && choice.seconds == 3, "%d, %g s: the median is the fourth of seven",
           choice.candidate, choice.seconds);
 }
 
 static void test_cuda_choice_survives_candidates_that_fail(void) {
-    MadeUp failing = {{0, 7, 0, 7}, {1, 3, 1, 2}};
+    InventedCandidates failing = {{0, 7, 0, 7}, {1, 3, 1, 2}};
     Choice choice = failing.choose(1);
     CHECK(choice.candidate == 3 && choice.equal == 2, "%d of %d", choice.candidate, choice.equal);
     CHECK(isnan(choice.first_seconds), "the first does not run, and took %g", choice.first_seconds);
 
-    MadeUp fickle = {{7, 7, 7}, {3, 1, 2}};
-    fickle.fickle = 1; /* the fastest does not repeat its bits */
-    choice = fickle.choose(0);
+    InventedCandidates unstable = {{7, 7, 7}, {3, 1, 2}};
+    unstable.unstable = 1; /* the fastest does not repeat its bits */
+    choice = unstable.choose(0);
     CHECK(choice.candidate == 2 && choice.equal == 2, "%d of %d", choice.candidate, choice.equal);
 
-    MadeUp doubtful = {{7, 7, 7}, {3, 1, 2}};
-    doubtful.fickle = 0; /* nor does the reference: no comparison means anything */
+    InventedCandidates doubtful = {{7, 7, 7}, {3, 1, 2}};
+    doubtful.unstable = 0; /* the reference does not repeat its bits, so no comparison means anything */
     choice = doubtful.choose(0);
     CHECK(choice.candidate == 0 && isnan(choice.seconds) && doubtful.round == 0, "%d, %g s in %d rounds",
           choice.candidate, choice.seconds, doubtful.round);
 
     for (int room = -1; room < 2; room++) {
-        MadeUp poor = {{8, 7, 7}, {3, 2, 1}};
+        InventedCandidates poor = {{8, 7, 7}, {3, 2, 1}};
         poor.room = room;
         choice = poor.choose(1);
         CHECK(choice.candidate == 1 && choice.equal == 0 && poor.round == 0,
               "no memory after %d: %d of %d in %d rounds", room + 1, choice.candidate, choice.equal,
               poor.round);
     }
-    MadeUp alone = {{7}, {3}};
+    InventedCandidates alone = {{7}, {3}};
     choice = alone.choose(0);
     CHECK(choice.candidate == 0 && choice.equal == 1 && choice.seconds == 3, "%d, %g s", choice.candidate,
           choice.seconds);
-    MadeUp broken = {{7, 0}, {3, 2}};
-    choice = broken.choose(1); /* the product itself will say so */
+    InventedCandidates broken = {{7, 0}, {3, 2}};
+    choice = broken.choose(1); /* the product itself will report that the reference does not run */
     CHECK(choice.candidate == 1 && choice.equal == 0, "%d of %d", choice.candidate, choice.equal);
 }
 
@@ -114,23 +116,24 @@ template <typename F> static void cuda_fingerprint(size_t n) {
         std::vector<unsigned char> changed = stored;
         changed[bit / 8] = (unsigned char)(changed[bit / 8] ^ 1u << bit % 8);
         copy_to_device(x.data, changed.data(), changed.size(), 0);
-        CHECK(fingerprint_of(x, scratch) != print, "%s %zu: bit %zu is not in it", type_name<F>(), n, bit);
+        CHECK(fingerprint_of(x, scratch) != print, "%s %zu: the fingerprint does not depend on bit %zu",
+              type_name<F>(), n, bit);
     }
-    std::vector<unsigned char> turned = stored;
-    std::swap_ranges(turned.begin(), turned.begin() + sizeof(F), turned.end() - sizeof(F));
-    copy_to_device(x.data, turned.data(), turned.size(), 0);
-    CHECK(n == 1 || fingerprint_of(x, scratch) != print, "%s %zu: the first and last may be exchanged",
-          type_name<F>(), n);
+    std::vector<unsigned char> exchanged = stored;
+    std::swap_ranges(exchanged.begin(), exchanged.begin() + sizeof(F), exchanged.end() - sizeof(F));
+    copy_to_device(x.data, exchanged.data(), exchanged.size(), 0);
+    CHECK(n == 1 || fingerprint_of(x, scratch) != print,
+          "%s %zu: the fingerprint is the same when the first and last are exchanged", type_name<F>(), n);
     device_wait(0);
 }
 
-static void test_cuda_fingerprint_tells_bits_and_places(void) {
+static void test_cuda_fingerprint_depends_on_bits_and_positions(void) {
     cuda_fingerprint<float>(1), cuda_fingerprint<float>(300001), cuda_fingerprint<bf16>(7),
         cuda_fingerprint<bf16>(4002), cuda_fingerprint<bf16>(4003);
 }
 
-/* How many of the results (n, n), rounded to S, two orders of the sum over k tell apart. */
-template <typename S> static int told_apart(float mirror) {
+/* Returns how many of the 1600 results (40, 40), rounded to S, differ between two orders of the sum over k. */
+template <typename S> static int count_differences(float mirror) {
     enum { N = 40, K = 66 };
     Buffer<bf16> a(N * K), b(K * N);
     choice_operand(a.data, N, K, true, 1, mirror, 1, 0);
@@ -151,36 +154,36 @@ template <typename S> static int told_apart(float mirror) {
     return different;
 }
 
-static void test_cuda_choice_operands_tell_orders_apart(void) {
-    int n = told_apart<float>(0);
+static void test_cuda_choice_operands_show_the_order_of_sums(void) {
+    int n = count_differences<float>(0);
     CHECK(n > 400, "ordinary sums, float32: %d of 1600", n);
-    n = told_apart<bf16>(0);
-    CHECK(n < 50, "ordinary sums, bf16: %d of 1600; then why the others?", n);
-    n = told_apart<bf16>(1);
+    n = count_differences<bf16>(0);
+    CHECK(n < 50, "ordinary sums, bf16: %d of 1600; then the sums that cancel are not needed", n);
+    n = count_differences<bf16>(1);
     CHECK(n > 300, "sums that cancel, bf16: %d of 1600", n);
 }
 
-static ProductTiming made_up_timing(int64_t calls, int equal, double seconds, double first) {
+static ProductTiming invented_timing(int64_t calls, int equal, double seconds, double first) {
     return {"matmul_forward", "", 8, 8, 8, 3, 1, calls, {0, equal, seconds, first}};
 }
 
-static void test_cuda_timings_are_told_in_a_line(void) {
+static void test_cuda_timings_give_one_line(void) {
     char text[160];
     CHECK(!*timings_note(text, {{}, 0}), "nothing was timed: %s", text);
-    ProductTimings t = {{made_up_timing(3, 5, 1, 2), made_up_timing(1, 4, 3, 4), made_up_timing(0, 4, 1, 99)},
-                        1.25};
-    timings_note(text, t); /* 6 s of 10 by calls; the third is of no call */
+    ProductTimings t = {
+        {invented_timing(3, 5, 1, 2), invented_timing(1, 4, 3, 4), invented_timing(0, 4, 1, 99)}, 1.25};
+    timings_note(text, t); /* weighted by calls, 6 s in place of 10 s; the third has no calls */
     CHECK(strcmp(text, "products: 2 shapes timed in 1.2 s; 40 % less time than cuBLASLt's first answers") ==
               0,
           "%s", text);
-    t.products.push_back(made_up_timing(1, 0, NAN, NAN));
+    t.products.push_back(invented_timing(1, 0, NAN, NAN));
     CHECK(strstr(timings_note(text, t), "answers; no room to time 1 more"), "%s", text);
-    t.products = {made_up_timing(1, 0, NAN, NAN)};
+    t.products = {invented_timing(1, 0, NAN, NAN)};
     CHECK(strcmp(timings_note(text, t), "products: no room to time 1 shapes") == 0, "%s", text);
 }
 
 #ifdef __CUDACC__
-/* The products of a linear layer on a GPU, with gelu where S has it: results one after the other. */
+/* The products of a linear layer on a GPU, with and without gelu. */
 template <typename S> struct LayerProducts {
     enum { N = 1024, K = 512, M = 768 };
     Input<S> x, w, dout, argument;
@@ -190,6 +193,7 @@ template <typename S> struct LayerProducts {
           argument(normal_floats(N * K, 1, 4)), residual(normal_floats(N * M, 1, 5)),
           gradient(normal_floats(M * K, 1, 6)) {}
 
+    /* Computes all products and returns their results, in the order of names in check(). */
     std::vector<Floats> all() {
         std::vector<Floats> results;
         Buffer<S> out(N * M), up(N * M), dx(N * K);
@@ -209,11 +213,13 @@ template <typename S> struct LayerProducts {
         results.push_back(download(out)), results.push_back(download(up));
         matmul_gelu_backward_input(dx.data, argument.data, dout.data, w.data, N, K, M, 0);
         results.push_back(download(dx));
-        matmul_forward(out.data, (const S *)nullptr, x.data + 8, w.data, N - 1, K, M, 0); /* at 16 bytes */
+        matmul_forward(out.data, (const S *)nullptr, x.data + 8, w.data, N - 1, K, M,
+                       0); /* at a multiple of 16 bytes that is not one of 256 */
         results.push_back(download(out));
         return results;
     }
-    /* Of the first four rows, what float64 says of each result; of the weights' gradient all M x 4. */
+    /* Compares the first four rows of each result with float64; of the gradient of the weights, the first four
+       columns. */
     void check(const std::vector<Floats> &got) const {
         const char *const names[] = {"out", "out + residual", "float32 out", "dx",
                                      "dw",  "hidden",         "up",          "dup"};
@@ -266,7 +272,7 @@ static void test_cuda_timed_products_keep_their_bits(void) {
     matmul_tuning.wanted = false;
     const std::vector<Floats> reference = layer.all();
     layer.check(reference);
-    CHECK(matmul_timings().products.size() == known, "timed, though nobody wants it");
+    CHECK(matmul_timings().products.size() == known, "timed, although matmul_tuning.wanted is false");
     matmul_tuning = {true, 0, 0};
     const std::vector<Floats> timed = layer.all();
     const ProductTimings timings = matmul_timings();
@@ -293,7 +299,8 @@ static void test_cuda_products_without_room_are_not_timed(void) {
     matmul_tuning = before;
     const ProductTimings timings = matmul_timings();
     CHECK(timings.products.size() == known + 1 && timings.products.back().choice.equal == 0,
-          "%zu products, the latest %d", timings.products.size(), timings.products.back().choice.equal);
+          "%zu products, of which the last has %d equal candidates", timings.products.size(),
+          timings.products.back().choice.equal);
 }
 #define CUDA_MATMUL_GPU_TESTS(TEST)                                                                          \
     TEST(cuda_timed_products_keep_their_bits)                                                                \
@@ -305,9 +312,9 @@ static void test_cuda_products_without_room_are_not_timed(void) {
 #define CUDA_MATMUL_TESTS(TEST)                                                                              \
     TEST(cuda_choice_takes_the_fastest_of_equal_bits)                                                        \
     TEST(cuda_choice_survives_candidates_that_fail)                                                          \
-    TEST(cuda_fingerprint_tells_bits_and_places)                                                             \
-    TEST(cuda_choice_operands_tell_orders_apart)                                                             \
-    TEST(cuda_timings_are_told_in_a_line)                                                                    \
+    TEST(cuda_fingerprint_depends_on_bits_and_positions)                                                     \
+    TEST(cuda_choice_operands_show_the_order_of_sums)                                                        \
+    TEST(cuda_timings_give_one_line)                                                                         \
     CUDA_MATMUL_GPU_TESTS(TEST)
 
 #endif

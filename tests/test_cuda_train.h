@@ -1,6 +1,6 @@
-/* Tests of train_gpt.cu as a whole, beside train_gpt.c: the same losses and gradient norms step by step, the same bits when
-   a run is repeated or resumed, and checkpoints that go from one program to the other. On a GPU the program is
-   train_gptcu, else train_gpt_emulated. */
+/* Tests of the whole GPU trainer (train_gpt.cu) against the CPU trainer (train_gpt.c): the losses and gradient norms
+   of each step must be equal, a run that is repeated or resumed must give the same bits, and each program must
+   continue the checkpoints of the other. On a GPU the program is train_gptcu, otherwise train_gpt_emulated. */
 #ifndef TESTS_TEST_CUDA_TRAIN_H
 #define TESTS_TEST_CUDA_TRAIN_H
 
@@ -15,7 +15,7 @@
     "--vocab-size=61 --layers=2 --heads=2 --head-dim=32 --embd=24 --mlp-hidden=40 --seq-len=37 --batch=2 "   \
     "--steps=10 --warmup=2 --lr=0.01 --val-every=0 --val-tokens=74 --sample-every=0 --threads=1 "
 
-/* A folder with shards of tokens that can be predicted in part. */
+/* Makes a folder with shards of tokens that a model can partly predict, and returns its path. */
 static std::string device_test_data() {
     const std::string folder = test_folder();
     static const char *const names[] = {"train_0.bin", "val_0.bin"};
@@ -34,7 +34,7 @@ static std::string device_test_data() {
     return folder;
 }
 
-/* The numbers after `key` in a log, one after the other. */
+/* Returns the number after `key` in each line of a log that has it. */
 static Doubles device_test_column(const std::string &path, const char *key) {
     Doubles numbers;
     FILE *file = fopen(path.c_str(), "r");
@@ -45,7 +45,7 @@ static Doubles device_test_column(const std::string &path, const char *key) {
     return numbers;
 }
 
-/* Its training losses and gradient norms, step by step. */
+/* Returns the training loss and the gradient norm of each step in a log. */
 static Doubles device_test_log(const std::string &path, size_t steps = 10) {
     const Doubles losses = device_test_column(path, "\"loss\":"),
                   norms = device_test_column(path, "\"grad_norm\":");
@@ -57,7 +57,7 @@ static Doubles device_test_log(const std::string &path, size_t steps = 10) {
     return numbers;
 }
 
-/* One run into DATA/NAME; the numbers of its log. */
+/* Runs a program with the output folder DATA/NAME and returns device_test_log of its log. */
 static Doubles device_test_run(const char *program, const std::string &data, const char *name,
                                const std::string &arguments, size_t steps = 10) {
     char output[4096];
@@ -68,13 +68,14 @@ static Doubles device_test_run(const char *program, const std::string &data, con
     return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
 
+/* Checks that the numbers of two logs differ at most by a factor of 1 + bound. */
 static void check_same_curve(const Doubles &got, const Doubles &want, double bound, const std::string &what) {
     for (size_t i = 0; i < got.size() && i < want.size(); i++)
         CHECK(fabs(got[i] - want[i]) <= bound * fabs(want[i]), "%s: %s of step %zu is %.8g, expected %.8g",
               what.c_str(), i % 2 ? "gradient norm" : "loss", i / 2 + 1, got[i], want[i]);
 }
 
-/* The weights, moments and all else that two runs saved at their end. */
+/* Checks that the weights and the optimizer's moments that two runs saved at a step have the same bits. */
 static void check_same_checkpoints(const std::string &data, const std::string &one, const std::string &other,
                                    const char *step) {
     char output[2000];
@@ -84,8 +85,8 @@ static void check_same_checkpoints(const std::string &data, const std::string &o
     CHECK(code == 0, "%s", output);
 }
 
-/* bf16: the CPU's rounding is elsewhere, so only as near as bf16 is to float32; at a rate that does not make more of it
-   than there is. */
+/* With bf16 the CPU rounds other intermediate results than the GPU, so the bound is the difference that bf16 itself
+   makes. The learning rate is low, so that this difference does not grow in the ten steps. */
 static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     static const char *const variants[] = {
         "--attn=standard --dtype=bf16 --lr=0.003",
@@ -93,7 +94,7 @@ static void test_cuda_trainer_matches_cpu_step_by_step(void) {
         "--attn=laser --laser-shift=sequence --activation=swiglu --pos=learned --dtype=fp32",
         "--attn=standard --activation=relu --pos=sinusoidal --head-dim=20 --dtype=fp32",
 #ifndef __CUDACC__
-        "--attn=standard --mlp-hidden=44 --dtype=bf16 --lr=0.003", /* not for gelu's products */
+        "--attn=standard --mlp-hidden=44 --dtype=bf16 --lr=0.003", /* without the products with gelu */
 #endif
     };
     const std::string data = device_test_data();
@@ -106,7 +107,7 @@ static void test_cuda_trainer_matches_cpu_step_by_step(void) {
     }
 }
 
-/* Ten steps at once, twice, and in two parts: the same bits. */
+/* Ten steps in one run, ten steps again, and ten steps in two runs must give the same bits. */
 static void test_cuda_trainer_repeats_and_resumes_bit_for_bit(void) {
     const std::string data = device_test_data(), arguments = "--attn=laser --dtype=bf16 --save-every=6";
     device_test_run(DEVICE_TRAINER, data, "whole", arguments);
@@ -119,7 +120,7 @@ static void test_cuda_trainer_repeats_and_resumes_bit_for_bit(void) {
         check_same_checkpoints(data, "whole", other, "step-00000010");
 }
 
-/* Six steps on the one, four on the other: as ten on the CPU. */
+/* Six steps on one of CPU and GPU and four on the other must be equal to ten on the CPU. */
 static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
     const std::string data = device_test_data(), arguments = "--attn=laser --save-every=6 --dtype=fp32";
     const char *const programs[] = {"train_gpt", DEVICE_TRAINER};
@@ -131,12 +132,12 @@ static void test_cuda_trainer_shares_checkpoints_with_the_cpu(void) {
         const int code = test_command(output, sizeof output, "rm -r %s/%s/step-00000010", data.c_str(), name);
         CHECK(code == 0, "%s", output);
         const Doubles got = device_test_run(programs[1 - first], data, name, arguments + " --resume=auto");
-        check_same_curve(got, want, 2e-5, std::string("begun by ") + programs[first]);
+        check_same_curve(got, want, 2e-5, std::string("started by ") + programs[first]);
     }
 }
 
-/* scripts/compare_gpu_cpu.sh finds curves alike where they are, and another activation on the GPU's side; its own options for
-   the model stand, but for the sizes. */
+/* scripts/compare_gpu_cpu.sh must find that the curves agree, and that they differ if the GPU trains with another
+   activation. The test changes the sizes of the script's model, not its other options. */
 static void test_cuda_trainer_is_compared_by_the_script(void) {
     const std::string data = device_test_data();
     for (const char *other : {"", " --activation=relu"}) {
@@ -153,7 +154,7 @@ static void test_cuda_trainer_is_compared_by_the_script(void) {
     }
 }
 
-/* MiB on the GPU, as --dry-run tells. */
+/* Returns the MiB that a model needs on the GPU, as --dry-run prints them. */
 static double device_test_memory(const std::string &arguments) {
     char output[8192];
     const int code = test_command(output, sizeof output, "%s/" DEVICE_TRAINER " " DEVICE_MODEL "--dry-run %s",
@@ -163,7 +164,7 @@ static double device_test_memory(const std::string &arguments) {
     return line ? atof(line + strlen("on the GPU")) : 0;
 }
 
-/* --recompute costs no bit, and saves memory. */
+/* --recompute must change no bit of the result, and must save memory. */
 static void test_cuda_trainer_recomputes_to_the_same_bits(void) {
     static const char *const variants[] = {"--attn=standard --dtype=bf16", "--attn=laser --dtype=bf16",
                                            "--attn=standard --dtype=fp32",
@@ -180,13 +181,14 @@ static void test_cuda_trainer_recomputes_to_the_same_bits(void) {
             check_same_checkpoints(data, "none" + std::to_string(i), run, "step-00000003");
         }
         const double memory = device_test_memory(arguments + " --layers=12 --seq-len=37 --attn=laser");
-        CHECK(memory < before, "%s needs %g MiB, less recomputing %g", arguments.c_str(), memory, before);
+        CHECK(memory < before, "%s needs %g MiB, and with less recomputation %g MiB", arguments.c_str(),
+              memory, before);
         before = memory;
     }
 }
 
 #ifdef TEST_MPI
-/* Whether so many ranks can exchange from GPU to GPU: the emulated can. */
+/* Returns whether so many ranks can exchange data from GPU to GPU. In the emulator they always can. */
 static bool device_test_has_gpus(int ranks) {
 #if !defined(__CUDACC__)
     return ranks > 0;
@@ -198,17 +200,17 @@ static bool device_test_has_gpus(int ranks) {
 #endif
 }
 
-/* The GPU's program on so many ranks: what it prints, and its exit code. */
+/* Runs the GPU trainer on so many ranks. Writes what it prints to `output` and returns its exit code. */
 static int device_test_mpirun(char *output, size_t size, int ranks, const std::string &data, const char *name,
                               const std::string &arguments) {
     return test_command(output, size,
-                        "ASAN_OPTIONS=detect_leaks=0 " /* MPI's own */
+                        "ASAN_OPTIONS=detect_leaks=0 " /* MPI itself leaks memory */
                         "mpirun -n %d --oversubscribe --allow-run-as-root %s/" DEVICE_TRAINER " " DEVICE_MODEL
                         "--data=%s --out=%s/%s %s",
                         ranks, test_binaries(), data.c_str(), data.c_str(), name, arguments.c_str());
 }
 
-/* device_test_run on so many ranks. */
+/* The same as device_test_run for the GPU trainer on so many ranks. */
 static Doubles device_test_ranks(int ranks, const std::string &data, const char *name,
                                  const std::string &arguments, size_t steps = 10) {
     char output[4000];
@@ -218,7 +220,8 @@ static Doubles device_test_ranks(int ranks, const std::string &data, const char 
     return device_test_log(data + "/" + name + "/log.jsonl", steps);
 }
 
-/* Two ranks, each with half of the sequences: the losses of one, whichever way gradients go. All slices are equal. */
+/* Two ranks, each with half of the sequences, must give the losses of one rank, with both kinds of --comm. All slices
+   of the gradients have the same size. */
 static void test_cuda_trainer_with_two_ranks_matches_one(void) {
     const std::string data = device_test_data(),
                       arguments = "--attn=laser --embd=32 --vocab-size=64 --batch=1 --seq-len=12 "
@@ -228,12 +231,12 @@ static void test_cuda_trainer_with_two_ranks_matches_one(void) {
         if (strcmp(way, "--comm=host") == 0 || device_test_has_gpus(2))
             check_same_curve(device_test_ranks(2, data, way, arguments + way, 4), want, 2e-5, way);
     if (!device_test_has_gpus(2)) return;
-    const Doubles hidden = device_test_column(data + "/--comm=gpu/log.jsonl", "\"comm_overlap\":");
-    CHECK(hidden.size() == 4, "%zu steps tell what was hidden, expected 4", hidden.size());
-    for (double share : hidden) CHECK(share > 0 && share < 1, "a share of %g was hidden", share);
+    const Doubles overlaps = device_test_column(data + "/--comm=gpu/log.jsonl", "\"comm_overlap\":");
+    CHECK(overlaps.size() == 4, "%zu steps have comm_overlap, expected 4", overlaps.size());
+    for (double overlap : overlaps) CHECK(overlap > 0 && overlap < 1, "comm_overlap is %g", overlap);
 }
 
-/* What fails on the GPU's side of the program is told as elsewhere: which rank, and the end of all. */
+/* If a rank fails on the GPU's side of the program, its message names the rank, and all ranks end. */
 static void test_cuda_trainer_names_the_rank_that_fails(void) {
     const std::string data = device_test_data();
     char output[20000];
@@ -244,7 +247,8 @@ static void test_cuda_trainer_names_the_rank_that_fails(void) {
           line ? line : output);
 }
 
-/* A bucket for each layer, and slices of several sizes: three ranks as one; with all moments on every rank the same bits. */
+/* With a bucket for each layer and slices of different sizes, three ranks must give the losses of one rank. --zero=0
+   (every rank has all moments) must give the same bits as --zero=1. */
 static void test_cuda_trainer_divides_odd_buckets(void) {
     const std::string data = device_test_data(),
                       arguments = "--layers=3 --heads=1 --embd=248 --mlp-hidden=504 --batch=1 --seq-len=8 "
@@ -259,10 +263,11 @@ static void test_cuda_trainer_divides_odd_buckets(void) {
                                   "cd %s && cmp three/step-00000002/model.safetensors "
                                   "all/step-00000002/model.safetensors",
                                   data.c_str());
-    CHECK(code == 0, "--zero=0 beside --zero=1: %s", output);
+    CHECK(code == 0, "--zero=0 and --zero=1 differ: %s", output);
 }
 
-/* Two ranks for two steps, then three for two, then one: as one for all six. */
+/* Two steps on two ranks, then two steps on three ranks, then two steps on one rank must be equal to six steps on one
+   rank. */
 static void test_cuda_trainer_resumes_with_other_ranks(void) {
     const std::string data = device_test_data(),
                       arguments =

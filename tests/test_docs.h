@@ -1,16 +1,18 @@
-/* test_docs.h: the commands of the pages are those that scripts/test_docs.sh knows how to run (it runs them itself); the options,
-   files and functions that the pages name exist; and the --help of every program lists the options of its table. */
+/* test_docs.h: the commands of the pages are those that scripts/test_docs.sh knows how to run (it runs them itself);
+   the options, files and functions that the pages name exist; and the --help of every program lists the options of
+   its table. */
 #ifndef TESTS_TEST_DOCS_H
 #define TESTS_TEST_DOCS_H
 
 #include "harness.h"
 
+/* A command on a page that no script runs would go wrong unnoticed when the program changes. */
 static void test_docs_commands_are_known(void) {
     char output[16384], folder[128], path[256];
     int code = test_command(output, sizeof output, "scripts/test_docs.sh --check");
     CHECK(code == 0 && strstr(output, " commands are known, 0 problems"), "code %d: %s", code, output);
 
-    /* a page with commands of every kind that is not known: each is named with its line */
+    /* A page with unknown commands of every kind: each must be named with its line. */
     static const char page[] = "Text, `./prepare --help` and `./prepared --twice`, `make\ndemo` and\n"
                                "`make demolition`, `scripts/` and `./train_gpt`.\n"
                                "\n"
@@ -46,7 +48,8 @@ static void test_docs_commands_are_known(void) {
           "%s", output);
 }
 
-/* A page that names what is gone: each name is told with its line, and what exists is not told. */
+/* A page that names an option, file or function that is gone sends its reader nowhere: each such name must be
+   reported with its line, and no other. */
 static void test_docs_names_exist(void) {
     char output[16384], folder[128], path[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -69,7 +72,7 @@ static void test_docs_names_exist(void) {
           "%s", output);
 }
 
-/* The rows of a program's table, read from its source, are all in its --help. */
+/* An option that is in a program's table, but not in its --help, could not be found by its users. */
 static void test_docs_help_lists_every_row(void) {
     static const char *const programs[][2] = {{"prepare", "data/prepare_options.h"},
                                               {"grammar", "data/grammar.c"},

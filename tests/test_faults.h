@@ -1,5 +1,6 @@
-/* test_faults.h: runs that meet losses that are no numbers, spikes, signals, full disks, shrinking files; each must end as
-   the manual says, and go on to the curve it would have had. The long version is scripts/test_faults.sh. */
+/* test_faults.h: tests of runs that meet losses that are not finite, spikes, signals, full disks and files that are
+   cut short. Each must end as documented, and then continue to the loss curve that it would have had.
+   scripts/test_faults.sh is the long version. */
 #ifndef TESTS_TEST_FAULTS_H
 #define TESTS_TEST_FAULTS_H
 
@@ -11,6 +12,7 @@
 
 /* ---- the watch on the loss ---- */
 
+/* A spike that is missed spoils the weights; an ordinary loss that is called a spike throws away good steps. */
 static void test_loss_watch_finds_spikes(void) {
     LossWatch watch = {0};
     double z;
@@ -20,7 +22,7 @@ static void test_loss_watch_finds_spikes(void) {
         CHECK(verdict == STEP_SOUND, "loss %d, %.3f with z %.2f, is a spike", i, loss, z);
         CHECK(i < LOSS_WINDOW_LEAST ? isnan(z) : fabs(z) < LOSS_SPIKE, "z of loss %d is %g", i, z);
     }
-    double mean = 0, squares = 0; /* of the last 128, independently */
+    double mean = 0, squares = 0; /* of the last 128 losses, computed independently */
     for (int i = 300 - LOSS_WINDOW; i < 300; i++)
         mean += (3 + 0.1 * rng_normal(1, RNG_STREAM_TEST, (uint64_t)i)) / LOSS_WINDOW;
     for (int i = 300 - LOSS_WINDOW; i < 300; i++)
@@ -43,6 +45,7 @@ static void test_loss_watch_finds_spikes(void) {
           "%d in a row, %d skipped", (int)watch.skipped_in_a_row, (int)watch.skipped);
 }
 
+/* A resumed run must judge losses as the uninterrupted run would, or it would skip other steps. */
 static void test_loss_watch_survives_json(void) {
     for (int count = 0; count < 400; count += 57) {
         LossWatch watch = {0}, again;
@@ -68,6 +71,7 @@ static void test_loss_watch_survives_json(void) {
     }
 }
 
+/* A NaN that this function did not see would be saved in a checkpoint. */
 static void test_largest_magnitude(void) {
     float *x = test_normal(10007, 1, 3);
     float want = 0;
@@ -84,7 +88,8 @@ static void test_largest_magnitude(void) {
 
 /* ---- steps that are skipped ---- */
 
-/* Weights, moments and the count of updates after a skipped step are those before it; the schedule goes on. */
+/* After a skipped step, weights, moments and the number of updates must be those before it: a single NaN would
+   otherwise spoil the whole model. */
 static void test_nonfinite_step_is_skipped(void) {
     const char *data = write_test_data(3000);
     TestRun *run = test_run_open(data, "--batch=4 --steps=20 --warmup=5");
@@ -97,7 +102,7 @@ static void test_nonfinite_step_is_skipped(void) {
     float *mean = memcpy(check_calloc(bytes), t->optimizer.m, bytes),
           *square = memcpy(check_calloc(bytes), t->optimizer.v, bytes);
     for (int kind = 0; kind < 2;
-         kind++) { /* a weight of the middle turns NaN, then infinite, then is itself again */
+         kind++) { /* a weight of a middle layer becomes NaN, then infinite, then is restored */
         float *weight = &t->model.weights.layers[1].up[5];
         was = *weight, *weight = kind ? INFINITY : NAN;
         REQUIRE(train_step(t, &line), "a step did not end");
@@ -119,7 +124,7 @@ static void test_nonfinite_step_is_skipped(void) {
     test_run_close(run);
 }
 
-/* Gives one weight of a checkpoint another value, and the checkpoint a DONE that agrees. */
+/* Changes one weight of a checkpoint, and writes the new checksum to DONE. */
 static bool poison_checkpoint(const char *folder, const char *name, int element, float value) {
     char path[600], error[CHECKPOINT_ERROR_SIZE];
     Checkpoint c = {.step = 0};
@@ -137,6 +142,8 @@ static bool poison_checkpoint(const char *folder, const char *name, int element,
     return ok && checkpoint_write_done(&c, error);
 }
 
+/* The user of a diverged run must be told which tensor is the first that is not finite, and what to do; a wrong
+   tensor would send the search to the wrong place. */
 static void test_diverged_run_is_diagnosed(void) {
     static const struct {
         const char *tensor;
@@ -185,7 +192,8 @@ static bool begin_tiny(const char *data, const char *name) {
                         data, name) == 0;
 }
 
-/* Files can have 20 KiB, the model needs 35: the log is written, checkpoints are not. */
+/* Files can have 20 KiB here and the model needs 35, so the log can be written, but no checkpoint. Training must go
+   on, and the end must not look like success. */
 static void test_full_disk_stops_no_training(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -203,12 +211,21 @@ static void test_full_disk_stops_no_training(void) {
     test_command(output, sizeof output, "ls %s/full", data);
     CHECK(strstr(output, "step-00000004\n") && !strstr(output, ".tmp") && !strstr(output, "step-00000006"),
           "the folder holds %s", output);
+    /* In a new --out there is no checkpoint for --resume=auto: the message must not tell the user to give that. */
+    code = test_command(output, sizeof output,
+                        "ulimit -f 20; %s/train_gpt " TINY_RUN
+                        "--data=%s --out=%s/new --attn=laser --resume=%s/full/step-00000004",
+                        test_binaries(), data, data, data);
+    CHECK(code == 1 && strstr(output, "the steps from 5 to 12 are lost") &&
+              strstr(output, "then the same command does them again"),
+          "exit %d: %s", code, output);
     code = train_tiny(data, "full", "--attn=laser --resume=auto", output, sizeof output);
     CHECK(code == 0 && strstr(output, "step-00000004"), "exit %d: %s", code, output);
     check_same_run(data, "whole", "full");
 }
 
-/* The last whole checkpoint is used, whatever file of the newer one is damaged and wherever. */
+/* Whatever file of the newest checkpoint is damaged, and wherever, the run must go on from the one before it, not
+   from damaged numbers and not from step 0. */
 static void test_damage_anywhere_is_found(void) {
     static const char *const files[] = {"DONE", "config.json", "model.safetensors",
                                         "optimizer-00000-of-00001.safetensors", "trainer_state.json"};
@@ -243,7 +260,8 @@ static void test_damage_anywhere_is_found(void) {
     CHECK(checkpoint_verify(folder, NULL, error), "restored, but %s", error);
 }
 
-/* Starts an endless run in the background, waits for its 5th step, does `then` (which may use $pid), waits for its end. */
+/* Starts a very long run in the background, waits for its 5th step, runs the shell command `then`, in which $pid is the
+   process of the run, and waits for its end. */
 static void disturb_tiny(const char *data, const char *name, const char *then, char *output, size_t size) {
     test_command(
         output, size,
@@ -253,6 +271,7 @@ static void disturb_tiny(const char *data, const char *name, const char *then, c
         test_binaries(), data, data, name, data, name, data, then, name);
 }
 
+/* When a shard is cut short while it is read, the user must learn its name; "Bus error" would say nothing. */
 static void test_shrinking_shard_is_named(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(20000));
@@ -268,6 +287,8 @@ static void test_shrinking_shard_is_named(void) {
 
 /* ---- signals ---- */
 
+/* A batch system warns a job with a signal before it kills it. The run must save a checkpoint and print the line
+   that job scripts wait for, or all work since the last checkpoint is lost. */
 static void test_scheduler_warning_saves(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -282,7 +303,8 @@ static void test_scheduler_warning_saves(void) {
     CHECK(strstr(output, "exit 0") && strstr(output, folder), "exit code or %s: %s", folder, output);
 }
 
-/* Validation of eight million tokens takes many seconds; a signal ends it at once, and the resumed run does it. */
+/* Validation of eight million tokens takes many seconds. A signal must end it at once, because the job may be killed
+   meanwhile, and the resumed run must validate that step. */
 static void test_signal_ends_validation(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -313,7 +335,8 @@ static void test_signal_ends_validation(void) {
 
 /* ---- scripts/run_resilient.sh ---- */
 
-/* A program in FOLDER that notes that it ran; what it does then is up to the test. */
+/* Makes FOLDER/program, a script that adds a line to FOLDER/calls and then runs `body`, in which $n is the number of
+   calls. */
 static void write_program(const char *folder, const char *body) {
     char path[300];
     snprintf(path, sizeof path, "%s/program", folder);
@@ -323,6 +346,8 @@ static void write_program(const char *folder, const char *body) {
     chmod(path, 0777);
 }
 
+/* A crash must not end a run over night: it is started again as long as it makes progress, and not forever when it
+   makes none. */
 static void test_resilient_tries_again(void) {
     const struct {
         const char *body;
@@ -332,9 +357,9 @@ static void test_resilient_tries_again(void) {
         {"exit 2", 2, 1},
         {"exit 7", 7, 3},
         {"[ $n -ge 3 ] && exit 0; kill -9 $$", 0, 3},
-        /* a new checkpoint before each of five crashes, then success: more crashes than tries, none without progress */
+        /* Five crashes, each after a new checkpoint, then success: more crashes than tries, but each made progress. */
         {"[ $n -ge 6 ] && exit 0; mkdir -p run/step-$n; touch run/step-$n/DONE; exit 1", 0, 6},
-        {"mkdir -p run/step-$n; exit 1", 1, 3}, /* folders without DONE are no progress */
+        {"mkdir -p run/step-$n; exit 1", 1, 3}, /* a folder without DONE is no progress */
     };
     char output[8192], folder[256];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -355,7 +380,8 @@ static void test_resilient_tries_again(void) {
     CHECK(code == 2 && strstr(output, "--tries=x"), "exit %d: %s", code, output);
 }
 
-/* A crash, the restart, then SIGTERM to the script: the run saves, the script ends with its code and starts nothing. */
+/* After a crash and a restart the script gets SIGTERM. The run must save, and the script must end with the run's
+   exit code and start nothing more. */
 static void test_resilient_passes_signals_on(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -377,7 +403,7 @@ static void test_resilient_passes_signals_on(void) {
 
 /* ---- many ranks ---- */
 
-/* How a shell starts so many ranks; "" after test_not_run. */
+/* The words with which a shell starts so many ranks. Without MPI it calls test_not_run and returns "". */
 static const char *launch_ranks(int ranks) {
     static char launcher[256];
     char output[64];
@@ -397,7 +423,8 @@ static const char *launch_ranks(int ranks) {
     TINY_MODEL                                                                                               \
     "--dtype=fp32 --steps=12 --warmup=3 --val-every=4 --val-tokens=200 --threads=1 --total-batch=156 "
 
-/* One of two ranks is killed as soon as step 3 is saved: the job ends by itself, and goes on to the same bits. */
+/* One of two ranks is killed as soon as step 3 is saved. The job must end by itself instead of waiting forever for
+   that rank, and resume to the same bits. */
 static void test_killed_rank_ends_the_job(void) {
     char output[16384], data[256];
     const char *launcher = launch_ranks(2);
@@ -426,8 +453,8 @@ static void test_killed_rank_ends_the_job(void) {
     check_same_curve(data, "whole", "killed");
 }
 
-/* Three ranks write a checkpoint in three parts; two ranks, and one, go on from it to the same curve within rounding. A
-   checkpoint that misses a part is named and passed over. */
+/* Three ranks write a checkpoint in three parts; two ranks, and one, go on from it to the same curve within
+   rounding. A checkpoint that lacks a part must be named and passed over for an older one. */
 static void test_another_number_of_ranks_goes_on(void) {
     char output[16384], data[256], command[1024];
     if (!*launch_ranks(3)) return;

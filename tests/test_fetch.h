@@ -1,4 +1,4 @@
-/* test_fetch.h: scripts/fetch_c4.sh against a web server of this test's own, on 127.0.0.1, which breaks
+/* test_fetch.h: tests of scripts/fetch_c4.sh with a web server that the test starts on 127.0.0.1 and that breaks off
    transfers. */
 #ifndef TESTS_TEST_FETCH_H
 #define TESTS_TEST_FETCH_H
@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include "harness.h"
 
-/* What goes wrong with a file, decided by how often it was asked for. */
+/* What goes wrong with a file depends on how many times it was requested. */
 typedef enum { FETCH_GOOD, FETCH_BROKEN, FETCH_DAMAGED, FETCH_UNAVAILABLE } FetchTrouble;
 
 typedef struct {
@@ -68,7 +68,7 @@ static inline void fetch_answer(int client, const char *folder, const FetchFile 
     if ((range = strstr(request, "\r\nRange: bytes="))) from = strtoul(range + 15, NULL, 10);
     if (files[f].trouble == FETCH_DAMAGED && asked == 1) bytes[size / 2] ^= 0x55;
     size_t send_now = size - from;
-    if (files[f].trouble == FETCH_BROKEN && asked <= 3) send_now /= 2; /* and the connection ends */
+    if (files[f].trouble == FETCH_BROKEN && asked <= 3) send_now /= 2; /* then the connection is closed */
     int n = snprintf(header, sizeof header,
                      "HTTP/1.1 %s\r\nContent-Length: %zu\r\nAccept-Ranges: bytes\r\nContent-Range: bytes "
                      "%zu-%zu/%zu\r\nConnection: close\r\n\r\n",
@@ -122,6 +122,8 @@ static inline bool fetch_is_there(const char *folder, const char *name) {
     return stat(path, &status) == 0;
 }
 
+/* A download that breaks off, or a server that sends errors, must not leave a damaged file in the data, nor end the
+   download of the other files. */
 static void test_fetch_c4_from_a_troubled_server(void) {
     static const FetchFile files[FETCH_FILES] = {{"c4-train.00000-of-01024.json.gz", FETCH_GOOD},
                                                  {"c4-train.00001-of-01024.json.gz", FETCH_BROKEN},
@@ -129,8 +131,8 @@ static void test_fetch_c4_from_a_troubled_server(void) {
                                                  {"c4-train.00017-of-01024.json.gz", FETCH_UNAVAILABLE},
                                                  {"c4-validation.00000-of-00008.json.gz", FETCH_GOOD}};
     char folder[128], output[8192], command[512];
-    if (test_command(output, sizeof output, "command -v curl gzip >/dev/null") != 0)
-        return; /* the script says so itself */
+    /* The script says so itself. */
+    if (test_command(output, sizeof output, "command -v curl gzip >/dev/null") != 0) return;
     snprintf(folder, sizeof folder, "%s", test_folder());
     REQUIRE(test_command(output, sizeof output, "mkdir %s/en %s/out", folder, folder) == 0, "%s", output);
     for (int f = 0; f < FETCH_FILES; f++) /* some 70 kB each, different ones */
@@ -164,7 +166,7 @@ static void test_fetch_c4_from_a_troubled_server(void) {
     CHECK(code == 0 &&
               server.gets[0] + server.gets[1] + server.gets[2] + server.gets[3] + server.gets[4] == before,
           "files that are there were fetched again: %s", output);
-    /* interrupted: half of a file is there; and a file that is longer than it should be */
+    /* After an interruption half of a file is there. Another file is longer than it should be. */
     code = test_command(output, sizeof output,
                         "cd %s/out && head -c 30000 c4-train.00000-of-01024.json.gz > "
                         "c4-train.00000-of-01024.json.gz.part && rm c4-train.00000-of-01024.json.gz && "
@@ -174,7 +176,7 @@ static void test_fetch_c4_from_a_troubled_server(void) {
     CHECK(code == 0, "%s", output);
     code = test_command(output, sizeof output, "%s && diff -r %s/en %s/out", command, folder, folder);
     CHECK(code == 0, "code %d: %s", code, output);
-    /* a file that is not there, the others are fetched all the same */
+    /* One file does not exist; the others must be fetched all the same. */
     snprintf(command, sizeof command,
              "no_proxy=127.0.0.1 C4_PAUSE=0 scripts/fetch_c4.sh --url=http://127.0.0.1:%d/en --files=0,3 "
              "--validation=none '%s/two'",
@@ -190,6 +192,7 @@ static void test_fetch_c4_from_a_troubled_server(void) {
     CHECK(code == 1 && strstr(output, "check --url and the network"), "no server: code %d: %s", code, output);
 }
 
+/* A wrong option of fetch_c4.sh must be reported before hours of downloading begin. */
 static void test_fetch_c4_options(void) {
     static const struct {
         const char *arguments, *words;
@@ -211,8 +214,8 @@ static void test_fetch_c4_options(void) {
     }
 }
 
-/* A book without a blank line, from the text's source that is a web site: its lines are joined as they come. Joined to what is
-   already there, each again, they would take ten times the limit. */
+/* A book without a blank line must be joined line by line as it is read. If each line were joined to a copy of all
+   text before it, this would take ten times the limit of time. */
 static void test_fetch_joins_lines_of_a_book(void) {
     enum { LINES = 60000, LINE = 50 };
     char folder[128], output[2048];

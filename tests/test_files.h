@@ -1,5 +1,5 @@
-/* test_files.h: what a name leads to is told apart before anything is read, files are read and written whole, and no
-   program waits for a pipe that nobody writes into. */
+/* test_files.h: tests of gpt/io/files.h: what a path leads to (file, folder, pipe, device) is known before anything
+   is read, files are read and written completely, and no program waits for a pipe that nobody writes into. */
 #ifndef TESTS_TEST_FILES_H
 #define TESTS_TEST_FILES_H
 
@@ -31,6 +31,8 @@ static void files_make_socket(const char *path) {
     close(made);
 }
 
+/* A folder, pipe or device in place of a file must be reported as what it is; reading it would wait forever or give
+   nonsense. */
 static void test_files_kinds_are_told_apart(void) {
     static const struct {
         const char *name;
@@ -101,6 +103,7 @@ static pid_t files_write_pipe(const char *path, size_t bytes) {
     _exit(0);
 }
 
+/* A pipe gives its content in pieces: what comes after the first piece must not be lost. */
 static void test_files_streams_are_read_whole(void) {
     enum { BYTES = 200000 }; /* three times what a pipe holds */
     char path[FILE_PATH_SIZE], error[FILE_ERROR_SIZE] = "";
@@ -137,6 +140,7 @@ static void test_files_streams_are_read_whole(void) {
     file_writer_milliseconds = 1000;
 }
 
+/* A file that is written must be there completely or not at all; half a file would be taken for a whole one. */
 static void test_files_read_and_write_whole(void) {
     const char *folder = test_folder();
     char path[FILE_PATH_SIZE], other[FILE_PATH_SIZE], error[FILE_ERROR_SIZE], output[256];
@@ -156,7 +160,8 @@ static void test_files_read_and_write_whole(void) {
     CHECK(!text && strstr(error, "has 1099511627776 bytes, at most 268435456 are expected"), "%s", error);
     unlink(other);
 
-    snprintf(other, sizeof other, "%.4000s.part", path); /* what is in the way of the temporary file goes */
+    snprintf(other, sizeof other, "%.4000s.part",
+             path); /* what is in the place of the temporary file is removed */
     CHECK(mkfifo(other, 0666) == 0 && file_write_whole(path, "new", 3, error), "%s", error);
     text = file_read(path, FILE_REGULAR, 5, &size, error);
     CHECK(text && strcmp(text, "new") == 0 && access(other, F_OK) != 0, "%s", text ? text : error);

@@ -5,6 +5,7 @@
 
 #include "harness.h"
 
+/* Files from strangers must not crash the programs or make them read outside of their memory. */
 static void test_fuzz_short(void) {
     static const struct {
         const char *target;

@@ -1,4 +1,4 @@
-/* test_grammar.h: the stories of ./grammar have the probability it says. */
+/* test_grammar.h: tests that the stories of ./grammar have the probability that the program says. */
 #ifndef TESTS_TEST_GRAMMAR_H
 #define TESTS_TEST_GRAMMAR_H
 
@@ -29,7 +29,7 @@ static bool grammar_figures(const char *json, GrammarFigures *figures) {
     return ok;
 }
 
-/* The whole file with an ending 0; free() it. */
+/* The content of a file, ended by a 0; the caller frees it. */
 static char *grammar_read(const char *path) {
     FILE *file = check_fopen(path, "rb", "");
     char *text = check_calloc(4 << 20);
@@ -44,7 +44,7 @@ static int grammar_count(const char *text, const char *word) {
     return n;
 }
 
-/* Writes stories into folder/stories.txt and reads what was said of them. */
+/* Writes stories to folder/stories.txt and reads what the program printed about them. */
 static bool grammar_write(const char *folder, int seed, int bytes, GrammarFigures *figures) {
     char output[1024], path[256];
     int code = test_command(output, sizeof output, "%s/grammar --seed=%d --bytes=%d --out=%s/stories.txt",
@@ -59,6 +59,7 @@ static bool grammar_write(const char *folder, int seed, int bytes, GrammarFigure
     return ok;
 }
 
+/* The same seed must give the same stories on every machine, or results could not be compared. */
 static void test_grammar_same_seed_same_text(void) {
     char folder[128], output[256], path[256];
     GrammarFigures a, b;
@@ -85,7 +86,8 @@ static void test_grammar_same_seed_same_text(void) {
     CHECK(code != 0, "seeds 7 and 8 tell the same");
 }
 
-/* Reading recovers from the text alone what writing counted. */
+/* Reading must find in the text alone the probability with which it was written: the lowest loss that a model can
+   reach is computed from it. */
 static void test_grammar_text_gives_its_probability(void) {
     char folder[128], output[1024];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -111,7 +113,8 @@ static double grammar_cost(int place, int n, int without) {
     return log(total / grammar_weight(place));
 }
 
-/* A story whose every choice is priced here by hand. */
+/* The probability of every choice of this story was computed by hand. A wrong one would make the reported lowest
+   loss wrong. */
 static void test_grammar_prices_a_story_by_hand(void) {
     char path[256], output[1024];
     snprintf(path, sizeof path, "%s/story.txt", test_folder());
@@ -141,7 +144,8 @@ static void test_grammar_prices_a_story_by_hand(void) {
     CHECK(fabs(scored.nats - want) < 1e-5, "%.9g nats, by hand %.9g", scored.nats, want);
 }
 
-/* Numbers are drawn with the probabilities that are counted. */
+/* Numbers must be drawn with the probabilities that are counted, or the reported lowest loss would not be that of
+   the stories. */
 static void test_grammar_draws_what_it_counts(void) {
     char folder[128], path[256];
     GrammarFigures figures;
@@ -164,7 +168,8 @@ static void test_grammar_draws_what_it_counts(void) {
     free(text);
 }
 
-/* What the stories ask a model to learn is the law: the reader accepts nothing else. */
+/* The reader must accept only stories that follow the grammar: otherwise a model that writes wrong stories would be
+   called good. */
 static void test_grammar_refuses_wrong_stories(void) {
     static const char intro[] =
         "In the town of Oakham there lived two friends. Alena was a baker and kept a copper lantern in the "

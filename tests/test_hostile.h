@@ -1,5 +1,6 @@
-/* test_hostile.h: files that others made, or damaged: checkpoints whose sizes wrap, states that cannot be, pipes in place of
-   files. Each is refused with one line that says what is wrong, and nothing is read or written out of bounds. */
+/* test_hostile.h: tests with files that are damaged or made to do harm: checkpoints whose sizes overflow, impossible
+   states, pipes in place of files. Each must be refused with one line that says what is wrong, and nothing may be
+   read or written out of bounds (`make test SAN=1` finds that). */
 #ifndef TESTS_TEST_HOSTILE_H
 #define TESTS_TEST_HOSTILE_H
 
@@ -10,7 +11,7 @@
 #include "test_model.h"
 #include "test_train.h"
 
-/* As train_tiny, with one thread: these runs are many, and their curves do not matter. */
+/* As train_tiny, with one thread: there are many of these runs, and their losses do not matter. */
 static int train_alone(const char *data, const char *name, const char *arguments, char *output, size_t size) {
     char all[512];
     snprintf(all, sizeof all, "--threads=1 %s", arguments);
@@ -56,16 +57,16 @@ static void hostile_write_good(const char *folder) {
 /* ---- 60 bad ones ---- */
 
 typedef enum {
-    SET,     /* config.json: member `what` becomes `to`; NULL: it goes */
+    SET,     /* config.json: member `what` becomes `to`; NULL: it is removed */
     TENSOR,  /* model.safetensors: the first `what` of its header becomes `to` */
     LENGTH,  /* model.safetensors: the length of its header becomes `what` */
     RESIZE,  /* model.safetensors: `what` bytes more */
     SPELL,   /* tokenizer.json: the first `what` becomes `to` */
-    CONTENT, /* the file `what` holds `to`; NULL: it goes */
+    CONTENT, /* the file `what` gets the content `to`; NULL: it is removed */
     DEEP,    /* config.json is nested 100,000 deep */
-    LARGE,   /* the file `what` has two MiB of spaces */
-    PIPE,    /* the file `what` is a pipe */
-    FOLDER,  /* the file `what` is a folder */
+    LARGE,   /* the file `what` becomes two MiB of spaces */
+    PIPE,    /* the file `what` becomes a pipe */
+    FOLDER,  /* the file `what` becomes a folder */
 } HostileEdit;
 
 typedef struct {
@@ -130,9 +131,9 @@ static const HostileCase hostile_cases[] = {
     {RESIZE, "1", NULL, "has 1 bytes after its last tensor"},
     {CONTENT, "model.safetensors", "1234567", "has 7 bytes, a safetensors file has at least 8"},
     {PIPE, "model.safetensors", NULL, "model.safetensors' is a pipe (FIFO), expected a regular file"},
-    {SPELL, ": 260,", ": 65535,", "has tokens up to number 65535, but the model only 262 tokens"},
+    {SPELL, ": 260,", ": 65535,", "has tokens up to number 65535, but the model has only 262 tokens"},
     {SPELL, "\"added_tokens\": [", "\"added_tokens\": [{\"id\": 60000, \"content\": \"Zq\"},",
-     "has tokens up to number 60000, but the model only 262 tokens"},
+     "has tokens up to number 60000, but the model has only 262 tokens"},
     {SPELL, ": 0,", ": 65536,", "has the id 65536; ids are whole numbers from 0 to 65535"},
     {SPELL, ": 0,", ": -1,", "has the id -1"},
     {SPELL, ": 0,", ": 1,", "two tokens have the id 1"},
@@ -151,7 +152,7 @@ static const HostileCase hostile_cases[] = {
 };
 #undef SUM0
 
-/* text with the first `what` replaced; free() it. */
+/* A copy of `text` with the first `what` replaced; the caller frees it. */
 static char *hostile_replace(const char *text, size_t *n, const char *what, const char *to) {
     const char *at = memmem(text, *n, what, strlen(what));
     if (!at) die("'%s' is not in the file that is to be damaged", what);
@@ -175,7 +176,7 @@ static void hostile_edit_json(const char *path, const HostileCase *c) {
     cJSON_Delete(json), cJSON_free(made), free(text);
 }
 
-/* Another text in the header of a safetensors file, whose length follows. */
+/* Replaces a text in the header of a safetensors file, and corrects the length of the header. */
 static void hostile_edit_header(const char *path, const HostileCase *c) {
     size_t n, length;
     char *file = (char *)checkpoint_test_slurp(path, &n);
@@ -242,11 +243,13 @@ static int hostile_lines(const char *text) {
     return lines;
 }
 
+/* A checkpoint from a stranger, or a damaged one, must end in one line that says what is wrong; it must not crash
+   the program or make it read outside of its memory. */
 static void test_hostile_checkpoints_are_refused(void) {
     char good[FILE_PATH_SIZE], folder[FILE_PATH_SIZE], output[4096];
     snprintf(good, sizeof good, "%s", test_folder());
     hostile_write_good(good);
-    hostile_load(good); /* dies when it is not */
+    hostile_load(good); /* the unchanged checkpoint must load */
     alarm(0);
     for (size_t i = 0; i < sizeof hostile_cases / sizeof *hostile_cases; i++) {
         const HostileCase *c = &hostile_cases[i];
@@ -262,14 +265,15 @@ static void test_hostile_checkpoints_are_refused(void) {
     }
 }
 
-/* The program, which finds the newest checkpoint of a run and compares sums where there are some. */
+/* The same of the program that users run: ./generate finds the newest checkpoint of a run and compares the checksums
+   where there are some. */
 static void test_generate_refuses_hostile_files(void) {
     static const HostileCase cases[] = {
         {SET, "num_hidden_layers", "357913942", "is damaged: its sum is"},
         {SPELL, ": 260,", ": 65535,", "is damaged: its sum is"},
         {SET, "max_position_embeddings", "1048577", "(--seq-len) is 1048577"},
         {SPELL, "\"added_tokens\": [", "\"added_tokens\": [{\"id\": 60000, \"content\": \"Zq\"},",
-         "but the model only 262 tokens"},
+         "but the model has only 262 tokens"},
     };
     char folder[FILE_PATH_SIZE], output[4096], error[FILE_ERROR_SIZE];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -283,7 +287,8 @@ static void test_generate_refuses_hostile_files(void) {
                                     test_binaries(), folder);
             CHECK(code == 0 && strncmp(output, "the cat", 7) == 0, "the good one: exit %d, %s", code, output);
         }
-        if (i == 0) { /* of a run the newest checkpoint that is whole; a newer one that is not is told */
+        /* Given a run, it takes the newest complete checkpoint, and names a newer one that is not complete. */
+        if (i == 0) {
             int code = test_command(
                 output, sizeof output,
                 "cd %s && mkdir run run/step-00000002 run/step-00000003 && cp *.* DONE run/step-00000002 "
@@ -320,16 +325,16 @@ static void hostile_resume(void *argument) {
 }
 
 static const struct {
-    const char *what, *to, *says; /* `to` NULL: the member goes; "options.x": a member of the options */
+    const char *what, *to, *says; /* `to` NULL: the member is removed; "options.x": a member of the options */
 } hostile_states[] = {
     {"step", "1e18", "\"step\" is missing or wrong: expected a whole number from 0 to 1000000000"},
     {"step", "-1", "\"step\" is missing or wrong"},
     {"step", "11.5", "\"step\" is missing or wrong"},
     {"step", "\"12\"", "\"step\" is missing or wrong"},
     {"step", NULL, "\"step\" is missing or wrong"},
-    {"step", "11", "tells of step 11, the folder's name of 12"},
+    {"step", "11", "says step 11, the folder's name says 12"},
     {"tokens", "1e300", "\"tokens\" is missing or wrong"},
-    {"tokens", "77", "tells of step 12 and 77 tokens"},
+    {"tokens", "77", "says step 12 and 77 tokens"},
     {"seconds", "-5", "\"seconds\" is wrong"},
     {"optimizer_parts", "1000000000", "\"optimizer_parts\" is missing or wrong"},
     {"optimizer_parts", "0", "do not belong together"},
@@ -352,6 +357,8 @@ static const struct {
      "\"data\" is damaged"},
 };
 
+/* A trainer_state.json with impossible values must be refused: a run that believed it would go on from a wrong step
+   or read the wrong data. */
 static void test_hostile_states_are_refused(void) {
     char data[256], folder[512], path[600], output[4096];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -364,7 +371,7 @@ static void test_hostile_states_are_refused(void) {
     HostileResume resume = {run, folder};
     size_t n;
     char *good = (char *)checkpoint_test_slurp(path, &n);
-    hostile_resume(&resume); /* dies when it is not good */
+    hostile_resume(&resume); /* the unchanged state must load */
     for (size_t i = 0; i < sizeof hostile_states / sizeof *hostile_states; i++) {
         const char *what = hostile_states[i].what, *to = hostile_states[i].to;
         cJSON *json = cJSON_ParseWithLength(good, n);
@@ -379,22 +386,23 @@ static void test_hostile_states_are_refused(void) {
               "%s = %s: exit %d, %s", what, to ? to : "nothing", code, output);
         cJSON_Delete(json), cJSON_free(text);
     }
-    cJSON *json =
-        cJSON_ParseWithLength(good, n); /* of a trainer that did not note its data: told, and accepted */
+    /* The state of an old trainer, which did not record its data, is accepted with a warning. */
+    cJSON *json = cJSON_ParseWithLength(good, n);
     cJSON_DeleteItemFromObject(json, "data"), cJSON_DeleteItemFromObject(json, "data_changes");
     cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "options"), "resume-data");
     char *text = cJSON_Print(json);
     checkpoint_test_spill(path, text, strlen(text));
     code = test_death(hostile_resume, &resume, output, sizeof output);
-    CHECK(code == 0 && strstr(output, "whether --data is still the same is not known"), "exit %d: %s", code,
-          output);
+    CHECK(code == 0 && strstr(output, "whether --data is still the same cannot be checked"), "exit %d: %s",
+          code, output);
     cJSON_Delete(json), cJSON_free(text), free(good);
     test_run_close(run);
 }
 
 /* ---- pipes in place of files ---- */
 
-/* Eighteen programs at once, each with a pipe in place of one file, which nobody writes into: none waits. */
+/* Eighteen programs run at once, each with a pipe that nobody writes into in place of one file. A program that
+   opened it would wait forever. */
 static void test_no_program_waits_for_a_pipe(void) {
     static const struct {
         const char *file, *command;

@@ -1,6 +1,6 @@
-/* test_house.h: what keeps the source tree in order: every header compiles alone, files include only what lies below them, and
-   `make help` names every target and setting of the Makefile. scripts/check.sh makes the first two checks; the tests run it here
-   and on a small tree with mistakes in it. */
+/* test_house.h: tests that keep the source tree in order: every header compiles alone, files include only what lies
+   below them, and `make help` names every target and setting of the Makefile. scripts/check.sh makes the first two
+   checks; the tests run it here and on a small tree with mistakes in it. */
 #ifndef TESTS_TEST_HOUSE_H
 #define TESTS_TEST_HOUSE_H
 
@@ -13,6 +13,7 @@ static void house_write(const char *folder, const char *name, const char *text) 
     fputs(text, file), fclose(file);
 }
 
+/* A header that needs others to be included before it cannot be used or read alone. */
 static void test_house_headers_compile_alone(void) {
 #ifdef __SANITIZE_ADDRESS__
     test_not_run("sanitizers change nothing about it; `make test` without SAN=1 runs it");
@@ -33,6 +34,8 @@ static void test_house_headers_compile_alone(void) {
           "code %d: %s", code, output);
 }
 
+/* Files that include each other in a circle cannot be read one after the other. The check must find a circle, and
+   the source must have none. */
 static void test_house_includes_go_one_way(void) {
     char output[8192];
     int code = test_command(output, sizeof output, "scripts/check.sh includes");
@@ -71,8 +74,7 @@ static void test_house_includes_go_one_way(void) {
           code, output);
 }
 
-/* The text at the top of the Makefile, which `make help` prints, names every target that is no file, every program beside the
-   Makefile and every setting with a default. */
+/* A target, program or setting of the Makefile that `make help` does not name would stay unknown to its users. */
 static void test_makefile_help_names_everything(void) {
     char output[8192], name[64];
     int code = test_command(output, sizeof output, "env -u MAKEFLAGS -u MAKELEVEL make -s help");
@@ -91,8 +93,8 @@ static void test_makefile_help_names_everything(void) {
     CHECK(count > 15, "only %d names were found in the Makefile", count);
 }
 
-/* A program is built again after a change of a header that it includes, and only then, although the Makefile lists none: the
-   compiler writes down what it read. */
+/* A program must be built again after a header that it includes has changed, or the user would run old code; and
+   only then, or every build would take long. The compiler notes the headers that it reads. */
 static void test_makefile_knows_what_is_included(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());

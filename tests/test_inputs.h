@@ -1,5 +1,5 @@
-/* test_inputs.h: what people give to ./prepare: lines of JSON that are none by the letter, files that are no text, folders,
-   pipes, files that change; and what happens to a folder that is there already. */
+/* test_inputs.h: tests of what people give to ./prepare: lines that are not quite JSON, files that are not text,
+   folders, pipes, and files that change; and of an output folder that exists already. */
 #ifndef TESTS_TEST_INPUTS_H
 #define TESTS_TEST_INPUTS_H
 
@@ -23,9 +23,11 @@ static inline int inputs_run(char output[4096], const char *folder, const char *
                         here, folder, commands);
 }
 
+/* Lines that are not quite JSON must be counted and left out, and escapes must be decoded; otherwise the model would
+   learn from broken text. */
 static void test_inputs_json_lines(void) {
     static const struct {
-        const char *line, *text, *why; /* one of the two; N in a text stands for a zero byte */
+        const char *line, *text, *why; /* One of the two. An N in the text stands for a zero byte. */
     } cases[] = {
         {"{\"text\": \"a\"}", "a", NULL},
         {"\xEF\xBB\xBF {\"x\":[{},[],\"\",-1.5e+3,true,false,null],\"text\":\"b\"} \t\r", "b", NULL},
@@ -62,7 +64,8 @@ static void test_inputs_json_lines(void) {
     JsonText text = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const size_t n = strlen(cases[i].line), want = cases[i].text ? strlen(cases[i].text) : 0;
-        char *line = check_calloc(n), copy[64]; /* of its size: reading beyond shows under sanitizers */
+        char *line = check_calloc(n),
+             copy[64]; /* memory of exactly its size, so that sanitizers find reading beyond it */
         memcpy(line, cases[i].line, n);
         const char *why = json_line(line, n, "text", &text);
         CHECK((why == NULL) == (cases[i].why == NULL) && (!why || strstr(why, cases[i].why)), "%s: %s",
@@ -88,7 +91,8 @@ static void test_inputs_json_lines(void) {
     free(text.buffer);
 }
 
-/* Blank lines are no lines; halves of surrogate pairs are counted; the share of bad lines is that of the lines read. */
+/* Blank lines do not count as documents, halves of surrogate pairs are reported, and the share of bad lines is that
+   of all lines read: the user decides by these numbers whether the data is good. */
 static void test_inputs_lines_are_counted(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -111,7 +115,8 @@ static void test_inputs_lines_are_counted(void) {
     CHECK(code == 1 && strstr(output, "1 of 1 lines are malformed, 100 %"), "code %d: %s", code, output);
 }
 
-/* A line beyond --max-document is left out, counted, and does no harm to its neighbours; one without an end is given up. */
+/* A line beyond --max-document must be left out and counted without damage to its neighbours; a line without an end
+   must not fill the memory. */
 static void test_inputs_long_lines(void) {
     enum { MIB = 1 << 20 };
     char folder[128], output[4096], path[256];
@@ -127,7 +132,7 @@ static void test_inputs_long_lines(void) {
     gzprintf(file, "\"}\n{\"text\":\"");
     gzwrite(file, letters, MIB - 10); /* one byte more */
     gzprintf(file, "\"}\n{\"text\":\"after\"}\n{\"text\":\"");
-    for (int i = 0; i < 2; i++) gzwrite(file, letters, MIB); /* and no end */
+    for (int i = 0; i < 2; i++) gzwrite(file, letters, MIB); /* and the line has no end */
     gzclose(file);
     int code =
         inputs_run(output, folder,
@@ -152,7 +157,8 @@ static void test_inputs_long_lines(void) {
     free(letters);
 }
 
-/* What is no text is told by its content, before anything is written, and named. */
+/* Compressed or binary files must be recognised by their content and named before anything is written: otherwise the
+   model would learn from binary data. */
 static void test_inputs_that_are_no_text(void) {
     char folder[128], output[4096], command[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -199,8 +205,8 @@ static void test_inputs_that_are_no_text(void) {
     CHECK(code == 1 && strstr(output, "x\\x1b[2Jy") && !strchr(output, 27), "code %d: %s", code, output);
 }
 
-/* Folders: what is passed over is counted, links that lead nowhere or back end nothing, what ./prepare wrote itself is no input,
-   and a file for validation is not trained on. */
+/* Of a folder, files that are passed over must be counted, links in a circle must not end the program, what
+   ./prepare wrote itself must not be read again, and a file for validation must not be trained on. */
 static void test_inputs_folders(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -230,7 +236,7 @@ static void test_inputs_folders(void) {
     CHECK(code == 1 && strstr(output, "d/pipe.txt' is a pipe (FIFO)"), "code %d: %s", code, output);
 }
 
-/* A pipe is read to its end and gives what the file gives. */
+/* A pipe must be read to its end and give the same data as the file with the same content. */
 static void test_inputs_pipes(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -252,7 +258,8 @@ static void test_inputs_pipes(void) {
           code, output);
 }
 
-/* The same text compressed by zstd, in one frame and in two; cut short it is an error. */
+/* Text compressed by zstd, in one frame or in several, must be read completely; a file that is cut short must be an
+   error, not a smaller data set. */
 static void test_inputs_zstd(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -281,7 +288,7 @@ static void test_inputs_zstd(void) {
     code = inputs_run(output, folder, "prepare --vocab=300 --out=e cut.jsonl.zst");
     CHECK(code == 1 && strstr(output, "ends in the middle of its compressed data"), "code %d: %s", code,
           output);
-    /* going on in the middle of one */
+    /* the program is resumed in the middle of a document */
     code = inputs_run(output, folder,
                       "run='prepare --tokenizer=a --round-bytes=40000 --save-every=0 --max-bad=0'; cat "
                       "a.jsonl > g.jsonl; echo x "
@@ -292,7 +299,8 @@ static void test_inputs_zstd(void) {
     CHECK(code == 0 && strstr(output, "continuing after"), "code %d: %s", code, output);
 }
 
-/* Whatever its length, a text without blank lines is cut into training and validation. */
+/* However short it is, a text without blank lines must be divided into training and validation: without either,
+   training cannot start. */
 static void test_inputs_short_texts(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -313,8 +321,9 @@ static void test_inputs_short_texts(void) {
           output);
 }
 
-/* A folder that is there: kept until nothing but the text can be wrong; not taken for done when the inputs, the options or the
-   tokenizer are others; not written by two at once. */
+/* A folder that exists already must be kept until nothing but the text can be wrong. It must not be taken for
+   finished when inputs, options or tokenizer are others, and two programs must not write it at once: each would lose
+   or mix the user's data. */
 static void test_inputs_existing_folders(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -378,8 +387,8 @@ static void test_inputs_existing_folders(void) {
           "code %d: %s", code, output);
 }
 
-/* The state of a run that is not finished: any byte changed is found, also where the rest is still JSON; and shards that are no
-   longer what the state says. */
+/* Any changed byte in the state of an unfinished run must be found, also where the rest is still valid JSON, and so
+   must shards that differ from what the state says: otherwise the data would have gaps. */
 static void test_inputs_damaged_states(void) {
     enum { FLIPS = 12 };
     char folder[128], output[4096], path[256];

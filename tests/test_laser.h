@@ -1,11 +1,12 @@
-/* Tests of laser.h: the naive twins against finite differences, the tiled path against the naive twins at sizes that
-   divide nothing, and LASER's contract line by line with values that break careless implementations. */
+/* test_laser.h: tests of laser.h: the naive twins against finite differences, the tiled path against the naive twins
+   at sizes that are no multiple of a tile, and what laser.h promises, with values that break careless
+   implementations. */
 #ifndef TESTS_TEST_LASER_H
 #define TESTS_TEST_LASER_H
 
 #include "harness.h"
 
-/* One attention problem: q, k, v packed as (B, T, 3, H, D), in float32 and the same numbers in double. */
+/* One attention problem: q, k and v packed as (B, T, 3, H, D), in float32, and the same numbers in double. */
 typedef struct {
     LaserShape shape;
     size_t qkv_size, out_size, lse_size, A; /* A = H*D */
@@ -44,7 +45,7 @@ static void attention_tiled(Attention *a) {
     laser_backward(a->dqkv, a->dqkv + a->A, a->dqkv + 2 * a->A, a->dout, q, k, v, a->out, a->lse, &a->shape);
 }
 
-/* The naive twin reads the float32 numbers as they are now. */
+/* Gives the naive twin the present float32 numbers. */
 static void attention_naive(Attention *a) {
     free(a->qkv64), free(a->dout64);
     a->qkv64 = test_to_double(a->qkv, a->qkv_size), a->dout64 = test_to_double(a->dout, a->out_size);
@@ -54,7 +55,7 @@ static void attention_naive(Attention *a) {
                          a->lse64, &a->shape);
 }
 
-/* One of the three parts (0 q, 1 k, 2 v) of the packed gradient against the naive one. */
+/* Compares one part (0 q, 1 k, 2 v) of the packed gradient with the naive one. */
 static double attention_gradient_error(const Attention *a, size_t part) {
     size_t rows = a->out_size / a->A;
     float *got = check_calloc(a->out_size * sizeof *got);
@@ -77,8 +78,8 @@ static void check_attention(Attention *a, double bound, const char *what) {
                         attention_gradient_error(a, 2)};
     static const char *const names[] = {"out", "lse", "dq", "dk", "dv"};
     for (int i = 0; i < 5; i++) {
-        if (a->shape.seq_len == 1 && (i == 2 || i == 3))
-            continue; /* one key: dq and dk are zero but for rounding */
+        /* With one key, dq and dk are zero except for rounding. */
+        if (a->shape.seq_len == 1 && (i == 2 || i == 3)) continue;
         CHECK(errors[i] <= bound,
               "%s (B %d T %d H %d D %d, kind %d, shift %d, precision %d): %s error %.3g, allowed %.3g", what,
               a->shape.batch, a->shape.seq_len, a->shape.heads, a->shape.head_dim, (int)a->shape.kind,
@@ -97,6 +98,8 @@ static double attention_naive_loss(void *context) {
     return sum;
 }
 
+/* All fast paths are compared with the naive twins. If these were wrong, wrong gradients would pass every other
+   test. */
 static void test_laser_naive_gradient_is_finite_differences(void) {
     for (int kind = 0; kind < 2; kind++)
         for (int shift = 0; shift < 2; shift++) {
@@ -115,7 +118,8 @@ static void test_laser_naive_gradient_is_finite_differences(void) {
         }
 }
 
-/* LASER is standard attention on exp(v), then a logarithm: the definition, by the other twin. */
+/* LASER is standard attention on exp(v), followed by a logarithm. This computes it by that definition with the other
+   naive twin; a difference would mean that another function is trained than the paper's. */
 static void test_laser_is_log_of_attention_on_exp(void) {
     Attention laser = attention_problem(1, 9, 2, 4, LASER_KIND_LASER, 3, 1);
     Attention standard = attention_problem(1, 9, 2, 4, LASER_KIND_STANDARD, 3, 1);
@@ -136,6 +140,8 @@ static void test_laser_is_log_of_attention_on_exp(void) {
 
 /* ---- the tiled path ---- */
 
+/* The fast path must give the numbers of the naive twin, also at sizes that are no multiple of its tiles; otherwise
+   models with such sizes would train with wrong attention. */
 static void test_laser_matches_float64(void) {
     static const int sizes[][4] = {/* B T H D */
                                    {1, 1, 1, 1},    {2, 2, 1, 3},    {3, 7, 2, 5},     {1, 31, 1, 16},
@@ -153,6 +159,8 @@ static void test_laser_matches_float64(void) {
                 }
 }
 
+/* Programs that keep q, k and v in another order in memory, or scale the scores differently, must get the same
+   numbers. */
 static void test_laser_scale_and_plain_strides(void) {
     for (int kind = 0; kind < 2; kind++) {
         Attention a = attention_problem(2, 40, 2, 12, (LaserKind)kind, 5, 1);
@@ -187,20 +195,23 @@ static void test_laser_scale_and_plain_strides(void) {
     }
 }
 
+/* The same run with another number of threads must give the same bits, or no result could be reproduced on another
+   machine. */
 static void test_laser_same_bits_for_any_threads(void) {
 #ifdef _OPENMP
     const int threads = omp_get_max_threads();
     for (int kind = 0; kind < 2; kind++)
         for (int precision = 0; precision < 2; precision++) {
             Attention a = attention_problem(1, 333, 2, 24, (LaserKind)kind, 6, 1);
-            a.qkv[3 * a.A * 200 + 2 * a.A + 1] = 500; /* a column that leaves the matrix products */
+            /* A column whose values are too far apart for the matrix products. */
+            a.qkv[3 * a.A * 200 + 2 * a.A + 1] = 500;
             a.shape.precision = (LaserPrecision)precision;
             omp_set_num_threads(1);
             attention_tiled(&a);
             float *out = check_calloc(a.out_size * sizeof *out),
                   *dqkv = check_calloc(a.qkv_size * sizeof *dqkv);
             memcpy(out, a.out, a.out_size * sizeof *out), memcpy(dqkv, a.dqkv, a.qkv_size * sizeof *dqkv);
-            for (int n = 2; n <= 7; n += 5) { /* fewer threads than heads, and more */
+            for (int n = 2; n <= 7; n += 5) { /* fewer threads than heads, and more threads than heads */
                 omp_set_num_threads(n);
                 memset(a.dqkv, 1, a.qkv_size * sizeof *dqkv);
                 attention_tiled(&a);
@@ -224,7 +235,8 @@ static bool all_finite(const float *x, size_t n) {
     return true;
 }
 
-/* Values of every size up to 1e4, alone, mixed, rising, falling, and scores just as large. */
+/* Values of every size up to 1e4, alone, mixed, rising and falling, with scores just as large, must give no NaN or
+   infinity: one such number ends a run. */
 static void test_laser_stays_finite(void) {
     for (int pattern = 0; pattern < 6; pattern++)
         for (int shift = 0; shift < 2; shift++)
@@ -257,7 +269,8 @@ static void test_laser_stays_finite(void) {
             }
 }
 
-/* Columns far apart and rows that see only the small values: their gradients still match float64. */
+/* Where the values of columns lie far apart, and rows see only the small ones, the gradients must still match
+   float64: these rows would otherwise learn nothing. */
 static void test_laser_wide_columns_match_float64(void) {
     for (int T = 20; T <= 140; T += 60) {
         Attention a = attention_problem(1, T, 2, 17, LASER_KIND_LASER, 8, 1);
@@ -273,7 +286,8 @@ static void test_laser_wide_columns_match_float64(void) {
     }
 }
 
-/* Values so small that exp(v) in bfloat16 is 1 and little else: the gradients keep their digits. */
+/* With very small values exp(v) in bfloat16 is 1 and hardly anything else. The gradients must keep their digits, or
+   training with bf16 would stop improving early. */
 static void test_laser_small_values_match_float64(void) {
     for (int precision = 0; precision < 2; precision++) {
         Attention a = attention_problem(1, 140, 2, 24, LASER_KIND_LASER, 11, 1);
@@ -285,7 +299,8 @@ static void test_laser_small_values_match_float64(void) {
     }
 }
 
-/* The first row is v_0, as the products see it: rounded to bfloat16, on every CPU. */
+/* The first row must be v_0 as matrix products see it, rounded to bfloat16, on every CPU: otherwise results would
+   differ between machines. */
 static void test_laser_bf16_rounds_operands(void) {
     for (int precision = 0; precision < 2; precision++) {
         Attention a = attention_problem(1, 1, 1, 40, LASER_KIND_STANDARD, 13, 1);
@@ -300,8 +315,8 @@ static void test_laser_bf16_rounds_operands(void) {
     }
 }
 
-/* Scores of +-1e4, where most rows see one key: lse in float32 has so few digits left that weights taken from it
-   would be off by 5e-4. The bound is what rounding the scores costs. */
+/* With scores of +-1e4 most rows see one key. Their log-sum-exp in float32 has so few digits that weights computed
+   from it would be wrong by 5e-4. The bound is the error that rounding the scores causes. */
 static void test_laser_large_scores_match_float64(void) {
     for (int kind = 0; kind < 2; kind++) {
         Attention a = attention_problem(1, 90, 2, 16, (LaserKind)kind, 12, 1);
@@ -316,6 +331,8 @@ static void test_laser_large_scores_match_float64(void) {
     }
 }
 
+/* The first token sees only itself, so its output is its own value. Another output would mean that it sees later
+   tokens. */
 static void test_laser_row_zero_returns_v0(void) {
     for (int precision = 0; precision < 2; precision++) {
         Attention a = attention_problem(2, 77, 3, 19, LASER_KIND_LASER, 9, 3);
@@ -332,7 +349,8 @@ static void test_laser_row_zero_returns_v0(void) {
     }
 }
 
-/* Row t must not move when tokens after t change, a value of 1e4 at the last position included. */
+/* Row t must not change when tokens after t change, even by a value of 1e4 at the last position: a model that sees
+   the future has a low training loss and is useless. */
 static void test_laser_rows_do_not_see_the_future(void) {
     enum { T = 150, H = 2, D = 20 };
     for (int kind = 0; kind < 2; kind++)
@@ -358,7 +376,7 @@ static void test_laser_rows_do_not_see_the_future(void) {
         }
 }
 
-/* Work memory grows with T, not with T*T. */
+/* Work memory must grow with T, not with T*T, or long sequences would not fit. */
 static void test_laser_memory_is_linear(void) {
     for (int backward = 0; backward < 2; backward++)
         for (int kind = 0; kind < 2; kind++) {
@@ -380,6 +398,7 @@ static double float_ulps(float got, double want) {
     return got == want ? 0 : fabs(got - want) / ldexp(1, ilogb(want) - 23);
 }
 
+/* An error in the fast exponential or logarithm would be in every output of LASER. */
 static void test_laser_exp_and_log_to_2_ulp(void) {
     double worst[4] = {0};
     static const char *const names[] = {"exp", "exp2", "expm1", "log"};
@@ -407,6 +426,8 @@ static void test_laser_exp_and_log_to_2_ulp(void) {
 
 /* ---- the example in laser.h's manual ---- */
 
+/* The example in the manual of laser.h must compile and give the numbers that the manual says: it is the first thing
+   that a user tries. */
 static void test_laser_example_compiles_and_runs(void) {
     char output[2048], folder[128];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -423,7 +444,8 @@ static void test_laser_example_compiles_and_runs(void) {
     CHECK(strstr(output, want), "expected '%s': %s", want, output);
 }
 
-/* The same example as C++, with the implementation in a C file; and the error of a C++ file that asks for it. */
+/* The same example must work from C++ with the implementation in a C file; a C++ file that asks for the
+   implementation must get an error that says what to do. */
 static void test_laser_links_from_cpp(void) {
     char output[4096], folder[128], want[64];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -448,7 +470,8 @@ static void test_laser_links_from_cpp(void) {
 
 static void laser_of_a_wrong_shape(void *shape) { laser_memory(shape, 0); }
 
-/* A kind, shift or precision that does not exist ends the program; it is never taken for another one. */
+/* A kind, shift or precision that does not exist must end the program; taken for another one it would give wrong
+   results without a word. */
 static void test_laser_refuses_unknown_kinds(void) {
     const LaserShape right = {.batch = 1, .seq_len = 1, .heads = 1, .head_dim = 1};
     LaserShape wrong[] = {right, right, right};
@@ -461,7 +484,7 @@ static void test_laser_refuses_unknown_kinds(void) {
     }
 }
 
-/* Whatever a program links with laser.h, no name of its own can clash but one that begins with laser_. */
+/* A program that includes laser.h must be able to use any name that does not begin with laser_. */
 static void test_laser_has_one_prefix(void) {
     char output[2048], folder[128];
     snprintf(folder, sizeof folder, "%s", test_folder());

@@ -1,5 +1,5 @@
-/* Tests of the layers in train_gpt.c: each forward against a naive float64 twin, each backward against the finite
-   differences of that twin, at sizes that divide nothing. */
+/* test_layers.h: tests of the layers in train_gpt.c: each forward against a naive float64 twin, each backward against
+   the finite differences of that twin, at sizes that are no multiple of a block or vector. */
 #ifndef TESTS_TEST_LAYERS_H
 #define TESTS_TEST_LAYERS_H
 
@@ -7,7 +7,8 @@
 
 enum { LAYER_N = 10, LAYER_T = 5, LAYER_C = 19, LAYER_V = 37, LAYER_H = 3, LAYER_D = 6 };
 
-/* What a twin reads and writes: up to two inputs, an output of n, and the weights of the loss sum(out * dout). */
+/* What a naive twin reads and writes: up to two inputs, an output (n), and the weights of the loss sum(out * dout),
+   (n). */
 typedef struct {
     double *a, *b, *out, *dout;
     size_t n;
@@ -31,6 +32,7 @@ static void check_gradient(const char *what, const float *got, double *x, size_t
     free(want);
 }
 
+/* The activation functions and cross-entropy use this exponential: its error is in every loss. */
 static void test_exp_fast_is_exact_to_3_ulp(void) {
     double worst = 0, at = 0;
     for (int i = -870000; i <= 600000; i++) {
@@ -53,6 +55,7 @@ static void embedding_twin(void *context) {
             t->out[n * LAYER_C + c] = t->a[t->tokens[n] * LAYER_C + c] + t->b[n % LAYER_T * LAYER_C + c];
 }
 
+/* A wrong embedding, or a wrong gradient of it, would spoil the input of the whole model. */
 static void test_embedding_matches_float64(void) {
     enum { SIZE = LAYER_N * LAYER_C };
     float *embed = test_normal(LAYER_V * LAYER_C, 1, 1), *position = test_normal(LAYER_T * LAYER_C, 1, 2);
@@ -89,6 +92,7 @@ static void rmsnorm_twin(void *context) {
     }
 }
 
+/* A wrong gradient of RMSNorm would reach every layer below it. */
 static void test_rmsnorm_matches_float64(void) {
     enum { N = 2 * NORM_CHUNK + 3, SIZE = N * LAYER_C };
     float *x = test_normal(SIZE, 2, 1), *weight = test_normal(LAYER_C, 1, 2), *dout = test_normal(SIZE, 1, 3);
@@ -107,7 +111,7 @@ static void test_rmsnorm_matches_float64(void) {
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
     rmsnorm_recompute(array_of_floats(again), rstd, x, weight, N, LAYER_C);
     CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
-    for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients are added to what is there */
+    for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients must be added to what is there */
     for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
     rmsnorm_backward(dx, dweight, partial, dout, x, rstd, weight, N, LAYER_C);
     for (int i = 0; i < SIZE; i++) dx[i] -= 1;
@@ -131,6 +135,7 @@ static void rope_twin(void *context) { /* Hugging Face's form: x cos + rotate_ha
             }
 }
 
+/* Another pairing of the elements of a head than Hugging Face's would make exported models give nonsense there. */
 static void test_rope_matches_float64(void) {
     enum { SIZE = LAYER_N * 3 * LAYER_H * LAYER_D };
     ModelConfig config = {.layers = 1,
@@ -173,6 +178,7 @@ static void activation_twin(void *context) {
     }
 }
 
+/* A wrong gradient of gelu, relu or swiglu would make the MLP train to a worse model. */
 static void test_activations_match_float64(void) {
     enum { SIZE = LAYER_N * LAYER_C };
     static const char *const names[] = {"gelu", "relu", "swiglu"};
@@ -181,7 +187,7 @@ static void test_activations_match_float64(void) {
         float *x = test_normal(2 * SIZE, 3, 1), *dout = test_normal(SIZE, 1, 2), out[SIZE], dx[2 * SIZE],
               again[SIZE];
         double want[SIZE];
-        x[0] = 40, x[1] = -40; /* far out, where a careless tanh breaks */
+        x[0] = 40, x[1] = -40; /* large inputs, where a careless tanh overflows */
         Twin twin = {test_to_double(x, 2 * SIZE),
                      NULL,
                      want,
@@ -195,7 +201,7 @@ static void test_activations_match_float64(void) {
         CHECK_NMSE(out, want, SIZE, 1e-12, names[kind]);
         ActivationBackward backward = {array_of_floats(dx), array_of_floats(again), array_of_floats(x),
                                        LAYER_C, kind};
-        for (int n = 0; n < LAYER_N; n++) /* a tile of the first 5 columns, one of the rest */
+        for (int n = 0; n < LAYER_N; n++) /* one tile has the first 5 columns, another one the rest */
             for (int c = 0; c < LAYER_C; c += c ? LAYER_C : 5)
                 activation_backward(
                     &backward, &(MatmulTile){dout + n * LAYER_C + c, LAYER_C, n, c, 1, c ? LAYER_C - 5 : 5});
@@ -216,12 +222,13 @@ static void cross_entropy_twin(void *context) {
     }
 }
 
+/* A wrong loss would be logged as the result, and a wrong gradient of it would be in every parameter. */
 static void test_cross_entropy_matches_float64(void) {
     enum { SIZE = LAYER_N * LAYER_V };
     float *logits = test_normal(SIZE, 3, 1), losses[LAYER_N];
     double want[LAYER_N], scale[LAYER_N];
     for (int n = 0; n < LAYER_N; n++) scale[n] = 0.25;
-    logits[5] = 900, logits[LAYER_V + 5] = -900; /* exp of a logit must not be needed */
+    logits[5] = 900, logits[LAYER_V + 5] = -900; /* logits whose exponential would overflow */
     Twin twin = {
         test_to_double(logits, SIZE), NULL, want, scale, LAYER_N, layer_tokens, 0, cross_entropy_twin};
     cross_entropy_forward_backward(losses, array_of_floats(logits), logits, layer_tokens, 0.25f, LAYER_N,

@@ -34,7 +34,7 @@ static inline void log_test_spill(const char *folder, const char *text, size_t s
     check_fclose(file, path);
 }
 
-/* The content of a file as a string; free() it. */
+/* The content of a file as a string, which the caller frees. */
 static inline char *log_test_slurp(const char *folder) {
     char path[256];
     size_t size;
@@ -53,6 +53,7 @@ static inline void log_test_steps(Log *log, long from, long to) {
 
 /* ---- log.jsonl ---- */
 
+/* Scripts read log.jsonl by these keys, line by line: a changed key or a line that is not JSON would break them. */
 static void test_log_lines_are_json_with_the_agreed_keys(void) {
     static const char *const keys[] = {"step",    "tokens",       "loss", "lr",     "grad_norm",
                                        "seconds", "tokens_per_s", "mfu",  "loss_z", "skipped"};
@@ -86,6 +87,7 @@ static void test_log_lines_are_json_with_the_agreed_keys(void) {
     free(text);
 }
 
+/* A loss that changes by being written and read would make a report show other numbers than the run had. */
 static void test_log_numbers_come_back(void) {
     static const double awkward[] = {0.0,
                                      -0.0,
@@ -138,10 +140,12 @@ static void test_log_numbers_come_back(void) {
     log_free(&data);
 }
 
+/* The user of a damaged log must be told the line to mend. */
 static void test_log_read_names_the_bad_line(void) {
     static const struct {
         const char *text;
-        int train, validation, bad; /* bad: the line that the error must name; 0: no error */
+        int train, validation,
+            bad; /* `bad` is the line that the error must name; 0: there must be no error */
     } cases[] = {
         {"", 0, 0, 0},
         {"{\"step\": 1, \"loss\": 2}\n", 1, 0, 0},
@@ -196,8 +200,8 @@ static void test_log_read_names_the_bad_line(void) {
 
 /* ---- resuming ---- */
 
-/* A run is killed at any point after step 30 and resumed from the checkpoint of step 30: its log is the same as without
-   the kill. */
+/* A run is killed at any point after step 30 and resumed from the checkpoint of step 30. Its log must be the same as
+   without the kill: steps that stand there twice, or not at all, would falsify every plot. */
 static void test_log_resume_has_no_doubles(void) {
     const char *folder = test_folder();
     Log log;
@@ -239,7 +243,7 @@ static void log_test_resume_damaged(void *folder) {
     log_close(&log);
 }
 
-/* A damaged line in the middle is dropped with a warning; all others stay. */
+/* One damaged line in the middle must be dropped with a warning; all other lines must stay. */
 static void test_log_resume_drops_a_bad_line(void) {
     static const char text[] =
         "{\"step\": 1, \"loss\": 2}\n{\"step\": 2, \"lo\n{\"note\": 1}\n{\"step\": 3, \"loss\": 4}";
@@ -278,7 +282,7 @@ static void log_test_open(void *folder) {
     log_open(&log, folder, 5, 10, true);
 }
 
-/* Logs of older versions call comm_overlap comm_hidden. */
+/* Logs of older versions have the key comm_hidden where newer ones have comm_overlap. Old runs must stay readable. */
 static void test_log_reads_old_keys(void) {
     static const char *const lines[] = {"{\"step\": 1, \"loss\": 2, \"comm_hidden\": 0.25}",
                                         "{\"step\": 1, \"loss\": 2, \"comm_overlap\": 0.25}"};
@@ -290,6 +294,7 @@ static void test_log_reads_old_keys(void) {
     }
 }
 
+/* Two trainers that write into one folder would mix their logs and overwrite each other's checkpoints. */
 static void test_log_refuses_a_second_writer(void) {
     const char *folder = test_folder();
     char output[1024];
@@ -322,6 +327,8 @@ static void log_test_full_disk(void *folder) {
     log_close(&log);
 }
 
+/* When the log cannot be written, the user must be told so, once and not for every step, and the log must stay
+   readable. */
 static void test_log_full_disk(void) {
     const char *folder = test_folder();
     char output[4096], path[256], error[LOG_ERROR_SIZE] = "";
@@ -380,6 +387,7 @@ static inline int log_test_terminal(char lines[64][128], const char *bytes, int 
     return row + (column > 0);
 }
 
+/* A longer line would be broken by most terminals and could not be read as a column. */
 static void test_log_line_fits_80_columns(void) {
     static const long totals[] = {0, 1, 99, 2000, 160000, 9999999};
     const double inf = INFINITY;
@@ -410,6 +418,9 @@ static void test_log_line_fits_80_columns(void) {
     CHECK(strcmp(line, want) == 0, "\n'%s', expected\n'%s'", line, want);
 }
 
+/* On a terminal the progress must stay in one line, and messages must not be overwritten by it. On a narrow terminal
+   lines are cut, so that none is broken into two; ^C or a message in the progress line must not leave a rest of it
+   behind. */
 static void test_log_terminal_rewrites_one_line(void) {
     Log log;
     char shown[65536], lines[64][128], want[LOG_TEXT_SIZE];
@@ -446,7 +457,8 @@ static void test_log_terminal_rewrites_one_line(void) {
     CHECK(strlen(lines[2]) <= 29 && strncmp(lines[2], "   5/1000", 9) == 0, "'%s'", lines[2]);
 }
 
-/* Of fast steps not all are drawn, but the last one always is, also when the run stops early. */
+/* Of fast steps not all are drawn, or drawing would slow the run down; but the last one must be, also when the run
+   stops early. */
 static void test_log_terminal_limits_its_rate(void) {
     Log log;
     char shown[65536];
@@ -464,6 +476,7 @@ static void test_log_terminal_limits_its_rate(void) {
     CHECK(strstr(shown, " 905/1000 "), "the last step is not on the screen");
 }
 
+/* A log that is redirected into a file must have no control characters, and not a line for each of a million steps. */
 static void test_log_pipe_gets_plain_lines(void) {
     static const struct {
         long from, total, stop;
@@ -511,6 +524,8 @@ static void test_log_pipe_gets_plain_lines(void) {
     CHECK(lines >= 16 && lines <= 19, "%d lines in 9,900 s", lines);
 }
 
+/* The smoothed loss must follow its formula from the first step on: a wrong beginning would look like a better or
+   worse run. */
 static void test_log_smoothing(void) {
     LogSmooth s = {0};
     CHECK(isnan(log_smooth(&s, NAN)), "an average of nothing is not NaN");

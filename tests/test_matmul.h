@@ -1,5 +1,6 @@
-/* test_matmul.h: the three products against float64, at every kind of edge, in both precisions; the bits for any
-   number of threads; bf16 rounding; packed weights, bf16 inputs and finished tiles. */
+/* test_matmul.h: tests of the three products of matrices: against float64 at every kind of edge and in both
+   precisions; the same bits for any number of threads; rounding to bf16; packed weights, bf16 inputs, and functions
+   that finish a tile. */
 #ifndef TESTS_TEST_MATMUL_H
 #define TESTS_TEST_MATMUL_H
 
@@ -36,8 +37,9 @@ static inline void matmul_test_free(float *output, int64_t n) {
     free(output - MATMUL_GUARD);
 }
 
-/* The three products of one shape, each with the addends it may have. The bound: products of operands that
-   are rounded alike are exact, what differs from float64 is the order and rounding of float32 sums. */
+/* Checks the three products of one shape, each with every addend that it may have. About the bound: operands are
+   rounded in the same way in both, and products of rounded operands are exact, so only the order and the rounding of
+   float32 sums differ. */
 static inline void matmul_test_shape(int64_t N, int64_t C, int64_t OC, Dtype dtype) {
     char what[128];
     const double bound = 1e-10;
@@ -70,6 +72,7 @@ static inline void matmul_test_shape(int64_t N, int64_t C, int64_t OC, Dtype dty
     free(want), free(inp), free(weight), free(dout);
 }
 
+/* A wrong product of matrices would make every layer wrong. */
 static void test_matmul_matches_float64(void) {
     static const int shapes[][3] = {{1, 1, 1},    {1, 1, 40},    {3, 5, 7},      {1, 100, 33},
                                     {65, 33, 17}, {57, 70, 129}, {130, 256, 70}, {15, 31, 1},
@@ -81,7 +84,8 @@ static void test_matmul_matches_float64(void) {
     }
 }
 
-/* Every height and width of the last tile, with K around pairs and vectors. */
+/* Every height and width of the last tile, with odd and even K: a kernel that reads or writes beyond the edge of a
+   matrix would be found only by users with such sizes. */
 static void test_matmul_every_edge(void) {
     static const int depths[] = {1, 2, 3, MATMUL_LANES + 1, 2 * MATMUL_LANES + 3};
     for (int M = 1; M <= 2 * MATMUL_MR + 1; M++)
@@ -92,7 +96,7 @@ static void test_matmul_every_edge(void) {
         }
 }
 
-/* No rows: nothing is touched. No inner dimension: the sums are empty. */
+/* Without rows nothing may be written. Without an inner dimension the sums are empty, which is 0. */
 static void test_matmul_empty(void) {
     float x[6] = {1, 2, 3, 4, 5, 6}, out[6] = {7, 7, 7, 7, 7, 7};
     for (int p = 0; p < 2; p++) {
@@ -106,7 +110,8 @@ static void test_matmul_empty(void) {
     }
 }
 
-/* More panels than one shared block holds, and several k-blocks: compared at scattered elements. */
+/* Matrices with more panels than one shared block holds, and with several blocks of k, compared at scattered
+   elements: small tests never reach these loops. */
 static void test_matmul_large(void) {
     static const int64_t shapes[][3] = {{4500, 3, 4600}, {300, 2500, 290}, {40, 5, 9000}};
     for (int s = 0; s < 3; s++)
@@ -131,7 +136,7 @@ static void test_matmul_large(void) {
         }
 }
 
-/* Rows 2^30 floats apart: offsets far beyond 32 bits, on memory that is only reserved. */
+/* Rows that lie 2^30 floats apart have offsets far beyond 32 bits. The memory is only reserved, not used. */
 static void test_matmul_far_rows(void) {
     enum { ROWS = 5, K = 3 };
     const int64_t far = (int64_t)1 << 30;
@@ -169,6 +174,7 @@ static void test_matmul_far_rows(void) {
     munmap(a, bytes);
 }
 
+/* The gradients of several micro-steps must add up: otherwise only the last micro-step would be learned from. */
 static void test_matmul_accumulates(void) {
     enum { N = 37, C = 45, OC = 50 };
     float *inp = test_normal(N * C, 1, 7), *dout = test_normal(N * OC, 1, 8), dweight[OC * C] = {0},
@@ -181,8 +187,8 @@ static void test_matmul_accumulates(void) {
     free(want), free(inp), free(dout);
 }
 
-/* Rounding: the scalar function against the nearer neighbour in float64, and both directions of packing against it,
-   over every upper half and the lower halves around a tie. */
+/* Rounding to bf16 is compared with the nearest neighbour in float64, for every upper half of a float and the lower
+   halves around a tie. A rounding that always goes in one direction would let small updates vanish. */
 static void test_matmul_rounds_to_nearest_even(void) {
     static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
     enum { COUNT = 6 * 65536 };
@@ -219,8 +225,9 @@ static void test_matmul_rounds_to_nearest_even(void) {
     free(x), free(out), free(dweight);
 }
 
-/* array.h, the vectors of the products and laser.h each round to bf16: to the same bits, those of a NaN included, which
-   are its upper half with the quiet bit set. Instructions that round may take numbers below 2^-126 as 0. */
+/* array.h, the vectors of the products and laser.h each round to bf16. They must give the same bits, also of a NaN
+   (its upper half with the quiet bit set); otherwise results would depend on the CPU. Instructions that round may
+   treat numbers below 2^-126 as 0. */
 static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
     static const uint32_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
     enum { LANES = 16 }; /* of the longest vector */
@@ -243,8 +250,8 @@ static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
 
             LaserVec laser;
             memcpy(&laser, x, sizeof laser);
-            const __typeof__(laser_bf16(laser)) rounded =
-                laser_bf16(laser); /* bf16, or floats that bf16 can hold */
+            /* bf16, or floats that bf16 can hold. */
+            const __typeof__(laser_bf16(laser)) rounded = laser_bf16(laser);
             uint16_t got[2];
             memcpy(got, &rounded, sizeof got);
             const uint16_t first = sizeof rounded == sizeof laser ? got[1] : got[0];
@@ -252,7 +259,8 @@ static void test_bf16_rounding_has_the_same_bits_everywhere(void) {
         }
 }
 
-/* An infinity or NaN reaches the elements it is a factor of and no other, in spite of padding. */
+/* An infinity or NaN must reach the elements of which it is a factor, and no other, in spite of padding: the
+   diagnosis of a diverged run would otherwise name the wrong tensor. */
 static void test_matmul_keeps_infinities_apart(void) {
     enum { N = 17, C = 5, OC = 35 };
     for (int p = 0; p < 2; p++) {
@@ -281,6 +289,7 @@ static inline void matmul_test_all(float *out, float *dinp, float *dweight, cons
     matmul_backward_weight(dweight, dout, inp, N, C, OC, dtype);
 }
 
+/* The same run with another number of threads must give the same bits. */
 static void test_matmul_same_bits_for_any_threads(void) {
     static const int64_t shapes[][3] = {{150, 700, 190}, {5, 600, 400}, {1100, 40, 33}, {300, 520, 380}};
     for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
@@ -309,7 +318,8 @@ static void test_matmul_same_bits_for_any_threads(void) {
         }
 }
 
-/* Several threads each calling products of their own, which share the spare work memory. */
+/* Several threads may each call products of their own, as a program that uses this header does. They must not write
+   into each other's work memory. */
 static void test_matmul_from_several_threads(void) {
     enum { N = 40, C = 50, OC = 60, CALLS = 24 };
     float *inp = test_normal(N * C, 1, 14), *weight = test_normal(OC * C, 1, 15), want[N * OC];
@@ -340,7 +350,8 @@ static void matmul_test_copy(void *context, const MatmulTile *tile) {
         }
 }
 
-/* Packed weights give the bits of the plain products; tiles are finished once; what finish writes stays. */
+/* Packed weights must give the bits of the plain products, every tile must be finished once, and what the finish
+   function writes must stay. */
 static void test_matmul_packed_weights(void) {
     static const int64_t shapes[][3] = {{30, 40, 50}, {15, 2100, 33}, {1, 7, 3}, {100, 65, 1200}};
     for (int s = 0; s < 4; s++)
@@ -387,7 +398,8 @@ static void test_matmul_packed_weights(void) {
         }
 }
 
-/* Operands stored as bf16 give the bits of float operands that hold the same values, in every product. */
+/* Operands stored as bf16 must give the bits of float operands with the same values, in every product: storage must
+   not change the result. */
 static void test_matmul_bf16_inputs(void) {
     enum { N = 70, C = 45, OC = 99 };
     for (int p = 0; p < 2; p++) {
@@ -416,9 +428,9 @@ static void test_matmul_bf16_inputs(void) {
     }
 }
 
-/* Threads that take the pieces of a partition one after the other, where a piece takes the time of its tiles, are
-   seldom idle. The numbers of panels are those of the products of c4-301m's layers for 1,024 tokens and for 8,192, and
-   of a part of the logits. */
+/* Threads that take the pieces of a partition one after the other must seldom be idle, or a step takes longer than
+   it needs. A piece takes the time of its tiles here. The numbers of panels are those of the products of c4-301m's
+   layers for 1,024 tokens and for 8,192, and of a part of the logits. */
 static void test_matmul_partition_is_even(void) {
     const int64_t sides[][2] = {{74, 32}, {147, 32}, {64, 74},   {220, 32},
                                 {74, 96}, {586, 32}, {10, 1000}, {2286, 32}};
@@ -451,7 +463,7 @@ static void test_matmul_partition_is_even(void) {
         }
 }
 
-/* Sums rounded to bf16 on the way out, over several blocks of k. */
+/* Sums over several blocks of k that are stored as bf16 must be rounded once, at the end. */
 static void test_matmul_bf16_outputs(void) {
     enum { N = 45, C = 4500, OC = 37 };
     for (int p = 0; p < 2; p++) {

@@ -1,5 +1,5 @@
 /* Tests of the whole model and of the training step: PyTorch's numbers (tests/fixtures, made by make_fixtures.py),
-   the bugs that trainers people trusted have had, and the same bits for any number of threads. */
+   bugs that well-known trainers have had, and the same bits for any number of threads. */
 #ifndef TESTS_TEST_MODEL_H
 #define TESTS_TEST_MODEL_H
 
@@ -45,7 +45,7 @@ static const float *fixture_numbers(const Fixture *f, const char *prefix, const 
     return t->data;
 }
 
-/* Tokens are stored as numbers of float32, which holds them exactly. */
+/* Tokens are stored as float32, which represents them exactly. */
 static void fixture_tokens(const Fixture *f, const char *name, int batch, int32_t *tokens) {
     size_t count, n = (size_t)f->B * (size_t)f->T;
     const float *numbers = fixture_numbers(f, "", name, &count) + (size_t)batch * n;
@@ -68,6 +68,8 @@ static void check_fixture_tensors(const Fixture *f, const char *fixture, const c
     }
 }
 
+/* Loss and gradients must be PyTorch's for the same weights and tokens: a difference means that another model is
+   trained than the one described. */
 static void test_model_matches_pytorch(void) {
     for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
         Fixture f = fixture_open(fixture_names[i], DTYPE_FP32);
@@ -93,7 +95,8 @@ static void test_model_matches_pytorch(void) {
     }
 }
 
-/* --dtype=bf16 rounds operands to 8 bits of mantissa: near PyTorch's float64, and not the same as float32. */
+/* --dtype=bf16 rounds operands to 8 bits of mantissa. The result must be near PyTorch's float64, and must differ
+   from float32, or bf16 was not used. */
 static void test_bf16_model_is_near_pytorch(void) {
     for (size_t i = 0; i < sizeof fixture_names / sizeof *fixture_names; i++) {
         Fixture f = fixture_open(fixture_names[i], DTYPE_BF16);
@@ -111,6 +114,7 @@ static void test_bf16_model_is_near_pytorch(void) {
     }
 }
 
+/* Ten whole steps must follow PyTorch's: this finds errors in clipping, schedule, decay and AdamW together. */
 static void test_ten_steps_match_pytorch(void) {
     for (int i = 0; i < 2; i++) { /* standard, laser */
         Fixture f = fixture_open(fixture_names[i], DTYPE_FP32);
@@ -203,7 +207,7 @@ static void test_run_close(TestRun *run) {
 
 static int64_t test_run_memory(const TestRun *run) {
     const ModelMemory memory = model_memory(&run->trainer.model);
-    return memory_plan(&run->trainer.run, &run->trainer.optimizer, &memory, false, false);
+    return memory_needed(&run->trainer.run, &run->trainer.optimizer, &memory, false);
 }
 
 static double weights_distance(const TestRun *a, const TestRun *b) {
@@ -218,7 +222,8 @@ static bool same_weights(const TestRun *a, const TestRun *b) {
     return memcmp(x->memory, y->memory, x->count * sizeof(float)) == 0;
 }
 
-/* The slope of the loss along the gradient, by differences of the whole model's float32 loss: no PyTorch in it. */
+/* The slope of the loss along the gradient, by differences of the whole model's float32 loss: a check that does not
+   rely on PyTorch. */
 static void test_model_gradient_is_the_slope(void) {
     const char *kinds[] = {"--attn=standard", "--attn=laser",
                            "--attn=laser --laser-shift=sequence --activation=swiglu",
@@ -229,7 +234,8 @@ static void test_model_gradient_is_the_slope(void) {
         Trainer *t = &run->trainer;
         Weights *w = &t->model.weights, *g = &t->model.gradients;
         const int B = t->model.batch, T = t->model.config.seq_len;
-        for (size_t i = 0; i < w->count; i++) w->memory[i] *= 4; /* far from the flat start */
+        /* Far from the initial weights, where the loss hardly changes. */
+        for (size_t i = 0; i < w->count; i++) w->memory[i] *= 4;
         for (int b = 0; b < B; b++)
             dataset_sample(&t->run.train, 1, (uint64_t)b, t->inputs + b * T, t->targets + b * T);
         model_forward(&t->model, t->inputs, B, T);
@@ -248,6 +254,8 @@ static void test_model_gradient_is_the_slope(void) {
     }
 }
 
+/* An untrained model knows nothing, so its loss is about ln V. Another value shows wrong initial weights or a wrong
+   loss. */
 static void test_model_first_loss_is_ln_vocabulary(void) {
     const char *data = write_test_data(3000);
     for (int attn = 0; attn < 2; attn++) {
@@ -259,7 +267,8 @@ static void test_model_first_loss_is_ln_vocabulary(void) {
     }
 }
 
-/* Tokens after t must not move the loss at t; T may be shorter than the model's. */
+/* Tokens after t must not change the loss at t, also when T is shorter than the model's: a model that sees the
+   future has a low training loss and is useless. */
 static void test_model_is_causal(void) {
     const char *data = write_test_data(3000);
     for (int kind = 0; kind < 2; kind++) {
@@ -286,7 +295,8 @@ static void test_model_is_causal(void) {
     }
 }
 
-/* 8 sequences at once, or 2 in each of 4 micro-steps: the same loss, norm before clipping and update. */
+/* 8 sequences at once, or 2 in each of 4 micro-steps, must give the same loss, the same norm before clipping and the
+   same update: a user with less memory must get the same model. */
 static void test_accumulation_equals_large_batch(void) {
     const char *data = write_test_data(3000);
     TestRun *large =
@@ -307,6 +317,7 @@ static void test_accumulation_equals_large_batch(void) {
     test_run_close(large), test_run_close(small);
 }
 
+/* Training must give the same bits whatever --val-every is: validation may change nothing that training reads. */
 static void test_validation_does_not_disturb_training(void) {
     const char *data = write_test_data(3000);
     TestRun *plain = test_run_open(data, "--warmup=2 --steps=50"),
@@ -323,7 +334,8 @@ static void test_validation_does_not_disturb_training(void) {
     test_run_close(plain), test_run_close(looked);
 }
 
-/* The mean over all windows does not depend on how many are looked at together, the last ragged batch included. */
+/* The mean over all windows must not depend on how many are computed together, the smaller last batch included: runs
+   with different --batch could otherwise not be compared. */
 static void test_validation_is_independent_of_batch(void) {
     const char *data = write_test_data(3000);
     TestRun *one = test_run_open(data, "--batch=1 --val-tokens=0"),
@@ -333,6 +345,8 @@ static void test_validation_is_independent_of_batch(void) {
     test_run_close(one), test_run_close(many);
 }
 
+/* The same run with another number of threads must give the same bits, or no result could be reproduced on another
+   machine. */
 static void test_same_bits_for_any_threads(void) {
 #ifdef _OPENMP
     const char *data = write_test_data(3000);
@@ -355,7 +369,7 @@ static void test_same_bits_for_any_threads(void) {
 #endif
 }
 
-/* What --recompute saves in memory costs no bit of the result, and does save memory. */
+/* --recompute must save memory, and must not change one bit of the result. */
 static void test_recompute_gives_the_same_bits(void) {
     static const char *const models[] = {"--dtype=fp32 --attn=laser", "--dtype=bf16 --activation=swiglu",
                                          "--dtype=bf16 --attn=laser --activation=relu"};
@@ -383,6 +397,7 @@ static void test_recompute_gives_the_same_bits(void) {
     }
 }
 
+/* Weight decay must shrink the matrices and leave the norms alone: decayed norms make a worse model. */
 static void test_decay_spares_the_norms(void) {
     TestRun *run = test_run_open(write_test_data(3000), "--weight-decay=0.5 --lr=0.1 --warmup=0");
     Trainer *t = &run->trainer;
@@ -400,6 +415,7 @@ static void test_decay_spares_the_norms(void) {
     test_run_close(run);
 }
 
+/* Training must find the pattern in the data. Nothing but learning gets the loss down to its lowest possible value. */
 static void test_training_learns_the_pattern(void) {
     const char *data = write_test_data(60000);
     for (int attn = 0; attn < 2; attn++) {

@@ -1,11 +1,13 @@
-/* Tests of gpt/math/optimizer.h: schedules by their corners, the sum of squares, AdamW against float64, and
-   gpt/math/rng.h. */
+/* test_optimizer.h: tests of gpt/math/optimizer.h (the schedules at their corners, the sum of squares, AdamW against
+   float64), and gpt/math/rng.h. */
 #ifndef TESTS_TEST_OPTIMIZER_H
 #define TESTS_TEST_OPTIMIZER_H
 
 #include "harness.h"
 #include "../gpt/math/optimizer.h"
 
+/* The learning rate must have the right value at the first and last step of warmup, decay and cooldown; one step too
+   early or too late changes every curve. */
 static void test_schedules_have_their_corners(void) {
     const struct {
         LearningRateKind kind;
@@ -28,6 +30,7 @@ static void test_schedules_have_their_corners(void) {
           learning_rate(&no_warmup, 0));
 }
 
+/* The norm for clipping is computed from this sum: a wrong one clips gradients that are not too large. */
 static void test_gradient_squares_is_their_sum(void) {
     const size_t n = 3 * OPTIMIZER_CHUNK + 17;
     float *g = test_normal(n, 3, 1);
@@ -39,6 +42,7 @@ static void test_gradient_squares_is_their_sum(void) {
     free(g);
 }
 
+/* The update must be AdamW as PyTorch documents it, or hyperparameters of papers would not carry over. */
 static void test_adamw_matches_float64(void) {
     enum { N = 1001, STEPS = 20 };
     const AdamWSettings base = {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, 0};
@@ -65,6 +69,7 @@ static void test_adamw_matches_float64(void) {
     free(p), free(m), free(v), free(wp);
 }
 
+/* Every sample must be read once an epoch: a permutation that hits a number twice would leave out another sample. */
 static void test_random_permutation_is_one(void) {
     const uint64_t sizes[] = {1, 2, 3, 7, 64, 65, 1000, 4097};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
@@ -83,6 +88,7 @@ static void test_random_permutation_is_one(void) {
     }
 }
 
+/* Initial weights of another mean or deviation would start training at another loss. */
 static void test_random_normal_has_its_moments(void) {
     enum { N = 200000 };
     double moments[5] = {0};

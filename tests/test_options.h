@@ -7,7 +7,7 @@
 #include "../gpt/base/filter.h"
 #include "../gpt/run/train_options.h"
 
-/* Parses a command line that is given as one text; dies as the program would. */
+/* Parses a command line that is given as one text, and ends the process where the program would end. */
 static int parse_options(Options *options, OptionSet *set, const char *arguments) {
     static char text[1024];
     char *argv[32] = {"train_gpt"};
@@ -20,6 +20,8 @@ static int parse_options(Options *options, OptionSet *set, const char *arguments
     return options_parse(set, argc, argv);
 }
 
+/* What the user types must win over a file, and a file over a preset: otherwise a run would train with other options
+   than its command says. */
 static void test_options_command_wins_over_file_over_preset(void) {
     Options o;
     OptionSet set;
@@ -40,6 +42,7 @@ static void test_options_command_wins_over_file_over_preset(void) {
     CHECK(o.dry_run && o.attn == ATTENTION_LASER, "dry_run %d attn %d", o.dry_run, o.attn);
 }
 
+/* The config.json of a run, given as --config, must give the same options, or a run could not be repeated. */
 static void test_options_dump_reads_back(void) {
     Options first, second;
     OptionSet set;
@@ -73,6 +76,8 @@ static void parse_and_die(void *arguments) {
     parse_options(&o, &set, arguments);
 }
 
+/* A misspelled option must be an error that names the nearest spelling; ignored, it would let a run train with the
+   default. */
 static void test_options_refuse_what_is_wrong(void) {
     char folder[128], bad_line[256], bad_json[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -119,6 +124,7 @@ static void test_options_refuse_what_is_wrong(void) {
     }
 }
 
+/* A default outside of its bounds, or a preset with an unknown option, would be found only by the user who needs it. */
 static void test_options_table_is_sound(void) {
     Options o;
     OptionSet set;
@@ -137,6 +143,8 @@ static void test_options_table_is_sound(void) {
     }
 }
 
+/* The names of a choice and the enum of its values must be in the same order, or one name would select another's
+   behaviour. */
 static void test_options_choices_are_their_enums(void) {
     static const struct {
         const char *arguments, *option;
@@ -170,6 +178,7 @@ static void test_options_choices_are_their_enums(void) {
     CHECK(strcmp(options_value(&set, "prompt", text), "so") == 0, "prompt");
 }
 
+/* Longer lines of --help would be broken in the middle of words by many terminals. */
 static void test_options_help_fits_80_columns(void) {
     static char output[1 << 16];
     int code = test_command(output, sizeof output, "%s/train_gpt --help", test_binaries());
@@ -178,6 +187,7 @@ static void test_options_help_fits_80_columns(void) {
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
 }
 
+/* An option that --help does not name could not be found. */
 static void test_options_help_names_every_option(void) {
     static char output[1 << 16];
     test_command(output, sizeof output, "%s/train_gpt --help", test_binaries());
@@ -188,6 +198,8 @@ static void test_options_help_names_every_option(void) {
     }
 }
 
+/* `./test_gpt --filter=a,b` must run the tests whose names contain either word. A filter that took fewer would skip
+   tests unnoticed. */
 static void test_filter_takes_words_between_commas(void) {
     static const struct {
         const char *filter, *name;

@@ -1,5 +1,5 @@
-/* test_prepare.h: ./prepare end to end on text these tests write: what goes in comes out, from every kind of
-   input, with any number of threads, after any number of kills. */
+/* test_prepare.h: tests of ./prepare as a whole, on text that they write: every document comes out as it went in,
+   from every kind of input, with any number of threads, after any number of kills. */
 #ifndef TESTS_TEST_PREPARE_H
 #define TESTS_TEST_PREPARE_H
 
@@ -11,8 +11,8 @@
 #include "../gpt/io/shards.h"
 #include "../gpt/io/tokenizer.h"
 
-/* n documents of a few words to a few hundred, with line breaks, quotes, and characters beyond ASCII; no
-   blank lines. free() each and the list. */
+/* n documents of a few words to a few hundred, with line breaks, quotes and characters beyond ASCII, but no blank
+   lines. The caller frees each and the list. */
 static inline char **prepare_documents(int n, uint64_t seed) {
     static const char *const words[] = {"the",     "lamp",   "river",   "carries", "old",    "\"stones\"",
                                         "to",      "a",      "field",   "where",   "nobody", "café",
@@ -104,7 +104,8 @@ static inline bool prepare_same_file(const char *one, const char *two, const cha
 
 #define PREPARE(output, ...) test_command(output, sizeof output, __VA_ARGS__)
 
-/* Every document comes out once, in training or in validation, as it went in. */
+/* Every document must come out once, in training or in validation, exactly as it went in: a lost or changed document
+   would be missed by nobody. */
 static void test_prepare_keeps_every_document(void) {
     enum { N = 300 };
     char folder[128], out[160], output[4096];
@@ -134,6 +135,7 @@ static void test_prepare_keeps_every_document(void) {
     free(text[0]), free(text[1]), prepare_free(documents, N);
 }
 
+/* The same documents must give the same shards from every kind of input: plain, compressed, several files or one. */
 static void test_prepare_inputs_are_equal(void) {
     enum { N = 90 };
     char folder[128], output[4096], name[64];
@@ -175,7 +177,8 @@ static void test_prepare_inputs_are_equal(void) {
     prepare_free(documents, N);
 }
 
-/* One large text is cut at blank lines; the pieces joined are the text. */
+/* One large text is cut at blank lines. The pieces joined must be the text, or the model would learn from text with
+   gaps. */
 static void test_prepare_cuts_large_texts(void) {
     enum { N = 60 };
     char folder[128], out[160], output[4096];
@@ -194,7 +197,8 @@ static void test_prepare_cuts_large_texts(void) {
     char *text[2] = {prepare_text(out, "train_", &n[0]), prepare_text(out, "val_", &n[1])},
          *at[2] = {text[0], text[1]};
     int pieces = 0;
-    for (size_t done = 0; done < used; pieces++) { /* each piece is the next of one of the two splits */
+    for (size_t done = 0; done < used;
+         pieces++) { /* each piece of the text must come next in one of the two splits */
         size_t length[2], split = 2;
         for (size_t s = 0; s < 2; s++) {
             char *end = memchr(at[s] + 1, 1, (size_t)(text[s] + n[s] - at[s] - (at[s] < text[s] + n[s])));
@@ -226,6 +230,7 @@ static void test_prepare_cuts_large_texts(void) {
     free(text[0]), free(book), prepare_free(documents, N);
 }
 
+/* A token that is lost or doubled where one shard ends and the next begins would shift all that follows. */
 static void test_prepare_shards_are_cut_exactly(void) {
     enum { N = 120 };
     char folder[128], one[160], many[160], output[4096];
@@ -254,6 +259,8 @@ static void test_prepare_shards_are_cut_exactly(void) {
     free(tokens[0]), free(tokens[1]), prepare_free(documents, N);
 }
 
+/* Lines that cannot be read must be counted, and too many of them must end the program: the input is then probably
+   not what the user thinks. */
 static void test_prepare_bad_lines(void) {
     char folder[128], out[160], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -288,6 +295,7 @@ static void test_prepare_bad_lines(void) {
     free(text);
 }
 
+/* What the user did wrong must be said in one line, before hours of work begin. */
 static void test_prepare_errors(void) {
     char folder[128], output[4096];
     const char *run = test_binaries();
@@ -304,7 +312,7 @@ static void test_prepare_errors(void) {
             folder, folder, folder, folder) == 0,
         "%s", output);
     static const struct {
-        const char *arguments; /* each @ is the folder */
+        const char *arguments; /* @ stands for the folder */
         int code;
         const char *words;
     } cases[] = {{"", 2, "--out is missing"},
@@ -350,7 +358,8 @@ static void test_prepare_errors(void) {
     prepare_free(documents, 50);
 }
 
-/* --verify finds each kind of damage, and nothing in a copy that is whole. */
+/* --verify must find each kind of damage, and nothing in a copy that is complete: users copy data between machines
+   and rely on it. */
 static void test_prepare_verify_finds_damage(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -383,6 +392,8 @@ static void test_prepare_verify_finds_damage(void) {
     }
 }
 
+/* Files that are called validation must be used for validation, and for nothing else: a model that trained on them
+   would look better than it is. */
 static void test_prepare_validation_files(void) {
     char folder[128], out[160], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -411,7 +422,7 @@ static void test_prepare_validation_files(void) {
     prepare_free(documents, 60);
 }
 
-/* Few documents: the hash may choose none for validation, then the smallest does. */
+/* Of few documents the hash may choose none for validation; then the smallest is taken, because training needs one. */
 static void test_prepare_small_texts_have_validation(void) {
     char folder[128], output[4096];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -427,9 +438,9 @@ static void test_prepare_small_texts_have_validation(void) {
     prepare_free(documents, 3);
 }
 
-/* Killed at random moments and started again, with other numbers of threads, until it ends: the same files as
-   without. Several inputs in turns, small rounds, a state after each or only at
-   the beginning. */
+/* The program is killed at random moments and started again, with other numbers of threads, until it ends. It must
+   write the same files as without kills. Several inputs are read in turns, in small rounds, with a state after each
+   round or only at the beginning. */
 static void test_prepare_survives_kills(void) {
     enum { N = 600, KILLS = 20 };
     char folder[128], output[4096], name[64], whole[160], killed[160], command[1024];
@@ -459,7 +470,7 @@ static void test_prepare_survives_kills(void) {
                        command, killed, 1 + attempt % 4, attempt % 3 ? 0 : 10);
         REQUIRE(code == 137 || code == 0, "code %d: %s", code, output);
         kills += code == 137, finishes += code == 0;
-        if (code == 0) { /* too late: compare, then from the beginning */
+        if (code == 0) { /* The kill came after the end: compare the files, then begin again. */
             CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "finished after %d kills: %s", kills,
                   output);
             CHECK(PREPARE(output, "rm -r %s", killed) == 0, "%s", output);
@@ -470,7 +481,7 @@ static void test_prepare_survives_kills(void) {
     CHECK(code == 0, "code %d: %s", code, output);
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after %d kills and %d finishes: %s", kills,
           finishes, output);
-    /* killed when all was written, but for what belongs to an unfinished run */
+    /* as if killed when everything was written, but the files of an unfinished run not yet removed */
     code = PREPARE(
         output, "cd %s && touch prepare.state.json prepare.state.json.part shards.json.part && cd - && %s%s",
         killed, command, killed);
@@ -478,9 +489,9 @@ static void test_prepare_survives_kills(void) {
     CHECK(PREPARE(output, "diff -r %s %s", whole, killed) == 0, "after the last kill: %s", output);
 }
 
-/* SentencePiece models of both kinds: the shards hold the ids that spm_encode gave for the same lines (tests/fixtures/
-   sentencepiece: normalisation rules, bytes, digits split, a piece of the user's, lines that are no UTF-8), and what the
-   folder's tokenizer.json encodes, a prompt for example, are these ids, too. */
+/* SentencePiece models of both kinds: the shards hold the ids that spm_encode gave for the same lines
+   (tests/fixtures/ sentencepiece: normalisation rules, bytes, digits split, a piece of the user's, lines that are no
+   UTF-8), and what the folder's tokenizer.json encodes, a prompt for example, are these ids, too. */
 static void prepare_check_pieces(const char *folder, const char *kind, const char *models,
                                  const char *lines_path) {
     char output[4096], path[512];
@@ -532,6 +543,10 @@ static void prepare_check_pieces(const char *folder, const char *kind, const cha
     free(tokens), free(ids), free(lines), free(json), tokenizer_free(t);
 }
 
+/* SentencePiece models of both kinds: the shards must hold the ids that spm_encode gave for the same lines
+   (tests/fixtures/sentencepiece: normalisation rules, bytes, split digits, a piece of the user's, lines that are not
+   UTF-8), and the folder's tokenizer.json must give the text back; other ids would not fit a model that was trained
+   elsewhere. */
 static void test_prepare_sentencepiece(void) {
     static const char models[] = "tests/fixtures/sentencepiece",
                       lines[] = "tests/fixtures/sentencepiece/lines.txt";
@@ -541,8 +556,8 @@ static void test_prepare_sentencepiece(void) {
         prepare_check_pieces(folder, "bpe", models, lines);
 }
 
-/* The same with what spm_train and spm_encode make here, where they are installed: a larger vocabulary, and the rules of
-   Unicode's NFKC that T5 has. */
+/* The same with what spm_train and spm_encode make here, where they are installed: a larger vocabulary, and the
+   rules of Unicode's NFKC that T5 has. */
 static void test_prepare_sentencepiece_here(void) {
     enum { N = 200 };
     char folder[128], output[4096], models[160];

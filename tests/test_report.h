@@ -84,6 +84,7 @@ static int report_run(char *output, size_t size, const char *folder, const char 
 static const ReportRun report_standard = {"standard", "standard", 200, 20, 3.5, true, 0};
 static const ReportRun report_laser = {"laser", "laser", 200, 20, 3.25, false, 0};
 
+/* The table must show the numbers of the runs' files: users copy them into papers. */
 static void test_report_table_has_the_numbers(void) {
     char folder[128], output[16384];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -116,6 +117,7 @@ static int report_columns(const char *line, size_t n) {
     return columns;
 }
 
+/* A table or plot that is wider than the terminal would be broken into unreadable lines. */
 static void test_report_fits_the_terminal(void) {
     char folder[128], output[32768];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -154,6 +156,7 @@ static void test_report_fits_the_terminal(void) {
     }
 }
 
+/* The page must load nothing from elsewhere: it must still open on a machine without network, and in ten years. */
 static void test_report_html_is_self_contained(void) {
     char folder[128], output[8192];
     size_t size;
@@ -191,7 +194,7 @@ static void test_report_html_is_self_contained(void) {
     free(html);
 }
 
-/* The values shown at the pointer are those of the log. */
+/* The values that the page shows at the pointer must be those of the log. */
 static void test_report_html_holds_the_curves(void) {
     char folder[128], output[8192];
     size_t size;
@@ -227,8 +230,8 @@ static uint32_t report_big_endian(const unsigned char *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* The pixels of a PNG of 8-bit RGB, NULL when it is damaged; free() them. A decoder of our own, which checks chunks,
-   checksums and filters. */
+/* The pixels of a PNG of 8-bit RGB, which the caller frees; NULL when the file is damaged. This decoder, written for
+   the test, checks chunks, checksums and filters. */
 static unsigned char *report_decode(const unsigned char *png, size_t size, int *width, int *height) {
     if (size < 57 || memcmp(png, "\x89PNG\r\n\x1a\n", 8) != 0) return NULL;
     *width = (int)report_big_endian(png + 16), *height = (int)report_big_endian(png + 20);
@@ -265,14 +268,15 @@ static unsigned char *report_decode(const unsigned char *png, size_t size, int *
     return NULL;
 }
 
+/* A picture that viewers refuse, or with a curve at the wrong height, would be noticed only after it was sent. */
 static void test_report_png_decodes(void) {
     char folder[128], output[8192];
     snprintf(folder, sizeof folder, "%s", test_folder());
     report_write_run(folder, &report_standard);
     report_write_run(folder, &report_laser);
     int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= --png=l.png standard laser");
-    if (strstr(output, "built without stb"))
-        return; /* libstb-dev is not installed: only the message can be tested */
+    /* libstb-dev is not installed: only the message can be tested. */
+    if (strstr(output, "built without stb")) return;
     REQUIRE(code == 0, "code %d: %s", code, output);
     size_t size;
     int width = 0, height = 0;
@@ -307,6 +311,7 @@ static void test_report_png_decodes(void) {
     free(pixels);
 }
 
+/* Logs of killed, empty or diverged runs must not keep the user from seeing the other runs. */
 static void test_report_survives_odd_logs(void) {
     static const ReportRun odd[] = {{"one", "laser", 1, 1, 7, true, 0},
                                     {"diverged", "laser", 100, 10, 3, false, 60},
@@ -339,8 +344,8 @@ static const cJSON *report_plot(const cJSON *data, int plot, const char *member,
     return cJSON_GetObjectItem(cJSON_GetArrayItem(runs, run), member);
 }
 
-/* Very large, very small and missing numbers: the data of the page is JSON, its axes are finite, and it has the logged
-   values. */
+/* With very large, very small and missing numbers the data of the page must still be JSON, its axes finite, and its
+   values those that were logged. */
 static void test_report_takes_odd_numbers(void) {
     static const struct {
         const char *log;
@@ -419,7 +424,8 @@ static void test_report_takes_odd_numbers(void) {
     }
 }
 
-/* Names that are not runs are left out with one line; the largest possible configuration is shown. */
+/* Names that are not runs must be left out with one line for each, and the largest possible configuration must be
+   shown: users give all names in a folder, whatever they are. */
 static void test_report_takes_what_a_folder_holds(void) {
     char folder[128], output[16384];
     size_t size;
@@ -467,6 +473,7 @@ static void test_report_takes_what_a_folder_holds(void) {
     free(html);
 }
 
+/* A wrong name or option must be reported with what to do, not with an empty page. */
 static void test_report_refuses_clearly(void) {
     static const struct {
         const char *arguments;
@@ -496,7 +503,7 @@ static void test_report_refuses_clearly(void) {
     }
 }
 
-/* Logs as long as those of the paper's runs: the page stays small enough to be opened and mailed. */
+/* With logs as long as those of the paper's runs, the page must stay small enough to be opened and mailed. */
 static void test_report_takes_long_logs(void) {
     char folder[128], output[16384];
     size_t size;

@@ -51,6 +51,8 @@ static void running_begin(char folder[256]) {
 
 /* ---- output that cannot be written ---- */
 
+/* A program whose output could not be written, to a full disk or a closed pipe, must not exit with 0: a script would
+   take the missing result for complete. */
 static void test_lost_output_is_no_success(void) {
     char output[8192], folder[256];
     running_begin(folder);
@@ -65,7 +67,7 @@ static void test_lost_output_is_no_success(void) {
             CHECK(code == 1 && strstr(output, "what was printed is lost") && strstr(output, strerror(ENOSPC)),
                   "'%s' to a full disk: exit %d: %s", running_programs[i], code, output);
         }
-        /* a pipe whose reader has gone; the parent ignores SIGPIPE, as some do, so that writing fails instead */
+        /* A pipe whose reader has ended. The parent ignores SIGPIPE, as some programs do, so writing fails instead. */
         code = test_command(
             output, sizeof output,
             "B=$(cd %s && pwd); cd %s && rm -f p && mkfifo p && exec 3<>p 4>p && exec 3<&- && trap '' "
@@ -96,13 +98,16 @@ static void running_lose_early(void *folder) {
     check_fclose(file, path); /* the disk has space again, but the lost part is missing in the file */
 }
 
+/* A write that failed early must still be reported when the file is closed, even though the disk has space again:
+   the lost part is missing. */
 static void test_early_loss_shows_at_close(void) {
     char output[1024];
     const int code = test_death(running_lose_early, (void *)(uintptr_t)test_folder(), output, sizeof output);
     CHECK(code == 1 && strstr(output, "cannot write"), "code %d: %s", code, output);
 }
 
-/* When the caller has closed a standard stream, no file may get its descriptor. */
+/* When the caller has closed a standard stream, no file may get its descriptor: messages would be written into
+   checkpoints. */
 static void test_closed_streams_stay_out_of_files(void) {
     static const char *const closed[] = {"<&- >&- 2>&-", ">&-"};
     char output[8192], folder[256];
@@ -156,6 +161,8 @@ static bool running_sees_terminal(bool launched, bool launcher_on_terminal) {
     return WEXITSTATUS(status) == 1;
 }
 
+/* mpirun gives its ranks a terminal of its own. A rank that took it for a person's would write progress lines with
+   control characters into the log of the job. */
 static void test_launched_rank_is_no_terminal(void) {
     char output[16384], data[256];
     CHECK(running_sees_terminal(false, false), "a terminal is not seen");
@@ -178,6 +185,7 @@ static void test_launched_rank_is_no_terminal(void) {
 
 /* ---- texts ---- */
 
+/* A count that is rounded wrongly ("1000k") or too wide would make tables hard to read. */
 static void test_counts_are_readable(void) {
     static const struct {
         double value;
@@ -199,6 +207,7 @@ static void test_counts_are_readable(void) {
     }
 }
 
+/* A duration that is rounded wrongly ("1:60") would mislead whoever plans by it. */
 static void test_durations_are_readable(void) {
     static const struct {
         double seconds;
@@ -234,6 +243,7 @@ static void test_durations_are_readable(void) {
     }
 }
 
+/* Every program must answer --help and --version: bug reports need the version. */
 static void test_every_program_tells_what_it_is(void) {
     static const char *const programs[] = {"train_gpt",
                                            "prepare",
@@ -290,6 +300,8 @@ static void running_tree(const char *folder, const char *const files[][2]) {
     }
 }
 
+/* In a container the program must use the cores and the memory of its limits, not those of the machine; with too
+   many threads it is slow, with too much memory it is killed. */
 static void test_control_groups_limit(void) {
     enum { FILES = 12 };
     static const struct {
@@ -374,7 +386,8 @@ static void test_control_groups_limit(void) {
 
 /* ---- the dry run ---- */
 
-/* The dry run measures for about DRY_RUN_SECONDS, whatever the model, and its parts add up to the whole. */
+/* The dry run must take about DRY_RUN_SECONDS for a micro-step, whatever the model, and the parts of its estimate
+   must add up to the whole: users plan weeks of computing by it. */
 static void test_dry_run_times_a_piece(void) {
     static const char *const models[] = {"--preset=c4-301m", "--preset=c4-301m --batch=64 --attn=laser",
                                          "--preset=gpt2-124m", "--vocab-size=2048",
@@ -430,8 +443,8 @@ static void test_dry_run_divides_the_memory(void) {
 
 /* ---- killed and hanging runs ---- */
 
-/* A checkpoint that a killed run had removed in part is removed when the run has finished, and also when a start finds
-   it finished. */
+/* A checkpoint that a killed run had removed in part must be removed when the run has finished, and also when it is
+   started again and is finished already: half a checkpoint only takes room. */
 static void test_finished_run_leaves_no_temporary(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -449,6 +462,7 @@ static void test_finished_run_leaves_no_temporary(void) {
     }
 }
 
+/* Without --out nothing is kept. The user must be told before the first step, not after days. */
 static void test_run_without_folder_says_so(void) {
     char output[8192];
     const int code =
@@ -459,7 +473,7 @@ static void test_run_without_folder_says_so(void) {
     CHECK(code == 0 && warning && first && warning < first, "exit %d: %s", code, output);
 }
 
-/* A program that watches the age of the log must not take a long step for a run that hangs. */
+/* Programs that watch the age of the log must not take a long step for a run that hangs, and end it. */
 static void test_log_is_touched_within_steps(void) {
     Log log;
     struct stat about;
@@ -479,7 +493,8 @@ static void test_log_is_touched_within_steps(void) {
     log_touch(&log);
 }
 
-/* A job that hangs with its child and ignores SIGTERM is killed; the next start works. */
+/* A job that hangs together with its child, and ignores SIGTERM, must be killed, so that the next start works:
+   otherwise the machines would stand idle all night. */
 static void test_resilient_ends_what_hangs(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -503,6 +518,16 @@ static void test_resilient_ends_what_hangs(void) {
                      "scripts/run_resilient.sh --stall=0 %s/program --out=%s/run; echo exit $?; cat %s/calls",
                      folder, folder, folder);
     CHECK(strstr(output, "exit 1") && strstr(output, "is finished") && count_of(output, "ran ") == 1, "%s",
+          output);
+    /* with --verify-data the log may stay as it is for longer than --stall before the first step, not after it */
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    write_program(folder, "[ $n -ge 2 ] && exit 0; mkdir -p run; sleep 3; echo > run/log.jsonl; sleep 1000");
+    code = test_command(
+        output, sizeof output,
+        "RESILIENT_PAUSE=0 RESILIENT_GRACE=0 scripts/run_resilient.sh --stall=1 %s/program --out=%s/run "
+        "--verify-data; echo exit $?; test -s %s/run/log.jsonl && echo verified",
+        folder, folder, folder);
+    CHECK(strstr(output, "exit 0") && strstr(output, "verified") && strstr(output, "starting again"), "%s",
           output);
     code = test_command(output, sizeof output, "scripts/run_resilient.sh --stall=-1 true --out=x");
     CHECK(code == 2 && strstr(output, "--stall=-1"), "exit %d: %s", code, output);
@@ -530,7 +555,7 @@ static const char *running_comma(void) {
     return NULL;
 }
 
-/* Scripts compute with a decimal point, whatever the language of the user. */
+/* Scripts must compute with a decimal point, whatever the language of the user: "0,5" would be read as 0. */
 static void test_scripts_compute_in_any_language(void) {
     char output[16384], want[16384], data[256], folder[256];
     int code = test_command(output, sizeof output,
@@ -565,8 +590,8 @@ static void test_scripts_compute_in_any_language(void) {
 /* ---- libraries in unusual places ---- */
 
 /* A copy of deps.sh with replacements of the programs it calls: a user who may not install packages, a compiler that
-   finds cJSON, zlib, xxhash and stb only where it is told to look, and a package manager whose packages contain links, as those
-   of Debian do. */
+   finds cJSON, zlib, xxhash and stb only where it is told to look, and a package manager whose packages contain
+   links, as those of Debian do. */
 static void running_fake_system(const char *folder) {
     static const struct {
         const char *name, *text;
@@ -601,6 +626,7 @@ static void running_fake_system(const char *folder) {
     test_command(output, sizeof output, "chmod +x %s/bin/*", folder);
 }
 
+/* A user who may not install packages must get the libraries into a folder, or a message that says what to ask for. */
 static void test_libraries_without_root(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -657,8 +683,8 @@ static void test_libraries_without_root(void) {
     CHECK(strstr(output, "/brew/opt/libomp/lib -Wl,-rpath,/"), "%s", output);
 }
 
-/* make passes CJSON=DIR to the compiler and the linker, and ends with a message when cJSON is not there. On a Mac it
-   finds the OpenMP of Homebrew, for which Apple's compiler needs other options. */
+/* make must pass CJSON=DIR to the compiler and the linker, and end with a message when cJSON is not there. On a Mac
+   it must find the OpenMP of Homebrew, for which Apple's compiler needs other options. */
 static void test_make_takes_a_folder_of_libraries(void) {
     char output[8192], folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());

@@ -1,5 +1,6 @@
-/* test_shards.h: bad shard files, each with its clear error; the loader: complete, disjoint, a new order each
-   epoch, the same for any number of ranks; several datasets by weight. */
+/* test_shards.h: tests of shard files and of the loader: a bad file gets a clear error; every window is read once an
+   epoch, in a new order each time, the same for any number of ranks; a mixture has the weights that were asked for.
+   */
 #ifndef TESTS_TEST_SHARDS_H
 #define TESTS_TEST_SHARDS_H
 
@@ -47,16 +48,18 @@ static void shards_open_and_read(void *argument) {
             CHECK(strstr(output_, words_[w_]), "no '%s' in '%s'", words_[w_], output_);                      \
     } while (0)
 
+/* A wrong --data must be named with what is missing, not fail at the first step. */
 static void test_shards_folder_errors(void) {
     char missing[256], empty[128];
     snprintf(missing, sizeof missing, "%s/nowhere", test_folder());
     SHARDS_EXPECT_DEATH(missing, 4, 100, "nowhere", "No such file", "./prepare");
     snprintf(empty, sizeof empty, "%s", test_folder());
     SHARDS_EXPECT_DEATH(empty, 4, 100, "no shards 'train_*.bin'", empty);
-    shards_count_up(empty, "val_000000.bin", 0, 50); /* another split is no help */
+    shards_count_up(empty, "val_000000.bin", 0, 50); /* a shard of the other split does not count */
     SHARDS_EXPECT_DEATH(empty, 4, 100, "no shards 'train_*.bin'");
 }
 
+/* A damaged shard must be named before training starts: its tokens would be nonsense. */
 static void test_shards_file_errors(void) {
     const char *folder = test_folder();
     char path[256];
@@ -78,7 +81,7 @@ static void test_shards_file_errors(void) {
     SHARDS_EXPECT_DEATH(folder, 4, 100, "cut short", "10 tokens", "1044", "1043");
     WRITE_FILE(fwrite(header, 1, 1024, file_); fwrite(header, 1, 21, file_));
     SHARDS_EXPECT_DEATH(folder, 4, 100, "longer than its header says", "1044", "1045");
-    shard_put_u32(header + 8, 0xFFFFFFFFu); /* a count that would wrap in 32 bits */
+    shard_put_u32(header + 8, 0xFFFFFFFFu); /* a number of tokens whose bytes overflow 32 bits */
     WRITE_FILE(fwrite(header, 1, 1024, file_); fwrite(header, 1, 20, file_));
     SHARDS_EXPECT_DEATH(folder, 4, 100, "cut short", "8589935614");
     shard_header(header, 10);
@@ -98,6 +101,8 @@ static void test_shards_file_errors(void) {
 #undef WRITE_FILE
 }
 
+/* A token beyond the vocabulary must be named when it is read: the program would otherwise read outside of the
+   embeddings. */
 static void test_shards_token_errors(void) {
     char folder[256];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -112,6 +117,8 @@ static void test_shards_token_errors(void) {
     CHECK(test_death(shards_open_and_read, &fits, output, sizeof output) == 0, "%s", output);
 }
 
+/* Validation reads windows in file order; each must begin where the one before ended, or some tokens would count
+   twice. */
 static void test_shards_windows_in_file_order(void) {
     const char *folder = test_folder();
     Dataset d;
@@ -133,6 +140,8 @@ static void test_shards_windows_in_file_order(void) {
     dataset_close(&d);
 }
 
+/* Each epoch must read every window once, in another order than the epoch before: a window that is left out is never
+   learned from. */
 static void test_shards_epochs_are_permutations(void) {
     const char *folder = test_folder();
     Dataset d;
@@ -147,7 +156,9 @@ static void test_shards_epochs_are_permutations(void) {
         for (int i = 0; i < 97; i++) {
             dataset_sample(&d, epoch == 3 ? 8 : 7, (uint64_t)(epoch == 3 ? 0 : epoch * 97) + (uint64_t)i,
                            inputs, targets);
-            int w = inputs[0] / 3; /* both shards count on: the window's number */
+            int w =
+                inputs[0] /
+                3; /* the tokens of both shards are numbered consecutively, so they tell the window's number */
             CHECK(inputs[0] % 3 == 0 && targets[2] == inputs[0] + 3, "no window begins at %d", inputs[0]);
             CHECK(w < 97 && !seen[w], "epoch %d has window %d twice", epoch, w);
             if (w < 97) seen[w] = true;
@@ -156,14 +167,15 @@ static void test_shards_epochs_are_permutations(void) {
             if (i && !epoch) follows += w == order[0][i - 1] + 1;
         }
     }
-    for (int epoch = 1; epoch < 4; epoch++) /* one of a random order, on average */
+    for (int epoch = 1; epoch < 4; epoch++) /* a random order leaves one in its place on average */
         CHECK(same_place[epoch] < 10, "%d of 97 windows are at the same place in order %d", same_place[epoch],
               epoch);
     CHECK(follows < 10, "%d of 97 windows follow the one before them", follows);
     dataset_close(&d);
 }
 
-/* Step s of S sequences is samples [s S, (s+1) S), whoever reads which part and in whatever pieces. */
+/* Step s of S sequences reads the samples [s S, (s+1) S), whatever rank reads which of them and in whatever pieces:
+   with another number of ranks the same run must see the same data. */
 static void test_shards_order_is_independent_of_ranks(void) {
     const char *folder = test_folder();
     Dataset d, again;
@@ -173,8 +185,9 @@ static void test_shards_order_is_independent_of_ranks(void) {
     shards_count_up(folder, "train_0.bin", 0, 5 * 50 + 1);
     dataset_open(&d, folder, "train_", 5, 65536);
     for (uint64_t i = 0; i < STEPS * S; i++) dataset_sample(&d, 3, i, inputs, targets), first[i] = inputs[0];
+    /* Opened again, as a resumed rank does. */
     for (int ranks = 1; ranks <= 4; ranks++)
-        for (int rank = ranks - 1; rank >= 0; rank--) { /* a fresh loader, as a resumed rank has it */
+        for (int rank = ranks - 1; rank >= 0; rank--) {
             dataset_open(&again, folder, "train_", 5, 65536);
             for (int step = STEPS - 1; step >= 0; step--)
                 for (int b = 0; b < S / ranks; b++) {
@@ -189,6 +202,7 @@ static void test_shards_order_is_independent_of_ranks(void) {
     dataset_close(&d);
 }
 
+/* Of a mixture each folder must get its share of the samples: a wrong share makes another model. */
 static void test_shards_weights(void) {
     char one[128], two[128], spec[512], output[1024];
     Dataset d;
@@ -233,6 +247,7 @@ static void test_shards_weights(void) {
           "%s", output);
 }
 
+/* Shards of ./prepare and of llm.c must be recognised by their names, and no other file may be read as tokens. */
 static void test_shards_names(void) {
     CHECK(shard_name_matches("train_000000.bin", "train_"), "ours");
     CHECK(shard_name_matches("fineweb_train_000001.bin", "train_"), "llm.c's fineweb");
@@ -243,7 +258,8 @@ static void test_shards_names(void) {
     CHECK(!shard_name_matches("train_000000.txt", "train_"), "no shard");
 }
 
-/* A shard beyond 2 GiB and beyond 2^31 tokens; the file has holes, so it takes no room. */
+/* A shard beyond 2 GiB and 2^31 tokens must be read to its end; offsets of 32 bits would wrap. The file is sparse,
+   so it takes no room. */
 static void test_shards_beyond_2_gib(void) {
     const char *folder = test_folder();
     char path[256];
@@ -267,7 +283,7 @@ static void test_shards_beyond_2_gib(void) {
     unlink(path);
 }
 
-/* Every window of many shards of different sizes is found. */
+/* Every window of many shards of different sizes must be found in the right shard. */
 static void test_shards_by_the_hundred(void) {
     enum { N = 300 };
     const char *folder = test_folder();
@@ -292,7 +308,8 @@ static void test_shards_by_the_hundred(void) {
     dataset_close(&d);
 }
 
-/* The check value that the CRC-32 of zlib and gzip is published with. */
+/* This is the check value with which the CRC-32 of zlib and gzip is published. With another one every manifest would
+   be called damaged. */
 static void test_shards_crc32(void) {
     char text[9];
     CHECK(checksum_crc32(0, "123456789", 9) == 0xCBF43926u, "%08x", checksum_crc32(0, "123456789", 9));
@@ -319,6 +336,7 @@ static inline void shards_write_text(const char *folder, const char *name, const
     free(path);
 }
 
+/* A vocabulary or tokenizer that does not belong to the shards must be refused: each token would mean another word. */
 static void test_shards_manifest(void) {
     const char *folder = test_folder();
     ShardsManifest m = {folder, 300, false};
@@ -335,7 +353,7 @@ static void test_shards_manifest(void) {
     code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 1 && strstr(output, "vocabulary of 300") && strstr(output, "has 299"), "code %d: %s", code,
           output);
-    m.vocab_size = 304; /* padded for speed: fits */
+    m.vocab_size = 304; /* a vocabulary padded to a multiple of 16 for speed fits */
     shards_write_text(folder, "tokenizer.json", "123456789");
     code = test_death(shards_check_manifest, &m, output, sizeof output);
     CHECK(code == 0 && !*output, "code %d: %s", code, output);
@@ -345,7 +363,7 @@ static void test_shards_manifest(void) {
     char other[128], spec[512], *first;
     shards_write_text(folder, "tokenizer.json", "123456789");
     snprintf(spec, sizeof spec, "%s", folder);
-    folder = spec; /* test_folder() writes over the one before */
+    folder = spec; /* test_folder() reuses its memory */
     snprintf(other, sizeof other, "%s", test_folder());
     shards_write_text(
         other, "shards.json",
@@ -366,7 +384,8 @@ static void test_shards_manifest(void) {
     CHECK(code == 1 && strstr(output, "damaged"), "code %d: %s", code, output);
 }
 
-/* A manifest and its shards: what is missing, of another size, not in the manifest or, where sums are asked for, changed. */
+/* Of a manifest and its shards, what is missing, of another size, not in the manifest or, with --verify-data,
+   changed must be named: the run would train on other data than the user thinks. */
 static void test_shards_against_their_manifest(void) {
     static const uint16_t tokens[3] = {1, 2, 3};
     unsigned char bytes[SHARD_HEADER_BYTES + 6];

@@ -23,7 +23,7 @@ static DataFingerprint state_fingerprint(const char *data, const char *tokenizer
     return fingerprint;
 }
 
-/* How `data` differs from the data that `was` was made of; "" when it does not. */
+/* The sentence about how `data` differs from the data of the fingerprint `was`; "" when it does not. */
 static const char *state_difference(const DataFingerprint *was, const char *data, const char *tokenizer) {
     static char text[256];
     DataFingerprint now = state_fingerprint(data, tokenizer);
@@ -44,6 +44,8 @@ static void state_put(const char *folder, const char *name, long at, const char 
     close(file);
 }
 
+/* Every change of the data that training reads must change the fingerprint, or a resumed run would go on with other
+   data unnoticed. */
 static void test_state_fingerprint_sees_other_data(void) {
     enum { TOKENS = 60000 };
     char data[256], other[300], mix[600], output[512];
@@ -115,7 +117,8 @@ static void test_state_fingerprint_sees_other_data(void) {
         fingerprint_free(&with_manifest);
 }
 
-/* A run that has done 4 of its 12 steps is resumed with other data: this is refused without --resume-data=changed. */
+/* A run that has done 4 of its 12 steps is resumed with other data. This must be refused without
+   --resume-data=changed: the curve would be that of no data set. */
 static void test_resume_refuses_other_data(void) {
     char output[8192], data[256], log[300];
     const uint16_t changed[4] = {1, 2, 3, 4};
@@ -142,7 +145,8 @@ static void test_resume_refuses_other_data(void) {
 
 /* ---- the tokenizer that was read at the start ---- */
 
-/* While a run trains, tokenizer.json of its data is replaced or removed: its checkpoint has the first one. */
+/* While a run trains, tokenizer.json of its data is replaced or removed. The checkpoint must have the one of the
+   start: with another one the model would write nonsense. */
 static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
     char output[8192], data[256], path[300];
     static const char *const then[] = {"echo '{}' > tokenizer.json", "rm tokenizer.json"};
@@ -168,6 +172,7 @@ static void test_checkpoint_holds_the_tokenizer_of_the_start(void) {
 
 /* ---- missing checkpoints ---- */
 
+/* A run whose checkpoint has lost its DONE must not begin at step 0 as if nothing had been there. */
 static void test_checkpoint_without_done_is_told(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -200,8 +205,8 @@ static void test_checkpoint_without_done_is_told(void) {
           "exit %d: %s", code, output);
 }
 
-/* However often a run begins at step 0 for lack of a checkpoint, no log of training steps is lost; a log without any is
-   not kept. */
+/* However often a run begins at step 0 for lack of a checkpoint, no log of training steps may be lost; a log without
+   any is not kept. */
 static void test_logs_are_set_aside(void) {
     const char *folder = test_folder();
     char output[512];
@@ -219,8 +224,8 @@ static void test_logs_are_set_aside(void) {
           "%s", output);
 }
 
-/* A summary.json that a full disk left empty does not count as that of a finished run. config.json of a run is replaced
-   as a whole or not at all. */
+/* A summary.json that a full disk left empty must not count as that of a finished run, and config.json must be
+   replaced completely or not at all. */
 static void test_files_of_a_run_are_whole(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -234,7 +239,7 @@ static void test_files_of_a_run_are_whole(void) {
     CHECK(code == 0 && stat(path, &about) == 0 && about.st_size > 100,
           "exit %d, summary.json has %lld bytes: %s", code, (long long)about.st_size, output);
     code = test_command(
-        output, sizeof output, /* a folder stands where the temporary file is to be written */
+        output, sizeof output, /* a folder is in the place where the temporary file is to be written */
         "r=%s/a/deep/run; cp $r/config.json $r/was; mkdir -p $r/config.json.part/x; %s/train_gpt " TINY_RUN
         "--threads=1 --data=%s --out=$r --resume=auto; echo exit $?; cmp $r/config.json $r/was",
         data, test_binaries(), data);
@@ -244,6 +249,7 @@ static void test_files_of_a_run_are_whole(void) {
 
 /* ---- numbers ---- */
 
+/* A number that changes by being written as text and read again would make a resumed run another run. */
 static void test_numbers_keep_their_bits(void) {
     for (uint64_t i = 0; i < 2000; i++) {
         uint64_t bits = rng_bits(3, RNG_STREAM_TEST, i);
@@ -262,7 +268,8 @@ static void test_numbers_keep_their_bits(void) {
     }
 }
 
-/* The options in a checkpoint are compared with the same options on the command line; some need 17 digits. */
+/* The options in a checkpoint are compared with those on the command line. Some numbers need 17 digits: with fewer,
+   the same command would be refused as another run. */
 static void test_long_numbers_can_be_resumed(void) {
     static const char arguments[] =
         "--weight-decay=0.30000000000000004 --beta2=0.94999999999999996 --lr=0.0030000000000000005";
@@ -285,6 +292,8 @@ static void test_long_numbers_can_be_resumed(void) {
 
 /* ---- the vocabulary of a preset ---- */
 
+/* With a preset and data of another vocabulary, the model must get the size of the data's: with the preset's it
+   would be too large, or too small for the tokens. */
 static void test_vocabulary_comes_from_the_data(void) {
     char data[256], path[300], arguments[600], options[300];
     snprintf(data, sizeof data, "%s", test_folder());
@@ -328,6 +337,7 @@ static void test_vocabulary_comes_from_the_data(void) {
 
 /* ---- text that a terminal would obey ---- */
 
+/* Text from files must not send commands to the terminal of the user. */
 static void test_text_of_others_is_printable(void) {
     static const struct {
         const char *text, *shown;
@@ -352,7 +362,7 @@ static void test_text_of_others_is_printable(void) {
             CHECK(check_printable(shown, room, text, n, cases[i].lines) < room && strlen(shown) < room,
                   "case %zu: room %zu", i, room);
         for (size_t piece = 1; cases[i].lines && piece <= n;
-             piece++) { /* printed in pieces, as tokens are, it is the same */
+             piece++) { /* printed piece by piece, as tokens are, it must look the same */
             char *printed = NULL, waiting[8] = "";
             size_t size = 0;
             FILE *memory = open_memstream(&printed, &size);

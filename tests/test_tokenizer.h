@@ -1,6 +1,6 @@
-/* test_tokenizer.h: the splitting rule against a naive matcher and against Perl's regular expressions,
-   training and encoding against naive twins, round trips of any bytes, tokenizer.json in and out, damaged
-   files. */
+/* test_tokenizer.h: tests of the tokenizer: the splitting rule against a naive matcher and against Perl's regular
+   expressions, training and encoding against naive twins, round trips of any bytes, tokenizer.json written and read,
+   damaged files. */
 #ifndef TESTS_TEST_TOKENIZER_H
 #define TESTS_TEST_TOKENIZER_H
 
@@ -21,8 +21,8 @@ static inline uint64_t tokenizer_random(uint64_t *state, uint64_t n) {
     return rng_bits(1, RNG_STREAM_TEST, *state) % n;
 }
 
-/* Text made to be awkward: letters, numbers, spaces of many kinds, apostrophes, whole planes, and (when
-   `bytes`) broken UTF-8. Returns its length, at most size. */
+/* Makes text that is difficult to split: letters, numbers, spaces of many kinds, apostrophes, code points from all of
+   Unicode, and (when `bytes`) broken UTF-8. Returns its length, at most size. */
 static inline size_t tokenizer_fuzz(char *text, size_t size, uint64_t *state, bool bytes) {
     static const char *const parts[] = {" ",
                                         " ",
@@ -95,7 +95,8 @@ static inline Tokenizer *tokenizer_trained(const char *text, size_t n, int vocab
     return bpe_learner_finish(learner, vocab_size);
 }
 
-/* Learned on the sample and some awkward text: at most 440 tokens or so occur twice. */
+/* A tokenizer learned from the sample and some awkward text. Its size is at most about 440, because a merge must
+   occur twice. */
 static inline Tokenizer *tokenizer_of_sample(int vocab_size) {
     static char text[8000];
     uint64_t state = 99;
@@ -105,6 +106,7 @@ static inline Tokenizer *tokenizer_of_sample(int vocab_size) {
     return tokenizer_trained(text, n, vocab_size);
 }
 
+/* A character in the wrong class would split words differently from every other tokenizer of this kind. */
 static void test_tokenizer_unicode_classes(void) {
     unsigned char *classes = tokenizer_classes();
     size_t counts[4] = {0};
@@ -134,7 +136,8 @@ static inline size_t tokenizer_naive_match(const unsigned char *kind, const char
             return strlen(contractions[c]);
     static const int runs[] = {TOKENIZER_LETTER, TOKENIZER_NUMBER, TOKENIZER_OTHER};
     for (int r = 0; r < 3; r++)
-        for (size_t space = ascii[0] == ' '; space <= 1; space--) { /* the optional space: with it first */
+        for (size_t space = ascii[0] == ' '; space <= 1;
+             space--) { /* the optional space: first it is taken */
             size_t i = space;
             while (i < n && kind[i] == runs[r]) i++;
             if (i > space) return i;
@@ -146,6 +149,8 @@ static inline size_t tokenizer_naive_match(const unsigned char *kind, const char
     return white;
 }
 
+/* The fast splitting must cut as the rule says: other pieces give other tokens, and another model's tokens would not
+   fit. */
 static void test_tokenizer_split_matches_naive(void) {
     enum { SIZE = 400 };
     Tokenizer *t = tokenizer_of_sample(300);
@@ -174,8 +179,8 @@ static void test_tokenizer_split_matches_naive(void) {
     tokenizer_free(t);
 }
 
-/* Perl has the same regular expressions and its own Unicode tables: it makes texts of code points it knows,
-   cuts them, and prints both. */
+/* Perl has the same regular expressions and its own Unicode tables. It makes texts of code points it knows, cuts
+   them, and prints both; this must cut them in the same places. */
 static void test_tokenizer_split_matches_perl(void) {
     static const char script[] =
         "use strict; use warnings; srand(5); my @parts = (' ', '  ', \"\\n\", \"\\t\", \"'\", \"'s\", "
@@ -198,8 +203,8 @@ static void test_tokenizer_split_matches_perl(void) {
         "  print pack('V', 0);\n" /* the end of a text */
         "}\n";
     char output[256], name[256];
-    if (test_command(output, sizeof output, "perl -v >/dev/null") != 0)
-        return; /* no Perl: the naive matcher must do */
+    /* Without Perl only the naive matcher can check. */
+    if (test_command(output, sizeof output, "perl -v >/dev/null") != 0) return;
     snprintf(name, sizeof name, "%s", test_folder());
     char *path = check_calloc(sizeof name + 16);
     snprintf(path, sizeof name + 16, "%s/split.pl", name);
@@ -234,7 +239,7 @@ static void test_tokenizer_split_matches_perl(void) {
     free(bytes), free(path);
 }
 
-/* Learns merges by counting every pair of the whole text again each time. */
+/* Learns merges by counting all pairs of the whole text again for each. */
 static inline int tokenizer_naive_train(const char *text, size_t n, const Tokenizer *t, uint32_t *merges,
                                         int most) {
     uint16_t *ids = check_calloc(n * sizeof *ids);
@@ -269,6 +274,7 @@ static inline int tokenizer_naive_train(const char *text, size_t n, const Tokeni
     return learned;
 }
 
+/* The fast learner must choose the merges that the definition of BPE gives. */
 static void test_tokenizer_training_matches_naive(void) {
     char text[6000];
     uint64_t state = 77;
@@ -287,9 +293,11 @@ static void test_tokenizer_training_matches_naive(void) {
     }
 }
 
+/* The same text must give the same vocabulary with any number of threads. */
 static void test_tokenizer_training_is_independent_of_threads(void) {
     Tokenizer *one = tokenizer_trained(tokenizer_sample, sizeof tokenizer_sample - 1, 400);
-    BpeLearner *learner = bpe_learner_new(3); /* the same pieces, dealt to three counters backwards */
+    /* The same pieces, counted by three counters in reverse order. */
+    BpeLearner *learner = bpe_learner_new(3);
     size_t ends[1024], count = 0;
     for (size_t i = 0; i < sizeof tokenizer_sample - 1;)
         ends[count++] = i += tokenizer_split(one, tokenizer_sample + i, sizeof tokenizer_sample - 1 - i);
@@ -304,7 +312,7 @@ static void test_tokenizer_training_is_independent_of_threads(void) {
     tokenizer_free(one), tokenizer_free(three);
 }
 
-/* Encodes a piece by looking at all merges in order each time. */
+/* Encodes a piece by trying all merges in order, again and again. */
 static inline size_t tokenizer_naive_piece(const Tokenizer *t, const char *p, size_t n, uint16_t *ids) {
     for (size_t i = 0; i < n; i++) ids[i] = t->byte_id[(unsigned char)p[i]];
     for (;;) {
@@ -331,6 +339,8 @@ static inline bool tokenizer_decodes_to(const Tokenizer *t, const uint16_t *ids,
     return at == n;
 }
 
+/* The fast encoder must give the tokens that the merges define, or the model would see other tokens than it was
+   trained on. */
 static void test_tokenizer_encoding_matches_naive(void) {
     enum { SIZE = 600 };
     Tokenizer *t = tokenizer_of_sample(420);
@@ -375,8 +385,8 @@ static inline void tokenizer_check_case(const Tokenizer *t, int number, char *in
     free(got);
 }
 
-/* Hugging Face's and tiktoken's own results (tests/make_tokenizer_fixture.py): the same vocabulary is learned from
-   the same text, and the same ids come out. */
+/* The same vocabulary must be learned from the same text, and the same ids must come out, as with Hugging Face and
+   tiktoken (tests/make_tokenizer_fixture.py). */
 static void test_tokenizer_matches_reference(void) {
     size_t n;
     char *file = check_file_read("tests/fixtures/tokenizer.json", FILE_REGULAR, FILE_NO_LIMIT, &n, ""),
@@ -410,13 +420,15 @@ static void test_tokenizer_matches_reference(void) {
     cJSON_Delete(json), free(file), tokenizer_free(t);
 }
 
+/* A piece of 100,000 letters must not take quadratic time: one such line would stop the preparation of the data. */
 static void test_tokenizer_long_pieces(void) {
     enum { SIZE = 100000 };
     Tokenizer *t = tokenizer_of_sample(420);
     char *text = check_calloc(SIZE);
     uint16_t *ids = check_calloc(SIZE * sizeof *ids), naive[TOKENIZER_SHORT];
     uint64_t state = 3;
-    for (int round = 0; round < 500; round++) { /* both ways of merging agree where both can */
+    for (int round = 0; round < 500;
+         round++) { /* both ways of merging must agree on lengths that both can handle */
         size_t n = 1 + tokenizer_random(&state, TOKENIZER_SHORT);
         for (size_t i = 0; i < n; i++) text[i] = "the atca"[tokenizer_random(&state, round % 2 ? 8 : 3)];
         size_t count = tokenizer_merge_long(t, (unsigned char *)text, n, ids);
@@ -424,12 +436,13 @@ static void test_tokenizer_long_pieces(void) {
         CHECK(count == want && memcmp(ids, naive, count * sizeof *ids) == 0,
               "piece %d of %zu bytes: %zu and %zu tokens", round, n, count, want);
     }
-    memset(text, 'a', SIZE); /* one piece; quadratic time would show */
+    memset(text, 'a', SIZE); /* one piece, for which quadratic time would take minutes */
     size_t count = tokenizer_encode(t, NULL, text, SIZE, ids);
     CHECK(tokenizer_decodes_to(t, ids, count, text, SIZE) && count < SIZE / 4, "%zu tokens", count);
     tokenizer_free(t), free(text), free(ids);
 }
 
+/* Empty text, zero bytes and broken UTF-8 must come back as they were. */
 static void test_tokenizer_edge_cases(void) {
     Tokenizer *t = tokenizer_of_sample(300);
     uint16_t ids[64];
@@ -452,7 +465,7 @@ static void test_tokenizer_edge_cases(void) {
     for (size_t i = 0; i < count; i++) CHECK(ids[i] != 299, "a text cannot make the end-of-text token");
     CHECK(tokenizer_decodes_to(t, ids, count, text, sizeof text - 1), "it comes back");
     tokenizer_free(t);
-    t = tokenizer_trained("ab ab", 5, 1000); /* three pairs occur twice at most */
+    t = tokenizer_trained("ab ab", 5, 1000); /* at most three pairs occur twice */
     CHECK(tokenizer_vocab_size(t) == 258, "%d tokens", tokenizer_vocab_size(t));
     tokenizer_free(t);
     t = tokenizer_trained("", 0, 257);
@@ -480,6 +493,7 @@ static inline char *tokenizer_test_file(const char *folder, const char *name, co
     return path;
 }
 
+/* A tokenizer.json that is written and read must encode as before, and other programs must be able to read it. */
 static void test_tokenizer_json_round_trip(void) {
     char folder[128], *path;
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -513,7 +527,7 @@ static void test_tokenizer_json_round_trip(void) {
     tokenizer_free(t), tokenizer_free(loaded), tokenizer_free(of_folder), tokenizer_free(of_pairs);
 }
 
-/* GPT-2's own files: vocab.json and merges.txt in one folder. */
+/* GPT-2's own files, vocab.json and merges.txt in one folder, must be readable. */
 static void test_tokenizer_gpt2_files(void) {
     char folder[128];
     size_t n;
@@ -538,6 +552,8 @@ static void test_tokenizer_gpt2_files(void) {
     tokenizer_free(t), tokenizer_free(of_folder), tokenizer_free(of_file);
 }
 
+/* The tokens of a SentencePiece vocabulary must give the text back, or samples could not be read. This program
+   cannot encode with such a vocabulary and must say so. */
 static void test_tokenizer_sentencepiece_decodes(void) {
     static const char json[] = "{\"added_tokens\":[{\"id\":1,\"content\":\"</"
                                "s>\",\"special\":true}],\"decoder\":{\"type\":\"Metaspace\"},"
@@ -572,6 +588,7 @@ static void tokenizer_parse_and_encode(void *argument) {
 
 static void tokenizer_load_path(void *path) { tokenizer_free(tokenizer_load(path)); }
 
+/* A damaged tokenizer must be named with what is wrong; read as it is, it would encode wrong tokens. */
 static void test_tokenizer_damaged_files(void) {
     static const struct {
         TokenizerDamage damage;
@@ -634,14 +651,15 @@ static void test_tokenizer_damaged_files(void) {
     CHECK(code == 1 && strstr(output, "vocab.json"), "code %d: '%s'", code, output);
 }
 
-/* Added tokens that are not special: the first in the text, the longest there, as looking at each place for each token finds
-   them; and a text full of them, which would take an hour if the rest of it were searched anew after each. */
+/* Of added tokens that are not special, the first in the text and the longest there must be found, as looking at
+   each place for each token finds them. A text full of them would take an hour if the rest of it were searched again
+   after each. */
 static void test_tokenizer_added_tokens(void) {
     enum { ADDED = 30, TEXT = 400, LARGE = 1 << 20 };
     static const char letters[] = "ab <>|";
     char json[8192], *at = json, text[TEXT];
     at += sprintf(at, "{\"added_tokens\":[");
-    for (int i = 0; i < ADDED; i++) { /* of one to four letters, each another one */
+    for (int i = 0; i < ADDED; i++) { /* one to four letters each, all different */
         char token[8];
         for (int l = 0, code = i * 7 + 8; l < 5; l++, code /= 6) token[l] = code ? letters[code % 6] : 0;
         at += sprintf(at, "%s{\"id\":%d,\"content\":\"%s\",\"special\":%s}", i ? "," : "", 300 + i, token,
@@ -673,7 +691,8 @@ static void test_tokenizer_added_tokens(void) {
     char *large = check_calloc(LARGE);
     uint16_t *ids = check_calloc(LARGE * sizeof *ids);
     for (int i = 0; i < LARGE; i++) large[i] = letters[rng_bits(8, RNG_STREAM_TEST, (uint64_t)i) % 6];
-    snprintf(t->why_not, sizeof t->why_not, "%s", ""); /* of the missing bytes, which no token here needs */
+    snprintf(t->why_not, sizeof t->why_not, "%s",
+             ""); /* about the missing bytes, which no token here needs */
     size_t found = 0, left = LARGE, next;
     for (const char *p = large; tokenizer_find_added(t, p, left, &next) >= 0; found++)
         p += next + 1, left -= next + 1;
@@ -681,7 +700,8 @@ static void test_tokenizer_added_tokens(void) {
     free(large), free(ids), tokenizer_free(t);
 }
 
-/* A piece longer than any is learned from in parts: a text of lines of 5,000 letters has a vocabulary. */
+/* A piece longer than any that is learned from must be used in parts: a text whose lines have 5,000 letters must
+   still give a vocabulary. */
 static void test_tokenizer_learns_from_long_pieces(void) {
     enum { LINES = 40, LENGTH = 5000 };
     BpeLearner *learner = bpe_learner_new(1);
@@ -697,7 +717,8 @@ static void test_tokenizer_learns_from_long_pieces(void) {
     free(line), tokenizer_free(t);
 }
 
-/* Spaces at the end of a text are stripped only after they have been written: the first pass counts them. */
+/* Spaces at the end of a text are removed only after they have been written. The pass that counts the bytes must
+   count them, or the second pass would write beyond its memory. */
 static void test_tokenizer_normalised_text_fits(void) {
     enum { SPACES = 200 };
     char text[1 + 3 * SPACES] = "a";

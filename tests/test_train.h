@@ -1,4 +1,5 @@
-/* Tests of the program train_gpt as its user meets it: runs, resumes, signals, wrong options and bad data. */
+/* test_train.h: tests of the program train_gpt as its user meets it: runs, resumed runs, signals, wrong options and
+   bad data. */
 #ifndef TESTS_TEST_TRAIN_H
 #define TESTS_TEST_TRAIN_H
 
@@ -37,6 +38,8 @@ static void check_same_run(const char *data, const char *a, const char *b) {
     check_same_curve(data, a, b);
 }
 
+/* A run that is resumed must give the same bits as one that was never interrupted: otherwise no interrupted result
+   could be trusted. */
 static void test_resume_is_bit_for_bit(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600)); /* 46 windows: step 12 is in the second epoch */
@@ -49,7 +52,7 @@ static void test_resume_is_bit_for_bit(void) {
     check_same_run(data, "whole", "parts");
 }
 
-/* Starts a run in the background that saves after every step, waits until `step` is saved, sends the signal. */
+/* Starts a run in the background that saves after every step, waits until `step` is saved, and sends the signal. */
 static void interrupt_tiny(const char *data, const char *name, int step, int number, char *output,
                            size_t size) {
     test_command(
@@ -60,6 +63,7 @@ static void interrupt_tiny(const char *data, const char *name, int step, int num
         test_binaries(), data, data, name, data, name, step, number);
 }
 
+/* A run killed at any moment must continue to the same end. */
 static void test_killed_run_continues_to_the_same_end(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -72,6 +76,7 @@ static void test_killed_run_continues_to_the_same_end(void) {
     check_same_run(data, "whole", "killed");
 }
 
+/* After SIGTERM, SIGINT and their like the run must save a checkpoint and exit with 0, so that no step is lost. */
 static void test_signal_saves_and_ends_cleanly(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -93,6 +98,7 @@ static void test_signal_saves_and_ends_cleanly(void) {
     }
 }
 
+/* The same command given twice must not overwrite the first run. */
 static void test_existing_run_is_not_overwritten(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -108,6 +114,7 @@ static void test_existing_run_is_not_overwritten(void) {
     CHECK(code == 1 && strstr(output, "/does/not/exist"), "exit %d: %s", code, output);
 }
 
+/* A damaged checkpoint must be named, and the run must go on from an older one. */
 static void test_damaged_checkpoint_is_passed_over(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -124,7 +131,8 @@ static void test_damaged_checkpoint_is_passed_over(void) {
     check_same_run(data, "whole", "hurt");
 }
 
-/* The last checkpoint is there, but the run was killed before its summary was. */
+/* The last checkpoint is there, but the run was killed before it wrote its summary. The next start must write it, or
+   the run would be missing in every report. */
 static void test_finished_run_gets_its_summary(void) {
     char output[8192], data[256], path[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -135,7 +143,7 @@ static void test_finished_run_gets_its_summary(void) {
     CHECK(code == 0 && access(path, R_OK) == 0, "exit %d, summary.json is still missing: %s", code, output);
 }
 
-/* `./train_gpt | head`: the reader of the output ends first, the checkpoint is written all the same. */
+/* With `./train_gpt | head` the reader of the output ends first. The checkpoint must be written all the same. */
 static void test_closed_pipe_loses_nothing(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -147,6 +155,7 @@ static void test_closed_pipe_loses_nothing(void) {
     CHECK(strstr(output, "step-00000012") && strstr(output, "summary.json"), "the folder holds %s", output);
 }
 
+/* A checkpoint must have the files, keys and tensor names that scripts rely on. */
 static void test_checkpoint_is_a_model_folder(void) {
     char output[8192], data[256], folder[512], path[600];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -168,6 +177,8 @@ static void test_checkpoint_is_a_model_folder(void) {
     }
 }
 
+/* A wrong option or path must be named with what is expected. A run that started anyway would train something else
+   than its user wants. */
 static void test_train_refuses_what_is_wrong(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -207,6 +218,7 @@ static void test_train_refuses_what_is_wrong(void) {
     }
 }
 
+/* A preset that has another number of parameters than the paper's model would reproduce another model. */
 static void test_presets_have_their_size(void) {
     const struct {
         const char *arguments;
@@ -225,6 +237,7 @@ static void test_presets_have_their_size(void) {
     }
 }
 
+/* The dry run must print parameters, memory and time, and keep its lines to 80 columns. */
 static void test_dry_run_tells_its_plan(void) {
     char output[16384];
     int code = test_command(output, sizeof output,
@@ -239,17 +252,18 @@ static void test_dry_run_tells_its_plan(void) {
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
 }
 
-/* A short run of a preset works: its warmup, which the user did not ask for, gives way, and says so. */
+/* A short run of a preset must work: the warmup, which the user did not choose, is shortened, and the user is told. */
 static void test_short_run_shortens_the_warmup(void) {
     char output[16384];
     int code = test_command(output, sizeof output, "%s/train_gpt --data=%s " TINY_MODEL "--steps=11",
                             test_binaries(), write_test_data(600));
-    CHECK(code == 0 && strstr(output, "--steps=11: 2, a tenth of the steps, is taken") &&
+    CHECK(code == 0 && strstr(output, "--steps=11; 2, a tenth of the steps, is used") &&
               strstr(output, "after 2 steps of warmup"),
           "exit %d: %s", code, output);
 }
 
-/* However OpenMP is told to bind its threads, the program, which starts itself once more, uses all of its cores. */
+/* However OpenMP is told to bind its threads, the program must use all of its cores; on one core it would be many
+   times slower. It starts itself once more for that. */
 static void test_bound_threads_use_all_cores(void) {
     static const char *const settings[] = {"OMP_PROC_BIND=close", "OMP_PLACES=cores"};
     char output[16384], want[64];
@@ -264,6 +278,8 @@ static void test_bound_threads_use_all_cores(void) {
     }
 }
 
+/* A machine with several memory nodes needs its memory spread over them; a wrong count would leave most of them
+   unused. */
 static void test_memory_nodes_are_counted(void) {
     static const struct {
         const char *text;
@@ -281,7 +297,8 @@ static void test_memory_nodes_are_counted(void) {
     CHECK(system_file_list_length("/nowhere/online") == 0, "a file that is not there has some");
 }
 
-/* The whole of `make demo`, offline and short: generated stories, both attentions, table, report, picture, samples. */
+/* The whole of `make demo`, offline and short: generated stories, both kinds of attention, table, report, picture
+   and samples. It is the first command that a new user runs. */
 static void test_demo_runs_from_text_to_samples(void) {
     static char output[1 << 16];
     char home[256], path[300];
@@ -308,12 +325,13 @@ static void test_demo_runs_from_text_to_samples(void) {
     }
 }
 
-/* What `make demo` says before it begins: what it compiles, how long it will take, which DEMO_STEPS takes five minutes. */
+/* `make demo` must say before it begins what it compiles, how long it will take, and which DEMO_STEPS takes five
+   minutes: nobody waits for an unknown time. */
 static void test_demo_tells_what_it_will_take(void) {
     static char output[1 << 14];
     char home[256], path[300];
     snprintf(home, sizeof home, "%s", test_folder());
-    /* more steps than anybody would wait for; it stops at the text, whose source there is not */
+    /* More steps than anybody would wait for. It ends early, because the source of the text does not exist. */
     int code = test_command(
         output, sizeof output,
         "DEMO_STEPS=100000000 DEMO_OPTIONS='--layers=1 --batch=2 --val-tokens=2048' DEMO_HOME=%s "
@@ -332,7 +350,7 @@ static void test_demo_tells_what_it_will_take(void) {
         test_binaries(), test_binaries());
     CHECK(code == 1 && strstr(output, "did you mean --layers"), "code %d: %s", code, output);
 
-    /* a make that shows what it compiles, and fails */
+    /* a `make` that shows what it would compile, and fails */
     test_command(output, sizeof output,
                  "mkdir %s/bin && printf '%%s\\n' '#!/bin/sh' 'echo cc -O3 train_gpt.c -o train_gpt -lm' "
                  "'echo train_gpt.c:1: error: no such thing' 'exit 2' > %s/bin/make && chmod +x %s/bin/make",

@@ -2,18 +2,26 @@
 
    ./bench_gpu [--json=FILE] [--preset=c4-301m] [--batch=B[,B...]] [--steps-only] [--untimed-products] [--quick]
 
-   1. the peaks: a bf16 product of large matrices, and a copy
-   2. attention forward and backward by T and head size, standard and LASER, as a share of the product's rate (causal:
-      half of the products of a full square are counted); scripts/bench_gpu_pytorch.py adds PyTorch's
-   3. gelu in the products around it, and as kernels of its own
-   4. whole steps by micro-batch (--batch: these), standard and LASER: forward, loss, backward, update, and all of them
-      as one, which decides the tokens a second and the model FLOP utilisation by the project's convention
-      (6 N + 12 L C T a token); memory; how much longer LASER's step takes
+   The program prints a table with these parts:
+   1. the peak rates: of a bf16 product of large matrices, and of a copy
+   2. attention, forward and backward, by T and head size, standard and LASER, as a share of the product's rate. Because
+      of the causal mask only half of the operations of a T x T product are counted. scripts/bench_gpu_pytorch.py
+      measures the same with PyTorch
+   3. gelu inside the matrix products before and after it, and gelu in kernels of its own
+   4. whole steps by micro-batch, standard and LASER: the times of forward, loss, backward and update, and the time of
+      the whole step. From the latter follow the tokens a second and the model FLOP utilisation, by the project's
+      convention of 6 N + 12 L C T operations a token. Also the memory, and how much longer LASER's step takes
    5. for the first micro-batch, the share of a step's time that each kernel takes
-   6. the products: which of cuBLASLt's algorithms was chosen (cuda/choice.cuh), beside the first that it names
-   --steps-only leaves 2 and 3 out; --untimed-products takes cuBLASLt's products without timing them.
-   Every line of the table is also a line of FILE: one JSON object. Compiled by any other C++ compiler it runs in the
-   emulator with tiny sizes, where only the sums are true and no time means anything. */
+   6. for each shape of product, the algorithm of cuBLASLt that was chosen (cuda/choice.cuh), and the time of the
+      algorithm that cuBLASLt lists first
+
+   --batch=B,...        measures steps with these micro-batches only
+   --steps-only         leaves parts 2 and 3 out
+   --untimed-products   uses cuBLASLt's algorithms without timing them first
+   --quick              measures fewer and smaller sizes
+   Every line of the table is also written to FILE, as a JSON object in a line of its own. Compiled by any other C++
+   compiler than nvcc, the program runs in the emulator with tiny sizes: its table is complete, but its times mean
+   nothing. */
 #define HAVE_GPU
 #include "../cuda/model.cuh"
 #include "../gpt/io/files.h"
@@ -23,8 +31,8 @@
 #include <string>
 
 #ifdef __CUDACC__
-enum { SCALE = 1 }; /* sizes are divided by it */
-/* Bytes that stay free: kernels are loaded when they are first called, and allocations have gaps. */
+enum { SCALE = 1 }; /* all sizes are divided by this */
+/* Bytes of memory that must stay free: CUDA loads a kernel when it is first called, and allocations have gaps. */
 enum { BENCH_SPARE = 512 << 20 };
 #else
 enum { SCALE = 64 };
@@ -32,9 +40,9 @@ enum { SCALE = 64 };
 
 static cudaStream_t bench_stream;
 static FILE *bench_json;
-static double bench_peak;
+static double bench_peak; /* FLOP/s of the large product of part 1 */
 
-/* The median of five times of `call`, after one that is not counted. */
+/* Returns the median of five times of `call`, in seconds. A first call is not counted. */
 template <typename Call> static double bench_time(Call call) {
     double times[6];
     for (double &time : times) {
@@ -50,7 +58,7 @@ template <typename Call> static double bench_time(Call call) {
     return times[3];
 }
 
-/* n numbers of a size. */
+/* Returns an array of n different numbers between -size and size. */
 template <typename F> static F *bench_numbers(int64_t n, float size) {
     static uint32_t seed;
     F *x = (F *)device_malloc((size_t)n * sizeof(F));
@@ -58,6 +66,7 @@ template <typename F> static F *bench_numbers(int64_t n, float size) {
     return x;
 }
 
+/* Part 1. */
 static void bench_peaks(void) {
     const int64_t n = 8192 / SCALE, floats = (int64_t)(1 << 28) / SCALE;
     bench_peak = matmul_peak<bf16>(n, bench_stream);
@@ -71,22 +80,23 @@ static void bench_peaks(void) {
             8 * (double)floats / copy);
 }
 
-/* One shape of attention with bf16 operands: 16,384 tokens, 2,048 columns. */
+/* Part 2, for one T and one head size D, with bf16 operands: 16,384 tokens, H * D = 2,048 columns. */
 static void bench_attention(int T, int D, AttentionKind kind) {
     const int H = SCALE > 1 ? 1 : 2048 / D, B = SCALE > 1 ? 1 : 16384 / T;
     const int64_t N = (int64_t)B * T, A = (int64_t)H * D;
     const AttentionSizes s = {B, T, H, D, 3 * A, A, 1 / sqrtf((float)D), kind, LASER_SHIFT_CAUSAL};
     const char *name = kind == ATTENTION_LASER ? "laser" : "standard";
     if (kind == ATTENTION_LASER && !plain_fits(s)) {
-        printf("%-9s T %6d D %4d   too long for this GPU: --laser-shift=sequence has no such limit\n", name,
-               T, D);
+        printf(
+            "%-9s T %6d D %4d   is too long for this GPU; --laser-shift=sequence does not have this limit\n",
+            name, T, D);
         return;
     }
     bf16 *qkv = bench_numbers<bf16>(N * 3 * A, 1), *dout = bench_numbers<bf16>(N * A, 1);
     bf16 *out = bench_numbers<bf16>(N * A, 1), *dqkv = bench_numbers<bf16>(N * 3 * A, 1);
     float *lse = bench_numbers<float>(N * H, 1);
     uint16_t *low_bits = (uint16_t *)device_malloc((size_t)(N * A) * sizeof(uint16_t));
-    Column *columns = (Column *)device_malloc(attention_columns(s) * sizeof(Column));
+    LaserColumn *columns = (LaserColumn *)device_malloc(attention_columns(s) * sizeof(LaserColumn));
     void *work = device_malloc(attention_work_size(s));
     const double forward = bench_time([&] {
         attention_forward(out, low_bits, lse, columns, qkv, qkv + A, qkv + 2 * A, work, s, bench_stream);
@@ -95,7 +105,7 @@ static void bench_attention(int T, int D, AttentionKind kind) {
         attention_backward(dqkv, dqkv + A, dqkv + 2 * A, dout, qkv, qkv + A, qkv + 2 * A, out, low_bits, lse,
                            columns, nullptr, work, s, bench_stream);
     });
-    const double flops = 2.0 * (double)N * T * (double)A; /* of two products, half of each */
+    const double flops = 2.0 * (double)N * T * (double)A; /* forward: two products, half of each */
     printf("%-9s T %6d D %4d   forward %9.3f ms %5.1f %%   backward %9.3f ms %5.1f %%\n", name, T, D,
            1e3 * forward, 100 * flops / forward / bench_peak, 1e3 * backward,
            100 * 2.5 * flops / backward / bench_peak);
@@ -109,7 +119,9 @@ static void bench_attention(int T, int D, AttentionKind kind) {
         device_free(piece);
 }
 
-/* The MLP of c4-301m on 16,384 tokens: both ways from its norm to its hidden units, and back to their argument. */
+/* Part 3: the MLP of c4-301m on 16,384 tokens. Forward goes from the norm (N, C) to the hidden units (N, F), backward
+   from the gradient of the MLP's output (N, C) to that of gelu's argument (N, F); each with gelu in the product and
+   apart. */
 static void bench_gelu(void) {
     const int64_t N = 16384 / SCALE, C = 1024 / SCALE, F = 2048 / SCALE;
     bf16 *norm = bench_numbers<bf16>(N * C, 1), *up = bench_numbers<bf16>(F * C, 0.1f),
@@ -136,7 +148,9 @@ static void bench_gelu(void) {
     for (bf16 *piece : {norm, up, down, before, after}) device_free(piece);
 }
 
-/* ---- the time of each kernel: between the moments after it and after the one before it ---- */
+/* ---- the time of each kernel ---- */
+
+/* An event is recorded after every launch. The time of a kernel is that between its event and the one before. */
 
 struct BenchMoment {
     const char *kernel;
@@ -144,12 +158,13 @@ struct BenchMoment {
 };
 static std::vector<BenchMoment> bench_moments;
 
+/* The launch_hook: records an event after the launch of this kernel. */
 static void bench_moment(const char *kernel, cudaStream_t stream) {
     bench_moments.push_back({kernel, event_create()});
     event_record(bench_moments.back().event, stream);
 }
 
-/* "(adamw_kernel<S, 4>)" is adamw. */
+/* Returns the name of a kernel without template arguments and "_kernel": "adamw" for "(adamw_kernel<S, 4>)". */
 static std::string bench_kernel_name(const char *launched) {
     std::string name = launched[0] == '(' ? launched + 1 : launched;
     name = name.substr(0, name.find('<'));
@@ -163,7 +178,7 @@ struct BenchKernel {
     double seconds;
 };
 
-/* What `call` launches, the longest first. */
+/* Returns the kernels that `call` launches, those that take longest first. */
 template <typename Call> static std::vector<BenchKernel> bench_kernels(Call call) {
     device_wait(bench_stream);
     bench_moment("", bench_stream);
@@ -190,17 +205,18 @@ template <typename Call> static std::vector<BenchKernel> bench_kernels(Call call
 struct BenchPreset {
     const char *name;
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
-    bool learned; /* positions, else rope */
+    bool learned; /* learned positions, else rope */
 };
 static const BenchPreset bench_presets[] = {{"c4-301m", 32, 8, 128, 1024, 2048, 1024, 32000, false},
                                             {"gpt2-124m", 12, 12, 64, 768, 3072, 1024, 50304, true}};
 
-/* Which case a line is about. */
+/* The step that a line of the table describes. */
 struct BenchCase {
     const char *preset, *kind;
     int batch;
 };
 
+/* Part 5. */
 static void bench_shares(const BenchCase &which, const std::vector<BenchKernel> &kernels) {
     double sum = 0;
     for (const BenchKernel &kernel : kernels) sum += kernel.seconds;
@@ -216,9 +232,10 @@ static void bench_shares(const BenchCase &which, const std::vector<BenchKernel> 
     }
 }
 
-/* Where the tensors of a model lie, one after the other. */
+/* Returns the description of a model whose tensors lie one after the other. Its pointers point to `at`, with an
+   element for each layer, and to rope_cos_sin. */
 static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std::vector<DeviceLayer> &at,
-                               std::vector<float> &turn) {
+                               std::vector<float> &rope_cos_sin) {
     DeviceModel c = DeviceModel();
     c.layers = p.layers, c.heads = p.heads, c.head_dim = p.head_dim, c.embd = p.embd,
     c.mlp_hidden = p.mlp_hidden;
@@ -231,9 +248,10 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
         return used - n;
     };
     if (p.learned) c.position = take((int64_t)p.seq_len * C);
-    turn.resize(p.learned ? 0 : (size_t)p.seq_len * (size_t)p.head_dim);
-    for (size_t i = 0; i < turn.size(); i++) turn[i] = i % 2 ? sinf((float)i) : cosf((float)(i + 1));
-    c.rope_cos_sin = p.learned ? nullptr : turn.data();
+    rope_cos_sin.resize(p.learned ? 0 : (size_t)p.seq_len * (size_t)p.head_dim);
+    for (size_t i = 0; i < rope_cos_sin.size(); i++)
+        rope_cos_sin[i] = i % 2 ? sinf((float)i) : cosf((float)(i + 1));
+    c.rope_cos_sin = p.learned ? nullptr : rope_cos_sin.data();
     at.clear();
     for (int l = 0; l < p.layers; l++) {
         DeviceLayer layer;
@@ -245,13 +263,14 @@ static DeviceModel bench_model(const BenchPreset &p, int batch, bool laser, std:
     return c;
 }
 
-/* A model on the GPU, with the tokens of a micro-step. */
 enum BenchPart { BENCH_FORWARD, BENCH_LOSS, BENCH_BACKWARD, BENCH_UPDATE, BENCH_PARTS };
+
+/* A model on the GPU, and the tokens of a micro-step. */
 struct BenchModel {
     BenchCase which;
     DeviceModel c;
     std::vector<DeviceLayer> at;
-    std::vector<float> turn;
+    std::vector<float> rope_cos_sin;
     std::vector<int32_t> tokens;
     size_t bytes;
     GpuModel<bf16> *m;
@@ -264,16 +283,18 @@ struct BenchModel {
         if (part == BENCH_BACKWARD) model_backward(m, c.batch, c.seq_len);
         if (part == BENCH_UPDATE) model_update(m, 0, 0, c.count, adamw);
     }
-    void step() const { /* its only micro-step writes gradients, as the trainer's first one does */
+    void step()
+        const { /* of one micro-step, which writes the gradients as the first micro-step of the trainer does */
         model_zero_gradients(m);
         for (int part = 0; part < BENCH_PARTS; part++) run(part);
     }
 };
 
-/* False when the memory does not hold it. The first step is done: it loads kernels and times products. */
+/* Opens a model and computes a first step, in which kernels are loaded and products are timed. Returns false if the
+   memory is too small. */
 static bool bench_open(BenchModel *b, const BenchPreset &p, int batch, bool laser) {
     b->which = {p.name, laser ? "laser" : "standard", batch};
-    b->c = bench_model(p, batch, laser, b->at, b->turn);
+    b->c = bench_model(p, batch, laser, b->at, b->rope_cos_sin);
     b->bytes = model_bytes<bf16>(b->c);
 #ifdef __CUDACC__
     size_t free_bytes, all_bytes;
@@ -291,8 +312,9 @@ static bool bench_open(BenchModel *b, const BenchPreset &p, int batch, bool lase
     return true;
 }
 
-/* A step, which is one micro-step and an update: seconds. Its parts are timed by themselves as well; a step takes less than
-   their sum, as the host is ahead where one ends and the next begins. */
+/* Part 4, for one model: prints the times of a step, which is one micro-step and an update, and returns the seconds
+   of the whole. The parts of a step are also timed separately. Their sum is larger than the whole, in which the host
+   already launches the kernels of a part before the part before it has ended. */
 static double bench_step(const BenchPreset &p, const BenchModel &b, bool shares) {
     double seconds[BENCH_PARTS];
     for (int part = 0; part < BENCH_PARTS; part++) seconds[part] = bench_time([&] { b.run(part); });
@@ -314,15 +336,15 @@ static double bench_step(const BenchPreset &p, const BenchModel &b, bool shares)
     return step;
 }
 
-/* The median of how much longer the second's step takes than the first's, one right after the other: the clock that a GPU
-   keeps changes from second to second. */
+/* Returns the median of the ratio of a step of `second` to a step of `first`. The two steps of a pair are timed one
+   directly after the other, since the clock rate of a GPU changes from second to second. */
 static double bench_ratio(const BenchModel &first, const BenchModel &second) {
     enum { PAIRS = 7 };
     double ratios[PAIRS];
     for (int pair = 0; pair < PAIRS; pair++) {
         double seconds[2];
-        for (int turn = 0; turn < 2; turn++) {
-            const int which = (turn + pair) % 2;
+        for (int i = 0; i < 2; i++) {
+            const int which = (i + pair) % 2;
             const double start = seconds_now();
             (which ? second : first).step();
             device_wait(bench_stream);
@@ -334,7 +356,8 @@ static double bench_ratio(const BenchModel &first, const BenchModel &second) {
     return ratios[PAIRS / 2];
 }
 
-/* Both attentions, at a time where the memory holds both; false when it does not even hold one. */
+/* Part 4, for one micro-batch: steps with both kinds of attention. Both models are in memory at the same time if it
+   is large enough. Returns false if the memory is too small even for one. */
 static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     BenchModel standard, laser;
     if (!bench_open(&standard, p, batch, false)) return false;
@@ -349,7 +372,7 @@ static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     model_close(laser.m);
     if (pairs) model_close(standard.m);
     printf("%-10s LASER     B %3d   %.3f of standard attention's step (%s)\n", p.name, batch, ratio,
-           pairs ? "in turn" : "one after the other");
+           pairs ? "steps in turn" : "one after the other");
     fprintf(bench_json,
             "{\"what\": \"ratio\", \"preset\": \"%s\", \"batch\": %d, \"laser_over_standard\": %.6g, "
             "\"in_turn\": %s}\n",
@@ -357,11 +380,12 @@ static bool bench_steps(const BenchPreset &p, int batch, bool shares) {
     return true;
 }
 
-/* What was chosen for every product so far. `first` is the algorithm that cuBLASLt names first, whatever its bits. */
+/* Part 6: the choice for every product so far. `first` is the algorithm that cuBLASLt lists first, even if its
+   results have other bits than the reference. */
 static void bench_products(void) {
     const ProductTimings timings = matmul_timings();
     char note[160];
-    if (timings.products.empty()) return; /* emulated */
+    if (timings.products.empty()) return; /* the emulator times no products */
     printf("\n%s\n", timings_note(note, timings));
     for (const ProductTiming &p : timings.products) {
         const double flops = 2.0 * (double)p.m * (double)p.n * (double)p.k, rate = flops / p.choice.seconds;
@@ -375,7 +399,7 @@ static void bench_products(void) {
                 "\"k\": %lld, \"candidate\": %d, \"candidates\": %d, \"equal\": %d, \"splits\": %d, ",
                 p.name, p.epilogue, (long long)p.m, (long long)p.n, (long long)p.k, p.choice.candidate,
                 p.candidates, p.choice.equal, p.splits);
-        /* JSON has no NaN */
+        /* A time that was not measured is NaN, which JSON does not have: it is left out. */
         for (const auto &time :
              {std::make_pair("seconds", p.choice.seconds), std::make_pair("first_s", p.choice.first_seconds)})
             if (time.second > 0) fprintf(bench_json, "\"%s\": %.6g, ", time.first, time.second);
@@ -383,7 +407,7 @@ static void bench_products(void) {
     }
 }
 
-/* "8,32"; false: it is none. */
+/* Adds the numbers of a list such as "8,32" to `batches`; returns false if the text is not a list of batches. */
 static bool bench_batches(const char *text, std::vector<int> *batches) {
     for (char *end;; text = end + 1) {
         const long batch = strtol(text, &end, 10);
@@ -395,8 +419,7 @@ static bool bench_batches(const char *text, std::vector<int> *batches) {
 
 #define BENCH_GPU_OPTIONS                                                                                    \
     "--json=FILE, --preset=NAME, --batch=B[,B...], --steps-only, --untimed-products, --quick, --help (-h) "  \
-    "or "                                                                                                    \
-    "--version"
+    "or --version"
 
 int main(int argc, char **argv) {
     program_begin();
@@ -439,7 +462,7 @@ int main(int argc, char **argv) {
     printf("%s\n", properties.name);
     fprintf(bench_json, "{\"what\": \"machine\", \"gpu\": \"%s\"}\n", properties.name);
 #else
-    printf("emulated: no time below means anything\n");
+    printf("emulated: the times below mean nothing\n");
 #endif
     bench_peaks();
     for (int D = 64; D <= 128 && !steps_only; D *= 2)
@@ -453,7 +476,7 @@ int main(int argc, char **argv) {
             p.layers = 1, p.heads = 1, p.embd = 32, p.mlp_hidden = 32, p.seq_len = 16, p.vocab_size = 64;
         for (int batch : batches)
             if (!bench_steps(p, batch, batch == batches[0]))
-                printf("%-10s B %3d does not fit the memory\n", p.name, batch);
+                printf("%-10s B %3d does not fit into the memory\n", p.name, batch);
     }
     bench_products();
     check_fclose(bench_json, json);

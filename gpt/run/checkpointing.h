@@ -1,25 +1,22 @@
-/* checkpointing.h: the checkpoints of a run: they are saved while training goes on, the newest undamaged one is found, and
-   a run continues from it.
+/* checkpointing.h: saves the checkpoints of a run while training goes on. resume.h finds and reads them.
 
-   A checkpoint RUN/step-NNNNNNNN is a Hugging Face model folder (config.json, model.safetensors, tokenizer.json) that also
-   holds the optimizer's state in parts (optimizer_state.h), trainer_state.json, and, written last of all, DONE.
+   A checkpoint RUN/step-NNNNNNNN is a Hugging Face model folder (config.json, model.safetensors, tokenizer.json) that
+   also holds the optimizer's moments in parts (optimizer_state.h), trainer_state.json, and, written last of all, DONE.
 
-   save_checkpoint(run, optimizer, wait)   begins to save the present step. With `wait`, or without memory for a copy, the
-                              checkpoint is complete when the call returns. A failure is a warning: training goes on, and the
-                              older checkpoints stay
-   save_continue(run, wait)   does what the checkpoint that is being written needs next from all ranks; with `wait` until it is
-                              complete. To be called between steps
+   saver_create(run, optimizer, with_copy), saver_free(saver)   what saving needs; with memory for a copy or without
+   saver_copy_floats(run, optimizer)   the floats that this copy takes on this rank
+   save_checkpoint(run, optimizer, wait)   begins to save the present step. With `wait`, or without memory for a copy,
+                              the checkpoint is complete when the call returns. A failure is a warning: training goes
+                              on, and the older checkpoints stay
+   save_continue(run, wait)   between steps: does what the checkpoint that is being written needs next from all ranks;
+                              with `wait` until it is complete
    check_saved(run)           at the end of a run: dies when its last checkpoint could not be written
-   find_checkpoint(options, folder)   the checkpoint that --resume asks for; "" when the run starts from its beginning
-   load_checkpoint(run, optimizer, folder)   restores the weights, the moments, and how far the run was
-   saver_create(run, optimizer, with_copy), saver_free(saver), saver_copy_floats(run, optimizer)   what saving needs, and the
-                              floats that a copy takes
    Every rank calls each of these.
 
-   How a checkpoint is saved while training goes on: the weights and moments are copied, which takes milliseconds, and a
-   thread of low priority writes the copy. Rank 0 writes the model, and each rank the moments that it keeps. The thread only
-   works on files; messages between ranks are sent by the main thread alone. Between steps the ranks agree that the parts of
-   all have reached the disk; then rank 0's thread writes DONE and gives the folder its final name. At most one checkpoint is
+   How it works. The weights and moments are copied, which takes milliseconds, and a thread of low priority writes the
+   copy. Rank 0 writes the model, and each rank the moments that it keeps. The thread only works on files; messages
+   between ranks are sent by the main thread alone. Between steps the ranks agree that the files of all of them have
+   reached the disk; then rank 0's thread writes DONE and gives the folder its final name. At most one checkpoint is
    being written at a time. */
 #ifndef GPT_RUN_CHECKPOINTING_H
 #define GPT_RUN_CHECKPOINTING_H
@@ -34,7 +31,7 @@
 #include "model_files.h"
 #include "run.h"
 
-/* ---- saving ---- */
+/* ---- what is saved, and how far it is ---- */
 
 /* The moments that this rank keeps, in m and v: the optimizer's own memory, or a copy of it. */
 static inline Moments checkpoint_moments(const ShardedOptimizer *o, float *m, float *v) {
@@ -45,6 +42,7 @@ static inline Moments checkpoint_moments(const ShardedOptimizer *o, float *m, fl
                      .v = v};
 }
 
+/* The object of trainer_state.json; the caller deletes it. */
 static inline cJSON *checkpoint_state(const Run *run, const ShardedOptimizer *o) {
     return run_state_to_json(&(RunState){.step = run->step,
                                          .tokens = run->step * run_tokens_per_step(run),
@@ -56,38 +54,46 @@ static inline cJSON *checkpoint_state(const Run *run, const ShardedOptimizer *o)
                                          .options = options_to_json(run->option_set)});
 }
 
-/* How far the thread is, and what it waits for when its own files are written. */
+/* How far a rank's thread is. It writes the rank's own files; rank 0's then waits for an order. */
 typedef enum { SAVE_WRITING, SAVE_WRITTEN, SAVE_COMMITTED, SAVE_FAILED } SaveState;
+/* What rank 0's thread is to do once its files are written: nothing yet, give the checkpoint its name, or remove it. */
 typedef enum { SAVE_NO_ORDER, SAVE_COMMIT, SAVE_ABORT } SaveOrder;
 
 struct Saver {
-    bool busy, agreed; /* the thread runs; all ranks' files are written, or one rank's are not */
-    float *copy;       /* weights on rank 0, m, v; NULL: training waits while its own memory is written */
+    /* Room for weights (on rank 0 only), m and v, one after the other; NULL: training waits for every checkpoint. */
+    float *copy;
+    bool busy;   /* a checkpoint is being written */
+    bool agreed; /* the ranks know whether the files of all of them are written */
     pthread_t thread;
     bool has_thread;
-    pthread_mutex_t lock; /* of state and order */
-    pthread_cond_t changed;
+    pthread_mutex_t lock;   /* guards state and order, which both threads use */
+    pthread_cond_t changed; /* one of the two has a new value */
     SaveState state;
     SaveOrder order;
-    /* what the thread works on */
-    Checkpoint checkpoint; /* folder; the rest on rank 0 only */
+
+    /* What the thread works on. It belongs to the Run, but for state_json, which is freed when the checkpoint is
+       complete. */
+    Checkpoint checkpoint; /* on ranks other than 0 only its folder and step */
     const TensorTable *parameters;
-    const float *weights; /* NULL but on rank 0 */
+    const float *weights; /* (parameters->floats); NULL on ranks other than 0 */
     Moments moments;
-    int part, parts, keep;
+    int part, parts; /* this rank writes part `part` of the moments' `parts`; nothing when part >= parts */
+    int keep;        /* --keep, --keep-every: which older checkpoints stay */
     long keep_every;
     const cJSON *config;
     cJSON *state_json;
-    const char *tokenizer; /* tokenizer.json as the run read it at its start; NULL: there is none */
+    const char *tokenizer; /* (tokenizer_size) the text of tokenizer.json; NULL: there is none */
     size_t tokenizer_size;
     Log *log;
-    uint64_t sum; /* of this rank's part */
+
+    uint64_t sum; /* result: the checksum of this rank's part of the moments */
     bool in_background;
-    double began, stalled; /* seconds: when, and how long training waited */
+    double began;   /* when saving began, by seconds_now */
+    double stalled; /* seconds that training has waited for it */
     char error[CHECKPOINT_ERROR_SIZE];
 };
 
-/* Floats of the copy: 0 where no checkpoint is written while training goes on. */
+/* 0 when no checkpoint will be written before the end of the run, or when this rank writes none of its files. */
 static inline size_t saver_copy_floats(const Run *run, const ShardedOptimizer *o) {
     if (!*run->options->out || run->options->save_every == 0) return 0;
     const size_t moments = 2 * optimizer_moments(o);
@@ -112,7 +118,9 @@ static inline void saver_free(Saver *s) {
     free(s);
 }
 
-/* This rank's files. */
+/* ---- the thread ---- */
+
+/* Writes this rank's files. False: s->error says why not. */
 static inline bool save_files(Saver *s) {
     Checkpoint *c = &s->checkpoint;
     char path[CHECKPOINT_PATH_SIZE], name[64];
@@ -135,21 +143,22 @@ static inline bool save_files(Saver *s) {
     return ok;
 }
 
-static inline void save_set(Saver *s, SaveState state) {
+static inline void save_set_state(Saver *s, SaveState state) {
     pthread_mutex_lock(&s->lock);
     s->state = state;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }
 
-static inline void save_order(Saver *s, SaveOrder order) {
+static inline void save_give_order(Saver *s, SaveOrder order) {
     pthread_mutex_lock(&s->lock);
     s->order = order;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }
 
-static inline SaveState save_state(Saver *s, bool wait) {
+/* The state of the thread; with `wait` the one after SAVE_WRITING. */
+static inline SaveState save_get_state(Saver *s, bool wait) {
     pthread_mutex_lock(&s->lock);
     while (wait && s->state == SAVE_WRITING) pthread_cond_wait(&s->changed, &s->lock);
     SaveState state = s->state;
@@ -165,7 +174,8 @@ static inline SaveOrder save_await_order(Saver *s) {
     return order;
 }
 
-/* The thread: this rank's files, then on rank 0, when all ranks' are written, DONE and the folder's name. */
+/* The body of the thread: writes this rank's files. On rank 0 it then waits until the files of all ranks are written,
+   and completes the checkpoint with DONE and its name. */
 static void *save_thread(void *argument) {
     Saver *s = argument;
     thread_unpin();
@@ -173,20 +183,20 @@ static void *save_thread(void *argument) {
     if (s->in_background) setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); /* training comes first */
 #endif
     bool ok = save_files(s);
-    save_set(s, ok ? SAVE_WRITTEN : SAVE_FAILED);
+    save_set_state(s, ok ? SAVE_WRITTEN : SAVE_FAILED);
     if (!s->weights) return NULL;
     bool commit = save_await_order(s) == SAVE_COMMIT && ok;
     if (!commit)
         checkpoint_abort(&s->checkpoint);
     else if (checkpoint_commit(&s->checkpoint, s->error)) {
         checkpoint_prune(s->checkpoint.run_folder, s->checkpoint.step, s->keep, s->keep_every);
-        save_set(s, SAVE_COMMITTED);
+        save_set_state(s, SAVE_COMMITTED);
     } else
-        save_set(s, SAVE_FAILED);
+        save_set_state(s, SAVE_FAILED);
     return NULL;
 }
 
-/* All signals stay with the main thread. */
+/* Starts it with all signals blocked, so that the main thread gets them. */
 static inline bool save_start_thread(Saver *s) {
     sigset_t all, before;
     sigfillset(&all);
@@ -196,6 +206,8 @@ static inline bool save_start_thread(Saver *s) {
     return cause == 0 || file_fail(s->error, "no thread can be started: %s", strerror(cause));
 }
 
+/* ---- the ranks together ---- */
+
 static inline void copy_floats(float *to, const float *from, size_t n) {
     const size_t chunk = 1 << 18;
 #pragma omp parallel for schedule(static)
@@ -203,20 +215,26 @@ static inline void copy_floats(float *to, const float *from, size_t n) {
         memcpy(to + i, from + i, (n - i < chunk ? n - i : chunk) * sizeof *to);
 }
 
-/* On the ranks whose files are written, after the others agreed: who failed says why, once; rank 0 learns the sums. */
+/* Tells rank 0 the checksums of all parts of the moments, for DONE. parallel_sum_double is exact up to 53 bits, so each
+   checksum is sent in two halves. */
+static inline void save_collect_sums(Saver *s) {
+    char name[64];
+    for (int part = 1; part < s->parts; part++) {
+        const bool mine = part == s->part;
+        const double high = parallel_sum_double(mine ? (double)(s->sum >> 32) : 0);
+        const double low = parallel_sum_double(mine ? (double)(s->sum & 0xffffffff) : 0);
+        moments_part_name(name, part, s->parts);
+        if (parallel_rank() == 0)
+            checkpoint_add_sum(&s->checkpoint, name, (uint64_t)high << 32 | (uint64_t)low);
+    }
+}
+
+/* Whether all ranks have written their files; `ok`: this one has. When one has failed, the first such rank says why. */
 static inline bool save_agree(Saver *s, bool ok) {
     const int ranks = parallel_ranks();
     int failed = 0;
     if (!parallel_any(!ok)) {
-        for (int part = 1; part < s->parts; part++) { /* halves: a double holds 53 bits */
-            bool mine = part == s->part;
-            double high = parallel_sum_double(mine ? (double)(s->sum >> 32) : 0);
-            double low = parallel_sum_double(mine ? (double)(s->sum & 0xffffffff) : 0);
-            char name[64];
-            moments_part_name(name, part, s->parts);
-            if (parallel_rank() == 0)
-                checkpoint_add_sum(&s->checkpoint, name, (uint64_t)high << 32 | (uint64_t)low);
-        }
+        save_collect_sums(s);
         return true;
     }
     while (failed < ranks && !parallel_any(!ok && parallel_rank() == failed)) failed++;
@@ -224,7 +242,8 @@ static inline bool save_agree(Saver *s, bool ok) {
     return false;
 }
 
-/* The thread has ended: what came of it. */
+/* Waits for the end of the thread, which has nothing to wait for any more, and tells what came of the checkpoint.
+   `waiting_since`: since when training waits for it. */
 static inline void save_end(Run *run, double waiting_since) {
     Saver *s = run->saver;
     if (s->has_thread)
@@ -248,16 +267,17 @@ static inline void save_continue(Run *run, bool wait) {
     if (!s || !s->busy) return;
     const double start = seconds_now();
     if (!s->agreed) {
-        SaveState state = save_state(s, wait);
+        SaveState state = save_get_state(s, wait);
         if (parallel_any(state == SAVE_WRITING)) return;
         s->agreed = true;
-        save_order(s, save_agree(s, state != SAVE_FAILED) ? SAVE_COMMIT : SAVE_ABORT);
+        save_give_order(s, save_agree(s, state != SAVE_FAILED) ? SAVE_COMMIT : SAVE_ABORT);
     }
-    if (wait || parallel_rank() != 0 || s->order == SAVE_ABORT || save_state(s, false) != SAVE_WRITTEN)
+    if (wait || parallel_rank() != 0 || s->order == SAVE_ABORT || save_get_state(s, false) != SAVE_WRITTEN)
         save_end(run, start);
 }
 
-/* What the thread is to write: the memory that is trained, or, when training goes on, a copy of it. */
+/* Points the thread at what it is to write: with `copy` at a copy, since training goes on, otherwise at the memory
+   that is trained. */
 static inline void save_snapshot(Saver *s, const ShardedOptimizer *o, bool copy) {
     float *m = o->m, *v = o->v;
     const size_t weights = o->parameters.floats, owned = optimizer_moments(o);
@@ -278,37 +298,49 @@ static inline bool optimizer_is_finite(const ShardedOptimizer *o) {
            isfinite(largest_magnitude(o->m, owned)) && isfinite(largest_magnitude(o->v, owned));
 }
 
-static inline void save_checkpoint(Run *run, ShardedOptimizer *o, bool wait) {
-    const Options *options = run->options;
-    save_continue(run, true);
-    if (!*options->out || parallel_any(parallel_rank() == 0 && run->saved_step == run->step)) return;
-    optimizer_fetch_from_gpu(o);
-    Saver *s = run->saver;
-    const double start = seconds_now();
-    const bool leads = parallel_rank() == 0;
+/* ---- a checkpoint from its beginning ---- */
+
+/* Makes the checkpoint's temporary folder on rank 0; the other ranks work out its name. False, with a reason in
+   s->error, when that fails, or when this rank's numbers must not be saved. */
+static inline bool save_begin_folder(Saver *s, const Run *run, const ShardedOptimizer *o) {
+    const long step = (long)run->step;
     char name[64];
     bool ok = optimizer_is_finite(o) ||
               file_fail(s->error, "a weight or a moment is not finite; the older checkpoints stay");
-    s->checkpoint.step = (long)run->step;
-    if (leads && ok) ok = checkpoint_begin(&s->checkpoint, options->out, (long)run->step, s->error);
-    if (!leads) {
-        checkpoint_name(name, (long)run->step, CHECKPOINT_TEMPORARY);
-        ok = ok && file_join(s->checkpoint.folder, options->out, name, s->error);
-    }
-    wait = wait || parallel_any(!s->copy && saver_copy_floats(run, o));
+    s->checkpoint.step = step;
+    if (parallel_rank() == 0)
+        return ok && checkpoint_begin(&s->checkpoint, run->options->out, step, s->error);
+    checkpoint_name(name, step, CHECKPOINT_TEMPORARY);
+    return ok && file_join(s->checkpoint.folder, run->options->out, name, s->error);
+}
+
+/* Describes the checkpoint to the thread. */
+static inline void save_describe(Saver *s, Run *run, const ShardedOptimizer *o, bool wait) {
     s->parts = o->shards, s->part = parallel_rank();
-    s->keep = (int)options->keep, s->keep_every = (long)options->keep_every;
+    s->keep = (int)run->options->keep, s->keep_every = (long)run->options->keep_every;
     s->log = &run->log;
     s->tokenizer = run->tokenizer_text, s->tokenizer_size = run->tokenizer_size;
+    s->config = run->model_config, s->state_json = checkpoint_state(run, o);
+    /* A single rank need not ask others whether they have written theirs. */
     s->state = SAVE_WRITING, s->order = parallel_ranks() == 1 ? SAVE_COMMIT : SAVE_NO_ORDER;
     s->in_background = !wait;
+    save_snapshot(s, o, !wait);
+}
+
+static inline void save_checkpoint(Run *run, ShardedOptimizer *o, bool wait) {
+    Saver *s = run->saver;
+    save_continue(run, true); /* completes the one before */
+    if (!*run->options->out || parallel_any(parallel_rank() == 0 && run->saved_step == run->step)) return;
+    optimizer_fetch_from_gpu(o);
+    const double start = seconds_now();
+    const bool ok = save_begin_folder(s, run, o);
+    wait = wait || parallel_any(!s->copy && saver_copy_floats(run, o));
     if (parallel_any(!ok)) {
-        save_agree(s, ok);
-        if (leads) checkpoint_abort(&s->checkpoint);
+        save_agree(s, ok); /* a rank that has failed says why */
+        if (parallel_rank() == 0) checkpoint_abort(&s->checkpoint);
         return;
     }
-    save_snapshot(s, o, !wait);
-    s->config = run->model_config, s->state_json = checkpoint_state(run, o);
+    save_describe(s, run, o, wait);
     s->busy = true, s->agreed = false;
     s->has_thread = save_start_thread(s);
     if (!s->has_thread) s->state = SAVE_FAILED;
@@ -316,161 +348,13 @@ static inline void save_checkpoint(Run *run, ShardedOptimizer *o, bool wait) {
     if (wait) save_continue(run, true);
 }
 
-/* The last checkpoint of a run could not be written: that must not look like success. */
+/* A run whose last checkpoint is missing must not end like one that has succeeded. */
 static inline void check_saved(const Run *run) {
     if (parallel_rank() != 0 || !*run->options->out || run->saved_step == run->step) return;
+    const int64_t kept = run->saved_step > run->resumed_step ? run->saved_step : run->resumed_step;
     die("the steps from %lld to %lld are lost: their checkpoint could not be written, see above; free some "
-        "space, then the same command with --resume=auto does them again",
-        (long long)run->saved_step + 1, (long long)run->step);
-}
-
-/* ---- resuming ---- */
-
-/* Options that make the run what it is must be as they were. One that the checkpoint does not know came later: its default
-   is what the run did. */
-static inline void check_options(const Run *run, const cJSON *options, const char *folder) {
-    char now[64], number[64];
-    for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
-        const Option *option = &train_options[i];
-        const cJSON *saved = cJSON_GetObjectItemCaseSensitive(options, option->name);
-        const char *was = saved ? options_json_text(saved, number) : option->value;
-        if (!was) die("%s/trainer_state.json: the option \"%s\" is damaged", folder, option->name);
-        if (!(option->flags & OPTION_FIXED) || strcmp(was, options_text(run->option_set, option, now)) == 0)
-            continue;
-        if (option->type == OPTION_FLOAT &&
-            strtod(was, NULL) == *(double *)((char *)run->options + option->offset))
-            continue; /* the same number, spelled otherwise */
-        die("--%s is %s, but %s was trained with %s; give the same value, or start anew in another --out",
-            option->name, options_text(run->option_set, option, now), folder, was);
-    }
-}
-
-/* Other data than the checkpoint's changes the curve: refused, unless it is asked for. */
-static inline void check_data(Run *run, const DataFingerprint *was, const char *folder) {
-    char difference[256];
-    if (was->folder_count == 0 && parallel_rank() == 0)
-        warn("%s was written by an older version, which did not note its data: whether --data is still the "
-             "same is not known",
-             folder);
-    if (was->folder_count == 0 || !fingerprint_difference(was, &run->data, difference)) return;
-    if (!run->options->resume_data)
-        die("%s was trained on other data: %s; put the data back, or go on with what is there: "
-            "--resume-data=changed",
-            folder, difference);
-    run->data_changes++;
-    if (parallel_rank() == 0) warn("the run goes on with other data (--resume-data=changed): %s", difference);
-}
-
-/* The step that the state of the checkpoint tells must be that of its folder's name, when that has the form of one. */
-static inline void check_step(const Run *run, const RunState *state, const char *folder) {
-    long named;
-    char name[64];
-    snprintf(name, sizeof name, "%.63s", check_basename(folder));
-    const CheckpointKind kind = checkpoint_kind(name, &named);
-    if ((kind == CHECKPOINT_FINAL || kind == CHECKPOINT_OLD) && named != state->step)
-        die("%s/trainer_state.json tells of step %lld, the folder's name of %ld; resume from another "
-            "checkpoint",
-            folder, (long long)state->step, named);
-    if (state->step > run->options->steps ||
-        (state->tokens && state->tokens != state->step * run_tokens_per_step(run)))
-        die("%s/trainer_state.json tells of step %lld and %lld tokens; a run of %lld steps of %lld tokens "
-            "has no such state; resume from another checkpoint",
-            folder, (long long)state->step, (long long)state->tokens, (long long)run->options->steps,
-            (long long)run_tokens_per_step(run));
-}
-
-/* The parts that are going to be read were compared with their sums only if DONE names them. */
-static inline void check_parts_named(const char *folder, int parts) {
-    char name[64], error[CHECKPOINT_ERROR_SIZE];
-    const char *needed[] = {name, NULL};
-    int count;
-    CheckpointFile *files = checkpoint_read_done(folder, &count, error);
-    bool ok = files != NULL;
-    for (int part = 0; ok && part < parts; part++) {
-        moments_part_name(name, part, parts);
-        ok = checkpoint_verify_names(folder, files, count, needed, error);
-    }
-    free(files);
-    if (!ok) die("cannot resume: %s", error);
-}
-
-/* Continues from a checkpoint folder, written by any number of ranks. */
-static inline void load_checkpoint(Run *run, ShardedOptimizer *o, const char *folder) {
-    char error[CHECKPOINT_ERROR_SIZE];
-    RunState state;
-    cJSON *json = checkpoint_read_json(folder, "trainer_state.json");
-    if (!run_state_read(json, &state, error))
-        die("%s/trainer_state.json: %s; resume from another checkpoint", folder, error);
-    check_options(run, state.options, folder);
-    check_step(run, &state, folder);
-    run->step = state.step, run->seconds = state.seconds, run->watch = state.watch;
-    run->data_changes = state.data_changes;
-    check_data(run, &state.data, folder);
-    const Moments moments = checkpoint_moments(o, o->m, o->v);
-    const int parts = (int)state.optimizer_parts;
-    check_parts_named(folder, parts);
-    run_state_free(&state);
-    cJSON_Delete(json);
-    if (!weights_read(&o->parameters, o->weights, folder, error) ||
-        !moments_read(folder, parts, &moments, error))
-        die("cannot resume: %s", error);
-}
-
-/* Every file of the checkpoint against its sum: the ranks share the reading, who finds damage names it. */
-static inline bool verify_checkpoint(const char *folder, const char *otherwise) {
-    static const char *const needed[] = {"config.json", "model.safetensors", "trainer_state.json", NULL};
-    char error[CHECKPOINT_ERROR_SIZE];
-    bool ok = checkpoint_verify_share(folder, needed, parallel_rank(), parallel_ranks(), error);
-    if (!ok) warn("%s%s: %s", folder, otherwise, error);
-    return !parallel_any(!ok);
-}
-
-/* A checkpoint whose DONE is gone is no checkpoint; beginning anew in its place, or going on from an older one, must
-   not happen without a word. */
-static inline void tell_of_torn(const char *out, bool any, long newest) {
-    char name[64];
-    const long torn = checkpoint_newest_torn(out, name);
-    if (torn < 0 || torn < newest) return;
-    if (any && parallel_rank() == 0)
-        warn("%s/%s has no DONE: it is passed over for an older checkpoint", out, name);
-    if (!any)
-        die("%s/%s has no DONE, and no other checkpoint is there: its files may be damaged; bring its DONE "
-            "back, or choose another --out to start anew",
-            out, name);
-}
-
-/* The newest checkpoint before the step `before` (-1: of all), which every rank must see. */
-static inline bool latest_checkpoint(const char *out, long before, char folder[CHECKPOINT_PATH_SIZE],
-                                     long *step) {
-    *step = -1;
-    bool any = checkpoint_latest(out, before, folder, CHECKPOINT_PATH_SIZE, step);
-    if (parallel_any(*step != (long)parallel_sum_double(parallel_rank() == 0 ? (double)*step : 0)))
-        die("the ranks see different checkpoints in %s (this one: %ld); all hosts must share the run folder",
-            out, *step);
-    return any;
-}
-
-/* What --resume asks for; "" when the run starts from its beginning. A damaged one is named and passed over for the
-   next older. */
-static inline void find_checkpoint(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
-    long step = -1;
-    char torn[64];
-    folder[0] = 0;
-    bool any = *o->out && latest_checkpoint(o->out, -1, folder, &step), found = any;
-    if (strcmp(o->resume, "no") == 0 && (any || (*o->out && checkpoint_newest_torn(o->out, torn) >= 0)))
-        die("%s holds a run already (%s); --resume=auto goes on with it, or choose another --out", o->out,
-            any ? folder : torn);
-    if (strcmp(o->resume, "no") == 0) return;
-    if (strcmp(o->resume, "auto") != 0) {
-        snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", o->resume);
-        if (!verify_checkpoint(folder, " cannot be resumed from"))
-            die("no whole checkpoint is in '%s'; give another one, or --resume=auto", folder);
-        return;
-    }
-    tell_of_torn(o->out, any, step);
-    for (; any; any = latest_checkpoint(o->out, step, folder, &step))
-        if (verify_checkpoint(folder, " is passed over for an older checkpoint")) return;
-    if (found) die("no checkpoint in %s is whole; choose another --out to start anew", o->out);
+        "space, then %s does them again",
+        (long long)kept + 1, (long long)run->step, run_continue_command(run, run->saved_step > 0));
 }
 
 #endif

@@ -1,11 +1,12 @@
-/* diagnosis.h: what a user is told whose run cannot go on, because step after step was skipped for losses or gradients that
-   are not finite or far too large.
+/* diagnosis.h: ends a run that cannot go on, because step after step was skipped for losses or gradients that are not
+   finite or far too large, and tells the user why.
 
-   diagnose_and_die(run, &model, line, faulty, micro)   prints which tensor is not finite first, a table of the largest
-                               magnitudes by layer, and what can be done; ends the job. `model` holds the weights, activations
-                               and gradients of a micro-step of the latest step that was done again: number `micro`, the
-                               first that by itself gives a loss or gradient that is not finite (`faulty`), or the last.
-                               Every rank calls it; the first rank that has found a fault prints */
+   diagnose_and_die(run, &model, line, faulty, micro)   prints which tensor is the first that is not finite, a table of
+                the largest magnitudes by layer, and what can be done; then ends the job. The trainer has computed the
+                latest step, whose line of the log is `line`, once more, and stopped at micro-step number `micro` (from
+                0): the first whose loss or gradient is not finite (then `faulty` is true), else the last. `model` has
+                the numbers of that micro-step. Every rank calls it; the first rank that is `faulty` prints, or rank 0
+                when none is */
 #ifndef GPT_RUN_DIAGNOSIS_H
 #define GPT_RUN_DIAGNOSIS_H
 
@@ -14,33 +15,35 @@
 #include "../math/nonfinite.h"
 #include "../math/tensor_table.h"
 
-/* The numbers of a model: two tables of tensors, and the memory of each; NULL where it is on a GPU. */
+/* The numbers of a model: two tables of tensors, and the memory that each describes. activation_memory is NULL where
+   a GPU has the activations. Nothing here is changed or freed. */
 typedef struct {
     const TensorTable *parameters, *activations;
-    const float *weights, *gradients, *activation_memory;
+    const float *weights, *gradients; /* (parameters->floats) */
+    const float *activation_memory;   /* (activations->floats) */
     int layers;
 } ModelNumbers;
 
 typedef struct {
-    const char *where;    /* "weights", "activations", "gradients"; NULL: every tensor is finite */
-    const Tensor *tensor; /* the first that is not */
-    size_t at;            /* its first such element */
+    const char *where;    /* "weights", "activations" or "gradients"; NULL: every number is finite */
+    const Tensor *tensor; /* the first tensor that is not finite */
+    size_t at;            /* index of its first NaN or infinity */
     float value;
 } NonFinite;
 
-/* Of the activations: what forward keeps of each layer, then its end. The rest is scratch that backward uses again. */
-static inline bool is_kept(const Tensor *t) {
+/* Whether an activation still has the values that forward gave it. Backward has overwritten the others. */
+static inline bool is_kept_activation(const Tensor *t) {
     return (t->per_layer && !(t->flags & TENSOR_SHARED)) || strcmp(t->name, "output") == 0 ||
            strcmp(t->name, "losses") == 0;
 }
 
-/* The first tensor with a NaN or infinity, from the table's begin or, for gradients, from its end: the order in which they
-   are made. */
+/* The first tensor of a table that has a NaN or an infinity, in the order in which the step computes them: gradients
+   from the end of the table to its beginning, the others from its beginning. */
 static inline NonFinite find_nonfinite(const TensorTable *table, const float *memory, const char *where) {
     const bool gradients = strcmp(where, "gradients") == 0, activations = strcmp(where, "activations") == 0;
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[gradients ? table->count - 1 - i : i];
-        if (!memory || (activations && !is_kept(t))) continue;
+        if (!memory || (activations && !is_kept_activation(t))) continue;
         float *copy;
         const float *x = tensor_values(t, memory, &copy);
         const bool sound = isfinite(largest_magnitude(x, t->count));
@@ -52,13 +55,15 @@ static inline NonFinite find_nonfinite(const TensorTable *table, const float *me
     return (NonFinite){0};
 }
 
-static inline NonFinite find_first_fault(const ModelNumbers *model) {
+/* The first in all of the model: what is computed earlier is searched first. */
+static inline NonFinite find_first_nonfinite(const ModelNumbers *model) {
     NonFinite found = find_nonfinite(model->parameters, model->weights, "weights");
     if (!found.where) found = find_nonfinite(model->activations, model->activation_memory, "activations");
     if (!found.where) found = find_nonfinite(model->parameters, model->gradients, "gradients");
     return found;
 }
 
+/* The largest magnitude in those tensors of a layer whose names contain `part`. A NaN counts as larger than all. */
 static inline float layer_largest(const TensorTable *table, const float *memory, int layer,
                                   const char *part) {
     float largest = 0;
@@ -67,19 +72,19 @@ static inline float layer_largest(const TensorTable *table, const float *memory,
         if (!t->per_layer || t->layer != layer || !strstr(t->name, part)) continue;
         float *copy, x = largest_magnitude(tensor_values(t, memory, &copy), t->count);
         free(copy);
-        if (!(x <= largest)) largest = x; /* a NaN wins, and stays: nothing is below it */
         if (isnan(x)) return x;
+        if (x > largest) largest = x;
     }
     return largest;
 }
 
-/* A row a layer: the largest magnitudes of weights, of what forward kept, of gradients. */
+/* A table with a row for each layer: the largest magnitudes of its weights, activations and gradients. */
 static inline void print_magnitudes(FILE *out, const ModelNumbers *model) {
     const struct {
         const char *heading;
         const TensorTable *table;
         const float *memory;
-        const char *part; /* of the names of its tensors */
+        const char *part; /* of the names of the tensors that the column is about */
     } columns[] = {{"weights", model->parameters, model->weights, ""},
                    {"input", model->activations, model->activation_memory, ".input"},
                    {"q, k, v", model->activations, model->activation_memory, ".qkv"},
@@ -101,24 +106,25 @@ static inline void print_magnitudes(FILE *out, const ModelNumbers *model) {
         }
     }
     fprintf(out, "\n");
-    const Tensor *embed = &model->parameters->tensors[0]; /* the first of a model */
+    const Tensor *embed = &model->parameters->tensors[0]; /* the first tensor of every model */
     fprintf(out, "embedding %.2g, its gradient %.2g\n",
             (double)largest_magnitude(model->weights + embed->offset, embed->count),
             (double)largest_magnitude(model->gradients + embed->offset, embed->count));
 }
 
-static inline void print_fault(FILE *out, const Run *run, const ModelNumbers *model, const LogTrain *line,
+/* What went wrong, in one or two sentences. `first` is the first number that is not finite, if there is one. */
+static inline void print_cause(FILE *out, const Run *run, const NonFinite *first, const LogTrain *line,
                                bool faulty, int64_t micro) {
-    NonFinite first = find_first_fault(model);
     fprintf(
         out,
         "\n%lld steps in a row were skipped, %lld in all. The last, step %ld: loss %g, gradient norm %g.\n",
         (long long)run->watch.skipped_in_a_row, (long long)run->watch.skipped, line->step, line->loss,
         line->grad_norm);
-    if (first.where)
+    if (first->where)
         fprintf(out, "First not finite: %s, %s, element %zu is %g (micro-step %lld of %lld on rank %d).\n",
-                first.where, first.tensor->name, first.at, isnan(first.value) ? NAN : (double)first.value,
-                (long long)micro + 1, (long long)run->micro_steps, parallel_rank());
+                first->where, first->tensor->name, first->at,
+                isnan(first->value) ? NAN : (double)first->value, (long long)micro + 1,
+                (long long)run->micro_steps, parallel_rank());
     else if (!isfinite(line->loss) || !isfinite(line->grad_norm))
         fprintf(out, "Each micro-step by itself is finite%s; the sum of their gradients is not.\n",
                 faulty ? " on second computation" : "");
@@ -126,30 +132,41 @@ static inline void print_fault(FILE *out, const Run *run, const ModelNumbers *mo
         fprintf(out,
                 "Every number is finite; the loss stays far above the mean %.4f of the %d accepted before.\n",
                 loss_watch_mean(&run->watch), loss_watch_count(&run->watch));
-    print_magnitudes(out, model);
-    if (first.where && strcmp(first.where, "weights") == 0)
-        fprintf(
-            out,
-            "Weights do not come to hold such a number by an update: this program skips those. Suspect the\n"
-            "memory of this machine or an edited checkpoint.\n");
+}
+
+/* What the user can do. `has_saved`: there is a checkpoint in --out. */
+static inline void print_advice(FILE *out, const Run *run, const NonFinite *first, bool has_saved) {
+    const char *command = run_continue_command(run, has_saved);
+    const char *from = has_saved           ? "the newest checkpoint of --out"
+                       : run->resumed_step ? "the checkpoint that this run was resumed from"
+                                           : "step 0 (there is no checkpoint)";
+    if (first->where && strcmp(first->where, "weights") == 0)
+        fprintf(out,
+                "An update cannot have put such a number into the weights: this program skips updates that\n"
+                "would. Suspect the memory of this machine or an edited checkpoint.\n");
     if (*run->options->out)
-        fprintf(
-            out,
-            "Nothing was saved since. To go on from the newest checkpoint of %s: the same command with\n"
-            "--resume=auto (a passing fault), or with --skip-spikes=6 too (the step before had spoilt it).\n",
-            run->options->out);
+        fprintf(out,
+                "Nothing was saved since. To go on from %s:\n"
+                "%s, for a fault that passes by itself; with --skip-spikes=6 too, in case\n"
+                "the update before the first skipped step has damaged the weights.\n",
+                from, command);
     fprintf(out,
-            "When it comes back: a new --out with a lower --lr, a longer --warmup or a lower --clip.\n\n");
+            "When it happens again: a new --out with a lower --lr, a longer --warmup or a lower --clip.\n\n");
 }
 
 __attribute__((noreturn)) static inline void
 diagnose_and_die(Run *run, const ModelNumbers *model, const LogTrain *line, bool faulty, int64_t micro) {
     const int ranks = parallel_ranks();
-    int teller = 0; /* the rank that prints */
+    const bool has_saved = parallel_any(run->saved_step > 0); /* only rank 0 knows */
+    int printer = 0;
     if (parallel_rank() == 0) log_close(&run->log);
-    while (teller < ranks && !parallel_any(faulty && parallel_rank() == teller)) teller++;
-    if (parallel_rank() != teller % ranks) parallel_barrier(); /* the other rank's death ends the wait */
-    print_fault(stderr, run, model, line, faulty, micro);
+    while (printer < ranks && !parallel_any(faulty && parallel_rank() == printer)) printer++;
+    /* The other ranks wait here until the death of the one that prints ends the whole job. */
+    if (parallel_rank() != printer % ranks) parallel_barrier();
+    const NonFinite first = find_first_nonfinite(model);
+    print_cause(stderr, run, &first, line, faulty, micro);
+    print_magnitudes(stderr, model);
+    print_advice(stderr, run, &first, has_saved);
     die("step %ld: the run has diverged: %lld steps in a row were skipped (--max-skipped); what to do stands "
         "above",
         line->step, (long long)run->watch.skipped_in_a_row);

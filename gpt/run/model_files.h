@@ -1,14 +1,18 @@
-/* model_files.h: the two files of a checkpoint folder that hold the model alone: config.json and model.safetensors.
+/* model_files.h: reads and writes the two files of a checkpoint folder that describe the model alone: config.json and
+   model.safetensors.
 
-   What a model's configuration consists of is up to the caller: a struct of ints, described by a table of ConfigFields
-   (train_gpt.c has the only one).
+   The caller keeps a model's configuration in a struct of its own whose fields are ints, and describes the fields in a
+   table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
 
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
    config_to_json(fields, count, config)           the object of config.json; the caller deletes it
    config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
-   named_tensors(parameters, memory)               the tensors as safetensors.h wants them, their data in `memory`
-                                                   (parameters->floats); NULL: no data. free() the result
-   weights_read(parameters, memory, folder, error) memory = FOLDER/model.safetensors
+   named_tensors(parameters, memory)               the tensors as safetensors.h takes them. Their data is in `memory`
+                                                   (parameters->floats), which stays the caller's; NULL: only names and
+                                                   shapes. The caller frees the array
+   weights_read(parameters, memory, folder, error) reads FOLDER/model.safetensors into memory (parameters->floats)
+   checkpoint_read_json(folder, name)              the object in a JSON file of the folder; the caller deletes it. Dies
+                                                   when there is none
    A function that returns false has written a sentence to `error` (FILE_ERROR_SIZE). */
 #ifndef GPT_RUN_MODEL_FILES_H
 #define GPT_RUN_MODEL_FILES_H
@@ -19,18 +23,18 @@
 #include "train_options.h"
 
 typedef struct {
-    const char *option; /* the option that sets the field, whose bounds are the field's */
-    const char *key;    /* its name in config.json, which is Hugging Face's where there is one */
-    size_t field;       /* where in the struct the int lies */
+    const char *option; /* the option that sets the field; the bounds of the option are those of the field */
+    const char *key;    /* the name of the field in config.json, Hugging Face's where there is one */
+    size_t field;       /* offset of the int in the struct */
     const char
-        *choices; /* its names in config.json, in the order of the values; NULL: the field is a number */
+        *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number */
 } ConfigField;
 
 static inline int *config_field(const ConfigField *field, const void *config) {
     return (int *)((uintptr_t)config + field->field);
 }
 
-/* Within these bounds no product of sizes leaves the 63 bits of the integers that hold it. */
+/* The bounds are such that no product of sizes overflows the 64-bit integers that hold it. */
 static inline bool config_check(const ConfigField *fields, int count, const void *config, char *error) {
     for (int i = 0; i < count; i++) {
         const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, fields[i].option);
@@ -42,7 +46,7 @@ static inline bool config_check(const ConfigField *fields, int count, const void
     return true;
 }
 
-/* The values that every model has here, and that a reader of config.json elsewhere needs to know. */
+/* Values that are the same for every model of this program. They are written for programs that read any model. */
 static const struct {
     const char *key;
     double value;
@@ -67,7 +71,6 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
     return json;
 }
 
-/* A JSON object of a checkpoint folder; the caller deletes it. Dies when there is none. */
 static inline cJSON *checkpoint_read_json(const char *folder, const char *name) {
     char path[CHECKPOINT_PATH_SIZE];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -80,7 +83,7 @@ static inline cJSON *checkpoint_read_json(const char *folder, const char *name) 
     return json;
 }
 
-/* A config.json that states another constant describes another kind of model. */
+/* Dies when config.json has another value for one of the constants: this program cannot compute that model. */
 static inline void config_check_constants(const cJSON *json, const char *folder) {
     for (int i = 0; i < CONFIG_CONSTANTS; i++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, config_constants[i].key);

@@ -1,109 +1,42 @@
-/* setup.h: what happens around the training steps: options are settled and checked, the run's folder, data and log are
-   opened, and what the program says at its start and at its end.
+/* setup.h: what happens before the first training step, in this order:
 
-   run_settle(run, options, set)    settles the options of all ranks; reads the tokenizer of the data
-   print_configuration(run, optimizer)   what runs, before anything is allocated
-   memory_plan(run, optimizer, &model, print, with_copy)   bytes that this rank needs
-   open_data(run)                   maps the shards of tokens
-   run_resume(run, optimizer)       whether there is a checkpoint to go on from; then it is loaded
-   open_run(run, parameters)        makes the run's folder with config.json and log.jsonl
-   write_summary(run, parameters)   RUN/summary.json, at the end
-   report_stop(run)                 what a run says that a signal has ended
-   run_free(run)
-   Every rank calls each of these, in this order. */
+   run_settle(run, options, set)    settles the options that depend on each other, on the data or on other ranks, and
+                                    reads the tokenizer. Ends the program when they contradict each other. Options that
+                                    default to "what fits" have their values afterwards; options and set stay the
+                                    caller's
+   print_configuration(run, optimizer)   prints what is going to run; rank 0 calls it, every other function every rank
+   open_data(run)                   maps the shards of tokens into memory; dies when they do not fit the options
+   run_free(run)                    frees all of it again, at the very end
+
+   Between open_data and the first step: the checkpoint to go on from (resume.h), the run's folder (run_folder.h). */
 #ifndef GPT_RUN_SETUP_H
 #define GPT_RUN_SETUP_H
 
+#include "../base/format.h"
 #include "../base/processor.h"
 #include "../base/signals.h"
 #include "../dist/hosts.h"
+#include "agreement.h"
 #include "checkpointing.h"
 #include "run.h"
 
-/* 12.3M for 12300000 */
-static inline const char *units(double x, char text[LOG_CELL_SIZE]) {
-    count_fixed(text, x, 1, 0);
-    return text;
-}
-
-/* Writes a small JSON file into the folder of the run, whole or not at all, and frees `json`. */
-static inline void write_run_json(const Run *run, const char *name, cJSON *json) {
-    char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE], *text = cJSON_Print(json);
-    if (!text) die("no memory to write %s", name);
-    if (!file_join(path, run->options->out, name, error) ||
-        !file_write_whole(path, text, strlen(text), error))
-        die("%s", error);
-    cJSON_free(text);
-    cJSON_Delete(json);
-}
-
-/* ---- what several ranks must agree about ---- */
-
-/* Whether `mine` is the same on every rank; *other becomes a rank that differs from rank 0. */
-static inline bool ranks_agree(uint64_t mine, int *other) {
-    const int ranks = parallel_ranks();
-    uint64_t *all = check_calloc((size_t)ranks * sizeof *all);
-    parallel_collect(all, &mine, sizeof mine);
-    for (*other = 0; *other < ranks && all[*other] == all[0];) ++*other;
-    free(all);
-    return *other == ranks;
-}
-
-/* The option of which rank `other` has another value than rank 0: all ranks die, naming it. */
-static inline void die_of_option(const OptionSet *set, const Option *option, int other) {
-    enum { SHOWN = 200 };
-    char text[64], mine[SHOWN] = "";
-    snprintf(mine, sizeof mine, "%s", options_text(set, option, text));
-    char(*all)[SHOWN] = check_calloc((size_t)parallel_ranks() * sizeof *all);
-    parallel_collect(all, mine, sizeof mine);
-    options_fail(
-        set, "the ranks do not agree: --%s is %s on rank 0, %s on rank %d; start all with the same options",
-        option->name, *all[0] ? all[0] : "empty", *all[other] ? all[other] : "empty", other);
-}
-
-/* Ranks with different options would train a model that none of them describes, or wait for each other for ever. One
-   sum of all options is compared, and only when it differs each option for itself. */
-static inline void check_options_agree(const OptionSet *set) {
-    Checksum all = checksum_begin();
-    int other;
-    char text[64];
-    for (int pass = 0; pass < 2 && parallel_ranks() > 1; pass++) {
-        for (int i = 0; i < set->count; i++) {
-            if (set->table[i].flags & OPTION_OWN) continue;
-            const char *value = options_text(set, &set->table[i], text);
-            Checksum own = checksum_begin();
-            checksum_add(pass ? &own : &all, value, strlen(value) + 1);
-            if (pass && !ranks_agree(checksum_end(&own), &other)) die_of_option(set, &set->table[i], other);
-        }
-        if (pass == 0 && ranks_agree(checksum_end(&all), &other)) return;
-    }
-}
-
-static inline void check_data_agree(const Run *run) {
-    int other;
-    if (parallel_ranks() == 1 || ranks_agree(fingerprint_sum(&run->data), &other)) return;
-    die("the ranks do not agree: --data=%s holds other data (or another tokenizer.json) on rank %d than on "
-        "rank 0; give all hosts the same files",
-        run->options->data, other);
-}
-
 /* ---- settling the options ---- */
 
-/* A warmup longer than the run is a mistake when it was asked for; one that a preset or the default brings along gives way. */
+/* A preset or the default may bring a warmup longer than the run: it is shortened. The user's own is refused. */
 static inline void resolve_warmup(Options *o, const OptionSet *set) {
     if (o->warmup <= o->steps) return;
     if (options_given(set, "warmup"))
         options_fail(set, "--warmup=%lld exceeds --steps=%lld", (long long)o->warmup, (long long)o->steps);
     const int64_t tenth = (o->steps + 9) / 10;
     if (parallel_rank() == 0)
-        warn("--warmup=%lld, which nobody asked for, exceeds --steps=%lld: %lld, a tenth of the steps, is "
-             "taken",
+        warn("--warmup=%lld, which you did not choose, exceeds --steps=%lld; %lld, a tenth of the steps, is "
+             "used instead",
              (long long)o->warmup, (long long)o->steps, (long long)tenth);
     o->warmup = tenth;
 }
 
-/* tokenizer.json of the data: read here, once. What the run reads at its start is what its checkpoints hold, whatever
-   becomes of the file meanwhile. */
+/* Reads tokenizer.json of the data, if there is one. It is read only here: checkpoints get what was read, whatever
+   becomes of the file while the run trains. */
 static inline void read_tokenizer(Run *run) {
     const Options *o = run->options;
     char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
@@ -116,9 +49,23 @@ static inline void read_tokenizer(Run *run) {
         die("%s", error);
 }
 
-/* V from the tokenizer of the data, unless the user has given it: a preset's is that of the data it was made for. */
+/* Neither the user nor a tokenizer tells the size of the vocabulary: says what is missing. */
+__attribute__((noreturn)) static inline void die_without_vocabulary(const Options *o, const OptionSet *set) {
+    char path[CHECKPOINT_PATH_SIZE];
+    if (!*o->data)
+        options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
+    char *folder = dataset_first_folder(o->data);
+    if (access(folder, R_OK | X_OK) != 0)
+        options_fail(set, "--data=%s: cannot open the folder %s (%s); ./prepare makes one", o->data, folder,
+                     strerror(errno));
+    free(folder);
+    run_tokenizer_path(o, path);
+    options_fail(set, "--vocab-size is missing: there is no %s to tell it", path);
+}
+
+/* Takes the size of the vocabulary from the tokenizer of the data, unless the user has given one. The size in a
+   preset is that of the data that the preset was made for. */
 static inline void resolve_vocabulary(Options *o, const OptionSet *set, const Tokenizer *tokenizer) {
-    char path[CHECKPOINT_PATH_SIZE], *folder;
     const bool given = o->vocab_size > 0 && options_given(set, "vocab-size");
     const int size = tokenizer ? tokenizer_vocab_size(tokenizer) : 0;
     if (given && size > o->vocab_size)
@@ -131,25 +78,41 @@ static inline void resolve_vocabulary(Options *o, const OptionSet *set, const To
                "data\n",
                size, (long long)o->vocab_size);
     if (size > 0) o->vocab_size = size;
-    if (o->vocab_size > 0) return;
-    if (!*o->data)
-        options_fail(set, "--vocab-size is missing: there is no --data whose tokenizer.json could tell it");
-    folder = dataset_first_folder(o->data);
-    if (access(folder, R_OK | X_OK) != 0)
-        options_fail(set, "--data=%s: cannot open the folder %s (%s); ./prepare makes one", o->data, folder,
-                     strerror(errno));
-    free(folder);
-    run_tokenizer_path(o, path);
-    options_fail(set, "--vocab-size is missing: there is no %s to tell it", path);
+    if (o->vocab_size == 0) die_without_vocabulary(o, set);
 }
 
-/* bf16 only where every rank multiplies it faster: one dtype makes one model. All ranks call this, whatever they were given. */
+/* --dtype=auto is bf16 when every rank multiplies it faster than float32: all ranks train one model, so all must use
+   the same. Every rank calls this whatever its option says, because the ranks ask each other. */
 static inline void resolve_dtype(Options *o) {
     const bool some_lack = parallel_any(!device_on() && !processor_prefers_bf16());
     if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
 }
 
-/* Checks what no single option's bounds can; resolves the options that default to "what fits". */
+/* How ranks exchange gradients, and whether this program can do what was asked for. */
+static inline void resolve_communication(Options *o, const OptionSet *set) {
+    if (o->comm == COMM_GPU && !device_on())
+        options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
+    if (o->comm == COMM_GPU && !device_has_collectives())
+        options_fail(set,
+                     "--comm=gpu: built without NCCL; install it beside nvcc and make train_gptcu again, or "
+                     "leave it out");
+    if (o->comm == COMM_AUTO) o->comm = device_has_collectives() ? COMM_GPU : COMM_HOST;
+    if (o->comm == COMM_GPU && o->comm_dtype && parallel_ranks() > 1 && parallel_rank() == 0)
+        warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
+}
+
+/* --total-batch, whose default is one micro-step of every rank. */
+static inline void resolve_batch(Options *o, const OptionSet *set) {
+    int64_t micro = o->batch * o->seq_len * parallel_ranks();
+    if (o->total_batch == 0) o->total_batch = micro;
+    if (o->total_batch % micro)
+        options_fail(
+            set, "--total-batch=%lld is no multiple of --batch x --seq-len x ranks = %lld x %lld x %d = %lld",
+            (long long)o->total_batch, (long long)o->batch, (long long)o->seq_len, parallel_ranks(),
+            (long long)micro);
+}
+
+/* Checks what the bounds of single options cannot, and gives the options that default to "what fits" their values. */
 static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *tokenizer) {
     resolve_dtype(o);
     if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
@@ -164,22 +127,8 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
             "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
             "to cuda/attention.cuh",
             attention_name(o->attn));
-    if (o->comm == COMM_GPU && !device_on())
-        options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
-    if (o->comm == COMM_GPU && !device_has_collectives())
-        options_fail(set,
-                     "--comm=gpu: built without NCCL; install it beside nvcc and make train_gptcu again, or "
-                     "leave it out");
-    if (o->comm == COMM_AUTO) o->comm = device_has_collectives() ? COMM_GPU : COMM_HOST;
-    if (o->comm == COMM_GPU && o->comm_dtype && parallel_ranks() > 1 && parallel_rank() == 0)
-        warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
-    int64_t micro = o->batch * o->seq_len * parallel_ranks();
-    if (o->total_batch == 0) o->total_batch = micro;
-    if (o->total_batch % micro)
-        options_fail(
-            set, "--total-batch=%lld is no multiple of --batch x --seq-len x ranks = %lld x %lld x %d = %lld",
-            (long long)o->total_batch, (long long)o->batch, (long long)o->seq_len, parallel_ranks(),
-            (long long)micro);
+    resolve_communication(o, set);
+    resolve_batch(o, set);
     resolve_vocabulary(o, set, tokenizer);
 }
 
@@ -188,7 +137,8 @@ static inline void run_settle(Run *run, Options *options, OptionSet *set) {
     check_options_agree(set);
     read_tokenizer(run);
     resolve_options(options, set, run->tokenizer);
-    check_options_agree(set); /* what each rank made of them: its tokenizer's size, say */
+    /* Again: what a rank has settled depends on its files, such as the tokenizer's size. */
+    check_options_agree(set);
     run->step_sequences = options->total_batch / options->seq_len;
     run->micro_steps = run->step_sequences / (options->batch * parallel_ranks());
 }
@@ -202,14 +152,10 @@ static inline void run_free(Run *run) {
     fingerprint_free(&run->data);
 }
 
-/* What runs, before anything is allocated. */
-static inline void print_configuration(const Run *run, const ShardedOptimizer *optimizer) {
-    const Options *o = run->options;
-    const TensorTable *parameters = &optimizer->parameters;
-    char cpu[128], gpu[128], a[64], b[64], c[64];
-    double matrices = 0, norms = 0;
-    for (int i = 0; i < parameters->count; i++)
-        *(parameters->tensors[i].rank == 2 ? &matrices : &norms) += (double)parameters->tensors[i].count;
+/* ---- what is going to run ---- */
+
+static inline void print_machine(const ShardedOptimizer *optimizer) {
+    char cpu[128], gpu[128];
     printf("machine    %s, %d of %d cores in use, %s\n", processor_name(cpu), threads_count(),
            cores_available(), processor_isa());
     hosts_print();
@@ -217,89 +163,52 @@ static inline void print_configuration(const Run *run, const ShardedOptimizer *o
     if (device_on() && parallel_ranks() > 1)
         printf("           gradients and weights go from %s\n",
                optimizer->on_gpu ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
-    const bool shifts = o->attn == ATTENTION_LASER;
+}
+
+static inline void print_model(const Run *run, const TensorTable *parameters) {
+    const Options *o = run->options;
+    const OptionSet *set = run->option_set;
+    const bool laser = o->attn == ATTENTION_LASER;
+    char shift[64], position[64], activation[64], matrices_text[FORMAT_SIZE], norms_text[FORMAT_SIZE];
+    double matrices = 0, norms = 0;
+    for (int i = 0; i < parameters->count; i++)
+        *(parameters->tensors[i].rank == 2 ? &matrices : &norms) += (double)parameters->tensors[i].count;
     printf("model      %s attention%s%s, %s positions, %s\n", attention_name(o->attn),
-           shifts ? ", shift " : "", shifts ? options_choice_name("causal|sequence", o->laser_shift, a) : "",
-           options_choice_name("rope|sinusoidal|learned", o->position, b),
-           options_choice_name("gelu|relu|swiglu", o->activation, c));
+           laser ? ", shift " : "", laser ? options_value(set, "laser-shift", shift) : "",
+           options_value(set, "pos", position), options_value(set, "activation", activation));
     printf("           %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V %lld\n",
            (long long)o->layers, (long long)o->heads, (long long)o->head_dim, (long long)o->embd,
            (long long)o->mlp_hidden, (long long)o->seq_len, (long long)o->vocab_size);
-    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n", units(matrices, a),
-           o->weight_decay, units(norms, b));
+    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n",
+           count_fixed(matrices_text, matrices, 1, 0), o->weight_decay, count_fixed(norms_text, norms, 1, 0));
+}
+
+static inline void print_training(const Run *run) {
+    const Options *o = run->options;
+    char tokens[FORMAT_SIZE], schedule[64];
     printf("batch      %lld tokens: %d ranks x %lld micro-steps x %lld sequences of %lld\n",
            (long long)run_tokens_per_step(run), parallel_ranks(), (long long)run->micro_steps,
            (long long)o->batch, (long long)o->seq_len);
     printf("run        %lld steps, %s tokens, seed %lld, %s\n", (long long)o->steps,
-           units((double)(o->steps * run_tokens_per_step(run)), a), (long long)o->seed,
+           count_fixed(tokens, (double)(o->steps * run_tokens_per_step(run)), 1, 0), (long long)o->seed,
            o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
     printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
-           options_choice_name("cosine|linear|constant|wsd", o->schedule, c), (long long)o->warmup, o->clip);
+           options_value(run->option_set, "schedule", schedule), (long long)o->warmup, o->clip);
+}
+
+static inline void print_configuration(const Run *run, const ShardedOptimizer *optimizer) {
+    print_machine(optimizer);
+    print_model(run, &optimizer->parameters);
+    print_training(run);
     if (threads_count() > cores_available() && !*parallel_host())
         warn("%d threads share %d cores; give --threads=%d", threads_count(), cores_available(),
              cores_available());
 }
 
-/* What a model needs beside its parameters, in floats; a part that is on a GPU counts in gpu_bytes alone. */
-typedef struct {
-    size_t activations_kept,
-        activations_scratch; /* kept from forward to backward; used again by every layer */
-    size_t packed;           /* the weights as products read them, with bf16 */
-    size_t work;             /* of the products and of attention while they compute */
-    size_t gpu_bytes;        /* all that the GPU holds; 0: there is none */
-} ModelMemory;
+/* ---- the data ---- */
 
-/* Bytes that this rank needs, printed by category when `print` says so; `with_copy`: with the copy that a checkpoint is
-   written from while training goes on. */
-static inline int64_t memory_plan(const Run *run, const ShardedOptimizer *o, const ModelMemory *model,
-                                  bool print, bool with_copy) {
-    const size_t weights = o->parameters.floats, moments = 2 * optimizer_moments(o);
-    const size_t copy = with_copy ? saver_copy_floats(run, o) : 0;
-    const size_t buffers = optimizer_buffer_floats(o, run->options->comm_dtype);
-    char moments_text[64] = "AdamW's two moments";
-    if (o->shards > 1)
-        snprintf(moments_text, sizeof moments_text, "AdamW's two moments, one of %d shares (--zero=1)",
-                 o->shards);
-    const struct {
-        const char *what;
-        size_t floats;
-    } categories[] = {{"parameters", weights},
-                      {"gradients", weights},
-                      {moments_text, moments},
-                      {"copy that checkpoints are written from (--save-every)", copy},
-                      {"gradients of other ranks on their way", buffers},
-                      {"activations kept for backward", model->activations_kept},
-                      {"activations and gradients in work", model->activations_scratch},
-                      {"weights packed in bf16", model->packed},
-                      {"work of products and attention", model->work}};
-    const int count = sizeof categories / sizeof *categories;
-    size_t all = 0;
-    if (print) printf("\nmemory\n");
-    for (int i = 0; i < count; i++) {
-        all += categories[i].floats;
-        if (print && categories[i].floats)
-            printf("%-54s %10.1f MiB\n", categories[i].what, (double)categories[i].floats * 4 / 1048576);
-    }
-    if (print) printf("%-54s %10.1f MiB\n", "all", (double)all * 4 / 1048576);
-    if (print && model->gpu_bytes)
-        printf("%-54s %10.1f MiB\n", "on the GPU", (double)model->gpu_bytes / 1048576);
-    return (int64_t)all * 4;
-}
-
-/* Whether there is memory for the copy that checkpoints are written from; dies when there is none for the run itself. */
-static inline bool memory_has_copy(const Run *run, const ShardedOptimizer *o, const ModelMemory *model) {
-    const int64_t with_copy = memory_plan(run, o, model, false, true), have = hosts_memory_available();
-    const int64_t without = memory_plan(run, o, model, false, false);
-    if (with_copy <= have) return true;
-    if (without > have)
-        die("the run needs %.1f GiB, this machine has %.1f GiB free; lower --batch (or the model's size)",
-            (double)without / 0x1p30, (double)have / 0x1p30);
-    warn("checkpoints are written while training waits: their copy would make it %.1f GiB, %.1f are free",
-         (double)with_copy / 0x1p30, (double)have / 0x1p30);
-    return false;
-}
-
-/* A shard that another program cuts short while it is read ends the run with its name, not with a bare SIGBUS. */
+/* When another program shortens a shard while it is read, the system kills this one with SIGBUS. This makes it end
+   with an error that names the shard instead. */
 static inline void watch_shards(const Dataset *d) {
     for (int p = 0; p < d->n_parts; p++)
         for (int i = 0; i < d->parts[p].n_shards; i++) {
@@ -308,7 +217,8 @@ static inline void watch_shards(const Dataset *d) {
         }
 }
 
-/* The manifest was compared with the tokenizer.json that is there now: that it is still the one that was read. */
+/* open_data has compared the manifest with the tokenizer.json that is there now. Dies unless it is still the one that
+   read_tokenizer read. */
 static inline void check_tokenizer_unchanged(const Run *run) {
     char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
     size_t size = 0;
@@ -321,133 +231,39 @@ static inline void check_tokenizer_unchanged(const Run *run) {
     free(text);
 }
 
+/* Compares the shards with their manifest: names and sizes, with --verify-data every byte. */
+static inline void verify_data(const Run *run) {
+    const Options *o = run->options;
+    const bool checksums = o->verify_data && parallel_rank() == 0;
+    char name[CHECK_TEXT_SIZE];
+    if (checksums)
+        printf("verify     %s: every byte of %.1f GB of shards\n", check_shown(name, o->data),
+               2e-9 * (double)(run->train.n_tokens + run->val.n_tokens));
+    dataset_check_manifest(o->data, (int)o->vocab_size, checksums);
+    check_tokenizer_unchanged(run);
+}
+
+static inline void print_data(const Run *run) {
+    const Options *o = run->options;
+    char train[FORMAT_SIZE], val[FORMAT_SIZE], name[CHECK_TEXT_SIZE];
+    printf("data       %s: %s training and %s validation tokens, %.2f epochs\n", check_shown(name, o->data),
+           count_fixed(train, (double)run->train.n_tokens, 1, 0),
+           count_fixed(val, (double)run->val.n_tokens, 1, 0),
+           (double)(o->steps * run_tokens_per_step(run)) / (double)run->train.n_tokens);
+}
+
 static inline void open_data(Run *run) {
     const Options *o = run->options;
-    char a[LOG_CELL_SIZE], b[LOG_CELL_SIZE], name[CHECK_TEXT_SIZE];
     dataset_open(&run->train, o->data, "train_", (int)o->seq_len, (int)o->vocab_size);
     dataset_open(&run->val, o->data, "val_", (int)o->seq_len, (int)o->vocab_size);
     watch_shards(&run->train), watch_shards(&run->val);
-    const bool sums = o->verify_data && parallel_rank() == 0;
-    if (sums)
-        printf("verify     %s: every byte of %.1f GB of shards\n", check_shown(name, o->data),
-               2e-9 * (double)(run->train.n_tokens + run->val.n_tokens));
-    dataset_check_manifest(o->data, (int)o->vocab_size, sums);
-    check_tokenizer_unchanged(run);
+    verify_data(run);
     run->data = fingerprint_of(&run->train, &run->val, run->tokenizer_text, run->tokenizer_size);
     check_data_agree(run);
     if (!run->tokenizer && o->sample_every) warn("no samples: there is no tokenizer.json in %s", o->data);
     if (run->tokenizer && o->sample_every && *o->prompt && *run->tokenizer->why_not)
         die("--prompt cannot be encoded: %s; leave it out", run->tokenizer->why_not);
-    if (parallel_rank() == 0)
-        printf("data       %s: %s training and %s validation tokens, %.2f epochs\n",
-               check_shown(name, o->data), units((double)run->train.n_tokens, a),
-               units((double)run->val.n_tokens, b),
-               (double)(o->steps * run_tokens_per_step(run)) / (double)run->train.n_tokens);
-}
-
-/* Which program wrote it, when and where. */
-static inline void add_provenance(cJSON *json) {
-    char text[256] = "";
-    const time_t now = time(NULL);
-    struct tm utc;
-    cJSON_AddStringToObject(json, "commit", BUILD_COMMIT);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    cJSON_AddStringToObject(json, "date", text);
-    gethostname(text, sizeof text - 1);
-    cJSON_AddStringToObject(json, "host", text);
-}
-
-/* Loads the checkpoint that --resume asks for; false when the run starts from its beginning. */
-static inline bool run_resume(Run *run, ShardedOptimizer *optimizer) {
-    const Options *o = run->options;
-    char folder[CHECKPOINT_PATH_SIZE], newer[CHECKPOINT_PATH_SIZE], name[CHECK_TEXT_SIZE];
-    long newest;
-    const bool automatic = strcmp(o->resume, "auto") == 0;
-    find_checkpoint(o, folder);
-    if (!*folder) return false;
-    load_checkpoint(run, optimizer, folder);
-    if (automatic) run->saved_step = run->step;
-    if (!automatic && *o->out && checkpoint_latest(o->out, -1, newer, sizeof newer, &newest) &&
-        newest > run->step)
-        die("%s is newer than %s, from which this run would go on; move it away or choose another --out",
-            newer, folder);
-    if (parallel_rank() == 0) printf("resumed    %s\n", check_shown(name, folder));
-    return true;
-}
-
-/* RUN/config.json: the options, the machine and the program. */
-static inline void write_config(const Run *run, const TensorTable *parameters) {
-    char text[128];
-    cJSON *json = cJSON_CreateObject(), *machine = cJSON_AddObjectToObject(json, "machine");
-    cJSON_AddItemToObject(json, "options", options_to_json(run->option_set));
-    cJSON_AddStringToObject(machine, "processor", processor_name(text));
-    if (device_on()) cJSON_AddStringToObject(machine, "gpu", device_name(text));
-    cJSON_AddStringToObject(machine, "instruction_set", processor_isa());
-    json_add_number(machine, "threads", threads_count());
-    json_add_number(machine, "ranks", parallel_ranks());
-    json_add_number(machine, "peak_flops", run->peak_flops);
-    cJSON_AddStringToObject(json, "compiler", BUILD_COMPILER);
-    add_provenance(json);
-    json_add_number(json, "parameters", (double)parameters->floats);
-    write_run_json(run, "config.json", json);
-}
-
-/* The log takes the lock of the folder, so that a second trainer dies before it changes anything there. */
-static inline void open_run(Run *run, const TensorTable *parameters) {
-    const char *out = run->options->out;
-    char error[FILE_ERROR_SIZE];
-    log_several_ranks = parallel_ranks() > 1;
-    if (parallel_rank() != 0) return;
-    if (*out && !file_make_folders(out, error)) die("--out: %s", error);
-    log_open(&run->log, *out ? out : NULL, (long)run->step, (long)run->options->steps, false);
-    if (!*out) {
-        warn("nothing of this run will be kept, neither weights nor losses: there is no --out=DIR");
-        return;
-    }
-    if (!checkpoint_clean(out, error)) die("%s", error); /* what a killed run left half written or removed */
-    write_config(run, parameters);
-}
-
-/* Whether the run's summary was written: a file that a full disk or a crash left empty is none. */
-static inline bool has_summary(const Run *run) {
-    char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
-    size_t size;
-    char *text = NULL;
-    if (parallel_rank() == 0 && file_join(path, run->options->out, "summary.json", error))
-        text = file_read(path, FILE_REGULAR, 1 << 20, &size, error);
-    cJSON *json = text ? json_parse(text, size) : NULL;
-    const bool has = cJSON_HasObjectItem(json, "final_val_loss");
-    cJSON_Delete(json);
-    free(text);
-    return parallel_any(has);
-}
-
-/* What a run says that a signal ended: a sentence for people, a line for job scripts. */
-static inline void report_stop(Run *run) {
-    const Options *o = run->options;
-    if (parallel_rank() != 0) return;
-    log_message(&run->log, "stopped after %lld of %lld steps%s", (long long)run->step, (long long)o->steps,
-                *o->out ? "; the same command with --resume=auto goes on"
-                        : ", nothing was saved: there is no --out");
-    if (*o->out)
-        log_message(&run->log, "RESUME: %s step %lld of %lld", o->out, (long long)run->step,
-                    (long long)o->steps);
-}
-
-/* RUN/summary.json: what a table of results needs. */
-static inline void write_summary(const Run *run, const TensorTable *parameters) {
-    if (!*run->options->out || parallel_rank() != 0) return;
-    LogSmooth smooth = run->log.smooth;
-    cJSON *json = cJSON_CreateObject();
-    json_add_number(json, "final_train_loss", log_smooth(&smooth, NAN));
-    json_add_number(json, "final_val_loss", run->last_val_loss);
-    json_add_number(json, "seconds", run->seconds);
-    json_add_number(json, "tokens_per_s", (double)(run->step * run_tokens_per_step(run)) / run->seconds);
-    json_add_number(json, "peak_memory_bytes", (double)memory_peak());
-    json_add_number(json, "parameters", (double)parameters->floats);
-    char error[FILE_ERROR_SIZE];
-    if (!checkpoint_clean(run->options->out, error)) warn("%s", error);
-    write_run_json(run, "summary.json", json);
+    if (parallel_rank() == 0) print_data(run);
 }
 
 #endif
