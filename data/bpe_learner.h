@@ -55,15 +55,15 @@ static inline void bpe_learner_add(BpeLearner *learner, int thread, const char *
 typedef struct {
     uint32_t pair; /* left id << 16 | right id */
     int64_t count; /* occurrences in the text */
-    uint32_t
-        *words; /* (n_words) words in which the pair was seen; it may have gone from some of them since */
+    /* (n_words) words in which the pair was seen; a later merge may have removed it from some of them. */
+    uint32_t *words;
     size_t n_words, room;
 } BpePair;
 
 typedef struct {
     const TokenizerWords *words;
-    uint16_t
-        *symbols; /* the token ids of all words; those of a word begin at the index where its bytes begin */
+    /* The token ids of all words; those of a word begin at the index where its bytes begin. */
+    uint16_t *symbols;
     uint32_t *lengths; /* (n_words) how many tokens each word has now */
     BpePair *pairs;    /* (n_pairs) every pair that was ever seen */
     size_t n_pairs, pairs_room;

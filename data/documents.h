@@ -1,9 +1,10 @@
 /* documents.h: reads the inputs of ./prepare and finds the documents in them.
 
-   A Reader works through a job (inputs.h), one block after the other. A Block is some text and the places of the
-   documents in it; a JSON line is a document that is parsed later (json_line.h). The place of a reader, kept in the
-   state of an interrupted run, is all that is needed to go on from there: the blocks that follow depend on the text
-   alone, not on how much of it was read at a time.
+   A Reader works through a job, which is a large file or several small ones (inputs.h), and gives one block after the
+   other. A Block is some text, and where in it each document begins and ends; a JSON line is a document that is parsed
+   later (json_line.h). A Place says how far a reader has come. It is kept in the state of an interrupted run, and is
+   all that is needed to go on from there: the blocks that follow depend on the text alone, not on how much of it was
+   read at a time.
 
    A plain text file is one document; or it is cut into pieces at blank lines (DOCUMENTS_CUT), which joined give the
    file again byte for byte; or its documents are what lies between lines equal to a separator. A document has a largest
@@ -28,8 +29,8 @@ typedef struct {
 } RawDocument;
 
 typedef struct {
-    char *bytes; /* (n) text */
-    size_t n, room;
+    char *bytes;            /* (n) text */
+    size_t n, room;         /* room: how many bytes memory is allocated for (check_grow) */
     RawDocument *documents; /* (n_documents) in the order of the text */
     size_t n_documents, documents_room;
 } Block;
@@ -37,8 +38,8 @@ typedef struct {
 typedef struct {
     int job;        /* an index of Inputs.jobs; -1: the reader has none */
     int source;     /* the file that is read, or is next */
-    int64_t offset; /* bytes of its text that have become documents */
-    int64_t line;   /* lines in them */
+    int64_t offset; /* how many bytes of the text of that file have become documents */
+    int64_t line;   /* how many lines are in these bytes */
 } Place;
 
 typedef struct {
@@ -50,8 +51,7 @@ typedef struct {
     char *rest;     /* (n_rest) text that was read, but is not yet a whole document */
     size_t n_rest, rest_room;
     size_t searched; /* bytes of the rest in which no document ends */
-    size_t
-        skipped; /* bytes left out so far of a line that exceeds the largest document; 0: there is no such line */
+    size_t skipped;  /* bytes left out so far of a line that exceeds the largest document; 0: no such line */
     double fraction; /* how much of each file to read, in bytes of text per byte on disk; 0: all of it */
 } Reader;
 
@@ -64,8 +64,8 @@ static size_t find_byte(const char *text, size_t from, size_t to, char byte) {
     return at ? (size_t)(at - text) : to;
 }
 
-/* The index behind the blank lines that follow the newline at index `at` of a text of n bytes; 0 when the next line is
-   not blank. */
+/* The index of the first byte after the blank lines that follow the newline at index `at` of a text of n bytes; 0 when
+   the next line is not blank. */
 static size_t blank_lines(const char *text, size_t n, size_t at) {
     size_t end = 0;
     for (size_t i = at + 1; i < n && strchr(" \t\r\n", text[i]) && text[i]; i++)
@@ -73,11 +73,11 @@ static size_t blank_lines(const char *text, size_t n, size_t at) {
     return end;
 }
 
-/* The length of the first document of a text of n bytes: at least `bytes`, up to and with the next blank line. When
-   there is none in 8 times as much, the document ends at the next newline; when there is none in 16 times as much,
-   behind a space; and after 32 times as much at the end of a character. 0: that cannot be decided before more of the
-   file is read. *searched, in and out: so many bytes from the start are known to hold no place before which the
-   document could end at a blank line. */
+/* The length of the first document of a text of n bytes. The document has at least `bytes` bytes and ends after the
+   first blank line that follows them. If there is no blank line within 8 * bytes, it ends after the first newline
+   beyond `bytes`; if there is no newline within 16 * bytes, after the first space; and if there is no space within 32 *
+   bytes, at the end of a character there. 0: this cannot be decided before more of the file is read. *searched, in and
+   out: in so many bytes from the start, no blank line was found at which the document could end. */
 static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_file, size_t *searched) {
     if (!end_of_file && n < 33 * bytes) return 0;
     if (n <= bytes) return n;
@@ -88,7 +88,7 @@ static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_f
         size_t end = blank_lines(text, seen, at);
         if (end) return *searched = 0, end;
     }
-    /* White space at the end of what was read may turn out to be a blank line. */
+    /* White space at the end of what was read may be the beginning of a blank line: it is searched again. */
     if (limit > *searched && !strchr(" \t\r\n", text[seen - 1])) *searched = limit;
     limit = n < 16 * bytes ? n : 16 * bytes;
     size_t at = find_byte(text, bytes - 1, limit, '\n');
@@ -102,7 +102,7 @@ static size_t cut_length(const char *text, size_t n, size_t bytes, bool end_of_f
 
 /* The length of the first document of a text whose documents are separated by lines equal to `separator`, which belong
    to no document; *next: where the next document begins, 0 when that cannot be decided before more is read. *searched,
-   in and out: so many bytes from the start are lines known to be no separators. */
+   in and out: in so many bytes from the start, no line is a separator. */
 static size_t separated_length(const char *text, size_t n, const char *separator, bool end_of_file,
                                size_t *searched, size_t *next) {
     size_t length = strlen(separator);
@@ -132,8 +132,8 @@ static bool is_blank(const char *text, size_t n) {
     return i == n;
 }
 
-/* Leaves out what was read, from `cut` on, of a line that exceeds the largest document. The line becomes a document
-   without text. */
+/* Removes from the block what was read of a line that is longer than the largest document; the line begins at byte
+   `cut`. It becomes a document without text. */
 static void skip_line(Reader *r, Block *b, size_t cut) {
     enum { TIMES = 16 };
     const Source *source = &r->inputs->sources[r->place.source];
@@ -151,8 +151,8 @@ static void skip_line(Reader *r, Block *b, size_t cut) {
             (long long)r->place.line, source->path, TIMES);
 }
 
-/* Makes a document of each line of the block from byte `cut` on that is whole, until the documents reach the size of a
-   block; returns where the next line begins. r->searched keeps how much of an unfinished line was searched for its end.
+/* Makes a document of each complete line of the block from byte `cut` on, until the documents reach the size of a
+   block; returns where the next line begins. r->searched keeps how much of an incomplete line was searched for its end.
    */
 static size_t cut_lines(Reader *r, Block *b, size_t cut, bool end_of_file) {
     while (cut < b->n && cut < r->inputs->block_bytes) {
@@ -179,7 +179,8 @@ static size_t cut_lines(Reader *r, Block *b, size_t cut, bool end_of_file) {
     return cut;
 }
 
-/* The same for documents of either format. */
+/* Makes documents, of JSON lines or of plain text, of the text of the block from byte `cut` on, until they reach the
+   size of a block; returns where the next document begins. */
 static size_t cut_documents(Reader *r, Block *b, size_t cut, bool end_of_file) {
     const Inputs *in = r->inputs;
     if (in->sources[r->place.source].jsonl) return cut_lines(r, b, cut, end_of_file);

@@ -34,8 +34,10 @@ typedef enum { DOCUMENTS_AUTO, DOCUMENTS_FILE, DOCUMENTS_CUT } DocumentRule;
 enum {
     SLOTS = 16,     /* jobs that are read at the same time. The order of the output depends on this number */
     FEW_FILES = 64, /* DOCUMENTS_AUTO cuts plain text when there are fewer files */
-    LOOK_BYTES = 1 << 16, /* of its text that inputs_look reads of a file; also the size of a sample */
-    SAMPLES = 16 /* how many samples of a file its checksum is made of, unless they would be all of it */
+    LOOK_BYTES =
+        1 << 16, /* how many bytes of text inputs_look reads of each file; also the size of a sample */
+    SAMPLES =
+        16 /* the checksum of a large file is that of so many samples; a file no larger is read as a whole */
 };
 
 /* A file to read. */
@@ -53,14 +55,15 @@ typedef struct {
     uint32_t crc; /* CRC-32 of its bytes on disk: of all, or of SAMPLES samples */
 } Source;
 
-/* Files of folders that are not read, since their names do not say text; counted by the last part of their names. */
+/* Files in the input folders that are not read, because their names do not say that they are text. They are counted by
+   the ending of their names. */
 typedef struct {
     char ending[16]; /* ".csv"; "": none, or a long one */
     int count;
     const char *first; /* the path of the first one */
 } PassedOver;
 
-/* What one reader works through: a large file, or several small ones. */
+/* What one reader (documents.h) reads from beginning to end: a large file, or several small ones. */
 typedef struct {
     int first, end; /* sources[first] to sources[end - 1] */
 } Job;
@@ -68,12 +71,12 @@ typedef struct {
 typedef struct {
     Source *sources; /* (n_sources) in the order in which they are read */
     int n_sources;
-    size_t room;
-    Job *jobs; /* (n_jobs) */
+    size_t room; /* how many sources memory is allocated for (check_grow) */
+    Job *jobs;   /* (n_jobs) */
     int n_jobs;
     int64_t bytes;           /* the size of all files on disk */
-    size_t round_bytes;      /* text that all readers together read in a round */
-    size_t block_bytes;      /* text that one reader reads in a round */
+    size_t round_bytes;      /* how much text all readers together read in a round (rounds.h) */
+    size_t block_bytes;      /* how much text one reader reads in a round */
     bool has_validation;     /* there are files for validation */
     PassedOver *passed_over; /* (n_passed_over) */
     size_t n_passed_over, passed_over_room;
@@ -82,7 +85,7 @@ typedef struct {
     int n_kept;                     /* pipes that were copied into it */
     uint32_t kept_crc;              /* CRC-32 of all that they held */
     size_t largest;                 /* the most bytes of a document */
-    int threads;                    /* that look at files */
+    int threads;                    /* how many threads look at files */
     /* how plain text becomes documents */
     DocumentRule rule;
     size_t document_bytes; /* the least size of the pieces that DOCUMENTS_CUT makes */
@@ -142,7 +145,7 @@ static void add_source(Inputs *in, const char *path, const struct stat *status, 
 #endif
 }
 
-/* Counts a file that is not read. */
+/* Counts a file that is not read, under the ending of its name. */
 static void pass_over(Inputs *in, const char *path) {
     const char *name = check_basename(path), *dot = strrchr(name, '.');
     if (!dot || dot == name || strlen(dot) >= sizeof in->passed_over->ending) dot = "";
@@ -308,8 +311,8 @@ static const char *foreign_content(const unsigned char *head, size_t n) {
     return NULL;
 }
 
-/* The same, judged by where zero bytes stand among the first n: UTF-8 text has none or hardly any, other encodings of
-   text have them at every second byte or at three of four. */
+/* What a file is, judged by where zero bytes stand among its first n bytes; NULL: it may be UTF-8 text, which has none
+   or hardly any. Other encodings of text have them at every second byte or at three of four. */
 static const char *zeros_say(const unsigned char *head, size_t n) {
     size_t zeros[4] = {0}, all = 0;
     for (size_t i = 0; i < n; i++)
@@ -367,8 +370,8 @@ static void look_at_content(Source *source) {
         if (got < 0) die("cannot read the input '%s': %s", source->path, strerror(errno));
         source->crc = checksum_crc32(source->crc, bytes, (size_t)got);
     }
-    /* Then the time of its last change does not count: the checksum tells enough, and the copy of a pipe is a new file
-       each time. */
+    /* The time of the last change does not count if the checksum is of the whole file, which tells enough, or if the
+       file is the copy of a pipe, which is a new file each time. */
     if (whole || source->kept) source->modified = source->modified_nano = 0;
     close(file);
     free(bytes);
@@ -382,9 +385,9 @@ static int compare_inodes(const void *a, const void *b) {
     return x->validation != y->validation ? (int)y->validation - (int)x->validation : (x > y) - (x < y);
 }
 
-/* Removes from the list what is named as a file for validation a second time, be it for validation or for training, so
-   that no document is in both splits. A file that is named twice for training is read twice, as asked for; returns how
-   many such entries there are. */
+/* If a file is named for validation and named again, for validation or for training, removes the further entries from
+   the list, so that no document is in both splits. A file that is named twice for training is read twice, as asked for.
+   Returns how many such entries there are. */
 static int part_inputs(Inputs *in) {
     Source **order = check_calloc((size_t)(in->n_sources + 1) * sizeof *order);
     int twice = 0, kept = 0;

@@ -1,7 +1,8 @@
 /* json_line.h: finds the text in one field of a JSON line, for ./prepare.
 
-     json_line(line, n, field, text)   NULL when the line, n bytes, has a string in that field, which is then
-                                       text->bytes, text->length; else why not, in words that follow "line 7 "
+     json_line(line, n, field, text)   looks for the string in that field of a line of n bytes. NULL: it is there, and
+                                       text->bytes has its text->length bytes. Otherwise the reason why there is none,
+                                       in words that follow "line 7 "
 
    The line is scanned once, without building a tree of its values. Some things that the JSON standard forbids are
    common in files of text, and their meaning is clear, so they are accepted: NaN, Infinity and -Infinity as Python
@@ -20,15 +21,15 @@ typedef struct {
     const char *bytes; /* (length) owned by the line, or by this struct when the text has escapes */
     size_t length;
     size_t replaced; /* halves of surrogate pairs that became U+FFFD */
-    char *buffer;    /* (room) kept from line to line; the caller frees it at the end */
+    char *buffer;    /* (room bytes) kept from line to line; the caller frees it at the end */
     size_t room;
 } JsonText;
 
-/* Where a scan stands. The functions below go on to the byte behind what they read, and return false when it is not
-   there. */
+/* The state of a scan. Each function below reads one thing that must stand at p and moves p behind it; false: it does
+   not stand there. */
 typedef struct {
-    const char *p, *end;
-    bool escapes; /* the string read last has some */
+    const char *p, *end; /* the next byte to read, and the end of the line */
+    bool escapes;        /* the string read last has some */
 } JsonScan;
 
 static inline void json_space(JsonScan *s) {
@@ -133,8 +134,8 @@ static inline size_t json_put_utf8(char *to, int code) {
     return (size_t)more + 1;
 }
 
-/* The character of an escape \uXXXX, or of two that are a surrogate pair; p is behind the first u. Returns the byte
-   behind. */
+/* Sets *code to the character of an escape \uXXXX, or of two escapes that are a surrogate pair; p is behind the first
+   u. Returns a pointer to the first byte after the escapes. */
 static inline const char *json_escape_u(const char *p, const char *end, int *code, size_t *replaced) {
     *code = json_hex(p, end), p += 4;
     if (*code < 0xD800 || *code > 0xDFFF) return p;

@@ -47,7 +47,7 @@ static cJSON *source_to_json(const Source *source) {
     return json;
 }
 
-/* All of them, as an array that the caller frees. */
+/* All files of the inputs, as an array that the caller frees. */
 static cJSON *sources_to_json(const PrepareRun *run) {
     cJSON *sources = cJSON_CreateArray();
     for (int s = 0; s < run->in.n_sources; s++)
@@ -92,8 +92,8 @@ static void write_manifest(PrepareRun *run, const char *path, const char *tokeni
     cJSON_Delete(json);
 }
 
-/* The first difference between the inputs and the list `was` in a manifest or state, in words that follow "from other
-   inputs". */
+/* Writes to `text` the first difference between the inputs and the list `was`, which a manifest or state holds, in
+   words that follow "from other inputs". */
 static void source_difference(const PrepareRun *run, const cJSON *was, char *text, size_t size) {
     const cJSON *now;
     cJSON *all = sources_to_json(run);

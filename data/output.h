@@ -1,5 +1,5 @@
-/* output.h: what ./prepare writes into the output folder: shards, and the state from which an interrupted run is
-   continued.
+/* output.h: what ./prepare writes into the output folder: shards (files of tokens, gpt/io/shards.h), and the state from
+   which an interrupted run is continued.
 
    A ShardWriter writes the shards of one split, "train" or "val": tokens are appended to PREFIX_000000.bin.part, which
    is renamed to PREFIX_000000.bin when it is full. From time to time the state, prepare.state.json, is written, after
@@ -12,11 +12,12 @@
      shard_finish(&writer)                     finishes the last shard, which may be short
      shard_resume(&writer)                     cuts the files back to what the writer's records say; false: they do
                                                not fit
-     remove_shards(&writer, keep)              removes all shards of the split behind the first `keep`
+     remove_shards(&writer, keep)              removes the shards of the split, but not the first `keep` of them
      split_to_json(&writer)                    the split as state and manifest describe it; the caller frees it
      state_save(writers, &totals, &progress)   writes the state
      state_take(writers, &totals, &progress, &inputs, json)
-                                               takes them from a state; false: it does not fit the inputs
+                                               sets writers, totals and progress to what a state says; false: the state
+                                               does not fit the inputs
      output_read(path, is_state)               the JSON of a manifest or a state, NULL when it is damaged; the caller
                                                frees it
    Where it says nothing else, a function ends the program with a sentence when it fails. */
@@ -39,15 +40,15 @@ typedef struct {
     const char *folder, *prefix; /* "train" or "val" */
     uint64_t shard_tokens;       /* tokens of a full shard */
     ShardRecord *shards;         /* (n_shards) in the order written */
-    size_t n_shards, room;
-    uint64_t tokens, documents;
-    bool growing; /* the last shard is not finished */
-    int file;     /* the last shard's while it grows; -1: none is open */
+    size_t n_shards, room;      /* room: how many elements of `shards` memory is allocated for (check_grow) */
+    uint64_t tokens, documents; /* of the split so far */
+    bool growing;               /* the last shard is not finished */
+    int file;                   /* the last shard's while it grows; -1: none is open */
 } ShardWriter;
 
 /* What was read so far. */
 typedef struct {
-    int64_t lines;      /* documents, malformed and empty ones too */
+    int64_t lines;      /* documents, including malformed and empty ones; a document may be a JSON line */
     int64_t bad_lines;  /* malformed JSON lines */
     int64_t empty;      /* documents without text */
     int64_t not_utf8;   /* documents that are not valid UTF-8 */
@@ -62,9 +63,10 @@ typedef struct {
 
 typedef struct {
     Fingerprint fingerprint;
-    const cJSON *sources; /* the list of inputs; NULL: they are too many to be written each time */
-    Place places[SLOTS];  /* of the readers */
-    int next_job;         /* the first job that no reader has begun */
+    const cJSON
+        *sources;        /* the list of input files; NULL: there are too many to write them with each state */
+    Place places[SLOTS]; /* of the readers */
+    int next_job;        /* the first job that no reader has begun */
 } Progress;
 
 /* folder/NAME, where the name is formatted as by printf; the caller frees it. */
@@ -122,7 +124,7 @@ static void output_lock(const char *folder) {
     gethostname(holder, sizeof holder - 1);
     if (ftruncate(file, 0) != 0 || dprintf(file, "process %ld on %s", (long)getpid(), holder) < 0) errno = 0;
     atexit(output_unlock);
-} /* the file stays open */
+} /* the file stays open, and therefore locked */
 
 /* -----------------------------------------------------------------------------------------------------------
    Shards */
@@ -161,7 +163,7 @@ static void shard_finish(ShardWriter *w) {
     free(part), free(path);
 }
 
-/* Appends tokens (n). On a big-endian machine their bytes are swapped in place first. */
+/* On a big-endian machine the bytes of the tokens (n) are swapped in place first. */
 static void shard_put(ShardWriter *w, uint16_t *tokens, size_t n) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     for (size_t i = 0; i < n; i++) tokens[i] = (uint16_t)(tokens[i] << 8 | tokens[i] >> 8);
@@ -182,7 +184,7 @@ static void shard_put(ShardWriter *w, uint16_t *tokens, size_t n) {
     }
 }
 
-/* Removes the shards of a split behind the first `keep`, finished or not. */
+/* Removes finished and unfinished ones. */
 static void remove_shards(const ShardWriter *w, size_t keep) {
     DIR *folder = opendir(w->folder);
     if (!folder) die("cannot open the folder '%s': %s", w->folder, strerror(errno));
@@ -243,7 +245,6 @@ static bool shard_resume(ShardWriter *w) {
 /* -----------------------------------------------------------------------------------------------------------
    The state of a run that is not finished, and the manifest of one that is */
 
-/* The caller frees it. */
 static cJSON *split_to_json(const ShardWriter *w) {
     cJSON *json = cJSON_CreateObject(), *shards = cJSON_CreateArray();
     cJSON_AddNumberToObject(json, "tokens", (double)w->tokens);
@@ -264,7 +265,7 @@ static cJSON *split_to_json(const ShardWriter *w) {
 
 #define STATE_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
-/* Takes a split's counts and shards from a state; false when this writer cannot have made such shards. */
+/* Sets the writer's counts and shards to those in a state; false when this writer cannot have made such shards. */
 static bool split_from_json(ShardWriter *w, const cJSON *json) {
     const cJSON *shards = cJSON_GetObjectItemCaseSensitive(json, "shards"), *shard;
     int64_t tokens, documents, n;
@@ -360,8 +361,8 @@ static void state_save(const ShardWriter writers[2], const Totals *totals, const
         cJSON_AddItemToObject(json, writers[split].prefix, item);
     }
     if (progress->sources) cJSON_AddItemToObject(json, "sources", cJSON_Duplicate(progress->sources, true));
-    int folder = open(writers->folder,
-                      O_RDONLY | O_CLOEXEC); /* the names of new and renamed shards reach the disk too */
+    /* The names of new and renamed shards must reach the disk too. */
+    int folder = open(writers->folder, O_RDONLY | O_CLOEXEC);
     if (folder >= 0) fsync(folder), close(folder);
     char *path = output_path(writers->folder, "prepare.state.json");
     state_write(path, json);

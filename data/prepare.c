@@ -31,7 +31,7 @@
 /* -----------------------------------------------------------------------------------------------------------
    The inputs */
 
-/* Prints how many files of the folders are not read, and warns of those that may hold text in another form. */
+/* Prints how many files in the input folders are not read, and warns of those that may hold text in another form. */
 static void show_passed_over(const Inputs *in) {
     static const char *const text[] = {".zst", ".parquet", ".xz",  ".bz2",  ".zip",
                                        ".csv", ".tsv",     ".pdf", ".html", ".tar"};
@@ -55,8 +55,8 @@ static void show_passed_over(const Inputs *in) {
     printf("%s\n", in->n_passed_over > 8 ? ", ..." : "");
 }
 
-/* The least size of the pieces that plain text is cut into. Little text is cut into small ones, so that some of them
-   are for validation. */
+/* The least size in bytes of the pieces that plain text is cut into. A small text is cut into small pieces, so that
+   some of them are for validation. */
 static size_t piece_bytes(const PrepareRun *run) {
     enum { MOST = 8192, LEAST = 16, PIECES = 32 };
     int64_t bytes = 0, piece;
@@ -101,22 +101,23 @@ static void gather_inputs(PrepareRun *run, int count, char **names) {
     in->round_bytes = (size_t)o->round_bytes;
     make_jobs(in);
     double below = o->val_fraction * 18446744073709551616.0;
-    run->val_below = (uint64_t)below;
+    run->val_hash_end = (uint64_t)below;
     for (int s = 0; s < SLOTS; s++) run->readers[s] = (Reader){.inputs = in, .place = {.job = -1}};
 }
 
 /* -----------------------------------------------------------------------------------------------------------
    The end of a run */
 
-/* Removes the state. This is done after the manifest was written, and by a run that finds the manifest, because the run
-   that wrote it may have been killed in between. */
+/* Removes the state, which nobody needs once the manifest is written. A run that finds a manifest does so too: the run
+   that wrote it may have been killed before it removed the state. Small files are written as FILE.part and then renamed
+   to FILE (file_write_whole); a run that was killed in between leaves FILE.part, which is removed as well. */
 static void remove_state(const PrepareRun *run, const char *state) {
-    static const char *const halves[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
+    static const char *const files[] = {"prepare.state.json", "shards.json", "tokenizer.json"};
     unlink(state);
-    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) { /* of a write that was killed */
-        char *half = output_path(run->options->out, "%s.part", halves[i]);
-        unlink(half);
-        free(half);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *part = output_path(run->options->out, "%s.part", files[i]);
+        unlink(part);
+        free(part);
     }
 }
 
@@ -189,7 +190,7 @@ static void finish(PrepareRun *run, const char *manifest, const char *state, con
 /* -----------------------------------------------------------------------------------------------------------
    The beginning of a run */
 
-/* Takes up the folder as an interrupted run of the same command left it. */
+/* Continues the output of an interrupted run of the same command: sets `run` to what its state says. */
 static void continue_output(PrepareRun *run, const cJSON *state, const char *tokenizer) {
     Progress progress = {.fingerprint = run->fingerprint};
     if (!state_take(run->writers, &run->totals, &progress, &run->in, state) ||
@@ -208,9 +209,9 @@ static void continue_output(PrepareRun *run, const cJSON *state, const char *tok
 
 typedef enum { OUTPUT_FRESH, OUTPUT_CONTINUED, OUTPUT_DONE } OutputState;
 
-/* What the output folder holds: nothing that counts (OUTPUT_FRESH), what an interrupted run of the same command left
-   and is now taken up (OUTPUT_CONTINUED), or the finished output (OUTPUT_DONE). Dies when it holds anything else.
-   Removes nothing. */
+/* Finds out what the output folder holds: nothing that must be kept (OUTPUT_FRESH); the output of an interrupted run of
+   the same command, which continue_output then takes over (OUTPUT_CONTINUED); or the finished output (OUTPUT_DONE).
+   Dies when it holds anything else. Removes nothing. */
 static OutputState begin_output(PrepareRun *run, const char *manifest, const char *state,
                                 const char *tokenizer) {
     const PrepareOptions *o = run->options;
@@ -240,9 +241,9 @@ static OutputState begin_output(PrepareRun *run, const char *manifest, const cha
     return OUTPUT_FRESH;
 }
 
-/* Finds a tokenizer, then leaves the folder with it and with the state of a run that has read nothing, by which a later
-   call recognises the folder. What lay there before is removed only then, when nothing but the text itself can be
-   wrong. */
+/* Begins a new output. Learns a tokenizer, if none was given; then removes what the folder holds, and writes
+   tokenizer.json and the state of a run that has read nothing, by which a later call recognises its folder. The old
+   content is removed that late so that it is not lost when an option or the tokenizer turns out to be wrong. */
 static void start_output(PrepareRun *run, const char *manifest, const char *state, const char *tokenizer) {
     Place idle[SLOTS];
     if (!run->tokenizer) learn_tokenizer(run);

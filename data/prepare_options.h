@@ -1,7 +1,8 @@
 /* prepare_options.h: the options of ./prepare: one table that parsing, --help and the manifest read.
 
-   check_options(o, count)    ends the program when options do not fit together deciding_options()         those that
-   decide what is written, as a JSON object that the caller frees with cJSON_Delete */
+   check_options(o, count)    ends the program when options do not fit together
+   deciding_options()         the options that decide what is written, as a JSON object that the caller frees with
+                              cJSON_Delete */
 #ifndef DATA_PREPARE_OPTIONS_H
 #define DATA_PREPARE_OPTIONS_H
 
@@ -24,25 +25,27 @@ typedef struct {
 
 static const Option prepare_options[] = {
     ROW_OF("Input", "format", OPTION_CHOICE, format, "auto", 0, 0, "auto|text|jsonl",
-           "auto: by name (.txt .md .json .jsonl .ndjson, each with .gz or .zst), else by content"),
+           "format of the inputs; auto: by name (.txt .md .json .jsonl .ndjson, each with .gz or .zst), else "
+           "by content"),
     ROW_OF("Input", "field", OPTION_STRING, field, "text", 0, 0, "NAME",
            "field of a JSON line that holds the text"),
     ROW_OF("Input", "documents", OPTION_CHOICE, documents, "auto", 0, 0, "auto|file|cut",
-           "plain text: a file is a document, or is cut at blank lines; auto cuts when there are fewer than "
-           "64 files"),
+           "what a document of plain text is: a whole file, or a piece of a file that is cut at blank lines; "
+           "auto: cut when there are fewer than 64 files"),
     ROW_OF("Input", "document-bytes", OPTION_INT, document_bytes, "0", 0, 1 << 24, "",
            "least size of the pieces a plain text is cut into, from 16 on; 0: 8192, less when there is "
            "little text"),
     ROW_OF("Input", "max-document", OPTION_INT, max_document, "256", 1, 2047, "",
-           "MiB of the largest document; a longer JSON line counts as malformed"),
+           "size of the largest document in MiB; a longer JSON line counts as malformed"),
     ROW_OF("Input", "separator", OPTION_STRING, separator, "", 0, 0, "LINE",
            "plain text: lines equal to this separate documents"),
     ROW_OF("Input", "max-bad", OPTION_FLOAT, max_bad, "0.01", 0, 100, "",
            "percent of malformed JSON lines above which the run fails"),
     ROW_OF("Tokenizer", "vocab", OPTION_INT, vocab, "0", 0, TOKENIZER_MAX_VOCAB, "",
-           "size of the vocabulary to learn, 257 to 65536; 0: by the amount of text"),
+           "size of the vocabulary to learn, 257 to 65536; 0: chosen by the amount of text"),
     ROW_OF("Tokenizer", "tokenizer", OPTION_STRING, tokenizer, "", 0, 0, "FILE",
-           "use this one instead: a tokenizer.json, GPT-2's vocab.json with merges.txt beside it, their "
+           "use this tokenizer instead of learning one: a tokenizer.json, GPT-2's vocab.json with merges.txt "
+           "beside it, their "
            "folder, or a SentencePiece *.model"),
     ROW_OF("Tokenizer", "extra-ids", OPTION_INT, extra_ids, "0", 0, 1000, "",
            "sentinels <extra_id_N> added to a SentencePiece vocabulary; T5 has 100"),
@@ -55,14 +58,16 @@ static const Option prepare_options[] = {
            "share of the documents for validation; unused when there are files for it"),
     ROW_OF("Output", "val", OPTION_STRING, val, "", 0, 0, "PATH",
            "a file or folder for validation; inputs named like c4-validation.00000.json.gz are, too"),
-    ROW_OF("Output", "overwrite", OPTION_SWITCH, overwrite, "no", 0, 0, "", "replace what the folder holds"),
+    ROW_OF("Output", "overwrite", OPTION_SWITCH, overwrite, "no", 0, 0, "",
+           "replace what the output folder holds"),
     ROW_OF("Output", "verify", OPTION_SWITCH, verify, "no", 0, 0, "",
            "check the folder --out against its manifest, write nothing"),
-    ROW_OF("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", "0: one per core"),
+    ROW_OF("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "",
+           "threads that read and encode; 0: one for each core"),
     ROW_OF("Machine", "save-every", OPTION_INT, save_every, "10", 0, 86400, "",
-           "seconds between the points an interrupted run can go on from"),
+           "seconds between the points from which an interrupted run can be continued"),
     ROW_OF("Machine", "round-bytes", OPTION_INT, round_bytes, "16777216", 4096, 1 << 30, "",
-           "text under way at once; large inputs are taken in turns of a part of it"),
+           "bytes of text that are read in a round; the inputs that are read at the same time share them"),
     ROW_OF("Machine", "quiet", OPTION_SWITCH, quiet, "no", 0, 0, "", "no progress line"),
 };
 enum { N_PREPARE_OPTIONS = sizeof prepare_options / sizeof *prepare_options };

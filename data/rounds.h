@@ -1,9 +1,11 @@
 /* rounds.h: the work of ./prepare: reads all inputs, encodes their documents and writes the tokens, in rounds.
 
    In a round, up to 16 readers (documents.h) each give a block of documents. The blocks are cut into chunks, which
-   threads encode in parallel; then the tokens are written in the order of inputs and documents (output.h). Three rounds
-   are under way at once: one is read while the one before it is encoded and the one before that is written. What is
-   written depends on the inputs and options alone, not on the number of threads.
+   threads encode in parallel; then the tokens are written in the order of inputs and documents (output.h). A reader
+   works on one job at a time: a large input file, or several small ones (inputs.h). The place of a reader (documents.h)
+   says how far it has come in its job. Three rounds are under way at once: one is read while the one before it is
+   encoded and the one before that is written. What is written depends on the inputs and options alone, not on the
+   number of threads.
 
    A document goes to validation when the hash of its text says so, so that equal texts go to the same split, or when
    its file is one for validation. While a vocabulary is learned (run->learner is not NULL), the same rounds only count
@@ -40,15 +42,16 @@ enum {
     CHUNK_BYTES = 1 << 16, /* a chunk ends with the document that reaches so many bytes of text */
     CHUNK_BAD = 3,         /* malformed lines of a chunk that are remembered, to be shown */
     SHOWN_BAD = 10,        /* malformed lines that are shown */
-    EARLY_LINES =
-        100000 /* before so many lines were read, their share of malformed ones is judged as if they had been */
+    /* The share of malformed lines is computed as if at least so many lines had been read. Otherwise a few malformed
+       lines near the beginning of the inputs would end the program, although they are few among all lines. */
+    EARLY_LINES = 100000
 };
 
 /* A malformed line. */
 typedef struct {
-    int source;       /* its file, an index of Inputs.sources */
-    int64_t line;     /* from 1 */
-    const char *what; /* is wrong with it, to follow "line 7 " */
+    int source;         /* its file, an index of Inputs.sources */
+    int64_t line;       /* its number in the file, from 1 */
+    const char *reason; /* why it is malformed, in words that follow "line 7 " */
 } BadLine;
 
 /* Consecutive documents of a block, which one thread encodes at a time. Index 0 or 1 of an array is the split. */
@@ -56,21 +59,23 @@ typedef struct {
     const Block *block;
     size_t first, end;   /* documents [first, end) of the block */
     uint16_t *tokens[2]; /* (n_tokens) */
-    size_t n_tokens[2], room[2];
+    size_t n_tokens[2];
+    size_t room[2]; /* how many tokens memory is allocated for (check_grow) */
     int64_t documents[2];
     Totals totals;
     BadLine bad[CHUNK_BAD]; /* the first malformed lines */
     JsonText text;          /* the text of the JSON line read last */
-    uint64_t least_hash;    /* the smallest hash of a document */
+    uint64_t least_hash;    /* the smallest hash of a document in the chunk */
 } Chunk;
 
 typedef struct {
     bool used; /* it was read, and not yet written */
     Block blocks[SLOTS];
     Place places[SLOTS]; /* of the readers after this round */
-    int next_job;        /* the first job that no reader had begun then */
-    Chunk *chunks;
-    size_t n_chunks, room;
+    int next_job;        /* the first job that no reader had begun after this round */
+    Chunk *chunks;       /* (n_chunks) */
+    size_t n_chunks;
+    size_t room; /* how many chunks memory is allocated for */
 } Round;
 
 typedef struct {
@@ -86,7 +91,7 @@ typedef struct {
     Round rounds[3];
     ShardWriter writers[2];
     Totals totals;
-    uint64_t val_below;     /* a document whose hash is smaller goes to validation */
+    uint64_t val_hash_end;  /* documents with a smaller hash go to validation; 2^64 times --val-fraction */
     BadLine bad[SHOWN_BAD]; /* (bad_shown) */
     int bad_shown;
     /* (tokenizer_bytes) the text of tokenizer.json; NULL: it lies in the output folder already, or is yet to be learned
@@ -94,11 +99,14 @@ typedef struct {
     char *tokenizer_text;
     size_t tokenizer_bytes;
     Fingerprint fingerprint;
-    cJSON *kept_sources; /* the list of inputs for the state; NULL: they are too many */
-    double began, saved,
-        shown; /* when the rounds began, the state was written, the progress line was shown: seconds */
-    int64_t began_bytes, began_text; /* bytes on disk and of text that were read before the rounds began */
-    uint64_t began_tokens;           /* tokens that were written before */
+    /* The list of input files for the state; NULL: too many files, the state has no list. */
+    cJSON *kept_sources;
+    double began; /* seconds_now() when the rounds began */
+    double saved; /* seconds_now() when the state was last written */
+    double shown; /* seconds_now() when the progress line was last shown */
+    /* What an interrupted run had done before this run continued it; 0 in a new run. */
+    int64_t began_bytes, began_text; /* bytes on disk, and bytes of text, that it had read */
+    uint64_t began_tokens;           /* tokens that it had written */
 } PrepareRun;
 
 static int thread_number(void) {
@@ -124,11 +132,11 @@ static bool is_utf8(const char *text, size_t n) {
     return true;
 }
 
-/* Encodes one document of n bytes into the chunk, behind an end-of-text token; or counts its pieces for the vocabulary.
-   */
+/* Appends an end-of-text token and the tokens of one document of n bytes to the chunk. While a vocabulary is learned,
+   it counts the pieces of the document instead. */
 static void chunk_document(PrepareRun *run, Chunk *chunk, const Source *source, const char *text, size_t n) {
     uint64_t hash = rng_mix(tokenizer_hash_bytes(text, n));
-    int split = source->validation || (!run->in.has_validation && hash < run->val_below) ? VAL : TRAIN,
+    int split = source->validation || (!run->in.has_validation && hash < run->val_hash_end) ? VAL : TRAIN,
         thread = thread_number();
     if (hash < chunk->least_hash) chunk->least_hash = hash;
     chunk->documents[split]++;
@@ -213,22 +221,23 @@ static void round_cut(PrepareRun *run, Round *round) {
     }
 }
 
-/* Warns of the first malformed lines, of each once: after the vocabulary was learned, the same lines are read again. */
+/* Warns of the malformed lines of a chunk, until SHOWN_BAD lines have been shown. Each line is shown once, although all
+   lines are read twice when a vocabulary is learned first. */
 static void show_bad(PrepareRun *run, const Chunk *chunk) {
     for (int64_t i = 0; i < chunk->totals.bad_lines && i < CHUNK_BAD && run->bad_shown < SHOWN_BAD; i++) {
         const BadLine *bad = &chunk->bad[i];
-        bool shown = false, field = strstr(bad->what, "field");
+        bool shown = false, field = strstr(bad->reason, "field");
         for (int b = 0; b < run->bad_shown; b++)
             shown |= run->bad[b].source == bad->source && run->bad[b].line == bad->line;
         if (shown) continue;
         run->bad[run->bad_shown++] = *bad;
         warn("'%s' line %lld %s%s%s%s; it is left out", run->in.sources[bad->source].path,
-             (long long)bad->line, bad->what, field ? " '" : "", field ? run->options->field : "",
+             (long long)bad->line, bad->reason, field ? " '" : "", field ? run->options->field : "",
              field ? "'" : "");
     }
 }
 
-/* Dies when the malformed lines so far are more than --max-bad percent of `lines`. */
+/* Dies when the malformed lines read so far are more than --max-bad percent of `lines`. */
 static void check_bad(const PrepareRun *run, int64_t lines) {
     const double bad = (double)run->totals.bad_lines,
                  read = (double)(run->totals.lines ? run->totals.lines : 1);
@@ -246,8 +255,8 @@ static void totals_add(Totals *to, const Totals *from) {
             *(const int64_t *)((const char *)from + totals_table[i].offset);
 }
 
-/* Little text may have no document whose hash sends it to validation. When all of it is one round, the document with
-   the smallest hash goes there, and the chunks are encoded again. */
+/* In a small text there may be no document whose hash sends it to validation. When the whole text is one round, the
+   document with the smallest hash goes to validation, and the chunks are encoded again. */
 static void round_choose_validation(PrepareRun *run, Round *round) {
     uint64_t least = UINT64_MAX;
     int64_t documents = 0, val = run->in.has_validation;
@@ -257,11 +266,11 @@ static void round_choose_validation(PrepareRun *run, Round *round) {
     }
     if (run->rounds_read > 1 || run->totals.lines || val || documents < 2 || run->options->val_fraction == 0)
         return;
-    run->val_below = least + 1;
+    run->val_hash_end = least + 1;
     for (size_t c = 0; c < round->n_chunks; c++) chunk_encode(run, &round->chunks[c]);
 }
 
-/* Writes the state: everything written so far, and the places of the readers when they had read that much. */
+/* Writes the state: how much is written so far, and the places at which the readers had read exactly that much. */
 static void run_save(PrepareRun *run, const Place places[SLOTS], int next_job) {
     Progress progress = {.next_job = next_job};
     memcpy(progress.places, places, sizeof progress.places);
@@ -323,7 +332,7 @@ static int64_t input_position(const PrepareRun *run, int *files) {
     return bytes;
 }
 
-/* Writes the progress line when it is time; `last`: when nothing is left to read. */
+/* Writes the progress line if the latest one is old enough, and always if `last`: when nothing is left to read. */
 static void show_progress(PrepareRun *run, bool last) {
     bool terminal = program_on_terminal(stderr);
     double now = seconds_now(), passed = now - run->began;
@@ -346,8 +355,8 @@ static void show_progress(PrepareRun *run, bool last) {
     run->shown = now;
 }
 
-/* Reads all inputs. In each step the tasks of three rounds run at the same time: one is read, one encoded and one
-   written. */
+/* Reads all inputs. In each step of the loop three rounds are worked on at the same time: one is read, one encoded and
+   one written. */
 static void run_rounds(PrepareRun *run) {
     run->began = run->saved = run->shown = seconds_now();
     run->rounds_read = 0;
@@ -356,6 +365,8 @@ static void run_rounds(PrepareRun *run) {
 #pragma omp single
 #endif
     for (int step = 0;; step++) {
+        /* Modulo 3, step + 2 equals step - 1, and step + 1 equals step - 2. So the round that was read one step ago is
+           encoded, and the round that was read two steps ago is written. */
         Round *reading = &run->rounds[step % 3], *encoding = &run->rounds[(step + 2) % 3];
         Round *writing = &run->rounds[(step + 1) % 3];
         bool more = round_begin(run);

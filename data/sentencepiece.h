@@ -279,7 +279,7 @@ static void spm_write_unigram(FILE *file, const SpmModel *m) {
     fprintf(file, "\n    ]\n  }\n}\n");
 }
 
-/* A piece that merging makes; the one with the highest score is made first. */
+/* A piece that is made by merging. The pieces are sorted by score: the one with the highest score is merged first. */
 typedef struct {
     float score;
     uint32_t id;
@@ -303,8 +303,8 @@ static void spm_write_merge(FILE *file, const SpmModel *m, const TokenizerTrie *
     SpmBytes text = m->pieces[id].text;
     for (const unsigned char *at = text.p, *next; at < text.end; at = next) {
         next = at + pieces_character((const char *)at, (size_t)(text.end - at));
-        if (spm_find(trie, at, next) ==
-            TOKENIZER_NONE) /* spm_encode would make the piece from a character that is no piece, as no merge can */
+        /* spm_encode would make the piece even from a character that is no piece itself; merges cannot. */
+        if (spm_find(trie, at, next) == TOKENIZER_NONE)
             spm_refuse(m, "has the piece '%.*s' but not each of its characters", (int)(text.end - text.p),
                        (const char *)text.p);
         uint32_t left = spm_find(trie, text.p, next), right = spm_find(trie, next, text.end);

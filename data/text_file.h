@@ -1,12 +1,12 @@
-/* text_file.h: reads the text of a file, which may be compressed by gzip or, with HAVE_ZSTD, by zstd. Which of them is
-   seen from the first bytes of the file, not from its name.
+/* text_file.h: reads the text of a file, which may be compressed by gzip or, with HAVE_ZSTD, by zstd. The first bytes
+   of the file, not its name, tell whether and how it is compressed.
 
      text_open(path, error)   NULL when it cannot be opened, with a sentence in `error` (char[FILE_ERROR_SIZE])
      text_read(f, to, n)      reads the next n bytes of text, fewer only at the end; returns how many, or -1 when the
                               file is damaged: f->why then says how
      text_skip(f, n)          skips n bytes of text; false when the text ends before, or is damaged
-     text_ended(f)            whether the last read reached the end
-     text_position(f)         bytes of the file, on disk, that were read so far
+     text_ended(f)            whether the last read reached the end of the text
+     text_position(f)         how many bytes of the file, as it is on disk, were read so far
      text_close(f)            frees it; false when the file ended in the middle of its compressed data */
 #ifndef DATA_TEXT_FILE_H
 #define DATA_TEXT_FILE_H
@@ -20,7 +20,7 @@
 #endif
 #include "../gpt/io/files.h"
 
-enum { TEXT_READ_BYTES = 1 << 18 }; /* of the file at a time */
+enum { TEXT_READ_BYTES = 1 << 18 }; /* bytes of the file that are read at a time */
 
 typedef struct {
     const char *why; /* what is wrong with the file, to follow its name; NULL: nothing so far */

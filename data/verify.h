@@ -1,4 +1,4 @@
-/* verify.h: ./prepare --verify: checks a folder against its manifest and changes nothing.
+/* verify.h: ./prepare --verify: checks whether a folder is as its manifest, shards.json, describes it; changes nothing.
 
    Each problem is a line on the standard error stream; all of them are found before the program ends. The verify_
    functions return the number of problems they found.

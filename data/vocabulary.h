@@ -4,14 +4,15 @@
    end the program with a sentence when there is no text or no usable tokenizer.
 
      learn_tokenizer(run)    reads the inputs once, as much of them as --tokenizer-text says, and learns a vocabulary
-     given_tokenizer(run)    a tokenizer.json, GPT-2's vocab.json with merges.txt, or a SentencePiece model */
+     given_tokenizer(run)    reads the one that --tokenizer names: a tokenizer.json, GPT-2's vocab.json with merges.txt,
+                             or a SentencePiece model */
 #ifndef DATA_VOCABULARY_H
 #define DATA_VOCABULARY_H
 
 #include "rounds.h"
 #include "sentencepiece.h"
 
-/* Afterwards the readers stand at the beginning of the inputs again. */
+/* Afterwards the readers are at the beginning of the inputs again, so that run_rounds reads them for the tokens. */
 static void learn_tokenizer(PrepareRun *run) {
     double budget = (double)run->options->tokenizer_text * 1048576, began = seconds_now();
     char text[32], took[FORMAT_SIZE];

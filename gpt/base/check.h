@@ -5,8 +5,8 @@
 
        error: cannot open 'data/val_000000.bin': No such file; run ./prepare first (shards.h:81)
 
-   die(fmt, ...)              prints the line and exits. In a run of several ranks the line names the rank, and the
-                              program ends on all of them (see check_hooks)
+   die(fmt, ...)              prints the line and exits. In a run of several ranks (a rank is one of the processes that
+                              mpirun starts) the line names the rank, and all ranks end (see check_hooks)
    warn(fmt, ...)             prints such a line as a warning; execution goes on
    check_say(kind, text, where)   prints such a line, "kind: text where", with its text made printable
    check_flush()              flushes stdout. When that fails, for example because the disk is full, program_end in
@@ -15,8 +15,10 @@
                                             it
    check_print_piece(...)     the same for a text that is printed piece by piece
    check_calloc(bytes)        zeroed memory, aligned to 64 bytes; never NULL; free() releases it
-   check_grow(items, &room, need, size)   an array of items with room for at least `need` of them: the same, or a larger
-                              copy. The room at least doubles and is zeroed
+   check_grow(items, &room, need, size)   makes an array large enough for `need` items of `size` bytes, and returns it.
+                              `room` is the number of items that memory is allocated for. If it suffices, the array
+                              stays where it is; else it is copied to memory for at least twice as many items, the new
+                              part of which is zeroed
    check_fread, check_fwrite  read and write exactly n items, or die naming the file
    check_fclose(file, path)   dies when an earlier write failed: a full disk is often noticed only here
    These calls are macros, so that the place in the message is that of the caller. check_fopen and the reading of whole
@@ -39,7 +41,7 @@ enum { CHECK_TEXT_SIZE = 4096 }; /* of a message, with its ending 0 */
 struct CheckHooks {
     char prefix[128]; /* of each message: "" or "rank 3 on node7: " */
     /* Called before an error message. It lets one rank print the message and keeps the others waiting, because most
-       errors happen on all ranks at once. NULL: every process prints. */
+       errors happen on all ranks at once. NULL: every rank prints. */
     void (*before_error)(void);
     /* Ends all ranks with this exit code. NULL: exit(code). */
     void (*end_job)(int code);
@@ -151,7 +153,7 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
     } while (n > 0);
 }
 
-/* See above; `where` is "" or begins with a space. */
+/* `where` is "" or begins with a space. */
 static inline void check_say(const char *kind, const char *text, const char *where) {
     char printable[4 * CHECK_TEXT_SIZE];
     check_printable(printable, sizeof printable, text, strlen(text), false);

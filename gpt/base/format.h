@@ -9,8 +9,9 @@
    count_fixed(text, x, decimals, width)   a count with a letter and as many decimals as asked for and as fit into
                                    `width` characters (0: there is no limit): 42.4k, 148.5k
    count_grouped(text, x)          every digit: 1,234,567
-   number_fixed(text, x, decimals, width, unit)   the same of any number, with its unit: 45.2%. It has an exponent when
-                                   it does not fit even without decimals
+   number_fixed(text, x, decimals, width, unit)   a number and its unit, with as many decimals as asked for and as fit
+                                   into `width` characters (0: there is no limit): 45.2%. A number that does not fit
+                                   even without decimals gets an exponent
    bytes_short(text, x)            33 MiB, 1.20 GiB */
 #ifndef GPT_BASE_FORMAT_H
 #define GPT_BASE_FORMAT_H
@@ -21,7 +22,7 @@
 enum { FORMAT_SIZE = 64 };
 static const long DURATION_DAY = 86400, DURATION_YEAR = 365 * 86400L;
 
-/* Rounded to whole seconds, at most 9,999 years; -1 for a NaN and for less than 0. */
+/* A duration rounded to whole seconds, at most 9,999 years; -1 for a NaN and for a duration below 0. */
 static inline long duration_whole(double seconds) {
     const double most = 9999.0 * 365 * 86400;
     if (!(seconds >= 0)) return -1;
@@ -77,7 +78,7 @@ static inline const char *count_unit(double *x, double limit) {
     return units[unit];
 }
 
-/* Beyond 15 digits, which no count has, with an exponent. */
+/* A number of more than 15 digits, which no count has, gets an exponent. */
 static inline const char *count_short(char text[FORMAT_SIZE], double x) {
     if (!(fabs(x) < 1e15)) return snprintf(text, FORMAT_SIZE, "%.3g", x), text;
     const char *unit = count_unit(&x, 999.5);
@@ -101,7 +102,7 @@ static inline const char *count_fixed(char text[FORMAT_SIZE], double x, int deci
     return number_fixed(text, x, *unit || fabs(x) < 10 ? decimals : 0, width, unit);
 }
 
-/* Beyond 15 digits with an exponent. */
+/* A number of more than 15 digits gets an exponent. */
 static inline const char *count_grouped(char text[FORMAT_SIZE], double x) {
     char digits[32];
     if (!(fabs(x) < 1e15)) return snprintf(text, FORMAT_SIZE, "%.4g", x), text;

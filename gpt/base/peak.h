@@ -1,8 +1,9 @@
 /* peak.h: the highest rate of arithmetic that this process can reach on its processors.
 
    processor_peak_flops(bf16)   floating-point operations a second of all OpenMP threads together, in a loop of nothing
-                                but fused multiply-adds of float32, or dot products of bfloat16: the 100 % of every MFU.
-                                Measuring takes about 0.1 s, at most a second */
+                                but fused multiply-adds of float32, or dot products of bfloat16. MFU, model FLOPs
+                                utilisation, is the rate of training as a fraction of this one. Measuring takes about
+                                0.1 s, at most a second */
 #ifndef GPT_BASE_PEAK_H
 #define GPT_BASE_PEAK_H
 
@@ -12,8 +13,9 @@
 #include "processor.h"
 #include "threads.h"
 
-/* The loop keeps PEAK_SUMS independent vectors of sums: enough to hide the latency of a multiply-add, few enough to
-   stay in registers. */
+/* The result of a multiply-add is there only after several cycles, but the next one can begin at once if it does not
+   need that result. So the loop adds to PEAK_SUMS vectors in turn: enough for the processor never to wait, and few
+   enough for all of them to stay in registers. */
 #if defined(__AVX512F__)
 enum { PEAK_LANES = 16, PEAK_SUMS = 20 };
 #elif defined(__AVX__)
@@ -29,8 +31,9 @@ typedef float PeakVector __attribute__((vector_size(PEAK_LANES * sizeof(float)))
 #define PEAK_UNROLL _Pragma("GCC unroll 20")
 #endif
 
-/* The loop of one thread on AMX tile registers; returns the operations it did. The values do not matter, so all are
-   zero. */
+/* The loop of one thread on AMX tile registers; returns how many floating-point operations it did. The values do not
+   matter, so all are zero. A round multiplies 4 pairs of tiles. Each product adds to 16 x 16 sums the dot product of 32
+   bfloat16 values with 32 others, which is 32 multiplications and 32 additions. */
 static inline double peak_tiles(long rounds) {
 #if HAVE_AMX
     amx_begin();
@@ -50,11 +53,12 @@ static inline double peak_tiles(long rounds) {
     }
     amx_end();
 #endif
-    return (double)rounds * 4 * 16 * 16 * 32 * 2;
+    return (double)rounds * 4 * (16 * 16) * 32 * 2;
 }
 
-/* The loop of one thread; returns the operations it did. Its result is added to `sink`, so that the compiler cannot
-   remove the loop. */
+/* The loop of one thread; returns how many floating-point operations it did. A multiply-add of float32 is 2 operations
+   in each lane of a vector; a dot product of two bfloat16 values with two others is 4. The result of the loop is added
+   to `sink`, so that the compiler cannot remove the loop. */
 static inline double peak_loop(bool bf16, long rounds, float *sink) {
     if (bf16 && amx_allowed()) {
         *sink += 1;
@@ -94,9 +98,9 @@ static inline double peak_once(bool bf16, int threads) {
     return sink != 0 ? operations / (seconds_now() - start) : 0;
 }
 
-/* Threads that have just started may share a core for a while, and other programs may take a core for a moment. So all
-   threads are measured again until together they reach nearly the rate of one times their number, for at most a second.
-   */
+/* Threads that have just started may share a core for a while, and other programs may take a core for a moment. So the
+   rate of all threads together is measured again until it is 95 % of their number times the rate of a single thread,
+   but for no longer than a second. The highest rate measured counts. */
 static inline double processor_peak_flops(bool bf16) {
     const int threads = threads_count();
     const double start = seconds_now();

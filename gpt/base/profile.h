@@ -1,12 +1,11 @@
 /* profile.h: how the time of a training step is divided among the parts of the model.
 
-   profile(PROFILE_NORM)      the time from here to the next call counts as that of the norms. Only the thread that runs
+   profile(PROFILE_NORM)      the time from here to the next call counts as that of RMSNorm. Only the thread that runs
                               the step calls it, outside of parallel loops. A call takes about 20 ns
    profile_reset()            sets all times to 0
-   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and the share of `peak`
-   (operations a
-                              second) that was reached. flops[PROFILE_PARTS] are the operations of each part since
-                              profile_reset; 0: not known */
+   profile_print(flops, peak) prints a table of the parts: seconds, share of all time, and which share of `peak`, a rate
+                              in floating-point operations a second, the part reached. flops[PROFILE_PARTS] are the
+                              operations of each part since profile_reset; 0: not known */
 #ifndef GPT_BASE_PROFILE_H
 #define GPT_BASE_PROFILE_H
 
@@ -38,13 +37,10 @@
 typedef enum { PROFILE_EACH(PROFILE_ENUM) PROFILE_PARTS } ProfilePart;
 static const char *const profile_names[PROFILE_PARTS] = {PROFILE_EACH(PROFILE_TEXT)};
 
-/* When set, each call of profile() calls it: parallel.h moves messages in it between the operators of a step. */
-static void (*profile_between)(void);
-
-/* The part whose time is running, since when, and the seconds of all parts so far. */
 static struct {
-    ProfilePart now;
-    double since, seconds[PROFILE_PARTS];
+    ProfilePart now;               /* the part whose time is running */
+    double since;                  /* seconds_now() when it began */
+    double seconds[PROFILE_PARTS]; /* of each part so far */
 } profile_state;
 
 static inline void profile(ProfilePart part) {
@@ -52,7 +48,6 @@ static inline void profile(ProfilePart part) {
     profile_state.seconds[profile_state.now] += now - profile_state.since;
     profile_state.since = now;
     profile_state.now = part;
-    if (profile_between) profile_between();
 }
 
 static inline void profile_reset(void) {

@@ -8,7 +8,7 @@
    program_on_terminal(file)  whether the file is a terminal that a person looks at, where a line can be rewritten in
                               place. A launcher such as mpirun gives each rank a terminal of its own even when its own
                               output goes to a file: under a launcher it is the launcher's output that counts
-   program_launched()         whether mpirun or another launcher of ranks started this process
+   program_launched()         whether mpirun or another launcher started this process as one of several ranks
    program_version(name)      prints the commit, its date and the compiler */
 #ifndef GPT_BASE_PROGRAM_H
 #define GPT_BASE_PROGRAM_H

@@ -1,4 +1,5 @@
-/* signals.h: a run that is told to stop saves a checkpoint first, and one that loses a file it reads says which.
+/* signals.h: lets a run that is told to stop save a checkpoint first, and a program from under which a mapped file is
+   cut off say which file it was.
 
    signals_catch()    from now on SIGTERM, SIGINT (Ctrl-C), SIGHUP, and SIGUSR1 and SIGXCPU, by which job schedulers
                       announce the end of a job, set stop_requested. The training loop looks at it after each step. A
@@ -35,8 +36,7 @@ static struct {
 } signals_files[SIGNALS_MAX_FILES];
 static int signals_file_count;
 
-/* Beyond SIGNALS_MAX_FILES files are not watched: when one of those shrinks, SIGBUS ends the program without a message.
-   */
+/* Only the first SIGNALS_MAX_FILES files are watched. When another one shrinks, SIGBUS ends the program silently. */
 static inline void signals_watch_file(const char *path, const void *map, size_t bytes) {
     if (signals_file_count == SIGNALS_MAX_FILES) return;
     signals_files[signals_file_count].path = path;

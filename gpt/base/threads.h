@@ -1,11 +1,16 @@
 /* threads.h: the cores that this process may use, and the OpenMP threads it runs on them.
 
-   threads_configure(argv)    first of all in main; argv is main's. OpenMP's settings, unless the user chose them:
-                              threads that wait fall asleep soon, and stay on the cores near their memory
-   cores_available()          how many cores the process may use, which can be fewer than the machine has
-   cores_allowed()            Linux: the set of them, as a cpu_set_t
-   threads_set(count)         how many threads OpenMP uses from now on; 0: one for each available core. Called after
-                              nothing else has set it and before the first parallel loop
+   threads_configure(argv)    called first of all in main; argv is main's. Makes OpenMP's waiting threads sleep soon,
+                              and binds threads to cores where that helps. OpenMP reads such settings from environment
+                              variables, and before main begins. So the function sets the variables that the user has
+                              not set, and then restarts the program, in the same process, with execv. In the second
+                              start all variables are set, and the function returns
+   cores_available()          how many cores the process may use: those it may run on, or fewer where a control group (a
+                              container, a job scheduler) limits its processor time
+   cores_allowed()            Linux: the set of cores it may run on, as a cpu_set_t
+   threads_set(count)         how many threads OpenMP uses from now on. 0: as many as the environment variable
+                              OMP_NUM_THREADS says; where the user has not set it, one for each available core. Call it
+                              before the first parallel loop
    threads_count()            how many threads OpenMP uses in the next parallel loop
    thread_unpin()             first of all in a thread that the program creates itself: it may run on all allowed cores,
                               although OpenMP may have bound the thread that created it to one */
@@ -28,8 +33,8 @@
 #include "program.h"
 
 #if defined(__linux__) && defined(CPU_COUNT)
-/* The cores of the calling thread. OpenMP may have bound that thread to a single core (OMP_PROC_BIND); therefore the
-   cores of all places to which OpenMP binds threads are added. */
+/* The cores of the calling thread. OpenMP may have bound that thread to a single core (OMP_PROC_BIND). So the cores of
+   all "places" are added, as OpenMP calls the sets of cores to which it binds threads. */
 static inline cpu_set_t cores_allowed(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -55,7 +60,8 @@ static inline void thread_unpin(void) {
 static inline void thread_unpin(void) {}
 #endif
 
-/* A quota is rounded up: with 1.5 cores two threads are faster than one. */
+/* A control group may grant the process a processor time of, say, 1.5 cores (its CPU quota, cgroup.h). The number is
+   rounded up: with 1.5 cores two threads are faster than one. */
 static inline int cores_available(void) {
     int cores = 0;
 #if defined(__linux__) && defined(CPU_COUNT)
@@ -76,7 +82,6 @@ static inline int threads_count(void) {
 #endif
 }
 
-/* With 0, OMP_NUM_THREADS of the environment decides before the number of cores does. */
 static inline void threads_set(int count) {
 #ifdef _OPENMP
     const int cores = cores_available();
@@ -97,17 +102,16 @@ static inline bool threads_set_variable(const char *const *names, const char *va
     return setenv(names[0], value, 1) == 0;
 }
 
-/* OpenMP reads its environment variables before main begins. So this sets them and starts the program a second time, in
-   the same process, with execv; in the second start all of them are set, and it returns.
-   Waiting: by default a thread that waits for others spins for milliseconds. Where other programs use the machine as
+/* Waiting: by default a thread that waits for others spins for milliseconds. Where other programs use the machine as
    well, it thereby takes the core from the very thread it waits for, and a run becomes ten to a hundred times slower.
    Here a thread spins for about 30 us, which is less than waking a sleeping thread takes, and then sleeps. Without any
    spinning a step of a large model would take 1 % longer on an idle machine, and one of the demo's 5 %. (LLVM's OpenMP
    counts in milliseconds: there a waiting thread sleeps at once.)
-   Binding: on a machine of several memory nodes (NUMA) threads are bound to cores, because each thread touches its
-   share of the memory first and so has it near. That holds only where this process alone uses all cores. With
-   --threads, under a quota or with several ranks, two processes would be bound to the same cores. On one node the
-   kernel places threads better by itself. */
+   Binding: on a machine of several memory nodes (NUMA) each thread is bound to a core. The system places memory near
+   the thread that touches it first, so a thread that stays on its core has its memory near. Threads are not bound where
+   other processes may run beside this one (with --threads, with a CPU quota, with several ranks): every process would
+   bind its first thread to the same core, its second thread to the next, and so on, and other cores would be idle. On a
+   machine with one memory node the kernel places threads better by itself. */
 static inline void threads_configure(char **argv) {
 #if defined(_OPENMP) && defined(__linux__)
     static const char *const wait[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", NULL};

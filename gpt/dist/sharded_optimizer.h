@@ -1,34 +1,39 @@
-/* sharded_optimizer.h: the second half of an optimizer step: the gradients of all ranks are summed, their norm is
-   found, AdamW updates the weights, and every rank gets the new weights.
+/* sharded_optimizer.h: what a training step does after the backward pass. Each rank (a process that mpirun starts) has
+   a gradient of its own sequences. These functions sum the gradients over the ranks, compute the L2 norm of the sum,
+   update the weights by AdamW, and bring the new weights to every rank.
 
-   Only code behind this border knows that there are several ranks, and that the weights may be on a GPU. With one rank
-   and no GPU it does no more than call gradient_squares and adamw_update (math/optimizer.h).
+   The trainer calls them without knowing how many ranks there are and whether the weights are on a GPU. With one rank
+   and no GPU they only call gradient_squares and adamw_update (math/optimizer.h).
 
    The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
-   buckets together is shard r (buckets.h). Rank r sums the gradients of shard r. With --zero=1 it also keeps AdamW's
-   two moments of this shard only, and updates only its weights, so that the moments take 1/ranks of the memory (ZeRO
-   stage 1, Rajbhandari et al. 2020); then an all-gather brings the new weights to all ranks. With --zero=0 every rank
-   keeps all moments and computes the whole update.
+   buckets together is shard r (buckets.h; the shards of tokens in io/shards.h are something else). Rank r sums the
+   gradients of shard r. With --zero=1 it also keeps AdamW's two moments of this shard only, and updates only its
+   weights, so that the moments take 1/ranks of the memory (ZeRO stage 1, Rajbhandari et al. 2020); then an all-gather
+   brings the new weights to all ranks. With --zero=0 every rank keeps all moments and computes the whole update.
 
    All ranks call these functions in the same order:
-   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments; allocates
-                                    only the lists of ranges. on_gpu: a GPU keeps the moments, computes the update, and
-                                    exchanges with the GPUs of other ranks. The tensors of *parameters stay the caller's
+   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments, and allocates
+                                    the lists of ranges, but no moments: so --dry-run can tell the memory of a model
+                                    without taking it. zero: the option --zero. on_gpu: see the struct. The caller frees
+                                    the tensors of *parameters
    optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
                                     messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
-                                    caller's. Call it once, when o is where it will stay
+                                    caller's. Call it once, and do not move o afterwards: exchange.h keeps a pointer to
+                                    o.buckets
    optimizer_free(&o)               frees what these two have allocated
    optimizer_moments(&o)            how many floats each of the two moments has on this rank
    optimizer_buffer_floats(&o, comm_bf16)   the size of the buffers of messages, in floats
-   optimizer_comm_overlap(&o)       of the time that gradients and weights took to travel in the latest step, the
-                                    fraction in which this rank did not wait for them, 0 to 1; NaN: nothing was sent
+   optimizer_comm_overlap(&o)       how well the latest step hid its communication: of the time in which gradients or
+                                    weights were being sent, the fraction in which this rank computed instead of waiting
+                                    for them, 0 to 1; NaN: nothing was sent
 
    A step:
    gradients_clear(&o)              before the first micro-step: gradients = 0
    gradients_reduce_begin(&o)       before the last micro-step: from here on, gradients that have become final are sent
                                     while backward computes the others
-   gradients_reduce(&o)             after it: waits for the sums over the ranks, and returns the L2 norm of all of them
-   optimizer_update(&o, &settings)  AdamW. Afterwards all ranks have the same new weights
+   gradients_reduce(&o)             after the last micro-step: waits until the gradients are summed over the ranks, and
+                                    returns the L2 norm of the sum, over all parameters
+   optimizer_update(&o, &settings)  updates the weights by AdamW. Afterwards all ranks have the same new weights
 
    Initial values and checkpoints are written and read on the host:
    optimizer_send_to_gpu(&o)        call it after the host's weights and moments have changed
@@ -53,17 +58,20 @@ typedef struct {
     float *m, *v;
     ParameterBuckets buckets;
     int shard, shards; /* the moments are divided into `shards` shards; this rank keeps number `shard` */
-    /* (shard_range_count) the parameters of this shard: its slice of each bucket or, where there is only one shard, one
-       range with all parameters. */
+    /* (shard_range_count) the parameters of this shard. If there are several shards, range i is this shard's slice of
+       bucket i; if there is only one, there is one range with all parameters. */
     FloatRange *shard_ranges;
     int shard_range_count;
-    /* The GPU has the moments and computes the update. Where it is false although there is a GPU, the GPU computes the
-       gradients, and the host sums them over the ranks and computes the update (--comm=host). */
+    /* True: the moments are on the GPU, which also sums the gradients with the GPUs of other ranks and computes the
+       update. False although there is a GPU (--comm=host): the GPU computes the gradients only; they are copied to the
+       host, which sums them over the ranks and computes the update. */
     bool on_gpu;
 } ShardedOptimizer;
 
-/* Backward finishes the gradients of one layer after the other, the last layer first, and those of the embedding, which
-   precede all layers in memory, at the very end. So the groups of buckets_plan begin at 0 and where a layer begins. */
+/* Cuts the vector of all parameters into buckets, so that the gradients in a bucket become final at the same time and
+   can be sent while backward computes the others. Backward finishes one layer after the other, the last layer first,
+   and the embedding, which precedes all layers in memory, at the very end. So buckets_plan gets as starts of its groups
+   0, for the embedding, and the first parameter of each layer. */
 static inline ParameterBuckets optimizer_buckets(const TensorTable *parameters) {
     const Tensor *tensors = parameters->tensors;
     size_t *starts = check_calloc((size_t)parameters->count * sizeof *starts);
@@ -140,7 +148,7 @@ static inline void gradients_reduce_begin(ShardedOptimizer *o) {
         reduce_scatter_begin(o->gradients);
 }
 
-/* Every rank has the sums of its own shard. The squares of all shards together give the norm. */
+/* Every rank has the sums of its own slices. Their squares, added over all ranks, give the square of the norm. */
 static inline double gradients_reduce(ShardedOptimizer *o) {
     double squares = 0;
     if (o->on_gpu) return sqrt(parallel_sum_double(device_gradient_squares()));
@@ -168,7 +176,7 @@ static inline void optimizer_all_gather_weights(ShardedOptimizer *o, int bucket)
         all_gather(o->weights, bucket);
 }
 
-/* The same for the sums of the gradients. */
+/* Starts to send this rank's slice of a bucket of the summed gradients to the other ranks, and to receive theirs. */
 static inline void optimizer_all_gather_gradients(ShardedOptimizer *o, int bucket) {
     if (o->on_gpu)
         device_all_gather(DEVICE_GRADIENTS, bucket);
@@ -176,7 +184,7 @@ static inline void optimizer_all_gather_gradients(ShardedOptimizer *o, int bucke
         all_gather(o->gradients, bucket);
 }
 
-/* Waits until all ranks' slices are here. */
+/* Waits until everything that was started is sent and received. */
 static inline void optimizer_wait(ShardedOptimizer *o) {
     if (o->on_gpu)
         device_collectives_wait();
@@ -185,7 +193,7 @@ static inline void optimizer_wait(ShardedOptimizer *o) {
 }
 
 /* AdamW on the parameters in `range`, whose moments begin at element `at` of m and v. Weight decay applies to matrices
-   and not to the weights of norms. */
+   only, not to the weight vectors of RMSNorm. */
 static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range, size_t at,
                                           const AdamWSettings *settings) {
     for (int i = 0; i < o->parameters.count; i++) {
@@ -204,15 +212,16 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
 }
 
 static inline void optimizer_update(ShardedOptimizer *o, const AdamWSettings *settings) {
-    /* Where a rank updates more than the slices that it has summed (--zero=0), it needs the sums of the others
-       first. */
+    /* With --zero=0 every rank updates all parameters, but has summed the gradients of its own slices only: it needs
+       the sums of the others first. */
     if (o->shards < parallel_ranks())
-        for (int i = 0; i < o->buckets.count; i++) optimizer_all_gather_gradients(o, i);
+        for (int bucket = 0; bucket < o->buckets.count; bucket++) optimizer_all_gather_gradients(o, bucket);
     optimizer_wait(o);
     size_t at = 0;
     for (int i = 0; i < o->shard_range_count; i++) {
         optimizer_update_range(o, o->shard_ranges[i], at, settings);
-        if (o->shards > 1) optimizer_all_gather_weights(o, i); /* range i is this rank's slice of bucket i */
+        /* With several shards there is one range for each bucket, so i is also the number of the bucket. */
+        if (o->shards > 1) optimizer_all_gather_weights(o, i);
         at += o->shard_ranges[i].end - o->shard_ranges[i].begin;
     }
     optimizer_wait(o);

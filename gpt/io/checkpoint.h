@@ -1,8 +1,9 @@
 /* checkpoint.h: writes checkpoints so that each is either complete or not there at all.
 
-   Nothing here ends the program: every function that can fail returns false and leaves one sentence in `error`
-   (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The caller decides
-   whether to end the program, to warn and train on (after a full disk), or to take an older checkpoint.
+   A file that cannot be written or read does not end the program (only running out of memory does). The function
+   returns false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found,
+   what was expected, what to do). The caller decides whether to end the program, to warn and train on (after a full
+   disk), or to take an older checkpoint.
 
      Checkpoint c;
      if (!checkpoint_begin(&c, run_folder, step, error) || ...write files into c.folder...)
@@ -10,30 +11,43 @@
      else
          checkpoint_commit(&c, error);
    The files are written into c.folder, which is RUN/step-00000500.tmp. checkpoint_commit flushes all of them to the
-   disk, writes the file DONE last and renames the folder to RUN/step-00000500; when it fails, it has aborted. A process
-   that is killed at any moment leaves older checkpoints as they are, and at most one .tmp folder, which the next
-   checkpoint_begin removes. A checkpoint of the same step is replaced: it is called step-00000500.old until the new one
-   has its name.
+   disk, writes the file DONE last and renames the folder to RUN/step-00000500. When checkpoint_commit fails, it calls
+   checkpoint_abort itself. If there already is a checkpoint of the same step, it is renamed to step-00000500.old, and
+   removed after the new one has got its name.
+
+   A run that is killed at any moment leaves older checkpoints as they are, and unfinished files beside them. The next
+   start of the run deals with them in this order:
+     1. With --resume=auto it loads the newest checkpoint that has a file DONE and whose files have the checksums that
+        DONE names (checkpoint_latest, checkpoint_verify_share). step-N.old counts as step N if there is no folder
+        step-N.
+     2. It locks log.jsonl, so that no second run can write into the folder, and removes from log.jsonl the lines of
+        steps after that checkpoint (log_open in run/log.h).
+     3. checkpoint_clean removes step-N.tmp and step-N.old, or gives step-N.old its name back.
+   While a run trains, checkpoint_begin cleans the folder in the same way, and checkpoint_prune removes old checkpoints
+   after each new one.
 
      checkpoint_write_json(&c, name, json, error), checkpoint_write_bytes(&c, name, bytes, size, error)
                                          write one file of the folder
-     checkpoint_add_sum(&c, name, sum)   gives the checksum of a file that this process or another has written and
-                                         flushed, so that commit need not read it
+     checkpoint_add_sum(&c, name, sum)   tells `c` the checksum of a file that is already written and flushed, by this
+                                         rank or another one, so that checkpoint_commit need not read it. (A rank is
+                                         one of the processes that mpirun starts.)
      checkpoint_latest(run, before, path, size, &step)
                                          the newest checkpoint that has a file DONE, of a step below `before` if that
                                          is not -1; false: there is none
-     checkpoint_newest_torn(run, name)   the step of the newest checkpoint without DONE, and the name of its folder;
-                                         -1: there is none
+     checkpoint_newest_torn(run, name)   the step of the newest folder step-N without DONE, for example one that was
+                                         copied only in part, and the name of that folder; -1: there is none
      checkpoint_verify_share(folder, needed, i, n, error)
                                          reads files of a checkpoint and compares them with their checksums in DONE:
-                                         the i-th, the i+n-th and so on, so that n processes share the work. DONE
-                                         must name the files `needed` (names, then a NULL; NULL: any)
+                                         the files i, i + n, i + 2 n, ... of the list in DONE, so that n ranks share
+                                         the work. DONE must name all files in `needed`, an array of names ended by
+                                         NULL; needed = NULL: no file must be there
      checkpoint_verify_needed(folder, needed, error)
-                                         the same for the files `needed` alone
+                                         reads and compares only the files in `needed`
      checkpoint_prune(run, newest, keep, keep_every)
                                          of the checkpoints up to step `newest`, removes all but the last `keep` and
                                          those of steps divisible by keep_every, if that is > 0. keep <= 0: removes
-                                         none. (Resuming passed over a later checkpoint, because it is damaged.)
+                                         none. Checkpoints of steps after `newest` are left alone: one can be there only
+                                         because resuming found it damaged and went on from an older one
    DONE has a line `sum  name` for each file, then a line with their number. The sum is XXH64 (checksum.h) in
    hexadecimal digits, so that the command `xxhsum -c DONE` checks a checkpoint as well. */
 #ifndef GPT_IO_CHECKPOINT_H
@@ -53,7 +67,7 @@ typedef struct {
     long step;
     CheckpointFile *files; /* (file_count) the files whose checksums are known */
     int file_count;
-    size_t room;
+    size_t room; /* how many elements of `files` memory is allocated for (check_grow) */
 } Checkpoint;
 
 /* ---- folders ---- */
@@ -101,8 +115,9 @@ static inline bool checkpoint_is_whole(const char *run_folder, const char *name)
            access(done, F_OK) == 0;
 }
 
-/* Clears up after a run that was killed: removes unfinished checkpoints, and gives a checkpoint that was to be replaced
-   its name back when the new one is not there. */
+/* Tidies the folder of a run that was killed: removes every step-N.tmp, and every step-N.old for which there is a
+   step-N. If there is a step-N.old and no step-N, the run was killed while it replaced that checkpoint: the complete
+   old one gets its name step-N back. */
 static inline bool checkpoint_clean(const char *run_folder, char *error) {
     int run = open(run_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = run < 0 ? NULL : opendir(run_folder);
@@ -146,7 +161,7 @@ static inline bool checkpoint_begin(Checkpoint *c, const char *run_folder, long 
     return false;
 }
 
-/* Forgets what was begun; removes nothing. */
+/* Frees the list of files and marks `c` as not begun; touches no file. */
 static inline void checkpoint_end(Checkpoint *c) {
     c->folder[0] = 0;
     free(c->files);
@@ -165,7 +180,8 @@ static inline void checkpoint_add_sum(Checkpoint *c, const char *name, uint64_t 
     file->sum = sum;
 }
 
-/* The checksum of a file of the folder. When it is not known, the file is read and flushed to the disk. */
+/* The checksum of a file in the folder. If checkpoint_add_sum has not told it, the file is read and flushed to the
+   disk. */
 static inline bool checkpoint_file_sum(const Checkpoint *c, const char *name, uint64_t *sum, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     for (int i = 0; i < c->file_count; i++)
@@ -210,7 +226,8 @@ static inline bool checkpoint_write_done(const Checkpoint *c, char *error) {
         free(names[i]);
     }
     free(names);
-    for (int i = 0; ok && i < c->file_count; i++) { /* written by another process: is it here? */
+    /* A file whose checksum is known may be written by a rank on another host: it must be in this folder. */
+    for (int i = 0; ok && i < c->file_count; i++) {
         char path[CHECKPOINT_PATH_SIZE];
         ok = file_join(path, c->folder, c->files[i].name, error);
         if (ok && access(path, F_OK) != 0)
@@ -240,7 +257,7 @@ static inline bool checkpoint_commit(Checkpoint *c, char *error) {
         checkpoint_abort(c);
         return false;
     }
-    checkpoint_end(c); /* it is in place now, whatever happens next */
+    checkpoint_end(c); /* the checkpoint has its final name: checkpoint_abort must not remove it any more */
     ok = file_flush_folder(c->run_folder, error);
     if (ok && replaces) checkpoint_remove_at(AT_FDCWD, old);
     return ok;
@@ -329,7 +346,8 @@ static inline const CheckpointFile *checkpoint_find_file(const CheckpointFile *f
     return NULL;
 }
 
-/* Whether DONE names the files that will be read; else they would be read without a checksum to compare them with. */
+/* Whether DONE names all files in `needed`, the files that the caller will read. A file that DONE does not name would
+   be read without a checksum to compare it with. */
 static inline bool checkpoint_verify_names(const char *folder, const CheckpointFile *files, int count,
                                            const char *const *needed, char *error) {
     for (; needed && *needed; needed++)

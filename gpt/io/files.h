@@ -1,8 +1,8 @@
 /* files.h: opens files, and reads and writes them whole. All programs do it through these functions.
 
-   A path may lead to a regular file, a folder, a pipe (FIFO), a device or a socket. The functions look once, when they
-   open it, and fail with a sentence that names what it is when the caller cannot use it. Opening a pipe does not wait
-   for another program for longer than a second.
+   A path may lead to a regular file, a folder, a pipe (FIFO), a device or a socket. When the caller cannot use what the
+   path leads to, opening it fails with a sentence that says what it is. Opening a pipe waits for another program for a
+   second at most.
 
      file_open(path, flags, accept, error)   a file descriptor, or -1. accept = FILE_REGULAR: regular files only;
                                              FILE_STREAM: also what can be read or written once from beginning to
@@ -29,9 +29,9 @@
                                              removes it
      file_make_folders(path, error)          makes a folder and those above it
      file_flush_folder(path, error)          brings the names of new files in a folder to the disk
-   These do not end the program: they return false, or as said, and leave one sentence in `error`
-   (char[FILE_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The following end it with
-   that sentence and `hint`, which says what the user can do:
+   When one of these fails, it returns false (or the value named above) and leaves one sentence in `error`
+   (char[FILE_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do). The following functions
+   end the program with that sentence and `hint`, which says what the user can do:
      check_file_read(path, accept, limit, &size, hint)   as file_read
      check_file_read_if(path, limit, &size, hint)        the same for a regular file; NULL when there is no such file
      check_fopen(path, mode, hint)           a FILE, for regular files and streams; the caller closes it */
@@ -127,7 +127,8 @@ static inline int file_open(const char *path, int flags, FileAccept accept, char
     struct stat about;
     int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
     if (file < 0 && errno == EAGAIN && stat(path, &about) == 0 && S_ISREG(about.st_mode))
-        file = open(path, flags | O_NOCTTY | O_CLOEXEC, 0666); /* a file server gives back its lease first */
+        file = open(path, flags | O_NOCTTY | O_CLOEXEC,
+                    0666); /* waits until another program gives up its lease (fcntl) */
     if (file < 0) {
         const int cause = errno; /* ENXIO: a pipe to be written that no program reads, or a socket */
         if ((cause == ENXIO || cause == EISDIR) && stat(path, &about) == 0)
@@ -188,8 +189,8 @@ static inline char *file_read_open(int file, const char *path, size_t limit, siz
     const bool known = fstat(file, &about) == 0 && S_ISREG(about.st_mode);
     const uint64_t told = known ? (uint64_t)about.st_size : 0;
     int64_t got = 0;
-    if (told <=
-        limit) { /* asks for one byte more than the file should have, to see whether it has grown or is a stream */
+    if (told <= limit) {
+        /* asks for one byte more than the file should have, to see whether it has grown or is a stream */
         size_t want = (size_t)told + 1;
         do {
             text = (char *)check_grow(text, &room, used + want + 1, 1);

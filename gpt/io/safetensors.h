@@ -1,12 +1,13 @@
 /* safetensors.h: tensors of floats in safetensors files.
 
-   The format (huggingface.co/docs/safetensors): a 64-bit length, a JSON header of that length with the dtype, the shape
-   and the place of each tensor, then the data, little endian and without gaps. Only the dtype F32 is written and read.
-   The tensors are written in the order given, and the header is padded with spaces so that the data begins at a
-   multiple of 64 bytes.
+   The format (huggingface.co/docs/safetensors): a 64-bit length; a JSON header of that length, which has the dtype of
+   each tensor, its shape, and where its numbers begin and end in the data; then the data, the numbers of all tensors,
+   little endian and without gaps. Only the dtype F32 is written and read. The tensors are written in the order given,
+   and the header is padded with spaces so that the data begins at a multiple of 64 bytes.
 
-   Nothing here ends the program: a function that fails returns false and leaves one sentence in `error`
-   (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found, what was expected, what to do).
+   A file that cannot be written or read does not end the program (only running out of memory does): the function
+   returns false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found,
+   what was expected, what to do).
 
      safetensors_write(path, tensors, count, &sum, error)
                                       writes a file and flushes it to the disk; `sum` gets the checksum (checksum.h)
@@ -15,13 +16,14 @@
                                       fills the memory at tensors[i].data, which the caller owns. The file must hold
                                       exactly tensors of these names, each with this shape, in any order
      safetensors_fits(path, tensors, count, error)
-                                      whether it does, from its header alone
+                                      whether safetensors_read could read the file: whether it holds exactly these
+                                      tensors. Only the header is read
    Parts of tensors:
      SafetensorsFile f;
      safetensors_open(&f, path, error)   f.entries, in the order of the data, describe the tensors of a file. `path`
                                          must live as long as f
      safetensors_read_floats(&f, entry, first, n, to, error)
-                                         n floats of a tensor, from the first-th on
+                                         n floats of a tensor, beginning with number `first` (0 is the first one)
      safetensors_close(&f)               after safetensors_open, even if it failed */
 #ifndef GPT_IO_SAFETENSORS_H
 #define GPT_IO_SAFETENSORS_H
@@ -41,33 +43,34 @@ enum {
     CHECKPOINT_CHUNK = 1 << 20, /* bytes read or written at a time */
     SAFETENSORS_ALIGNMENT = 64,
     SAFETENSORS_MAX_HEADER = 100000000, /* the limit of the format's own library */
-    SAFETENSORS_MAX_RANK = 4
+    SAFETENSORS_MAX_DIMENSIONS = 4
 };
 #define SAFETENSORS_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
 typedef struct {
     const char *name;
-    int rank; /* 0..4; 0 is one number */
-    int64_t shape[SAFETENSORS_MAX_RANK];
-    float *data; /* the product of the shape's numbers, row-major */
+    int rank; /* the number of dimensions, 0 to 4, as usual for tensors; a tensor of rank 0 is a single number */
+    int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
+    float *data; /* (product of the shape) row-major */
 } NamedTensor;
 
 /* ---- writing ---- */
 
-/* A shape as text, which is returned: "(3, 4)". */
-static inline const char *safetensors_shape_text(char text[128], int rank, const int64_t *shape) {
+/* Writes a shape (ndim) to `text`, which is returned, such as "(3, 4)". */
+static inline const char *safetensors_shape_text(char text[128], int ndim, const int64_t *shape) {
     int n = snprintf(text, 128, "(");
-    for (int i = 0; i < rank; i++)
+    for (int i = 0; i < ndim; i++)
         n += snprintf(text + n, 128 - (size_t)n, i ? ", %" PRId64 : "%" PRId64, shape[i]);
     snprintf(text + n, 128 - (size_t)n, ")");
     return text;
 }
 
-/* The bytes of a tensor of this shape; false when a dimension is negative or the bytes do not fit 63 bits. */
-static inline bool safetensors_bytes(uint64_t *bytes, int rank, const int64_t *shape) {
+/* How many bytes a tensor of this shape (ndim) has; false when a dimension is negative or the number of bytes does not
+   fit into 63 bits. */
+static inline bool safetensors_bytes(uint64_t *bytes, int ndim, const int64_t *shape) {
     *bytes = sizeof(float);
     bool empty = false;
-    for (int i = 0; i < rank; i++) {
+    for (int i = 0; i < ndim; i++) {
         if (shape[i] < 0) return false;
         if (shape[i] == 0)
             empty = true;
@@ -90,7 +93,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     bool ok = true;
     for (int i = 0; ok && i < count; i++) {
         const NamedTensor *t = &tensors[i];
-        ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_RANK &&
+        ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_DIMENSIONS &&
              safetensors_bytes(&bytes, t->rank, t->shape) && (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
@@ -101,9 +104,9 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
         cJSON *shape = cJSON_AddArrayToObject(entry, "shape");
         for (int k = 0; k < t->rank; k++)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape[k]));
-        cJSON *place = cJSON_AddArrayToObject(entry, "data_offsets");
-        cJSON_AddItemToArray(place, cJSON_CreateNumber((double)offset));
-        cJSON_AddItemToArray(place, cJSON_CreateNumber((double)(offset += bytes)));
+        cJSON *offsets = cJSON_AddArrayToObject(entry, "data_offsets");
+        cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)offset));
+        cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)(offset += bytes)));
     }
     char *text = ok ? cJSON_PrintUnformatted(json) : NULL, *header = NULL;
     cJSON_Delete(json);
@@ -155,9 +158,9 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
 
 typedef struct {
     const char *name; /* owned by the parsed header */
-    int rank;
-    int64_t shape[SAFETENSORS_MAX_RANK];
-    uint64_t begin, end; /* its place: bytes from the start of the data */
+    int rank;         /* the number of dimensions */
+    int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
+    uint64_t begin, end; /* the tensor takes the bytes begin to end - 1 of the data */
 } SafetensorsEntry;
 
 typedef struct {
@@ -166,7 +169,8 @@ typedef struct {
     cJSON *header;
     SafetensorsEntry *entries; /* (count) in the order of the data */
     int count;
-    uint64_t data_start, data_size; /* of the data, in bytes from the start of the file */
+    uint64_t data_start; /* the byte of the file at which the data begins */
+    uint64_t data_size;  /* the number of bytes of the data */
 } SafetensorsFile;
 
 static inline void safetensors_close(SafetensorsFile *f) {
@@ -215,18 +219,18 @@ static inline bool safetensors_parse(SafetensorsFile *f, char *error) {
     return true;
 }
 
-/* Reads and checks one member of the header. */
+/* Reads and checks one member of the header, the description of one tensor. */
 static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry *e, const cJSON *item,
                                      char *error) {
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype"), *dimension;
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
-    const cJSON *place = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
+    const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
     int64_t number, begin, end;
     uint64_t bytes;
     char text[128];
     e->name = item->string, e->rank = 0;
-    if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(place) ||
-        cJSON_GetArraySize(place) != 2)
+    if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) ||
+        cJSON_GetArraySize(offsets) != 2)
         return file_fail(
             error, "'%s': the header's entry '%s' lacks dtype, shape or data_offsets; the file is damaged",
             f->path, e->name);
@@ -234,13 +238,13 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
         return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
                          f->path, e->name, dtype->valuestring);
     cJSON_ArrayForEach(dimension, shape) {
-        if (e->rank == SAFETENSORS_MAX_RANK || !json_whole(dimension, SAFETENSORS_MOST, &number))
+        if (e->rank == SAFETENSORS_MAX_DIMENSIONS || !json_whole(dimension, SAFETENSORS_MOST, &number))
             return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
-                             f->path, e->name, SAFETENSORS_MAX_RANK);
+                             f->path, e->name, SAFETENSORS_MAX_DIMENSIONS);
         e->shape[e->rank++] = number;
     }
-    if (!json_whole(place->child, SAFETENSORS_MOST, &begin) ||
-        !json_whole(place->child->next, SAFETENSORS_MOST, &end) || begin > end ||
+    if (!json_whole(offsets->child, SAFETENSORS_MOST, &begin) ||
+        !json_whole(offsets->child->next, SAFETENSORS_MOST, &end) || begin > end ||
         (uint64_t)end > f->data_size)
         return file_fail(error,
                          "'%s': tensor '%s' lies outside the %" PRIu64
@@ -260,14 +264,14 @@ static inline int safetensors_by_name(const void *a, const void *b) {
     return strcmp(((const SafetensorsEntry *)a)->name, ((const SafetensorsEntry *)b)->name);
 }
 
-static inline int safetensors_by_place(const void *a, const void *b) {
+static inline int safetensors_by_offset(const void *a, const void *b) {
     const SafetensorsEntry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
     if (x->end != y->end) return x->end < y->end ? -1 : 1;
-    return strcmp(x->name, y->name); /* empty tensors share their place */
+    return strcmp(x->name, y->name); /* empty tensors begin and end at the same byte */
 }
 
-/* Checks the whole header: all names differ, and the tensors cover the data without a gap and without overlapping. */
+/* Also checks the whole header: all names differ, and the tensors cover the data without gaps and overlaps. */
 static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *error) {
     *f = (SafetensorsFile){.path = path, .file = -1};
     if (!safetensors_parse(f, error)) return false;
@@ -282,7 +286,7 @@ static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *
         if (strcmp(f->entries[i - 1].name, f->entries[i].name) == 0)
             return file_fail(error, "'%s' holds tensor '%s' twice; the file is damaged", path,
                              f->entries[i].name);
-    qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_place);
+    qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_offset);
     uint64_t covered = 0;
     for (int i = 0; i < f->count; i++) {
         if (f->entries[i].begin != covered)
@@ -315,8 +319,8 @@ static inline bool safetensors_read_data(const SafetensorsFile *f, const Safeten
     return safetensors_read_floats(f, e, 0, (size_t)(e->end - e->begin) / sizeof *data, data, error);
 }
 
-/* Whether two entries, one of the file and one of the model, are the same tensor. Both lists are sorted by name and
-   walked side by side; NULL: that list has ended. */
+/* Whether an entry of the file and a tensor of the model have the same name and shape. The caller walks through both
+   lists side by side, each sorted by name; NULL: that list has ended. */
 static inline bool safetensors_match(const SafetensorsFile *f, const SafetensorsEntry *have,
                                      const NamedTensor *want, char *error) {
     char found[128], expected[128];
@@ -342,8 +346,8 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
-/* Opens a file that must hold exactly these tensors. Then f->entries, and *want, which the caller frees, are both in
-   the order of the tensors' names. */
+/* Opens a file that must hold exactly these tensors. Afterwards f->entries and *want, an array (count) of pointers to
+   the tensors that the caller frees, are both in the order of the names. */
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
                                        NamedTensor ***want, char *error) {
     bool ok = safetensors_open(f, path, error);
@@ -368,8 +372,8 @@ static inline bool safetensors_fits(const char *path, NamedTensor *tensors, int 
 static inline bool safetensors_read(const char *path, NamedTensor *tensors, int count, char *error) {
     SafetensorsFile f;
     NamedTensor **want;
-    bool ok = safetensors_open_as(&f, path, tensors, count, &want,
-                                  error); /* so that nothing is read of a wrong file */
+    /* All names and shapes are compared first: a wrong file changes no tensor. */
+    bool ok = safetensors_open_as(&f, path, tensors, count, &want, error);
     for (int i = 0; ok && i < count; i++) ok = safetensors_read_data(&f, &f.entries[i], want[i]->data, error);
     free(want);
     safetensors_close(&f);

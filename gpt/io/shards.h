@@ -1,5 +1,5 @@
 /* shards.h: files of tokens, called shards, in the format of llm.c, and the loader that takes training samples from
-   them.
+   them. (In gpt/dist "shard" means something else: the part of the optimizer's state that one rank keeps.)
 
    A shard is a header of 256 little-endian int32 (1,024 bytes), then its tokens as little-endian uint16:
        header[0] = 20240520   header[1] = 1   header[2] = number of tokens   the rest is 0
@@ -7,19 +7,23 @@
    them (8 GiB). A file has exactly 1,024 + 2 * tokens bytes.
 
    A dataset is a folder with shards train_*.bin and val_*.bin (the names that llm.c uses, fineweb_train_000001.bin and
-   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". Shards are mapped
-   into memory in the order of their names, so opening them costs no time and all processes of a machine share one copy.
-   A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens hold (n - 1) / T windows, and what is
-   left over at the end of a shard is not used.
+   tiny_shakespeare_val.bin, are known too), or several such folders with weights: "c4:0.9,books:0.1". The files are
+   mapped into memory, so opening them costs no time and all ranks on a machine share one copy. A folder's shards are
+   numbered in the order of their names. A window is T + 1 tokens that begin at a multiple of T in a shard: n tokens
+   hold (n - 1) / T windows, and what is left over at the end of a shard is not used.
 
    The loader has no state: the i-th sample of a run depends on the seed, on i and on the list of shards alone. So
-   resuming, the number of ranks and the size of the micro-batch cannot change what a model sees. With one folder, epoch
-   e = i / n_windows takes the windows in the order of a pseudo-random permutation, another one each epoch. With
-   several, each block of 1,024 samples has a fixed number from each folder, permuted within the block, and every folder
-   has its own epochs.
+   resuming, the number of ranks and the size of the micro-batch cannot change what a model sees.
+   - One folder: an epoch is n_windows samples and takes every window once, in a pseudo-random order. Sample i belongs
+     to epoch i / n_windows, and each epoch has another order.
+   - Several folders: the samples are divided into blocks of 1,024. Of the samples in a block, each folder gives a fixed
+     number, in proportion to its weight, in a pseudo-random order. The samples that one folder gives, from all blocks
+     together, follow the rule for one folder. So a small folder may be in its third epoch while a large one is in its
+     first.
 
-     dataset_open(d, folder, prefix, T, V)      maps and checks every shard whose name begins with prefix, "train_"
-                                                or "val_"; windows of T + 1 tokens, all of them below V
+     dataset_open(d, folder, prefix, T, V)      maps every shard whose name begins with prefix, "train_" or "val_", and
+                                                checks its header and size; the windows have T + 1 tokens, and the
+                                                vocabulary has V
      dataset_close(d)                           unmaps them
      dataset_window(d, w, inputs, targets)      the w-th of d->n_windows windows in the order of the files:
                                                 inputs[T], targets[T]
@@ -32,16 +36,18 @@
      dataset_manifest_shards(manifest, split)   its list of the shards of "train" or "val": objects with the members
                                                 file, tokens and crc32. NULL: it has no such list
      dataset_check_manifest(folder, V, checksums)
-                                                dies when the manifest of a folder names a larger vocabulary than V,
-                                                another tokenizer than the tokenizer.json beside it, or other shards,
-                                                by their names and sizes and, with `checksums`, their content. Warns
+                                                dies when a folder's manifest names a larger vocabulary than V, another
+                                                tokenizer than the tokenizer.json beside it, or shards of other names or
+                                                sizes than those in the folder. With `checksums` it also reads all
+                                                shards and dies when their CRC-32 is not that in the manifest. Warns
                                                 when there is no manifest
      dataset_first_folder(folder)               the first folder of a dataset, whose tokenizer.json is used; the
                                                 caller frees it
      shard_header(header, n)                    fills the header of a shard of n tokens
    All of them end the program with a sentence (the file, what was found, what was expected) when data is missing or
-   damaged; a token that is V or larger does so when it is read. Functions on an open dataset change nothing in it and
-   may be called from several threads at once. */
+   damaged. Whether the tokens are below V is checked only when a window is read: dataset_window and dataset_sample end
+   the program when one is not. Functions on an open dataset change nothing in it and may be called from several threads
+   at once. */
 #ifndef GPT_IO_SHARDS_H
 #define GPT_IO_SHARDS_H
 
@@ -58,7 +64,7 @@ enum {
     SHARD_VERSION = 1,
     SHARD_HEADER_BYTES = 1024,
     SHARD_MAX_VOCAB = 65536,
-    DATASET_BLOCK = 1024 /* samples over which the weights of several folders come out exactly */
+    DATASET_BLOCK = 1024 /* samples of a block, in which each of several folders has a fixed number */
 };
 
 typedef struct {
@@ -170,7 +176,7 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     if (!folder)
         die("cannot open the data folder '%s': %s; make it with ./prepare --out=%s TEXT...", part->folder,
             strerror(errno), part->folder);
-    size_t room = 0;
+    size_t room = 0; /* how many elements of part->shards memory is allocated for */
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (!shard_name_matches(entry->d_name, prefix)) continue;
         part->shards = check_grow(part->shards, &room, (size_t)part->n_shards + 1, sizeof *part->shards);
@@ -180,7 +186,7 @@ static inline void dataset_find_shards(DatasetPart *part, const char *prefix) {
     if (part->n_shards) qsort(part->shards, (size_t)part->n_shards, sizeof *part->shards, shard_compare);
 }
 
-/* The same; dies when there are none. */
+/* Lists the paths of the shards in a folder; dies when there are none. */
 static inline void dataset_list(DatasetPart *part, const char *prefix) {
     dataset_find_shards(part, prefix);
     if (!part->n_shards && strcmp(prefix, "val_") == 0)
@@ -206,15 +212,17 @@ static inline void dataset_open_part(Dataset *d, DatasetPart *part, const char *
             "more "
             "text or use a smaller --seq-len",
             part->n_shards, prefix, part->folder, (unsigned long long)part->n_tokens, d->seq_len);
-    /* Windows are read in random order. When the data does not fit into half of the memory, the system shall not read
-       more of a file than was asked for: it would be evicted before it is used. */
+    /* Windows are read in random order. By default the system also reads what follows in the file. When the data is
+       larger than half of the memory, that only costs time: the additional pages would be dropped from memory before
+       their windows are read. */
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (2.0 * (double)part->n_tokens > memory / 2)
         for (int s = 0; s < part->n_shards; s++)
             madvise((void *)(uintptr_t)part->shards[s].map, part->shards[s].bytes, MADV_RANDOM);
 }
 
-/* Splits "c4:0.9,books:0.1" into parts. A text that is the path of a folder as it stands is one part. */
+/* Splits "c4:0.9,books:0.1" into parts. If there is a file or folder whose path is the whole text, with its commas and
+   colons, the text is one part. */
 static inline void dataset_parse(Dataset *d, const char *spec) {
     struct stat status;
     int n = 1;
@@ -348,6 +356,8 @@ static inline void dataset_window(const Dataset *d, uint64_t w, int32_t *inputs,
 static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed, uint64_t i, uint64_t *w) {
     int p = 0;
     if (d->n_parts > 1) {
+        /* The stream number RNG_STREAM_SHUFFLE << 20 is far beyond the streams RNG_STREAM_SHUFFLE + epoch below, so the
+           order within the blocks is independent of the order of the windows. */
         uint64_t block = i / DATASET_BLOCK;
         uint64_t at =
             rng_permute(seed, ((uint64_t)RNG_STREAM_SHUFFLE << 20) + block, i % DATASET_BLOCK, DATASET_BLOCK);
@@ -355,6 +365,7 @@ static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed,
         i = block * d->parts[p].block_samples + at; /* the i-th sample of this part */
     }
     const DatasetPart *part = &d->parts[p];
+    /* Each part has a seed of its own. The factor, 2^64 divided by the golden ratio, only spreads these seeds. */
     uint64_t epoch = i / part->n_windows, part_seed = seed + (uint64_t)p * 0x9E3779B97F4A7C15u;
     *w = rng_permute(part_seed, RNG_STREAM_SHUFFLE + epoch, i % part->n_windows, part->n_windows);
     return part;
@@ -404,7 +415,9 @@ static inline void dataset_check_shard(const char *path, const cJSON *item, bool
     char found[9];
     if (!name || !crc || isnan(tokens))
         die("the manifest beside '%s' is damaged: it describes a shard badly; run ./prepare again", path);
-    const int order = strcmp(check_basename(path), name); /* both are in the order of their names */
+    /* The caller walks through the folder and the manifest side by side, both in the order of the names. So of two
+       different names, the one that comes first is missing in the other list. */
+    const int order = strcmp(check_basename(path), name);
     if (order > 0)
         die("the shard '%s' is missing: the manifest beside '%s' names it; copy the folder again", name,
             path);

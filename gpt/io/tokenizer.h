@@ -50,8 +50,8 @@ enum { TOKENIZER_MAX_VOCAB = 65536 };
 typedef struct {
     char *bytes; /* (length), then a zero byte; NULL: no token has this id */
     uint32_t length;
-    bool
-        added; /* one of the "added_tokens" of tokenizer.json: found in a text as it is spelled, not made by merging */
+    /* One of the "added_tokens" of tokenizer.json: found in a text as it is spelled, never merged. */
+    bool added;
     bool special; /* an added token that is never found in a text */
 } Token;
 
@@ -65,13 +65,13 @@ typedef struct {
 typedef struct {
     Token *tokens; /* (vocab_size) by id */
     int vocab_size, end_of_text;
-    uint32_t *
-        merges; /* (n_merges) left id << 16 | right id, in the order learned; the index is the rank of a merge */
+    /* (n_merges) left id << 16 | right id, in the order learned. The index of a merge is called its rank. */
+    uint32_t *merges;
     int n_merges;
     uint16_t byte_id[256];  /* the token of each byte */
     unsigned char *classes; /* (TOKENIZER_CODE_POINTS) letter, number, white space or other */
-    TokenizerTable
-        merge_table; /* from left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks */
+    /* From left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks. */
+    TokenizerTable merge_table;
     TokenizerWhole *whole_table; /* (whole_mask + 1) a hash table with open addressing */
     uint32_t whole_mask;
     TokenizerTrie added;     /* the added tokens that are found in texts */

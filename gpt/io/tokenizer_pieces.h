@@ -28,10 +28,10 @@
 #define PIECES_SPACE "\xE2\x96\x81" /* U+2581 */
 
 typedef struct {
-    TokenizerTrie
-        pieces; /* the pieces found in a text: all but the unknown piece, control pieces and bytes */
-    TokenizerTrie
-        user; /* those of them that the user of SentencePiece defined: the normaliser leaves them as they are */
+    /* The pieces found in a text: all but the unknown piece, control pieces and bytes. */
+    TokenizerTrie pieces;
+    /* Those of them that the user of SentencePiece defined: the normaliser leaves them as they are. */
+    TokenizerTrie user;
     bool *is_user;       /* (65536) by id: it is such a piece */
     bool has_user;       /* there are some */
     bool bpe;            /* the kind is BPE; else Unigram */

@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include "../base/check.h"
 
-/* A hash table with open addressing. A place holds key << 32 | (value + 1), so 0 marks a free place, and the value read
-   from a free place is 0 - 1, which is TOKENIZER_NONE. */
+/* A hash table with open addressing: an array of places, each of which is free or holds one entry, as key << 32 |
+   (value + 1). So 0 marks a free place, and the value read from a free place is 0 - 1, which is TOKENIZER_NONE. */
 #define TOKENIZER_NONE UINT32_MAX
 
 typedef struct {

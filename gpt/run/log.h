@@ -5,14 +5,17 @@
        With resume_step > 0 the lines of RUN/log.jsonl up to that step stay; later ones, and an incomplete one that a
        crash left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there
        is kept as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
-   log_train(&log, &train)       a line of log.jsonl in one write, and the progress line
-   log_validation(&log, step, val_loss)
-   log_message(&log, fmt, ...)   a line on the screen, above the progress line
+   log_train(&log, &train)       writes the line of a training step to log.jsonl, in one write, and the progress line
+   log_validation(&log, step, val_loss)   writes the loss of a validation after `step` steps: a line of log.jsonl, and a
+                                 line on the screen, which also names the lowest validation loss so far if this one is
+                                 not lower
+   log_message(&log, fmt, ...)   prints a line on the screen, above the progress line
    log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
                                  so that a program that watches the age of the file sees that the run is alive
-   log_sync(&log)                returns when the file is on the disk: called before a checkpoint, which a resumed run
-                                 continues together with the log
-   log_close(&log)               leaves the cursor at the beginning of a line
+   log_sync(&log)                brings log.jsonl to the disk, and returns when it is there. Called before a checkpoint
+                                 is completed: a run that resumes from the checkpoint needs the lines up to its step
+   log_close(&log)               prints the latest progress line, if it is not on the screen yet, ends it with a
+                                 newline, and closes the file
    A line that cannot be written (a full disk) causes a warning and leaves no part of itself in the file; training goes
    on.
 
@@ -47,13 +50,14 @@ typedef struct {
     int file;        /* its descriptor; -1: nothing is written */
     FILE *screen;    /* NULL: quiet */
     bool terminal;   /* the progress line is rewritten in place */
-    int columns;     /* width of the terminal; 0: it is asked each time */
+    int columns;     /* width of the terminal in characters; 0: the terminal is asked for it each time */
     long total_steps;
-    long plain_every, next_plain; /* not on a terminal: steps from line to line; the step of the next one */
+    long plain_every; /* not on a terminal: a plain line is printed every so many steps */
+    long next_plain;  /* not on a terminal: the step of the next plain line */
     LogSmooth smooth;
-    LogValidation best, last; /* validations; step -1: none yet */
+    LogValidation best, last; /* the validation with the lowest loss, and the latest one; step -1: none yet */
     bool begun;               /* log_train was called */
-    bool pending;             /* its latest line is not on the screen yet */
+    bool pending;             /* the progress line of the latest step is not on the screen yet */
     bool drawn;               /* the progress line stands on the terminal, not ended by a newline */
     double first_seconds, drawn_seconds; /* LogTrain.seconds of the first step and of the latest one drawn */
     long first_step, lost_lines;
@@ -79,7 +83,7 @@ static inline int log_width(const LogField *field, long total_steps) {
     return width > field->width ? width : field->width;
 }
 
-/* What stands between columns: two spaces, or one where the line would be longer than 79 characters. */
+/* The text between two columns: two spaces, or one where the line would otherwise be longer than 79 characters. */
 static inline const char *log_gap(long total_steps) {
     int width = 0;
     for (int i = 0; i < LOG_FIELDS; i++)
@@ -87,7 +91,7 @@ static inline const char *log_gap(long total_steps) {
     return width <= 79 ? "  " : " ";
 }
 
-/* The progress line of a row; the line of headings when row is NULL. */
+/* Writes the progress line of a step to `text`; with row = NULL the line of headings. */
 static inline void log_line(char text[LOG_TEXT_SIZE], const LogRow *row, long total_steps) {
     char cell[LOG_CELL_SIZE];
     size_t used = 0;
@@ -130,7 +134,8 @@ static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidat
 
 /* ---- the file ---- */
 
-/* Writes one line as a whole. When that fails, what was written of it is cut off again and the user is warned. */
+/* Appends one line to the file. When that fails, the part of the line that was written is removed again, and the user
+   is warned. */
 static inline void log_append(Log *log, const char *text, int length) {
     struct stat before;
     char error[LOG_ERROR_SIZE];
@@ -146,15 +151,15 @@ static inline void log_append(Log *log, const char *text, int length) {
              log->path, strerror(cause), log->lost_lines);
 }
 
-/* The validations that log_validation compares with. */
+/* Notes a validation: the latest one and, when its loss is the lowest so far, the best one. */
 static inline void log_track_validation(Log *log, const LogValidation *v) {
     if (log->best.step < 0 || v->val_loss < log->best.val_loss) log->best = *v;
     log->last = *v;
 }
 
-/* Moves the lines up to resume_step, each with its newline, to the front of `text` and returns their size. Of these
-   lines the smoothed loss and the best validation are computed, so that a resumed run shows what an uninterrupted one
-   would. */
+/* `text` is the log of the run, text[size] = 0. Removes from it the lines of steps after resume_step, and lines that
+   are damaged or blank; the others move to its front. Returns their size in bytes. The smoothed loss and the best
+   validation are computed from these lines, so that a resumed run shows what an uninterrupted one would. */
 static inline size_t log_keep(Log *log, char *text, size_t size, long resume_step) {
     size_t kept = 0, number = 0, bad = 0, first_bad = 0;
     for (char *line = text, *end; line < text + size; line = end + 1) {
@@ -171,7 +176,7 @@ static inline size_t log_keep(Log *log, char *text, size_t size, long resume_ste
         if (kind == LOG_LINE_TRAIN) log_smooth(&log->smooth, train.loss);
         if (kind == LOG_LINE_VALIDATION) log_track_validation(log, &v);
         memmove(text + kept, line, length);
-        text[kept + length] = '\n'; /* the last line's goes where the file's ending 0 was */
+        text[kept + length] = '\n'; /* when the last line has no newline, this may overwrite text[size] */
         kept += length + 1;
     }
     if (bad == 1)
@@ -199,8 +204,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
         end = memchr(line, '\n', (size_t)(text + size - line));
         if (!end) end = text + size;
         const LogLine kind = log_parse_line(line, (size_t)(end - line), &train, &v);
-        has_steps =
-            kind != LOG_LINE_VALIDATION || v.step > 0; /* a run that ended in step 0 has only a validation */
+        /* A run that ended before its first step has only the line of a validation after 0 steps. */
+        has_steps = kind != LOG_LINE_VALIDATION || v.step > 0;
     }
     if (!has_steps) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);
@@ -212,8 +217,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
          log->path, aside);
 }
 
-/* Replaces the content of the file by `text`. A second file is written and then renamed, so that a crash loses nothing.
-   */
+/* Replaces the content of log.jsonl by `text`: writes log.jsonl.tmp and renames it, so that a crash at any moment
+   leaves one of the two, complete. */
 static inline void log_replace(Log *log, const char *text, size_t size) {
     char path[sizeof log->path + 8];
     snprintf(path, sizeof path, "%s.tmp", log->path);
@@ -231,7 +236,7 @@ static inline void log_replace(Log *log, const char *text, size_t size) {
     close(old);
 }
 
-/* Opens RUN/log.jsonl, locks it and leaves in it the lines that a run resumed at `resume_step` continues. */
+/* Opens RUN/log.jsonl, locks it, and removes the lines of steps after `resume_step`, at which the run continues. */
 static inline void log_open_file(Log *log, const char *run_folder, long resume_step) {
     char error[LOG_ERROR_SIZE], part[sizeof log->path + 8];
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_folder) >= (int)sizeof log->path)
@@ -241,7 +246,7 @@ static inline void log_open_file(Log *log, const char *run_folder, long resume_s
     if (log->file < 0) die("%s; choose another --out folder", error);
     log_check_lock(log, locked);
     snprintf(part, sizeof part, "%s.tmp", log->path);
-    unlink(part); /* log_replace left it when a run was killed */
+    unlink(part); /* a run that was killed in log_replace leaves this file */
     size_t size = 0, kept = 0;
     char *text = file_read_open(log->file, log->path, FILE_NO_LIMIT, &size, error);
     if (!text) die("%s", error);
@@ -314,7 +319,8 @@ static inline void log_heading(Log *log) {
     log->lines_since_heading = 0;
 }
 
-/* Draws or prints the line of a step when it is due; the first and the last always are. */
+/* Draws the line of a step on a terminal, or prints it elsewhere, when its time has come; the lines of the first and of
+   the last step are always shown. */
 static inline void log_show(Log *log, const LogRow *row) {
     bool first = !log->begun, last = log->total_steps > 0 && row->train.step >= log->total_steps;
     double since = row->train.seconds - log->drawn_seconds;

@@ -2,7 +2,8 @@
    key in log.jsonl, the heading of its column, where it lies in LogRow, and how it is written. log.h writes lines and
    the progress line from it, log_read.h reads lines with it, tools/report takes its columns from it.
 
-   log_number(field, &train)     the value of a field as a double; NaN for one that follows from other steps
+   log_number(field, &train)     the value of a field as a double; NaN for the fields `smooth` and `left`, which are
+                                 computed from several steps
    log_cell(text, field, &row, total_steps)   the value as text, as the progress line shows it
    log_smooth(&smooth, x)        adds the next loss to a smoothed curve, and returns the curve's next value */
 #ifndef GPT_RUN_LOG_FIELDS_H
@@ -21,10 +22,13 @@ enum { LOG_ERROR_SIZE = FILE_ERROR_SIZE, LOG_TEXT_SIZE = 512, LOG_CELL_SIZE = FO
 
 /* A line of a training step. */
 typedef struct {
-    long step;      /* optimizer steps done, this one included */
-    int64_t tokens; /* seen since the beginning of the run */
-    double loss, lr, grad_norm;
-    double seconds; /* of training so far, those of earlier starts of the run included */
+    /* The number of optimizer steps done, this one included. So the first step of a run is step 1 of the log, and the
+       log's step 500 is the step that the trainer, which counts from 0, numbers 499. */
+    long step;
+    int64_t tokens; /* trained on since the beginning of the run */
+    double loss, lr;
+    double grad_norm; /* L2 norm of the gradient of all parameters, before clipping */
+    double seconds;   /* of training so far, those of earlier starts of the run included */
     double tokens_per_s;
     double mfu;    /* model FLOPs utilisation, 0 to 1; NaN: not known */
     double loss_z; /* standard deviations above the mean of the latest losses; NaN: too few of them */
@@ -40,11 +44,11 @@ typedef struct {
     double val_loss;
 } LogValidation;
 
-/* A training step, and what follows from the steps before it. */
+/* A training step, and the values that are computed from it and the steps before it. */
 typedef struct {
     LogTrain train;
     double smoothed; /* the loss, see log_smooth */
-    double left;     /* seconds until the run ends; NaN: not known yet */
+    double left;     /* estimated seconds until the run ends; NaN: not known yet */
 } LogRow;
 
 typedef enum { LOG_LONG, LOG_INT64, LOG_DOUBLE } LogType;
@@ -54,12 +58,12 @@ typedef enum {
     LOG_STYLE_FIXED,    /* 3.1234 */
     LOG_STYLE_EXPONENT, /* 6.0e-04 */
     LOG_STYLE_UNITS,    /* 12.3k */
-    LOG_STYLE_PERCENT,  /* 45.2% of 0.452 */
+    LOG_STYLE_PERCENT,  /* 45.2%, for the number 0.452 */
     LOG_STYLE_DURATION  /* 1:02:03 */
 } LogStyle;
 
 typedef struct {
-    const char *key;     /* in log.jsonl; NULL: not stored, because it follows from the others */
+    const char *key;     /* in log.jsonl; NULL: not stored, because the lines of all steps give it */
     const char *heading; /* of its column */
     LogType type;
     size_t offset; /* in LogRow */
@@ -67,7 +71,7 @@ typedef struct {
     LogStyle style;
     int decimals; /* on the screen, where they fit */
     int width;    /* of its column in the progress line; 0: not shown there */
-    bool ranks;   /* only in runs with several ranks */
+    bool ranks;   /* written and shown only in runs with several ranks, the processes that mpirun starts */
     /* The key that older versions wrote instead, which is still read; NULL: none. */
     const char *old_key;
 } LogField;

@@ -2,10 +2,11 @@
 
    log_open_read(path, error)                  opens the file; NULL, with a sentence in error[LOG_ERROR_SIZE], when it
                                                cannot
-   log_each(file, path, see, context, error)   calls see() with each line; only one line is in memory. False when a line
-                                               is not one of a log; `error` is then a sentence that names path:line. An
-                                               incomplete last line, blank lines and lines of other kinds are no error
-   log_parse_line(text, length, ...)           what one line holds */
+   log_each(file, path, see, context, error)   calls see(context, ...) with each line in turn; only one line is in
+                                               memory at a time. False when a line is not a line of a log; `error` is
+                                               then a sentence that names path:line. An incomplete last line, blank
+                                               lines and JSON objects of other kinds are no error
+   log_parse_line(text, length, &train, &validation)   reads one line; returns what kind of line it is */
 #ifndef GPT_RUN_LOG_READ_H
 #define GPT_RUN_LOG_READ_H
 
@@ -18,9 +19,8 @@
 #include "../io/files.h"
 #include "log_fields.h"
 
-enum {
-    LOG_LINE_MAX = 1 << 16
-}; /* bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE */
+/* Bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE. */
+enum { LOG_LINE_MAX = 1 << 16 };
 
 /* BAD: not a line of a log; OTHER: a JSON object of another kind; BLANK: nothing but spaces. */
 typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
@@ -55,7 +55,7 @@ static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
     return true;
 }
 
-/* What one line holds, written to *train or *v. text[length] is the newline, or the 0 that ends the text. */
+/* Reads one line into *train or *v and returns its kind. text[length] is the newline, or the 0 that ends the text. */
 static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *train, LogValidation *v) {
     const char *end = text;
     if (strspn(text, " \t\r") >= length) return LOG_LINE_BLANK;
@@ -123,7 +123,7 @@ static inline bool log_each(FILE *file, const char *path, LogSee *see, void *con
     return ok;
 }
 
-/* Opens a log for reading. NULL: *error has the reason, and errno is ENOENT when there is no such file, else not. */
+/* NULL: `error` has the reason, and errno is ENOENT exactly when there is no such file. */
 static inline FILE *log_open_read(const char *path, char *error) {
     const int file = file_open(path, O_RDONLY, FILE_REGULAR, error);
     FILE *stream = file < 0 ? NULL : fdopen(file, "rb");

@@ -1,17 +1,18 @@
 /* loss_watch.h: whether the update of a training step is to be made, judged from its loss and gradient norm.
 
-   The losses of the last LOSS_WINDOW accepted steps show what losses of this run look like.
+   A loss is compared with the window: the losses of the latest LOSS_WINDOW steps whose update was made.
 
-   loss_watch_judge(&watch, loss, norm, skip_spikes, &z)   called before the update of each step; records the step and
-                                                           returns one of:
+   loss_watch_judge(&watch, loss, norm, skip_spikes, &z)   called before the update of each step. `norm` is the L2 norm
+                                                           of the gradient. z becomes the distance of the loss above the
+                                                           mean of the window, in standard deviations. Records the step
+                                                           and returns one of:
        STEP_SOUND              make the update
-       STEP_SPIKE              make the update, and report the step: z exceeds LOSS_SPIKE. z is the distance of the loss
-                               above the mean of the window, in standard deviations
+       STEP_SPIKE              make the update, and report the step: z exceeds LOSS_SPIKE
        STEP_SKIPPED_SPIKE      make no update: z exceeds skip_spikes, which is above 0
        STEP_SKIPPED_NONFINITE  make no update: the loss or the norm is NaN or infinite
-   When a step is skipped, weights, moments and the window stay as they are; its data is not read again.
-   The verdict depends on the watch and on loss and norm alone. All ranks share these, so all ranks come to the same
-   verdict.
+   When a step is skipped, the weights, AdamW's moments and the window stay as they are; its data is not read again.
+   The verdict depends only on the watch, the loss and the norm. These are the same on all ranks (the processes that
+   mpirun starts), so all ranks come to the same verdict.
    loss_watch_to_json(&watch), loss_watch_from_json(&watch, json)   for the checkpoint: a resumed run judges as the
                                                            uninterrupted run would */
 #ifndef GPT_RUN_LOSS_WATCH_H
@@ -25,13 +26,15 @@
 
 /* How many losses the window holds at most; with fewer than LOSS_WINDOW_LEAST in it no loss is called a spike. */
 enum { LOSS_WINDOW = 128, LOSS_WINDOW_LEAST = 32 };
-/* In standard deviations. The noise that the choice of the batch causes stays below 4 in a million steps. */
+/* A loss that lies more than this many standard deviations above the mean of the window is a spike. */
 #define LOSS_SPIKE 6.0
 
 typedef struct {
-    /* of the latest accepted steps, a ring: the next one goes to losses[accepted % LOSS_WINDOW] */
+    /* The window, a ring buffer: the loss of the next accepted step goes to losses[accepted % LOSS_WINDOW]. */
     double losses[LOSS_WINDOW];
-    int64_t accepted, skipped, skipped_in_a_row; /* numbers of steps */
+    int64_t accepted;         /* steps whose update was made */
+    int64_t skipped;          /* steps without an update */
+    int64_t skipped_in_a_row; /* the latest of them, since the last update */
 } LossWatch;
 
 typedef enum { STEP_SOUND, STEP_SPIKE, STEP_SKIPPED_SPIKE, STEP_SKIPPED_NONFINITE } StepVerdict;

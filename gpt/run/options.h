@@ -9,7 +9,7 @@
        int count = options_parse(&set, argc, argv);  // fills `options`; leaves `count` other arguments in argv[0..]
        cJSON *json = options_to_json(&set);          // every option by name; can be read back with --config=FILE
 
-   The type of the field belongs to the type of the option:
+   The type of an option decides which type its field must have:
        OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int (the index of the chosen name),
        OPTION_STRING const char * (valid until the program ends)
 
@@ -62,8 +62,10 @@ typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_ST
 
 enum {
     OPTION_FIXED = 1, /* the same for the whole run: a checkpoint cannot be resumed with another value */
-    OPTION_OWN = 2,   /* each rank may have a value of its own */
-    OPTION_ONCE = 4   /* for one start of the program: options_to_json leaves it out, so no file repeats it */
+    OPTION_OWN =
+        2, /* ranks (the processes that mpirun starts) may have different values; all others must agree */
+    OPTION_ONCE =
+        4 /* holds for this start of the program only, so options_to_json does not write it to a file */
 };
 
 typedef struct {
@@ -85,7 +87,7 @@ typedef struct {
     const char *help;
 } OptionPreset;
 
-/* Where a value comes from; a later one of these wins. */
+/* Where a value comes from. The sources further to the right are stronger: their values replace those of the others. */
 typedef enum { OPTION_FROM_DEFAULT, OPTION_FROM_PRESET, OPTION_FROM_FILE, OPTION_FROM_COMMAND } OptionSource;
 
 enum { OPTIONS_MAX = 96 }; /* rows of a table */
@@ -218,13 +220,15 @@ static inline void options_set_number(const OptionSet *set, const Option *option
         *(double *)field = number;
 }
 
-/* The values of all OPTION_STRING fields: a list, so that they can be found when memory is checked for leaks. */
+/* Copies of all texts that OPTION_STRING fields have pointed to. They stay until the program ends, because other code
+   may have kept such a pointer. A tool that looks for memory leaks reports memory to which no pointer leads: this list
+   leads to every copy. */
 static struct OptionText {
     struct OptionText *next;
     char text[];
 } * options_texts;
 
-/* A copy of `value` in that list. */
+/* Returns a copy of `value`, which is added to that list. */
 static inline const char *options_keep(const char *value) {
     struct OptionText *copy = check_calloc(sizeof *copy + strlen(value) + 1);
     copy->next = options_texts;
@@ -420,14 +424,15 @@ static inline const char *options_text(const OptionSet *set, const Option *optio
     return text;
 }
 
-/* The same of the option called `name`, for messages: options_value(set, "pos", text) is "rope" under --pos=rope. */
+/* The current value of the option called `name`, for messages: options_value(set, "pos", text) is "rope" under
+   --pos=rope. */
 static inline const char *options_value(const OptionSet *set, const char *name, char text[64]) {
     const Option *option = options_find(set, name);
     if (!option) die("%s has no option --%s", set->program, name);
     return options_text(set, option, text);
 }
 
-/* The current value of every option but those of OPTION_ONCE, by name. The caller owns the object. */
+/* The current values of all options without the flag OPTION_ONCE, by name. The caller owns the object. */
 static inline cJSON *options_to_json(const OptionSet *set) {
     cJSON *json = cJSON_CreateObject();
     for (int i = 0; i < set->count; i++) {
@@ -465,7 +470,7 @@ static inline OptionSet options_begin(const char *program, const char *usage, co
 }
 
 /* Reads argv[1..], then the file of --config and the preset. Returns how many arguments were not options; these are
-   moved to argv[0..]. All arguments after "--" count as such. */
+   moved to argv[0..]. No argument after "--" is read as an option. */
 static inline int options_parse(OptionSet *set, int argc, char **argv) {
     int others = 0;
     bool only_others = false;

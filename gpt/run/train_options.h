@@ -1,5 +1,5 @@
-/* train_options.h: the options of ./train_gpt: what each may be chosen from, the struct of their values, their table,
-   and the presets. --help prints this table. options.h says how such a table works. */
+/* train_options.h: the options of ./train_gpt: the names that an option may be chosen from, the struct of the values,
+   the table of the options, and the presets. --help prints this table. options.h says how such a table works. */
 #ifndef GPT_RUN_TRAIN_OPTIONS_H
 #define GPT_RUN_TRAIN_OPTIONS_H
 
@@ -72,17 +72,17 @@ static const Option train_options[] = {
         "read options from a file: lines name = value, or the config.json of a run"),
     ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
         "print configuration, parameters, memory, and the time a step would take, estimated from a second or "
-        "two "
-        "of work; then exit"),
+        "two of work; then exit"),
 
     ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, ATTENTION_CHOICES, OPTION_FIXED,
         "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
     ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0,
         OPTION_CHOICES(LASER_SHIFT_CHOICES), OPTION_FIXED,
-        "what LASER subtracts from V before exp(V), so that it stays in range, and adds again after the "
-        "logarithm. causal: the values of the first key, and where others are far from them, a maximum of "
-        "each row over the keys it sees; sequence: the maximum over the whole sequence, as in the paper, "
-        "so that what lies 69 below it is lost"),
+        "the shift that LASER subtracts from V before exp(V), so that exp does not overflow, and adds again "
+        "after the logarithm. causal: the value of the first key; where other values are far from it, each "
+        "query takes the maximum over the keys that it sees. sequence: the maximum over the whole sequence, "
+        "as "
+        "in the paper; values more than 69 below it are then lost"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
@@ -97,9 +97,8 @@ static const Option train_options[] = {
     ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
         "tokens of a sequence, T"),
     ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
-        "tokens of the vocabulary, V. Where the user does not give it, it is that of tokenizer.json in "
-        "--data, and only without "
-        "one that of the preset"),
+        "number of tokens in the vocabulary, V. If it is not given, it is the size of the tokenizer.json in "
+        "--data; if there is no such file, the number of the preset"),
 
     ROW("Data and batch", "data", OPTION_STRING, data, "", 0, 0, "DIR", OPTION_OWN,
         "folder with train_*.bin, val_*.bin and tokenizer.json, as ./prepare writes it"),
@@ -107,9 +106,12 @@ static const Option train_options[] = {
         "before the first step read all shards and compare them with the checksums of their manifest, "
         "shards.json; their names and sizes are compared in any case"),
     ROW("Data and batch", "batch", OPTION_INT, batch, "16", 1, 65536, "", 0,
-        "sequences per micro-step and rank, B; more need more memory"),
+        "sequences that a rank processes in a micro-step, B (see --total-batch); more need more memory"),
     ROW("Data and batch", "total-batch", OPTION_INT, total_batch, "0", 0, 1e12, "", OPTION_FIXED,
-        "tokens per optimizer step; 0: one micro-step of every rank"),
+        "tokens per optimizer step, of all ranks together. A step consists of micro-steps, whose gradients "
+        "are "
+        "added; in a micro-step each rank does one forward and one backward pass over B sequences. 0: one "
+        "micro-step"),
     ROW("Data and batch", "steps", OPTION_INT, steps, "300", 1, 1e9, "", OPTION_FIXED,
         "optimizer steps of the whole run"),
     ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", OPTION_FIXED,
@@ -121,10 +123,9 @@ static const Option train_options[] = {
         "fraction of the peak to which the learning rate falls at the end of the run"),
     ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
         OPTION_CHOICES(SCHEDULE_CHOICES), OPTION_FIXED,
-        "course of the learning rate after the warmup. cosine and linear fall from there to --steps; "
-        "constant "
-        "stays at the peak; wsd (warmup, stable, decay) stays there too, but falls linearly in the last "
-        "--cooldown steps"),
+        "course of the learning rate after the warmup. cosine and linear: it falls until the last step of "
+        "--steps; constant: it stays at the peak; wsd (warmup, stable, decay): it stays at the peak, and "
+        "falls linearly in the last --cooldown steps"),
     ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
         "steps in which the learning rate rises linearly: in step i of N it is i/N of the peak"),
     ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
@@ -137,20 +138,19 @@ static const Option train_options[] = {
     ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
         "added to the square root of the second moment, by which AdamW divides"),
     ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
-        "each step shrinks the matrices by this times the learning rate (decoupled weight decay); norms are "
-        "not "
-        "decayed"),
+        "each step shrinks the matrices by this times the learning rate (decoupled weight decay), but not "
+        "the "
+        "weight vectors of RMSNorm"),
     ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
-        "a gradient whose norm, over all parameters, is larger is scaled down to this norm; 0: no gradient "
-        "is scaled down"),
+        "a gradient whose L2 norm over all parameters is larger than this is scaled down to it; 0: no "
+        "gradient is scaled down"),
     ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
         "make no update in a step whose loss lies more than this many standard deviations above the mean of "
-        "the "
-        "latest 128; 0: such steps are made, and reported beyond 6 standard deviations"),
+        "the latest 128 losses; 0: make the update whatever the loss. In either case steps more than 6 "
+        "standard deviations above the mean are reported"),
     ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
         "after this many steps in a row without an update (because a loss or gradient was NaN or infinite, "
-        "or by "
-        "--skip-spikes) the run ends with a diagnosis"),
+        "or because of --skip-spikes) the run ends with a diagnosis"),
 
     ROW("Evaluation", "val-every", OPTION_INT, val_every, "40", 0, 1e9, "", 0,
         "steps between validations; 0: only after the last step"),
@@ -173,27 +173,23 @@ static const Option train_options[] = {
         "also keep the checkpoints of all steps that are divisible by this; 0: none"),
     ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
         "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin at step 0; "
-        "DIR: go "
-        "on from this checkpoint"),
-
+        "DIR: go on from this checkpoint"),
     ROW("Checkpoints", "resume-data", OPTION_CHOICE, resume_data, "same", 0, 0,
         OPTION_CHOICES(RESUME_DATA_CHOICES), OPTION_ONCE,
         "whether a resumed run may read data (text, tokenizer, shards, weights of a mixture) that differ "
-        "from those "
-        "its checkpoint was trained on. same: such a run ends with an error; changed: it goes on with what "
-        "--data "
-        "holds now"),
+        "from those its checkpoint was trained on. same: such a run ends with an error; changed: it goes on "
+        "with what --data holds now"),
 
     ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
-        "OpenMP threads per rank; 0: one for each core that the rank may use"),
+        "OpenMP threads per rank; 0: as many as the environment variable OMP_NUM_THREADS says; where it is "
+        "not "
+        "set, one for each core that the rank may use"),
     ROW("Machine", "dtype", OPTION_CHOICE, dtype, "auto", 0, 0, OPTION_CHOICES(DTYPE_CHOICES), OPTION_FIXED,
-        "number format of the operands of matrix products; sums, norms, softmax and weights are always "
-        "float32. "
-        "auto: bf16 if the processors of all ranks multiply it faster, else fp32"),
+        "number format of the operands of matrix products; sums, RMSNorm, softmax and weights are always "
+        "float32. auto: bf16 if the processors of all ranks multiply it faster, else fp32"),
     ROW("Machine", "recompute", OPTION_CHOICE, recompute, "none", 0, 0, OPTION_CHOICES(RECOMPUTE_CHOICES), 0,
         "what the backward pass computes again instead of keeping it in memory: nothing, attention, or "
-        "everything in "
-        "a block but its input; the results are the same bits"),
+        "everything in a block but its input; the results are the same bits"),
     ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", OPTION_OWN,
         "print at the end how much time each part of the model took"),
     ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", 0,
@@ -201,8 +197,7 @@ static const Option train_options[] = {
         "them for all; the result is the same"),
     ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, OPTION_CHOICES(COMM_CHOICES), 0,
         "how ranks exchange gradients and weights: from GPU to GPU through NCCL (gpu) or from host to host "
-        "through "
-        "MPI (host); auto: gpu where the program has NCCL"),
+        "through MPI (host); auto: gpu where the program has NCCL"),
     ROW("Several ranks (MPI)", "comm-dtype", OPTION_CHOICE, comm_dtype, "fp32", 0, 0,
         OPTION_CHOICES(COMM_DTYPE_CHOICES), 0,
         "number format in which gradients are sent from host to host; they are added in float32"),
