@@ -78,10 +78,10 @@
    (LASER_TILE). The online softmax reads the keys of a row tile by tile, so it does not know the row's maximum at the
    start: it subtracts the largest score so far, and multiplies the sums so far by exp(old - new) when that grows.
        letter    meaning                                                                    kept in
-       K_i       power of two of row i: its weights are computed as exp(s_ij) 2^-K_i        row_shift
+              K_i       exponent of row i: exp(s_ij) is computed as exp(s_ij) 2^-K_i               row_shift
        row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / row_sum is kept
                                                                                             in row_inverse
-       n_d       power of two of column d of the values, in forward                         LaserHead's shift, forward
+       n_d       exponent of column d of the values, in forward                             LaserHead's shift, forward
        m_d       a number near the smallest value of column d, in backward                  LaserHead's shift, backward
        V'        what takes the place of V in the products. Standard: V. LASER, forward:    exact (V' itself) and
                  V'_jd = exp(v_jd) 2^-n_d. LASER, backward: V'_jd = exp(v_jd - m_d)         v (V' less its center)
@@ -104,9 +104,10 @@
      every exp(v_jd) 2^-n_d and every sum of them. From the first key on whose value does not, the column is "out of
      range". The rows that see such a key compute o_id + lse_i = log sum_j exp(s_ij + v_jd) for this column separately:
      a softmax of its own with its own running shift, without a matrix product. So no visible key's contribution is
-     lost, whatever the later tokens are, for |v| up to 1e6. Backward needs exp(-o), for which a large o in float32 has
-     too few digits; so it treats the columns whose values spread over more than 64, or are farther than 128 from zero,
-     in the same way.
+     lost, whatever the later tokens are, for |v| up to 1e6. Backward
+     computes exp(m_d - o_id). The rounding error of o in float32 grows with |o| and becomes the relative error of this
+     exponential; and where values are far apart, exp(v_jd - m_d) can leave the range. So backward computes the columns
+     whose values spread over more than 64, or are farther than 128 from zero, separately as well, for all of their keys.
    - Values, with shift = LASER_SHIFT_SEQUENCE, the shift of the paper. n_d is M log2(e), rounded up, where M is the
      largest v_jd of the column over the WHOLE sequence, including tokens that a row must not see. Where the weighted
      average sum_j a_ij exp(v_jd) is below about exp(M - 69.3), which is 2^-100 exp(M), it is lost: o_id is then set to
@@ -122,19 +123,21 @@
    The difference V'_jd - c_d is as small as the spread of v and keeps its digits. Forward with bfloat16 has one center
    for each column of each tile. It is computed from all keys of the tile. A row that sees only some of them must not
    use it, because a later token, through the center and the rounding, would then change the output of an earlier row.
-   So the last tile of a row, which it may see in part, is summed in float32, without a center. Backward has one m_d
-   for a whole column: it runs when all tokens are known, and changes no output.
+   So the last tile of a row, which it may see in part, is summed in float32, without a center. Backward may use one m_d
+   for a whole column, computed from all tokens: the outputs exist already, and the gradient does not depend on m_d.
 
-   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v or V' - c_d, a, and their
-   gradients. It does so on every CPU. Sums, exponentials, logarithms, shifts and outputs stay float32. On CPUs that
-   multiply pairs of bfloat16 faster than float32 (AVX512-BF16 without AMX, such as Zen 4 and Zen 5) it is faster than
-   LASER_FP32; elsewhere it is a little slower. The a_ij of a row are rounded before they are divided by their sum,
-   and the sum is that of the rounded numbers, so they still add up to 1.
+   PRECISION. LASER_BF16 rounds the operands of the matrix products to bfloat16: q, k, v (LASER: V' - c_d)
+   and the weights; in backward also dO' and dS. It does so on every CPU. Sums, exponentials, logarithms, shifts and
+   outputs stay float32. On CPUs that multiply pairs of bfloat16 faster than float32 (AVX512-BF16 without AMX, such as
+   Zen 4 and Zen 5) it is faster than LASER_FP32; elsewhere it is a little slower. The weights exp(s_ij) 2^-K_i of a row
+   are rounded before they are divided by their sum, and the sum is that of the rounded weights, so the quotients still
+   add up to 1.
 
-   HOW TO READ THE CODE. Begin with the naive twins: they are the formulas above. Then read laser_rows, which goes
-   through the keys of a panel of queries in forward, and laser_backward_panel, which does so in backward. Both keep the
-   scores of one key with all queries of the panel side by side in the lanes of vectors, so that the maximum and the sum
-   of a row never need an operation across lanes. laser_forward and laser_backward, at the end, list a call's steps. */
+   HOW TO READ THE CODE. Begin with the naive functions: they are the formulas above. Then read laser_rows, which goes
+   through the keys of a panel of queries in forward, and laser_backward_tile, which goes through the queries that see a
+   tile of keys in backward, with laser_backward_panel for each panel of them. Both keep the scores of
+   one key with all queries of the panel side by side in the lanes of vectors, so that the maximum and the sum of a row
+   never need an operation across lanes. laser_forward and laser_backward, at the end, list a call's steps. */
 #ifndef LASER_H
 #define LASER_H
 

@@ -10,9 +10,9 @@
        5. training    a step: forward, loss, backward, reduce the gradients, clip and update; and validation
        6. the run     the loop of steps, and main
 
-   The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of the
-   residual stream (the vector of each token, to which every attention and MLP adds its output), L layers, H heads of
-   size D, A = H*D, F hidden units of the MLP, U outputs of the MLP's first matrix: F, or 2F with swiglu, which also
+   The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of
+   the residual stream (the vector of each token, to which every attention and MLP adds its output), L layers, H heads
+   of size D, A = H*D, F hidden units of the MLP, U outputs of the MLP's first matrix: F, or 2F with swiglu, which also
    needs a gate.
 
    Everything is float32, except that the operands of matrix products are Arrays (gpt/math/array.h), whose numbers are
@@ -122,8 +122,8 @@ typedef struct {
     size_t count;
 } Weights;
 
-/* What backward needs of a layer. With --recompute the layers share the memory of some of these, and backward computes
-   them again: see activation_rows. */
+/* What backward needs of a layer. With --recompute some of these arrays have one memory that all layers use in
+   turn, and backward computes their values again for each layer; activation_rows says which. */
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
     float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
@@ -131,14 +131,14 @@ typedef struct {
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) the same of mlp_input */
+    float *mlp_rstd;  /* (N) 1 / root mean square of each row of mlp_input */
     Array up;         /* (N, U) before the activation */
 } LayerActivations;
 
 typedef struct {
     LayerActivations *layers;
     float *output;     /* (N, C) the residual stream after the last layer */
-    float *final_rstd; /* (N) the same of output */
+    float *final_rstd; /* (N) 1 / root mean square of each row of output */
     float *losses;     /* (N) */
     Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
     Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
@@ -177,9 +177,10 @@ static const TensorRow weight_rows[] = {
 
 /* How an activation is stored: as floats, or as an Array of the model's dtype. */
 enum { FLOATS, ARRAY };
-/* For which --recompute every layer has memory of its own for an activation: UNLESS_RECOMPUTED for none only,
-   UNLESS_BLOCK_RECOMPUTED for none and attention, ALWAYS_KEPT for all. The order is that of the option's values, with
-   which activation_flags compares. The last two rows exist with bf16 only. */
+/* Which values of --recompute leave each layer its own copy of an activation. UNLESS_RECOMPUTED: only the value `none`.
+   UNLESS_BLOCK_RECOMPUTED: the values `none` and `attention`. ALWAYS_KEPT: every value. These constants have the order
+   of the option's values, so that activation_flags can compare them with `<`. Activations marked with one of the last
+   two exist only with bf16. */
 enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
 
 static const TensorRow activation_rows[] = {
@@ -433,7 +434,7 @@ void model_allocate(Model *model) {
     device_open(&description);
     free((void *)description.at);
     model->activations.logits =
-        check_calloc((size_t)model->config.vocab_size * sizeof(float)); /* of sampling */
+        check_calloc((size_t)model->config.vocab_size * sizeof(float)); /* of one token, for sampling */
 }
 
 void model_free(Model *model) {
@@ -481,8 +482,8 @@ double model_flops_per_token(const Model *model) {
 }
 
 /* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
-   rather than arithmetic. Of attention only the keys j <= i count: two products forward and five backward, each of
-   N*A*T operations then. */
+   rather than arithmetic. Attention uses only the keys j <= i, half of all pairs, so each of its seven products (two
+   forward, five backward) has N*A*T operations instead of 2*N*A*T. */
 double model_part_operations(const Model *model, ProfilePart part) {
     const ModelConfig *c = &model->config;
     const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
@@ -600,8 +601,8 @@ enum { CHUNK = 128 };
 
 /* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is
    rotated by the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
-   and k rotated; it may be qkv itself. direction 1 is forward; -1 rotates gradients back, which is the transpose and
-   so rope's backward. */
+   and k rotated; it may be qkv itself. direction is 1 in forward. With -1 the rotation is
+   reversed: the inverse of a rotation is its transpose, by which backward multiplies gradients. */
 void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direction, int64_t N, int T, int H,
                  int D) {
     const int half = D / 2;
@@ -667,9 +668,9 @@ void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
         }
 }
 
-/* d_up (N, U) = the gradient of up, from d_hidden (N, F) and up; and hidden (N, F) again, which is cheaper than to
-   keep it. This is a MatmulFinish (matmul.h): the product that computes d_hidden calls it for each tile of its result,
-   so that d_hidden is never stored. */
+/* Computes d_up (N, U), the gradient of up, from d_hidden (N, F) and up. It also computes hidden (N, F) a second time,
+   which is cheaper than to keep it since forward. Its type is MatmulFinish (matmul.h): the product that computes
+   d_hidden calls it for each tile of its result, so that d_hidden is never stored. */
 typedef struct {
     Array d_up, hidden, up;
     int F, kind;
@@ -1217,7 +1218,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
     t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
-    /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums gradients and updates weights. */
+    /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums gradients, updates weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);
     t.optimizer = optimizer_plan(&t.model.parameters, options->zero, on_gpu);
     if (on_gpu) t.model.device_moments = optimizer_moments(&t.optimizer);
@@ -1326,7 +1327,8 @@ __attribute__((noreturn)) static void diagnose(Trainer *t, const LogTrain *line)
     diagnose_and_die(run, &numbers, line, faulty, micro - 1);
 }
 
-/* Validates and logs it, unless the log has it already. False when a stop was requested meanwhile. */
+/* Computes the validation loss and writes it to the log, unless the log already has that of this step. False when a
+   stop was requested meanwhile. */
 static bool validate_and_log(Trainer *t) {
     Run *run = &t->run;
     const bool known = parallel_rank() == 0 && run->log.last.step == run->step;

@@ -107,7 +107,7 @@ template <typename S> struct GpuModel {
         const int64_t rows = held < 64 * V ? 64 : held / V / 64 * 64;
         return rows < N ? rows : N;
     }
-    /* Whether the matrix products before and after it compute gelu; else the activation is a kernel of its own. */
+    /* True: gelu is computed inside the matrix products of up and down. False: the activation has its own kernel. */
     bool gelu_in_products() const {
         return is_bf16(operands) && c.activation == GPU_GELU && matmul_has_gelu(c.embd, c.mlp_hidden);
     }
@@ -247,7 +247,8 @@ template <typename S> void model_zero_gradients(GpuModel<S> *m) {
     m->embed_is_zero = m->others_are_zero = true;
 }
 
-/* Called before all gradients are read: sets to zero the memory of those that no micro-step has written since. */
+/* To be called before the whole array of gradients is read: clears the gradients that no function has written since
+   model_zero_gradients. */
 template <typename S> void model_settle_gradients(GpuModel<S> *m) {
     const int64_t embed = m->c.embed, after = embed + (int64_t)m->c.vocab_size * m->c.embd;
     float *g = m->gradients;

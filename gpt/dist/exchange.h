@@ -6,7 +6,7 @@
      all-gather       every rank gets the slices of all other ranks, so that it has the whole bucket
    In a reduce-scatter every rank sends its numbers of slice r to rank r, which adds them in float32, in the order of
    the ranks. So the bits of a sum depend on the number of ranks, but never on which message comes first. Over a step a
-   rank sends and receives (ranks - 1) / ranks of the gradients and as much of the weights; no method needs less.
+   rank sends and receives (ranks - 1) / ranks of the gradients and as much of the weights.
 
    All ranks call these functions in the same order, always from the thread that called parallel_start:
    exchange_open(&buckets, bf16, thread)   allocates buffers. buckets stay the caller's and must outlive the exchange.
@@ -166,7 +166,8 @@ static bool exchange_advance(void) {
         int arrived = 0;
         if (!s->busy) continue;
         MPI_Testall(s->request_count, s->requests, &arrived, MPI_STATUSES_IGNORE);
-        if (!arrived || i > 0) continue; /* only the oldest is finished: slots are used in turn */
+        /* Orders are finished in the order in which they were given: order i must free slot i modulo EXCHANGE_SLOTS. */
+        if (!arrived || i > 0) continue;
         if (s->order.kind == EXCHANGE_REDUCE_SCATTER) exchange_add(s);
         s->busy = false, moved = true;
         if (++exchange.finished == exchange.ordered) {

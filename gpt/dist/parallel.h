@@ -67,8 +67,8 @@ static void parallel_sleep(double seconds) {
 /* Called before an error is printed. Most errors happen on all ranks at the same time, and one message is enough. So
    the first rank of a host that fails returns from here, prints its error and ends the job. The other ranks of this
    host wait for this end; if it has not come after 10 seconds, they end the job themselves. Ranks on different hosts
-   cannot see error_is_printed, so they take turns: host 0 prints at once, host 1 after 1 second, each later host half a
-   second after the one before it, and all hosts after 4 seconds. */
+   cannot see error_is_printed, so each waits a time of its own, in which an earlier host usually
+   prints and ends the job: host 0 not at all, host 1 for 1 second, host n for 0.5 + n/2 seconds, at most 4. */
 static void parallel_wait_to_print_error(void) {
     if (atomic_exchange(parallel_job.error_is_printed, 1)) {
         parallel_sleep(10);
@@ -144,7 +144,8 @@ static inline double parallel_sum_double(double x) {
     if (parallel_job.ranks == 1) return x;
     double *all = check_calloc((size_t)parallel_job.ranks * sizeof *all), sum = 0;
     parallel_collect(all, &x, sizeof x);
-    for (int r = 0; r < parallel_job.ranks; r++) sum += all[r]; /* MPI_Allreduce would choose an order */
+    /* MPI_Allreduce may add in any order, which would change the bits. */
+    for (int r = 0; r < parallel_job.ranks; r++) sum += all[r];
     free(all);
     return sum;
 }

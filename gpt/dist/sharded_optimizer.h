@@ -202,7 +202,7 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
         const size_t n = both.end - both.begin, moments = at + both.begin - range.begin;
         if (n == 0) continue;
         AdamWSettings of_tensor = *settings;
-        if (tensor->rank != 2) of_tensor.weight_decay = 0;
+        if (tensor->rank != 2) of_tensor.weight_decay = 0; /* rank: the number of dimensions */
         if (o->on_gpu)
             device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &of_tensor);
         else

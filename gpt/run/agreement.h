@@ -2,7 +2,8 @@
    of them describes, or wait for each other forever; ranks with different data would train on samples that no single
    process would choose.
 
-   check_options_agree(set)   dies, on every rank, with the first option whose value differs. Options of OPTION_OWN may
+   check_options_agree(set)   if an option differs between ranks, every rank ends with a message that names the first
+                              such option. Options with the flag OPTION_OWN may differ
    check_data_agree(run)      dies when the fingerprint of the data (run->data) differs
    Every rank calls each of these. */
 #ifndef GPT_RUN_AGREEMENT_H

@@ -54,7 +54,8 @@ static inline cJSON *checkpoint_state(const Run *run, const ShardedOptimizer *o)
                                          .options = options_to_json(run->option_set)});
 }
 
-/* How far a rank's thread is. It writes the rank's own files; rank 0's then waits for an order. */
+/* The progress of the saving thread. Each rank's thread writes that rank's files; the thread of rank 0 then waits for
+   a SaveOrder. */
 typedef enum { SAVE_WRITING, SAVE_WRITTEN, SAVE_COMMITTED, SAVE_FAILED } SaveState;
 /* What rank 0's thread is to do once its files are written: nothing yet, give the checkpoint its name, or remove it. */
 typedef enum { SAVE_NO_ORDER, SAVE_COMMIT, SAVE_ABORT } SaveOrder;

@@ -5,10 +5,11 @@
                                 beginning
    find_checkpoint(options, folder)   only finds it: `folder` becomes its path, "" when the run starts from its
                                       beginning
-   load_checkpoint(run, optimizer, folder)   only loads it: the weights, the moments (written by any number of ranks),
-                       and how far the run had come
+   load_checkpoint(run, optimizer, folder)   only loads it: the weights, AdamW's moments, and how far the run had
+                       come. The number of ranks that saved it may have been another
    report_stop(run)    tells the user of a run that a signal has ended how to go on
-   A checkpoint that is damaged, or that belongs to another run, ends the program with the reason and what can be done.
+   With --resume=auto a damaged checkpoint is passed over for an older one. If none is whole, or if one belongs to
+   another run, the program ends with the reason and what can be done.
    Every rank calls each of these. */
 #ifndef GPT_RUN_RESUME_H
 #define GPT_RUN_RESUME_H
@@ -17,8 +18,9 @@
 
 /* ---- whether a checkpoint belongs to this run ---- */
 
-/* The options of OPTION_FIXED must have the values with which the checkpoint was trained. An option that the
-   checkpoint does not have is newer than it: the run has used what is now the default. */
+/* The options of OPTION_FIXED must have the values with which the checkpoint was trained. If the checkpoint does not
+   record an option, the option was added to the program later, and the run is taken to have used its present default.
+   */
 static inline void check_fixed_options(const Run *run, const cJSON *options, const char *folder) {
     char now[64], number[64];
     for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
@@ -137,8 +139,8 @@ static inline void check_checkpoint_without_done(const char *out, bool any, long
             out, name);
 }
 
-/* The newest checkpoint of a step below `before` (-1: of all); false: there is none. Dies when another rank sees
-   another one: then the ranks do not share the folder. */
+/* Finds the newest checkpoint of a step below `before`, or of any step if `before` is -1. Returns false if there is
+   none. Dies when another rank sees another one: then the ranks do not share the folder. */
 static inline bool latest_checkpoint(const char *out, long before, char folder[CHECKPOINT_PATH_SIZE],
                                      long *step) {
     *step = -1;

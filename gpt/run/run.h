@@ -1,5 +1,6 @@
-/* run.h: a Run is everything of a training run that knows nothing of the model: its options, its data, its log, and how
-   far it has come. setup.h fills it in, checkpointing.h saves it, resume.h restores it, train_gpt.c advances it. */
+/* run.h: a Run holds the state of a training run except the model and the optimizer: its options, data, log and
+   progress: its options, its data, its log, and how far it has come. setup.h fills it in, checkpointing.h saves it,
+   resume.h restores it, train_gpt.c advances it. */
 #ifndef GPT_RUN_RUN_H
 #define GPT_RUN_RUN_H
 

@@ -1,4 +1,5 @@
-/* setup.h: what happens before the first training step, in this order:
+/* setup.h: prepares a run. The functions before run_free are called before the first step, in this order; run_free at
+   the end.
 
    run_settle(run, options, set)    settles the options that depend on each other, on the data or on other ranks, and
                                     reads the tokenizer. Ends the program when they contradict each other. Options that
@@ -22,7 +23,8 @@
 
 /* ---- settling the options ---- */
 
-/* A preset or the default may bring a warmup longer than the run: it is shortened. The user's own is refused. */
+/* If --warmup exceeds --steps: a value from a preset or the default is shortened with a warning; a value that the user
+   gave is an error. */
 static inline void resolve_warmup(Options *o, const OptionSet *set) {
     if (o->warmup <= o->steps) return;
     if (options_given(set, "warmup"))
@@ -88,7 +90,7 @@ static inline void resolve_dtype(Options *o) {
     if (o->dtype == DTYPE_AUTO) o->dtype = some_lack ? DTYPE_FP32 : DTYPE_BF16;
 }
 
-/* How ranks exchange gradients, and whether this program can do what was asked for. */
+/* Replaces --comm=auto by gpu or host, and refuses --comm=gpu if this program cannot do it. */
 static inline void resolve_communication(Options *o, const OptionSet *set) {
     if (o->comm == COMM_GPU && !device_on())
         options_fail(set, "--comm=gpu: this program computes on the CPU; leave it out");
@@ -137,7 +139,8 @@ static inline void run_settle(Run *run, Options *options, OptionSet *set) {
     check_options_agree(set);
     read_tokenizer(run);
     resolve_options(options, set, run->tokenizer);
-    /* Again: what a rank has settled depends on its files, such as the tokenizer's size. */
+    /* The options are compared a second time: values such as the size of the vocabulary come from files, which may
+       differ between hosts. */
     check_options_agree(set);
     run->step_sequences = options->total_batch / options->seq_len;
     run->micro_steps = run->step_sequences / (options->batch * parallel_ranks());
