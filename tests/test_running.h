@@ -469,7 +469,8 @@ static void test_run_without_folder_says_so(void) {
         test_command(output, sizeof output,
                      "%s/train_gpt --data=%s " TINY_MODEL "--steps=2 --warmup=1 --val-tokens=26 --threads=1",
                      test_binaries(), write_test_data(600));
-    const char *warning = strstr(output, "nothing of this run will be kept"), *first = strstr(output, "\n 1/2 ");
+    const char *warning = strstr(output, "nothing of this run will be kept"),
+               *first = strstr(output, "\n 1/2 ");
     CHECK(code == 0 && warning && first && warning < first, "exit %d: %s", code, output);
 }
 
