@@ -315,13 +315,14 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
         const ptrdiff_t head = laser_at(shape, shape->qkv_strides, row / T, 0), i = head + row % T * token;
         const ptrdiff_t at_out = laser_at(shape, shape->out_strides, row / T, row % T);
         const double *o = out + at_out;
+        /* i and, below, j are where q_i and k_j begin in their arrays. Row i is the first that sees key i, so dk and dv
+           begin at 0 here. At its floor, o does not depend on q, k or v, so it passes no gradient. */
         for (ptrdiff_t d = 0; d < D; d++) {
             dq[i + d] = dk[i + d] = dv[i + d] = 0;
             g[d] = o[d] > laser_naive_floor(v + head + d, shape) ? dout[at_out + d] : 0;
         }
         for (ptrdiff_t key = 0; key <= row % T; key++) {
-            const ptrdiff_t j =
-                head + key * token; /* i and j are the positions of q_i and k_j in their arrays */
+            const ptrdiff_t j = head + key * token;
             const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
             double ds = 0;
             /* o[d] = sum over j of a * v[j + d]; LASER: o[d] = log of the sum of exp(log_a + v[j + d]) */
@@ -329,6 +330,7 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
                 const double a = exp(log_a), x = v[j + d];
                 const double p = shape->kind == LASER_KIND_LASER ? exp(log_a + x - o[d]) : a;
                 dv[j + d] += g[d] * p;
+                /* ds = a (da - r), a term for each d. Standard: do a (v - o). LASER: do (a exp(v - o) - a) */
                 ds += g[d] * (shape->kind == LASER_KIND_LASER ? p - a : a * (x - o[d]));
             }
             /* s = scale * sum over d of q[i + d] * k[j + d] */

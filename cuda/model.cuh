@@ -64,8 +64,9 @@ template <typename S> struct GpuModel {
     char *memory;       /* one allocation with all arrays below, except slice_sums */
     Exchange *exchange; /* with the GPUs of other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
-    /* True: these gradients count as zero, whatever their memory holds, and the next function that computes them writes
-       them instead of adding. That of embed comes from the loss and from backward, the others only from backward. */
+    /* True: these gradients are zero although their memory was not cleared, and the next function that computes them
+       overwrites (=) instead of adding. There are two flags because model_loss already writes the gradient of embed, and
+       model_backward writes all others. */
     bool embed_is_zero, others_are_zero;
     float *adam_m, *adam_v; /* (moments) each: AdamW's first and second moment */
     /* (count) the weights as matrix products read them; in fp32 the weights themselves. */
@@ -337,8 +338,8 @@ template <typename S> void model_forward(GpuModel<S> *m, const int32_t *tokens, 
     const int64_t N = (int64_t)B * T;
     cudaStream_t stream = m->stream;
 
-    /* Products are timed only for the full N of training: sampling has another N for each token, and the last batch
-       of a validation has one of its own. */
+    /* matmul.cuh times several algorithms for each shape of product and keeps the fastest. It does so only for the full
+       N of training: sampling has another N for each token, and so has the last batch of a validation. */
     matmul_tuning.wanted = N == m->most();
     model_send_tokens(m, tokens, N);
     const float *position = c.position >= 0 ? m->weights + c.position : m->fixed_positions;

@@ -8,9 +8,9 @@
    Every bucket is cut into one slice for each rank (bucket_slice in math/ranges.h). Slice r of all buckets together is
    shard r of the vector: the part whose gradients rank r sums.
 
-   buckets_plan(starts, n, floats)   the buckets of a vector of so many floats. starts (n), ascending, starts[0] = 0:
-                                     where groups of parameters begin whose gradients become final at the same time, the
-                                     last group first. Release them with buckets_free
+   buckets_plan(starts, n, floats)   the buckets of a vector of `floats` floats. starts (n): the first parameter of each
+                                     group, ascending, starts[0] = 0. The gradients of a group become final at the same
+                                     time, those of the last group first. Release them with buckets_free
    buckets_shard(&buckets, shard, shards, &count)   shard number `shard` of `shards`: its slices (count), in ascending
                                      order, one of each bucket, some of them maybe empty. If there is only one shard, it
                                      is one range, the whole vector. The caller frees the array. An array with the
@@ -31,10 +31,10 @@ typedef struct {
 } ParameterBuckets;
 
 /* Sizes in floats. Groups are joined until a bucket has at least BUCKET_MIN, so that sending it takes much longer than
-   starting to send it; only the groups next to the embedding may be left with less. A bucket has hardly more than
-   BUCKET_MAX, so that the first one of backward is ready early. A group that is cut into several buckets is cut at
-   multiples of BUCKET_ALIGN from its start: the usual numbers of ranks divide this number, and NCCL is fastest where
-   all slices of a bucket have the same size. */
+   starting to send it; only the embedding and the bucket after it may have less. A bucket has hardly more than
+   BUCKET_MAX, so that the first one that backward completes can be sent early. A group that is cut into several buckets
+   is cut at multiples of BUCKET_ALIGN from its start: the number of ranks usually divides it, so all slices get the same
+   size, with which NCCL (NVIDIA's library for messages between GPUs) is fastest. */
 enum { BUCKET_MIN = 1 << 18, BUCKET_MAX = 1 << 22, BUCKET_ALIGN = 1 << 14 };
 
 /* Cuts [begin, end) into buckets of about the same size and appends them, the last one first. */
@@ -47,8 +47,8 @@ static inline void buckets_append(ParameterBuckets *b, size_t begin, size_t end)
     }
 }
 
-/* Joins small groups to one bucket with their neighbours. The first group, the embedding, stays alone: its gradient
-   becomes final last, and the other gradients must not wait for it. */
+/* Joins each small group with its neighbours into one bucket, and cuts a large one into several. The first group, the
+   embedding, stays alone: its gradient becomes final last, and the other gradients must not wait for it. */
 static inline ParameterBuckets buckets_plan(const size_t *starts, int n, size_t floats) {
     ParameterBuckets b = {.ranges =
                               check_calloc(((size_t)n + floats / BUCKET_MAX + 1) * 2 * sizeof *b.ranges)};

@@ -11,8 +11,8 @@
    All ranks call these functions in the same order, always from the thread that called parallel_start:
    exchange_open(&buckets, bf16, thread)   allocates buffers. buckets stay the caller's and must outlive the exchange.
                                 bf16: gradients are rounded to bfloat16 before they are sent. thread: a second
-                                thread moves the messages; else exchange_progress does, as it does where this MPI does
-                                not allow calls from another thread
+                                thread moves the messages, if this MPI allows calls from another thread. Without it,
+                                they move only inside exchange_progress and exchange_wait
    exchange_close()             ends the thread and frees the buffers
    exchange_buffer_floats(&buckets, bf16)   the size of these buffers in floats
    exchange_progress()          moves messages when there is no thread for it. The step must call it often, for example
@@ -20,9 +20,9 @@
    reduce_scatter_begin(g)      backward is about to make gradients final, from the end of g (all parameters) to its
                                 start
    reduce_scatter_ready(begin)  the gradients from element `begin` of g on are final. Starts to reduce-scatter their
-                                buckets. Nobody may write these gradients before exchange_wait returns; then a rank has
-                                the sums of its own slices, and in the other slices the gradients it had. Does nothing
-                                before reduce_scatter_begin, so that backward can call it in every micro-step
+                                buckets. These gradients must not be written before exchange_wait has returned. Then the
+                                slices of this rank hold the sums; the other slices still hold its own gradients. Does
+                                nothing before reduce_scatter_begin, so that backward can call it in every micro-step
    all_gather(x, bucket)        starts to all-gather bucket number `bucket` of x (all parameters)
    exchange_wait()              returns when all that has been started is done
    exchange_comm_overlap()      of the time that messages took since the last call, the fraction in which the step did
@@ -74,12 +74,13 @@ static struct {
     bool bf16, threaded, ending;
     MPI_Comm comm;
     pthread_t thread;
-    pthread_mutex_t lock; /* guards all fields, and the calls of MPI in exchange_advance */
+    pthread_mutex_t lock; /* guards the orders, their counts, the slots, and the calls of MPI */
     pthread_cond_t work;  /* signalled when there are new orders, or when the thread is to end */
     pthread_cond_t done;  /* signalled when all orders are finished */
     ExchangeSlot slots[EXCHANGE_SLOTS]; /* order number i uses slot i modulo EXCHANGE_SLOTS */
-    ExchangeOrder *orders; /* (2 buckets) those since the last exchange_wait, the same on every rank */
-    int ordered;           /* how many orders there are */
+    ExchangeOrder
+        *orders; /* (2 * buckets->count) those since the last exchange_wait, the same on every rank */
+    int ordered; /* how many orders there are */
     int started, finished; /* how many of them have been started, and how many are finished */
     float *gradients;      /* between reduce_scatter_begin and exchange_wait: those to be summed; else NULL */
     int not_final;         /* the buckets before this one wait for reduce_scatter_ready */
@@ -213,7 +214,8 @@ static size_t exchange_largest(const ParameterBuckets *buckets) {
     return largest;
 }
 
-/* How many numbers the other ranks send for a slice of a bucket of `largest` floats, at most. */
+/* An upper bound for the numbers that this rank receives in the reduce-scatter of a bucket of `largest` floats. Slices
+   begin at multiples of SLICE_ALIGN, so one may be longer than an equal share. */
 static size_t exchange_received(size_t largest) {
     const size_t ranks = (size_t)parallel_job.ranks;
     return (ranks - 1) * (largest / ranks + 2 * SLICE_ALIGN);

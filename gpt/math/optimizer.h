@@ -1,10 +1,10 @@
 /* optimizer.h: the learning-rate schedules, the sum of squares for the gradient's norm, and AdamW.
 
    learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates
-                                    peak / W, 2 peak / W, ..., peak. What follows depends on the kind. Every kind but
-                                    LR_CONSTANT falls to peak * floor_fraction, which it would reach at step number
-                                    `steps`; the last step of the run is number `steps` - 1, so its rate is a little
-                                    higher:
+                                    peak / W, 2 peak / W, ..., peak. The rate then depends on the kind, as listed below.
+                                    Except with LR_CONSTANT it falls towards peak * floor_fraction, which it would reach
+                                    at step number `steps`. The last step of the run is number `steps` - 1, so the run
+                                    ends a little above that.
 
                                     LR_COSINE     half a period of a cosine, from the end of the warmup on
                                     LR_LINEAR     a straight line, from the end of the warmup on

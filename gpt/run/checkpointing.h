@@ -8,8 +8,9 @@
    save_checkpoint(run, optimizer, wait)   begins to save the present step. With `wait`, or without memory for a copy,
                               the checkpoint is complete when the call returns. A failure is a warning: training goes
                               on, and the older checkpoints stay
-   save_continue(run, wait)   between steps: does what the checkpoint that is being written needs next from all ranks;
-                              with `wait` until it is complete
+   save_continue(run, wait)   between steps, if a checkpoint is being written: asks whether all ranks have written their
+                              files, and if so lets rank 0 complete it. With `wait` it returns only when the checkpoint
+                              is complete
    check_saved(run)           at the end of a run: dies when its last checkpoint could not be written
    Every rank calls each of these.
 
@@ -72,8 +73,8 @@ struct Saver {
     SaveState state;
     SaveOrder order;
 
-    /* What the thread works on. It belongs to the Run, but for state_json, which is freed when the checkpoint is
-       complete. */
+    /* What the thread reads. It is the Run's, the optimizer's or the copy's, except state_json, which is freed when the
+       checkpoint is complete. */
     Checkpoint checkpoint; /* on ranks other than 0 only its folder and step */
     const TensorTable *parameters;
     const float *weights; /* (parameters->floats); NULL on ranks other than 0 */
@@ -243,8 +244,8 @@ static inline bool save_agree(Saver *s, bool ok) {
     return false;
 }
 
-/* Waits for the end of the thread, which has nothing to wait for any more, and tells what came of the checkpoint.
-   `waiting_since`: since when training waits for it. */
+/* Joins the thread, which is about to end by itself, and logs whether the checkpoint was saved. `waiting_since`: the
+   time (seconds_now) at which training began to wait for it. */
 static inline void save_end(Run *run, double waiting_since) {
     Saver *s = run->saver;
     if (s->has_thread)

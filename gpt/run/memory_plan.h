@@ -17,8 +17,8 @@
    holds the model. */
 typedef struct {
     size_t activations_kept;    /* what forward keeps of every layer for backward */
-    size_t activations_scratch; /* activations and their gradients that all layers write to in turn */
-    size_t packed;              /* the weights as matrix products read them, with bf16 */
+    size_t activations_scratch; /* activations and gradients in memory that every layer uses again */
+    size_t packed;              /* with bf16 a second copy of the weights, as matrix products read them */
     size_t work;                /* of matrix products and attention while they compute */
     size_t gpu_bytes;           /* all that the GPU holds, in bytes; 0: there is no GPU */
 } ModelMemory;

@@ -77,7 +77,7 @@ static inline void run_folder_open(Run *run, const TensorTable *parameters) {
     run_folder_write_config(run, parameters);
 }
 
-/* A summary.json that a full disk or a crash left empty does not count. */
+/* Returns false also if summary.json is empty or incomplete, as a full disk or a crash can leave it. */
 static inline bool run_folder_has_summary(const Run *run) {
     char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
     size_t size;

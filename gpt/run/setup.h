@@ -3,7 +3,7 @@
 
    run_settle(run, options, set)    settles the options that depend on each other, on the data or on other ranks, and
                                     reads the tokenizer. Ends the program when they contradict each other. Options that
-                                    default to "what fits" have their values afterwards; options and set stay the
+                                    default to "auto" or 0 have their values afterwards; options and set stay the
                                     caller's
    print_configuration(run, optimizer)   prints what is going to run; rank 0 calls it, every other function every rank
    open_data(run)                   maps the shards of tokens into memory; dies when they do not fit the options
@@ -114,7 +114,8 @@ static inline void resolve_batch(Options *o, const OptionSet *set) {
             (long long)micro);
 }
 
-/* Checks what the bounds of single options cannot, and gives the options that default to "what fits" their values. */
+/* Checks conditions that involve several options, and replaces defaults such as --dtype=auto and --total-batch=0 by the
+   values that are used. */
 static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *tokenizer) {
     resolve_dtype(o);
     if (!*o->data && !o->dry_run) options_fail(set, "--data=DIR is missing: a folder made by ./prepare");
