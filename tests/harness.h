@@ -54,6 +54,19 @@ static inline void test_not_run(const char *reason) { test_state.not_run = reaso
         }                                                                                                    \
     } while (0)
 
+/* Writes the file folder/name: n bytes, or a text. */
+static inline void test_write_bytes(const char *folder, const char *name, const void *bytes, size_t n) {
+    char *path = file_path(folder, name);
+    FILE *file = check_fopen(path, "wb", "");
+    check_fwrite(bytes, 1, n, file, path);
+    check_fclose(file, path);
+    free(path);
+}
+
+static inline void test_write(const char *folder, const char *name, const char *text) {
+    test_write_bytes(folder, name, text, strlen(text));
+}
+
 /* The measure of errors in all tests: the normalised mean squared error |got - want|^2 / |want|^2. It does not depend
    on the scale of the numbers, so one bound fits every tensor. Infinite when got has a NaN or an infinity, or is all
    zero where want is not. */

@@ -16,9 +16,7 @@ enum {
 static const char *files_put(const char *folder, const char *name, const char *text) {
     static char path[FILE_PATH_SIZE];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = check_fopen(path, "w", "");
-    check_fwrite(text, 1, strlen(text), file, path);
-    check_fclose(file, path);
+    test_write(folder, name, text);
     return path;
 }
 

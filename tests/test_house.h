@@ -6,13 +6,6 @@
 
 #include "harness.h"
 
-static void house_write(const char *folder, const char *name, const char *text) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = check_fopen(path, "w", "");
-    fputs(text, file), fclose(file);
-}
-
 /* A header that needs others to be included before it cannot be used or read alone. */
 static void test_house_headers_compile_alone(void) {
 #ifdef __SANITIZE_ADDRESS__
@@ -26,8 +19,8 @@ static void test_house_headers_compile_alone(void) {
     /* a header that uses a type of another one, which it does not include */
     const char *folder = test_folder();
     test_command(output, sizeof output, "mkdir -p %s/gpt/base", folder);
-    house_write(folder, "gpt/base/whole.h", "#include <stddef.h>\ntypedef struct { size_t bytes; } Whole;\n");
-    house_write(folder, "gpt/base/lacking.h", "static inline int lacking(Whole w) { return w.bytes > 0; }\n");
+    test_write(folder, "gpt/base/whole.h", "#include <stddef.h>\ntypedef struct { size_t bytes; } Whole;\n");
+    test_write(folder, "gpt/base/lacking.h", "static inline int lacking(Whole w) { return w.bytes > 0; }\n");
     code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh headers", folder);
     CHECK(code == 1 && strstr(output, "gpt/base/lacking.h does not compile alone as c:\n") &&
               !strstr(output, "gpt/base/whole.h"),
@@ -58,7 +51,7 @@ static void test_house_includes_go_one_way(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         snprintf(folder, sizeof folder, "%s", test_folder());
         test_command(output, sizeof output, "cd %s && mkdir -p gpt/base gpt/math gpt/new data", folder);
-        house_write(folder, cases[i].file, cases[i].text);
+        test_write(folder, cases[i].file, cases[i].text);
         code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh includes", folder);
         CHECK(code == 1 && strstr(output, cases[i].said), "code %d, '%s' is not in: %s", code, cases[i].said,
               output);
@@ -67,8 +60,8 @@ static void test_house_includes_go_one_way(void) {
     /* two files of one folder that include each other */
     snprintf(folder, sizeof folder, "%s", test_folder());
     test_command(output, sizeof output, "mkdir -p %s/gpt/io", folder);
-    house_write(folder, "gpt/io/one.h", "#include \"two.h\"\n");
-    house_write(folder, "gpt/io/two.h", "#include \"../io/one.h\"\n");
+    test_write(folder, "gpt/io/one.h", "#include \"two.h\"\n");
+    test_write(folder, "gpt/io/two.h", "#include \"../io/one.h\"\n");
     code = test_command(output, sizeof output, "ROOT=%s scripts/check.sh includes", folder);
     CHECK(code == 1 && strstr(output, "in a circle:\n") && strstr(output, "gpt/io/one.h\n"), "code %d: %s",
           code, output);

@@ -193,7 +193,7 @@ static void test_inputs_that_are_no_text(void) {
         {"m.pdf", "%PDF-1.7 abc", 12, "is a PDF"},
         {"n.txt", stray, 4000, NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        prepare_write(folder, cases[i].name, cases[i].bytes, cases[i].n);
+        test_write_bytes(folder, cases[i].name, cases[i].bytes, cases[i].n);
         snprintf(command, sizeof command, "prepare --vocab=257 --out=o %s", cases[i].name);
         int code = inputs_run(output, folder, "%s", command);
         CHECK(code == (cases[i].words != NULL) && (!cases[i].words || strstr(output, cases[i].words)),
@@ -410,7 +410,7 @@ static void test_inputs_damaged_states(void) {
         const size_t bit = rng_bits(25, RNG_STREAM_TEST, (uint64_t)i) % (8 * n);
         state[bit / 8] = (char)(state[bit / 8] ^ 1 << bit % 8);
         snprintf(path, sizeof path, "%s/o", folder);
-        prepare_write(path, "prepare.state.json", state, n);
+        test_write_bytes(path, "prepare.state.json", state, n);
         state[bit / 8] = (char)(state[bit / 8] ^ 1 << bit % 8);
         code = inputs_run(output, folder, "%s --max-bad=1 --out=o a.jsonl", run);
         CHECK(code == 1 && strstr(output, "prepare.state.json' is damaged"), "bit %zu: code %d: %s", bit,

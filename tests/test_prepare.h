@@ -37,14 +37,6 @@ static inline void prepare_free(char **documents, int n) {
     free(documents);
 }
 
-static inline void prepare_write(const char *folder, const char *name, const void *bytes, size_t n) {
-    char *path = file_path(folder, name);
-    FILE *file = check_fopen(path, "wb", "");
-    check_fwrite(bytes, 1, n, file, path);
-    check_fclose(file, path);
-    free(path);
-}
-
 /* Documents [first, end) as JSON lines, gzipped when the name says so. */
 static inline void prepare_write_lines(const char *folder, const char *name, char **documents, int first,
                                        int end) {
@@ -149,7 +141,7 @@ static void test_prepare_inputs_are_equal(void) {
     prepare_write_lines(folder, "parts/2.ndjson.gz", documents, 33, N);
     for (int d = 0; d < N; d++) {
         snprintf(name, sizeof name, "txt/%04d.txt", d);
-        prepare_write(folder, name, documents[d], strlen(documents[d]));
+        test_write_bytes(folder, name, documents[d], strlen(documents[d]));
     }
     int code = PREPARE(output, "%s/prepare --out=%s/o0 --vocab=500 %s/a.jsonl.gz", run, folder, folder);
     REQUIRE(code == 0, "code %d: %s", code, output);
@@ -189,7 +181,7 @@ static void test_prepare_cuts_large_texts(void) {
     char *book = check_calloc(N * 4096);
     for (int d = 0; d < N; d++)
         used += (size_t)sprintf(book + used, "%s\n%s", documents[d], d % 3 ? " \r\n\n" : "\n");
-    prepare_write(folder, "book.txt", book, used);
+    test_write_bytes(folder, "book.txt", book, used);
     int code = PREPARE(output,
                        "%s/prepare --out=%s --vocab=400 --document-bytes=2000 --val-fraction=0.2 %s/book.txt",
                        test_binaries(), out, folder);
@@ -219,7 +211,7 @@ static void test_prepare_cuts_large_texts(void) {
                    test_binaries(), folder, folder);
     CHECK(code == 1, "an input that is not there: code %d: %s", code, output);
     static const char separated[] = "one\n***\ntwo *** two\n\nmore\n***\r\n***\nthree";
-    prepare_write(folder, "s.txt", separated, sizeof separated - 1);
+    test_write_bytes(folder, "s.txt", separated, sizeof separated - 1);
     code = PREPARE(output, "%s/prepare --out=%s/line --vocab=257 --separator='***' --val-fraction=0 %s/s.txt",
                    test_binaries(), folder, folder);
     CHECK(code == 0, "code %d: %s", code, output);
@@ -276,7 +268,7 @@ static void test_prepare_bad_lines(void) {
                                 "{\"text\": \"zero \\u0000 \\\\u0000 byte\", \"n\": \"\\ufdd0\"} \r\n"
                                 "{\"text\": \"\\ud83d\\ude00\\u00e9\"}\n"
                                 "{\"text\": \"last, no newline\"}";
-    prepare_write(folder, "bad.jsonl", lines, sizeof lines - 1);
+    test_write_bytes(folder, "bad.jsonl", lines, sizeof lines - 1);
     int code = PREPARE(output, "%s/prepare --out=%s --vocab=257 --val-fraction=0 %s/bad.jsonl",
                        test_binaries(), out, folder);
     CHECK(code == 1 && strstr(output, "5 of 10 lines are malformed, 50 %"), "code %d: %s", code, output);
@@ -303,8 +295,8 @@ static void test_prepare_errors(void) {
     char **documents = prepare_documents(50, 5);
     prepare_write_lines(folder, "a.jsonl.gz", documents, 0, 50);
     prepare_write_lines(folder, "b.jsonl", documents, 0, 50);
-    prepare_write(folder, "utf16.txt", "\xFF\xFEh\0i\0", 6);
-    prepare_write(folder, "tokenizer.json", "{}", 2);
+    test_write_bytes(folder, "utf16.txt", "\xFF\xFEh\0i\0", 6);
+    test_write_bytes(folder, "tokenizer.json", "{}", 2);
     CHECK(
         PREPARE(
             output,
@@ -506,7 +498,7 @@ static void prepare_check_pieces(const char *folder, const char *kind, const cha
         else
             *to++ = *c;
     }
-    prepare_write(folder, "lines.jsonl", json, (size_t)(to - json));
+    test_write_bytes(folder, "lines.jsonl", json, (size_t)(to - json));
     int code = PREPARE(output,
                        "%s/prepare --quiet --out=%s/%s --tokenizer=%s/%s.model --val-fraction=0 "
                        "--extra-ids=3 %s/lines.jsonl",
@@ -569,7 +561,7 @@ static void test_prepare_sentencepiece_here(void) {
     char **documents = prepare_documents(N, 11), *text = check_calloc(N * 4096), *at = text;
     for (int d = 0; d < N; d++, *at++ = '\n')
         for (const char *c = documents[d]; *c; c++) *at++ = *c == '\n' ? ' ' : *c;
-    prepare_write(folder, "lines", text, (size_t)(at - text));
+    test_write_bytes(folder, "lines", text, (size_t)(at - text));
     snprintf(models, sizeof models, "%s/models", folder);
     int code = PREPARE(output,
                        "cd %s && mkdir models && for k in unigram bpe; "

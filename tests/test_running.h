@@ -12,14 +12,6 @@
 #include "test_parallel.h"
 #include "test_train.h"
 
-static void running_write(const char *folder, const char *name, const char *text) {
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = check_fopen(path, "w", "");
-    fputs(text, file);
-    check_fclose(file, path);
-}
-
 /* A short command for every program, which prints something. It runs in the folder that running_begin makes; $B is the
    folder of the programs. */
 static const char *const running_programs[] = {
@@ -296,7 +288,7 @@ static void running_tree(const char *folder, const char *const files[][2]) {
         snprintf(path, sizeof path, "%s/%s", folder, (*files)[0]);
         *strrchr(path, '/') = 0;
         if (test_command(output, sizeof output, "mkdir -p '%s'", path) != 0) die("%s", output);
-        running_write(folder, (*files)[0], (*files)[1]);
+        test_write(folder, (*files)[0], (*files)[1]);
     }
 }
 
@@ -361,7 +353,7 @@ static void test_control_groups_limit(void) {
         char list[300], mount[200];
         snprintf(mount, sizeof mount, "%s", test_folder());
         running_tree(mount, cases[i].files);
-        if (cases[i].list) running_write(mount, "list", cases[i].list);
+        if (cases[i].list) test_write(mount, "list", cases[i].list);
         snprintf(list, sizeof list, "%s/list", mount);
         const CgroupLimits limits = cgroup_limits(list, mount);
         CHECK(limits.cores == cases[i].cores && limits.memory == cases[i].memory,
@@ -575,7 +567,7 @@ static void test_scripts_compute_in_any_language(void) {
     /* the GPU's program is the CPU's, once with the same seed, once with another */
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(folder, sizeof folder, "%s", test_folder());
-    running_write(folder, "other", "#!/bin/sh\nexec $B/train_gpt \"$@\" --seed=2\n");
+    test_write(folder, "other", "#!/bin/sh\nexec $B/train_gpt \"$@\" --seed=2\n");
     test_command(output, sizeof output, "chmod +x %s/other", folder);
     for (int other = 0; other < 2; other++) {
         code = test_command(
@@ -616,7 +608,7 @@ static void running_fake_system(const char *folder) {
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         snprintf(path, sizeof path, "bin/%s", programs[i].name);
         snprintf(text, sizeof text, "#!/bin/sh\n%s\n", programs[i].text);
-        running_write(folder, path, text);
+        test_write(folder, path, text);
     }
     static const char *const needed[] = {"sh",   "mktemp", "rm",   "dirname", "basename", "tr",
                                          "cat",  "mkdir",  "cp",   "find",    "readlink", "ln",
@@ -665,7 +657,7 @@ static void test_libraries_without_root(void) {
     code = test_command(output, sizeof output, deps, folder, "CJSON=nowhere", " --flags");
     CHECK(strstr(output, "CJSON=nowhere is no folder"), "%s", output);
     /* Homebrew, whether it is in PATH or not */
-    running_write(folder, "bin/brew", "#!/bin/sh\necho $FAKE/brew\n");
+    test_write(folder, "bin/brew", "#!/bin/sh\necho $FAKE/brew\n");
     test_command(
         output, sizeof output,
         "cd %s && chmod +x bin/brew && rm -r packages && mkdir -p brew/include/cjson brew/lib "
@@ -695,8 +687,8 @@ static void test_make_takes_a_folder_of_libraries(void) {
     const char *make = "env -u MAKEFLAGS -u SAN make -W data/grammar.c -n MPI=no CJSON=%s grammar";
     int code = test_command(output, sizeof output, make, folder);
     CHECK(code == 2 && strstr(output, "is missing (also in CJSON="), "exit %d: %s", code, output);
-    running_write(folder, "include/cjson/cJSON.h", "int cJSON_CreateObject(void);\n");
-    running_write(folder, "c.c", "int cJSON_CreateObject(void) { return 1; }\n");
+    test_write(folder, "include/cjson/cJSON.h", "int cJSON_CreateObject(void);\n");
+    test_write(folder, "c.c", "int cJSON_CreateObject(void) { return 1; }\n");
     test_command(output, sizeof output,
                  "cd %s && cc -c c.c -o c.o && rm lib/libcjson.a && ar r lib/libcjson.a c.o", folder);
     code = test_command(output, sizeof output, make, folder);
@@ -706,11 +698,11 @@ static void test_make_takes_a_folder_of_libraries(void) {
                  "cd %s && mkdir -p bin opt/libomp/include opt/libomp/lib && : > opt/libomp/include/omp.h && "
                  ": > opt/libomp/lib/libomp.dylib",
                  folder);
-    running_write(folder, "bin/brew", "#!/bin/sh\necho $BREW\n");
-    running_write(folder, "bin/apple",
-                  "#!/bin/sh\ncase \"$*\" in *-Xpreprocessor\\ -fopenmp\\ -lomp*) case \"$*\" in "
-                  "*-L*/opt/libomp/lib*) exit 0 ;; "
-                  "esac; exit 1 ;; *-fopenmp*) exit 1 ;; esac\nexec cc \"$@\"\n");
+    test_write(folder, "bin/brew", "#!/bin/sh\necho $BREW\n");
+    test_write(folder, "bin/apple",
+               "#!/bin/sh\ncase \"$*\" in *-Xpreprocessor\\ -fopenmp\\ -lomp*) case \"$*\" in "
+               "*-L*/opt/libomp/lib*) exit 0 ;; "
+               "esac; exit 1 ;; *-fopenmp*) exit 1 ;; esac\nexec cc \"$@\"\n");
     code = test_command(output, sizeof output,
                         "cd %s && chmod +x bin/* && cd - > /dev/null && export BREW=%s PATH=%s/bin:$PATH && "
                         "env -u MAKEFLAGS -u SAN "
