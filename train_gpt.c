@@ -245,6 +245,9 @@ typedef struct {
    fixed, so that the result does not depend on the number of threads. */
 enum { NORM_CHUNK = 32 };
 
+/* U: how many outputs the first matrix of the MLP has; swiglu needs a gate beside each of its F hidden units. */
+static int up_size(int F, int activation) { return F * (activation == ACTIVATION_SWIGLU ? 2 : 1); }
+
 /* The rows of logits that exist at a time, about 128 MiB. Each slice of them adds to the gradient of the whole output
    matrix, so a few large slices cost less memory traffic than many small ones. */
 static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
@@ -283,7 +286,7 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
     case 'C': return c->embd;
     case 'A': return (int64_t)c->heads * c->head_dim;
     case 'F': return c->mlp_hidden;
-    case 'U': return (int64_t)c->mlp_hidden * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    case 'U': return up_size(c->mlp_hidden, c->activation);
     case 'T': return c->seq_len;
     case 'H': return c->heads;
     case 'N': return N;
@@ -318,7 +321,7 @@ static ModelLinear model_linear(int64_t inputs, int64_t outputs, int dtype, Prof
 Model model_plan(const ModelConfig *config, int B) {
     const ModelConfig *c = config;
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
-    const int U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const int U = up_size(F, c->activation);
     Model model = {.config = *config, .batch = B};
     model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, c->layers, tensor_size, &model);
     model.activation_table = tensors_plan(activation_rows, ACTIVATION_ROWS, c->layers, tensor_size, &model);
@@ -487,7 +490,7 @@ double model_flops_per_token(const Model *model) {
 double model_part_operations(const Model *model, ProfilePart part) {
     const ModelConfig *c = &model->config;
     const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
-    const double U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1), N = model->batch * T;
+    const double U = up_size(c->mlp_hidden, c->activation), N = model->batch * T;
     switch (part) {
     case PROFILE_QKV: return 6 * N * L * C * 3 * A;
     case PROFILE_ATTENTION: return 7 * N * L * A * T;
@@ -648,7 +651,7 @@ static inline void activation_sigmoids(float *restrict s, const float *restrict 
 
 /* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
 void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
-    const int U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+    const int U = up_size(F, kind);
     begin_part(PROFILE_ACTIVATION);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++)
@@ -678,7 +681,7 @@ typedef struct {
 
 void activation_backward(void *context, const MatmulTile *tile) {
     const ActivationBackward *a = context;
-    const int F = a->F, kind = a->kind, U = F * (kind == ACTIVATION_SWIGLU ? 2 : 1);
+    const int F = a->F, kind = a->kind, U = up_size(F, kind);
     const int rows = tile->rows, columns = tile->columns, count = rows * columns;
     const int64_t in_up = tile->row * U + tile->column, in_hidden = tile->row * F + tile->column;
     float x[MATMUL_TILE], y[MATMUL_TILE], s[MATMUL_TILE], h[MATMUL_TILE];
@@ -727,11 +730,15 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
     }
 }
 
-/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. C and OC are arguments, so that a
-   call shows the sizes of the matrix; a mismatch ends the program. */
-static void linear(Array out, const float *addend, Array x, const ModelLinear *w, int64_t N, int C, int OC) {
+/* Begins the part of `w`, whose sizes a caller states, so that a call shows them; a mismatch ends the program. */
+static void begin_linear(const ModelLinear *w, int C, int OC) {
     if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
     begin_part(w->part);
+}
+
+/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. */
+static void linear(Array out, const float *addend, Array x, const ModelLinear *w, int64_t N, int C, int OC) {
+    begin_linear(w, C, OC);
     linear_forward((MatmulOutput){.out = out, .addend = addend}, x, &w->matrix, N);
 }
 
@@ -739,8 +746,7 @@ static void linear(Array out, const float *addend, Array x, const ModelLinear *w
    . x. forward: out = x . weight^T */
 static void linear_backward(MatmulOutput dx, float *dweight, Array dout, Array x, const ModelLinear *w,
                             int64_t N, int C, int OC) {
-    if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
-    begin_part(w->part);
+    begin_linear(w, C, OC);
     linear_backward_input(dx, dout, &w->matrix, N);
     linear_backward_weight(dweight, dout, x, &w->matrix, N);
 }
@@ -792,7 +798,7 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const LayerLinears *w = &model->linears[l];
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
-    const int C = c->embd, F = c->mlp_hidden, U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
     rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
@@ -860,7 +866,7 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
-    const int C = c->embd, F = c->mlp_hidden, U = F * (c->activation == ACTIVATION_SWIGLU ? 2 : 1);
+    const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
     const Array d_out = array_of_floats(acts->d_residual);
 
     /* out = mlp_input + hidden . down^T,  hidden = activation(up) */
