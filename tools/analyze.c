@@ -114,7 +114,7 @@ static void print_histogram(const AnalysisSums *sums) {
 }
 
 /* The shares that the paper reports, beside those of this model. */
-static void print_paper(const AnalysisSums *sums, const char *parameters, int T) {
+static void print_paper(const AnalysisSums *sums) {
     static const struct {
         const char *range;
         AnalysisKey a, p;
@@ -122,10 +122,10 @@ static void print_paper(const AnalysisSums *sums, const char *parameters, int T)
     } rows[] = {{"below 1e-3", ANALYSIS_BELOW_1E3, ANALYSIS_P_BELOW_1E3, ANALYSIS_PAPER_BELOW_1E3},
                 {"below 1e-7", ANALYSIS_BELOW_1E7, ANALYSIS_P_BELOW_1E7, ANALYSIS_PAPER_BELOW_1E7}};
     char a[FORMAT_SIZE], p[FORMAT_SIZE];
-    printf("\n%15s  %18s  %18s  %18s\n", "", "this model's a_ij", "the paper's a_ij", "LASER's p_ijd");
-    printf("%15s  %9s, T %5d  %18s  %18s\n", "", parameters, T, "2.2B, trained", "this model");
+    printf("\n%15s  %10s  %31s  %14s\n", "share", "a_ij here", "a_ij of the paper's 2.2B model",
+           "p_ijd here");
     for (int i = 0; i < 2; i++)
-        printf("%15s  %18s  %12s %.0f %%  %18s\n", rows[i].range,
+        printf("%15s  %10s  %27s %.0f%%  %14s\n", rows[i].range,
                analysis_text(a, &analysis_numbers[rows[i].a], analysis_numbers[rows[i].a].value(sums)),
                "about", 100 * rows[i].paper,
                analysis_text(p, &analysis_numbers[rows[i].p], analysis_numbers[rows[i].p].value(sums)));
@@ -163,11 +163,9 @@ static void print_table(const Analysis *a, const AnalysisKey *keys, int count, b
 /* How near exp(v) comes to the ends of float32. */
 static void print_v_range(const AnalysisSums *sums) {
     const double range = sums->attention.v_range;
-    printf(
-        "\nThe largest v of a column of V exceeds its smallest by up to %.1f. In float32, exp(v - largest)\n"
-        "%s (all digits down to -%.1f, 0 below -104).\n",
-        range, range < ANALYSIS_EXP_RANGE ? "keeps all its digits there" : "loses digits there",
-        ANALYSIS_EXP_RANGE);
+    printf("\nThe values of a column of V span up to %.1f. exp(v - largest) in float32 has all\n"
+           "its digits for spans up to %.1f, and is 0 beyond 104%s.\n",
+           range, ANALYSIS_EXP_RANGE, range > ANALYSIS_EXP_RANGE ? ": here digits are lost" : "");
 }
 
 /* ---- the file ---- */
@@ -186,7 +184,8 @@ static void write_json(const char *path, const Analysis *a, const Model *model, 
     cJSON_AddItemToObject(json, "paper", paper);
     char *text = cJSON_Print(json);
     if (!text) die("no memory to write '%s'", path);
-    if (!file_write_whole(path, text, strlen(text), error)) die("%s", error);
+    if (!file_write_whole(path, text, strlen(text), error))
+        die("%s; name a file in a folder that exists: --json=FILE", error);
     cJSON_free(text), cJSON_Delete(json);
 }
 
@@ -201,9 +200,10 @@ int main(int argc, char **argv) {
         options_fail(&set, "give one checkpoint: a folder step-NNNNNNNN, or the folder of a run");
     threads_set((int)options.threads);
 
-    char folder[CHECKPOINT_PATH_SIZE], parameters[FORMAT_SIZE];
+    char folder[CHECKPOINT_PATH_SIZE];
     checkpoint_find(argv[0], folder);
-    char *data = *options.data ? file_path(options.data, "") : data_of_training(folder);
+    char *trained_on = *options.data ? NULL : data_of_training(folder);
+    const char *data = trained_on ? trained_on : options.data;
     Model model = checkpoint_load(folder, 1, DTYPE_FP32, NULL);
     Dataset val = open_validation(data, folder, &model.config);
     int32_t *inputs = check_calloc((size_t)val.seq_len * sizeof *inputs);
@@ -224,7 +224,7 @@ int main(int argc, char **argv) {
     const AnalysisSums all = analysis_of_all(&analysis);
     print_heading(&analysis, &model, folder, data);
     print_histogram(&all);
-    print_paper(&all, count_short(parameters, (double)model.parameters.floats), val.seq_len);
+    print_paper(&all);
     print_table(&analysis, of_weights, 8, options.heads);
     print_table(&analysis, of_gradients, 8, options.heads);
     print_v_range(&all);
@@ -233,6 +233,6 @@ int main(int argc, char **argv) {
     analysis_free(&analysis);
     dataset_close(&val);
     model_free(&model);
-    free(inputs), free(targets), free(data);
+    free(inputs), free(targets), free(trained_on);
     return 0;
 }
