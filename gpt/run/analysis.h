@@ -212,7 +212,7 @@ typedef enum {
 static const AnalysisNumber analysis_numbers[] = {
     [ANALYSIS_ENTROPY] = {"entropy", "entropy", "Entropy of a row, in nats", ANALYSIS_FIXED,
                           analysis_entropy},
-    [ANALYSIS_ENTROPY_SHARE] = {"entropy_share", "of log n", "Entropy, as a share of the largest",
+    [ANALYSIS_ENTROPY_SHARE] = {"entropy_share", "of max", "Entropy, as a share of the largest",
                                 ANALYSIS_PERCENT, analysis_entropy_share},
     [ANALYSIS_LARGEST_SCORE] = {"largest_score", "score", "Largest score", ANALYSIS_FIXED,
                                 analysis_largest_score},
@@ -226,7 +226,7 @@ static const AnalysisNumber analysis_numbers[] = {
                                     ANALYSIS_FIXED, analysis_jacobian_standard},
     [ANALYSIS_JACOBIAN_LASER] = {"jacobian_laser", "J laser", "Size of LASER's Jacobian", ANALYSIS_FIXED,
                                  analysis_jacobian_laser},
-    [ANALYSIS_JACOBIAN_RATIO] = {"jacobian_ratio", "ratio", "LASER's Jacobian / standard attention's",
+    [ANALYSIS_JACOBIAN_RATIO] = {"jacobian_ratio", "J ratio", "LASER's Jacobian / standard attention's",
                                  ANALYSIS_FIXED, analysis_jacobian_ratio},
     [ANALYSIS_P_BELOW_1E3] = {"p_below_1e-3", "p<1e-3", "LASER's p below 1e-3", ANALYSIS_PERCENT,
                               analysis_p_below_1e3},
@@ -244,7 +244,7 @@ static const AnalysisNumber analysis_numbers[] = {
     [ANALYSIS_V_MAX] = {"v_max", "v max", "Largest v", ANALYSIS_FIXED, analysis_v_max},
     [ANALYSIS_V_DEVIATION] = {"v_deviation", "v dev.", "Standard deviation of v", ANALYSIS_FIXED,
                               analysis_v_deviation},
-    [ANALYSIS_V_RANGE] = {"v_range", "range", "Largest range of v in a column", ANALYSIS_FIXED,
+    [ANALYSIS_V_RANGE] = {"v_range", "v range", "Largest range of v in a column", ANALYSIS_FIXED,
                           analysis_v_range},
 };
 _Static_assert(sizeof analysis_numbers / sizeof *analysis_numbers == ANALYSIS_NUMBERS,
