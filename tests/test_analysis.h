@@ -377,6 +377,58 @@ static void test_analyze_refuses_wrong_input(void) {
     }
 }
 
+/* ---- ./report ---- */
+
+/* The report must show the analyses of a log, and of runs without one nothing; the data of its panels must be JSON, or
+   the page's script would end at it. Lines that are damaged, but JSON, are no reason to fail. */
+static void test_analysis_in_the_report(void) {
+    static const char *const damaged[] = {
+        "{\"step\": 13, \"analysis\": 3}", "{\"step\": 13, \"analysis\": {\"layers\": [1, 2], \"all\": 1}}",
+        "{\"step\": 14, \"analysis\": {\"layers\": {\"entropy\": [\"a\", null], \"v_range\": [1e999, "
+        "-1e308]}}}",
+        "{\"step\": 15, \"analysis\": {\"layers\": {\"entropy\": [1, 2, 3]}}}"};
+    char output[16384], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = train_tiny(data, "run", "--attn=laser --analyze-every=4", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    code = train_tiny(data, "none", "", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    code = report_run(output, sizeof output, data, "LC_ALL=C", "--out=none.html none");
+    CHECK(code == 0 && !strstr(output, "Attention"), "code %d: %s", code, output);
+    char path[300];
+    for (size_t i = 0; i <= sizeof damaged / sizeof *damaged; i++) {
+        if (i > 0) {
+            snprintf(path, sizeof path, "%s/run/log.jsonl", data);
+            FILE *log = check_fopen(path, "a", "");
+            fprintf(log, "%s\n", damaged[i - 1]), fclose(log);
+        }
+        code = report_run(output, sizeof output, data, "LC_ALL=C", "--out=r.html none run");
+        REQUIRE(code == 0, "code %d: %s", code, output);
+        const char *table = strstr(output, "  Attention at the last analysis");
+        CHECK(table && strstr(table, "\no run  ") && !strstr(table, "\n* none") && strstr(table, "80%"), "%s",
+              output);
+        for (char *line = strtok(output, "\n"); line; line = strtok(NULL, "\n"))
+            CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
+        size_t size;
+        char *page = report_read(data, "r.html", &size);
+        int panels = 0;
+        CHECK(strstr(page, "Attention at the last analysis") && !strstr(page, ">nan<"), "%.200s", page);
+        for (char *at = page; (at = strstr(at, "data-own='")); at++) {
+            cJSON *json = cJSON_ParseWithOpts(at + strlen("data-own='"), NULL, false);
+            CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(json, "runs")) == 2, "panel %d: %.200s", panels, at);
+            panels++;
+            cJSON_Delete(json);
+        }
+        CHECK(panels == 10, "%d panels", panels);
+        free(page);
+    }
+    size_t size;
+    char *page = report_read(data, "none.html", &size);
+    CHECK(!strstr(page, "data-own='") && !strstr(page, "Attention at"),
+          "a run without analyses has panels of them");
+    free(page);
+}
+
 #define ANALYSIS_TESTS(TEST)                                                                                 \
     TEST(analysis_matches_float64)                                                                           \
     TEST(analysis_of_equal_scores)                                                                           \
@@ -385,6 +437,7 @@ static void test_analyze_refuses_wrong_input(void) {
     TEST(analyze_every_with_two_ranks)                                                                       \
     TEST(analyze_every_is_refused)                                                                           \
     TEST(analyze_program)                                                                                    \
-    TEST(analyze_refuses_wrong_input)
+    TEST(analyze_refuses_wrong_input)                                                                        \
+    TEST(analysis_in_the_report)
 
 #endif
