@@ -157,7 +157,13 @@ static Analysis analysis_of_run(const char *data, const char *arguments, float *
     TestRun *run = test_run_open(data, arguments);
     Trainer *t = &run->trainer;
     for (size_t i = 0; i < t->model.weights.count; i++) t->model.weights.memory[i] *= 4;
+    /* Gradients and sums of an earlier analysis must not be in a later one. */
+    Analysis earlier = model_analyze(&t->model, &t->run.val, 5, t->inputs, t->targets);
     Analysis a = model_analyze(&t->model, &t->run.val, 5, t->inputs, t->targets);
+    const AnalysisSums sums[] = {analysis_of_all(&earlier), analysis_of_all(&a)};
+    CHECK(memcmp(&sums[0], &sums[1], sizeof *sums) == 0, "a second analysis differs: dWq^2 %g and %g",
+          sums[0].gradient_squares[0], sums[1].gradient_squares[0]);
+    analysis_free(&earlier);
     if (gradients) {
         const size_t bytes = t->model.gradients.count * sizeof(float);
         *gradients = memcpy(check_calloc(bytes), t->model.gradients.memory, bytes);
@@ -179,7 +185,7 @@ static Analysis analysis_of_run(const char *data, const char *arguments, float *
 }
 
 /* The analysis of a model must be the same whatever --recompute and the size of a micro-batch are, and its gradients
-   those of the mean loss. */
+   those that backward has left. */
 static void test_analysis_of_a_model(void) {
     const char *data = write_test_data(600);
     float *gradients;
