@@ -75,30 +75,29 @@ static inline void attention_sums_add(AttentionSums *to, const AttentionSums *fr
 /* One head of one sequence, and work memory for a row of it. */
 typedef struct {
     int T, D;
-    double *k, *v;             /* (T, D) */
-    double *exp_v;             /* (T, D) exp(v_jd - most_d), unless `wide` */
-    double *most;              /* (D) the largest v_jd of the sequence */
-    double *row_most;          /* (D) with `wide`: the largest v_jd that the row sees */
-    bool wide;                 /* exp(v_jd - most_d) could be 0: each row computes exponentials of its own */
-    double *a, *log_a;         /* (T) of the row */
-    double *q, *d_out;         /* (D) of the row */
-    double *o[JACOBIANS];      /* (D) what either kind of attention returns for the row */
-    double *factor;            /* (D) exp(most_d - o_id) with LASER's o */
-    double *slopes[JACOBIANS]; /* (D) J_ijd / a_ij of one key j */
-    double *memory;            /* all of these arrays */
+    double *k, *v;        /* (T, D) */
+    double *exp_v;        /* (T, D) exp(v_jd - most_d), unless `wide` */
+    double *most;         /* (D) the largest v_jd of the sequence */
+    double *row_most;     /* (D) with `wide`: the largest v_jd that the row sees */
+    bool wide;            /* exp(v_jd - most_d) could be 0: each row computes exponentials of its own */
+    double *a, *log_a;    /* (T) of the row */
+    double *q, *d_out;    /* (D) of the row */
+    double *o[JACOBIANS]; /* (D) what either kind of attention returns for the row */
+    double *factor;       /* (D) exp(most_d - o_id) with LASER's o; with `wide` 1 */
+    double *row_exp;      /* (D) with `wide`: exp(v_jd - o_id) of one key j */
+    double *memory;       /* all of these arrays */
 } MeasuredHead;
 
 static inline MeasuredHead measured_head_create(int T, int D) {
     MeasuredHead m = {.T = T, .D = D};
     const size_t per_key = (size_t)T * (size_t)D;
     double **of_keys[] = {&m.k, &m.v, &m.exp_v}, **of_row[] = {&m.a, &m.log_a};
-    double **of_columns[] = {&m.most, &m.row_most, &m.q,         &m.d_out,    &m.o[0],
-                             &m.o[1], &m.factor,   &m.slopes[0], &m.slopes[1]};
+    double **of_columns[] = {&m.most, &m.row_most, &m.q, &m.d_out, &m.o[0], &m.o[1], &m.factor, &m.row_exp};
     double *next = m.memory =
-        (double *)check_calloc((3 * per_key + 2 * (size_t)T + 9 * (size_t)D) * sizeof *next);
+        (double *)check_calloc((3 * per_key + 2 * (size_t)T + 8 * (size_t)D) * sizeof *next);
     for (int i = 0; i < 3; i++, next += per_key) *of_keys[i] = next;
     for (int i = 0; i < 2; i++, next += T) *of_row[i] = next;
-    for (int i = 0; i < 9; i++, next += D) *of_columns[i] = next;
+    for (int i = 0; i < 8; i++, next += D) *of_columns[i] = next;
     return m;
 }
 
@@ -172,45 +171,48 @@ static inline void measure_outputs(MeasuredHead *m, int i) {
             for (int d = 0; d < D; d++) laser[d] += a * exp_v[d];
     }
     for (int d = 0; d < D; d++) laser[d] = log(laser[d]) + shift[d];
-    for (int d = 0; d < D; d++) m->factor[d] = exp(m->most[d] - laser[d]);
+    for (int d = 0; d < D; d++) m->factor[d] = m->wide ? 1 : exp(m->most[d] - laser[d]);
 }
 
-/* J_ijd / a_ij of key j for both kinds: v_jd - o_id, and exp(v_jd - o_id) - 1. */
-static inline void measure_slopes(MeasuredHead *m, int j) {
+/* Of one pair (i, j): sums over d of J_ijd^2 and of do_id J_ijd, for both kinds, and how many p_ijd are small. */
+typedef struct {
+    double squares[JACOBIANS], dots[JACOBIANS];
+    double p_below_1e3, p_below_1e7;
+} MeasuredPair;
+
+static inline MeasuredPair measure_pair(MeasuredHead *m, int j) {
     const int D = m->D;
-    const double *v = m->v + (ptrdiff_t)j * D, *exp_v = m->exp_v + (ptrdiff_t)j * D;
-    const double *o = m->o[JACOBIAN_STANDARD], *laser = m->o[JACOBIAN_LASER];
-    double *slopes = m->slopes[JACOBIAN_STANDARD], *of_laser = m->slopes[JACOBIAN_LASER];
-    for (int d = 0; d < D; d++) slopes[d] = v[d] - o[d];
-    if (m->wide)
-        for (int d = 0; d < D; d++) of_laser[d] = exp(v[d] - laser[d]) - 1;
-    else
-        for (int d = 0; d < D; d++) of_laser[d] = exp_v[d] * m->factor[d] - 1;
+    const double a = m->a[j], *v = m->v + (ptrdiff_t)j * D, *o = m->o[JACOBIAN_STANDARD], *d_out = m->d_out;
+    const double *exp_v = m->exp_v + (ptrdiff_t)j * D,
+                 *factor = m->factor; /* exp(v_jd - o_id) is their product */
+    double squares = 0, dot = 0, laser_squares = 0, laser_dot = 0, below_1e3 = 0, below_1e7 = 0;
+    if (m->wide) {
+        for (int d = 0; d < D; d++) m->row_exp[d] = exp(v[d] - m->o[JACOBIAN_LASER][d]);
+        exp_v = m->row_exp;
+    }
+#pragma omp simd reduction(+ : squares, dot, laser_squares, laser_dot, below_1e3, below_1e7)
+    for (int d = 0; d < D; d++) {
+        const double p = a * exp_v[d] * factor[d];
+        const double J = a * (v[d] - o[d]), laser_J = p - a;
+        squares += J * J, dot += d_out[d] * J;
+        laser_squares += laser_J * laser_J, laser_dot += d_out[d] * laser_J;
+        below_1e3 += p < 1e-3 ? 1.0 : 0.0, below_1e7 += p < 1e-7 ? 1.0 : 0.0;
+    }
+    return (MeasuredPair){{squares, laser_squares}, {dot, laser_dot}, below_1e3, below_1e7};
 }
 
 /* Adds the Jacobians of row i, its ds_ij, and the sizes of its p_ijd. `own` is the Jacobian of the model's own kind. */
 static inline void measure_jacobians(MeasuredHead *m, AttentionSums *sums, int i, int own) {
-    const int D = m->D;
     double squares[JACOBIANS] = {0};
     for (int j = 0; j <= i; j++) {
-        const double a = m->a[j], *of_laser = m->slopes[JACOBIAN_LASER];
-        double below_1e3 = 0, below_1e7 = 0;
-        measure_slopes(m, j);
+        const MeasuredPair pair = measure_pair(m, j);
+        const int bin = attention_bin(m->log_a[j]);
         for (int n = 0; n < JACOBIANS; n++) {
-            const double *slopes = m->slopes[n], *d_out = m->d_out;
-            double sum = 0, dot = 0;
-#pragma omp simd reduction(+ : sum, dot)
-            for (int d = 0; d < D; d++) sum += slopes[d] * slopes[d], dot += d_out[d] * slopes[d];
-            squares[n] += a * a * sum;
-            sums->bin_jacobians[n][attention_bin(m->log_a[j])] += a * a * sum;
-            if (n == own) sums->score_gradients += a * dot * a * dot;
+            squares[n] += pair.squares[n];
+            sums->bin_jacobians[n][bin] += pair.squares[n];
         }
-#pragma omp simd reduction(+ : below_1e3, below_1e7)
-        for (int d = 0; d < D; d++) {
-            const double p = a * (of_laser[d] + 1);
-            below_1e3 += p < 1e-3, below_1e7 += p < 1e-7;
-        }
-        sums->p_below_1e3 += below_1e3, sums->p_below_1e7 += below_1e7, sums->p_count += D;
+        if (own < JACOBIANS) sums->score_gradients += pair.dots[own] * pair.dots[own];
+        sums->p_below_1e3 += pair.p_below_1e3, sums->p_below_1e7 += pair.p_below_1e7, sums->p_count += m->D;
     }
     for (int n = 0; n < JACOBIANS && i > 0; n++) sums->jacobians[n] += sqrt(squares[n]);
 }
