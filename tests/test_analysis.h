@@ -131,6 +131,28 @@ static void test_analysis_matches_float64(void) {
         }
 }
 
+/* The same command must give the same numbers on a machine with more cores. */
+static void test_analysis_has_the_same_bits_for_any_threads(void) {
+#ifdef _OPENMP
+    enum { B = 3, T = 33, H = 3, D = 8, A = H * D };
+    const AttentionShape shape = {.B = B, .T = T, .H = H, .D = D, .qkv_row = 3 * A, .out_row = A};
+    float *qkv = test_normal(B * T * 3 * A, 2, 1), *dout = test_normal(B * T * A, 1, 2);
+    AttentionSums sums[2][H];
+    const int threads = omp_get_max_threads();
+    for (int many = 0; many < 2; many++) {
+        omp_set_num_threads(many ? 5 : 1);
+        for (int h = 0; h < H; h++) sums[many][h] = attention_sums_empty();
+        attention_measure(sums[many], ATTENTION_LASER, qkv, qkv + A, qkv + 2 * A, dout, 1, &shape);
+    }
+    omp_set_num_threads(threads);
+    CHECK(memcmp(sums[0], sums[1], sizeof sums[0]) == 0, "entropy %.17g with one thread, %.17g with five",
+          sums[0][0].entropy, sums[1][0].entropy);
+    free(qkv), free(dout);
+#else
+    test_not_run("the compiler has no OpenMP");
+#endif
+}
+
 /* Known weights: with equal scores each row's weights are 1 / (i + 1), its entropy is log(i + 1), and with equal values
    no score has a gradient. */
 static void test_analysis_of_equal_scores(void) {
@@ -437,6 +459,7 @@ static void test_analysis_in_the_report(void) {
 
 #define ANALYSIS_TESTS(TEST)                                                                                 \
     TEST(analysis_matches_float64)                                                                           \
+    TEST(analysis_has_the_same_bits_for_any_threads)                                                         \
     TEST(analysis_of_equal_scores)                                                                           \
     TEST(analysis_of_a_model)                                                                                \
     TEST(analyze_every_changes_no_bit)                                                                       \

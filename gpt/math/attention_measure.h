@@ -14,9 +14,9 @@
        standard   o_id = sum_j a_ij v_jd              J_ijd = a_ij (v_jd - o_id)
        LASER      o_id = log sum_j a_ij exp(v_jd)     J_ijd = a_ij (exp(v_jd - o_id) - 1) = p_ijd - a_ij
    because d a_il / d s_ij = a_il ([l = j] - a_ij). The second line is laser.h's ds_ij, with p_ijd = a_ij exp(v_jd -
-   o_id). Both Jacobians are computed from the same q, k and v, whichever kind the model has. Where v_jd - o_id is small,
-   they are equal; a standard J_ijd with a_ij near 0, or with a_ij near 1, where o_i is near v_j, is small; LASER's is not
-   when exp(v_jd - o_id) is large.
+   o_id). Both Jacobians are computed from the same q, k and v, whichever kind the model has. A standard J_ijd is small
+   where a_ij is near 0, and where it is near 1, because o_id is then near v_jd. LASER's is larger by about the factor
+   (exp(x) - 1) / x with x = v_jd - o_id, which is 1 for small x and grows with it.
 
    Everything is computed in double from the float32 arrays, in the order of the tokens, so the result has the same bits
    for any number of threads. Time grows with T*T*H*D, as that of attention; there is no array of size T*T. */
