@@ -294,25 +294,33 @@ static inline void html_analysis_panel(FILE *f, int n, const Run *runs, const Ru
     fputs("</div></div></section>\n", f);
 }
 
-/* Every number of every layer at the last analysis of a run. */
-static inline void html_analysis_layers(FILE *f, const Run *run, const RunAnalysis *a) {
+/* A table of the numbers from `first` to below `end`: a row for each layer at the last analysis, and one for all. */
+static inline void html_analysis_rows(FILE *f, const RunAnalysis *a, int first, int end) {
     char text[FORMAT_SIZE];
-    fputs("<details class=\"card\"><summary>Each layer of ", f);
-    html_text(f, run->name);
-    fprintf(f, " at step %s</summary><div class=\"scroll\"><table><tr><th>layer</th>",
-            count_grouped(text, a->last_step));
-    for (int n = 0; n < ANALYSIS_NUMBERS; n++) html_analysis_heading(f, &analysis_numbers[n]);
+    fputs("<div class=\"scroll\"><table><tr><th>layer</th>", f);
+    for (int n = first; n < end; n++) html_analysis_heading(f, &analysis_numbers[n]);
     for (int l = 0; l <= a->layers; l++) {
         fputs("</tr>\n<tr><td>", f);
         fprintf(f, l < a->layers ? "%d" : "all", l);
-        for (int n = 0; n < ANALYSIS_NUMBERS; n++) {
+        for (int n = first; n < end; n++) {
             const AnalysisCurves *curves = &a->numbers[n];
             const double x = series_end(l < a->layers ? &curves->layers[l] : &curves->all);
             fprintf(f, "</td><td>%s", analysis_text(text, &analysis_numbers[n], x));
         }
         fputs("</td>", f);
     }
-    fputs("</tr></table></div></details>\n", f);
+    fputs("</tr></table></div>\n", f);
+}
+
+/* Every number of every layer at the last analysis of a run, in two tables, so that they fit the page. */
+static inline void html_analysis_layers(FILE *f, const Run *run, const RunAnalysis *a) {
+    char text[FORMAT_SIZE];
+    fputs("<details class=\"card\"><summary>Each layer of ", f);
+    html_text(f, run->name);
+    fprintf(f, " at step %s</summary>", count_grouped(text, a->last_step));
+    html_analysis_rows(f, a, 0, ANALYSIS_GRADIENT_Q);
+    html_analysis_rows(f, a, ANALYSIS_GRADIENT_Q, ANALYSIS_NUMBERS);
+    fputs("</details>\n", f);
 }
 
 /* The section, of analyses that were read. */
