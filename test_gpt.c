@@ -33,6 +33,7 @@
 #include "tests/test_grammar.h"
 #include "tests/test_report.h"
 #include "tests/test_train.h"
+#include "tests/test_analysis.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
@@ -55,7 +56,7 @@ static const Test tests[] = {
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
-                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW)
+                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
 #endif
 };
 #undef ROW
