@@ -85,7 +85,7 @@ static const ConfigField model_fields[] = {
     {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL},
     {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
-    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
+    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2"},
     {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES)},
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES)},
@@ -658,7 +658,8 @@ static inline void activation_sigmoids(float *restrict s, const float *restrict 
         for (int i = 0; i < n; i++) s[i] = sigmoid(x[i]);
 }
 
-/* hidden (N, F) = act(up (N, F)); with swiglu up is (N, 2F): silu(gate) * up, gate first (Shazeer 2020) */
+/* hidden (N, F) = act(up (N, F)); relu2 is relu squared (So et al. 2021); with swiglu up is (N, 2F): silu(gate) * up,
+   gate first (Shazeer 2020) */
 void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
     const int U = up_size(F, kind);
     begin_part(PROFILE_ACTIVATION);
@@ -674,6 +675,8 @@ void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
                 for (int i = 0; i < count; i++) h[i] = x[i] * s[i];
             else if (kind == ACTIVATION_RELU)
                 for (int i = 0; i < count; i++) h[i] = x[i] > 0 ? x[i] : 0;
+            else if (kind == ACTIVATION_RELU2)
+                for (int i = 0; i < count; i++) h[i] = x[i] > 0 ? x[i] * x[i] : 0;
             else
                 for (int i = 0; i < count; i++) h[i] = x[i] * s[i] * y[i];
             array_write(hidden, n * F + begin, h, count);
@@ -709,6 +712,11 @@ void activation_backward(void *context, const MatmulTile *tile) {
         for (int i = 0; i < count; i++) {
             h[i] = x[i] > 0 ? x[i] : 0;
             dx[i] = x[i] > 0 ? dh[i] : 0;
+        }
+    else if (kind == ACTIVATION_RELU2)
+        for (int i = 0; i < count; i++) {
+            h[i] = x[i] > 0 ? x[i] * x[i] : 0;
+            dx[i] = x[i] > 0 ? 2.0f * x[i] * dh[i] : 0;
         }
     else
         for (int i = 0; i < count; i++) { /* h = x s(x) y, s the sigmoid */

@@ -172,17 +172,18 @@ static void activation_twin(void *context) {
         size_t n = i / LAYER_C, f = i % LAYER_C;
         double x = t->a[i], gate = t->a[n * 2 * LAYER_C + f];
         t->out[i] =
-            t->kind == ACTIVATION_GELU   ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
-            : t->kind == ACTIVATION_RELU ? fmax(x, 0)
-                                         : gate * sigmoid_twin(gate) * t->a[n * 2 * LAYER_C + LAYER_C + f];
+            t->kind == ACTIVATION_GELU    ? 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+            : t->kind == ACTIVATION_RELU  ? fmax(x, 0)
+            : t->kind == ACTIVATION_RELU2 ? fmax(x, 0) * fmax(x, 0)
+                                          : gate * sigmoid_twin(gate) * t->a[n * 2 * LAYER_C + LAYER_C + f];
     }
 }
 
-/* A wrong gradient of gelu, relu or swiglu would make the MLP train to a worse model. */
+/* A wrong gradient of an activation would make the MLP train to a worse model. */
 static void test_activations_match_float64(void) {
     enum { SIZE = LAYER_N * LAYER_C };
-    static const char *const names[] = {"gelu", "relu", "swiglu"};
-    for (int kind = ACTIVATION_GELU; kind <= ACTIVATION_SWIGLU; kind++) {
+    static const char *const names[] = {"gelu", "relu", "swiglu", "relu2"};
+    for (int kind = ACTIVATION_GELU; kind <= ACTIVATION_RELU2; kind++) {
         const int inputs = kind == ACTIVATION_SWIGLU ? 2 * SIZE : SIZE;
         float *x = test_normal(2 * SIZE, 3, 1), *dout = test_normal(SIZE, 1, 2), out[SIZE], dx[2 * SIZE],
               again[SIZE];

@@ -227,7 +227,7 @@ static bool same_weights(const TestRun *a, const TestRun *b) {
 static void test_model_gradient_is_the_slope(void) {
     const char *kinds[] = {"--attn=standard", "--attn=laser",
                            "--attn=laser --laser-shift=sequence --activation=swiglu",
-                           "--attn=laser --pos=learned --activation=relu"};
+                           "--attn=laser --pos=learned --activation=relu", "--activation=relu2"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);

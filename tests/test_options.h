@@ -150,6 +150,7 @@ static void test_options_choices_are_their_enums(void) {
         const char *arguments, *option;
         int value;
     } rows[] = {{"--activation=swiglu", "activation", ACTIVATION_SWIGLU},
+                {"--activation=relu2", "activation", ACTIVATION_RELU2},
                 {"--pos=learned", "pos", POSITION_LEARNED},
                 {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},
                 {"--schedule=wsd", "schedule", LR_WSD},

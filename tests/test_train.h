@@ -218,6 +218,29 @@ static void test_train_refuses_what_is_wrong(void) {
     }
 }
 
+static void parse_and_refuse_on_gpu(void *arguments) {
+    Options o;
+    OptionSet set;
+    parse_options(&o, &set, arguments);
+    refuse_on_gpu(&set);
+}
+
+/* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
+static void test_gpu_refuses_what_it_lacks(void) {
+    static const char *const refused[] = {"--activation=relu2"};
+    static const char *const done[] = {"", "--activation=swiglu --pos=learned --attn=laser"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char output[1024], says[128];
+        snprintf(says, sizeof says, "%s is not available on a GPU", refused[i]);
+        const int code =
+            test_death(parse_and_refuse_on_gpu, (void *)(uintptr_t)refused[i], output, sizeof output);
+        CHECK(code == 2 && strstr(output, says), "%s: exit %d, expected 2 and '%s': %s", refused[i], code,
+              says, output);
+    }
+    for (size_t i = 0; i < sizeof done / sizeof *done; i++)
+        parse_and_refuse_on_gpu((void *)(uintptr_t)done[i]); /* ends the test if it is refused */
+}
+
 /* A preset that has another number of parameters than the paper's model would reproduce another model. */
 static void test_presets_have_their_size(void) {
     const struct {
@@ -372,13 +395,9 @@ static void test_demo_tells_what_it_will_take(void) {
     TEST(finished_run_gets_its_summary)                                                                      \
     TEST(closed_pipe_loses_nothing)                                                                          \
     TEST(checkpoint_is_a_model_folder)                                                                       \
-    TEST(train_refuses_what_is_wrong)                                                                        \
-    TEST(presets_have_their_size)                                                                            \
-    TEST(dry_run_tells_its_plan)                                                                             \
-    TEST(short_run_shortens_the_warmup)                                                                      \
-    TEST(bound_threads_use_all_cores)                                                                        \
-    TEST(memory_nodes_are_counted)                                                                           \
-    TEST(demo_runs_from_text_to_samples)                                                                     \
-    TEST(demo_tells_what_it_will_take)
+    TEST(gpu_refuses_what_it_lacks)                                                                          \
+    TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)             \
+        TEST(short_run_shortens_the_warmup) TEST(bound_threads_use_all_cores) TEST(memory_nodes_are_counted) \
+            TEST(demo_runs_from_text_to_samples) TEST(demo_tells_what_it_will_take)
 
 #endif

@@ -104,6 +104,23 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
         warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
 }
 
+/* The options of which a GPU does only some values, and these values: cuda/ has no kernels for others. A row for each
+   option whose other values only the CPU computes; docs/ablations.md lists them. */
+static const struct { const char *option, *values; } gpu_values[] = {{"activation", "gelu|relu|swiglu"}};
+
+/* Refuses what a GPU does not compute, before training starts. */
+static inline void refuse_on_gpu(const OptionSet *set) {
+    for (size_t i = 0; i < sizeof gpu_values / sizeof *gpu_values; i++) {
+        char text[64];
+        const char *value = options_value(set, gpu_values[i].option, text);
+        if (options_choice_index(gpu_values[i].values, value) < 0)
+            options_fail(set,
+                         "--%s=%s is not available on a GPU, which has %s; train it on the CPU with "
+                         "./train_gpt",
+                         gpu_values[i].option, value, gpu_values[i].values);
+    }
+}
+
 /* Refuses --analyze-every where it cannot be done. */
 static inline void resolve_analysis(const Options *o, const OptionSet *set) {
     if (!o->analyze_every) return;
@@ -147,6 +164,7 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
             "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
             "to cuda/attention.cuh",
             attention_name(o->attn));
+    if (device_on()) refuse_on_gpu(set);
     resolve_analysis(o, set);
     resolve_communication(o, set);
     resolve_batch(o, set);

@@ -11,7 +11,8 @@
 
 /* The choices and their enums. */
 #define ACTIVATION_CHOICES(X)                                                                                \
-    X(ACTIVATION_GELU, "gelu") X(ACTIVATION_RELU, "relu") X(ACTIVATION_SWIGLU, "swiglu")
+    X(ACTIVATION_GELU, "gelu")                                                                               \
+    X(ACTIVATION_RELU, "relu") X(ACTIVATION_SWIGLU, "swiglu") X(ACTIVATION_RELU2, "relu2")
 #define POSITION_CHOICES(X)                                                                                  \
     X(POSITION_ROPE, "rope") X(POSITION_SINUSOIDAL, "sinusoidal") X(POSITION_LEARNED, "learned")
 #define RECOMPUTE_CHOICES(X)                                                                                 \
@@ -91,7 +92,8 @@ static const Option train_options[] = {
     ROW("Model", "mlp-hidden", OPTION_INT, mlp_hidden, "768", 1, 262144, "", OPTION_FIXED,
         "hidden units of the MLP, F"),
     ROW("Model", "activation", OPTION_CHOICE, activation, "gelu", 0, 0, OPTION_CHOICES(ACTIVATION_CHOICES),
-        OPTION_FIXED, "activation function of the MLP; gelu is computed by its tanh formula"),
+        OPTION_FIXED,
+        "activation function of the MLP; gelu is computed by its tanh formula, relu2 is the square of relu"),
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
     ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
