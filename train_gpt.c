@@ -72,23 +72,29 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     int attn, laser_shift, activation, position; /* choices of the options of these names */
-    int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
+    double logit_softcap;                        /* X of X tanh(logit / X); 0: none */
+    /* These change how the model is computed and trained; they are not saved with it. */
+    int dtype, recompute;
+    double z_loss; /* the factor of the square of the logits' log-sum-exp in the loss */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, and the names of its values there (NULL: it is a number). */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether older versions lack it. */
 static const ConfigField model_fields[] = {
-    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL},
-    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL},
-    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL},
-    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL},
-    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL},
-    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
-    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
-    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2"},
-    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES)},
-    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
-    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES)},
+    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
+    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
+    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL, false},
+    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL, false},
+    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL, false},
+    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL, false},
+    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL, false},
+    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2",
+     false},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), false},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
+    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
+     false},
+    {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 
@@ -147,6 +153,7 @@ typedef struct {
     Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
     Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
     float *logits;     /* (R, V) a slice of R rows of the logits, see loss_slice_rows */
+    float *cap_slopes; /* (R, V) with --logit-softcap: the derivatives of softcap_forward; else NULL */
     Array
         d_logits; /* (R, V) the gradient of logits: an array of its own with bf16, else it overwrites logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
@@ -185,10 +192,10 @@ static const TensorRow weight_rows[] = {
 enum { FLOATS, ARRAY };
 /* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
    `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
-   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last two
-   mean: always kept, but the array exists only with bf16 (and rope). The constants have the order of the option's
-   values, so that activation_flags can compare them with `<`. */
-enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
+   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last
+   three mean: always kept, but the array exists only with a softcap, or with bf16 (and rope). The constants have the
+   order of the option's values, so that activation_flags can compare them with `<`. */
+enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_SOFTCAP, IF_BF16, IF_BF16_AND_ROPE };
 
 static const TensorRow activation_rows[] = {
     {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS_KEPT},
@@ -205,6 +212,7 @@ static const TensorRow activation_rows[] = {
     {"norm", "NC", offsetof(Activations, norm), ARRAY, ALWAYS_KEPT},
     {"hidden", "NF", offsetof(Activations, hidden), ARRAY, ALWAYS_KEPT},
     {"logits", "RV", offsetof(Activations, logits), FLOATS, ALWAYS_KEPT},
+    {"cap_slopes", "RV", offsetof(Activations, cap_slopes), FLOATS, IF_SOFTCAP},
     {"d_logits", "RV", offsetof(Activations, d_logits), ARRAY, IF_BF16},
     {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
     {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
@@ -273,6 +281,7 @@ static int weight_flags(const ModelConfig *c, const TensorRow *row) {
 }
 
 static int activation_flags(const ModelConfig *c, const TensorRow *row) {
+    if (row->when == IF_SOFTCAP && c->logit_softcap == 0) return TENSOR_ABSENT;
     if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
     if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
@@ -729,10 +738,27 @@ void activation_backward(void *context, const MatmulTile *tile) {
     if (kind == ACTIVATION_SWIGLU) array_write_tile(a->d_up, in_up + F, U, dy, rows, columns);
 }
 
-/* losses (N) = -log softmax(logits)[target]; d_logits (N, V) = the gradient of scale * sum(losses), which is
-   scale * (softmax(logits)[v] - (v == target)). logits (N, V) are overwritten; d_logits may lie in the same memory. */
-void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits, const int32_t *targets,
-                                    float scale, int64_t N, int V) {
+/* logits (N, V) = X tanh(logits / X); cap_slopes (N, V) = its derivatives 1 - tanh(logits / X)^2, unless NULL. The
+   backward of this is a product with cap_slopes, which cross_entropy_forward_backward computes. */
+void softcap_forward(float *logits, float *cap_slopes, float X, int64_t N, int V) {
+    begin_part(PROFILE_CROSS_ENTROPY);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < N * V; i++) {
+        const float t = tanhf(logits[i] / X);
+        logits[i] = X * t;
+        if (cap_slopes) cap_slopes[i] = 1.0f - t * t;
+    }
+}
+
+/* losses (N) = -log softmax(logits)[target]. d_logits (N, V) = the gradient of scale * sum(losses + z_loss * z^2) with
+   z = log(sum(exp(logits))), the log-sum-exp of a row:
+
+       scale * ((1 + 2 z_loss z) softmax(logits)[v] - (v == target)) * cap_slopes[v]
+
+   The factor cap_slopes (N, V) of softcap_forward makes it the gradient of the logits before the softcap; NULL: there
+   was none. logits (N, V) are overwritten; d_logits may lie in the same memory. */
+void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits, const float *cap_slopes,
+                                    const int32_t *targets, float scale, float z_loss, int64_t N, int V) {
     begin_part(PROFILE_CROSS_ENTROPY);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
@@ -740,9 +766,16 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
         float target_logit = row[targets[n]];
 #pragma omp simd reduction(+ : sum)
         for (int v = 0; v < V; v++) sum += row[v] = exp_fast(row[v] - largest);
-        losses[n] = logf(sum) + largest - target_logit;
+        const float z = logf(sum) + largest;
+        losses[n] = z - target_logit;
         const Array d = array_from(d_logits, n * V);
-        const float factor = scale / sum, at_target = row[targets[n]] * factor - scale;
+        const float factor = scale / sum * (1.0f + 2.0f * z_loss * z);
+        float at_target = row[targets[n]] * factor - scale;
+        if (cap_slopes) {
+            const float *slope = cap_slopes + n * V;
+            for (int v = 0; v < V; v++) row[v] *= slope[v];
+            at_target *= slope[targets[n]];
+        }
         for (int v = 0; v < V; v++) array_put(d, v, row[v] * factor);
         array_put(d, targets[n], at_target);
     }
@@ -849,10 +882,20 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     begin_part(PROFILE_OTHER);
 }
 
+/* activations.logits (rows, V) of norm (rows, C), after the softcap where the model has one; cap_slopes as in
+   softcap_forward. */
+static void model_logits(Model *model, Array norm, float *cap_slopes, int64_t rows) {
+    const ModelConfig *c = &model->config;
+    float *logits = model->activations.logits;
+    linear(array_of_floats(logits), NULL, norm, &model->output, rows, c->embd, c->vocab_size);
+    if (c->logit_softcap > 0)
+        softcap_forward(logits, cap_slopes, (float)c->logit_softcap, rows, c->vocab_size);
+}
+
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
    slice of their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless
    gradient_scale is 0, this leaves d_norm (N, C) and adds to the gradient of embed; both are gradients of
-   gradient_scale * the sum. With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
+   gradient_scale * the sum, to which the z-loss is added only there. With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
         device_loss(targets, N, gradient_scale);
@@ -866,9 +909,9 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     for (int64_t begin = 0; begin < N; begin += slice) {
         const int64_t rows = begin + slice < N ? slice : N - begin;
         const Array norm = array_from(acts->norm, begin * C);
-        linear(array_of_floats(acts->logits), NULL, norm, &model->output, rows, C, V);
-        cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, targets + begin,
-                                       gradient_scale, rows, V);
+        model_logits(model, norm, acts->cap_slopes, rows);
+        cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, acts->cap_slopes,
+                                       targets + begin, gradient_scale, (float)c->z_loss, rows, V);
         if (gradient_scale == 0) continue;
         linear_backward(into(acts->d_norm + begin * C), model->gradients.embed, acts->d_logits, norm,
                         &model->output, rows, C, V);
@@ -976,9 +1019,7 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     if (device_on())
         device_logits(logits, count - 1);
     else
-        linear(array_of_floats(logits), NULL,
-               array_from(model->activations.norm, (int64_t)(count - 1) * c->embd), &model->output, 1,
-               c->embd, c->vocab_size);
+        model_logits(model, array_from(model->activations.norm, (int64_t)(count - 1) * c->embd), NULL, 1);
     int best = 0;
     double sum = 0, passed = 0;
     for (int v = 1; v < c->vocab_size; v++)
@@ -1232,6 +1273,8 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .laser_shift = o->laser_shift,
                                 .activation = o->activation,
                                 .position = o->position,
+                                .logit_softcap = o->logit_softcap,
+                                .z_loss = o->z_loss,
                                 .dtype = o->dtype,
                                 .recompute = o->recompute};
     char error[FILE_ERROR_SIZE];

@@ -223,6 +223,17 @@ static void cross_entropy_twin(void *context) {
     }
 }
 
+/* cross_entropy_twin after a softcap of b[0], plus b[1] times the square of the log-sum-exp. */
+static void loss_twin(void *context) {
+    Twin *t = context;
+    for (size_t n = 0; n < t->n; n++) {
+        const double *row = t->a + n * LAYER_V, X = t->b[0];
+        double sum = 0;
+        for (int v = 0; v < LAYER_V; v++) sum += exp(X * tanh(row[v] / X));
+        t->out[n] = log(sum) - X * tanh(row[t->tokens[n]] / X) + t->b[1] * log(sum) * log(sum);
+    }
+}
+
 /* A wrong loss would be logged as the result, and a wrong gradient of it would be in every parameter. */
 static void test_cross_entropy_matches_float64(void) {
     enum { SIZE = LAYER_N * LAYER_V };
@@ -232,18 +243,43 @@ static void test_cross_entropy_matches_float64(void) {
     logits[5] = 900, logits[LAYER_V + 5] = -900; /* logits whose exponential would overflow */
     Twin twin = {
         test_to_double(logits, SIZE), NULL, want, scale, LAYER_N, layer_tokens, 0, cross_entropy_twin};
-    cross_entropy_forward_backward(losses, array_of_floats(logits), logits, layer_tokens, 0.25f, LAYER_N,
-                                   LAYER_V);
+    cross_entropy_forward_backward(losses, array_of_floats(logits), logits, NULL, layer_tokens, 0.25f, 0,
+                                   LAYER_N, LAYER_V);
     cross_entropy_twin(&twin);
     CHECK_NMSE(losses, want, LAYER_N, 1e-12, "losses");
     check_gradient("dlogits", logits, twin.a, SIZE, &twin);
     free(logits), free(twin.a);
 }
 
+/* --logit-softcap and --z-loss: a wrong gradient of them would be in every parameter, and the losses must be the
+   cross-entropy without the z-loss, or runs with and without it could not be compared. */
+static void test_softcap_and_z_loss_match_float64(void) {
+    enum { SIZE = LAYER_N * LAYER_V };
+    double cases[][2] = {{4, 0}, {1e6, 0.125}, {4, 0.125}}; /* a softcap of 1e6 is none */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float *logits = test_normal(SIZE, 3, 1), slopes[SIZE], losses[LAYER_N];
+        double want[LAYER_N], scale[LAYER_N], without[] = {cases[i][0], 0};
+        for (int n = 0; n < LAYER_N; n++) scale[n] = 0.25;
+        logits[5] = 200, logits[LAYER_V + 5] = -200; /* where tanh has reached 1 */
+        Twin twin = {test_to_double(logits, SIZE), without, want, scale, LAYER_N, layer_tokens, 0, loss_twin};
+        const bool capped = cases[i][0] < 1e6;
+        if (capped) softcap_forward(logits, slopes, (float)cases[i][0], LAYER_N, LAYER_V);
+        cross_entropy_forward_backward(losses, array_of_floats(logits), logits, capped ? slopes : NULL,
+                                       layer_tokens, 0.25f, (float)cases[i][1], LAYER_N, LAYER_V);
+        loss_twin(&twin);
+        CHECK_NMSE(losses, want, LAYER_N, 1e-12, "losses");
+        twin.b = cases[i];
+        check_gradient("dlogits", logits, twin.a, SIZE, &twin);
+        free(logits), free(twin.a);
+    }
+}
+
 #define LAYERS_TESTS(TEST)                                                                                   \
     TEST(exp_fast_is_exact_to_3_ulp)                                                                         \
     TEST(embedding_matches_float64)                                                                          \
     TEST(rmsnorm_matches_float64)                                                                            \
-    TEST(rope_matches_float64) TEST(activations_match_float64) TEST(cross_entropy_matches_float64)
+    TEST(rope_matches_float64)                                                                               \
+    TEST(activations_match_float64) TEST(cross_entropy_matches_float64)                                      \
+        TEST(softcap_and_z_loss_match_float64)
 
 #endif

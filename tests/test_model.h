@@ -225,9 +225,12 @@ static bool same_weights(const TestRun *a, const TestRun *b) {
 /* The slope of the loss along the gradient, by differences of the whole model's float32 loss: a check that does not
    rely on PyTorch. */
 static void test_model_gradient_is_the_slope(void) {
-    const char *kinds[] = {"--attn=standard", "--attn=laser",
+    const char *kinds[] = {"--attn=standard",
+                           "--attn=laser",
                            "--attn=laser --laser-shift=sequence --activation=swiglu",
-                           "--attn=laser --pos=learned --activation=relu", "--activation=relu2"};
+                           "--attn=laser --pos=learned --activation=relu",
+                           "--activation=relu2",
+                           "--logit-softcap=2"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);
@@ -332,6 +335,19 @@ static void test_validation_does_not_disturb_training(void) {
     }
     CHECK(same_weights(plain, looked), "weights differ");
     test_run_close(plain), test_run_close(looked);
+}
+
+/* With --z-loss another gradient must be trained on, but the losses in the log must be the cross-entropy alone. */
+static void test_z_loss_is_not_in_the_logged_loss(void) {
+    const char *data = write_test_data(3000);
+    TestRun *plain = test_run_open(data, "--warmup=0 --clip=0"),
+            *with = test_run_open(data, "--warmup=0 --clip=0 --z-loss=0.5");
+    LogTrain a, b;
+    CHECK(validate(&plain->trainer) == validate(&with->trainer), "the validation losses differ");
+    train_step(&plain->trainer, &a), train_step(&with->trainer, &b);
+    CHECK(a.loss == b.loss, "loss %.9g and, with --z-loss, %.9g", a.loss, b.loss);
+    CHECK(a.grad_norm != b.grad_norm && !same_weights(plain, with), "--z-loss changes nothing");
+    test_run_close(plain), test_run_close(with);
 }
 
 /* The mean over all windows must not depend on how many are computed together, the smaller last batch included: runs
@@ -440,6 +456,7 @@ static void test_training_learns_the_pattern(void) {
     TEST(model_is_causal)                                                                                    \
     TEST(accumulation_equals_large_batch)                                                                    \
     TEST(validation_does_not_disturb_training)                                                               \
+    TEST(z_loss_is_not_in_the_logged_loss)                                                                   \
     TEST(validation_is_independent_of_batch)                                                                 \
     TEST(same_bits_for_any_threads)                                                                          \
     TEST(recompute_gives_the_same_bits)                                                                      \

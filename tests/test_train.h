@@ -218,6 +218,31 @@ static void test_train_refuses_what_is_wrong(void) {
     }
 }
 
+/* A checkpoint must say what its model is, or ./generate would compute another one; and a checkpoint that an older
+   version has written, without the keys of newer options, must be read as their defaults. */
+static void test_checkpoint_keeps_the_ablations(void) {
+    static const char *const added[] = {"final_logit_softcapping"};
+    char output[8192], data[256], folder[512], path[600], error[FILE_ERROR_SIZE];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    train_tiny(data, "run", "--activation=relu2 --logit-softcap=5.5 --z-loss=1e-4", output, sizeof output);
+    snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
+    Model model = model_load(folder, 1, DTYPE_FP32);
+    CHECK(model.config.activation == ACTIVATION_RELU2 && model.config.logit_softcap == 5.5,
+          "config.json was read back as activation %d softcap %g", model.config.activation,
+          model.config.logit_softcap);
+    model_free(&model);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    cJSON *json = checkpoint_read_json(folder, "config.json");
+    for (size_t i = 0; i < sizeof added / sizeof *added; i++)
+        cJSON_DeleteItemFromObjectCaseSensitive(json, added[i]);
+    char *text = cJSON_Print(json);
+    REQUIRE(file_write_whole(path, text, strlen(text), error), "%s", error);
+    cJSON_Delete(json), free(text);
+    model = model_load(folder, 1, DTYPE_FP32);
+    CHECK(model.config.logit_softcap == 0, "without its key the softcap is %g", model.config.logit_softcap);
+    model_free(&model);
+}
+
 static void parse_and_refuse_on_gpu(void *arguments) {
     Options o;
     OptionSet set;
@@ -227,7 +252,7 @@ static void parse_and_refuse_on_gpu(void *arguments) {
 
 /* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
 static void test_gpu_refuses_what_it_lacks(void) {
-    static const char *const refused[] = {"--activation=relu2"};
+    static const char *const refused[] = {"--activation=relu2", "--logit-softcap=30", "--z-loss=0.25"};
     static const char *const done[] = {"", "--activation=swiglu --pos=learned --attn=laser"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char output[1024], says[128];
@@ -395,9 +420,9 @@ static void test_demo_tells_what_it_will_take(void) {
     TEST(finished_run_gets_its_summary)                                                                      \
     TEST(closed_pipe_loses_nothing)                                                                          \
     TEST(checkpoint_is_a_model_folder)                                                                       \
-    TEST(gpu_refuses_what_it_lacks)                                                                          \
-    TEST(train_refuses_what_is_wrong) TEST(presets_have_their_size) TEST(dry_run_tells_its_plan)             \
-        TEST(short_run_shortens_the_warmup) TEST(bound_threads_use_all_cores) TEST(memory_nodes_are_counted) \
-            TEST(demo_runs_from_text_to_samples) TEST(demo_tells_what_it_will_take)
+    TEST(checkpoint_keeps_the_ablations) TEST(gpu_refuses_what_it_lacks) TEST(train_refuses_what_is_wrong)   \
+        TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(short_run_shortens_the_warmup)       \
+            TEST(bound_threads_use_all_cores) TEST(memory_nodes_are_counted)                                 \
+                TEST(demo_runs_from_text_to_samples) TEST(demo_tells_what_it_will_take)
 
 #endif

@@ -110,8 +110,8 @@ static void layer_cross_entropy(void *context) {
     Layers *l = context;
     enum { ROWS = LAYER_N / 32 };
     float *logits = layer_piece(l, (int64_t)ROWS * LAYER_V);
-    cross_entropy_forward_backward(l->losses, array_of_floats(logits), logits, l->tokens, 1.0f / ROWS, ROWS,
-                                   LAYER_V);
+    cross_entropy_forward_backward(l->losses, array_of_floats(logits), logits, NULL, l->tokens, 1.0f / ROWS,
+                                   0, ROWS, LAYER_V);
     l->bytes = 2.0 * 4 * ROWS * LAYER_V;
 }
 

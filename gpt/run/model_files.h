@@ -1,8 +1,8 @@
 /* model_files.h: reads and writes the two files of a checkpoint folder that describe the model alone: config.json and
    model.safetensors.
 
-   The caller keeps a model's configuration in a struct of its own whose fields are ints, and describes the fields in a
-   table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
+   The caller keeps a model's configuration in a struct of its own whose fields are ints and doubles, and describes the
+   fields in a table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
 
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
    config_to_json(fields, count, config)           the object of config.json; the caller deletes it
@@ -25,23 +25,42 @@
 typedef struct {
     const char *option; /* the option that sets the field; the bounds of the option are those of the field */
     const char *key;    /* the name of the field in config.json, Hugging Face's where there is one */
-    size_t field;       /* offset of the int in the struct */
+    size_t field;       /* offset in the struct: a double where the option is OPTION_FLOAT, else an int */
     const char
         *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number */
+    bool added; /* older versions have not written the key: where it is missing, the option has its default */
 } ConfigField;
 
-static inline int *config_field(const ConfigField *field, const void *config) {
-    return (int *)((uintptr_t)config + field->field);
+static inline const Option *config_option(const ConfigField *field) {
+    return options_find_in(train_options, TRAIN_OPTION_COUNT, field->option);
+}
+
+static inline bool config_is_real(const ConfigField *field) {
+    return config_option(field)->type == OPTION_FLOAT;
+}
+
+static inline double config_get(const ConfigField *field, const void *config) {
+    const void *at = (const char *)config + field->field;
+    return config_is_real(field) ? *(const double *)at : *(const int *)at;
+}
+
+static inline void config_set(const ConfigField *field, void *config, double value) {
+    void *at = (char *)config + field->field;
+    if (config_is_real(field))
+        *(double *)at = value;
+    else
+        *(int *)at = (int)value;
 }
 
 /* The bounds are such that no product of sizes overflows the 64-bit integers that hold it. */
 static inline bool config_check(const ConfigField *fields, int count, const void *config, char *error) {
     for (int i = 0; i < count; i++) {
-        const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, fields[i].option);
-        const int value = *config_field(&fields[i], config);
-        if (fields[i].choices || (value >= option->min && value <= option->max && value > 0)) continue;
-        return file_fail(error, "%s (--%s) is %d, expected %.0f to %.0f", fields[i].key, option->name, value,
-                         fmax(option->min, 1), option->max);
+        const Option *option = config_option(&fields[i]);
+        const double value = config_get(&fields[i], config);
+        const double least = config_is_real(&fields[i]) ? option->min : fmax(option->min, 1);
+        if (fields[i].choices || (value >= least && value <= option->max)) continue;
+        return file_fail(error, "%s (--%s) is %.10g, expected %.10g to %.10g", fields[i].key, option->name,
+                         value, least, option->max);
     }
     return true;
 }
@@ -58,11 +77,12 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "model_type", "laser_gpt");
     for (int i = 0; i < count; i++) {
-        const int value = *config_field(&fields[i], config);
+        const double value = config_get(&fields[i], config);
         if (!fields[i].choices)
             json_add_number(json, fields[i].key, value);
         else
-            cJSON_AddStringToObject(json, fields[i].key, options_choice_name(fields[i].choices, value, text));
+            cJSON_AddStringToObject(json, fields[i].key,
+                                    options_choice_name(fields[i].choices, (int)value, text));
     }
     for (int i = 0; i < CONFIG_CONSTANTS; i++)
         json_add_number(json, config_constants[i].key, config_constants[i].value);
@@ -95,17 +115,36 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
         die("%s/config.json: \"tie_word_embeddings\" is false; the only models known here are tied", folder);
 }
 
+/* The value of a field in config.json, where its member is `item`, NULL if there is none. False when it is wrong. */
+static inline bool config_read_field(const ConfigField *field, const cJSON *item, double *value) {
+    const Option *option = config_option(field);
+    const char *choices = field->choices;
+    int64_t whole = -1;
+    if (!item && field->added) {
+        *value = choices ? options_choice_index(option->choices, option->value) : strtod(option->value, NULL);
+        return true;
+    }
+    if (!choices && config_is_real(field)) {
+        if (cJSON_IsNumber(item)) *value = item->valuedouble;
+        return cJSON_IsNumber(item);
+    }
+    if (choices && cJSON_IsString(item)) whole = options_choice_index(choices, item->valuestring);
+    if (!choices && !json_whole(item, INT_MAX, &whole)) return false;
+    *value = (double)whole;
+    return whole >= 0;
+}
+
 static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
     cJSON *json = checkpoint_read_json(folder, "config.json");
     for (int i = 0; i < count; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, fields[i].key);
-        const char *choices = fields[i].choices;
-        int64_t number = -1;
-        if (choices && cJSON_IsString(item)) number = options_choice_index(choices, item->valuestring);
-        if (number < 0 && (choices || !json_whole(item, INT_MAX, &number)))
-            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, fields[i].key,
-                choices ? choices : "a whole number above 0");
-        *config_field(&fields[i], config) = (int)number;
+        const ConfigField *field = &fields[i];
+        double value = 0;
+        if (!config_read_field(field, cJSON_GetObjectItemCaseSensitive(json, field->key), &value))
+            die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, field->key,
+                field->choices          ? field->choices
+                : config_is_real(field) ? "a number"
+                                        : "a whole number above 0");
+        config_set(field, config, value);
     }
     config_check_constants(json, folder);
     cJSON_Delete(json);

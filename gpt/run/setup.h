@@ -106,7 +106,9 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
 
 /* The options of which a GPU does only some values, and these values: cuda/ has no kernels for others. A row for each
    option whose other values only the CPU computes; docs/ablations.md lists them. */
-static const struct { const char *option, *values; } gpu_values[] = {{"activation", "gelu|relu|swiglu"}};
+static const struct {
+    const char *option, *values;
+} gpu_values[] = {{"activation", "gelu|relu|swiglu"}, {"logit-softcap", "0"}, {"z-loss", "0"}};
 
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {

@@ -41,6 +41,7 @@ typedef struct {
     const char *preset, *config;
     /* model */
     int attn, laser_shift, activation, position;
+    double logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -49,7 +50,7 @@ typedef struct {
     /* optimizer */
     int schedule;
     int64_t warmup, cooldown;
-    double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
+    double z_loss, lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
     int64_t max_skipped;
     /* evaluation, checkpoints, log */
     int64_t val_every, val_tokens, analyze_every, sample_every, sample_tokens, save_every, keep, keep_every;
@@ -96,6 +97,10 @@ static const Option train_options[] = {
         "activation function of the MLP; gelu is computed by its tanh formula, relu2 is the square of relu"),
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
+    ROW("Model", "logit-softcap", OPTION_FLOAT, logit_softcap, "0", 0, 1e6, "", OPTION_FIXED,
+        "X: each output logit becomes X tanh(logit / X), so that none is larger than X; 0: the logits stay "
+        "as "
+        "they are"),
     ROW("Model", "seq-len", OPTION_INT, seq_len, "256", 2, 1048576, "", OPTION_FIXED,
         "tokens of a sequence, T"),
     ROW("Model", "vocab-size", OPTION_INT, vocab_size, "0", 0, 65536, "", OPTION_FIXED,
@@ -143,6 +148,10 @@ static const Option train_options[] = {
         "each step shrinks the matrices by this times the learning rate (decoupled weight decay), but not "
         "the "
         "weight vectors of RMSNorm"),
+    ROW("Optimizer (AdamW)", "z-loss", OPTION_FLOAT, z_loss, "0", 0, 1, "", OPTION_FIXED,
+        "X: adds X times the mean of (log-sum-exp of a token's logits)^2 to the loss whose gradient is "
+        "computed, which keeps the log-sum-exp near 0. The losses that are printed and logged are the "
+        "cross-entropy without it; 0: nothing is added"),
     ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
         "a gradient whose L2 norm over all parameters is larger than this is scaled down to it; 0: no "
         "gradient is scaled down"),
