@@ -245,7 +245,7 @@ typedef struct {
     ModelConfig config;
     int batch; /* B: the most sequences that the activations have room for */
     size_t
-        device_moments; /* floats of each of AdamW's two moments that the GPU keeps; 0: the host keeps them */
+        device_moments; /* floats of each of the optimizer's two moments that the GPU keeps; 0: the host keeps them */
     TensorTable parameters;       /* what weights, gradients and moments consist of, in memory order */
     TensorTable activation_table; /* what the activations consist of */
     Weights weights, gradients;
@@ -1080,7 +1080,7 @@ void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *pr
 typedef struct {
     Run run; /* options, data, log, and how far the run is: gpt/run/run.h */
     Model model;
-    ShardedOptimizer optimizer; /* AdamW, over all ranks: gpt/dist/sharded_optimizer.h */
+    ShardedOptimizer optimizer; /* over all ranks: gpt/dist/sharded_optimizer.h */
     int32_t *inputs, *targets;  /* (B, T) the tokens of a micro-step, and the token that follows each */
 } Trainer;
 
@@ -1105,7 +1105,7 @@ static double micro_step(Trainer *t, int64_t first_sequence) {
     return loss;
 }
 
-/* Updates the weights with AdamW; gradient_scale multiplies the gradients first, for clipping. */
+/* Updates the weights with the chosen optimizer; gradient_scale multiplies the gradients first, for clipping. */
 void update_weights(Trainer *t, double lr, double gradient_scale) {
     const Options *o = t->run.options;
     const AdamWSettings settings = {.lr = lr,
@@ -1318,7 +1318,8 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums the gradients over the ranks
        and updates the weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);
-    t.optimizer = optimizer_plan(&t.model.parameters, options->zero, on_gpu);
+    t.optimizer =
+        optimizer_plan(&t.model.parameters, (OptimizerKind)options->optimizer, options->zero, on_gpu);
     if (on_gpu) t.model.device_moments = optimizer_moments(&t.optimizer);
     return t;
 }

@@ -279,7 +279,6 @@ static void test_softcap_and_z_loss_match_float64(void) {
     TEST(embedding_matches_float64)                                                                          \
     TEST(rmsnorm_matches_float64)                                                                            \
     TEST(rope_matches_float64)                                                                               \
-    TEST(activations_match_float64) TEST(cross_entropy_matches_float64)                                      \
-        TEST(softcap_and_z_loss_match_float64)
+    TEST(activations_match_float64) TEST(cross_entropy_matches_float64) TEST(softcap_and_z_loss_match_float64)
 
 #endif

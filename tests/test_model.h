@@ -123,7 +123,7 @@ static void test_ten_steps_match_pytorch(void) {
         parse_options(&o, &set, "--beta1=0.9 --beta2=0.95 --adam-eps=1e-8 --weight-decay=0.1 --clip=1");
         Trainer t = {.run = {.options = &o, .option_set = &set}, .model = f.model};
         const int64_t N = (int64_t)f.B * f.T;
-        t.optimizer = optimizer_plan(&f.model.parameters, true, false);
+        t.optimizer = optimizer_plan(&f.model.parameters, OPTIMIZER_ADAMW, true, false);
         optimizer_allocate(&t.optimizer, f.model.weights.memory, f.model.gradients.memory, false, false);
         for (int step = 0; step < 10; step++, t.run.step++) {
             int32_t inputs[64], targets[64];
@@ -367,9 +367,10 @@ static void test_same_bits_for_any_threads(void) {
 #ifdef _OPENMP
     const char *data = write_test_data(3000);
     const int threads = omp_get_max_threads();
-    static const char *const models[] = {"--warmup=2", "--attn=laser --warmup=2",
-                                         "--attn=laser --dtype=bf16 --warmup=2"};
-    for (int m = 0; m < 3; m++) {
+    static const char *const models[] = {
+        "--warmup=2", "--attn=laser --warmup=2", "--attn=laser --dtype=bf16 --warmup=2",
+        "--optimizer=lamb --warmup=2", "--optimizer=muon --logit-softcap=3 --warmup=2"};
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         TestRun *runs[3];
         for (int i = 0; i < 3; i++) {
             omp_set_num_threads(i + 1);

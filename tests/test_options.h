@@ -154,6 +154,7 @@ static void test_options_choices_are_their_enums(void) {
                 {"--pos=learned", "pos", POSITION_LEARNED},
                 {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},
                 {"--schedule=wsd", "schedule", LR_WSD},
+                {"--optimizer=muon", "optimizer", OPTIMIZER_MUON},
                 {"--dtype=bf16", "dtype", DTYPE_BF16},
                 {"--recompute=block", "recompute", RECOMPUTE_BLOCK},
                 {"--comm=host", "comm", COMM_HOST},

@@ -252,7 +252,8 @@ static void parse_and_refuse_on_gpu(void *arguments) {
 
 /* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
 static void test_gpu_refuses_what_it_lacks(void) {
-    static const char *const refused[] = {"--activation=relu2", "--logit-softcap=30", "--z-loss=0.25"};
+    static const char *const refused[] = {"--activation=relu2", "--logit-softcap=30", "--z-loss=0.25",
+                                          "--optimizer=lamb", "--optimizer=muon"};
     static const char *const done[] = {"", "--activation=swiglu --pos=learned --attn=laser"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char output[1024], says[128];
@@ -291,7 +292,7 @@ static void test_dry_run_tells_its_plan(void) {
     int code = test_command(output, sizeof output,
                             "%s/train_gpt --dry-run " TINY_MODEL "--attn=laser --threads=1", test_binaries());
     const char *says[] = {"laser attention",   "layers.*.attn.q.weight",
-                          "matrix parameters", "AdamW's two moments",
+                          "matrix parameters", "the optimizer's moments",
                           "tokens/s",          "ln V = 4.111"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)
         CHECK(code == 0 && strstr(output, says[i]), "exit %d, '%s' is not said in: %s", code, says[i],
@@ -420,9 +421,13 @@ static void test_demo_tells_what_it_will_take(void) {
     TEST(finished_run_gets_its_summary)                                                                      \
     TEST(closed_pipe_loses_nothing)                                                                          \
     TEST(checkpoint_is_a_model_folder)                                                                       \
-    TEST(checkpoint_keeps_the_ablations) TEST(gpu_refuses_what_it_lacks) TEST(train_refuses_what_is_wrong)   \
-        TEST(presets_have_their_size) TEST(dry_run_tells_its_plan) TEST(short_run_shortens_the_warmup)       \
-            TEST(bound_threads_use_all_cores) TEST(memory_nodes_are_counted)                                 \
-                TEST(demo_runs_from_text_to_samples) TEST(demo_tells_what_it_will_take)
+    TEST(checkpoint_keeps_the_ablations)                                                                     \
+    TEST(gpu_refuses_what_it_lacks)                                                                          \
+    TEST(train_refuses_what_is_wrong)                                                                        \
+    TEST(presets_have_their_size)                                                                            \
+    TEST(dry_run_tells_its_plan)                                                                             \
+    TEST(short_run_shortens_the_warmup)                                                                      \
+    TEST(bound_threads_use_all_cores)                                                                        \
+    TEST(memory_nodes_are_counted) TEST(demo_runs_from_text_to_samples) TEST(demo_tells_what_it_will_take)
 
 #endif

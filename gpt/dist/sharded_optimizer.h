@@ -1,27 +1,32 @@
 /* sharded_optimizer.h: what a training step does after the backward pass. Each rank (a process that mpirun starts) has
    a gradient of its own sequences. These functions sum the gradients over the ranks, compute the L2 norm of the sum,
-   update the weights by AdamW, and bring the new weights to every rank.
+   update the weights by the chosen optimizer (AdamW, LAMB or Muon), and bring the new weights to every rank.
 
    The trainer calls them without knowing how many ranks there are and whether the weights are on a GPU. With one rank
    and no GPU they only call gradient_squares and adamw_update (math/optimizer.h).
 
    The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
    buckets together is shard r (buckets.h; the shards of tokens in io/shards.h are something else). Rank r sums the
-   gradients of shard r. With --zero=1 it also keeps AdamW's two moments of this shard only, and updates only its
+   gradients of shard r. With --zero=1 it also keeps the optimizer's two moments of this shard only, and updates only its
    weights, so that the moments take 1/ranks of the memory (ZeRO stage 1, Rajbhandari et al. 2020); then an all-gather
    brings the new weights to all ranks. With --zero=0 every rank keeps all moments and computes the whole update.
 
+   AdamW treats each parameter alone. LAMB needs norms of whole tensors, which the ranks add up from their slices. Muon
+   needs whole matrices, so with several ranks it needs --zero=0. It updates the matrices of the layers, and AdamW the
+   other parameters; a matrix of Muon has its momentum in m, and its v stays 0.
+
    All ranks call these functions in the same order:
-   ShardedOptimizer o = optimizer_plan(parameters, zero, on_gpu)   decides which rank keeps which moments, and allocates
+   ShardedOptimizer o = optimizer_plan(parameters, kind, zero, on_gpu)   decides which rank keeps which moments, and allocates
                                     the lists of ranges, but no moments: so --dry-run can tell the memory of a model
-                                    without taking it. zero: the option --zero. on_gpu: see the struct. The caller frees
-                                    the tensors of *parameters
+                                    without taking it. kind, zero: the options --optimizer and --zero. on_gpu: see the struct.
+                                    The caller frees the tensors of *parameters
    optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
                                     messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
                                     caller's. Call it once, and do not move o afterwards: exchange.h keeps a pointer to
                                     o.buckets
    optimizer_free(&o)               frees what these two have allocated
    optimizer_moments(&o)            how many floats each of the two moments has on this rank
+   optimizer_work_floats(&o)        the size of Muon's work memory, in floats; 0 with other optimizers
    optimizer_buffer_floats(&o, comm_bf16)   the size of the buffers of messages, in floats
    optimizer_comm_overlap(&o)       how well the latest step hid its communication: of the time in which gradients or
                                     weights were being sent, the fraction in which this rank computed instead of waiting
@@ -33,7 +38,7 @@
                                     while backward computes the others
    gradients_reduce(&o)             after the last micro-step: waits until the gradients are summed over the ranks, and
                                     returns the L2 norm of the sum, over all parameters
-   optimizer_update(&o, &settings)  updates the weights by AdamW. Afterwards all ranks have the same new weights
+   optimizer_update(&o, &settings)  updates the weights. Afterwards all ranks have the same new weights
 
    Initial values and checkpoints are written and read on the host:
    optimizer_send_to_gpu(&o)        call it after the host's weights and moments have changed
@@ -43,6 +48,7 @@
 
 #include "../base/memory.h"
 #include "../base/profile.h"
+#include "../math/muon.h"
 #include "../math/optimizer.h"
 #include "../math/tensor_table.h"
 #include "buckets.h"
@@ -51,11 +57,13 @@
 #include "parallel.h"
 
 typedef struct {
-    TensorTable parameters;     /* the model's, which owns the memory */
+    TensorTable parameters; /* the model's, which owns the memory */
+    OptimizerKind kind;
     float *weights, *gradients; /* (parameters.floats) each, the caller's */
-    /* (optimizer_moments) each: AdamW's first and second moment of the parameters in shard_ranges, one range after the
+    /* (optimizer_moments) each: the first and second moment of the parameters in shard_ranges, one range after the
        other. */
     float *m, *v;
+    float *work; /* (optimizer_work_floats) */
     ParameterBuckets buckets;
     int shard, shards; /* the moments are divided into `shards` shards; this rank keeps number `shard` */
     /* (shard_range_count) the parameters of this shard. If there are several shards, range i is this shard's slice of
@@ -84,8 +92,9 @@ static inline ParameterBuckets optimizer_buckets(const TensorTable *parameters) 
     return buckets;
 }
 
-static inline ShardedOptimizer optimizer_plan(const TensorTable *parameters, bool zero, bool on_gpu) {
-    ShardedOptimizer o = {.parameters = *parameters, .on_gpu = on_gpu};
+static inline ShardedOptimizer optimizer_plan(const TensorTable *parameters, OptimizerKind kind, bool zero,
+                                              bool on_gpu) {
+    ShardedOptimizer o = {.parameters = *parameters, .kind = kind, .on_gpu = on_gpu};
     o.buckets = optimizer_buckets(parameters);
     o.shards = zero ? parallel_ranks() : 1;
     o.shard = o.shards > 1 ? parallel_rank() : 0;
@@ -95,6 +104,22 @@ static inline ShardedOptimizer optimizer_plan(const TensorTable *parameters, boo
 
 static inline size_t optimizer_moments(const ShardedOptimizer *o) {
     return ranges_floats(o->shard_ranges, o->shard_range_count);
+}
+
+/* Whether Muon updates the tensor: the matrices of the layers, but not those of tokens and positions. */
+static inline bool optimizer_takes_muon(const ShardedOptimizer *o, const Tensor *tensor) {
+    return o->kind == OPTIMIZER_MUON && tensor->per_layer && tensor->dimensions == 2;
+}
+
+static inline size_t optimizer_work_floats(const ShardedOptimizer *o) {
+    size_t most = 0;
+    for (int i = 0; i < o->parameters.count; i++) {
+        const Tensor *t = &o->parameters.tensors[i];
+        if (!optimizer_takes_muon(o, t)) continue;
+        const size_t floats = muon_work_floats((size_t)t->shape[0], (size_t)t->shape[1]);
+        if (floats > most) most = floats;
+    }
+    return most;
 }
 
 static inline size_t optimizer_buffer_floats(const ShardedOptimizer *o, bool comm_bf16) {
@@ -111,12 +136,13 @@ static inline void optimizer_allocate(ShardedOptimizer *o, float *weights, float
         exchange_open(&o->buckets, comm_bf16, comm_thread);
     o->m = memory_allocate(optimizer_moments(o) * sizeof(float));
     o->v = memory_allocate(optimizer_moments(o) * sizeof(float));
+    o->work = memory_allocate(optimizer_work_floats(o) * sizeof(float));
 }
 
 static inline void optimizer_free(ShardedOptimizer *o) {
     exchange_close();
     buckets_free(&o->buckets);
-    free(o->m), free(o->v), free(o->shard_ranges);
+    free(o->m), free(o->v), free(o->work), free(o->shard_ranges);
 }
 
 /* ---- the host and the GPU ---- */
@@ -192,39 +218,90 @@ static inline void optimizer_wait(ShardedOptimizer *o) {
         exchange_wait();
 }
 
-/* AdamW on the parameters in `range`, whose moments begin at element `at` of m and v. Weight decay applies to matrices
-   only, not to the weight vectors of RMSNorm. */
-static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range, size_t at,
-                                          const AdamWSettings *settings) {
-    for (int i = 0; i < o->parameters.count; i++) {
-        const Tensor *tensor = &o->parameters.tensors[i];
-        const FloatRange both = range_intersection(tensor_range(tensor), range);
-        const size_t n = both.end - both.begin, moments = at + both.begin - range.begin;
-        if (n == 0) continue;
-        AdamWSettings of_tensor = *settings;
-        if (tensor->dimensions != 2) of_tensor.weight_decay = 0;
-        if (o->on_gpu)
-            device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &of_tensor);
-        else
-            adamw_update(o->weights + both.begin, o->gradients + both.begin, o->m + moments, o->v + moments,
-                         n, &of_tensor);
+/* The part of a tensor that lies in one of shard_ranges. */
+typedef struct {
+    const Tensor *tensor;
+    size_t begin, count; /* elements of weights and gradients */
+    size_t moments;      /* where those of m and v begin */
+    AdamWSettings settings;
+} OptimizerPiece;
+
+/* The part of tensor number i in `range`, whose moments begin at element `at` of m and v; its count may be 0. Weight
+   decay applies to matrices only, not to the weight vectors of RMSNorm. */
+static inline OptimizerPiece optimizer_piece(const ShardedOptimizer *o, int i, FloatRange range, size_t at,
+                                             const AdamWSettings *settings) {
+    const Tensor *tensor = &o->parameters.tensors[i];
+    const FloatRange both = range_intersection(tensor_range(tensor), range);
+    OptimizerPiece piece = {tensor, both.begin, both.end - both.begin, at + both.begin - range.begin,
+                            *settings};
+    if (tensor->dimensions != 2) piece.settings.weight_decay = 0;
+    return piece;
+}
+
+/* The first half of LAMB: updates all moments and finds the trust of each tensor (parameters.count). Every rank has the
+   sums of squares of its own slices; they are added in the order of the ranks, so all ranks get the same bits. The
+   weight vectors of RMSNorm have a trust of 1, as in the authors' program. */
+static inline void optimizer_lamb_trust(ShardedOptimizer *o, const AdamWSettings *settings, double *trust) {
+    const int count = o->parameters.count, ranks = o->shards > 1 ? parallel_ranks() : 1;
+    LambSquares *own = check_calloc((size_t)count * sizeof *own);
+    LambSquares *all = check_calloc((size_t)(count * ranks) * sizeof *all);
+    size_t at = 0;
+    for (int r = 0; r < o->shard_range_count; r++) {
+        for (int i = 0; i < count; i++) {
+            const OptimizerPiece p = optimizer_piece(o, i, o->shard_ranges[r], at, settings);
+            if (p.count)
+                lamb_moments(&own[i], o->weights + p.begin, o->gradients + p.begin, o->m + p.moments,
+                             o->v + p.moments, p.count, &p.settings);
+        }
+        at += o->shard_ranges[r].end - o->shard_ranges[r].begin;
     }
+    if (ranks > 1)
+        parallel_collect(all, own, (size_t)count * sizeof *own);
+    else
+        memcpy(all, own, (size_t)count * sizeof *own);
+    for (int i = 0; i < count; i++) {
+        LambSquares sum = {0, 0};
+        for (int r = 0; r < ranks; r++)
+            sum.parameter += all[r * count + i].parameter, sum.step += all[r * count + i].step;
+        trust[i] = o->parameters.tensors[i].dimensions == 2 ? lamb_trust(&sum) : 1;
+    }
+    free(own), free(all);
+}
+
+/* Updates the weights of a piece. trust: that of its tensor, for LAMB. */
+static inline void optimizer_update_piece(ShardedOptimizer *o, const OptimizerPiece *p, double trust) {
+    float *weights = o->weights + p->begin, *gradients = o->gradients + p->begin;
+    float *m = o->m + p->moments, *v = o->v + p->moments;
+    if (o->on_gpu)
+        device_update((int64_t)p->begin, (int64_t)p->moments, (int64_t)p->count, &p->settings);
+    else if (o->kind == OPTIMIZER_LAMB)
+        lamb_update(weights, m, v, p->count, trust, &p->settings);
+    else if (optimizer_takes_muon(o, p->tensor)) /* the piece is the whole matrix: there is one shard */
+        muon_update(weights, gradients, m, p->tensor->shape[0], p->tensor->shape[1], &p->settings, o->work);
+    else
+        adamw_update(weights, gradients, m, v, p->count, &p->settings);
 }
 
 static inline void optimizer_update(ShardedOptimizer *o, const AdamWSettings *settings) {
+    double *trust = check_calloc((size_t)o->parameters.count * sizeof *trust); /* read by LAMB only */
     /* With --zero=0 every rank updates all parameters, but has summed the gradients of its own slices only: it needs
        the sums of the others first. */
     if (o->shards < parallel_ranks())
         for (int bucket = 0; bucket < o->buckets.count; bucket++) optimizer_all_gather_gradients(o, bucket);
     optimizer_wait(o);
+    if (o->kind == OPTIMIZER_LAMB) optimizer_lamb_trust(o, settings, trust);
     size_t at = 0;
-    for (int i = 0; i < o->shard_range_count; i++) {
-        optimizer_update_range(o, o->shard_ranges[i], at, settings);
-        /* With several shards there is one range for each bucket, so i is also the number of the bucket. */
-        if (o->shards > 1) optimizer_all_gather_weights(o, i);
-        at += o->shard_ranges[i].end - o->shard_ranges[i].begin;
+    for (int r = 0; r < o->shard_range_count; r++) {
+        for (int i = 0; i < o->parameters.count; i++) {
+            const OptimizerPiece piece = optimizer_piece(o, i, o->shard_ranges[r], at, settings);
+            if (piece.count) optimizer_update_piece(o, &piece, trust[i]);
+        }
+        /* With several shards there is one range for each bucket, so r is also the number of the bucket. */
+        if (o->shards > 1) optimizer_all_gather_weights(o, r);
+        at += o->shard_ranges[r].end - o->shard_ranges[r].begin;
     }
     optimizer_wait(o);
+    free(trust);
     if (device_on() && !o->on_gpu) device_put(DEVICE_WEIGHTS, o->weights);
 }
 

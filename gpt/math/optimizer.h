@@ -1,4 +1,5 @@
-/* optimizer.h: the learning-rate schedules, the sum of squares for the gradient's norm, and AdamW.
+/* optimizer.h: the learning-rate schedules, the sum of squares for the gradient's norm, AdamW and LAMB. A third
+   optimizer has a file of its own, muon.h.
 
    learning_rate(&schedule, step)   the rate of update `step`, which counts from 0. A warmup of W steps has the rates
                                     peak / W, 2 peak / W, ..., peak. The rate then depends on the kind, as listed below.
@@ -27,6 +28,21 @@
                                     parameter = (1 - lr weight_decay) parameter
                                                 - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
+   LAMB (You et al., "Large batch optimization for deep learning", 2020, algorithm 2) makes the length of a tensor's
+   update a fraction lr of the length of the tensor itself:
+
+                                    step = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+                                           + weight_decay parameter
+                                    parameter = parameter - lr trust step,    trust = |parameter| / |step|
+
+   m and v are AdamW's, | | is the L2 norm over the whole tensor, and the trust is 1 where one of the norms is 0. The
+   tensor may be in several pieces, on several ranks: all pieces go through lamb_moments first; their sums give the
+   trust; then all go through lamb_update.
+   lamb_moments(&squares, parameter, gradient, m, v, n, &settings)   m and v change; adds to squares the sums of
+                                    parameter^2 and step^2 of this piece, in float64 and in a fixed order
+   lamb_trust(&squares)             the trust, from the sums over all pieces
+   lamb_update(parameter, m, v, n, trust, &settings)   the update of a piece
+
    C++ sees only AdamWSettings: the CUDA program, which is C++, has its own kernel for the update (cuda/optimizer.cuh)
    and takes these settings. */
 #ifndef GPT_MATH_OPTIMIZER_H
@@ -45,6 +61,9 @@ typedef struct {
 #include <stddef.h>
 #include <stdlib.h>
 #include "../base/check.h"
+
+/* The choices of --optimizer, in this order. */
+typedef enum { OPTIMIZER_ADAMW, OPTIMIZER_LAMB, OPTIMIZER_MUON } OptimizerKind;
 
 /* The choices of --schedule, in this order. */
 typedef enum { LR_COSINE, LR_LINEAR, LR_CONSTANT, LR_WSD } LearningRateKind;
@@ -103,6 +122,63 @@ static inline void adamw_update(float *restrict parameter, const float *restrict
         const float second = v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
         parameter[i] = decay * parameter[i] - rate * first / (sqrtf(second) * root_unbias + eps);
     }
+}
+
+typedef struct {
+    double parameter, step; /* sums of squares */
+} LambSquares;
+
+/* The numbers of an update that are the same for all elements. */
+typedef struct {
+    float unbias, root_unbias, eps, decay;
+} LambFactors;
+
+static inline LambFactors lamb_factors(const AdamWSettings *s) {
+    return (LambFactors){.unbias = (float)(1 / (1 - pow(s->beta1, (double)s->step))),
+                         .root_unbias = (float)(1 / sqrt(1 - pow(s->beta2, (double)s->step))),
+                         .eps = (float)s->eps,
+                         .decay = (float)s->weight_decay};
+}
+
+static inline float lamb_step(float parameter, float m, float v, LambFactors f) {
+    return m * f.unbias / (sqrtf(v) * f.root_unbias + f.eps) + f.decay * parameter;
+}
+
+static inline void lamb_moments(LambSquares *squares, const float *parameter, const float *gradient, float *m,
+                                float *v, size_t n, const AdamWSettings *s) {
+    const LambFactors f = lamb_factors(s);
+    const float beta1 = (float)s->beta1, beta2 = (float)s->beta2, scale = (float)s->gradient_scale;
+    const float one_minus_beta1 = (float)(1 - s->beta1), one_minus_beta2 = (float)(1 - s->beta2);
+    const size_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
+    LambSquares *partial = check_calloc(chunks * sizeof *partial);
+#pragma omp parallel for schedule(static)
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        const size_t begin = chunk * OPTIMIZER_CHUNK;
+        const size_t end = begin + OPTIMIZER_CHUNK < n ? begin + OPTIMIZER_CHUNK : n;
+        for (size_t i = begin; i < end; i++) {
+            const float g = gradient[i] * scale;
+            m[i] = beta1 * m[i] + one_minus_beta1 * g;
+            v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
+            const double step = lamb_step(parameter[i], m[i], v[i], f);
+            partial[chunk].step += step * step;
+            partial[chunk].parameter += (double)parameter[i] * parameter[i];
+        }
+    }
+    for (size_t chunk = 0; chunk < chunks; chunk++)
+        squares->parameter += partial[chunk].parameter, squares->step += partial[chunk].step;
+    free(partial);
+}
+
+static inline double lamb_trust(const LambSquares *squares) {
+    return squares->parameter > 0 && squares->step > 0 ? sqrt(squares->parameter / squares->step) : 1;
+}
+
+static inline void lamb_update(float *parameter, const float *m, const float *v, size_t n, double trust,
+                               const AdamWSettings *s) {
+    const LambFactors f = lamb_factors(s);
+    const float rate = (float)(s->lr * trust);
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++) parameter[i] -= rate * lamb_step(parameter[i], m[i], v[i], f);
 }
 
 #endif

@@ -23,7 +23,7 @@ typedef struct {
     size_t gpu_bytes;           /* all that the GPU holds, in bytes; 0: there is no GPU */
 } ModelMemory;
 
-enum { MEMORY_CATEGORIES = 9 };
+enum { MEMORY_CATEGORIES = 10 };
 typedef struct {
     char name[64];
     size_t floats;
@@ -35,7 +35,8 @@ static inline void memory_categories(const Run *run, const ShardedOptimizer *o, 
     const MemoryCategory all[MEMORY_CATEGORIES] = {
         {"parameters", o->parameters.floats},
         {"gradients", o->parameters.floats},
-        {"AdamW's two moments", 2 * optimizer_moments(o)},
+        {"the optimizer's moments", 2 * optimizer_moments(o)},
+        {"work of Muon", optimizer_work_floats(o)},
         {"copy that checkpoints are written from (--save-every)", with_copy ? saver_copy_floats(run, o) : 0},
         {"gradients of other ranks on their way", optimizer_buffer_floats(o, run->options->comm_dtype)},
         {"activations kept for backward", model->activations_kept},
@@ -45,7 +46,7 @@ static inline void memory_categories(const Run *run, const ShardedOptimizer *o, 
     memcpy(categories, all, sizeof all);
     if (o->shards > 1)
         snprintf(categories[2].name, sizeof categories[2].name,
-                 "AdamW's two moments, one of %d shares (--zero=1)", o->shards);
+                 "the optimizer's moments, one of %d shares (--zero=1)", o->shards);
 }
 
 static inline int64_t memory_needed(const Run *run, const ShardedOptimizer *o, const ModelMemory *model,

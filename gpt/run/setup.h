@@ -108,7 +108,8 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
    option whose other values only the CPU computes; docs/ablations.md lists them. */
 static const struct {
     const char *option, *values;
-} gpu_values[] = {{"activation", "gelu|relu|swiglu"}, {"logit-softcap", "0"}, {"z-loss", "0"}};
+} gpu_values[] = {
+    {"activation", "gelu|relu|swiglu"}, {"logit-softcap", "0"}, {"z-loss", "0"}, {"optimizer", "adamw"}};
 
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {
@@ -137,6 +138,16 @@ static inline void resolve_analysis(const Options *o, const OptionSet *set) {
                      "--analyze-every=%lld: a line of the log would be too long with %lld layers and %lld "
                      "heads; leave it out, and give the checkpoints to ./analyze",
                      (long long)o->analyze_every, (long long)o->layers, (long long)o->heads);
+}
+
+/* Refuses Muon where a rank would have slices of matrices only. */
+static inline void resolve_optimizer(const Options *o, const OptionSet *set) {
+    if (o->optimizer == OPTIMIZER_MUON && parallel_ranks() > 1 && o->zero)
+        options_fail(
+            set,
+            "--optimizer=muon needs whole matrices, but with --zero=1 each of %d ranks updates slices of "
+            "them; give --zero=0",
+            parallel_ranks());
 }
 
 /* --total-batch, whose default is one micro-step of every rank. */
@@ -169,6 +180,7 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
     if (device_on()) refuse_on_gpu(set);
     resolve_analysis(o, set);
     resolve_communication(o, set);
+    resolve_optimizer(o, set);
     resolve_batch(o, set);
     resolve_vocabulary(o, set, tokenizer);
 }
@@ -227,6 +239,7 @@ static inline void print_model(const Run *run, const TensorTable *parameters) {
 }
 
 static inline void print_training(const Run *run) {
+    static const char *const names[] = {"AdamW", "LAMB", "Muon"}; /* in the order of OptimizerKind */
     const Options *o = run->options;
     char tokens[FORMAT_SIZE], schedule[64];
     printf("batch      %lld tokens: %d ranks x %lld micro-steps x %lld sequences of %lld\n",
@@ -235,7 +248,7 @@ static inline void print_training(const Run *run) {
     printf("run        %lld steps, %s tokens, seed %lld, %s\n", (long long)o->steps,
            count_fixed(tokens, (double)(o->steps * run_tokens_per_step(run)), 1, 0), (long long)o->seed,
            o->dtype == DTYPE_BF16 ? "bf16 operands" : "float32");
-    printf("optimizer  AdamW, lr %g, %s after %lld steps of warmup, clip %g\n", o->lr,
+    printf("optimizer  %s, lr %g, %s after %lld steps of warmup, clip %g\n", names[o->optimizer], o->lr,
            options_value(run->option_set, "schedule", schedule), (long long)o->warmup, o->clip);
 }
 

@@ -29,10 +29,12 @@ enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
 
 /* Choices whose enums belong to laser.h, optimizer.h and array.h. */
 #define LASER_SHIFT_CHOICES(X) X(LASER_SHIFT_CAUSAL, "causal") X(LASER_SHIFT_SEQUENCE, "sequence")
+#define OPTIMIZER_CHOICES(X) X(OPTIMIZER_ADAMW, "adamw") X(OPTIMIZER_LAMB, "lamb") X(OPTIMIZER_MUON, "muon")
 #define SCHEDULE_CHOICES(X)                                                                                  \
     X(LR_COSINE, "cosine") X(LR_LINEAR, "linear") X(LR_CONSTANT, "constant") X(LR_WSD, "wsd")
 #define DTYPE_CHOICES(X) X(DTYPE_AUTO, "auto") X(DTYPE_FP32, "fp32") X(DTYPE_BF16, "bf16")
 OPTION_CHECK_ENUM(LASER_SHIFT_CHOICES)
+OPTION_CHECK_ENUM(OPTIMIZER_CHOICES)
 OPTION_CHECK_ENUM(SCHEDULE_CHOICES)
 OPTION_CHECK_ENUM(DTYPE_CHOICES)
 
@@ -48,7 +50,7 @@ typedef struct {
     bool verify_data;
     int64_t batch, total_batch, steps, seed;
     /* optimizer */
-    int schedule;
+    int optimizer, schedule;
     int64_t warmup, cooldown;
     double z_loss, lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
     int64_t max_skipped;
@@ -124,42 +126,48 @@ static const Option train_options[] = {
     ROW("Data and batch", "seed", OPTION_INT, seed, "1", 0, 1e14, "", OPTION_FIXED,
         "start of all random numbers: initial weights, order of the data, samples"),
 
-    ROW("Optimizer (AdamW)", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", OPTION_FIXED,
+    ROW("Optimizer", "optimizer", OPTION_CHOICE, optimizer, "adamw", 0, 0, OPTION_CHOICES(OPTIMIZER_CHOICES),
+        OPTION_FIXED,
+        "adamw; lamb: AdamW, but the length of a matrix's update is the learning rate times the length of "
+        "the "
+        "matrix; muon: an orthogonal matrix made of the momentum for each matrix of a layer, AdamW for the "
+        "rest. With several ranks muon needs --zero=0"),
+    ROW("Optimizer", "lr", OPTION_FLOAT, lr, "3e-3", 0, 10, "", OPTION_FIXED,
         "learning rate at its peak, reached in the last step of --warmup"),
-    ROW("Optimizer (AdamW)", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", OPTION_FIXED,
+    ROW("Optimizer", "lr-min", OPTION_FLOAT, lr_min, "0", 0, 1, "", OPTION_FIXED,
         "fraction of the peak to which the learning rate falls at the end of the run"),
-    ROW("Optimizer (AdamW)", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0,
-        OPTION_CHOICES(SCHEDULE_CHOICES), OPTION_FIXED,
+    ROW("Optimizer", "schedule", OPTION_CHOICE, schedule, "cosine", 0, 0, OPTION_CHOICES(SCHEDULE_CHOICES),
+        OPTION_FIXED,
         "course of the learning rate after the warmup. cosine and linear: it falls until the last step of "
         "--steps; constant: it stays at the peak; wsd (warmup, stable, decay): it stays at the peak, and "
         "falls linearly in the last --cooldown steps"),
-    ROW("Optimizer (AdamW)", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
+    ROW("Optimizer", "warmup", OPTION_INT, warmup, "40", 0, 1e9, "", OPTION_FIXED,
         "steps in which the learning rate rises linearly: in step i of N it is i/N of the peak"),
-    ROW("Optimizer (AdamW)", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
+    ROW("Optimizer", "cooldown", OPTION_INT, cooldown, "0", 0, 1e9, "", OPTION_FIXED,
         "with --schedule=wsd: steps at the end of the run in which the learning rate falls; 0: a fifth of "
         "--steps"),
-    ROW("Optimizer (AdamW)", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", OPTION_FIXED,
+    ROW("Optimizer", "beta1", OPTION_FLOAT, beta1, "0.9", 0, 0.999999, "", OPTION_FIXED,
         "decay of the moving average of the gradient, the first moment"),
-    ROW("Optimizer (AdamW)", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", OPTION_FIXED,
+    ROW("Optimizer", "beta2", OPTION_FLOAT, beta2, "0.95", 0, 0.999999, "", OPTION_FIXED,
         "decay of the moving average of the squared gradient, the second moment"),
-    ROW("Optimizer (AdamW)", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
+    ROW("Optimizer", "adam-eps", OPTION_FLOAT, adam_eps, "1e-8", 0, 1, "", OPTION_FIXED,
         "added to the square root of the second moment, by which AdamW divides"),
-    ROW("Optimizer (AdamW)", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
+    ROW("Optimizer", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
         "each step shrinks the matrices by this times the learning rate (decoupled weight decay), but not "
         "the "
         "weight vectors of RMSNorm"),
-    ROW("Optimizer (AdamW)", "z-loss", OPTION_FLOAT, z_loss, "0", 0, 1, "", OPTION_FIXED,
+    ROW("Optimizer", "z-loss", OPTION_FLOAT, z_loss, "0", 0, 1, "", OPTION_FIXED,
         "X: adds X times the mean of (log-sum-exp of a token's logits)^2 to the loss whose gradient is "
         "computed, which keeps the log-sum-exp near 0. The losses that are printed and logged are the "
         "cross-entropy without it; 0: nothing is added"),
-    ROW("Optimizer (AdamW)", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
+    ROW("Optimizer", "clip", OPTION_FLOAT, clip, "1", 0, 1e9, "", OPTION_FIXED,
         "a gradient whose L2 norm over all parameters is larger than this is scaled down to it; 0: no "
         "gradient is scaled down"),
-    ROW("Optimizer (AdamW)", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
+    ROW("Optimizer", "skip-spikes", OPTION_FLOAT, skip_spikes, "0", 0, 1e6, "", 0,
         "make no update in a step whose loss lies more than this many standard deviations above the mean of "
         "the latest 128 losses; 0: make the update whatever the loss. In either case steps more than 6 "
         "standard deviations above the mean are reported"),
-    ROW("Optimizer (AdamW)", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
+    ROW("Optimizer", "max-skipped", OPTION_INT, max_skipped, "5", 1, 1e9, "", 0,
         "after this many steps in a row without an update (because a loss or gradient was NaN or infinite, "
         "or because of --skip-spikes) the run ends with a diagnosis"),
 
@@ -207,7 +215,8 @@ static const Option train_options[] = {
     ROW("Machine", "profile", OPTION_SWITCH, profile, "no", 0, 0, "", OPTION_OWN,
         "print at the end how much time each part of the model took"),
     ROW("Several ranks (MPI)", "zero", OPTION_INT, zero, "1", 0, 1, "", 0,
-        "1: each rank keeps AdamW's moments for a share of the parameters (ZeRO stage 1); 0: each rank keeps "
+        "1: each rank keeps the optimizer's moments for a share of the parameters (ZeRO stage 1); 0: each "
+        "rank keeps "
         "them for all; the result is the same"),
     ROW("Several ranks (MPI)", "comm", OPTION_CHOICE, comm, "auto", 0, 0, OPTION_CHOICES(COMM_CHOICES), 0,
         "how ranks exchange gradients and weights: from GPU to GPU through NCCL (gpu) or from host to host "
