@@ -71,8 +71,9 @@
 
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
-    int attn, laser_shift, activation, position; /* choices of the options of these names */
-    double logit_softcap;                        /* X of X tanh(logit / X); 0: none */
+    /* Choices of the options of these names. */
+    int attn, laser_shift, activation, position, norm, norm_place;
+    double logit_softcap; /* X of X tanh(logit / X); 0: none */
     /* These change how the model is computed and trained; they are not saved with it. */
     int dtype, recompute;
     double z_loss; /* the factor of the square of the logits' log-sum-exp in the loss */
@@ -94,6 +95,8 @@ static const ConfigField model_fields[] = {
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
      false},
+    {"norm", "norm", offsetof(ModelConfig, norm), OPTION_CHOICES(NORM_CHOICES), true},
+    {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
@@ -120,6 +123,8 @@ typedef struct {
     float *mlp_norm;  /* (C) */
     float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
     float *down;      /* (C, F) */
+    /* (C) each, with --norm-place=peri, else NULL: the norms of what attention and MLP add to the residual stream. */
+    float *attn_out_norm, *mlp_out_norm;
 } LayerWeights;
 
 /* All parameters of a model, or the gradients of all. */
@@ -143,6 +148,9 @@ typedef struct {
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
     float *mlp_rstd;  /* (N) 1 / root mean square of each row of mlp_input */
     Array up;         /* (N, U) before the activation */
+    /* (N, C) and (N) each, with --norm-place=peri, else NULL: the outputs of o and down before their norm, and the
+       norm's 1 / root mean square. */
+    float *attn_branch, *attn_branch_rstd, *mlp_branch, *mlp_branch_rstd;
 } LayerActivations;
 
 typedef struct {
@@ -157,6 +165,7 @@ typedef struct {
     Array
         d_logits; /* (R, V) the gradient of logits: an array of its own with bf16, else it overwrites logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
+    float *d_branch; /* (N, C) with --norm-place=peri: the gradient of attn_branch or mlp_branch; else NULL */
     float *d_attn_in; /* (N, 3A) the gradient of q, k and v after rope, which attention_backward writes */
     /* (N, 3A) the gradient of q, k and v before rope: an array of its own with bf16 and --pos=rope, else it points to
        d_attn_in */
@@ -169,7 +178,7 @@ typedef struct {
 
 /* How a parameter starts, and which models have it. */
 enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_PERI };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
@@ -185,6 +194,8 @@ static const TensorRow weight_rows[] = {
     {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
     {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
     {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
+    {"layers.%d.attn_out_norm.weight", "C", offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
+    {"layers.%d.mlp_out_norm.weight", "C", offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
     {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
 };
 
@@ -193,9 +204,17 @@ enum { FLOATS, ARRAY };
 /* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
    `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
    means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last
-   three mean: always kept, but the array exists only with a softcap, or with bf16 (and rope). The constants have the
+   four mean: always kept, but the array exists only with --norm-place=peri, a softcap, or bf16 (and rope). The constants have the
    order of the option's values, so that activation_flags can compare them with `<`. */
-enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_SOFTCAP, IF_BF16, IF_BF16_AND_ROPE };
+enum {
+    UNLESS_RECOMPUTED,
+    UNLESS_BLOCK_RECOMPUTED,
+    ALWAYS_KEPT,
+    IF_BRANCH_NORM,
+    IF_SOFTCAP,
+    IF_BF16,
+    IF_BF16_AND_ROPE
+};
 
 static const TensorRow activation_rows[] = {
     {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS_KEPT},
@@ -206,6 +225,10 @@ static const TensorRow activation_rows[] = {
     {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS, UNLESS_BLOCK_RECOMPUTED},
     {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS, UNLESS_BLOCK_RECOMPUTED},
     {"layers.%d.up", "NU", offsetof(LayerActivations, up), ARRAY, UNLESS_BLOCK_RECOMPUTED},
+    {"layers.%d.attn_branch", "NC", offsetof(LayerActivations, attn_branch), FLOATS, IF_BRANCH_NORM},
+    {"layers.%d.attn_branch_rstd", "N", offsetof(LayerActivations, attn_branch_rstd), FLOATS, IF_BRANCH_NORM},
+    {"layers.%d.mlp_branch", "NC", offsetof(LayerActivations, mlp_branch), FLOATS, IF_BRANCH_NORM},
+    {"layers.%d.mlp_branch_rstd", "N", offsetof(LayerActivations, mlp_branch_rstd), FLOATS, IF_BRANCH_NORM},
     {"output", "NC", offsetof(Activations, output), FLOATS, ALWAYS_KEPT},
     {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, ALWAYS_KEPT},
     {"losses", "N", offsetof(Activations, losses), FLOATS, ALWAYS_KEPT},
@@ -215,6 +238,7 @@ static const TensorRow activation_rows[] = {
     {"cap_slopes", "RV", offsetof(Activations, cap_slopes), FLOATS, IF_SOFTCAP},
     {"d_logits", "RV", offsetof(Activations, d_logits), ARRAY, IF_BF16},
     {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
+    {"d_branch", "NC", offsetof(Activations, d_branch), FLOATS, IF_BRANCH_NORM},
     {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
     {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS_KEPT},
     {"d_qkv", "N3A", offsetof(Activations, d_qkv), ARRAY, IF_BF16_AND_ROPE},
@@ -276,11 +300,13 @@ static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
 static int weight_flags(const ModelConfig *c, const TensorRow *row) {
     const bool exists = row->when == ALWAYS ||
                         (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
+                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
+                        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI);
     return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
 }
 
 static int activation_flags(const ModelConfig *c, const TensorRow *row) {
+    if (row->when == IF_BRANCH_NORM && c->norm_place != NORM_PLACE_PERI) return TENSOR_ABSENT;
     if (row->when == IF_SOFTCAP && c->logit_softcap == 0) return TENSOR_ABSENT;
     if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
     if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
@@ -470,8 +496,11 @@ void model_free(Model *model) {
 }
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
-   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of RMSNorm are 1. */
+   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1. A tensor's random numbers
+   depend on how many tensors precede it. Those of --norm-place=peri do not count, so that with it the matrices start
+   as without it. */
 void model_init(Model *model, uint64_t seed) {
+    uint64_t stream = RNG_STREAM_INIT;
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
@@ -479,8 +508,8 @@ void model_init(Model *model, uint64_t seed) {
             t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
 #pragma omp parallel for schedule(static)
         for (size_t j = 0; j < t->count; j++)
-            x[j] = t->row->kind == INIT_ONES ? 1.0f
-                                             : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
+            x[j] = t->row->kind == INIT_ONES ? 1.0f : deviation * rng_normal(seed, stream, j);
+        stream += t->row->when != IF_PERI;
     }
     model_repack(model);
 }
@@ -616,6 +645,85 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
     for (int c = 0; c < C; c++)
         for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
+
+/* The mean of a row (C). It is never inlined: then forward and backward add in the same order and get the same bits. */
+__attribute__((noinline)) static float row_mean(const float *row, int C) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < C; c++) sum += row[c];
+    return sum / (float)C;
+}
+
+/* out (N, C) = (x - mean) * rstd * weight, rstd (N) = 1/sqrt(mean((x - mean)^2) + eps)    (Ba et al. 2016, without a
+   bias; eps 1e-6) */
+void layernorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+    begin_part(PROFILE_NORM);
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const float *row = x + n * C, mean = row_mean(row, C);
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int c = 0; c < C; c++) squares += (row[c] - mean) * (row[c] - mean);
+        rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
+        const Array to = array_from(out, n * C);
+        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - mean) * rstd[n] * weight[c]);
+    }
+}
+
+/* The same out from the rstd that forward kept; the mean is cheaper to compute again than to keep. */
+void layernorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N,
+                         int C) {
+    begin_part(PROFILE_NORM);
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        const Array to = array_from(out, n * C);
+        const float *row = x + n * C, mean = row_mean(row, C), r = rstd[n];
+        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - mean) * r * weight[c]);
+    }
+}
+
+/* Adds to dx (N, C) and to dweight (C); partial as in rmsnorm_backward.
+   forward: out = y * w with y = (x - mean) * r.  With g = dout * w:  dx = r * (g - mean(g) - y * mean(g * y)),
+   dw = sum_n dout * y */
+void layernorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
+                        const float *rstd, const float *weight, int64_t N, int C) {
+    const int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
+    begin_part(PROFILE_NORM);
+#pragma omp parallel for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        float *dw = partial + chunk * C;
+        memset(dw, 0, (size_t)C * sizeof *dw);
+        const int64_t end = (chunk + 1) * NORM_CHUNK < N ? (chunk + 1) * NORM_CHUNK : N;
+        for (int64_t n = chunk * NORM_CHUNK; n < end; n++) {
+            const float *row = x + n * C, *drow = dout + n * C, r = rstd[n], mean = row_mean(row, C);
+            float sum = 0, dot = 0;
+#pragma omp simd reduction(+ : sum, dot)
+            for (int c = 0; c < C; c++) {
+                const float g = drow[c] * weight[c];
+                sum += g, dot += g * (row[c] - mean);
+            }
+            const float shift = sum * r / (float)C, pull = dot * r * r * r / (float)C;
+            for (int c = 0; c < C; c++) {
+                dx[n * C + c] += drow[c] * weight[c] * r - shift - (row[c] - mean) * pull;
+                dw[c] += drow[c] * (row[c] - mean) * r;
+            }
+        }
+    }
+#pragma omp parallel for schedule(static)
+    for (int c = 0; c < C; c++)
+        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
+}
+
+/* The operations of a choice of --norm; a norm of one's own is a row here. */
+typedef struct {
+    void (*forward)(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C);
+    void (*recompute)(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C);
+    void (*backward)(float *dx, float *dweight, float *partial, const float *dout, const float *x,
+                     const float *rstd, const float *weight, int64_t N, int C);
+} Norm;
+
+static const Norm norms[] = {[NORM_RMSNORM] = {rmsnorm_forward, rmsnorm_recompute, rmsnorm_backward},
+                             [NORM_LAYERNORM] = {layernorm_forward, layernorm_recompute, layernorm_backward}};
 
 /* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
 enum { CHUNK = 128 };
@@ -824,7 +932,32 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
 /* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
    output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
-/* out = input + attention(rmsnorm(input)) . o^T */
+/* out (N, C) = residual (N, C) + x (N, IC) . w^T: the end of a block. With --norm-place=peri (Kim et al. 2025), where
+   branch (N, C) is not NULL, out = residual + norm(branch) with branch = x . w^T. */
+static void block_output(const Model *model, float *out, const float *residual, float *branch, float *rstd,
+                         const float *weight, Array x, const ModelLinear *w, int64_t N, int IC) {
+    const int C = model->config.embd;
+    linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
+    if (!branch) return;
+    norms[model->config.norm].forward(array_of_floats(out), rstd, branch, weight, N, C);
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
+}
+
+/* Returns the gradient of x . w^T, from d_residual, the gradient of block_output's out, which is left as it is: it is
+   also the gradient of residual. Adds to dweight. */
+static Array block_output_backward(Model *model, const float *branch, const float *rstd, const float *weight,
+                                   float *dweight, int64_t N) {
+    Activations *acts = &model->activations;
+    const int C = model->config.embd;
+    if (!branch) return array_of_floats(acts->d_residual);
+    memset(acts->d_branch, 0, (size_t)(N * C) * sizeof *acts->d_branch);
+    norms[model->config.norm].backward(acts->d_branch, dweight, acts->norm_partial, acts->d_residual, branch,
+                                       rstd, weight, N, C);
+    return array_of_floats(acts->d_branch);
+}
+
+/* out = input + attention(norm(input)) . o^T */
 static void attention_block(Model *model, int l, int B, int T, float *out) {
     const ModelConfig *c = &model->config;
     const LayerWeights *weights = &model->weights.layers[l];
@@ -835,16 +968,18 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    rmsnorm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    norms[c->norm].forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     if (model->rope_cos_sin)
         rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
     begin_part(PROFILE_ATTENTION);
     attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
-    if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
+    if (out)
+        block_output(model, out, a->input, a->attn_branch, a->attn_branch_rstd, weights->attn_out_norm,
+                     array_of_floats(a->attn_out), &w->o, N, A);
 }
 
-/* out = mlp_input + activation(rmsnorm(mlp_input) . up^T) . down^T */
+/* out = mlp_input + activation(norm(mlp_input) . up^T) . down^T */
 static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const ModelConfig *c = &model->config;
     const LayerWeights *weights = &model->weights.layers[l];
@@ -853,15 +988,16 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
-    rmsnorm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    norms[c->norm].forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
     activation_forward(hidden, a->up, N, F, c->activation);
-    linear(array_of_floats(out), a->mlp_input, hidden, &w->down, N, F, C);
+    block_output(model, out, a->mlp_input, a->mlp_branch, a->mlp_branch_rstd, weights->mlp_out_norm, hidden,
+                 &w->down, N, F);
 }
 
 /* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its
-   RMSNorm. T may be shorter than the model's, B smaller than its batch. */
+   norm. T may be shorter than the model's, B smaller than its batch. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_forward(tokens, B, T);
@@ -878,7 +1014,7 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
-    rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
+    norms[c->norm].forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
     begin_part(PROFILE_OTHER);
 }
 
@@ -930,18 +1066,19 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
-    const Array d_out = array_of_floats(acts->d_residual);
 
     /* out = mlp_input + hidden . down^T,  hidden = activation(up) */
+    const Array d_out = block_output_backward(model, a->mlp_branch, a->mlp_branch_rstd, weights->mlp_out_norm,
+                                              g->mlp_out_norm, N);
     ActivationBackward through = {acts->d_up, acts->hidden, a->up, F, c->activation};
     linear_backward((MatmulOutput){.finish = activation_backward, .context = &through}, g->down, d_out,
                     acts->hidden, &w->down, N, F, C);
     /* up = norm . up^T, with the activation a->up on the left and the weights w->up on the right */
-    rmsnorm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    norms[c->norm].recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
     linear_backward(into(acts->d_norm), g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w->up, N, C, U);
-    /* norm = rmsnorm(mlp_input) */
-    rmsnorm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
-                     a->mlp_rstd, weights->mlp_norm, N, C);
+    /* norm = norm(mlp_input) */
+    norms[c->norm].backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
+                            a->mlp_rstd, weights->mlp_norm, N, C);
 }
 
 /* The same for attention_block: d_residual becomes the gradient of input. */
@@ -954,10 +1091,11 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const AttentionShape shape = attention_shape(c, B, T);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
-    const Array d_out = array_of_floats(acts->d_residual);
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
+    const Array d_out = block_output_backward(model, a->attn_branch, a->attn_branch_rstd,
+                                              weights->attn_out_norm, g->attn_out_norm, N);
     linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
     begin_part(PROFILE_ATTENTION);
@@ -969,11 +1107,11 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
     /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
-    rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    norms[c->norm].recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
-    /* norm = rmsnorm(input) */
-    rmsnorm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
-                     weights->attn_norm, N, C);
+    /* norm = norm(input) */
+    norms[c->norm].backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input,
+                            a->attn_rstd, weights->attn_norm, N, C);
 }
 
 /* After model_loss: adds the gradients of all parameters to model->gradients. */
@@ -987,11 +1125,11 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     const Weights *gradients = &model->gradients;
     Activations *acts = &model->activations;
 
-    /* norm = rmsnorm(output) */
+    /* norm = norm(output) */
     begin_part(PROFILE_NORM);
     memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
-    rmsnorm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
-                     acts->final_rstd, model->weights.final_norm, N, c->embd);
+    norms[c->norm].backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm,
+                            acts->output, acts->final_rstd, model->weights.final_norm, N, c->embd);
     for (int l = c->layers - 1; l >= 0; l--) {
         const bool whole = c->recompute == RECOMPUTE_BLOCK;
         if (c->recompute != RECOMPUTE_NONE)
@@ -1273,6 +1411,8 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .laser_shift = o->laser_shift,
                                 .activation = o->activation,
                                 .position = o->position,
+                                .norm = o->norm,
+                                .norm_place = o->norm_place,
                                 .logit_softcap = o->logit_softcap,
                                 .z_loss = o->z_loss,
                                 .dtype = o->dtype,

@@ -101,6 +101,8 @@ static const HostileCase hostile_cases[] = {
     {SET, "attention", "[]", "\"attention\" is missing or wrong"},
     {SET, "laser_shift", "\"\"", "\"laser_shift\" is missing or wrong"},
     {SET, "final_logit_softcapping", "\"30\"", "\"final_logit_softcapping\" is missing or wrong"},
+    {SET, "norm", "\"none\"", "\"norm\" is missing or wrong; expected rmsnorm|layernorm"},
+    {SET, "norm_place", "\"peri\"", "has no tensor 'layers.0.attn_out_norm.weight'"},
     {SET, "final_logit_softcapping", "-1", "(--logit-softcap) is -1, expected 0 to 1000000"},
     {SET, "rms_norm_eps", "1", "\"rms_norm_eps\" is not 1e-06"},
     {SET, "rope_theta", "500000", "\"rope_theta\" is not 10000"},

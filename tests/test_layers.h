@@ -92,8 +92,20 @@ static void rmsnorm_twin(void *context) {
     }
 }
 
-/* A wrong gradient of RMSNorm would reach every layer below it. */
-static void test_rmsnorm_matches_float64(void) {
+static void layernorm_twin(void *context) {
+    Twin *t = context;
+    for (size_t n = 0; n < t->n / LAYER_C; n++) {
+        const double *row = t->a + n * LAYER_C;
+        double mean = 0, variance = 0;
+        for (int c = 0; c < LAYER_C; c++) mean += row[c] / LAYER_C;
+        for (int c = 0; c < LAYER_C; c++) variance += (row[c] - mean) * (row[c] - mean) / LAYER_C;
+        for (int c = 0; c < LAYER_C; c++)
+            t->out[n * LAYER_C + c] = (row[c] - mean) / sqrt(variance + 1e-6) * t->b[c];
+    }
+}
+
+/* A wrong gradient of a norm would reach every layer below it. */
+static void check_norm(const Norm *norm, void (*forward)(void *)) {
     enum { N = 2 * NORM_CHUNK + 3, SIZE = N * LAYER_C };
     float *x = test_normal(SIZE, 2, 1), *weight = test_normal(LAYER_C, 1, 2), *dout = test_normal(SIZE, 1, 3);
     float out[SIZE], again[SIZE], rstd[N], dx[SIZE], dweight[LAYER_C], partial[3 * LAYER_C];
@@ -105,21 +117,25 @@ static void test_rmsnorm_matches_float64(void) {
                  SIZE,
                  NULL,
                  0,
-                 rmsnorm_twin};
-    rmsnorm_forward(array_of_floats(out), rstd, x, weight, N, LAYER_C);
-    rmsnorm_twin(&twin);
+                 forward};
+    for (int i = 0; i < SIZE; i++) twin.a[i] = x[i] += 3; /* a mean, which layernorm removes */
+    norm->forward(array_of_floats(out), rstd, x, weight, N, LAYER_C);
+    forward(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
-    rmsnorm_recompute(array_of_floats(again), rstd, x, weight, N, LAYER_C);
+    norm->recompute(array_of_floats(again), rstd, x, weight, N, LAYER_C);
     CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
     for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients must be added to what is there */
     for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
-    rmsnorm_backward(dx, dweight, partial, dout, x, rstd, weight, N, LAYER_C);
+    norm->backward(dx, dweight, partial, dout, x, rstd, weight, N, LAYER_C);
     for (int i = 0; i < SIZE; i++) dx[i] -= 1;
     for (int c = 0; c < LAYER_C; c++) dweight[c] -= 1;
     check_gradient("dx", dx, twin.a, SIZE, &twin);
     check_gradient("dweight", dweight, twin.b, LAYER_C, &twin);
     free(x), free(weight), free(dout), free(twin.a), free(twin.b), free(twin.dout);
 }
+
+static void test_rmsnorm_matches_float64(void) { check_norm(&norms[NORM_RMSNORM], rmsnorm_twin); }
+static void test_layernorm_matches_float64(void) { check_norm(&norms[NORM_LAYERNORM], layernorm_twin); }
 
 static void rope_twin(void *context) { /* Hugging Face's form: x cos + rotate_half(x) sin */
     Twin *t = context;
@@ -278,6 +294,7 @@ static void test_softcap_and_z_loss_match_float64(void) {
     TEST(exp_fast_is_exact_to_3_ulp)                                                                         \
     TEST(embedding_matches_float64)                                                                          \
     TEST(rmsnorm_matches_float64)                                                                            \
+    TEST(layernorm_matches_float64)                                                                          \
     TEST(rope_matches_float64)                                                                               \
     TEST(activations_match_float64) TEST(cross_entropy_matches_float64) TEST(softcap_and_z_loss_match_float64)
 

@@ -230,7 +230,8 @@ static void test_model_gradient_is_the_slope(void) {
                            "--attn=laser --laser-shift=sequence --activation=swiglu",
                            "--attn=laser --pos=learned --activation=relu",
                            "--activation=relu2",
-                           "--logit-softcap=2"};
+                           "--logit-softcap=2",
+                           "--norm=layernorm --norm-place=peri"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);
@@ -253,6 +254,58 @@ static void test_model_gradient_is_the_slope(void) {
         }
         double slope = (losses[0] - losses[1]) / (2 * h);
         CHECK(fabs(slope / norm - 1) < 5e-3, "%s: slope %.6g, gradient %.6g", kinds[k], slope, norm);
+        test_run_close(run);
+    }
+}
+
+/* The loss when tensor t is moved by h along `direction` (t->count). */
+static double loss_beside(Trainer *t, const Tensor *tensor, const float *direction, double h) {
+    const int B = t->model.batch, T = t->model.config.seq_len;
+    float *x = t->model.weights.memory + tensor->offset;
+    float *was = check_calloc(tensor->count * sizeof *was);
+    memcpy(was, x, tensor->count * sizeof *was);
+    for (size_t i = 0; i < tensor->count; i++) x[i] += (float)h * direction[i];
+    model_forward(&t->model, t->inputs, B, T);
+    const double loss = model_loss(&t->model, t->targets, (int64_t)B * T, 0) / (B * T);
+    memcpy(x, was, tensor->count * sizeof *was);
+    free(was);
+    return loss;
+}
+
+/* The gradient of every tensor by itself, along a random direction: the slope above would not show that one tensor's
+   gradient is missing. */
+static void test_gradient_of_each_tensor(void) {
+    static const char *const kinds[] = {"", "--norm=layernorm", "--norm-place=peri --attn=laser",
+                                        "--norm=layernorm --norm-place=peri --activation=swiglu"};
+    const char *data = write_test_data(3000);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        TestRun *run = test_run_open(data, kinds[k]);
+        Trainer *t = &run->trainer;
+        const int B = t->model.batch, T = t->model.config.seq_len;
+        for (size_t i = 0; i < t->model.weights.count; i++) t->model.weights.memory[i] *= 4;
+        for (int b = 0; b < B; b++)
+            dataset_sample(&t->run.train, 1, (uint64_t)b, t->inputs + b * T, t->targets + b * T);
+        model_forward(&t->model, t->inputs, B, T);
+        model_loss(&t->model, t->targets, (int64_t)B * T, 1.0f / (float)(B * T));
+        model_backward(&t->model, t->inputs, B, T);
+        for (int i = 0; i < t->model.parameters.count; i++) {
+            const Tensor *tensor = &t->model.parameters.tensors[i];
+            const float *g = t->model.gradients.memory + tensor->offset;
+            const double norm = sqrt(gradient_squares(g, tensor->count));
+            float *direction = test_normal(tensor->count, 1, (uint64_t)i);
+            double expected = 0;
+            /* Half along the gradient, half at random, so that the slope is not near 0. */
+            for (size_t j = 0; j < tensor->count; j++) {
+                direction[j] = direction[j] / sqrtf((float)tensor->count) + (float)(g[j] / norm);
+                expected += (double)direction[j] * g[j];
+            }
+            const double h = 1e-3 / expected;
+            const double slope =
+                (loss_beside(t, tensor, direction, h) - loss_beside(t, tensor, direction, -h)) / (2 * h);
+            CHECK(norm > 0 && fabs(slope / expected - 1) < 1e-2,
+                  "%s: %s has slope %.6g, by its gradient %.6g", kinds[k], tensor->name, slope, expected);
+            free(direction);
+        }
         test_run_close(run);
     }
 }
@@ -367,9 +420,12 @@ static void test_same_bits_for_any_threads(void) {
 #ifdef _OPENMP
     const char *data = write_test_data(3000);
     const int threads = omp_get_max_threads();
-    static const char *const models[] = {
-        "--warmup=2", "--attn=laser --warmup=2", "--attn=laser --dtype=bf16 --warmup=2",
-        "--optimizer=lamb --warmup=2", "--optimizer=muon --logit-softcap=3 --warmup=2"};
+    static const char *const models[] = {"--warmup=2",
+                                         "--attn=laser --warmup=2",
+                                         "--attn=laser --dtype=bf16 --warmup=2",
+                                         "--optimizer=lamb --warmup=2",
+                                         "--optimizer=muon --logit-softcap=3 --warmup=2",
+                                         "--norm=layernorm --norm-place=peri --warmup=2"};
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         TestRun *runs[3];
         for (int i = 0; i < 3; i++) {
@@ -389,10 +445,11 @@ static void test_same_bits_for_any_threads(void) {
 /* --recompute must save memory, and must not change one bit of the result. */
 static void test_recompute_gives_the_same_bits(void) {
     static const char *const models[] = {"--dtype=fp32 --attn=laser", "--dtype=bf16 --activation=swiglu",
-                                         "--dtype=bf16 --attn=laser --activation=relu"};
+                                         "--dtype=bf16 --attn=laser --activation=relu",
+                                         "--norm=layernorm --norm-place=peri"};
     static const char *const ways[] = {"none", "attention", "block"};
     const char *data = write_test_data(3000);
-    for (int m = 0; m < 3; m++) {
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         TestRun *runs[3];
         for (int way = 0; way < 3; way++) {
             char arguments[128];
@@ -453,15 +510,13 @@ static void test_training_learns_the_pattern(void) {
     TEST(bf16_model_is_near_pytorch)                                                                         \
     TEST(ten_steps_match_pytorch)                                                                            \
     TEST(model_gradient_is_the_slope)                                                                        \
+    TEST(gradient_of_each_tensor)                                                                            \
     TEST(model_first_loss_is_ln_vocabulary)                                                                  \
     TEST(model_is_causal)                                                                                    \
     TEST(accumulation_equals_large_batch)                                                                    \
     TEST(validation_does_not_disturb_training)                                                               \
-    TEST(z_loss_is_not_in_the_logged_loss)                                                                   \
-    TEST(validation_is_independent_of_batch)                                                                 \
-    TEST(same_bits_for_any_threads)                                                                          \
-    TEST(recompute_gives_the_same_bits)                                                                      \
-    TEST(decay_spares_the_norms)                                                                             \
-    TEST(training_learns_the_pattern)
+    TEST(z_loss_is_not_in_the_logged_loss) TEST(validation_is_independent_of_batch)                          \
+        TEST(same_bits_for_any_threads) TEST(recompute_gives_the_same_bits) TEST(decay_spares_the_norms)     \
+            TEST(training_learns_the_pattern)
 
 #endif

@@ -221,15 +221,17 @@ static void test_train_refuses_what_is_wrong(void) {
 /* A checkpoint must say what its model is, or ./generate would compute another one; and a checkpoint that an older
    version has written, without the keys of newer options, must be read as their defaults. */
 static void test_checkpoint_keeps_the_ablations(void) {
-    static const char *const added[] = {"final_logit_softcapping"};
+    static const char *const added[] = {"final_logit_softcapping", "norm", "norm_place"};
     char output[8192], data[256], folder[512], path[600], error[FILE_ERROR_SIZE];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    train_tiny(data, "run", "--activation=relu2 --logit-softcap=5.5 --z-loss=1e-4", output, sizeof output);
+    train_tiny(data, "run", "--activation=relu2 --logit-softcap=5.5 --z-loss=1e-4 --norm=layernorm", output,
+               sizeof output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     Model model = model_load(folder, 1, DTYPE_FP32);
-    CHECK(model.config.activation == ACTIVATION_RELU2 && model.config.logit_softcap == 5.5,
-          "config.json was read back as activation %d softcap %g", model.config.activation,
-          model.config.logit_softcap);
+    CHECK(model.config.activation == ACTIVATION_RELU2 && model.config.logit_softcap == 5.5 &&
+              model.config.norm == NORM_LAYERNORM && model.config.norm_place == NORM_PLACE_PRE,
+          "config.json was read back as activation %d softcap %g norm %d %d", model.config.activation,
+          model.config.logit_softcap, model.config.norm, model.config.norm_place);
     model_free(&model);
     snprintf(path, sizeof path, "%s/config.json", folder);
     cJSON *json = checkpoint_read_json(folder, "config.json");
@@ -239,7 +241,8 @@ static void test_checkpoint_keeps_the_ablations(void) {
     REQUIRE(file_write_whole(path, text, strlen(text), error), "%s", error);
     cJSON_Delete(json), free(text);
     model = model_load(folder, 1, DTYPE_FP32);
-    CHECK(model.config.logit_softcap == 0, "without its key the softcap is %g", model.config.logit_softcap);
+    CHECK(model.config.logit_softcap == 0 && model.config.norm == NORM_RMSNORM,
+          "without their keys: softcap %g, norm %d", model.config.logit_softcap, model.config.norm);
     model_free(&model);
 }
 
@@ -253,7 +256,8 @@ static void parse_and_refuse_on_gpu(void *arguments) {
 /* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
 static void test_gpu_refuses_what_it_lacks(void) {
     static const char *const refused[] = {"--activation=relu2", "--logit-softcap=30", "--z-loss=0.25",
-                                          "--optimizer=lamb", "--optimizer=muon"};
+                                          "--optimizer=lamb",   "--optimizer=muon",   "--norm=layernorm",
+                                          "--norm-place=peri"};
     static const char *const done[] = {"", "--activation=swiglu --pos=learned --attn=laser"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char output[1024], says[128];

@@ -108,8 +108,12 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
    option whose other values only the CPU computes; docs/ablations.md lists them. */
 static const struct {
     const char *option, *values;
-} gpu_values[] = {
-    {"activation", "gelu|relu|swiglu"}, {"logit-softcap", "0"}, {"z-loss", "0"}, {"optimizer", "adamw"}};
+} gpu_values[] = {{"activation", "gelu|relu|swiglu"},
+                  {"logit-softcap", "0"},
+                  {"z-loss", "0"},
+                  {"optimizer", "adamw"},
+                  {"norm", "rmsnorm"},
+                  {"norm-place", "pre"}};
 
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {

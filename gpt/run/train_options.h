@@ -20,7 +20,11 @@
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
 #define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
+#define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm")
+#define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
+enum { OPTION_ENUM(NORM_CHOICES) };
+enum { OPTION_ENUM(NORM_PLACE_CHOICES) };
 enum { OPTION_ENUM(POSITION_CHOICES) };
 enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
@@ -42,7 +46,7 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, activation, position;
+    int attn, laser_shift, activation, position, norm, norm_place;
     double logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
@@ -99,6 +103,13 @@ static const Option train_options[] = {
         "activation function of the MLP; gelu is computed by its tanh formula, relu2 is the square of relu"),
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
+    ROW("Model", "norm", OPTION_CHOICE, norm, "rmsnorm", 0, 0, OPTION_CHOICES(NORM_CHOICES), OPTION_FIXED,
+        "normalisation; layernorm subtracts the mean of a row first, and has a weight but no bias"),
+    ROW("Model", "norm-place", OPTION_CHOICE, norm_place, "pre", 0, 0, OPTION_CHOICES(NORM_PLACE_CHOICES),
+        OPTION_FIXED,
+        "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
+        "added "
+        "to the residual stream"),
     ROW("Model", "logit-softcap", OPTION_FLOAT, logit_softcap, "0", 0, 1e6, "", OPTION_FIXED,
         "X: each output logit becomes X tanh(logit / X), so that none is larger than X; 0: the logits stay "
         "as "
