@@ -72,10 +72,10 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     /* Choices of the options of these names. */
-    int attn, laser_shift, activation, position, norm, norm_place;
+    int attn, laser_shift, activation, position, norm, norm_place, tie;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
     /* These change how the model is computed and trained; they are not saved with it. */
-    int dtype, recompute;
+    int dtype, recompute, init_weights;
     double z_loss; /* the factor of the square of the logits' log-sum-exp in the loss */
 } ModelConfig;
 
@@ -97,6 +97,7 @@ static const ConfigField model_fields[] = {
      false},
     {"norm", "norm", offsetof(ModelConfig, norm), OPTION_CHOICES(NORM_CHOICES), true},
     {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
+    {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
@@ -129,11 +130,12 @@ typedef struct {
 
 /* All parameters of a model, or the gradients of all. */
 typedef struct {
-    float *embed;    /* (V, C), also the output matrix */
+    float *embed;    /* (V, C), also the output matrix, except with --tie=no */
     float *position; /* (T, C) with --pos=learned, else NULL */
     LayerWeights *layers;
     float *final_norm; /* (C) */
-    float *memory;     /* all of them in one piece, (count) */
+    float *output; /* (V, C) the output matrix: with --tie=no a tensor of its own, else it points to embed */
+    float *memory; /* all of them in one piece, (count) */
     size_t count;
 } Weights;
 
@@ -178,7 +180,7 @@ typedef struct {
 
 /* How a parameter starts, and which models have it. */
 enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_PERI };
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_PERI, IF_UNTIED };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
@@ -197,6 +199,7 @@ static const TensorRow weight_rows[] = {
     {"layers.%d.attn_out_norm.weight", "C", offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
     {"layers.%d.mlp_out_norm.weight", "C", offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
     {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+    {"output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
 };
 
 /* How an activation is stored: as floats, or as an Array of the model's dtype. */
@@ -274,7 +277,7 @@ typedef struct {
     TensorTable activation_table; /* what the activations consist of */
     Weights weights, gradients;
     LayerLinears *linears; /* (L) */
-    ModelLinear output;    /* (V, C) embed, as the output matrix */
+    ModelLinear output;    /* (V, C) the output matrix */
     Activations activations;
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
@@ -301,6 +304,7 @@ static int weight_flags(const ModelConfig *c, const TensorRow *row) {
     const bool exists = row->when == ALWAYS ||
                         (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
                         (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
+                        (row->when == IF_UNTIED && c->tie == TIE_NO) ||
                         (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI);
     return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
 }
@@ -345,6 +349,7 @@ static Weights weights_create(const Model *model) {
     w.count = model->parameters.floats;
     w.memory = memory_allocate(w.count * sizeof(float));
     tensors_point(&model->parameters, w.memory, &w, w.layers, sizeof *w.layers);
+    if (!w.output) w.output = w.embed;
     return w;
 }
 
@@ -397,7 +402,7 @@ static void linears_point(Model *model) {
         linears->up.matrix.values = w->gate ? w->gate : w->up;
         linears->down.matrix.values = w->down;
     }
-    model->output.matrix.values = model->weights.embed;
+    model->output.matrix.values = model->weights.output;
 }
 
 /* Packs the weights again for products in bfloat16. To be called after every change of the weights. */
@@ -495,8 +500,20 @@ void model_free(Model *model) {
     tensors_free(&model->parameters), tensors_free(&model->activation_table);
 }
 
+/* Element j of a tensor's initial values, from random numbers of this stream. */
+static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed, uint64_t stream,
+                           uint64_t j) {
+    if (t->row->kind == INIT_ONES) return 1;
+    if (c->init_weights == INIT_WEIGHTS_XAVIER && t->per_layer)
+        return sqrtf(6.0f / (float)(t->shape[0] + t->shape[1])) * (2 * rng_uniform(seed, stream, j) - 1);
+    const float deviation = t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)c->layers) : 0.02f;
+    return deviation * rng_normal(seed, stream, j);
+}
+
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
-   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1. A tensor's random numbers
+   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1. With
+   --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)), by which
+   a signal keeps its variance forward and backward (Glorot & Bengio 2010). A tensor's random numbers
    depend on how many tensors precede it. Those of --norm-place=peri do not count, so that with it the matrices start
    as without it. */
 void model_init(Model *model, uint64_t seed) {
@@ -504,23 +521,19 @@ void model_init(Model *model, uint64_t seed) {
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
-        float deviation =
-            t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
 #pragma omp parallel for schedule(static)
-        for (size_t j = 0; j < t->count; j++)
-            x[j] = t->row->kind == INIT_ONES ? 1.0f : deviation * rng_normal(seed, stream, j);
+        for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, stream, j);
         stream += t->row->when != IF_PERI;
     }
     model_repack(model);
 }
 
-/* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once. By
-   convention, training on a token takes 6P + 12LAT floating-point operations. */
+/* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once; with
+   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations. */
 int64_t model_matrix_parameters(const Model *model) {
-    int64_t sum = 0;
+    int64_t sum = (int64_t)model->config.vocab_size * model->config.embd; /* the output matrix */
     for (int i = 0; i < model->parameters.count; i++)
-        if (model->parameters.tensors[i].dimensions == 2 &&
-            strcmp(model->parameters.tensors[i].name, "position.weight") != 0)
+        if (model->parameters.tensors[i].per_layer && model->parameters.tensors[i].dimensions == 2)
             sum += (int64_t)model->parameters.tensors[i].count;
     return sum;
 }
@@ -1030,7 +1043,7 @@ static void model_logits(Model *model, Array norm, float *cap_slopes, int64_t ro
 
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
    slice of their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless
-   gradient_scale is 0, this leaves d_norm (N, C) and adds to the gradient of embed; both are gradients of
+   gradient_scale is 0, this leaves d_norm (N, C) and adds to the gradient of the output matrix; both are gradients of
    gradient_scale * the sum, to which the z-loss is added only there. With a GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
@@ -1049,7 +1062,7 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
         cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, acts->cap_slopes,
                                        targets + begin, gradient_scale, (float)c->z_loss, rows, V);
         if (gradient_scale == 0) continue;
-        linear_backward(into(acts->d_norm + begin * C), model->gradients.embed, acts->d_logits, norm,
+        linear_backward(into(acts->d_norm + begin * C), model->gradients.output, acts->d_logits, norm,
                         &model->output, rows, C, V);
     }
     begin_part(PROFILE_OTHER);
@@ -1413,6 +1426,8 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .position = o->position,
                                 .norm = o->norm,
                                 .norm_place = o->norm_place,
+                                .tie = o->tie,
+                                .init_weights = o->init_weights,
                                 .logit_softcap = o->logit_softcap,
                                 .z_loss = o->z_loss,
                                 .dtype = o->dtype,

@@ -276,7 +276,8 @@ static double loss_beside(Trainer *t, const Tensor *tensor, const float *directi
    gradient is missing. */
 static void test_gradient_of_each_tensor(void) {
     static const char *const kinds[] = {"", "--norm=layernorm", "--norm-place=peri --attn=laser",
-                                        "--norm=layernorm --norm-place=peri --activation=swiglu"};
+                                        "--norm=layernorm --norm-place=peri --activation=swiglu",
+                                        "--tie=no --pos=learned"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);
@@ -308,6 +309,33 @@ static void test_gradient_of_each_tensor(void) {
         }
         test_run_close(run);
     }
+}
+
+/* Xavier's matrices must have the range and variance that follow from their shapes, and everything else must start as
+   without the option; --tie=no must add the output matrix and change no other initial value. */
+static void test_initial_weights(void) {
+    const char *data = write_test_data(3000);
+    TestRun *gpt = test_run_open(data, ""), *xavier = test_run_open(data, "--init-weights=xavier --embd=200");
+    TestRun *untied = test_run_open(data, "--tie=no");
+    const Model *a = &gpt->trainer.model, *b = &xavier->trainer.model, *c = &untied->trainer.model;
+    for (int i = 0; i < b->parameters.count; i++) {
+        const Tensor *t = &b->parameters.tensors[i];
+        const float *x = b->weights.memory + t->offset;
+        const bool matrix = t->per_layer && t->dimensions == 2;
+        const double bound = sqrt(6.0 / (double)(t->shape[0] + t->shape[1]));
+        const double want = matrix ? bound * bound / 3 : t->dimensions == 2 ? 4e-4 : 1;
+        const double square = gradient_squares(x, t->count) / (double)t->count;
+        CHECK(fabs(square / want - 1) < 0.1, "%s: mean square %g, expected %g", t->name, square, want);
+        for (size_t j = 0; matrix && j < t->count; j++)
+            CHECK(fabs(x[j]) <= bound * 1.0001, "%s: %g is outside of +-%g", t->name, x[j], bound);
+    }
+    CHECK(c->parameters.count == a->parameters.count + 1 &&
+              memcmp(a->weights.memory, c->weights.memory, a->weights.count * sizeof(float)) == 0,
+          "--tie=no: %d tensors instead of %d, or other initial values", c->parameters.count,
+          a->parameters.count);
+    CHECK(c->weights.output != c->weights.embed && a->weights.output == a->weights.embed, "tied wrongly");
+    CHECK(model_matrix_parameters(a) == model_matrix_parameters(c), "the products are the same");
+    test_run_close(gpt), test_run_close(xavier), test_run_close(untied);
 }
 
 /* An untrained model knows nothing, so its loss is about ln V. Another value shows wrong initial weights or a wrong
@@ -425,7 +453,8 @@ static void test_same_bits_for_any_threads(void) {
                                          "--attn=laser --dtype=bf16 --warmup=2",
                                          "--optimizer=lamb --warmup=2",
                                          "--optimizer=muon --logit-softcap=3 --warmup=2",
-                                         "--norm=layernorm --norm-place=peri --warmup=2"};
+                                         "--norm=layernorm --norm-place=peri --warmup=2",
+                                         "--tie=no --init-weights=xavier --warmup=2"};
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         TestRun *runs[3];
         for (int i = 0; i < 3; i++) {
@@ -511,6 +540,7 @@ static void test_training_learns_the_pattern(void) {
     TEST(ten_steps_match_pytorch)                                                                            \
     TEST(model_gradient_is_the_slope)                                                                        \
     TEST(gradient_of_each_tensor)                                                                            \
+    TEST(initial_weights)                                                                                    \
     TEST(model_first_loss_is_ln_vocabulary)                                                                  \
     TEST(model_is_causal)                                                                                    \
     TEST(accumulation_equals_large_batch)                                                                    \

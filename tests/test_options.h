@@ -152,6 +152,8 @@ static void test_options_choices_are_their_enums(void) {
     } rows[] = {{"--activation=swiglu", "activation", ACTIVATION_SWIGLU},
                 {"--activation=relu2", "activation", ACTIVATION_RELU2},
                 {"--pos=learned", "pos", POSITION_LEARNED},
+                {"--tie=no", "tie", TIE_NO},
+                {"--init-weights=xavier", "init-weights", INIT_WEIGHTS_XAVIER},
                 {"--norm=layernorm", "norm", NORM_LAYERNORM},
                 {"--norm-place=peri", "norm-place", NORM_PLACE_PERI},
                 {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},

@@ -168,8 +168,10 @@ static void test_ranks_train_as_one(void) {
                 {"lamb-one", 1, "--batch=12 --optimizer=lamb"},
                 {"lamb-three", 3, "--batch=4 --optimizer=lamb"},
                 {"muon-one", 1, "--batch=12 --optimizer=muon"},
-                {"muon-two", 2, "--batch=6 --optimizer=muon --zero=0"}};
-    for (int i = 0; i < 11; i++) {
+                {"muon-two", 2, "--batch=6 --optimizer=muon --zero=0"},
+                {"untied-one", 1, "--batch=12 --tie=no --norm-place=peri"},
+                {"untied-two", 2, "--batch=6 --tie=no --norm-place=peri"}};
+    for (int i = 0; i < 13; i++) {
         int code = train_ranks(data, runs[i].name, runs[i].ranks, runs[i].arguments, output, sizeof output);
         REQUIRE(code == 0, "%s: exit %d: %s", runs[i].name, code, output);
         if (i != 0 && !strstr(runs[i].name, "-one"))

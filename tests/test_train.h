@@ -221,7 +221,8 @@ static void test_train_refuses_what_is_wrong(void) {
 /* A checkpoint must say what its model is, or ./generate would compute another one; and a checkpoint that an older
    version has written, without the keys of newer options, must be read as their defaults. */
 static void test_checkpoint_keeps_the_ablations(void) {
-    static const char *const added[] = {"final_logit_softcapping", "norm", "norm_place"};
+    static const char *const added[] = {"final_logit_softcapping", "norm", "norm_place",
+                                        "tie_word_embeddings"};
     char output[8192], data[256], folder[512], path[600], error[FILE_ERROR_SIZE];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     train_tiny(data, "run", "--activation=relu2 --logit-softcap=5.5 --z-loss=1e-4 --norm=layernorm", output,
@@ -255,10 +256,11 @@ static void parse_and_refuse_on_gpu(void *arguments) {
 
 /* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
 static void test_gpu_refuses_what_it_lacks(void) {
-    static const char *const refused[] = {"--activation=relu2", "--logit-softcap=30", "--z-loss=0.25",
-                                          "--optimizer=lamb",   "--optimizer=muon",   "--norm=layernorm",
-                                          "--norm-place=peri"};
-    static const char *const done[] = {"", "--activation=swiglu --pos=learned --attn=laser"};
+    static const char *const refused[] = {
+        "--activation=relu2", "--logit-softcap=30", "--z-loss=0.25",     "--optimizer=lamb",
+        "--optimizer=muon",   "--norm=layernorm",   "--norm-place=peri", "--tie=no"};
+    static const char *const done[] = {"", "--init-weights=xavier",
+                                       "--activation=swiglu --pos=learned --attn=laser"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char output[1024], says[128];
         snprintf(says, sizeof says, "%s is not available on a GPU", refused[i]);

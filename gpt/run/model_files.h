@@ -27,7 +27,8 @@ typedef struct {
     const char *key;    /* the name of the field in config.json, Hugging Face's where there is one */
     size_t field;       /* offset in the struct: a double where the option is OPTION_FLOAT, else an int */
     const char
-        *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number */
+        *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number. The
+                     names true and false are written as JSON's true and false */
     bool added; /* older versions have not written the key: where it is missing, the option has its default */
 } ConfigField;
 
@@ -72,6 +73,21 @@ static const struct {
 } config_constants[] = {{"rms_norm_eps", 1e-6}, {"rope_theta", 10000}};
 enum { CONFIG_CONSTANTS = sizeof config_constants / sizeof *config_constants };
 
+/* Adds a member with the name of a choice, which config_choice reads. */
+static inline void config_add_choice(cJSON *json, const char *key, const char *name) {
+    if (strcmp(name, "true") == 0 || strcmp(name, "false") == 0)
+        cJSON_AddBoolToObject(json, key, *name == 't');
+    else
+        cJSON_AddStringToObject(json, key, name);
+}
+
+static inline const char *config_choice(const cJSON *item) {
+    return cJSON_IsString(item)  ? item->valuestring
+           : cJSON_IsTrue(item)  ? "true"
+           : cJSON_IsFalse(item) ? "false"
+                                 : "";
+}
+
 static inline cJSON *config_to_json(const ConfigField *fields, int count, const void *config) {
     char text[64];
     cJSON *json = cJSON_CreateObject();
@@ -81,12 +97,10 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
         if (!fields[i].choices)
             json_add_number(json, fields[i].key, value);
         else
-            cJSON_AddStringToObject(json, fields[i].key,
-                                    options_choice_name(fields[i].choices, (int)value, text));
+            config_add_choice(json, fields[i].key, options_choice_name(fields[i].choices, (int)value, text));
     }
     for (int i = 0; i < CONFIG_CONSTANTS; i++)
         json_add_number(json, config_constants[i].key, config_constants[i].value);
-    cJSON_AddBoolToObject(json, "tie_word_embeddings", true);
     cJSON_AddStringToObject(json, "torch_dtype", "float32");
     return json;
 }
@@ -111,8 +125,6 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
             die("%s/config.json: \"%s\" is not %g, the only value that is known here", folder,
                 config_constants[i].key, config_constants[i].value);
     }
-    if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, "tie_word_embeddings")))
-        die("%s/config.json: \"tie_word_embeddings\" is false; the only models known here are tied", folder);
 }
 
 /* The value of a field in config.json, where its member is `item`, NULL if there is none. False when it is wrong. */
@@ -128,7 +140,7 @@ static inline bool config_read_field(const ConfigField *field, const cJSON *item
         if (cJSON_IsNumber(item)) *value = item->valuedouble;
         return cJSON_IsNumber(item);
     }
-    if (choices && cJSON_IsString(item)) whole = options_choice_index(choices, item->valuestring);
+    if (choices) whole = options_choice_index(choices, config_choice(item));
     if (!choices && !json_whole(item, INT_MAX, &whole)) return false;
     *value = (double)whole;
     return whole >= 0;

@@ -113,7 +113,8 @@ static const struct {
                   {"z-loss", "0"},
                   {"optimizer", "adamw"},
                   {"norm", "rmsnorm"},
-                  {"norm-place", "pre"}};
+                  {"norm-place", "pre"},
+                  {"tie", "yes"}};
 
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {

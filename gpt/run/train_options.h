@@ -23,6 +23,10 @@
 #define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
+#define TIE_CHOICES(X) X(TIE_YES, "yes") X(TIE_NO, "no")
+#define INIT_WEIGHTS_CHOICES(X) X(INIT_WEIGHTS_GPT, "gpt") X(INIT_WEIGHTS_XAVIER, "xavier")
+enum { OPTION_ENUM(TIE_CHOICES) };
+enum { OPTION_ENUM(INIT_WEIGHTS_CHOICES) };
 enum { OPTION_ENUM(NORM_CHOICES) };
 enum { OPTION_ENUM(NORM_PLACE_CHOICES) };
 enum { OPTION_ENUM(POSITION_CHOICES) };
@@ -46,7 +50,7 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, activation, position, norm, norm_place;
+    int attn, laser_shift, activation, position, norm, norm_place, tie, init_weights;
     double logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
@@ -110,6 +114,12 @@ static const Option train_options[] = {
         "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
         "added "
         "to the residual stream"),
+    ROW("Model", "tie", OPTION_CHOICE, tie, "yes", 0, 0, OPTION_CHOICES(TIE_CHOICES), OPTION_FIXED,
+        "yes: the embedding of the tokens is also the output matrix; no: the output has a matrix of its own"),
+    ROW("Model", "init-weights", OPTION_CHOICE, init_weights, "gpt", 0, 0,
+        OPTION_CHOICES(INIT_WEIGHTS_CHOICES), OPTION_FIXED,
+        "initial matrices. gpt: normal with deviation 0.02, and smaller where the output is added to the "
+        "residual stream; xavier: those of the layers are uniform in a range that follows from their shape"),
     ROW("Model", "logit-softcap", OPTION_FLOAT, logit_softcap, "0", 0, 1e6, "", OPTION_FIXED,
         "X: each output logit becomes X tanh(logit / X), so that none is larger than X; 0: the logits stay "
         "as "
