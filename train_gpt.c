@@ -1145,8 +1145,7 @@ bool train_step(Trainer *t, LogTrain *line) {
 /* The bytes of text that n tokens stand for; 0 when the data has no tokenizer. */
 static int64_t text_bytes(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n) {
     int64_t bytes = 0;
-    for (int64_t i = 0; tokenizer && i < n; i++)
-        bytes += (int64_t)tokenizer_text_bytes(tokenizer, tokens[i]);
+    for (int64_t i = 0; tokenizer && i < n; i++) bytes += (int64_t)tokenizer_text_bytes(tokenizer, tokens[i]);
     return bytes;
 }
 

@@ -211,8 +211,9 @@ static void test_log_validation_has_three_units(void) {
         double loss, bytes_per_token;
         const char *line;
     } cases[] = {
-        {2, 4, "{\"step\": 7, \"val_loss\": 2, \"val_bits_per_byte\": 0.72134752044448169, "
-               "\"val_perplexity\": 7.3890560989306504}\n"},
+        {2, 4,
+         "{\"step\": 7, \"val_loss\": 2, \"val_bits_per_byte\": 0.72134752044448169, "
+         "\"val_perplexity\": 7.3890560989306504}\n"},
         {2, NAN, "{\"step\": 7, \"val_loss\": 2}\n"},
         {0, 0, "{\"step\": 7, \"val_loss\": 0, \"val_perplexity\": 1}\n"},
         {NAN, 4, "{\"step\": 7, \"val_loss\": null}\n"},
@@ -225,7 +226,8 @@ static void test_log_validation_has_three_units(void) {
         const LogValidation v = log_validation_of(7, cases[i].loss, cases[i].bytes_per_token);
         const int length = log_json_validation(text, &v);
         CHECK(strcmp(text, cases[i].line) == 0, "'%s', expected '%s'", text, cases[i].line);
-        CHECK(log_parse_line(text, (size_t)length - 1, &train, &back) == LOG_LINE_VALIDATION && back.step == 7,
+        CHECK(log_parse_line(text, (size_t)length - 1, &train, &back) == LOG_LINE_VALIDATION &&
+                  back.step == 7,
               "'%s' is not read as a validation", text);
         for (int f = 0; f < LOG_VALIDATION_FIELDS; f++) {
             LogValidation wrote = v;

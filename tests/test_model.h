@@ -350,8 +350,7 @@ static void test_validation_does_not_disturb_training(void) {
             *looked = test_run_open(data, "--warmup=2 --steps=50");
     for (int step = 0; step < 5; step++) {
         LogTrain a, b;
-        double first = validate(&looked->trainer).val_loss,
-               second = validate(&looked->trainer).val_loss;
+        double first = validate(&looked->trainer).val_loss, second = validate(&looked->trainer).val_loss;
         CHECK(first == second, "two validations of the same weights: %.9g and %.9g", first, second);
         model_sample(&looked->trainer.model, (int32_t[]){1, 2, 3}, 3, 1, 1, (uint64_t)step);
         train_step(&plain->trainer, &a), train_step(&looked->trainer, &b);
@@ -398,7 +397,8 @@ static void test_validation_counts_bits_per_byte(void) {
     check_fread(shard, 1, sizeof shard, file, path), fclose(file);
     double bytes = 0, ends = 0;
     for (int i = 1; i <= TOKENS; i++) /* the first token is an input only */
-        bytes += (double)test_token_bytes(shard[HEADER / 2 + i]), ends += shard[HEADER / 2 + i] == TEST_VOCAB - 1;
+        bytes += (double)test_token_bytes(shard[HEADER / 2 + i]),
+            ends += shard[HEADER / 2 + i] == TEST_VOCAB - 1;
     CHECK(ends > 0, "no end of text is among the tokens, so this tests less");
     const double want = TOKENS * log2(TEST_VOCAB) / bytes;
     CHECK(fabs(v.val_loss / log(TEST_VOCAB) - 1) < 1e-6 && fabs(v.val_perplexity / TEST_VOCAB - 1) < 1e-5,

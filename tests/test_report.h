@@ -110,6 +110,30 @@ static void test_report_table_has_the_numbers(void) {
     CHECK(strstr(output, "laser ends 0.2500 nats below standard"), "%s", output);
 }
 
+/* The table has the column of bits per byte when a run of it knows them; for runs of older versions nothing changes. */
+static void test_report_shows_bits_per_byte(void) {
+    char folder[128], path[256], output[16384];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=old.html standard laser");
+    CHECK(code == 0 && !strstr(output, "bits/B"), "code %d, or a column that is empty: %s", code, output);
+    snprintf(path, sizeof path, "%s/laser/log.jsonl", folder);
+    FILE *log = check_fopen(path, "a", "");
+    fputs("{\"step\": 200, \"val_loss\": 3.25, \"val_bits_per_byte\": 1.23456, \"val_perplexity\": 25.8}\n",
+          log);
+    check_fclose(log, path);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=new.html standard laser");
+    const char *standard = strstr(output, "\n* standard"), *laser = strstr(output, "\no laser");
+    REQUIRE(code == 0 && standard && laser, "code %d: %s", code, output);
+    CHECK(strstr(output, "val loss  bits/B ") && strstr(laser, "3.2500  1.2346 "), "%.400s", output);
+    CHECK(strstr(standard, "3.5000       - "), "%.90s", standard + 1);
+    code = test_command(
+        output, sizeof output,
+        "cd %s && ! grep -q 'bits per byte' old.html && grep -c 'bits per byte.*1.2346<' new.html", folder);
+    CHECK(code == 0, "the pages: %s", output);
+}
+
 /* How many columns a line of UTF-8 takes. */
 static int report_columns(const char *line, size_t n) {
     int columns = 0;
@@ -518,6 +542,7 @@ static void test_report_takes_long_logs(void) {
 
 #define REPORT_TESTS(TEST)                                                                                   \
     TEST(report_table_has_the_numbers)                                                                       \
+    TEST(report_shows_bits_per_byte)                                                                         \
     TEST(report_fits_the_terminal)                                                                           \
     TEST(report_html_is_self_contained)                                                                      \
     TEST(report_html_holds_the_curves)                                                                       \

@@ -610,11 +610,13 @@ static inline bool html_is_best(const Run *runs, int count, int run, Figure figu
 static inline void html_table(FILE *f, const Run *runs, int count) {
     char text[FORMAT_SIZE];
     fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
-    for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
+    for (int i = 0; i < FIGURE_COUNT; i++)
+        if (figure_shown(runs, count, (Figure)i)) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
     for (int r = 0; r < count; r++) {
         fputs("<tr>", f);
         for (int i = 0; i < FIGURE_COUNT; i++) {
+            if (!figure_shown(runs, count, (Figure)i)) continue;
             fprintf(f, "<td data-title=\"%s\"%s>", figures[i].full_title,
                     html_is_best(runs, count, r, (Figure)i) ? " class=\"best\"" : "");
             if (i == FIGURE_NAME)

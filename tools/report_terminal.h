@@ -63,11 +63,14 @@ static inline void print_fitted(const char *text, int width, bool right) {
     printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-/* The widths of the columns. The column of names gets what the others leave of the line. */
+/* The widths of the columns; 0 of those that are not shown. The column of names gets what the others leave of the line.
+   */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
     char text[FORMAT_SIZE];
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        width[f] = 0;
+        if (!figure_shown(runs, count, (Figure)f)) continue;
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
             int columns = text_columns(figure_text(&runs[r], (Figure)f, text));
@@ -101,6 +104,7 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
     terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        if (!width[f]) continue;
         printf("%s", f ? "  " : "");
         print_fitted(figures[f].title, width[f], f >= FIGURE_PARAMETERS);
     }
@@ -111,6 +115,7 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
         terminal_paint(t, r, false);
         terminal_name(runs[r].name, width[FIGURE_NAME]);
         for (int f = FIGURE_NAME + 1; f < FIGURE_COUNT; f++) {
+            if (!width[f]) continue;
             printf("  ");
             print_fitted(figure_text(&runs[r], (Figure)f, text), width[f], f >= FIGURE_PARAMETERS);
         }
