@@ -57,8 +57,8 @@ typedef struct {
     cJSON *config, *summary; /* config.json and summary.json; NULL: missing or damaged */
     const cJSON *options;    /* the object of options inside config; NULL: there is none */
     Series curves[CURVE_COUNT];
-    Series smooth;          /* the training loss without its noise */
-    double tokens_per_step; /* 0: not known */
+    Series smooth;                                          /* the training loss without its noise */
+    double tokens_per_step;                                 /* 0: not known */
     double parameters, train_loss, val_loss, bits_per_byte; /* NaN: not known, as in the next line */
     double seconds, tokens_per_s, memory;
 } Run;
@@ -269,12 +269,9 @@ static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
     const struct {
         const char *key;
         double *value;
-    } known[] = {{"parameters", &run->parameters},
-                 {"final_train_loss", &run->train_loss},
-                 {"final_val_loss", &run->val_loss},
-                 {"final_val_bits_per_byte", &run->bits_per_byte},
-                 {"seconds", &run->seconds},
-                 {"tokens_per_s", &run->tokens_per_s},
+    } known[] = {{"parameters", &run->parameters},   {"final_train_loss", &run->train_loss},
+                 {"final_val_loss", &run->val_loss}, {"final_val_bits_per_byte", &run->bits_per_byte},
+                 {"seconds", &run->seconds},         {"tokens_per_s", &run->tokens_per_s},
                  {"peak_memory_bytes", &run->memory}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         double value = json_number(run->summary, known[i].key);
