@@ -110,7 +110,8 @@ static void test_report_table_has_the_numbers(void) {
     CHECK(strstr(output, "laser ends 0.2500 nats below standard"), "%s", output);
 }
 
-/* The table has the column of bits per byte when a run of it knows them; for runs of older versions nothing changes. */
+/* The table has the column of bits per byte when a run of it knows them, in the terminal where the names fit beside it;
+   for runs of older versions nothing changes. */
 static void test_report_shows_bits_per_byte(void) {
     char folder[128], path[256], output[16384];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -124,10 +125,11 @@ static void test_report_shows_bits_per_byte(void) {
           log);
     check_fclose(log, path);
     code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=new.html standard laser");
-    const char *standard = strstr(output, "\n* standard"), *laser = strstr(output, "\no laser");
-    REQUIRE(code == 0 && standard && laser, "code %d: %s", code, output);
-    CHECK(strstr(output, "val loss  bits/B ") && strstr(laser, "3.2500  1.2346 "), "%.400s", output);
-    CHECK(strstr(standard, "3.5000       - "), "%.90s", standard + 1);
+    CHECK(code == 0 && !strstr(output, "bits/B"), "code %d, or a line of more than 80 columns: %.300s", code,
+          output);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= laser");
+    CHECK(code == 0 && strstr(output, "val loss  bits/B ") && strstr(output, "3.2500  1.2346 "), "%.400s",
+          output);
     code = test_command(
         output, sizeof output,
         "cd %s && ! grep -q 'bits per byte' old.html && grep -c 'bits per byte.*1.2346<' new.html", folder);

@@ -63,8 +63,8 @@ static inline void print_fitted(const char *text, int width, bool right) {
     printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-/* The widths of the columns; 0 of those that are not shown. The column of names gets what the others leave of the line.
-   */
+/* The widths of the columns; 0 of those that are not shown. Where the line is too short for all, bits per byte are left
+   out, which the HTML has too; then the column of names gets what the others leave of the line. */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
     char text[FORMAT_SIZE];
@@ -77,6 +77,10 @@ static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_
             if (columns > width[f]) width[f] = columns;
         }
         total += width[f] + (f ? 2 : 0);
+    }
+    if (total > TERM_WIDTH && width[FIGURE_BITS_PER_BYTE]) {
+        total -= width[FIGURE_BITS_PER_BYTE] + 2;
+        width[FIGURE_BITS_PER_BYTE] = 0;
     }
     if (total > TERM_WIDTH) width[FIGURE_NAME] -= total - TERM_WIDTH;
     if (width[FIGURE_NAME] < 3) width[FIGURE_NAME] = 3;
