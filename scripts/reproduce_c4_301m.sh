@@ -138,7 +138,7 @@ choose_sizes() {
         steps = whole(160000 * s^0.7, 1, 10)
         warmup = whole(2000 * s^0.7, 1, steps < 400 ? int(steps / 10) : 40)
         printf "%d %d %d %d %d %d %d %d %.3g %d %d %d %.0f %.0f\n", L, D, H, T, B, V, steps, warmup, 1e-3 * s^(-1/6),
-            s == 1 ? 500 : whole(steps / 40, 1, 1), whole(1048576 * s^0.5, 1, 1), s == 1 ? 500 : whole(steps / 20, 1, 1),
+            s == 1 ? 500 : whole(steps / 40, 1, 5), whole(1048576 * s^0.5, 1, 1), s == 1 ? 500 : whole(steps / 20, 1, 5),
             steps * T * B, L * 8 * C * C + V * C
         }')"
     ranks=1 program_name=train_gpt
@@ -186,12 +186,14 @@ count_disk() {
 }
 
 check_disk() {
-    local free have=0
-    mkdir -p "$out"
-    free=$(df -Pk "$out" | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')
-    have=$(du -sk "$out" | awk '{ printf "%.0f", $1 * 1024 }')
+    local free have=0 there=$out
+    while [ ! -d "$there" ]; do there=$(dirname "$there"); done # a folder that is not made yet will lie on its parent's disk
+    free=$(df -Pk "$there" | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')
+    if [ -d "$out" ]; then have=$(du -sk "$out" | awk '{ printf "%.0f", $1 * 1024 }'); fi
     awk -v need="$need" -v have="$have" -v free="$free" -v out="$out" 'BEGIN {
-        printf "   disk       %.3g GB in %s, of which %.3g GB are there; %.3g GB are free\n", need / 1e9, out, have / 1e9, free / 1e9
+        printf "   disk       %.4g GB in %s", need / 1e9, out
+        if (have > 0) printf ", of which %.4g GB are there", have / 1e9
+        printf "; %.4g GB are free\n", free / 1e9
         exit !(need - have <= free) }' ||
         fail "there is not enough space in '$out'; name a folder on a larger disk with --out=, or train at a smaller --scale="
 }
@@ -242,7 +244,7 @@ print_needs() {
                 tokens / (tokens < 1e9 ? 1e6 : 1e9), million
             a = tokens / standard; b = tokens / laser
             printf "   time       standard %s, LASER %s", duration(a), duration(b)
-            if (a > 86400) printf ": %.1f %s-days together", (a + b) * devices / 86400, device
+            if ((a + b) * devices > 43200) printf ": %.1f %s-days together", (a + b) * devices / 86400, device
             printf "\n              (%.0f and %.0f tokens/s, %s)\n", standard, laser, source
             if (memory > 0) printf "   memory     %.2f GiB for each process\n", memory / 1073741824
         }'
@@ -277,7 +279,7 @@ settings() {
 check_settings() {
     if [ ! -e "$out/settings" ]; then return; fi
     if [ "$(settings)" != "$(cat "$out/settings")" ]; then
-        diff "$out/settings" <(settings) | sed -n 's/^</found   /p; s/^>/expected/p' >&2
+        diff "$out/settings" <(settings) | sed -n 's/^</found   /p; s/^>/expected/p' >&2 || true
         fail "'$out' holds a reproduction with other settings (above); choose another --out="
     fi
 }
@@ -403,10 +405,8 @@ report() {
     fi
     say "What came out"
     if [ "$s" = 1 ]; then marks=(--mark="$published"); fi
-    LC_ALL=$users "$programs/report" --out="$out/report.html.new" --png="$out/loss.png.new" ${marks[@]+"${marks[@]}"} \
+    LC_ALL=$users "$programs/report" --out="$out/report.html" --png="$out/loss.png" ${marks[@]+"${marks[@]}"} \
         "$out/standard" "$out/laser" || fail "no report; see the error above"
-    mv "$out/loss.png.new" "$out/loss.png"
-    mv "$out/report.html.new" "$out/report.html"
     if [ "$s" = 1 ]; then
         printf '\nThe losses of the paper are for each token of its own vocabulary of 32,000; with another vocabulary a token stands for\n'
         printf 'more or less text, and losses differ for that reason alone. docs/results.md says what is known about the settings.\n'
@@ -416,34 +416,40 @@ report() {
     say "Done: $out/report.html and $out/loss.png"
 }
 
-read_options "$@"
-check_options
-programs=${REPRODUCE_PROGRAMS:-.}
-choose_sizes
-count_disk
-if [ -d "$out" ]; then check_settings; fi
-build
-say "The two curves of the LASER paper at scale $scale, on ${on/=/ }"
-if [ ! -e "$out/settings" ] || [ -n "$dry_run" ]; then
-    measure
-    print_needs
-    print_text
-    check_disk
-    if [ -n "$dry_run" ]; then exit 0; fi
-    ask
-    settings > "$out/settings.new"
-    mv "$out/settings.new" "$out/settings"
-else
-    print_text
-    check_disk
-fi
-take_folder
-trap stop INT TERM HUP
-if [ -z "$data" ]; then
-    tokenize
-    data=$out/data
-fi
-train standard
-train laser
-report
-rm -f "$out/process"
+# A function, so that the shell has read all of this file before it begins: runs take days, and a shell that reads on in a file
+# that was replaced meanwhile would do anything.
+main() {
+    read_options "$@"
+    check_options
+    programs=${REPRODUCE_PROGRAMS:-.}
+    choose_sizes
+    count_disk
+    if [ -d "$out" ]; then check_settings; fi
+    build
+    say "The two curves of the LASER paper at scale $scale, on ${on/=/ }"
+    if [ ! -e "$out/settings" ] || [ -n "$dry_run" ]; then
+        measure
+        print_needs
+        print_text
+        check_disk
+        if [ -n "$dry_run" ]; then exit 0; fi
+        ask
+        mkdir -p "$out"
+        settings > "$out/settings.new"
+        mv "$out/settings.new" "$out/settings"
+    else
+        print_text
+        check_disk
+    fi
+    take_folder
+    trap stop INT TERM HUP
+    if [ -z "$data" ]; then
+        tokenize
+        data=$out/data
+    fi
+    train standard
+    train laser
+    report
+    rm -f "$out/process"
+}
+main "$@" && exit
