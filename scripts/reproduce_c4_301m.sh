@@ -333,6 +333,7 @@ interrupted() {
     printf '\nreproduce: interrupted; the same command goes on from there\n' >&2
     exit 130
 }
+# shellcheck disable=SC2317 # a trap calls it
 stop() {
     stopped=yes
     if [ -n "$child" ]; then kill -s TERM -- "$child" 2> /dev/null || true; else interrupted; fi
@@ -452,4 +453,4 @@ main() {
     report
     rm -f "$out/process"
 }
-main "$@" && exit
+{ main "$@"; exit; }
