@@ -544,9 +544,9 @@ static void test_resilient_sees_verify_data_in_config(void) {
                       "[ $n -ge 2 ] && exit 0; mkdir -p run; sleep 3; echo > run/log.jsonl; exit 0");
         test_command(
             output, sizeof output,
-            "cd %s && printf '%s' > options; RESILIENT_PAUSE=0 RESILIENT_GRACE=0 "
-            "\"$OLDPWD/scripts/run_resilient.sh\" --stall=1 ./program --out=run --config=options %s > "
-            "said 2>&1 && echo ended >> said &",
+            "cd %s && printf '%s' > options; { RESILIENT_PAUSE=0 RESILIENT_GRACE=0 "
+            "\"$OLDPWD/scripts/run_resilient.sh\" --stall=1 ./program --out=run --config=options %s && "
+            "echo ended; } > said 2>&1 &",
             folder[i], cases[i].text, cases[i].option);
     }
     for (int i = 0; i < CASES; i++) {
