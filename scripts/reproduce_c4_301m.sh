@@ -16,6 +16,7 @@
 #   --out=DIR              the folder for everything (default runs/c4-301m, at a smaller scale runs/c4-301m-1-1000)
 #   --batch=N              sequences of a micro-step on each GPU or process (default: 32 on a GPU, 8 on a CPU)
 #   --seed=N               the start of all random numbers (default 1)
+#   --laser-shift=causal   what LASER subtracts from V before exp(V): causal, or sequence as in the paper (./train_gpt --help)
 #   --url=ADDRESS          where fetch_c4.sh finds the files of C4
 #   --yes                  does not ask before it begins
 #   --dry-run              says what everything needs, and ends
@@ -53,7 +54,7 @@ usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
 from_there() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$from" "$1" ;; esac; } # a path of the user's folder
 
 # ---------------------------------------------------------------------------------------------------------- options
-on='' nodes=1 scale=1 tokenizer='' data='' out='' batch='' seed=1 url='' yes='' dry_run='' texts=()
+on='' nodes=1 scale=1 tokenizer='' data='' out='' batch='' seed=1 laser_shift=causal url='' yes='' dry_run='' texts=()
 read_options() {
     local option
     for option; do
@@ -67,12 +68,13 @@ read_options() {
             --out=*) out=$(from_there "${option#*=}") ;;
             --batch=*) batch=${option#*=} ;;
             --seed=*) seed=${option#*=} ;;
+            --laser-shift=*) laser_shift=${option#*=} ;;
             --url=*) url=${option#*=} ;;
             --yes) yes=yes ;;
             --dry-run) dry_run=yes ;;
             --help | -h) usage && exit 0 ;;
             --*) code=2 fail "unknown option $option; expected --on= --nodes= --scale= --text= --tokenizer= --data= --out= --batch=" \
-                "--seed= --url= --yes --dry-run or --help" ;;
+                "--seed= --laser-shift= --url= --yes --dry-run or --help" ;;
             *)
                 [ ${#texts[@]} -gt 0 ] || code=2 fail "'$option' is no option; files of text stand after --text="
                 texts+=("$(from_there "$option")")
@@ -97,7 +99,8 @@ check_options() {
     awk -v s="$s" 'BEGIN { exit !(s >= 1e-6 && s <= 1) }' || code=2 fail "--scale=$scale: expected a number from 1/1000000 to 1, such as 1/1000 or 0.001"
     check_number nodes "$nodes" && check_number seed "$seed"
     [ "$nodes" -gt 0 ] || code=2 fail "--nodes=0: expected at least 1"
-    if [ -n "$batch" ]; then check_number batch "$batch"; fi
+    if [ -n "$batch" ]; then check_number batch "$batch" && { [ "$batch" -gt 0 ] || code=2 fail "--batch=0: expected at least 1"; }; fi
+    case $laser_shift in causal | sequence) ;; *) code=2 fail "--laser-shift=$laser_shift: expected causal or sequence" ;; esac
     if [ -z "$on" ]; then on=$(cards_here); fi
     case $on in
         gpu) gpus=1 ;;
@@ -158,7 +161,7 @@ choose_sizes() {
 
 # Prints the options of the trainer that do not depend on the attention.
 model_options() {
-    printf '%s ' --preset=c4-301m --batch="$batch" --seed="$seed"
+    printf '%s ' --preset=c4-301m --batch="$batch" --seed="$seed" --laser-shift="$laser_shift"
     if [ "$s" != 1 ]; then
         printf '%s ' --layers="$layers" --heads="$heads" --head-dim="$head_dim" --embd=$((heads * head_dim)) \
             --mlp-hidden=$((2 * heads * head_dim)) --seq-len="$seq_len" --total-batch=$((sequences * seq_len)) --steps="$steps" \
@@ -198,25 +201,41 @@ check_disk() {
         fail "there is not enough space in '$out'; name a folder on a larger disk with --out=, or train at a smaller --scale="
 }
 
-# Sets rate_standard and rate_laser, tokens/s of all processes together, and memory, bytes of each process.
+rates_of_h200() {
+    rate_source='computed from the measured rate of one H200 (docs/gpu.md)'
+    rate_standard=$((h200_rate * ranks))
+    rate_laser=$(awk -v r=$rate_standard -v l=$h200_laser 'BEGIN { printf "%.0f", r / l }')
+}
+
+# Prints the larger of a number of bytes and those in the line of standard input that begins with PATTERN and ends in `N MiB`.
+largest() { # PATTERN BYTES
+    awk -v pattern="$1" -v most="$2" '$0 ~ pattern && $NF == "MiB" { m = $(NF - 1) * 1048576; if (m > most) most = m }
+        END { printf "%.0f", most }'
+}
+
+# Sets rate_standard and rate_laser, tokens/s of all processes together, and memory and gpu_memory, bytes of each process.
 measure() {
     local attention said launcher=()
-    rate_source="measured here, by ./$program_name --dry-run" memory=0
-    if [ "$on" = slurm-gpu ] || { [ $program_name = train_gptcu ] && [ ! -x "$programs/train_gptcu" ]; }; then
-        rate_source='computed from the measured rate of one H200 (docs/gpu.md)'
-        rate_standard=$((h200_rate * ranks))
-        rate_laser=$(awk -v r=$rate_standard -v l=$h200_laser 'BEGIN { printf "%.0f", r / l }')
+    rate_source="measured here, by ./$program_name --dry-run" memory=0 gpu_memory=0
+    if [ "$on" = slurm-gpu ]; then
+        rates_of_h200
         return
     fi
     if [ "$gpus" -gt 1 ]; then launcher=(mpirun -n "$gpus"); fi
     for attention in standard laser; do
         # shellcheck disable=SC2046 # options are words
         said=$(${launcher[@]+"${launcher[@]}"} "$programs/$program_name" --dry-run --attn=$attention --vocab-size="$vocab" \
-            $(model_options) 2>&1 < /dev/null) || fail "./$program_name --dry-run failed: $(tail -n 1 <<< "$said")"
+            $(model_options) 2>&1 < /dev/null) || {
+            said=$(grep -v -e '^[- ]*$' <<< "$said" | grep -m 1 -e 'error' -e 'mpirun' || tail -n 1 <<< "$said")
+            if [ -z "$dry_run" ] || [ $program_name = train_gpt ]; then fail "./$program_name --dry-run failed: $said"; fi
+            printf '   no step could be measured here: %s\n' "$said"
+            rates_of_h200
+            return
+        }
         case $said in *'does not fit'*) [ "$on" = slurm-cpu ] || fail "the model does not fit into the memory of this machine;" \
             "give a smaller --batch= (now $batch) or --scale=" ;; esac
         printf -v "rate_$attention" '%s' "$(awk '/ tokens\/s, / { print $1 }' <<< "$said")"
-        memory=$(awk -v most="$memory" '/^all .* MiB$/ { m = $2 * 1048576; if (m > most) most = m } END { printf "%.0f", most }' <<< "$said")
+        memory=$(largest '^all ' "$memory" <<< "$said") gpu_memory=$(largest '^on the GPU ' "$gpu_memory" <<< "$said")
     done
     if [ "$on" = slurm-cpu ]; then
         rate_source="as if $nodes nodes were each as fast as this machine, by ./train_gpt --dry-run"
@@ -232,7 +251,7 @@ print_needs() {
     if [ $program_name = train_gptcu ]; then device=GPU devices=$ranks; fi
     awk -v L="$layers" -v H="$heads" -v D="$head_dim" -v T="$seq_len" -v V="$vocab" -v parameters="$parameters" -v steps="$steps" \
         -v tokens="$tokens" -v standard="$rate_standard" -v laser="$rate_laser" -v source="$rate_source" -v memory="$memory" \
-        -v device=$device -v devices="$devices" '
+        -v gpu_memory="$gpu_memory" -v device=$device -v devices="$devices" '
         function duration(x) {
             if (x < 90) return sprintf("%.0f s", x)
             return x < 5400 ? sprintf("%.0f min", x / 60) : x < 172800 ? sprintf("%.1f hours", x / 3600) : sprintf("%.1f days", x / 86400)
@@ -246,7 +265,9 @@ print_needs() {
             printf "   time       standard %s, LASER %s", duration(a), duration(b)
             if ((a + b) * devices > 43200) printf ": %.1f %s-days together", (a + b) * devices / 86400, device
             printf "\n              (%.0f and %.0f tokens/s, %s)\n", standard, laser, source
-            if (memory > 0) printf "   memory     %.2f GiB for each process\n", memory / 1073741824
+            if (memory > 0) printf "   memory     %.2f GiB for each process", memory / 1073741824
+            if (gpu_memory > 0) printf ", %.2f GiB on its GPU", gpu_memory / 1073741824
+            if (memory > 0) printf "\n"
         }'
 }
 
@@ -273,7 +294,7 @@ ask() {
 # The folder belongs to one reproduction: what it holds was made with the settings in the file `settings`, and a command with
 # others would mix two of them.
 settings() {
-    printf '%s\n' "scale=$s" "seed=$seed" "tokenizer=$tokenizer" "data=$data" ${texts[@]+"${texts[@]/#/text=}"}
+    printf '%s\n' "scale=$s" "seed=$seed" "laser-shift=$laser_shift" "tokenizer=$tokenizer" "data=$data" ${texts[@]+"${texts[@]/#/text=}"}
 }
 
 check_settings() {
@@ -345,7 +366,9 @@ build() {
     case $on in gpu | gpus=*) targets+=(train_gptcu) ;; esac
     say "Programs: ${targets[*]}"
     scripts/deps.sh || fail "something the build needs is missing"
-    make -s "${targets[@]}" || fail "the programs could not be built; see the error above"
+    if make -s "${targets[@]}" 2> >(grep -v '^ptxas info' >&2); then return; fi
+    # the time on a GPU can be computed without its trainer
+    [ -n "$dry_run" ] || fail "the programs could not be built; see the error above"
 }
 
 fetch() {
