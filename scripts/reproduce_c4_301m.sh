@@ -265,8 +265,8 @@ print_needs() {
             printf "   time       standard %s, LASER %s", duration(a), duration(b)
             if ((a + b) * devices > 43200) printf ": %.1f %s-days together", (a + b) * devices / 86400, device
             printf "\n              (%.0f and %.0f tokens/s, %s)\n", standard, laser, source
-            if (memory > 0) printf "   memory     %.2f GiB for each process", memory / 1073741824
-            if (gpu_memory > 0) printf ", %.2f GiB on its GPU", gpu_memory / 1073741824
+            if (memory > 0) printf "   memory     %.3g GiB for each process", memory / 1073741824
+            if (gpu_memory > 0) printf ", %.3g GiB on its GPU", gpu_memory / 1073741824
             if (memory > 0) printf "\n"
         }'
 }

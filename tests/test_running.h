@@ -537,9 +537,10 @@ static void test_resilient_sees_verify_data_in_config(void) {
                  {"{\"options\": {\"steps\": 9, \"verify-data\": \"no\"}}", "", false},
                  {"verify-data = yes\\n", "--verify-data=no", false}};
     enum { CASES = sizeof cases / sizeof *cases };
-    char output[8192], folder[CASES][128];
+    char output[8192], *folder[CASES];
     for (int i = 0; i < CASES; i++) {
-        snprintf(folder[i], sizeof folder[i], "%s", test_folder());
+        const char *made = test_folder();
+        folder[i] = strcpy(check_calloc(strlen(made) + 1), made);
         write_program(folder[i],
                       "[ $n -ge 2 ] && exit 0; mkdir -p run; sleep 3; echo > run/log.jsonl; exit 0");
         test_command(
@@ -555,6 +556,7 @@ static void test_resilient_sees_verify_data_in_config(void) {
                      folder[i], folder[i]);
         CHECK(strstr(output, "ended") && !strstr(output, "starting again") == cases[i].verifies, "%s %s: %s",
               cases[i].text, cases[i].option, output);
+        free(folder[i]);
     }
 }
 
