@@ -374,12 +374,12 @@ static void test_validation_is_independent_of_batch(void) {
 /* A model whose weights are all zero gives each of V tokens the probability 1/V. So its loss is ln V and its perplexity
    V, and its bits per byte are log2 V times the tokens, by the bytes, which this counts in the file. */
 static void test_validation_counts_bits_per_byte(void) {
-    enum { TOKENS = 208, HEADER = 1024 }; /* 16 windows of 13 tokens, the first that hold --val-tokens=200 */
+    enum { TOKENS = 221, HEADER = 1024 }; /* 17 windows of 13 tokens, the first that hold --val-tokens=210 */
     static uint16_t shard[HEADER / 2 + 2000];
     char path[256];
     snprintf(path, sizeof path, "%s", write_test_data(3000));
     write_test_tokenizer(path);
-    TestRun *run = test_run_open(path, "--batch=5 --val-tokens=200");
+    TestRun *run = test_run_open(path, "--batch=5 --val-tokens=210");
     LogValidation plain, v = validate(&run->trainer);
     REQUIRE(run->trainer.run.tokenizer && v.val_bits_per_byte > 0, "the tokenizer was not used");
     Tokenizer *tokenizer = run->trainer.run.tokenizer;
@@ -400,6 +400,8 @@ static void test_validation_counts_bits_per_byte(void) {
         bytes += (double)test_token_bytes(shard[HEADER / 2 + i]),
             ends += shard[HEADER / 2 + i] == TEST_VOCAB - 1;
     CHECK(ends > 0, "no end of text is among the tokens, so this tests less");
+    CHECK(test_token_bytes(shard[HEADER / 2]) != test_token_bytes(shard[HEADER / 2 + TOKENS]),
+          "the inputs have as many bytes as the predicted tokens, so this tests less");
     const double want = TOKENS * log2(TEST_VOCAB) / bytes;
     CHECK(fabs(v.val_loss / log(TEST_VOCAB) - 1) < 1e-6 && fabs(v.val_perplexity / TEST_VOCAB - 1) < 1e-5,
           "loss %.8f, perplexity %.6f", v.val_loss, v.val_perplexity);
