@@ -8,13 +8,13 @@
 #   --on=WHERE             gpu, gpus=8 (cards of this machine), cpu (this machine), slurm-gpu or slurm-cpu (jobs of Slurm, with
 #                          scripts/slurm_gpu.sh and slurm_cpu.sh). Default: the GPUs of this machine, or cpu if it has none
 #   --nodes=N              with --on=slurm-gpu or slurm-cpu: nodes of each job (default 1)
-#   --scale=1/1000         the same road with a smaller model and less training; see below (default 1)
+#   --scale=1/1000         everything with a smaller model and less training; see below (default 1)
 #   --text=FILE... FILE... files in C4's format (JSON lines, also .gz) instead of downloading C4
 #   --tokenizer=FILE       a SentencePiece model or a tokenizer.json instead of a vocabulary of 32,000 tokens that is learned
 #                          from the text; data/README.md says which model the paper's framework uses
 #   --data=DIR             shards that ./prepare has written already: nothing is downloaded or tokenized
 #   --out=DIR              the folder for everything (default runs/c4-301m, at a smaller scale runs/c4-301m-1-1000)
-#   --batch=N              sequences of a micro-step on each GPU or process (default: 32 on a GPU, 8 on a CPU)
+#   --batch=N              sequences of a micro-step on each GPU or process (default: 32 on a GPU, 8,192 tokens on a CPU)
 #   --seed=N               the start of all random numbers (default 1)
 #   --laser-shift=causal   what LASER subtracts from V before exp(V): causal, or sequence as in the paper (./train_gpt --help)
 #   --url=ADDRESS          where fetch_c4.sh finds the files of C4
