@@ -11,7 +11,9 @@
    results from elsewhere, such as those of a paper.
 
    report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
-   and report_png.h draw the same plots in three ways. */
+   and report_png.h draw the same plots in three ways. report_analysis.h is the part about attention, of runs that were
+   trained with --analyze-every. */
+#include "report_analysis.h"
 #include "report_html.h"
 #include "report_png.h"
 #include "report_terminal.h"
@@ -75,8 +77,10 @@ int main(int argc, char **argv) {
 
     Terminal terminal = terminal_of(stdout);
     terminal_show(&terminal, runs, count, floor);
+    terminal_analysis(&terminal, runs, count);
     if (*options.out || *options.png) printf("\n");
-    if (*options.out) html_write(options.out, runs, count, floor), printf("  %s\n", options.out);
+    if (*options.out)
+        html_write(options.out, runs, count, floor, html_analysis), printf("  %s\n", options.out);
     if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
     marks_free();

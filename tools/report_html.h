@@ -1,7 +1,7 @@
 /* report_html.h: writes the report as one HTML file. Style, drawings (inline SVG) and the script that shows the values
    under the pointer are all in it; it loads no other file, so it can be mailed and opened without a network.
 
-   html_write(path, runs, count, floor)
+   html_write(path, runs, count, floor, more)   `more` writes further sections below the panels
 
    The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
    its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
@@ -111,7 +111,8 @@ static const char *const html_script[] = {
     "'use strict';",
     "const data = JSON.parse(document.getElementById('data').textContent);",
     "const panels = [...document.querySelectorAll('.plot')].map(plot => {",
-    "  const area = plot.querySelector('.area'), own = data.plots[plot.dataset.plot];",
+    "  const area = plot.querySelector('.area');",
+    "  const own = plot.dataset.own ? JSON.parse(plot.dataset.own) : data.plots[plot.dataset.plot];",
     "  const make = (kind, run) => {",
     "    const e = area.appendChild(document.createElement('div'));",
     "    e.className = kind; e.hidden = true;",
@@ -697,7 +698,10 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
     }
 }
 
-static inline void html_page(FILE *f, const Run *runs, int count, double floor) {
+/* Writes sections of the page. points: how many points a curve may have. */
+typedef void HtmlSection(FILE *f, const Run *runs, int count, int64_t points);
+
+static inline void html_page(FILE *f, const Run *runs, int count, double floor, HtmlSection *more) {
     int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
@@ -720,6 +724,7 @@ static inline void html_page(FILE *f, const Run *runs, int count, double floor) 
         if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
     }
     fputs("</div>\n", f);
+    more(f, runs, count, points);
     html_options(f, runs, count);
     fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[",
             plots[0].x_is_tokens ? "tokens" : "step");
@@ -738,9 +743,9 @@ static inline void html_page(FILE *f, const Run *runs, int count, double floor) 
     fputs("</script>\n</body>\n</html>\n", f);
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, double floor) {
+static inline void html_write(const char *path, const Run *runs, int count, double floor, HtmlSection *more) {
     FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
-    html_page(f, runs, count, floor);
+    html_page(f, runs, count, floor, more);
     check_fclose(f, path);
 }
 
