@@ -40,6 +40,7 @@
 #include "tests/test_hostile.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
+#include "tests/test_reproduce.h"
 #include "tests/test_house.h"
 
 typedef struct {
@@ -56,7 +57,8 @@ static const Test tests[] = {
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
-                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
+                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW)
+                        ANALYSIS_TESTS(ROW)
 #endif
 };
 #undef ROW

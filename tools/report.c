@@ -1,13 +1,14 @@
 /* report.c: compares training runs: a table and loss curves in the terminal, the same as one HTML file, and a picture.
 
    cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
-   ./report [--out=report.html] [--png=loss.png] [--floor=NATS] RUN...
+   ./report [--out=report.html] [--png=loss.png] [--floor=NATS] [--mark=STEP:LOSS:LABEL] RUN...
 
    A RUN is a folder that ./train_gpt --out=DIR wrote. It must have a log.jsonl, of a finished run or of one that is
    still training; config.json and summary.json are used where they exist. A name that is not such a folder is left out
    with a warning, so that the pattern of a shell may match other files too. The curves of all runs are drawn into the
    same plots, in the order of the names; differences are taken to the first run. --floor draws a line that no model can
-   go below: the entropy of the text where it is known, as for the text that data/grammar.c generates.
+   go below: the entropy of the text where it is known, as for the text that data/grammar.c generates. --mark draws
+   results from elsewhere, such as those of a paper.
 
    report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
    and report_png.h draw the same plots in three ways. report_analysis.h is the part about attention, of runs that were
@@ -19,7 +20,7 @@
 #include "../gpt/run/options.h"
 
 typedef struct {
-    const char *out, *png;
+    const char *out, *png, *mark;
     double floor;
 } ReportOptions;
 
@@ -30,6 +31,8 @@ static const Option report_options[] = {
      "a picture of the validation loss, 1200 x 700 pixels; empty: none", 0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
      "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
+    {"Report", "mark", OPTION_STRING, offsetof(ReportOptions, mark), "", 0, 0, "STEP:LOSS:LABEL,...",
+     "results from elsewhere, drawn into the plot of the validation loss; empty: none", 0},
 };
 
 /* Reads the runs among the `count` folders into `runs` and returns how many there are. A warning names what was left
@@ -67,6 +70,8 @@ int main(int argc, char **argv) {
     int named = options_parse(&set, argc, argv);
     if (named == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
     double floor = options.floor > 0 ? options.floor : NAN;
+    char error[MARKS_ERROR_SIZE];
+    if (!marks_read(options.mark, error)) options_fail(&set, "--mark: %s", error);
     const int count = load_runs(runs, argv, named);
     runs_name(runs, count);
 
@@ -78,5 +83,6 @@ int main(int argc, char **argv) {
         html_write(options.out, runs, count, floor, html_analysis), printf("  %s\n", options.out);
     if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
+    marks_free();
     return 0;
 }
