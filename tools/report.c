@@ -11,13 +11,14 @@
 
    report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
    and report_png.h draw the same plots in three ways. */
+#include "report_arms.h"
 #include "report_html.h"
 #include "report_png.h"
 #include "report_terminal.h"
 #include "../gpt/run/options.h"
 
 typedef struct {
-    const char *out, *png;
+    const char *out, *png, *csv;
     double floor;
 } ReportOptions;
 
@@ -26,18 +27,23 @@ static const Option report_options[] = {
      "the HTML file, which needs no other file; --out= writes none", 0},
     {"Report", "png", OPTION_STRING, offsetof(ReportOptions, png), "", 0, 0, "FILE",
      "a picture of the validation loss, 1200 x 700 pixels; empty: none", 0},
+    {"Report", "csv", OPTION_STRING, offsetof(ReportOptions, csv), "", 0, 0, "FILE",
+     "a table for other programs: a line for each arm, the runs that differ only in their seed; empty: none",
+     0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
      "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
 };
 
+static Run runs[ARM_RUNS_MAX];
+
 /* Reads the runs among the `count` folders into `runs` and returns how many there are. A warning names what was left
    out; dies when there is no run. */
-static int load_runs(Run *runs, char **folders, int count) {
+static int load_runs(char **folders, int count) {
     const char *left_out = NULL, *why = NULL;
     int loaded = 0;
     for (int i = 0; i < count; i++) {
-        if (loaded == PLOT_RUNS_MAX)
-            die("there are more than %d runs among the %d names given; name fewer", PLOT_RUNS_MAX, count);
+        if (loaded == ARM_RUNS_MAX)
+            die("there are more than %d runs among the %d names given; name fewer", ARM_RUNS_MAX, count);
         const char *reason = run_load(&runs[loaded], folders[i]);
         if (!reason)
             loaded++;
@@ -56,23 +62,34 @@ static int load_runs(Run *runs, char **folders, int count) {
     return loaded;
 }
 
+/* The report: about arms where runs differ only in their seed, else about runs. */
+static void report_runs(const ReportOptions *o, int count, double floor) {
+    Arms gathered;
+    const Arms *arms = arms_gather(&gathered, runs, count) ? &gathered : NULL;
+    if (!arms && count > PLOT_RUNS_MAX)
+        die("%d runs are too many for one report; name at most %d", count, PLOT_RUNS_MAX);
+    const Run *drawn = arms ? arms->means : runs;
+    const int drawn_count = arms ? arms->count : count;
+    Terminal terminal = terminal_of(stdout);
+    terminal_show(&terminal, runs, count, arms, floor);
+    if (*o->out || *o->png || *o->csv) printf("\n");
+    if (*o->out) html_write(o->out, runs, count, arms, floor), printf("  %s\n", o->out);
+    if (*o->png) png_write(o->png, drawn, drawn_count, floor), printf("  %s\n", o->png);
+    if (*o->csv) arms_csv(o->csv, &gathered), printf("  %s\n", o->csv);
+    arms_free(&gathered);
+}
+
 int main(int argc, char **argv) {
     program_begin();
     static ReportOptions options;
-    static Run runs[PLOT_RUNS_MAX];
     OptionSet set = options_begin("report", "./report [options] RUN...", report_options,
                                   sizeof report_options / sizeof *report_options, &options, NULL);
     int named = options_parse(&set, argc, argv);
     if (named == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
     double floor = options.floor > 0 ? options.floor : NAN;
-    const int count = load_runs(runs, argv, named);
+    const int count = load_runs(argv, named);
     runs_name(runs, count);
-
-    Terminal terminal = terminal_of(stdout);
-    terminal_show(&terminal, runs, count, floor);
-    if (*options.out || *options.png) printf("\n");
-    if (*options.out) html_write(options.out, runs, count, floor), printf("  %s\n", options.out);
-    if (*options.png) png_write(options.png, runs, count, floor), printf("  %s\n", options.png);
+    report_runs(&options, count, floor);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
     return 0;
 }

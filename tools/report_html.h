@@ -1,7 +1,8 @@
 /* report_html.h: writes the report as one HTML file. Style, drawings (inline SVG) and the script that shows the values
    under the pointer are all in it; it loads no other file, so it can be mailed and opened without a network.
 
-   html_write(path, runs, count, floor)
+   html_write(path, runs, count, arms, floor)   with arms, groups of runs that differ in their seed (report_arms.h), the page
+                                               is about them; else `arms` is NULL
 
    The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
    its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
@@ -11,7 +12,7 @@
 #ifndef TOOLS_REPORT_HTML_H
 #define TOOLS_REPORT_HTML_H
 
-#include "report_plot.h"
+#include "report_arms.h"
 
 enum {
     HTML_UNITS = 10000,     /* width and height of a drawing */
@@ -361,8 +362,11 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
 
 /* The remark beside the title of a panel. */
 static inline void html_note(FILE *f, const Plot *p) {
+    char note[PLOT_NOTE_SIZE];
     fputs("<p class=\"note\">", f);
-    if (p->kind == PLOT_TRAINING)
+    if (p->kind == PLOT_TRAINING && p->runs[0].seeds)
+        fputs("smoothed", f);
+    else if (p->kind == PLOT_TRAINING)
         fputs(p->runs[0].curves[CURVE_TRAINING].count > 60 ? "smoothed; faint: each step" : "each step", f);
     if (p->kind == PLOT_NORM) fputs("before clipping, logarithmic", f);
     if (p->kind == PLOT_DIFFERENCE) {
@@ -375,6 +379,10 @@ static inline void html_note(FILE *f, const Plot *p) {
     if (isfinite(p->above) && p->kind <= PLOT_TRAINING)
         fprintf(f, "%s from %.2f, above the frame",
                 p->kind == PLOT_TRAINING || isfinite(p->floor) ? ";" : "falls", p->above);
+    if (*plot_band_note(p, "band", note)) {
+        const bool first = p->kind == PLOT_VALIDATION && !isfinite(p->floor) && !isfinite(p->above);
+        fprintf(f, "%s%s", first || p->kind == PLOT_RATE ? "" : "; ", note);
+    }
     fputs("</p>", f);
 }
 
@@ -400,8 +408,14 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
             "<svg viewBox=\"0 0 %d %d\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"%s\">\n",
             labelled ? " labelled" : "", number, HTML_UNITS, HTML_UNITS, p->title);
     html_grid(f, p);
-    if (p->kind == PLOT_TRAINING)
-        for (int r = 0; r < p->count; r++) html_raw(f, p, r, points);
+    for (int r = 0; r < p->count; r++) {
+        if (p->kind == PLOT_TRAINING && !p->runs[r].seeds) html_raw(f, p, r, points);
+        if (p->low[r].count < 2 || p->kind == PLOT_RATE) continue;
+        Series low = series_bin(&p->low[r], points, BIN_MEAN),
+               high = series_bin(&p->high[r], points, BIN_MEAN);
+        html_band(f, p, r, &low, &high);
+        series_free(&low), series_free(&high);
+    }
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
         /* two runs often have the same learning rates: the other curves are dashed, so that the first one shows */
@@ -428,7 +442,7 @@ static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
         html_json_numbers(f, "x", s.x, s.count, p->x_scale[r], 16);
         fputc(',', f);
         html_json_numbers(f, "y", s.y, s.count, 1, 9);
-        if (p->kind == PLOT_TRAINING && s.count > 60) {
+        if (p->kind == PLOT_TRAINING && s.count > 60 && !p->runs[r].seeds) {
             Series raw = series_bin(&p->runs[r].curves[CURVE_TRAINING], points, BIN_MEAN);
             fputc(',', f);
             html_json_numbers(f, "raw", raw.y, raw.count, 1, 9);
@@ -606,10 +620,11 @@ static inline bool html_is_best(const Run *runs, int count, int run, Figure figu
     return own == best;
 }
 
-/* The table of figures. */
-static inline void html_table(FILE *f, const Run *runs, int count) {
+/* The table of figures, with the colours of the curves or without. */
+static inline void html_table(FILE *f, const Run *runs, int count, bool coloured) {
     char text[FORMAT_SIZE];
-    fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
+    fputs(coloured ? "<section class=\"card\">" : "<section>", f);
+    fputs("<div class=\"scroll\"><table class=\"runs\"><tr>", f);
     for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
     for (int r = 0; r < count; r++) {
@@ -617,7 +632,7 @@ static inline void html_table(FILE *f, const Run *runs, int count) {
         for (int i = 0; i < FIGURE_COUNT; i++) {
             fprintf(f, "<td data-title=\"%s\"%s>", figures[i].full_title,
                     html_is_best(runs, count, r, (Figure)i) ? " class=\"best\"" : "");
-            if (i == FIGURE_NAME)
+            if (i == FIGURE_NAME && coloured)
                 fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
             html_text(f, figure_text(&runs[r], (Figure)i, text));
             fputs("</td>", f);
@@ -672,16 +687,59 @@ static inline void html_verdict(FILE *f, const Run *runs, int count) {
           f);
 }
 
-/* The names of the runs, or of many runs their number. */
+/* The table of arms. */
+static inline void html_arms(FILE *f, const Arms *arms) {
+    char text[FORMAT_SIZE];
+    fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
+    for (int i = 0; i < ARM_FIGURES; i++)
+        if (arm_figure_shown(arms, (ArmFigure)i)) fprintf(f, "<th>%s</th>", arm_figures[i].full_title);
+    fputs("</tr>\n", f);
+    for (int k = 0; k < arms->count; k++) {
+        fputs("<tr>", f);
+        for (int i = 0; i < ARM_FIGURES; i++) {
+            if (!arm_figure_shown(arms, (ArmFigure)i)) continue;
+            fprintf(f, "<td data-title=\"%s\">", arm_figures[i].full_title);
+            if (i == ARM_NAME)
+                fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", k % HTML_COLORS);
+            html_text(f, arm_figure_text(arms, k, (ArmFigure)i, text));
+            fputs("</td>", f);
+        }
+        fputs("</tr>\n", f);
+    }
+    fputs("</table></div></section>\n", f);
+}
+
+/* The ArmSee of the page: a paragraph. */
+static inline void html_sentence(void *context, const char *sentence) {
+    FILE *f = context;
+    fputs("<p class=\"note\">", f);
+    html_text(f, sentence);
+    fputs("</p>\n", f);
+}
+
+/* What the arms differ by: the difference in large letters, the sentences about it below. */
+static inline void html_arms_verdict(FILE *f, const Arms *arms) {
+    for (int k = 1; k < arms->count; k++) {
+        char text[ARM_TEXT_SIZE];
+        arm_difference_sentence(arms, k, text);
+        fputs("<p class=\"verdict\">", f), html_text(f, text), fputs("</p>\n", f);
+        arm_details(arms, k, html_sentence, f);
+    }
+    arms_notes(arms, html_sentence, f);
+}
+
+/* The names of the runs or arms, or of many their number. */
 static inline void html_heading(FILE *f, const Run *runs, int count) {
-    if (count > 4) fprintf(f, "%d runs", count);
+    if (count > 4) fprintf(f, "%d %s", count, runs[0].seeds ? "arms" : "runs");
     for (int r = 0; r < count && count <= 4; r++) {
         fputs(r == 0 ? "" : r + 1 < count ? ", " : " and ", f);
         html_text(f, runs[r].name);
     }
 }
 
-static inline void html_page(FILE *f, const Run *runs, int count, double floor) {
+static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor) {
+    const Run *runs = arms ? arms->means : all; /* what is drawn */
+    const int count = arms ? arms->count : all_count;
     int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
@@ -692,15 +750,23 @@ static inline void html_page(FILE *f, const Run *runs, int count, double floor) 
     fputs("</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">Training report</p>\n<h1>", f);
     html_heading(f, runs, count);
     fputs("</h1>\n", f);
-    html_facts(f, runs, count);
-    html_verdict(f, runs, count);
-    html_table(f, runs, count);
+    html_facts(f, all, all_count);
+    if (arms) {
+        html_arms_verdict(f, arms);
+        html_arms(f, arms);
+        fputs("<details class=\"card\"><summary>All runs</summary>", f);
+        html_table(f, all, all_count, false);
+        fputs("</details>\n", f);
+    } else {
+        html_verdict(f, all, all_count);
+        html_table(f, all, all_count, true);
+    }
     fputs("<div class=\"panels\">\n", f);
     Plot plots[PLOT_COUNT];
-    Series *curves[PLOT_COUNT];
+    PlotCurves curves[PLOT_COUNT];
     for (int k = 0; k < PLOT_COUNT; k++) {
         curves[k] = plot_curves((PlotKind)k, runs, count);
-        plot_begin(&plots[k], (PlotKind)k, runs, curves[k], count, floor, k == PLOT_VALIDATION ? 10 : 5, 6);
+        plot_begin(&plots[k], (PlotKind)k, runs, &curves[k], count, floor, k == PLOT_VALIDATION ? 10 : 5, 6);
         if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
     }
     fputs("</div>\n", f);
@@ -722,9 +788,9 @@ static inline void html_page(FILE *f, const Run *runs, int count, double floor) 
     fputs("</script>\n</body>\n</html>\n", f);
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, double floor) {
+static inline void html_write(const char *path, const Run *runs, int count, const Arms *arms, double floor) {
     FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
-    html_page(f, runs, count, floor);
+    html_page(f, runs, count, arms, floor);
     check_fclose(f, path);
 }
 
