@@ -497,7 +497,7 @@ static inline const char *arm_figure_text(const Arms *arms, int k, ArmFigure fig
     case ARM_BITS: return arm_number(text, "%.4f", arm->bits.mean);
     case ARM_BITS_DEVIATION: return arm_number(text, "%.4f", arm->bits.deviation);
     case ARM_STEP: return arm_duration(text, arm->step_seconds);
-    case ARM_COST: return arm_number(text, "%.3f", arm->step_seconds / arms->arms[0].step_seconds);
+    case ARM_COST: return arm_number(text, "%.2f", arm->step_seconds / arms->arms[0].step_seconds);
     case ARM_FIGURES: break;
     }
     return "-";
@@ -559,10 +559,10 @@ static inline void arm_reach_sentence(const Arms *arms, int k, char text[ARM_TEX
     if (!isfinite(step) || f_losses->count == 0 || s_losses->count == 0) return;
     const double s_end = s_losses->x[s_losses->count - 1];
     if (isfinite(f->step_seconds) && isfinite(s->step_seconds) && arms->same_machine)
-        snprintf(times, sizeof times, "; that is %s of training steps against %s",
+        snprintf(times, sizeof times, ", after %s of training steps instead of %s",
                  arm_duration(time, step * f->step_seconds), arm_duration(other, s_end * s->step_seconds));
-    snprintf(text, ARM_TEXT_SIZE, "The mean of %s is at %.4f, where %s ends after %s steps, at step %s%s.%s",
-             f->name, s->val_loss, s->name, count_grouped(all, s_end), count_grouped(count, ceil(step)),
+    snprintf(text, ARM_TEXT_SIZE, "%s ends at %.4f after %s steps; the mean of %s is there at step %s%s.%s",
+             s->name, s->val_loss, count_grouped(all, s_end), f->name, count_grouped(count, ceil(step)),
              times,
              arm_sign_is_certain(&arm->difference) ? "" : " As the sign is not certain, this may be chance.");
 }
