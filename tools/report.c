@@ -12,6 +12,7 @@
    report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
    and report_png.h draw the same plots in three ways. */
 #include "report_arms.h"
+#include "report_fit.h"
 #include "report_html.h"
 #include "report_png.h"
 #include "report_terminal.h"
@@ -20,6 +21,7 @@
 typedef struct {
     const char *out, *png, *csv;
     double floor;
+    bool fit;
 } ReportOptions;
 
 static const Option report_options[] = {
@@ -32,6 +34,11 @@ static const Option report_options[] = {
      0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
      "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
+    {"Other reports", "fit", OPTION_SWITCH, offsetof(ReportOptions, fit), "no", 0, 0, "",
+     "fit L = a + b N^-c to runs of three or more sizes: how the final validation loss falls with the number "
+     "of "
+     "parameters; --out, --png and --csv are then about the fit",
+     0},
 };
 
 static Run runs[ARM_RUNS_MAX];
@@ -79,6 +86,19 @@ static void report_runs(const ReportOptions *o, int count, double floor) {
     arms_free(&gathered);
 }
 
+/* --fit: the loss as a function of the size. */
+static void report_fit(const ReportOptions *o, int count) {
+    Fits fits;
+    fits_of(&fits, runs, count);
+    Terminal terminal = terminal_of(stdout);
+    fits_terminal(&terminal, &fits);
+    if (*o->out || *o->png || *o->csv) printf("\n");
+    if (*o->out) fits_html(o->out, &fits), printf("  %s\n", o->out);
+    if (*o->png) png_write_plot(o->png, &fits.plot, "fit of L = a + b N^-c"), printf("  %s\n", o->png);
+    if (*o->csv) fits_csv(o->csv, &fits), printf("  %s\n", o->csv);
+    fits_free(&fits);
+}
+
 int main(int argc, char **argv) {
     program_begin();
     static ReportOptions options;
@@ -89,7 +109,10 @@ int main(int argc, char **argv) {
     double floor = options.floor > 0 ? options.floor : NAN;
     const int count = load_runs(argv, named);
     runs_name(runs, count);
-    report_runs(&options, count, floor);
+    if (options.fit)
+        report_fit(&options, count);
+    else
+        report_runs(&options, count, floor);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
     return 0;
 }

@@ -27,6 +27,9 @@
 
 enum { ARM_RUNS_MAX = 512, ARM_NOTES_MAX = 12, ARM_TEXT_SIZE = 1024, ARM_LABEL_COLUMNS = 44 };
 
+/* Says whether runs of the same arm must have the same value of an option. */
+typedef bool ArmOptionCounts(const Option *option);
+
 typedef struct {
     const Run *runs[ARM_RUNS_MAX]; /* [count], in order of their seeds */
     int count;
@@ -44,7 +47,8 @@ typedef struct {
         means; /* [count]: an arm as a run that can be drawn; what its config points to belongs to the arm's first run */
     Arm *arms; /* [count] */
     int count;
-    bool same_machine; /* whether all runs had the same processor, GPU, threads and ranks */
+    ArmOptionCounts *counts; /* which options may not differ within an arm, and so name the arms */
+    bool same_machine;       /* whether all runs had the same processor, GPU, threads and ranks */
     char *notes[ARM_NOTES_MAX];
     int note_count, notes_left_out;
 } Arms;
@@ -92,9 +96,6 @@ static inline bool arm_same_unknown(const Run *a, const Run *b) {
     return true;
 }
 
-/* A function that says whether an option may differ within an arm. */
-typedef bool ArmOptionCounts(const Option *option);
-
 static inline bool arms_compare_by(const Run *a, const Run *b, ArmOptionCounts *counts) {
     char x[FORMAT_SIZE], y[FORMAT_SIZE];
     if (a->options == a->config || b->options == b->config) return false; /* their options are not known */
@@ -137,13 +138,11 @@ __attribute__((format(printf, 2, 3))) static inline void arms_note(Arms *arms, c
         arms->notes[arms->note_count++] = strcpy(check_calloc(strlen(text) + 1), text);
 }
 
-/* Adds a run to an arm, or a note why it is left out. */
-static inline void arm_add(Arms *arms, Arm *arm, const Run *run) {
-    const double seed = arm_seed(run);
-    int at = 0;
+/* Whether a run has a final loss; else a note says that it is left out. */
+static inline bool arm_takes(Arms *arms, const Run *run) {
     if (!arm_run_is_finished(run)) {
         arms_note(arms, "%s is left out: it is not finished.", run->name);
-        return;
+        return false;
     }
     if (!isfinite(run->val_loss)) {
         arms_note(arms,
@@ -151,17 +150,30 @@ static inline void arm_add(Arms *arms, Arm *arm, const Run *run) {
                   "runs that did "
                   "not diverge.",
                   run->name);
-        return;
+        return false;
     }
+    return true;
+}
+
+/* Inserts a run at place `at` of an arm. */
+static inline void arm_insert(Arm *arm, int at, const Run *run) {
+    memmove(&arm->runs[at + 1], &arm->runs[at], (size_t)(arm->count - at) * sizeof *arm->runs);
+    arm->runs[at] = run;
+    arm->count++;
+}
+
+/* Adds a run to an arm, or a note why it is left out. */
+static inline void arm_add(Arms *arms, Arm *arm, const Run *run) {
+    const double seed = arm_seed(run);
+    int at = 0;
+    if (!arm_takes(arms, run)) return;
     while (at < arm->count && arm_seed(arm->runs[at]) < seed) at++;
     if (at < arm->count && arm_seed(arm->runs[at]) == seed) {
         arms_note(arms, "%s is left out: it has the options and the seed of %s.", run->name,
                   arm->runs[at]->name);
         return;
     }
-    memmove(&arm->runs[at + 1], &arm->runs[at], (size_t)(arm->count - at) * sizeof *arm->runs);
-    arm->runs[at] = run;
-    arm->count++;
+    arm_insert(arm, at, run);
 }
 
 /* ---- names ---- */
@@ -198,7 +210,7 @@ static inline void arm_name(Arms *arms, int k) {
     for (int i = 0; i < TRAIN_OPTION_COUNT; i++) {
         const Option *option = &train_options[i];
         const bool choice = option->type == OPTION_CHOICE;
-        if (!arm_option_counts(option) || !arms_differ_in(arms, option)) continue;
+        if (!arms->counts(option) || !arms_differ_in(arms, option)) continue;
         const char *value = arm_option(run, option, text);
         used += (size_t)snprintf(label + used, sizeof label - used, "%s%s%s%.200s", used ? ", " : "",
                                  choice ? "" : option->name, choice ? "" : "=", value);
@@ -403,7 +415,8 @@ static inline void arms_free(Arms *arms) {
 static inline bool arms_gather(Arms *arms, const Run *runs, int count) {
     int arm_of[ARM_RUNS_MAX], first_of[ARM_RUNS_MAX], groups = 0, kept = 0;
     bool several = false;
-    *arms = (Arms){.arms = check_calloc((size_t)count * sizeof *arms->arms),
+    *arms = (Arms){.counts = arm_option_counts,
+                   .arms = check_calloc((size_t)count * sizeof *arms->arms),
                    .means = check_calloc((size_t)count * sizeof *arms->means)};
     for (int r = 0; r < count; r++) {
         int k = 0;
@@ -447,11 +460,11 @@ static const struct {
 } arm_figures[] = {
     [ARM_NAME] = {"arm", "arm"},
     [ARM_RUNS] = {"seeds", "seeds"},
-    [ARM_LOSS] = {"val loss", "validation loss, mean"},
-    [ARM_LOSS_DEVIATION] = {"sd", "its standard deviation"},
+    [ARM_LOSS] = {"val loss", "validation loss"},
+    [ARM_LOSS_DEVIATION] = {"sd", "deviation"},
     [ARM_PERPLEXITY] = {"perplexity", "perplexity"},
     [ARM_BITS] = {"bits/byte", "bits per byte"},
-    [ARM_BITS_DEVIATION] = {"sd", "its standard deviation"},
+    [ARM_BITS_DEVIATION] = {"sd", "deviation"},
     [ARM_STEP] = {"step", "time of a step"},
     [ARM_COST] = {"cost", "cost of a step"},
 };

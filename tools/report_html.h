@@ -96,7 +96,8 @@ static const char *const html_style[] = {
     ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}",
     /* on a narrow screen the table of runs shows the figures of a run in two columns below its name */
     ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
-    ".runs tr{display:grid;grid-template-columns:1fr 1fr;column-gap:22px;font-size:13.5px}",
+    ".runs tr{display:grid;grid-template-columns:minmax(0,1fr) "
+    "minmax(0,1fr);column-gap:22px;font-size:13.5px}",
     ".runs td{display:flex;justify-content:space-between;gap:8px;padding:1px 0;border:0}",
     ".runs td:first-child{grid-column:1/-1;display:block;font-weight:640;font-size:15px}",
     ".runs td+td::before{content:attr(data-title);color:var(--soft);font-weight:400}",
@@ -135,6 +136,8 @@ static const char *const html_script[] = {
     "}",
     "const place = (own, y) => own.log ? Math.log(y / own.low) / Math.log(own.high / own.low)",
     "                                  : (y - own.low) / (own.high - own.low);",
+    "const across = (own, x) => own.xlog ? Math.log(x / own.xlow) / Math.log(own.xhigh / own.xlow) : x / "
+    "own.xhigh;",
     "const write = (own, y) => y === null ? 'not a number' : own.digits ? y.toFixed(own.digits)",
     "  : Number(y.toPrecision(4)).toString();",
     "function line(tip, run, text, raw) {",
@@ -148,7 +151,7 @@ static const char *const html_script[] = {
     "  row.appendChild(document.createElement('b')).textContent = text;",
     "}",
     "function mark(p, x, withTip) {",
-    "  const own = p.own, at = nearestX(own, x), left = at / own.xhigh;",
+    "  const own = p.own, at = nearestX(own, x), left = across(own, at);",
     "  p.cross.hidden = p.tip.hidden = !(left >= 0);",
     "  p.cross.style.left = 100 * left + '%';",
     "  p.tip.replaceChildren();",
@@ -156,10 +159,10 @@ static const char *const html_script[] = {
     "  head.textContent = data.x + ' ' + (at || 0).toLocaleString('en-US');",
     "  own.runs.forEach((run, r) => {",
     "    const i = nearest(run.x, at), y = i < 0 ? null : run.y[i];",
-    "    const far = i < 0 || Math.abs(run.x[i] - at) > own.xhigh / 40;",
+    "    const far = i < 0 || Math.abs(across(own, run.x[i]) - left) > 1 / 40;",
     "    const height = y === null ? NaN : place(own, y);",
     "    p.spots[r].hidden = far || !(height >= 0 && height <= 1);",
-    "    p.spots[r].style.left = 100 * (far ? 0 : run.x[i]) / own.xhigh + '%';",
+    "    p.spots[r].style.left = 100 * (far ? 0 : across(own, run.x[i])) + '%';",
     "    p.spots[r].style.top = 100 * (1 - height) + '%';",
     "    if (far) return;",
     "    line(p.tip, r, write(own, y), false);",
@@ -178,7 +181,8 @@ static const char *const html_script[] = {
     "for (const p of panels) {",
     "  const follow = event => {",
     "    const box = p.area.getBoundingClientRect();",
-    "    show(p, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * p.own.xhigh);",
+    "    const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)), own = p.own;",
+    "    show(p, own.xlog ? own.xlow * Math.pow(own.xhigh / own.xlow, part) : part * own.xhigh);",
     "  };",
     "  p.area.addEventListener('pointermove', follow);",
     "  p.area.addEventListener('pointerdown', follow);",
@@ -388,7 +392,8 @@ static inline void html_note(FILE *f, const Plot *p) {
 
 /* A panel: its heading, its drawing, its labels. `number` is its place in the JSON data. */
 static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points) {
-    bool wide = p->kind == PLOT_VALIDATION, labelled = wide || p->kind == PLOT_TRAINING;
+    bool wide = p->kind == PLOT_VALIDATION || p->kind == PLOT_FIT,
+         labelled = wide || p->kind == PLOT_TRAINING;
     fprintf(f, "<section class=\"card%s\"><div class=\"head\"><h2>%s</h2><div class=\"legend\">",
             wide ? " wide" : "", p->title);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
@@ -424,6 +429,7 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
         html_curve(f, p, r, &s, noisy ? "thin" : !stacked ? "curve" : r == 0 ? "under" : "over");
         bool measured = p->kind == PLOT_VALIDATION || p->kind == PLOT_DIFFERENCE;
         if (s.count == 1 || (measured && s.count <= HTML_DOTS)) html_dots(f, p, r, &s);
+        if (p->points) html_dots(f, p, r, &p->points[r]);
         series_free(&s);
     }
     fputs("</svg>\n", f);
@@ -434,8 +440,11 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
 
 /* The data of a panel for the script. */
 static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
-    fprintf(f, "{\"low\":%.10g,\"high\":%.10g,\"xhigh\":%.10g,\"log\":%s,\"digits\":%d,\"runs\":[", p->y.low,
-            p->y.high, p->x.high, p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE ? 4 : 0);
+    fprintf(f,
+            "{\"low\":%.10g,\"high\":%.10g,\"xlow\":%.10g,\"xhigh\":%.10g,\"xlog\":%s,\"log\":%s,\"digits\":%"
+            "d,\"runs\":[",
+            p->y.low, p->y.high, p->x.low, p->x.high, p->x.logarithmic ? "true" : "false",
+            p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE || p->kind == PLOT_FIT ? 4 : 0);
     for (int r = 0; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
         fprintf(f, "%s{", r ? ",\n" : "");
@@ -737,19 +746,43 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
     }
 }
 
-static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor) {
-    const Run *runs = arms ? arms->means : all; /* what is drawn */
-    const int count = arms ? arms->count : all_count;
-    int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
+/* The beginning of a page, up to its title. */
+static inline void html_begin(FILE *f, const Run *runs, int count, const char *what) {
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
           f);
     html_heading(f, runs, count);
-    fputs(": training report</title>\n<style>\n", f);
+    fprintf(f, ": %s</title>\n<style>\n", what);
     html_lines(f, html_style, sizeof html_style / sizeof *html_style);
-    fputs("</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">Training report</p>\n<h1>", f);
+    fprintf(f, "</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">%c%s</p>\n<h1>", *what - 'a' + 'A',
+            what + 1);
     html_heading(f, runs, count);
     fputs("</h1>\n", f);
+}
+
+/* The end of a page, with the data of its plots for the script. */
+static inline void html_end(FILE *f, const Plot *plots, int plot_count, int64_t points) {
+    const char *x = plots[0].x_is_tokens || plots[0].kind == PLOT_FIT ? plot_x_title(&plots[0]) : "step";
+    fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[", x);
+    for (int r = 0; r < plots[0].count; r++) {
+        if (r) fputc(',', f);
+        html_json_text(f, plots[0].runs[r].name);
+    }
+    fputs("],\"plots\":[\n", f);
+    for (int k = 0; k < plot_count; k++) {
+        html_panel_data(f, &plots[k], points);
+        fputs(k + 1 < plot_count ? ",\n" : "\n", f);
+    }
+    fputs("]}\n</script>\n<script>\n", f);
+    html_lines(f, html_script, sizeof html_script / sizeof *html_script);
+    fputs("</script>\n</body>\n</html>\n", f);
+}
+
+static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor) {
+    const Run *runs = arms ? arms->means : all; /* what is drawn */
+    const int count = arms ? arms->count : all_count;
+    int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
+    html_begin(f, runs, count, "training report");
     html_facts(f, all, all_count);
     if (arms) {
         html_arms_verdict(f, arms);
@@ -771,21 +804,8 @@ static inline void html_page(FILE *f, const Run *all, int all_count, const Arms 
     }
     fputs("</div>\n", f);
     html_options(f, runs, count);
-    fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[",
-            plots[0].x_is_tokens ? "tokens" : "step");
-    for (int r = 0; r < count; r++) {
-        if (r) fputc(',', f);
-        html_json_text(f, runs[r].name);
-    }
-    fputs("],\"plots\":[\n", f);
-    for (int k = 0; k < PLOT_COUNT; k++) {
-        html_panel_data(f, &plots[k], points);
-        fputs(k + 1 < PLOT_COUNT ? ",\n" : "\n", f);
-        plot_curves_free(curves[k], count);
-    }
-    fputs("]}\n</script>\n<script>\n", f);
-    html_lines(f, html_script, sizeof html_script / sizeof *html_script);
-    fputs("</script>\n</body>\n</html>\n", f);
+    html_end(f, plots, PLOT_COUNT, points);
+    for (int k = 0; k < PLOT_COUNT; k++) plot_curves_free(curves[k], count);
 }
 
 static inline void html_write(const char *path, const Run *runs, int count, const Arms *arms, double floor) {

@@ -25,12 +25,22 @@ enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64, PLOT_NOTE_SIZE = 128 };
 typedef struct {
     double low, high;
     bool logarithmic;
+    bool counts; /* its numbers are counts, which are written with a letter: 30M */
     double ticks[TICKS_MAX];
     int tick_count;
     int decimals; /* of the ticks; below 0: the ticks are powers of ten, written as short as possible */
 } Axis;
 
-typedef enum { PLOT_VALIDATION, PLOT_TRAINING, PLOT_DIFFERENCE, PLOT_NORM, PLOT_RATE, PLOT_COUNT } PlotKind;
+/* The kinds below PLOT_COUNT are those of every report; report_fit.h draws PLOT_FIT. */
+typedef enum {
+    PLOT_VALIDATION,
+    PLOT_TRAINING,
+    PLOT_DIFFERENCE,
+    PLOT_NORM,
+    PLOT_RATE,
+    PLOT_COUNT,
+    PLOT_FIT = PLOT_COUNT
+} PlotKind;
 
 /* What plot_curves returns: arrays [count]. */
 typedef struct {
@@ -40,12 +50,13 @@ typedef struct {
 typedef struct {
     PlotKind kind;
     const char *title;
-    int count;                     /* of runs */
-    const Run *runs;               /* [count] */
-    const Series *curves;          /* [count]; of the training loss the smoothed one */
+    int count;            /* of runs */
+    const Run *runs;      /* [count] */
+    const Series *curves; /* [count]; of the training loss the smoothed one */
+    const Series *points; /* [count]: what PLOT_FIT shows as points beside its curves; NULL in other plots */
     const Series *low, *high;      /* [count]; the band of a curve that is a mean, else without points */
     double x_scale[PLOT_RUNS_MAX]; /* of each run: x = step * x_scale, 1 where x counts steps */
-    bool x_is_tokens;              /* else x counts steps */
+    bool x_is_tokens;              /* else x counts steps, or parameters in PLOT_FIT */
     Axis x, y;
     double floor; /* of --floor; NaN: none */
     /* The highest value, where it lies so far above the others that the plot does not show it; NaN: all are shown. */
@@ -100,6 +111,13 @@ static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
 static inline const char *axis_label(const Axis *a, double value, char text[FORMAT_SIZE]) {
     const double largest = fmax(fabs(a->low), fabs(a->high));
     if (value == 0 && a->decimals > 4) return strcpy(text, "0");
+    if (a->counts) {
+        count_short(text, value);
+        char *point = strchr(text, '.'), *zeros = point; /* 1.00M as 1M */
+        while (zeros && (*++zeros == '0')) {}
+        if (zeros && (*zeros < '0' || *zeros > '9')) memmove(point, zeros, strlen(zeros) + 1);
+        return text;
+    }
     if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
         snprintf(text, FORMAT_SIZE, "%.3g", value);
         char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
@@ -228,7 +246,7 @@ static inline double runs_final_difference(const Run *runs, int count, double *s
 static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const PlotCurves *curves, int count,
                               double floor, int x_ticks, int y_ticks) {
     static const char *const titles[] = {"Validation loss", "Training loss", "Difference of validation loss",
-                                         "Gradient norm", "Learning rate"};
+                                         "Gradient norm",   "Learning rate", "Validation loss and size"};
     *p = (Plot){.kind = kind, .title = titles[kind], .count = count, .runs = runs};
     p->curves = curves->middle, p->low = curves->low, p->high = curves->high;
     p->floor = kind == PLOT_VALIDATION || kind == PLOT_TRAINING ? floor : NAN;
@@ -273,11 +291,17 @@ static inline void plot_curves_free(PlotCurves curves, int count) {
     free(curves.middle), free(curves.low), free(curves.high);
 }
 
+/* What x counts. */
+static inline const char *plot_x_title(const Plot *p) {
+    return p->kind == PLOT_FIT ? "parameters" : p->x_is_tokens ? "tokens" : "steps";
+}
+
 /* "mean of 3 seeds, band: one standard deviation up and down"; `mark` is the word for how a band is drawn. */
 static inline const char *plot_band_note(const Plot *p, const char *mark, char text[PLOT_NOTE_SIZE]) {
     const bool difference = p->kind == PLOT_DIFFERENCE;
     int least = 0, most = 0;
     text[0] = 0;
+    if (p->kind == PLOT_RATE || p->kind == PLOT_FIT) return text;
     for (int r = difference; r < p->count; r++) {
         const int n = difference ? p->runs[r].pairs : p->runs[r].seeds;
         if (r == difference || n < least) least = n;

@@ -3,6 +3,8 @@
    png_write(path, runs, count, floor)   draws the curves and, where several runs were measured at the same steps, a
                                          second plot below with the differences to the first run
 
+   png_write_plot(path, plot, facts)     draws one plot, with the text `facts` at its top right
+
    Lines are drawn here: the colour of a pixel depends on its distance from the middle of the line, which makes smooth
    edges. Letters come from the first common sans-serif font that is installed, through stb_truetype, or from
    stb_easy_font where there is none. stb_image_write writes the file. All of these are in the package libstb-dev; in a
@@ -20,12 +22,20 @@
 
 #ifndef REPORT_HAS_STB
 
+__attribute__((noreturn)) static inline void png_refuse(const char *path) {
+    die("cannot write '%s': this program was built without stb; install libstb-dev (scripts/deps.sh does) "
+        "and build it again",
+        path);
+}
+
 static inline void png_write(const char *path, const Run *runs, int count, double floor) {
     (void)runs, (void)count, (void)floor;
-    die("cannot write '%s': this program was built without stb; install libstb-dev (scripts/deps.sh does) "
-        "and "
-        "build it again",
-        path);
+    png_refuse(path);
+}
+
+static inline void png_write_plot(const char *path, const Plot *plot, const char *facts) {
+    (void)plot, (void)facts;
+    png_refuse(path);
 }
 
 #else
@@ -274,9 +284,7 @@ static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
             picture_text(g, false, x, b.bottom + 25, 16, 0.5, PNG_SOFT,
                          axis_label(&p->x, p->x.ticks[i], text));
     }
-    if (x_labels)
-        picture_text(g, false, b.right + 40, b.bottom + 25, 16, 0, PNG_SOFT,
-                     p->x_is_tokens ? "tokens" : "steps");
+    if (x_labels) picture_text(g, false, b.right + 40, b.bottom + 25, 16, 0, PNG_SOFT, plot_x_title(p));
 }
 
 /* The area of a band: each column of pixels from the lower to the higher end, between its points on straight lines. */
@@ -306,7 +314,11 @@ static inline void png_curve(Picture *g, const Plot *p, Box b, int run) {
         double x = box_x(p, b, s.x[i], run), y = box_y(p, b, s.y[i]);
         if (i > 0 && isfinite(s.y[i - 1]))
             picture_segment(g, box_x(p, b, s.x[i - 1], run), box_y(p, b, s.y[i - 1]), x, y, 3);
-        if (s.count <= 64) picture_segment(g, x, y, x, y, 9);
+        if (s.count <= 64 && !p->points) picture_segment(g, x, y, x, y, 9);
+    }
+    for (int64_t i = 0; p->points && i < p->points[run].count; i++) {
+        double x = box_x(p, b, p->points[run].x[i], run), y = box_y(p, b, p->points[run].y[i]);
+        picture_segment(g, x, y, x, y, 10);
     }
     Box clip = {b.left - 6, b.top, b.right + 6, b.bottom + 6};
     picture_ink(g, clip, PNG_COLOR(png_colors[run % PNG_COLORS]));
@@ -454,11 +466,21 @@ static inline void png_save(const Picture *g, const char *path) {
     free(bytes);
 }
 
-static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+static inline Picture picture_begin(void) {
     Picture g = {.pixels = check_calloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
                  .coverage = check_calloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) g.pixels[i] = (Color){1, 1, 1};
     font_find(&g.regular, false), font_find(&g.bold, true);
+    return g;
+}
+
+static inline void picture_end(Picture *g, const char *path) {
+    png_save(g, path);
+    free(g->pixels), free(g->coverage), free(g->regular.data), free(g->bold.data);
+}
+
+static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+    Picture g = picture_begin();
     Plot plot;
     const PlotCurves curves = plot_curves(PLOT_VALIDATION, runs, count);
     plot_begin(&plot, PLOT_VALIDATION, runs, &curves, count, floor, 8, 6);
@@ -475,9 +497,18 @@ static inline void png_write(const char *path, const Run *runs, int count, doubl
         picture_text(&g, false, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 20, 0.5, PNG_SOFT,
                      "no validation loss in the logs");
     if (strip) png_difference(&g, &plot, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
-    png_save(&g, path);
+    picture_end(&g, path);
     plot_curves_free(curves, count);
-    free(g.pixels), free(g.coverage), free(g.regular.data), free(g.bold.data);
+}
+
+static inline void png_write_plot(const char *path, const Plot *plot, const char *facts) {
+    Picture g = picture_begin();
+    Box box = {84, 0, PNG_WIDTH - 190, PNG_HEIGHT - 56};
+    box.top = png_heading(&g, plot, box.left) + 30;
+    picture_text(&g, false, PNG_WIDTH - 28, 46, 17, 1, PNG_SOFT, facts);
+    png_draw(&g, plot, box, true);
+    png_labels(&g, plot, box);
+    picture_end(&g, path);
 }
 
 #endif

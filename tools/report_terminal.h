@@ -240,6 +240,13 @@ static inline void canvas_draw(Canvas *c, const Plot *p) {
         }
     }
     /* each run has its marks in columns of its own, so that curves on top of each other can both be seen */
+    for (int r = 0; r < p->count && p->points; r++)
+        for (int64_t i = 0; i < p->points[r].count; i++) {
+            const int x = canvas_x(p, r, p->points[r].x[i]) / 2, y = canvas_y(p, p->points[r].y[i]) / 4;
+            if (x >= 0 && x < TERM_COLUMNS && y >= 0 && y < TERM_ROWS)
+                c->mark[y][x] = true, c->owner[y][x] = (signed char)r;
+        }
+    if (p->points) return;
     int period = p->count > 3 ? 3 * p->count : 10;
     for (int r = 0; r < p->count; r++)
         for (int column = 2 + r * period / p->count; column < TERM_COLUMNS; column += period) {
@@ -332,7 +339,7 @@ static inline void terminal_x_axis(const Terminal *t, const Plot *p) {
     printf("%*s%s", TERM_LEFT - 1, "", t->utf8 ? "└" : "+");
     for (int column = 0; column < TERM_COLUMNS; column++)
         printf("%s", t->utf8 ? (tick_at[column] ? "┴" : "─") : tick_at[column] ? "+" : "-");
-    printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
+    printf("\n%*s%s%s\n", TERM_LEFT, "", line, plot_x_title(p));
 }
 
 static inline void terminal_plot(const Terminal *t, const Plot *p) {
@@ -343,7 +350,7 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     terminal_labels(p, labels);
     const bool named = plot_names_fit(p, TERM_LABEL);
     printf("\n  %s%s%s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "",
-           p->runs[0].seeds ? "; " : "", plot_band_note(p, "bars", note));
+           p->runs[0].seeds && p->kind != PLOT_FIT ? "; " : "", plot_band_note(p, "bars", note));
     if (!named) terminal_legend(t, p);
     for (int row = 0; row < TERM_ROWS; row++) {
         const char *label = "";
