@@ -307,7 +307,7 @@ start_run() { # SLOT ARM VALUE SEED
     if [ "$jobs" = 1 ]; then say "$name, run $((done_count + 1)) of $total:$(quoted "${command[@]}")"; else echo "$name: started"; fi
     # The run gets a process group of its own, so Ctrl-C reaches only this script, which passes it on.
     set -m
-    if [ "$jobs" = 1 ]; then "${command[@]}" < /dev/null & else "${command[@]}" < /dev/null > "$out/$name.txt" 2>&1 & fi
+    if [ "$jobs" = 1 ]; then "${command[@]}" < /dev/null & else "${command[@]}" < /dev/null > "$out/output/$name.txt" 2>&1 & fi
     slots[slot]=$! slot_runs[slot]=$name slot_began[slot]="$SECONDS $anew"
     set +m
 }
@@ -329,7 +329,7 @@ end_run() { # SLOT EXIT_CODE
     else
         failed_runs+=("$name")
         done_count=$((done_count + 1))
-        [ "$jobs" = 1 ] || tail -n 3 "$out/$name.txt" >&2
+        [ "$jobs" = 1 ] || tail -n 3 "$out/output/$name.txt" >&2
         # without a step something is wrong that the other runs would meet as well
         if [ -n "$interrupted" ]; then return; fi
         if ! grep -q '"loss"' "$out/$name/log.jsonl" 2> /dev/null; then
@@ -423,7 +423,7 @@ check_settings
 say "$total runs: --$vary=$(IFS=,; echo "${arms[*]}"), seeds $(IFS=,; echo "${seed_list[*]}")${sweep:+, --$sweep=$(IFS=,; echo "${values[*]}") with seed ${seed_list[0]}}, in $out; $jobs at a time"
 estimate
 if [ -z "$dry" ]; then
-    mkdir -p "$out" || exit 1
+    mkdir -p "$out/output" || exit 1
     settings > "$out/ab.settings" || exit 1
 fi
 

@@ -1,17 +1,23 @@
 /* report.c: compares training runs: a table and loss curves in the terminal, the same as one HTML file, and a picture.
 
    cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
-   ./report [--out=report.html] [--png=loss.png] [--floor=NATS] RUN...
+   ./report [--out=report.html] [--png=loss.png] [--csv=arms.csv] [--floor=NATS] RUN...
+   ./report --fit RUN...                                  the loss as a function of the model's size
+   ./report --write-expect=FILE RUN...                    a table of expected losses, from finished runs
+   ./report --expect=FILE RUN...                          compares runs with such a table
 
    A RUN is a folder that ./train_gpt --out=DIR wrote. It must have a log.jsonl, of a finished run or of one that is
    still training; config.json and summary.json are used where they exist. A name that is not such a folder is left out
    with a warning, so that the pattern of a shell may match other files too. The curves of all runs are drawn into the
-   same plots, in the order of the names; differences are taken to the first run. --floor draws a line that no model can
-   go below: the entropy of the text where it is known, as for the text that data/grammar.c generates.
+   same plots, in the order of the names; differences are taken to the first run. Runs that differ only in their seed are
+   an arm: then the report is about arms, with means, spread and intervals. --floor draws a line that no model can go
+   below: the entropy of the text where it is known, as for the text that data/grammar.c generates.
 
-   report_runs.h reads the runs, report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h
-   and report_png.h draw the same plots in three ways. */
+   report_runs.h reads the runs, report_arms.h groups them and compares the groups with the formulas of statistics.h,
+   report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h and report_png.h draw the same
+   plots in three ways. report_fit.h and report_expect.h are the other two reports. */
 #include "report_arms.h"
+#include "report_expect.h"
 #include "report_fit.h"
 #include "report_html.h"
 #include "report_png.h"
@@ -19,7 +25,7 @@
 #include "../gpt/run/options.h"
 
 typedef struct {
-    const char *out, *png, *csv;
+    const char *out, *png, *csv, *expect, *write_expect;
     double floor;
     bool fit;
 } ReportOptions;
@@ -38,6 +44,15 @@ static const Option report_options[] = {
      "fit L = a + b N^-c to runs of three or more sizes: how the final validation loss falls with the number "
      "of "
      "parameters; --out, --png and --csv are then about the fit",
+     0},
+    {"Other reports", "write-expect", OPTION_STRING, offsetof(ReportOptions, write_expect), "", 0, 0, "FILE",
+     "write a table of the validation losses that a further run should have, from finished runs that differ "
+     "only in "
+     "their seed: step, mean and spread",
+     0},
+    {"Other reports", "expect", OPTION_STRING, offsetof(ReportOptions, expect), "", 0, 0, "FILE",
+     "compare each run with such a table; the exit code is 1 when a loss is outside of the spread or was not "
+     "measured",
      0},
 };
 
@@ -99,6 +114,16 @@ static void report_fit(const ReportOptions *o, int count) {
     fits_free(&fits);
 }
 
+/* --write-expect. */
+static void report_write_expect(const ReportOptions *o, int count) {
+    Arms arms;
+    arms_gather(&arms, runs, count);
+    expect_write(o->write_expect, &arms);
+    for (int i = 0; i < arms.note_count; i++) warn("%s", arms.notes[i]);
+    printf("  %s\n", o->write_expect);
+    arms_free(&arms);
+}
+
 int main(int argc, char **argv) {
     program_begin();
     static ReportOptions options;
@@ -106,13 +131,20 @@ int main(int argc, char **argv) {
                                   sizeof report_options / sizeof *report_options, &options, NULL);
     int named = options_parse(&set, argc, argv);
     if (named == 0) options_fail(&set, "name at least one run, such as runs/demo/laser");
+    if (options.fit + (*options.expect != 0) + (*options.write_expect != 0) > 1)
+        options_fail(&set, "--fit, --expect and --write-expect are reports of their own; give one of them");
     double floor = options.floor > 0 ? options.floor : NAN;
     const int count = load_runs(argv, named);
     runs_name(runs, count);
+    bool as_expected = true;
     if (options.fit)
         report_fit(&options, count);
+    else if (*options.write_expect)
+        report_write_expect(&options, count);
+    else if (*options.expect)
+        as_expected = expect_compare(options.expect, runs, count);
     else
         report_runs(&options, count, floor);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
-    return 0;
+    return as_expected ? 0 : 1;
 }

@@ -216,7 +216,9 @@ static inline void arm_name(Arms *arms, int k) {
                                  choice ? "" : option->name, choice ? "" : "=", value);
         if (used > sizeof label / 2) break;
     }
-    if (arms->count == 1) snprintf(label, sizeof label, "%s", run_attention(run, text));
+    if (arms->count == 1)
+        snprintf(label, sizeof label, "%s",
+                 arm_option(run, options_find_in(train_options, TRAIN_OPTION_COUNT, "attn"), text));
     if (!*label || text_columns(label) > ARM_LABEL_COLUMNS)
         arm_common_name(&arms->arms[k], label, sizeof label);
     if (!*label) snprintf(label, sizeof label, "arm %d", k + 1);

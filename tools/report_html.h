@@ -373,6 +373,7 @@ static inline void html_note(FILE *f, const Plot *p) {
     else if (p->kind == PLOT_TRAINING)
         fputs(p->runs[0].curves[CURVE_TRAINING].count > 60 ? "smoothed; faint: each step" : "each step", f);
     if (p->kind == PLOT_NORM) fputs("before clipping, logarithmic", f);
+    if (p->kind == PLOT_FIT) fputs("over parameters, logarithmic; points: means of runs", f);
     if (p->kind == PLOT_DIFFERENCE) {
         if (p->count == 2) html_text(f, p->runs[1].name);
         fputs(p->count == 2 ? " minus " : "minus ", f);

@@ -349,8 +349,10 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     canvas_draw(&canvas, p);
     terminal_labels(p, labels);
     const bool named = plot_names_fit(p, TERM_LABEL);
-    printf("\n  %s%s%s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "",
-           p->runs[0].seeds && p->kind != PLOT_FIT ? "; " : "", plot_band_note(p, "bars", note));
+    const int columns = printf("\n  %s%s", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "") - 1;
+    if (*plot_band_note(p, "bars", note))
+        printf("%s%s", columns + 2 + (int)strlen(note) > TERM_WIDTH ? ";\n  " : "; ", note);
+    printf("\n");
     if (!named) terminal_legend(t, p);
     for (int row = 0; row < TERM_ROWS; row++) {
         const char *label = "";
