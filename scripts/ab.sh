@@ -82,7 +82,7 @@ while [ $# != 0 ] && [ "$1" != -- ]; do
 done
 [ $# = 0 ] || shift
 
-# The options of the trainer, each as one word: --name=value, or --name.
+# The options of the trainer, each as one word, also where a value stands in a word of its own.
 options=()
 while [ $# != 0 ]; do
     case $1 in

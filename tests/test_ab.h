@@ -113,7 +113,7 @@ static void test_ab_repeats_nothing_and_mixes_nothing(void) {
 static void test_ab_goes_on_after_an_interruption(void) {
     char output[32768], data[256], arguments[512];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    const char *options = "--steps=600 --val-every=0 --threads=1";
+    const char *options = "--steps=300 --val-every=0 --threads=1";
     snprintf(arguments, sizeof arguments, "--out=%s/whole --vary=attn=standard,laser --seeds=1", data);
     int code = ab_run(output, sizeof output, data, arguments, options);
     REQUIRE(code == 0 && strstr(output, "One run each cannot tell"), "code %d: %s", code, output);
@@ -138,8 +138,8 @@ static void test_ab_goes_on_after_an_interruption(void) {
         for (int laser = 0; laser < 2; laser++) {
             const char *run = laser ? "laser-seed-1" : "standard-seed-1";
             code = test_command(output, sizeof output,
-                                "cd %s && cmp whole/%s/step-00000600/model.safetensors "
-                                "parts%d/%s/step-00000600/model.safetensors",
+                                "cd %s && cmp whole/%s/step-00000300/model.safetensors "
+                                "parts%d/%s/step-00000300/model.safetensors",
                                 data, run, jobs, run);
             CHECK(code == 0, "%s with %d jobs: %s", run, jobs, output);
         }
