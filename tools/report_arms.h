@@ -34,9 +34,10 @@ typedef struct {
     const Run *runs[ARM_RUNS_MAX]; /* [count], in order of their seeds */
     int count;
     StatSample loss, perplexity,
-        bits;              /* of the finished runs: final validation loss, its exp, bits per byte */
-    StatSample difference; /* of the pairs: this arm's final loss minus the first arm's */
-    double step_seconds;   /* the mean over the runs; NaN: not known */
+        bits;                   /* of the finished runs: final validation loss, its exp, bits per byte */
+    StatSample difference;      /* of the pairs: this arm's final loss minus the first arm's */
+    StatSample bits_difference; /* the same of bits per byte; n is 0 where they are not known */
+    double step_seconds;        /* the mean over the runs; NaN: not known */
     /* At which step this arm's mean loss comes down to the first arm's final mean, and the first arm's to this one's;
        NaN: it does not. */
     double reaches_first, first_reaches;
@@ -325,7 +326,7 @@ static inline void arm_compare_with_first(Arms *arms, int k) {
     const Arm *first = &arms->arms[0];
     Arm *arm = &arms->arms[k];
     Run *mean = &arms->means[k];
-    double differences[ARM_RUNS_MAX];
+    double differences[ARM_RUNS_MAX], bits[ARM_RUNS_MAX];
     Series curves[ARM_RUNS_MAX];
     const Series *pointers[ARM_RUNS_MAX];
     char alone[ARM_TEXT_SIZE / 2] = "";
@@ -341,6 +342,7 @@ static inline void arm_compare_with_first(Arms *arms, int k) {
                 snprintf(alone + used, sizeof alone - used, "%s%s", used ? ", " : "", own->runs[r]->name);
             if (!partner || side) continue;
             differences[n] = own->runs[r]->val_loss - partner->val_loss;
+            bits[n] = own->runs[r]->bits_per_byte - partner->bits_per_byte;
             curves[n] = series_difference(&partner->curves[CURVE_VALIDATION],
                                           &own->runs[r]->curves[CURVE_VALIDATION]);
             pointers[n] = &curves[n], n++;
@@ -351,6 +353,7 @@ static inline void arm_compare_with_first(Arms *arms, int k) {
                   "Without a partner of the same seed, and so not in the difference of %s and %s: %s%s.",
                   mean->name, arms->means[0].name, alone, unpaired > 8 ? " and others" : "");
     arm->difference = stat_sample(differences, n);
+    arm->bits_difference = stat_sample(bits, isfinite(stat_mean(bits, n)) ? n : 0);
     mean->pairs = n;
     if (same_steps)
         series_mean(pointers, n, true, &mean->difference, &mean->difference_low, &mean->difference_high);
@@ -550,6 +553,27 @@ static inline void arm_difference_sentence(const Arms *arms, int k, char text[AR
              arm_sign(d));
 }
 
+/* "Differences by seed: 1: -0.0020, 2: -0.0110." */
+static inline void arm_seeds_sentence(const Arms *arms, int k, char text[ARM_TEXT_SIZE]) {
+    enum { SHOWN = 20 };
+    const Arm *arm = &arms->arms[k];
+    int n = 0, used = snprintf(text, ARM_TEXT_SIZE, "Differences by seed: ");
+    for (int r = 0; r < arm->count; r++) {
+        const Run *partner = arm_find_seed(&arms->arms[0], arm_seed(arm->runs[r]));
+        if (!partner || n++ >= SHOWN) continue;
+        used += snprintf(text + used, (size_t)(ARM_TEXT_SIZE - used), "%s%.0f: %+.4f", n > 1 ? ", " : "",
+                         arm_seed(arm->runs[r]), arm->runs[r]->val_loss - partner->val_loss);
+    }
+    if (n > SHOWN) used += snprintf(text + used, (size_t)(ARM_TEXT_SIZE - used), " and %d more", n - SHOWN);
+    snprintf(text + used, (size_t)(ARM_TEXT_SIZE - used), ".");
+}
+
+static inline void arm_bits_sentence(const Arms *arms, int k, char text[ARM_TEXT_SIZE]) {
+    const StatSample *d = &arms->arms[k].bits_difference;
+    snprintf(text, ARM_TEXT_SIZE, "In bits per byte the difference is %+.4f (95 %% interval %+.4f to %+.4f).",
+             d->mean, d->low, d->high);
+}
+
 static inline void arm_detectable_sentence(const Arms *arms, int k, char text[ARM_TEXT_SIZE]) {
     const StatSample *d = &arms->arms[k].difference;
     snprintf(text, ARM_TEXT_SIZE,
@@ -585,6 +609,8 @@ static inline void arm_reach_sentence(const Arms *arms, int k, char text[ARM_TEX
 /* What follows the sentence about the difference. */
 static inline void arm_details(const Arms *arms, int k, ArmSee *see, void *context) {
     char text[ARM_TEXT_SIZE];
+    if (arms->arms[k].difference.n > 1) arm_seeds_sentence(arms, k, text), see(context, text);
+    if (arms->arms[k].bits_difference.n > 1) arm_bits_sentence(arms, k, text), see(context, text);
     if (arms->arms[k].difference.n > 1) arm_detectable_sentence(arms, k, text), see(context, text);
     arm_reach_sentence(arms, k, text);
     if (*text) see(context, text);
