@@ -53,7 +53,7 @@ static void test_ab_checks_before_it_trains(void) {
         {"--vary=attn=standard,laser --program=/nowhere", "", "there is no program /nowhere"},
         {"--vary=attn=standard,laser --steps=3", "", "options of the trainer stand after --"},
     };
-    char output[8192], data[256], arguments[512];
+    char output[8192], data[256], arguments[1024];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         snprintf(arguments, sizeof arguments, "--out=%s/ab %s", data, cases[i].arguments);
@@ -75,7 +75,7 @@ static void test_ab_checks_before_it_trains(void) {
 
 /* A second call must repeat nothing, seeds may be added, and a folder must not mix runs with different settings. */
 static void test_ab_repeats_nothing_and_mixes_nothing(void) {
-    char output[32768], data[256], arguments[512];
+    char output[32768], data[256], arguments[1024];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(arguments, sizeof arguments, "--out=%s/ab --vary=attn=standard,laser --seeds=2 --jobs=2", data);
     int code = ab_run(output, sizeof output, data, arguments, "--steps=8");
@@ -111,9 +111,9 @@ static void test_ab_repeats_nothing_and_mixes_nothing(void) {
 
 /* However often an experiment is interrupted, its runs must end with the same weights. */
 static void test_ab_goes_on_after_an_interruption(void) {
-    char output[32768], data[256], arguments[512];
+    char output[32768], data[256], arguments[1024];
     snprintf(data, sizeof data, "%s", write_test_data(600));
-    const char *options = "--steps=300 --val-every=0 --threads=1";
+    const char *options = "--steps=120 --val-every=0 --threads=1";
     snprintf(arguments, sizeof arguments, "--out=%s/whole --vary=attn=standard,laser --seeds=1", data);
     int code = ab_run(output, sizeof output, data, arguments, options);
     REQUIRE(code == 0 && strstr(output, "One run each cannot tell"), "code %d: %s", code, output);
@@ -138,8 +138,8 @@ static void test_ab_goes_on_after_an_interruption(void) {
         for (int laser = 0; laser < 2; laser++) {
             const char *run = laser ? "laser-seed-1" : "standard-seed-1";
             code = test_command(output, sizeof output,
-                                "cd %s && cmp whole/%s/step-00000300/model.safetensors "
-                                "parts%d/%s/step-00000300/model.safetensors",
+                                "cd %s && cmp whole/%s/step-00000120/model.safetensors "
+                                "parts%d/%s/step-00000120/model.safetensors",
                                 data, run, jobs, run);
             CHECK(code == 0, "%s with %d jobs: %s", run, jobs, output);
         }
@@ -149,7 +149,7 @@ static void test_ab_goes_on_after_an_interruption(void) {
 /* The sweep must take the value with the lowest loss for each arm, warn at an end of the list, and go on when a run fails;
    a failure before the first step must end everything. */
 static void test_ab_sweeps_and_survives_failures(void) {
-    char output[32768], data[256], arguments[512], program[512];
+    char output[32768], data[256], arguments[1024], program[1024];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     /* the trainer, but it fails with a learning rate of 9: after a step, or with the prompt "early" before it */
     snprintf(program, sizeof program,
