@@ -183,14 +183,37 @@ command_of() { # ARM VALUE SEED
 
 is_finished() { grep -q '"final_val_loss"' "$out/$1/summary.json" 2> /dev/null; } # RUN
 
-final_loss() { # RUN: its final validation loss, "failed" where it has none or it is not a number
-    awk '/"final_val_loss"/ { sub(/.*"final_val_loss"[^:]*:[ \t]*/, ""); found = $0 + 0 == $0 + 0 && /^[0-9.-]/ ? $0 + 0 : "" }
-        END { print found == "" ? "failed" : found }' "$out/$1/summary.json" 2> /dev/null || echo failed
+final_loss() { # RUN: its final validation loss; "failed" where it has none, or one that is not a number
+    is_finished "$1" || { echo failed && return; }
+    awk '/"final_val_loss"/ { sub(/.*"final_val_loss"[^:]*:[ \t]*/, ""); found = /^[0-9.-]/ ? $0 + 0 : "failed"; print found; exit }' \
+        "$out/$1/summary.json"
+}
+
+short_loss() { # RUN: the same with four decimals
+    local loss
+    loss=$(final_loss "$1")
+    if [ "$loss" = failed ]; then echo failed; else printf '%.4f' "$loss"; fi
 }
 
 # Two arms with the same folder would overwrite each other.
 names=$(for arm in "${arms[@]}"; do for value in "${values[@]}"; do folder_of "$arm" "$value" 1 && echo; done; done)
 [ -z "$(sort <<< "$names" | uniq -d)" ] || wrong "two arms would have the folder $(sort <<< "$names" | uniq -d | head -n 1): their values differ only in special characters"
+
+# ---- signals ----
+interrupted='' # the signal that ends the script
+slots=() slot_runs=() slot_began=() # of each run in progress: its process, its name, when it began and whether anew
+
+pass_on() { # SIGNAL: to all runs in progress
+    local pid signal=$1
+    # mpirun passes SIGUSR1 on to its ranks; after a SIGTERM it would kill them before they have saved
+    case ${launch[0]-} in *mpirun | *mpiexec | *orterun | *prterun) signal=USR1 ;; esac
+    interrupted=$1
+    for pid in ${slots[@]+"${slots[@]}"}; do [ -z "$pid" ] || kill -s "$signal" "$pid" 2> /dev/null; done
+}
+for signal in INT TERM HUP USR1 XCPU; do
+    # shellcheck disable=SC2064 # the signal of this turn of the loop
+    trap "pass_on $signal" "$signal"
+done
 
 # ---- checks, before anything is trained ----
 
@@ -240,15 +263,17 @@ check_settings() {
 }
 
 # Runs the trainer with --help or --dry-run after the options of a run, and leaves what it printed in `said`. Ends the script with
-# the trainer's own message if it refuses them.
+# the trainer's own message if it refuses them. With --help it is run without the launcher: mpirun takes its end for a crash.
 try_options() { # --help|--dry-run ARM VALUE
     local code mode=$1
     shift
     command_of "$@" "${seed_list[0]}"
+    if [ "$mode" = --help ]; then command=("${command[@]:${#launch[@]}}"); fi
     said=$("${command[@]}" "$mode" 2>&1 < /dev/null)
     code=$?
+    [ -z "$interrupted" ] || exit 130
     [ $code != 0 ] || return 0
-    grep -m 1 -e '^error' <<< "$said" >&2 || tail -n 2 <<< "$said" >&2
+    grep -m 1 -e '^error: ' <<< "$said" >&2 || tail -n 2 <<< "$said" >&2
     exit $code
 }
 
@@ -265,20 +290,7 @@ estimate() {
 
 # ---- running ----
 
-interrupted='' failed_runs=() done_count=0 first_seconds=''
-slots=() slot_runs=() slot_began=() # of each run that is in progress: its process, its name, when it began and whether anew
-
-pass_on() { # SIGNAL: to all runs in progress
-    local pid signal=$1
-    # mpirun passes SIGUSR1 on to its ranks; after a SIGTERM it would kill them before they have saved
-    case ${launch[0]-} in *mpirun | *mpiexec | *orterun | *prterun) signal=USR1 ;; esac
-    interrupted=$1
-    for pid in ${slots[@]+"${slots[@]}"}; do [ -z "$pid" ] || kill -s "$signal" "$pid" 2> /dev/null; done
-}
-for signal in INT TERM HUP USR1 XCPU; do
-    # shellcheck disable=SC2064 # the signal of this turn of the loop
-    trap "pass_on $signal" "$signal"
-done
+failed_runs=() done_count=0 first_seconds=''
 
 go_on() { # ends the script after an interruption
     printf '\nab: interrupted; %d of %d runs are finished. This goes on:\n  %s\n' "$(count_finished)" "$total" "$again" >&2
@@ -319,7 +331,7 @@ end_run() { # SLOT EXIT_CODE
     slots[slot]=''
     if is_finished "$name"; then
         done_count=$((done_count + 1))
-        [ "$jobs" = 1 ] || printf '%s: validation loss %.4f (%d of %d runs)\n' "$name" "$(final_loss "$name")" "$done_count" "$total"
+        [ "$jobs" = 1 ] || printf '%s: validation loss %s (%d of %d runs)\n' "$name" "$(short_loss "$name")" "$done_count" "$total"
         if [ "$anew" = 1 ] && [ -z "$first_seconds" ] && [ $done_count -lt "$total" ]; then
             first_seconds=$((SECONDS - began)) left=$((total - done_count))
             echo "one run took $(words $first_seconds): the other $left take about $(words $((((left + jobs - 1) / jobs) * first_seconds)))"
@@ -386,8 +398,7 @@ choose() {
         [ -n "$lowest" ] || stop "every run of $vary=$arm in the sweep failed; see the messages above"
         printf '%-16s' "$arm"
         for value in "${values[@]}"; do
-            loss=$(final_loss "$(folder_of "$arm" "$value" "${seed_list[0]}")")
-            [ "$loss" = failed ] || loss=$(printf '%.4f' "$loss")
+            loss=$(short_loss "$(folder_of "$arm" "$value" "${seed_list[0]}")")
             printf ' %10s' "$loss$([ "$value" != "${best[i]}" ] || echo '*')"
         done
         echo

@@ -197,9 +197,35 @@ static void test_ab_sweeps_and_survives_failures(void) {
     unsetenv("B");
 }
 
+/* Runs side by side must not share a GPU, and must take only those that the user allows. */
+static void test_ab_gives_each_run_its_gpus(void) {
+    static const struct {
+        const char *visible, *arguments, *standard, *laser;
+    } cases[] = {{"", "--gpus=2", "GPU 0\n", "GPU 1\n"},
+                 {"", "--gpus=4 --jobs=2", "GPU 0,1\n", "GPU 2,3\n"},
+                 {"CUDA_VISIBLE_DEVICES=5,6", "--gpus=2", "GPU 5\n", "GPU 6\n"}};
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    test_write(data, "gpu", "#!/bin/sh\necho GPU $CUDA_VISIBLE_DEVICES\nexec $B/train_gpt \"$@\"\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int code = test_command(
+            output, sizeof output,
+            "chmod +x %s/gpu; export B=$(cd %s && pwd); env AB_PAUSE=0.01 %s scripts/ab.sh --program=%s/gpu "
+            "--out=%s/ab%zu "
+            "--vary=attn=standard,laser --seeds=1 %s -- " TINY_MODEL AB_TINY "--data=%s --steps=2 || exit 1; "
+            "head -qn 1 %s/ab%zu/output/standard-seed-1.txt %s/ab%zu/output/laser-seed-1.txt",
+            data, test_binaries(), cases[i].visible, data, data, i, cases[i].arguments, data, data, i, data,
+            i);
+        const char *standard = strstr(output, cases[i].standard), *laser = strstr(output, cases[i].laser);
+        CHECK(code == 0 && standard && laser && standard < laser, "%s %s: code %d: %s", cases[i].visible,
+              cases[i].arguments, code, output);
+    }
+}
+
 #define AB_TESTS(TEST)                                                                                       \
     TEST(ab_checks_before_it_trains)                                                                         \
     TEST(ab_repeats_nothing_and_mixes_nothing)                                                               \
+    TEST(ab_gives_each_run_its_gpus)                                                                         \
     TEST(ab_goes_on_after_an_interruption)                                                                   \
     TEST(ab_sweeps_and_survives_failures)
 

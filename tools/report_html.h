@@ -136,8 +136,8 @@ static const char *const html_script[] = {
     "}",
     "const place = (own, y) => own.log ? Math.log(y / own.low) / Math.log(own.high / own.low)",
     "                                  : (y - own.low) / (own.high - own.low);",
-    "const across = (own, x) => own.xlog ? Math.log(x / own.xlow) / Math.log(own.xhigh / own.xlow) : x / "
-    "own.xhigh;",
+    "const across = (own, x) => !own.xlog ? x / own.xhigh",
+    "  : Math.log(x / own.xlow) / Math.log(own.xhigh / own.xlow);",
     "const write = (own, y) => y === null ? 'not a number' : own.digits ? y.toFixed(own.digits)",
     "  : Number(y.toPrecision(4)).toString();",
     "function line(tip, run, text, raw) {",
