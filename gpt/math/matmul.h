@@ -273,7 +273,7 @@ static inline void matmul_tile(const MatmulProduct *p, const MatmulSharedBlock *
     }
     for (int64_t k_block = shared->k_block; k_block < shared->last_k_block; k_block++) {
         const int64_t words = matmul_panel_words(p->kernel, matmul_depth(p, k_block));
-        p->kernel->run(rows, words, a.at, b.at, prefetch, to, to_stride, addend);
+        matmul_micro_kernel(p->kernel, rows, words, a.at, b.at, prefetch, to, to_stride, addend);
         addend = to, a.at += a.k_step, b.at += b.k_step;
     }
     if (p->to.finish && shared->last_k_block == p->k_blocks)

@@ -221,15 +221,13 @@ typedef struct {
     int lines;
 } MatmulPrefetch;
 
-/* out = addend + panel of A . panel of B, over `words` words; addend NULL stands for zeros. Only the first `rows` rows
-   of the tile (1 to MR) are read from addend and written to out, with NR columns each; a kernel with whole_tiles reads
-   and writes all MR. The rows of addend and out are `stride` floats apart. */
-typedef void MatmulMicroKernel(int rows, int64_t words, const float *a, const float *b,
-                               MatmulPrefetch prefetch, float *out, int64_t stride, const float *addend);
+/* Every micro-kernel computes out = addend + panel of A . panel of B, over `words` words; addend NULL stands for zeros.
+   Only the first `rows` rows of the tile (1 to MR) are read from addend and written to out, with NR columns each; a
+   kernel with whole_tiles reads and writes all MR. The rows of addend and out are `stride` floats apart.
+   matmul_micro_kernel, at the end of this section, calls the one that a product uses. */
 
-/* A micro-kernel and what the loops and the packing must know of it. */
+/* What the loops and the packing must know of a micro-kernel. */
 typedef struct {
-    MatmulMicroKernel *run;
     MatmulFormat format;
     int MR;             /* rows of a tile and of a panel of A; tiles of all kernels have NR columns */
     int words_multiple; /* a panel is filled up with zeros to a number of words that is a multiple of this */
@@ -313,13 +311,8 @@ MATMUL_INLINE void matmul_vector_kernel_for_rows(const bool pairs, int rows, int
         matmul_vector_kernel(MATMUL_MR, pairs, rows, words, a, b, prefetch, out, stride, addend);
 }
 
-static inline void matmul_run_fp32(int rows, int64_t words, const float *a, const float *b,
-                                   MatmulPrefetch prefetch, float *out, int64_t stride, const float *addend) {
-    matmul_vector_kernel_for_rows(false, rows, words, a, b, prefetch, out, stride, addend);
-}
-static const MatmulKernel matmul_kernel_fp32 = {matmul_run_fp32, MATMUL_FP32, MATMUL_MR, 1, false, false};
-static const MatmulKernel matmul_kernel_fp32_rounded = {
-    matmul_run_fp32, MATMUL_FP32_ROUNDED, MATMUL_MR, 1, false, false};
+static const MatmulKernel matmul_kernel_fp32 = {MATMUL_FP32, MATMUL_MR, 1, false, false};
+static const MatmulKernel matmul_kernel_fp32_rounded = {MATMUL_FP32_ROUNDED, MATMUL_MR, 1, false, false};
 
 /* The best kernel for pairs of bf16 that the compiler may use, and MATMUL_PAIRS_MR, the rows of its tiles. */
 #if HAVE_AMX && MATMUL_HAS_PAIRS && MATMUL_LANES == 16
@@ -360,21 +353,31 @@ static inline void matmul_run_amx(int rows, int64_t words, const float *a, const
     _tile_stored(2, out + 16 * stride, row);
     _tile_stored(3, out + 16 * stride + 16, row);
 }
-static const MatmulKernel matmul_kernel_pairs = {
-    matmul_run_amx, MATMUL_BF16_PAIRS, MATMUL_PAIRS_MR, 16, true, true};
+static const MatmulKernel matmul_kernel_pairs = {MATMUL_BF16_PAIRS, MATMUL_PAIRS_MR, 16, true, true};
 #else
 #define MATMUL_HAS_AMX 0
 enum { MATMUL_PAIRS_MR = MATMUL_MR };
 #if MATMUL_HAS_PAIRS
-static inline void matmul_run_pairs(int rows, int64_t words, const float *a, const float *b,
-                                    MatmulPrefetch prefetch, float *out, int64_t stride,
-                                    const float *addend) {
-    matmul_vector_kernel_for_rows(true, rows, words, a, b, prefetch, out, stride, addend);
+static const MatmulKernel matmul_kernel_pairs = {MATMUL_BF16_PAIRS, MATMUL_MR, 1, false, false};
+#endif
+#endif
+
+/* Runs the micro-kernel of a product. The kernels are called by name and not through a pointer, so that the compiler makes
+   them a part of the loops around them; with a pointer a step of the demo in bf16 takes one per cent longer. */
+MATMUL_INLINE void matmul_micro_kernel(const MatmulKernel *kernel, int rows, int64_t words, const float *a,
+                                       const float *b, MatmulPrefetch prefetch, float *out, int64_t stride,
+                                       const float *addend) {
+#if MATMUL_HAS_AMX
+    if (kernel->is_amx) {
+        matmul_run_amx(rows, words, a, b, prefetch, out, stride, addend);
+        return;
+    }
+#endif
+    if (kernel->format == MATMUL_BF16_PAIRS)
+        matmul_vector_kernel_for_rows(true, rows, words, a, b, prefetch, out, stride, addend);
+    else
+        matmul_vector_kernel_for_rows(false, rows, words, a, b, prefetch, out, stride, addend);
 }
-static const MatmulKernel matmul_kernel_pairs = {
-    matmul_run_pairs, MATMUL_BF16_PAIRS, MATMUL_MR, 1, false, false};
-#endif
-#endif
 
 /* The kernel for products in this dtype. A program must ask Linux for permission to use AMX. Where it is refused, the
    fp32_rounded kernel is used: processors with AMX multiply vectors of floats as fast as vectors of bf16 pairs, so a
