@@ -212,7 +212,7 @@ static void test_ab_gives_each_run_its_gpus(void) {
             output, sizeof output,
             "chmod +x %s/gpu; export B=$(cd %s && pwd); env AB_PAUSE=0.01 %s scripts/ab.sh --program=%s/gpu "
             "--out=%s/ab%zu "
-            "--vary=attn=standard,laser --seeds=1 %s -- " TINY_MODEL AB_TINY "--data=%s --steps=2 || exit 1; "
+            "--vary=attn=standard,laser --seeds=1 %s -- " TINY_MODEL AB_TINY "--data=%s --steps=4 || exit 1; "
             "head -qn 1 %s/ab%zu/output/standard-seed-1.txt %s/ab%zu/output/laser-seed-1.txt",
             data, test_binaries(), cases[i].visible, data, data, i, cases[i].arguments, data, data, i, data,
             i);
