@@ -76,7 +76,7 @@ while [ $# != 0 ] && [ "$1" != -- ]; do
                 case --$word in "$name"*) wrong "unknown option $name; did you mean --$word?" ;; esac
                 case $name in "--$word"*) wrong "unknown option $name; did you mean --$word?" ;; esac
             done
-            wrong "unknown option $name; expected --vary, --seeds, --out, --sweep, --jobs, --gpus, --program, --launcher or --dry-run; options of the trainer stand after --"
+            wrong "unknown option $name; expected one of${known// / --}dry-run; options of the trainer stand after --"
             ;;
     esac
 done
@@ -111,7 +111,9 @@ split_values() { # OPTION VALUE LEAST
         for other in "${list[@]:0:i}"; do [ "$other" != "$one" ] || wrong "--$1=$2: the value $one is there twice"; done
     done
     for i in ${options[@]+"${options[@]}"}; do
-        case $i in --"$name" | --"$name"=*) wrong "$i stands after --, but --$1 gives --$name its values; leave it out after --" ;; esac
+        case $i in
+            --"$name" | --"$name"=*) wrong "$i stands after --, but --$1 gives --$name its values; leave it out after --" ;;
+        esac
     done
 }
 
@@ -128,7 +130,9 @@ case $seeds in
     *,*)
         split_values seeds "seed=${seeds%,}" 1
         seed_list=("${list[@]}")
-        for seed in "${seed_list[@]}"; do case $seed in *[!0-9]*) wrong "--seeds=$seeds: '$seed' is not a whole number" ;; esac done
+        for seed in "${seed_list[@]}"; do
+            case $seed in *[!0-9]*) wrong "--seeds=$seeds: '$seed' is not a whole number" ;; esac
+        done
         ;;
     *) whole seeds "$seeds" 1 100 && read -r -d '' -a seed_list <<< "$(seq "$seeds")" ;;
 esac
@@ -141,7 +145,7 @@ threads='' data=() has_data=''
 for word in ${options[@]+"${options[@]}"}; do
     case $word in
         --seed | --seed=* | --out | --out=* | --resume | --resume=*) wrong "$word after --: scripts/ab.sh gives each run its own" ;;
-        --dry-run | --dry-run=* | --help | --version) wrong "$word after --: leave it out; scripts/ab.sh has --dry-run and --help of its own" ;;
+        --dry-run | --dry-run=* | --help | --version) wrong "$word after --: scripts/ab.sh has --dry-run and --help of its own" ;;
         --threads=*) threads=given ;;
         --data=*) data+=("${word#*=}") has_data=yes ;;
         --config=*)
@@ -185,7 +189,7 @@ is_finished() { grep -q '"final_val_loss"' "$out/$1/summary.json" 2> /dev/null; 
 
 final_loss() { # RUN: its final validation loss; "failed" where it has none, or one that is not a number
     is_finished "$1" || { echo failed && return; }
-    awk '/"final_val_loss"/ { sub(/.*"final_val_loss"[^:]*:[ \t]*/, ""); found = /^[0-9.-]/ ? $0 + 0 : "failed"; print found; exit }' \
+    awk '/"final_val_loss"/ { sub(/.*"final_val_loss"[^:]*:[ \t]*/, ""); print /^[0-9.-]/ ? $0 + 0 : "failed"; exit }' \
         "$out/$1/summary.json"
 }
 
@@ -196,8 +200,9 @@ short_loss() { # RUN: the same with four decimals
 }
 
 # Two arms with the same folder would overwrite each other.
-names=$(for arm in "${arms[@]}"; do for value in "${values[@]}"; do folder_of "$arm" "$value" 1 && echo; done; done)
-[ -z "$(sort <<< "$names" | uniq -d)" ] || wrong "two arms would have the folder $(sort <<< "$names" | uniq -d | head -n 1): their values differ only in special characters"
+twice=$(for arm in "${arms[@]}"; do for value in "${values[@]}"; do folder_of "$arm" "$value" 1 && echo; done; done |
+    sort | uniq -d | head -n 1)
+[ -z "$twice" ] || wrong "two arms would have the folder $twice: their values differ only in special characters"
 
 # ---- signals ----
 interrupted='' # the signal that ends the script
@@ -217,20 +222,26 @@ done
 
 # ---- checks, before anything is trained ----
 
-# What must stay the same in a folder: lines NAME=VALUE. Options that change no result are left out.
+# Options of the trainer that change no result, and so may differ from call to call.
+free=' threads save-every keep keep-every profile verify-data sample-every sample-tokens temperature prompt recompute zero comm '
+free+='comm-thread max-skipped '
+
+# What must stay the same in a folder: lines NAME=VALUE.
 settings() {
-    local word name free=' threads save-every keep keep-every profile verify-data sample-every sample-tokens temperature prompt recompute zero comm comm-thread max-skipped '
-    printf '%s\n' "the trainer=${program##*/}" "the launcher=${launcher:-none}" "the option of --vary=$vary" "the option of --sweep=${sweep:-none}"
+    local word name part
+    printf '%s\n' "the trainer=${program##*/}" "the launcher=${launcher:-none}"
+    printf '%s\n' "the option of --vary=$vary" "the option of --sweep=${sweep:-none}"
     for word in ${options[@]+"${options[@]}"}; do # of an option that is there twice, the last counts
         name=${word%%=*}
         case $free in *" ${name#--} "*) ;; *) printf '%s\n' "$word" ;; esac
-    done | awk -F= '{ last[$1] = $0; if (!($1 in at)) at[$1] = ++n } END { for (name in at) line[at[name]] = last[name]; for (i = 1; i <= n; i++) print line[i] }'
+    done | awk -F= '{ if (!($1 in last)) name[++n] = $1; last[$1] = $0 } END { for (i = 1; i <= n; i++) print last[name[i]] }'
     for word in ${options[@]+"${options[@]}"}; do
         case $word in --config=*) printf 'the content of %s=%s\n' "${word#*=}" "$(cksum < "${word#*=}")" ;; esac
     done
     for word in ${data[@]+"${data[@]}"}; do
         for part in ${word//,/ }; do
-            if [ -f "${part%%:*}/shards.json" ]; then printf 'the content of %s=%s\n' "${part%%:*}" "$(cksum < "${part%%:*}/shards.json")"; fi
+            part=${part%%:*}
+            if [ -f "$part/shards.json" ]; then printf 'the content of %s=%s\n' "$part" "$(cksum < "$part/shards.json")"; fi
         done
     done
 }
@@ -238,7 +249,8 @@ settings() {
 # Prints how the settings differ from those in the file, in words.
 differences() { # FILE
     awk -v file="$1" '
-        { name = $0; sub(/=.*/, "", name); value = substr($0, length(name) + 2); if (value == "") value = index($0, "=") ? "empty" : "given" }
+        { name = $0; sub(/=.*/, "", name); value = substr($0, length(name) + 2) }
+        value == "" { value = index($0, "=") ? "empty" : "given" }
         FILENAME == file { was[name] = value; order[++n] = name; next }
         { now[name] = value; if (!(name in was)) order[++n] = name }
         END {
@@ -246,7 +258,8 @@ differences() { # FILE
                 name = order[i]
                 a = name in was ? was[name] : "not given"; b = name in now ? now[name] : "not given"
                 if (a == b || said++ >= 3) continue
-                printf "%s%s", (said > 1 ? "; " : ""), name ~ /^the content/ ? name " has changed" : name " is " b " here, and was " a
+                printf "%s%s", (said > 1 ? "; " : ""), name
+                if (name ~ /^the content/) printf " has changed"; else printf " is %s here, and was %s", b, a
             }
             if (said > 3) printf "; and %d more", said - 3
         }' "$1" -
@@ -282,8 +295,8 @@ estimate() {
     local arm
     for arm in "${arms[@]}"; do
         try_options --dry-run "$arm" "${values[0]}"
-        printf '%s, each run: %s, %s\n' "$vary=$arm" "$(sed -n 's/^parameters //p' <<< "$said" | head -n 1 | sed 's/ (weight.*//')" \
-            "$(sed -n 's/.*step would take/about/p' <<< "$said" | sed 's/, the run/ a step,/; s/$/ in all/')"
+        printf '%s, each run: %s, %s\n' "$vary=$arm" "$(sed -n 's/ (weight.*//; s/^parameters //p' <<< "$said" | head -n 1)" \
+            "$(sed -n 's/, the run/ a step,/; s/.*step would take \(.*\)/about \1 in all/p' <<< "$said")"
         grep -e '^It does not fit' <<< "$said"
     done
 }
@@ -316,25 +329,31 @@ start_run() { # SLOT ARM VALUE SEED
         devices=$(cut -d, -f$((slot * per + 1))-$((slot * per + per)) <<< "$visible")
         command=(env "CUDA_VISIBLE_DEVICES=$devices" "${command[@]}")
     fi
-    if [ "$jobs" = 1 ]; then say "$name, run $((done_count + 1)) of $total:$(quoted "${command[@]}")"; else echo "$name: started"; fi
     # The run gets a process group of its own, so Ctrl-C reaches only this script, which passes it on.
     set -m
-    if [ "$jobs" = 1 ]; then "${command[@]}" < /dev/null & else "${command[@]}" < /dev/null > "$out/output/$name.txt" 2>&1 & fi
+    if [ "$jobs" = 1 ]; then
+        say "$name, run $((done_count + 1)) of $total:$(quoted "${command[@]}")"
+        "${command[@]}" < /dev/null &
+    else
+        echo "$name: started"
+        "${command[@]}" < /dev/null > "$out/output/$name.txt" 2>&1 &
+    fi
     slots[slot]=$! slot_runs[slot]=$name slot_began[slot]="$SECONDS $anew"
     set +m
 }
 
 # After a run has ended: says so, and after the first one how long the rest takes.
 end_run() { # SLOT EXIT_CODE
-    local slot=$1 code=$2 name=${slot_runs[$1]} began anew left
+    local slot=$1 code=$2 name=${slot_runs[$1]} began anew left left_seconds
     read -r began anew <<< "${slot_began[$slot]}"
     slots[slot]=''
     if is_finished "$name"; then
         done_count=$((done_count + 1))
-        [ "$jobs" = 1 ] || printf '%s: validation loss %s (%d of %d runs)\n' "$name" "$(short_loss "$name")" "$done_count" "$total"
+        [ "$jobs" = 1 ] || echo "$name: validation loss $(short_loss "$name") ($done_count of $total runs)"
         if [ "$anew" = 1 ] && [ -z "$first_seconds" ] && [ $done_count -lt "$total" ]; then
             first_seconds=$((SECONDS - began)) left=$((total - done_count))
-            echo "one run took $(words $first_seconds): the other $left take about $(words $((((left + jobs - 1) / jobs) * first_seconds)))"
+            left_seconds=$((((left + jobs - 1) / jobs) * first_seconds))
+            echo "one run took $(words $first_seconds): the other $left take about $(words $left_seconds)"
         fi
     elif [ "$code" = 0 ]; then # a signal from elsewhere stopped it: a job scheduler's
         [ -n "$interrupted" ] || pass_on TERM
@@ -393,7 +412,8 @@ choose() {
         arm=${arms[i]} lowest=''
         for value in "${values[@]}"; do
             loss=$(final_loss "$(folder_of "$arm" "$value" "${seed_list[0]}")")
-            if [ "$loss" != failed ] && { [ -z "$lowest" ] || awk "BEGIN { exit !($loss < $lowest) }"; }; then lowest=$loss best[i]=$value; fi
+            [ "$loss" != failed ] || continue
+            if [ -z "$lowest" ] || awk "BEGIN { exit !($loss < $lowest) }"; then lowest=$loss best[i]=$value; fi
         done
         [ -n "$lowest" ] || stop "every run of $vary=$arm in the sweep failed; see the messages above"
         printf '%-16s' "$arm"
@@ -406,7 +426,8 @@ choose() {
     for i in "${!arms[@]}"; do
         case ${best[i]} in *[!0-9.e+-]*) continue ;; esac # not a number: the list has no ends
         if grep -qxF -e "${best[i]}" <<< "$ends"; then
-            echo "warning: the best --$sweep of ${arms[i]}, ${best[i]}, is at an end of the list: a better one may lie beyond it; add one to --sweep" >&2
+            echo "warning: the best --$sweep of ${arms[i]}, ${best[i]}, is at an end of the list: a better one may lie" \
+                "beyond it; add one to --sweep" >&2
         fi
     done
 }
@@ -431,7 +452,9 @@ for arm in "${arms[@]}"; do
     for value in "${values[@]}"; do try_options --help "$arm" "$value"; done
 done
 check_settings
-say "$total runs: --$vary=$(IFS=,; echo "${arms[*]}"), seeds $(IFS=,; echo "${seed_list[*]}")${sweep:+, --$sweep=$(IFS=,; echo "${values[*]}") with seed ${seed_list[0]}}, in $out; $jobs at a time"
+list() { (IFS=, && echo "$*"); } # WORD...: with commas between them
+swept=${sweep:+", --$sweep=$(list "${values[@]}") with seed ${seed_list[0]}"}
+say "$total runs: --$vary=$(list "${arms[@]}"), seeds $(list "${seed_list[@]}")$swept, in $out; $jobs at a time"
 estimate
 if [ -z "$dry" ]; then
     mkdir -p "$out/output" || exit 1
