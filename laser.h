@@ -78,7 +78,7 @@
    (LASER_TILE). The online softmax reads the keys of a row tile by tile, so it does not know the row's maximum at the
    start: it subtracts the largest score so far, and multiplies the sums so far by exp(old - new) when that grows.
        letter    meaning                                                                    kept in
-              K_i       exponent of row i: exp(s_ij) is computed as exp(s_ij) 2^-K_i               row_shift
+       K_i       exponent of row i: exp(s_ij) is computed as exp(s_ij) 2^-K_i               row_shift
        row_sum   sum_j exp(s_ij) 2^-K_i, so a_ij = exp(s_ij) 2^-K_i / row_sum               row_sum; 1 / row_sum is kept
                                                                                             in row_inverse
        n_d       exponent of column d of the values, in forward                             LaserHead's shift, forward
@@ -95,9 +95,9 @@
    RANGE: why no exponential overflows. Softmax usually subtracts the maximum before it takes an exponential. Here
    every exponential is computed as p * 2^k, with p near 1 and an integer k, and "subtracting n log 2" from its argument
    means writing k-n in place of k. The shifts K_i and n_d are such integers, so they multiply a sum by a power of two,
-   which is exact. Hence every shift that keeps the numbers in range gives the same bits. The shift of a row may
-   therefore change from one tile of keys to the next, as in the online softmax, at no cost in accuracy; and a later
-   token that changes a shift changes no bit of an earlier row.
+   which is exact. So any two shifts with which nothing overflows or becomes 0 give the same bits of o. It follows that
+   the shift of a row may grow from one tile of keys to the next, as in the online softmax, without a rounding error. It
+   also follows that earlier rows keep their bits when a later token changes a shift.
    - Scores. exp(s_ij) is multiplied by 2^-K_i, where K_i is the running maximum of s_ij log2(e), rounded to an integer.
    - Values, with shift = LASER_SHIFT_CAUSAL. exp(v_jd) is multiplied by 2^-n_d, where n_d is v_0d log2(e), rounded: key
      0 is the one key that every row sees. As long as the values of a column stay within 40 of v_0d, float32 can hold
@@ -105,9 +105,9 @@
      range". The rows that see such a key compute o_id + lse_i = log sum_j exp(s_ij + v_jd) for this column separately:
      a softmax of its own with its own running shift, without a matrix product. So no visible key's contribution is
      lost, whatever the later tokens are, for |v| up to 1e6. Backward
-     computes exp(m_d - o_id). The rounding error of o in float32 grows with |o| and becomes the relative error of this
-     exponential; and where values are far apart, exp(v_jd - m_d) can leave the range. So backward computes the columns
-     whose values spread over more than 64, or are farther than 128 from zero, separately as well, for all of their keys.
+     treats a column separately, with all of its keys, for two reasons. If its values are farther than 128 from zero,
+     o_id has a large rounding error, which becomes the relative error of exp(m_d - o_id). If they spread over more than
+     64, exp(v_jd - m_d) can overflow.
    - Values, with shift = LASER_SHIFT_SEQUENCE, the shift of the paper. n_d is M log2(e), rounded up, where M is the
      largest v_jd of the column over the WHOLE sequence, including tokens that a row must not see. Where the weighted
      average sum_j a_ij exp(v_jd) is below about exp(M - 69.3), which is 2^-100 exp(M), it is lost: o_id is then set to
@@ -227,7 +227,7 @@ LASER_API size_t laser_memory(const LaserShape *shape, int backward);
 #endif
 #define LASER_INLINE static inline __attribute__((always_inline))
 
-/* ---- The naive twins: the formulas of the manual in double, one row after the other ---- */
+/* ---- The naive versions: the formulas of the manual in double, one row after the other ---- */
 
 static void *laser_malloc(size_t size) {
     void *memory = LASER_MALLOC(size);
@@ -377,9 +377,8 @@ enum { LASER_W = 4, LASER_ROWS = 4 };
 enum {
     LASER_VECS = 2,
     LASER_LANES = LASER_W * LASER_VECS,
-    LASER_TILE = 128, /* keys of a tile; backward also works through the queries in groups of so many */
-    LASER_AHEAD =
-        8 /* the row that is prefetched from the caller's arrays is so many rows ahead of the one in use */
+    LASER_TILE = 128, /* keys of a tile; backward also works through the queries in groups of this size */
+    LASER_AHEAD = 8   /* while row i of the caller's arrays is in use, row i + LASER_AHEAD is prefetched */
 };
 
 typedef float LaserVec __attribute__((vector_size(4 * LASER_W)));
@@ -485,9 +484,11 @@ LASER_INLINE LaserVec laser_round(LaserVec x) {
     return laser_select(size < 4e6f, (x + LASER_ROUNDING) - LASER_ROUNDING, x);
 }
 
-/* 2^k for an integer k <= 127. It is 0 where k < -126. */
+/* 2^k for an integer k <= 127. It is 0 where k < -126. Adding LASER_ROUNDING = 1.5 * 2^23 to an integer leaves that
+   integer in the lowest bits of the float. So the low bits of y are k + 127, and shifting them left by 23 puts them
+   where a float keeps its exponent. */
 LASER_INLINE LaserVec laser_pow2(LaserVec k) {
-    const LaserVec y = laser_max(k, laser_set(-127)) + (LASER_ROUNDING + 127); /* its low bits are k + 127 */
+    const LaserVec y = laser_max(k, laser_set(-127)) + (LASER_ROUNDING + 127);
     return (LaserVec)((LaserInt)y << 23);
 }
 
@@ -505,7 +506,7 @@ LASER_INLINE LaserVec laser_exp2(LaserVec x) {
     return (LaserVec)_mm512_scalef_ps((__m512)(laser_exp2m1_poly(x - k) + 1), (__m512)k);
 #else
     x = laser_max(x, laser_set(-127));
-    const LaserVec y = x + (LASER_ROUNDING + 127); /* its low bits are the integer part + 127 */
+    const LaserVec y = x + (LASER_ROUNDING + 127); /* its low bits are x, rounded to an integer, + 127 */
     const LaserVec r = x - (y - (LASER_ROUNDING + 127));
     return (laser_exp2m1_poly(r) + 1) * (LaserVec)((LaserInt)y << 23);
 #endif
@@ -559,16 +560,16 @@ typedef struct {
     /* If center (columns) is not NULL, weights[r] * center[column] is added as well; weights has the shape (rows). */
     const float *weights, *center;
     ptrdiff_t ldc, a_row, a_depth, ldb, rows, columns, depth;
-    /* The causal mask: A(r, p) counts as 0 where p < r + first or p > r + last. Here p counts numbers, also where a
-       float holds two. The kernel computes ROWS rows at a time and skips a p only if all of them mask it; so the caller
-       must have set the other masked A(r, p) of such a group to 0. */
+    /* The causal mask: A(r, p) is taken as 0 where p < r + first or p > r + last (p is the index of a number, even when
+       two numbers share a float). The kernel leaves out a p only if it is masked in all ROWS rows that it computes
+       together. Where only some of these rows mask it, the caller must have stored 0 there. */
     ptrdiff_t first, last;
     int pair, accumulate;
 } LaserProduct;
 
-/* Computes ROWS rows and `vecs` vectors of C from `row` and `column` on, with all sums in registers. The arguments
-   pair and vecs are constants where it is called, and often one of a_row and a_depth, so that the compiler unrolls its
-   loops and makes simpler addresses. */
+/* Computes ROWS rows and `vecs` vectors of C from `row` and `column` on, with all sums in registers. The callers
+   pass constants for pair and vecs, and often for a_row or a_depth, so that the compiler unrolls the loops and computes
+   addresses with fewer instructions. */
 LASER_INLINE void laser_kernel(int pair, int vecs, const LaserProduct *p, ptrdiff_t row, ptrdiff_t column,
                                ptrdiff_t a_row, ptrdiff_t a_depth) {
     const ptrdiff_t first = laser_most(0, row + p->first) / pair;
@@ -934,7 +935,7 @@ static void laser_separate_sums(const LaserCall *c, const LaserHead *h, LaserWor
 /* ---- Steps 1 and 2 of forward and of backward: the columns of V; keys and values ---- */
 
 /* Step 1, only LASER: finds n_d of each column of V in forward; in backward m_d, the floor, and whether the column is
-   out of range. It reads the keys from `first` on, which is 0: this step has one piece. */
+   out of range. It reads the keys from `first` on. This step is not divided among threads, so `first` is 0. */
 static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, ptrdiff_t first) {
     const ptrdiff_t end = c->backward || !c->causal_shift ? c->T : 1;
     float *low = w->other, *high = low + c->stride;
@@ -954,9 +955,10 @@ static void laser_scan_columns(const LaserCall *c, LaserHead *h, LaserWork *w, p
         h->shift[d] = (float)(c->causal_shift ? rint(n) : ceil(n)), h->out_of_range_from[d] = LASER_NO_KEY;
         if (!c->backward) continue;
         h->floor[d] = c->causal_shift ? -3e38f : laser_log(laser_set(0x1p-100f), laser_set(h->shift[d]))[0];
-        /* m_d is the middle of the column, but at most 1 above its smallest value. So V' = exp(v - m_d) is at least
-           1/e, and V' - 1, rounded to bfloat16, keeps the digits of V' for small values too. With the paper's shift it
-           is also at least high - 69, so that no V' is above exp(69), about 2^100: smaller values are lost anyway. */
+        /* m_d is halfway between the column's smallest and largest value, but at most 1 above the smallest. So V' =
+           exp(v - m_d) is at least 1/e, V' - 1 is not close to -1, and rounding V' - 1 to bfloat16 does not remove the
+           digits in which small V' differ. With the paper's shift m_d is also at least high - 69, so that no V' is
+           above exp(69), about 2^100; smaller values are below the floor, where no gradient passes. */
         h->shift[d] = fminf(0.5f * low[d] + 0.5f * high[d], low[d] + 1);
         if (!c->causal_shift) h->shift[d] = fmaxf(h->shift[d], high[d] - 69);
         const int in_range = !c->causal_shift || (high[d] - low[d] <= 64 && high[d] < 128 && low[d] > -128);
@@ -992,8 +994,9 @@ static LaserRows laser_exp_tile(const LaserCall *c, LaserHead *h, LaserWork *w, 
                     h->first_out_of_range = fminf(h->first_out_of_range, outside[i]);
                 }
         if (!c->bf16) continue;
-        /* The center is the middle of the tile's V', but at most e = 2.7 times the smallest. A larger one would leave
-           rounding errors in V' - center that are large against the small V', on which a row may put all its weight. */
+        /* The center is halfway between the tile's smallest and largest V', but at most 2.7 times the smallest. A
+           larger one would leave rounding errors in V' - center that are large against the small V', on which a row may
+           put all its weight. */
         const LaserVec center = laser_min((low + high) * 0.5f, low * 2.7f);
         laser_store(h->center + tile * c->stride + d, center);
         for (ptrdiff_t at = d; at < LASER_TILE * c->stride; at += c->stride) {
@@ -1032,7 +1035,7 @@ static void laser_mask(float *score, ptrdiff_t key, ptrdiff_t keys, ptrdiff_t qu
 LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     const int pair = bf16 ? LASER_PAIR : 1;
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
-        /* the maxima of even and of odd keys: two independent chains are faster than one */
+        /* The maxima of even and of odd keys are computed separately, so that the processor computes two at a time. */
         LaserVec top = laser_load(w->score + x), odd = top;
         for (ptrdiff_t j = 0; j < keys; j += 2) {
             top = laser_max(top, laser_load(w->score + j * LASER_LANES + x));
@@ -1139,8 +1142,8 @@ static void laser_invert_row_sums(const LaserCall *c, const LaserHead *h, LaserW
     if (again) laser_rows(c, h, w, h->q_panels + query * c->units, query);
     for (int x = 0; x < LASER_LANES; x += LASER_W) {
         LaserVec k;
-        /* 1 / sum_j exp(s_ij) = exp(-lse_i) is computed as a factor near 1 times 2^k. So K_i may be -k, and then
-           1 / row_sum is that factor. */
+        /* sum_j exp(s_ij) = row_sum * 2^K_i, so exp(-lse_i) = (1 / row_sum) * 2^-K_i. laser_exp_split gives
+           exp(-lse_i) as a factor near 1 times 2^k; so K_i = -k, and 1 / row_sum is that factor. */
         const LaserVec inverse = laser_exp_split(-laser_load(w->row_lse + x), &k) + 1;
         laser_store(w->row_inverse + x, again ? 1 / laser_load(w->row_sum + x) : inverse);
         if (!again) laser_store(w->row_shift + x, -k);
@@ -1220,7 +1223,8 @@ static void laser_separate_gradient(const LaserCall *c, const LaserHead *h, Lase
 }
 
 /* Turns the scores and dP of a panel into the weights exp(s_ij) 2^-K_i and scale * dS = weight * (dp - row_term),
-   packed for the products that follow. The division of the weights by row_sum is already in dp and row_term. `more`
+   packed for the products that follow. These weights are not divided by row_sum: dp, row_term and dO' (in
+   g_by_column) have been divided instead, so that dS and dv come out right. `more`
    (keys, LANES), unless NULL, is what the columns out of range add to dS. */
 LASER_INLINE void laser_score_gradients(const LaserHead *h, LaserWork *w, ptrdiff_t query, ptrdiff_t keys,
                                         const float *more, int bf16) {
@@ -1296,11 +1300,11 @@ static void laser_backward_tile(const LaserCall *c, const LaserHead *h, LaserWor
         LaserProduct p = laser_over_tokens(c, w->dv, w->a_by_row, h->g_by_column + first * c->units,
                                            end - first, LASER_TILE, 1);
         p.rows = keys, p.a_row = LASER_TILE / c->pair, p.a_depth = 1, p.first = key - first;
-        laser_product(p);
+        laser_product(p); /* dv += a^T . dO' */
         p.c = w->dk, p.a = w->ds_by_row, p.b = h->q_by_column + first * c->units, p.accumulate = first > key;
-        laser_product(p);
+        laser_product(p); /* dk += dS^T . q */
     }
-    for (ptrdiff_t i = 0; c->laser && i < keys * c->stride; i += LASER_W)
+    for (ptrdiff_t i = 0; c->laser && i < keys * c->stride; i += LASER_W) /* dv = dv * exp(v - m) */
         laser_store(w->dv + i, laser_load(w->dv + i) * laser_load(w->tile + i));
     laser_write_rows(c, c->dk + h->in, c->in_token, key, keys, w->dk);
     laser_write_rows(c, c->dv + h->in, c->in_token, key, keys, w->dv);

@@ -7,7 +7,8 @@
                       with respect to x
        3. forward, loss and backward through the whole model
        4. sampling    a token, a text
-       5. training    a step: forward, loss, backward, reduce the gradients, clip and update; and validation
+       5. training    a step: forward, loss, backward, reduce the gradients (sum them over all processes), clip and
+                      update; and validation
        6. the run     the loop of steps, and main
 
    The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of
@@ -70,7 +71,7 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     int attn, laser_shift, activation, position; /* choices of the options of these names */
-    int dtype, recompute; /* these two change how the model is computed, not what it is */
+    int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
@@ -105,7 +106,9 @@ static bool model_config_check(const ModelConfig *config, char *error) {
 /* The parameters of a layer. Matrices are (outputs, inputs). */
 typedef struct {
     float *attn_norm; /* (C) */
-    float *q, *k, *v; /* (A, C) each, adjoining: q also points to one matrix (3A, C), of one product */
+    /* (A, C) each. They follow one another in memory, so q also points to a matrix (3A, C), with which one product
+       computes q, k and v. */
+    float *q, *k, *v;
     float *o;         /* (C, A) */
     float *mlp_norm;  /* (C) */
     float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
@@ -143,10 +146,12 @@ typedef struct {
     Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
     Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
     float *logits;     /* (R, V) a slice of R rows of the logits, see loss_slice_rows */
-    Array d_logits; /* (R, V) their gradient: with bf16 in memory of its own, else in the place of logits */
+    Array
+        d_logits; /* (R, V) the gradient of logits: an array of its own with bf16, else it overwrites logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
     float *d_attn_in; /* (N, 3A) the gradient of q, k and v after rope, which attention_backward writes */
-    /* (N, 3A) the same before rope: with bf16 and --pos=rope in memory of its own, else it is d_attn_in */
+    /* (N, 3A) the gradient of q, k and v before rope: an array of its own with bf16 and --pos=rope, else it points to
+       d_attn_in */
     Array d_qkv;
     Array d_up; /* (N, U) */
     /* (ceil(N / NORM_CHUNK), C) the gradient of an RMSNorm's weights, a row for each chunk of tokens */
@@ -159,7 +164,7 @@ enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
 enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
-   (of matrices only), names in checkpoints, and all that is printed come from this table. */
+   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
 static const TensorRow weight_rows[] = {
     {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
     {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
@@ -177,10 +182,11 @@ static const TensorRow weight_rows[] = {
 
 /* How an activation is stored: as floats, or as an Array of the model's dtype. */
 enum { FLOATS, ARRAY };
-/* Which values of --recompute leave each layer its own copy of an activation. UNLESS_RECOMPUTED: only the value `none`.
-   UNLESS_BLOCK_RECOMPUTED: the values `none` and `attention`. ALWAYS_KEPT: every value. These constants have the order
-   of the option's values, so that activation_flags can compare them with `<`. Activations marked with one of the last
-   two exist only with bf16. */
+/* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
+   `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
+   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last two
+   mean: always kept, but the array exists only with bf16 (and rope). The constants have the order of the option's
+   values, so that activation_flags can compare them with `<`. */
 enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
 
 static const TensorRow activation_rows[] = {
@@ -273,7 +279,8 @@ static int activation_flags(const ModelConfig *c, const TensorRow *row) {
     return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
 }
 
-/* The size that a letter of either table stands for; for the letter 0 a row's flags. The context is the Model. */
+/* Returns the size that a letter of either table stands for. tensor_table.h also calls this with the number 0 in place
+   of a letter, to ask how the row's tensor is stored; then it returns the row's flags. The context is the Model. */
 static int64_t tensor_size(const void *context, const TensorRow *row, char letter) {
     const Model *model = context;
     const ModelConfig *c = &model->config;
@@ -317,7 +324,7 @@ static ModelLinear model_linear(int64_t inputs, int64_t outputs, int dtype, Prof
     return (ModelLinear){{.C = inputs, .OC = outputs, .dtype = (Dtype)dtype}, part};
 }
 
-/* A model with room for B sequences, without memory for weights and activations yet. */
+/* Plans a model for B sequences: fills in its sizes and tables. model_allocate allocates weights and activations. */
 Model model_plan(const ModelConfig *config, int B) {
     const ModelConfig *c = config;
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
@@ -451,8 +458,8 @@ void model_free(Model *model) {
     tensors_free(&model->parameters), tensors_free(&model->activation_table);
 }
 
-/* Initial weights: N(0, 0.02) for matrices, those that write into the residual stream scaled by 1/sqrt(2L); ones for
-   norms. */
+/* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
+   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of RMSNorm are 1. */
 void model_init(Model *model, uint64_t seed) {
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
@@ -472,7 +479,7 @@ void model_init(Model *model, uint64_t seed) {
 int64_t model_matrix_parameters(const Model *model) {
     int64_t sum = 0;
     for (int i = 0; i < model->parameters.count; i++)
-        if (model->parameters.tensors[i].rank == 2 &&
+        if (model->parameters.tensors[i].dimensions == 2 &&
             strcmp(model->parameters.tensors[i].name, "position.weight") != 0)
             sum += (int64_t)model->parameters.tensors[i].count;
     return sum;
@@ -571,7 +578,7 @@ void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float
     }
 }
 
-/* dx (N, C) += ; dweight (C) += ; partial (ceil(N / NORM_CHUNK), C) is scratch.
+/* Adds to dx (N, C) and to dweight (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
    forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r */
 void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
                       const float *rstd, const float *weight, int64_t N, int C) {
@@ -640,8 +647,8 @@ static inline float gelu_slope(float x, float s) {
     return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 0.134145f * x * x);
 }
 
-/* s (n) = the sigmoids that the activation `kind` needs of x (n). This loop computes nothing else: if it also used
-   the sigmoids, compilers would copy the code that uses them for each branch of exp_fast's range check. */
+/* s (n) = the sigmoids that the activation `kind` needs of x (n). These loops compute sigmoids only: exp_fast has a
+   branch for large |x|, and a compiler would copy everything that follows in the loop, once for each branch. */
 static inline void activation_sigmoids(float *restrict s, const float *restrict x, int n, int kind) {
     if (kind == ACTIVATION_GELU)
         for (int i = 0; i < n; i++) s[i] = gelu_sigmoid(x[i]);
@@ -671,14 +678,15 @@ void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
         }
 }
 
-/* Computes d_up (N, U), the gradient of up, from d_hidden (N, F) and up. It also computes hidden (N, F) a second time,
-   which is cheaper than to keep it since forward. Its type is MatmulFinish (matmul.h): the product that computes
-   d_hidden calls it for each tile of its result, so that d_hidden is never stored. */
+/* The arguments of activation_backward. */
 typedef struct {
-    Array d_up, hidden, up;
+    Array d_up, hidden, up; /* (N, U), (N, F), (N, U) */
     int F, kind;
 } ActivationBackward;
 
+/* Computes d_up (N, U), the gradient of up, from d_hidden (N, F) and up. It also computes hidden (N, F) a second time,
+   which is cheaper than keeping it since forward. This function is a MatmulFinish (matmul.h): the product that computes
+   d_hidden calls it for each finished tile of d_hidden, so that d_hidden is never stored. */
 void activation_backward(void *context, const MatmulTile *tile) {
     const ActivationBackward *a = context;
     const int F = a->F, kind = a->kind, U = up_size(F, kind);
@@ -730,7 +738,8 @@ void cross_entropy_forward_backward(float *losses, Array d_logits, float *logits
     }
 }
 
-/* Begins the part of `w`, whose sizes a caller states, so that a call shows them; a mismatch ends the program. */
+/* Called at the start of every matrix product: from here on, time counts for w->part of --profile. C and OC must be the
+   sizes of w. Callers pass them so that the shape can be read in the call; a wrong size ends the program. */
 static void begin_linear(const ModelLinear *w, int C, int OC) {
     if (w->matrix.C != C || w->matrix.OC != OC) die("a linear layer has other sizes than its caller expects");
     begin_part(w->part);
@@ -742,8 +751,9 @@ static void linear(Array out, const float *addend, Array x, const ModelLinear *w
     linear_forward((MatmulOutput){.out = out, .addend = addend}, x, &w->matrix, N);
 }
 
-/* dx (N, C) = dout (N, OC) . weight, handed to `dx` (matmul.h) as an array or tile by tile; dweight (OC, C) += dout^T
-   . x. forward: out = x . weight^T */
+/* forward: out = x . weight^T.  Computes dout (N, OC) . weight (OC, C), the gradient (N, C) of x. The argument dx says
+   where it goes: into an array, or tile by tile to a function (MatmulOutput in matmul.h). Then adds dout^T . x to
+   dweight (OC, C). */
 static void linear_backward(MatmulOutput dx, float *dweight, Array dout, Array x, const ModelLinear *w,
                             int64_t N, int C, int OC) {
     begin_linear(w, C, OC);
@@ -969,7 +979,7 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
     return best;
 }
 
-/* Prints the prompt and `count` sampled tokens. Past T the oldest half of the context is forgotten. */
+/* Prints the prompt and `count` sampled tokens. When the context has T tokens, its older half is removed. */
 void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
                         double temperature, uint64_t seed) {
     const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
@@ -1107,7 +1117,8 @@ static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, 
 }
 
 /* Whether to stop what is being computed: a signal asks for it on one of the ranks. Also gives the log's file
-   the present time, so that scripts/run_resilient.sh sees that the run moves. Called before every micro-step. */
+   the present time, by which scripts/run_resilient.sh sees that the run makes progress. Called before every
+   micro-step. */
 static bool stop_is_requested(Trainer *t) {
     if (parallel_any(stop_requested)) return true;
     if (parallel_rank() == 0) log_touch(&t->run.log);
@@ -1217,14 +1228,15 @@ static ModelMemory model_memory(const Model *model) {
     return memory;
 }
 
-/* The trainer that the options describe, without memory yet. */
+/* Plans the trainer that the options describe; trainer_allocate allocates its memory. */
 Trainer trainer_plan(Options *options, OptionSet *set) {
     Trainer t = {0};
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
     t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
-    /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums gradients, updates weights. */
+    /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums the gradients over the ranks
+       and updates the weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);
     t.optimizer = optimizer_plan(&t.model.parameters, options->zero, on_gpu);
     if (on_gpu) t.model.device_moments = optimizer_moments(&t.optimizer);
@@ -1360,7 +1372,8 @@ static bool between_steps(Trainer *t) {
         model_print_sample(&t->model, run->tokenizer, o->prompt, (int)o->sample_tokens, o->temperature,
                            (uint64_t)(o->seed + run->step));
     }
-    /* While steps are skipped the weights do not change; a new checkpoint would only push out an older one. */
+    /* While steps are skipped the weights do not change; because of --keep, one more checkpoint of the same weights
+       would only delete an older one. */
     if (o->save_every && run->step % o->save_every == 0 && !last && !run->watch.skipped_in_a_row)
         save_checkpoint(run, &t->optimizer, false);
     save_continue(run, false);
@@ -1377,8 +1390,9 @@ void train(Trainer *t) {
         printf("%s has done all of its %lld steps already\n", check_shown(name, o->out), (long long)o->steps);
     if (resumed_at_end && run_folder_has_summary(run)) return;
     LogTrain line;
-    /* Before the first step of a new run this validates the untrained model, whose loss is about ln V. In a resumed run
-       it does what a stop had prevented after the last step. */
+    /* Before the first step of a new run this call validates the untrained model, whose loss is about ln V. In a
+       resumed run it validates if the run was stopped after the checkpoint's step but before the validation of that
+       step. */
     bool going = between_steps(t);
     while (going && run->step < o->steps) {
         if (!(going = train_step(t, &line))) break;
@@ -1397,7 +1411,7 @@ void train(Trainer *t) {
         report_stop(run);
 }
 
-#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file for all but main */
+#ifndef TRAIN_GPT_NO_MAIN /* the tests and the tools include this file and have a main of their own */
 
 static void print_profile(const Trainer *t, double micro_steps) {
     double operations[PROFILE_PARTS];

@@ -1,7 +1,10 @@
-/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128: flash
-   attention with wgmma. These instructions multiply with a whole warpgroup (four warps). The tensor cores read the
-   right operand, and in the products that give scores also the left operand, from shared memory while the warps
-   compute something else.
+/* attention_hopper.cuh: attention's kernels for compute capability 9.0, for bf16 and heads of 64 and 128. They compute
+   softmax(QK^T)V tile by tile (flash attention), so no T x T array is stored. Their products use wgmma, an instruction
+   with which four warps (a warpgroup) together start a matrix product on the tensor cores, the multiprocessor's units
+   for such products. The tensor cores read the right operand, and in the products that give scores also the left
+   operand, from shared memory while the warps compute something else. The TMA unit copies tiles between global and
+   shared memory by itself. Read the manual of hopper.cuh first: it explains these instructions, barriers and their
+   phases, descriptors, fences and the swizzle.
 
    attention_hopper_work.cuh      pieces of work, their order, and the queue that passes them to the consumers
    attention_hopper_tiles.cuh     tiles in shared memory and products of them
@@ -21,7 +24,8 @@
    tokens. Which block computes a piece changes no bit of the results.
 
    Tiles. A tile of rows of D bf16 is stored as panels of 64 columns, each row of a panel 128 bytes, in the 128-byte
-   swizzle (hopper.cuh). Rows past the end of a sequence are loaded as zeros and are not stored.
+   swizzle, an order of the 16-byte pieces in which reading them causes no bank conflicts. (hopper.cuh calls one such
+   panel a tile.) Rows past the end of a sequence are loaded as zeros and are not stored.
 
    hopper_forward_kernel         computes out and lse of 128 queries of a head, from the tiles of keys up to them. It
                                  begins with the tile on the diagonal and ends with key 0. Each step issues two
@@ -34,8 +38,9 @@
                                  Scores have a row for each key and a column for each query, so that the weights and
                                  ds are left operands, which are in registers.
    hopper_backward_dq_kernel     computes dq of 128 queries, from the keys up to them.
-   Each of the two kernels of backward writes its sums alone, without atomic additions. So a tile takes seven products
-   instead of five, but every run gives the same bits.
+   dq is a sum over keys, dk and dv are sums over queries. One kernel for all three would need atomic additions to dq,
+   whose order varies from run to run. So there are two kernels, and both compute the scores and dP: seven products for
+   each pair of tiles instead of five, but every run gives the same bits.
 
    Fragments. Thread t of a warpgroup holds a part of the accumulators (64, columns): of the rows `row` = t / 32 * 16
    + t % 32 / 4 and `row` + 8, two columns of every eight, the first of which is `pair` = t % 4 * 2. So x[4 n + 2 h +

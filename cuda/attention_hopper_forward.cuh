@@ -9,10 +9,11 @@
 
 #ifdef HOPPER_CODE
 
-/* One step of the online softmax. Replaces a consumer's scores x (64, 2 R), before they are scaled, by weights 2^(x
-   scale_log2e - shift), where shift is each row's running maximum `largest` times scale_log2e. Updates `largest`,
-   writes the sum of this lane's weights of each of its two rows to `weight`, and to `rescale` the factor by which
-   earlier results of the row must be multiplied. MASK: the tile is on the diagonal, and later keys are hidden. */
+/* One step of the online softmax. x holds a consumer's scores of 64 queries and 2 R keys; each thread has R of them, of
+   two rows (see Fragments in attention_hopper.cuh), not yet multiplied by scale. Each score becomes the weight 2^(x
+   scale_log2e - shift), where shift is the row's running maximum `largest` times scale_log2e. Updates `largest`, writes
+   the sum of this thread's weights of row h to weight[h], and to `rescale` the factor by which earlier results of the
+   row must be multiplied. MASK: the tile is on the diagonal, and later keys are hidden. */
 template <bool MASK, int R>
 __device__ __forceinline__ void hopper_softmax(float (&x)[R], float (&largest)[2], float (&weight)[2],
                                                float (&rescale)[2], float scale_log2e, int row, int pair) {
@@ -76,9 +77,9 @@ __device__ __forceinline__ void hopper_add_center(float (&o)[R], const float (&w
     }
 }
 
-/* For the tile on the diagonal. Once its v have been loaded, the threads of a consumer replace the v of 64 keys by
-   high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. Before that they wait until the store of the
-   previous results has read `low`. */
+/* Used for the tile on the diagonal. Once its v have been loaded, the threads of a consumer replace the v of 64 keys by
+   high + low = exp(v) 2^-n in two bf16, and write n (D) to `shift`. `low` also holds the low bits of the results of the
+   previous piece while they are copied to global memory, so the threads first wait until that copy has read it. */
 template <int D>
 __device__ __forceinline__ void hopper_split_values(bf16 *high, bf16 *low, float *shift,
                                                     const LaserColumn *head_columns, const bf16 *head_v,
@@ -205,6 +206,7 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                        low_tile = hopper_descriptor_at(k_tile, sh.k[0], sh.low);
         const uint64_t next_stage = Shared::TILE * sizeof(bf16) / 16; /* between descriptors of stages */
         HopperStage<STAGES> stage = {0, 0};
+        /* With PINGPONG the first turn is that of consumer 0: it needs no arrival of the other one. */
         if (PINGPONG && consumer == 0) named_barrier_arrive(HOPPER_TURN_BARRIER, 2 * HOPPER_WARPGROUP);
         for (int count = 0;; count++) {
             const HopperPiece &piece = hopper_queue_get(&sh.queue, count);
@@ -246,8 +248,10 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
                 diagonal(std::integral_constant<int, HOPPER_HALF_TILE>());
             else
                 diagonal(std::integral_constant<int, HOPPER_TILE>());
-            /* V' has no center here, so the sums of LASER's weights must be those of the product. With a center, exact
-               sums are better: they multiply the larger part of V'. */
+            /* The product uses weights that were rounded to bf16. In this tile it multiplies the whole of V', so the
+               row must be divided by the sum of the rounded weights. In the other tiles the product multiplies only the
+               small difference V' - center; the center, the larger part of V', is multiplied by the sum of the weights,
+               which must therefore be the sum before rounding. */
             if (LASER) hopper_sum_rounded_weights(sum, p);
 
             /* Issues the scores of the next tile and the product of the previous tile's weights with V, and computes
@@ -315,8 +319,9 @@ __global__ void __launch_bounds__(HOPPER_THREADS, 1)
             hopper_release(&sh.v_empty[stage.at]);
             stage.next();
 
-            /* The results go through shared memory, once the store of the previous results has read it (LASER has
-               waited for that before it split V'), and once both consumers have used `low`. */
+            /* The results are first written to shared memory (`out`, `low`) and copied from there. Two things must be
+               over before: the copy of the previous results (LASER has waited for it in hopper_split_values), and for
+               LASER the products of both consumers that read `low`. */
             const int first = piece.tile * HOPPER_TILE + row; /* query */
             float inverse[2];
 #pragma unroll

@@ -10,8 +10,9 @@
      sum of weights in the tile. The center depends on every value of its tile, so a row may use it only if it sees
      the whole tile. So the one tile that lies on the diagonal is multiplied without a center, as the sum of two bf16
      (17 bits).
-     Backward multiplies by expm1(v - m_d), which is as small as v - m_d and keeps its digits; m_d is near the least v
-     of the column, and the row term sum_d do (1 - exp(m - o)) corrects for it.
+     Backward multiplies by expm1(x) = exp(x) - 1 with x = v - m_d, where m_d is near the least v of the column; the
+     result is as small as x and keeps its digits. Subtracting 1 changes dP by sum_d do exp(m - o), so the number that
+     is subtracted from dP (the term of the row) is sum_d do (1 - exp(m - o)) instead of sum_d do.
    - Range. From the first key on whose v is farther than LASER_WINDOW from v_0d, a column is out of range
      (LaserColumn.out_of_range_from): the rows from there on are left to the plain kernels, which take each row's own
      maximum and are slow. Earlier rows do not see that key and keep their bits. In a healthy run no column is out of
@@ -32,8 +33,9 @@ __host__ __device__ __forceinline__ int padded_rows(const AttentionSizes &s) {
     return (s.T + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING;
 }
 
-/* The position in AttentionWork.rows of the lse of query i, counted in (B, H, padded T); its term lies ROW_TERM
-   further. */
+/* AttentionWork.rows holds 64 lse, then the terms of the same 64 queries, then the next 64 lse, and so on. row_at(i) is
+   where the lse of query i is (i numbers the queries of all heads, with padded rows); its term is ROW_TERM floats
+   later. */
 enum { ROW_TERM = 64 };
 __host__ __device__ __forceinline__ int64_t row_at(int64_t i) { return i + i / ROW_TERM * ROW_TERM; }
 
@@ -87,9 +89,10 @@ static inline size_t attention_work_bytes(const AttentionSizes &s) {
 
 /* ---- columns ---- */
 
-/* Computes all of the LaserColumn of every column in one pass over V. This serves the paper's shift, which forward
-   needs before it begins, and the plain path. A block takes a head, a lane a column, a warp every WARPS-th row. There
-   are few heads, so blocks are as large as possible, and each lane has four loads under way at a time. */
+/* Computes all of the LaserColumn of every column in one pass over V. Forward calls it for the paper's shift,
+   which must be known before the products, and the plain kernels call it too. One block handles a head, each lane
+   handles one column, and each of the WARPS warps reads every WARPS-th row. There are few heads, so blocks are as large
+   as possible, and each thread starts four loads before it waits for the first. */
 enum { LASER_COLUMN_WARPS = 32, LASER_COLUMN_THREADS = LASER_COLUMN_WARPS * WARP_SIZE };
 
 template <typename S>
@@ -145,8 +148,9 @@ __device__ __forceinline__ float laser_shift(const LaserColumn *head_columns, co
 
 /* ---- values ---- */
 
-/* Returns exp(v) 2^-n. A value that is out of range becomes at most 2^limit, so that its product with a weight of
-   zero is zero: no row that sees it uses it. With the paper's shift nothing is out of range, so there is no limit,
+/* Returns exp(v) 2^-n. A value that is out of range could overflow to infinity, and the weight 0 of a hidden key times
+   infinity is NaN. So the result is limited to 2^limit. The rows that do see such a key are computed by the plain
+   kernels, so the limited value is never used. With the paper's shift nothing is out of range, so there is no limit,
    and a NaN in v reaches the output. Because log2(e) is rounded to float32, the result is that of a v which is wrong
    by one part in 10^8. */
 __device__ __forceinline__ float laser_value(float v, float n, float limit) {
@@ -176,7 +180,8 @@ __device__ __forceinline__ void laser_split(bf16 *high, bf16 *low, const float (
    thread takes eight columns of every ROWS-th row and keeps them in registers. */
 template <int D, int TILE> struct LaserValues {
     enum { THREADS = 128, CHUNKS = D / 8, ROWS = THREADS / CHUNKS, EACH = TILE / ROWS };
-    /* Blocks of a multiprocessor: as many as no architecture's compiler spills registers for. */
+    /* How many blocks should run on a multiprocessor at once. With more of them each thread would get too few
+       registers, and on some architecture the compiler would have to keep some of its numbers in memory. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
     enum { BLOCKS = TILE == 64 ? 4 : 3 };
 #else
@@ -269,8 +274,9 @@ __global__ void __launch_bounds__(LaserValues<D, TILE>::THREADS, LaserValues<D, 
     float own_center[8], n[8];
 #pragma unroll
     for (int c = 0; c < 8; c++) own_center[c] = low[d + c], n[c] = high[d + c];
-    if (tile + 1 == (int)gridDim.x)
-        return; /* no row sees the whole of the last tile, so none is multiplied by its values */
+    /* For every row that sees a key of the last tile, that tile is the one on the diagonal, where V' is computed from v
+       itself. So the values of the last tile are never read. */
+    if (tile + 1 == (int)gridDim.x) return;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int key = tile * TILE + e * ROWS + row;
@@ -342,9 +348,10 @@ __device__ __forceinline__ float fast_expm1(float x, float exp_x) {
 }
 
 /* Writes for every query, to `rows`, lse log2(e) and the term that is subtracted from dP: sum_d do o for standard
-   attention, sum_d do (1 - exp(m - o)) for LASER. For LASER it also writes scaled (N, A) = do exp(m - o), which is 0
-   where a column is out of range or at the floor of the paper's shift, as no gradient passes there; and centered (N,
-   A) = expm1(v - m), which is 0 where no row of the fast kernels sees the key.
+   attention, sum_d do (1 - exp(m - o)) for LASER. For LASER it also writes scaled (N, A) = do exp(m - o) and centered
+   (N, A) = expm1(v - m). scaled is 0 in two cases: where a column is out of range for this row, because the plain
+   kernels compute that gradient; and where o is at the floor of the paper's shift, where the gradient is zero. centered
+   is 0 for keys that no row of the fast kernels sees.
    A block takes ROWS_COLUMNS neighbouring columns of ROWS_EACH tokens for each of its warps. A lane takes eight
    columns, so a head takes D / 8 lanes. */
 enum { ROWS_EACH = 2, ROWS_WARPS = 8, ROWS_THREADS = ROWS_WARPS * WARP_SIZE, ROWS_COLUMNS = 8 * WARP_SIZE };

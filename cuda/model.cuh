@@ -27,7 +27,7 @@ template <typename S> struct GpuLayer {
     float *attn_rstd;     /* (N) what RMSNorm multiplied a token by */
     S *qkv;               /* (N, 3A) q and k after rope */
     float *lse;           /* (B, H, T) log of the sum of exp of the scores of a query */
-    LaserColumn *columns; /* LASER: statistics of the columns of v (attention.cuh) */
+    LaserColumn *columns; /* LASER: statistics of the columns of v (attention_plain.cuh) */
     S *attn_out;          /* (N, A) */
     uint16_t *low_bits;   /* (N, A) LASER in bf16: the bits that rounding removed from attn_out */
     float *mlp_input;     /* (N, C) residual stream between attention and MLP */
@@ -65,8 +65,8 @@ template <typename S> struct GpuModel {
     Exchange *exchange; /* with the GPUs of other ranks; nullptr: there are none, or the hosts do it */
     float *weights, *gradients; /* (count) each */
     /* True: these gradients are zero although their memory was not cleared, and the next function that computes them
-       overwrites (=) instead of adding. There are two flags because model_loss already writes the gradient of embed, and
-       model_backward writes all others. */
+       overwrites (=) instead of adding. There are two flags because model_loss already writes the gradient of embed,
+       and model_backward writes all others. */
     bool embed_is_zero, others_are_zero;
     float *adam_m, *adam_v; /* (moments) each: AdamW's first and second moment */
     /* (count) the weights as matrix products read them; in fp32 the weights themselves. */
@@ -97,8 +97,9 @@ template <typename S> struct GpuModel {
     int64_t most() const { return (int64_t)c.batch * c.seq_len; }
     int64_t A() const { return (int64_t)c.heads * c.head_dim; }
     int64_t U() const { return (int64_t)c.mlp_hidden * (c.activation == GPU_SWIGLU ? 2 : 1); }
-    /* R, the number of tokens whose logits exist at the same time: a quarter of a micro-batch, but at least 2^26 logits
-       (256 MiB of float32), with fewer of which the products are slow, and at most 2^28. Tests set lower limits. */
+    /* R, the number of tokens whose logits exist at the same time: a quarter of those of a micro-batch.
+       R * V is at least 2^26 (256 MiB of float32), because smaller products are slow, and at most 2^28. Tests set lower
+       limits. */
     int64_t logits_least = 1 << 26, logits_most = 1 << 28;
     int64_t logits_rows() const {
         const int64_t N = most(), V = c.vocab_size, quarter = (N + 3) / 4 * V;
@@ -299,8 +300,8 @@ template <typename S> void mlp_block(GpuModel<S> *m, int l, int64_t N, float *ou
     if (out) matmul_forward(out, (const float *)a.mlp_input, a.hidden, m->operands + w.down, N, F, C, stream);
 }
 
-/* Sends a micro-step's tokens (N) to the GPU. First waits until the copies of the micro-step before the last are
-   done. */
+/* Sends a micro-step's tokens (N) to the GPU. There are two buffers, used in turn: first waits until the GPU has copied
+   the tokens that this buffer held two micro-steps ago. */
 template <typename S> void model_send_tokens(GpuModel<S> *m, const int32_t *tokens, int64_t N) {
     m->turn = !m->turn;
     HostTokens *h = m->host_tokens();

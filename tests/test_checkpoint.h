@@ -105,8 +105,8 @@ static void test_safetensors_round_trip(void) {
     CHECK(count == 4, "%d tensors", count);
     NamedTensor *found = safetensors_find(all, count, "a \"quoted\" \xC3\xA9");
     REQUIRE(found, "the quoted name is lost");
-    CHECK(found->rank == 4 && found->shape[1] == 3 && memcmp(found->data, cube, 24 * 4) == 0, "rank %d",
-          found->rank);
+    CHECK(found->dimensions == 4 && found->shape[1] == 3 && memcmp(found->data, cube, 24 * 4) == 0,
+          "%d dimensions", found->dimensions);
     CHECK(!safetensors_find(all, count, "none"), "found a tensor that is not there");
     safetensors_free(all, count);
     free(matrix), free(cube);
@@ -527,8 +527,9 @@ static TensorTable moments_test_table(Tensor tensors[4]) {
     static const int64_t shapes[4][2] = {{7, 5}, {11, 0}, {3, 3}, {1, 0}};
     TensorTable table = {.tensors = tensors, .count = 4};
     for (int i = 0; i < 4; i++) {
-        tensors[i] = (Tensor){
-            .rank = shapes[i][1] ? 2 : 1, .shape = {shapes[i][0], shapes[i][1]}, .offset = table.floats};
+        tensors[i] = (Tensor){.dimensions = shapes[i][1] ? 2 : 1,
+                              .shape = {shapes[i][0], shapes[i][1]},
+                              .offset = table.floats};
         tensors[i].count = (size_t)shapes[i][0] * (size_t)(shapes[i][1] ? shapes[i][1] : 1);
         snprintf(tensors[i].name, sizeof tensors[i].name, "layers.%d.weight", i);
         table.floats += tensors[i].count;

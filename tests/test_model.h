@@ -41,7 +41,7 @@ static const float *fixture_numbers(const Fixture *f, const char *prefix, const 
     const NamedTensor *t = safetensors_find(f->expected, f->expected_count, full);
     if (!t) die("the fixture has no '%s'", full);
     *count = 1;
-    for (int i = 0; i < t->rank; i++) *count *= (size_t)t->shape[i];
+    for (int i = 0; i < t->dimensions; i++) *count *= (size_t)t->shape[i];
     return t->data;
 }
 
@@ -407,7 +407,7 @@ static void test_decay_spares_the_norms(void) {
     for (int i = 0; i < t->model.parameters.count; i++) {
         const Tensor *p = &t->model.parameters.tensors[i];
         float was = before[p->offset], is = t->model.weights.memory[p->offset],
-              keep = p->rank == 2 ? 0.95f : 1.0f;
+              keep = p->dimensions == 2 ? 0.95f : 1.0f;
         CHECK(fabsf(is - keep * was) <= 1e-7f, "%s went from %g to %g, expected a factor %g", p->name, was,
               is, keep);
     }

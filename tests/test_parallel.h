@@ -116,7 +116,7 @@ static double weights_apart(const char *data, const char *a, const char *b) {
     }
     for (int k = 0; k < count[0]; k++) {
         const int64_t *shape = tensors[0][k].shape;
-        for (int64_t i = 0; i < shape[0] * (tensors[0][k].rank == 2 ? shape[1] : 1); i++) {
+        for (int64_t i = 0; i < shape[0] * (tensors[0][k].dimensions == 2 ? shape[1] : 1); i++) {
             double x = tensors[0][k].data[i], y = tensors[1][k].data[i];
             apart += (x - y) * (x - y), size += y * y;
         }

@@ -34,7 +34,7 @@ static inline bool safetensors_load(const char *path, NamedTensor **tensors, int
         const SafetensorsEntry *e = &f.entries[i];
         NamedTensor *t = &(*tensors)[(*count)++];
         size_t name = strlen(e->name) + 1;
-        *t = (NamedTensor){.name = memcpy(check_calloc(name), e->name, name), .rank = e->rank};
+        *t = (NamedTensor){.name = memcpy(check_calloc(name), e->name, name), .dimensions = e->dimensions};
         memcpy(t->shape, e->shape, sizeof t->shape);
         t->data = check_calloc((size_t)(e->end - e->begin));
         ok = safetensors_read_data(&f, e, t->data, error);

@@ -1,7 +1,8 @@
 /* buckets.h: how the vector of all parameters is divided among ranks. Nothing here needs MPI.
 
    The parameters of the model are one vector, one tensor after the other, and so are their gradients and each of
-   AdamW's moments. The vector is cut into buckets, and a bucket is what one collective operation sums or sends.
+   AdamW's moments. The vector is cut into buckets. All gradients of a bucket are summed, and all its weights sent,
+   by one collective operation, a call in which every rank takes part.
    Backward finishes the gradients of one layer after the other, so with a bucket for about each layer the sums of the
    last layers are computed while backward is still at the first ones. Where the cuts are depends on the model alone.
 
@@ -33,8 +34,9 @@ typedef struct {
 /* Sizes in floats. Groups are joined until a bucket has at least BUCKET_MIN, so that sending it takes much longer than
    starting to send it; only the embedding and the bucket after it may have less. A bucket has hardly more than
    BUCKET_MAX, so that the first one that backward completes can be sent early. A group that is cut into several buckets
-   is cut at multiples of BUCKET_ALIGN from its start: the number of ranks usually divides it, so all slices get the same
-   size, with which NCCL (NVIDIA's library for messages between GPUs) is fastest. */
+   is cut at multiples of BUCKET_ALIGN from its start: the number of ranks usually divides BUCKET_ALIGN, and so the
+   size of such a bucket; then all slices have the same size, with which NCCL (NVIDIA's library for messages between
+   GPUs) is fastest. */
 enum { BUCKET_MIN = 1 << 18, BUCKET_MAX = 1 << 22, BUCKET_ALIGN = 1 << 14 };
 
 /* Cuts [begin, end) into buckets of about the same size and appends them, the last one first. */

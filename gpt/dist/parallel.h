@@ -37,8 +37,8 @@ static struct {
     int thread_support; /* which calls from several threads this MPI allows: MPI_THREAD_... */
     char host[MPI_MAX_PROCESSOR_NAME];
     int host_number; /* hosts are numbered in the order of their first ranks: rank 0 is on host 0 */
-    /* 1 when a rank of this host has begun to print an error. It is in memory that all ranks of the host can see; window
-       is the MPI object that holds this memory. */
+    /* 1 when a rank of this host has begun to print an error. It is in memory that all ranks of the host can see;
+       window is the MPI object that holds this memory. */
     atomic_int *error_is_printed;
     MPI_Win window;
 } parallel_job = {.ranks = 1};

@@ -63,15 +63,15 @@ typedef struct {
     FloatRange *shard_ranges;
     int shard_range_count;
     /* True: the moments are on the GPU, which also sums the gradients with the GPUs of other ranks and computes the
-       update. False although there is a GPU (--comm=host): the GPU computes the gradients only; they are copied to the
-       host, which sums them over the ranks and computes the update. */
+       update. False: the host does both. If there is a GPU nevertheless (--comm=host), it computes only the gradients,
+       which are copied to the host. */
     bool on_gpu;
 } ShardedOptimizer;
 
 /* Cuts the vector of all parameters into buckets, so that the gradients in a bucket become final at the same time and
    can be sent while backward computes the others. Backward finishes one layer after the other, the last layer first,
-   and the embedding, which precedes all layers in memory, at the very end. So buckets_plan gets as starts of its groups
-   0, for the embedding, and the first parameter of each layer. */
+   and the embedding, which precedes all layers in memory, at the very end. So the groups that
+   are passed to buckets_plan begin at 0 (the embedding) and at the first parameter of each layer. */
 static inline ParameterBuckets optimizer_buckets(const TensorTable *parameters) {
     const Tensor *tensors = parameters->tensors;
     size_t *starts = check_calloc((size_t)parameters->count * sizeof *starts);
@@ -202,7 +202,7 @@ static inline void optimizer_update_range(ShardedOptimizer *o, FloatRange range,
         const size_t n = both.end - both.begin, moments = at + both.begin - range.begin;
         if (n == 0) continue;
         AdamWSettings of_tensor = *settings;
-        if (tensor->rank != 2) of_tensor.weight_decay = 0; /* rank: the number of dimensions */
+        if (tensor->dimensions != 2) of_tensor.weight_decay = 0;
         if (o->on_gpu)
             device_update((int64_t)both.begin, (int64_t)moments, (int64_t)n, &of_tensor);
         else

@@ -51,10 +51,10 @@ static inline int moments_pieces(const Moments *moments, int kind, float *data, 
             *to =
                 (NamedTensor){.name = names[count], .data = data + (piece.begin - moments->ranges[r].begin)};
             if (floats == t->count) {
-                to->rank = t->rank, to->shape[0] = t->shape[0], to->shape[1] = t->shape[1];
+                to->dimensions = t->dimensions, to->shape[0] = t->shape[0], to->shape[1] = t->shape[1];
                 snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s", moments_prefixes[kind], t->name);
             } else {
-                to->rank = 1, to->shape[0] = (int64_t)floats;
+                to->dimensions = 1, to->shape[0] = (int64_t)floats;
                 snprintf(names[count], MOMENTS_NAME_SIZE, "%s%s[%zu:%zu]", moments_prefixes[kind], t->name,
                          piece.begin - t->offset, piece.end - t->offset);
             }
@@ -116,16 +116,16 @@ static inline bool moments_locate(MomentsReader *reader, const TensorTable *para
     size_t begin = 0, end = t->count;
     char bracket = ']', after = 0;
     bool piece = name[length] == '[';
-    bool fits =
-        piece
-            ? sscanf(name + length, "[%zu:%zu%c%c", &begin, &end, &bracket, &after) == 3 && bracket == ']' &&
-                  begin < end && end <= t->count && e->rank == 1 && (size_t)e->shape[0] == end - begin
-            : e->rank == t->rank && memcmp(e->shape, t->shape, (size_t)t->rank * sizeof *t->shape) == 0;
+    bool fits = piece ? sscanf(name + length, "[%zu:%zu%c%c", &begin, &end, &bracket, &after) == 3 &&
+                            bracket == ']' && begin < end && end <= t->count && e->dimensions == 1 &&
+                            (size_t)e->shape[0] == end - begin
+                      : e->dimensions == t->dimensions &&
+                            memcmp(e->shape, t->shape, (size_t)t->dimensions * sizeof *t->shape) == 0;
     if (!fits)
         return file_fail(
             error, "'%s': '%s' has shape %s, the model's tensor %s; it belongs to a model with other options",
-            f->path, e->name, safetensors_shape_text(found, e->rank, e->shape),
-            safetensors_shape_text(expected, t->rank, t->shape));
+            f->path, e->name, safetensors_shape_text(found, e->dimensions, e->shape),
+            safetensors_shape_text(expected, t->dimensions, t->shape));
     place->range = (FloatRange){t->offset + begin, t->offset + end};
     return true;
 }

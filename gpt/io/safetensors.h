@@ -49,7 +49,7 @@ enum {
 
 typedef struct {
     const char *name;
-    int rank; /* the number of dimensions, 0 to 4, as usual for tensors; a tensor of rank 0 is a single number */
+    int dimensions; /* 0 to 4; a tensor without dimensions is a single number */
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
     float *data; /* (product of the shape) row-major */
 } NamedTensor;
@@ -93,8 +93,9 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     bool ok = true;
     for (int i = 0; ok && i < count; i++) {
         const NamedTensor *t = &tensors[i];
-        ok = t->rank >= 0 && t->rank <= SAFETENSORS_MAX_DIMENSIONS &&
-             safetensors_bytes(&bytes, t->rank, t->shape) && (double)(offset + bytes) <= SAFETENSORS_MOST;
+        ok = t->dimensions >= 0 && t->dimensions <= SAFETENSORS_MAX_DIMENSIONS &&
+             safetensors_bytes(&bytes, t->dimensions, t->shape) &&
+             (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
@@ -102,7 +103,7 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
         cJSON *entry = cJSON_AddObjectToObject(json, t->name);
         cJSON_AddStringToObject(entry, "dtype", "F32");
         cJSON *shape = cJSON_AddArrayToObject(entry, "shape");
-        for (int k = 0; k < t->rank; k++)
+        for (int k = 0; k < t->dimensions; k++)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape[k]));
         cJSON *offsets = cJSON_AddArrayToObject(entry, "data_offsets");
         cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)offset));
@@ -146,7 +147,7 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
         ok = safetensors_put(file, header, size, &s, path, error);
         for (int i = 0; ok && i < count; i++) {
             uint64_t bytes;
-            safetensors_bytes(&bytes, tensors[i].rank, tensors[i].shape);
+            safetensors_bytes(&bytes, tensors[i].dimensions, tensors[i].shape);
             ok = safetensors_put(file, tensors[i].data, (size_t)bytes, &s, path, error);
         }
         ok = file_finish(file, ok, path, error);
@@ -158,7 +159,7 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
 
 typedef struct {
     const char *name; /* owned by the parsed header */
-    int rank;         /* the number of dimensions */
+    int dimensions;
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
     uint64_t begin, end; /* the tensor takes the bytes begin to end - 1 of the data */
 } SafetensorsEntry;
@@ -228,7 +229,7 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
     int64_t number, begin, end;
     uint64_t bytes;
     char text[128];
-    e->name = item->string, e->rank = 0;
+    e->name = item->string, e->dimensions = 0;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) ||
         cJSON_GetArraySize(offsets) != 2)
         return file_fail(
@@ -238,10 +239,10 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
         return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
                          f->path, e->name, dtype->valuestring);
     cJSON_ArrayForEach(dimension, shape) {
-        if (e->rank == SAFETENSORS_MAX_DIMENSIONS || !json_whole(dimension, SAFETENSORS_MOST, &number))
+        if (e->dimensions == SAFETENSORS_MAX_DIMENSIONS || !json_whole(dimension, SAFETENSORS_MOST, &number))
             return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
                              f->path, e->name, SAFETENSORS_MAX_DIMENSIONS);
-        e->shape[e->rank++] = number;
+        e->shape[e->dimensions++] = number;
     }
     if (!json_whole(offsets->child, SAFETENSORS_MOST, &begin) ||
         !json_whole(offsets->child->next, SAFETENSORS_MOST, &end) || begin > end ||
@@ -251,11 +252,11 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
                          " bytes of data (data_offsets); the file is damaged or cut short",
                          f->path, e->name, f->data_size);
     e->begin = (uint64_t)begin, e->end = (uint64_t)end;
-    if (!safetensors_bytes(&bytes, e->rank, e->shape) || bytes != e->end - e->begin)
+    if (!safetensors_bytes(&bytes, e->dimensions, e->shape) || bytes != e->end - e->begin)
         return file_fail(error,
                          "'%s': tensor '%s' of shape %s has %" PRIu64
                          " bytes of data, which does not fit; the file is damaged",
-                         f->path, e->name, safetensors_shape_text(text, e->rank, e->shape),
+                         f->path, e->name, safetensors_shape_text(text, e->dimensions, e->shape),
                          e->end - e->begin);
     return true;
 }
@@ -333,12 +334,12 @@ static inline bool safetensors_match(const SafetensorsFile *f, const Safetensors
                          "'%s' holds tensor '%s', which this model does not have; it belongs to a model "
                          "with other options",
                          f->path, have->name);
-    if (have->rank != want->rank ||
-        memcmp(have->shape, want->shape, (size_t)want->rank * sizeof *want->shape) != 0)
+    if (have->dimensions != want->dimensions ||
+        memcmp(have->shape, want->shape, (size_t)want->dimensions * sizeof *want->shape) != 0)
         return file_fail(
             error, "'%s': tensor '%s' has shape %s, expected %s; it belongs to a model with other options",
-            f->path, have->name, safetensors_shape_text(found, have->rank, have->shape),
-            safetensors_shape_text(expected, want->rank, want->shape));
+            f->path, have->name, safetensors_shape_text(found, have->dimensions, have->shape),
+            safetensors_shape_text(expected, want->dimensions, want->shape));
     return true;
 }
 

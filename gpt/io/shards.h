@@ -356,8 +356,9 @@ static inline void dataset_window(const Dataset *d, uint64_t w, int32_t *inputs,
 static inline const DatasetPart *dataset_locate(const Dataset *d, uint64_t seed, uint64_t i, uint64_t *w) {
     int p = 0;
     if (d->n_parts > 1) {
-        /* The stream number RNG_STREAM_SHUFFLE << 20 is far beyond the streams RNG_STREAM_SHUFFLE + epoch below, so the
-           order within the blocks is independent of the order of the windows. */
+        /* rng_permute gives independent orders for different stream numbers. Here they begin at RNG_STREAM_SHUFFLE <<
+           20; for the windows, at the end of this function, they are RNG_STREAM_SHUFFLE plus the epoch. The epoch is
+           never large enough for the two to meet. */
         uint64_t block = i / DATASET_BLOCK;
         uint64_t at =
             rng_permute(seed, ((uint64_t)RNG_STREAM_SHUFFLE << 20) + block, i % DATASET_BLOCK, DATASET_BLOCK);

@@ -17,15 +17,16 @@
    array_read_tile(to, x, at, stride, rows, columns), array_write_tile(x, at, stride, from, rows, columns)
        The same for a tile, a rectangular part of a matrix. It begins at element `at`, and its rows are `stride`
        elements apart; `to` and `from` have the shape (rows, columns), without gaps. A function that changes a matrix
-       should read a whole tile, then write a whole tile, rather than read and write row by row. Many processors compare
-       only the lower 12 bits of addresses at first, so they delay a read when an address a multiple of 4,096 bytes away
-       has just been written; and the rows of a matrix are often such a distance apart.
+       should read a whole tile, then write a whole tile, rather than read and write row by row. Before
+       a read, a processor checks whether a write to the same address is still under way. Many compare only the lowest
+       12 bits of the addresses, so a write that is 4,096, 8,192, ... bytes away delays the read without need; and the
+       rows of a matrix are often such a distance apart.
 
    bf16_from_float(x), float_from_bf16(x)                   one value
    array_rounded(x, dtype)                                  x after it was stored in this dtype
        A number is rounded to the nearest bf16, and when two are equally near, to the one whose last bit is 0.
-       Infinities stay. A NaN keeps its upper half, in which the bit that makes it a quiet NaN is set: the same as the
-       AVX-512 instructions do. The vectors of matmul_isa.h and laser.h round to the same bits. A GPU turns every NaN
+       Infinities stay. Of a NaN the upper 16 bits are kept and the bit that makes it a quiet NaN (0x40) is set, as
+       AVX-512 does. The vectorised conversions in matmul_isa.h and laser.h give the same bits. A GPU turns every NaN
        into 0x7fff, and so does its emulator (cuda/device.h). */
 #ifndef GPT_MATH_ARRAY_H
 #define GPT_MATH_ARRAY_H

@@ -17,8 +17,10 @@
 #ifndef GPT_MATH_ATTENTION_H
 #define GPT_MATH_ATTENTION_H
 
-/* X(enum name, name, functions): the three functions are called functions_forward, functions_backward and
-   functions_memory. Files hold names and not numbers, so a row may be inserted anywhere. */
+/* The list calls the macro X once for each kind; what X is decides what the list becomes. The arguments are the name
+   in the enum, the name that users type, and the beginning of the names of the three functions: laser_attention stands
+   for laser_attention_forward, laser_attention_backward and laser_attention_memory. Files hold names and not numbers,
+   so a row may be inserted anywhere. */
 #define ATTENTION_KINDS(X)                                                                                   \
     X(STANDARD, "standard", standard_attention)                                                              \
     X(LASER, "laser", laser_attention)
@@ -50,7 +52,8 @@ typedef struct {
 ATTENTION_KINDS(ATTENTION_NAME_IS_NOT_EMPTY)
 #undef ATTENTION_NAME_IS_NOT_EMPTY
 
-/* Inside a function, so that a program which includes this header for the names alone need not link laser.h. */
+/* The table is a variable of this function and not a global one, so that a program that uses only the macros above does
+   not need the compiled functions of laser.h. */
 static inline const AttentionRow *attention_row(AttentionKind kind) {
 #define ATTENTION_ROW(NAME, name, functions)                                                                 \
     [ATTENTION_##NAME] = {name, functions##_forward, functions##_backward, functions##_memory},

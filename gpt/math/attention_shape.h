@@ -5,8 +5,8 @@
        q, k, v, dq, dk, dv   element (b, t, h, d) is at (b*T + t) * qkv_row + h*D + d, where qkv_row = 3A
        out, dout             element (b, t, h, d) is at (b*T + t) * out_row + h*D + d, where out_row = A
        lse                   (B, H, T) without gaps: one number for each row, which forward leaves for backward.
-                             Standard and LASER attention leave the log-sum-exp of the row's scores; another kind may use it
-                             for what it needs, or not at all
+                             Standard and LASER attention leave the log-sum-exp of the row's scores; another kind may
+                             use it for what it needs, or not at all
 
    attention_q_row(&shape, b, t, h)     where q_t of a head begins in q; in k, v and their gradients it is the same
    attention_out_row(&shape, b, t, h)   where o_t of a head begins in out, and its gradient in dout

@@ -42,26 +42,28 @@
                   it.
 
    All functions may be called from several threads at once. Each uses OpenMP inside, unless it already runs in a
-   parallel region. The result has the same bits for any number of threads: each element of the output is summed over
-   blocks of k in ascending order, and the sizes of these blocks depend only on K. The only possible error is that
-   memory runs out; it ends the program with a message.
+   parallel region. The result has the same bits for any number of threads: the index k over which a product sums, with
+   K values, is cut into blocks, whose sizes depend only on K and the dtype and which are added in ascending order. The
+   only possible error is that memory runs out; it ends the program with a message.
 
-   HOW THEY ARE FAST, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and BLIS
-   (Van Zee & van de Geijn, 2015). Every product is out (M, N) = addend + A (M, K) . B (K, N), in five loops around a
-   micro-kernel:
+   HOW THEY ARE FAST, after Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and BLIS, an
+   open-source library of matrix products (Van Zee & van de Geijn, 2015). Every product is out (M, N) = addend + A (M,
+   K) . B (K, N). The innermost function is the micro-kernel: it computes one tile of the output, of MR rows and NR
+   columns, in registers. Around it there are five loops; KC, NC and MC are chosen so that a block fits into the cache
+   that is named at its right:
 
        for blocks of KC elements of k                              between two blocks the output holds partial sums
          for blocks of NC columns of B: pack them                  all threads share this copy, in the last-level cache
            for blocks of MC rows of A: pack them                   each thread has its own, in its second-level cache
-             for panels of NR columns in the block of B            matmul_block_times_block, BLIS's macro-kernel
+             for panels of NR columns in the block of B            matmul_block_times_block
                for panels of MR rows in the block of A             the panel of B stays in the first-level cache
                  micro-kernel: a tile of MR x NR                   matmul_isa.h
 
    "Pack" means to copy into panels, in the order in which the micro-kernel reads: matmul_pack.h. A tile is the MR x NR
    elements of the output that one panel of A and one panel of B make. BLIS always shares B between the threads. Here
    the smaller of A and B is shared, so A and B may change places in this scheme. The code therefore speaks of the
-   shared and the private operand. Its NC is a number of panels of the shared operand, and its MC a number of panels of
-   the private operand. */
+   shared and the private operand. There NC counts panels of the shared operand and MC panels of the private one, and
+   not columns and rows as in the scheme above. */
 #ifndef GPT_MATH_MATMUL_H
 #define GPT_MATH_MATMUL_H
 
@@ -244,16 +246,17 @@ typedef struct {
     const float *packed; /* [k-block][panel] */
 } MatmulSharedBlock;
 
-/* A packed panel of a block: where its words for the block's first k-block begin, and how many floats lie between these
-   and its words for the next k-block. */
+/* A packed panel of a block: `at` points to its numbers for the first k-block of the shared block; its numbers for the
+   next k-block begin k_step floats later. */
 typedef struct {
     const float *at;
     int64_t k_step;
 } MatmulPanel;
 
-/* Computes the tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes it
-   directly to the output if that is float32 and the tile does not reach over its edge; else to `scratch`, from which it
-   is then copied or rounded to the output. */
+/* Computes the tile of panel i of A and panel j of B, over the k-blocks of the shared block. The micro-kernel writes
+   the tile directly to the output if the output is float32, all NR columns of the tile lie inside it, and all MR rows
+   do as well (or the kernel can compute fewer rows: whole_tiles is false). Otherwise it writes to `scratch`, from which
+   the tile is then copied or rounded to the output. */
 static inline void matmul_tile(const MatmulProduct *p, const MatmulSharedBlock *shared, int64_t i, int64_t j,
                                MatmulPanel a, MatmulPanel b, MatmulPrefetch prefetch) {
     _Static_assert(MATMUL_MR * MATMUL_NR <= MATMUL_TILE && MATMUL_PAIRS_MR * MATMUL_NR <= MATMUL_TILE, "");
@@ -330,10 +333,12 @@ typedef struct {
     int64_t private_blocks, shared_parts;
 } MatmulPartition;
 
-/* The partition with which the busiest thread finishes first, among those whose private blocks have at most MC panels.
+/* The partition with the shortest estimated time of the thread that has the most work, among those whose private blocks
+   have at most MC panels.
    The time of a piece is estimated in units of the time of one tile: 1 for each of its tiles; 1/2 for each private
    panel, because the piece packs it; 1/4 for each shared panel, because the piece reads it from the last-level cache.
-   For shared_parts only powers of two are tried: as any number of private blocks is tried with each, that is enough. */
+   For shared_parts only powers of two are tried, each with every number of private blocks from the fewest that fit MC
+   up to 2 * threads more; a finer search would hardly find a better partition. */
 static inline MatmulPartition matmul_partition(int64_t private_panels, int64_t shared_panels, int64_t MC,
                                                int threads) {
     const int64_t least = matmul_ceil_div(private_panels, MC);
@@ -375,8 +380,9 @@ typedef struct {
     const MatmulSide *shared_side, *private_side;
     int threads;
     int64_t NC; /* how many panels of the shared operand a shared block holds */
-    /* How many k-blocks the shared block and the private blocks hold: 1 if the output is float32, so that it can hold
-       partial sums between two k-blocks; else all of them. */
+    /* How many k-blocks the shared block and the private blocks hold: 1 if the product has a float32 output, because
+       that array can keep the partial sums from one k-block to the next; else all of them, so that each sum is finished
+       in `scratch`. */
     int64_t k_blocks;
     /* How many panels a thread packs into the shared block at a time: many, so that it reads long stretches of memory,
        but few enough that there is work for all threads. */
@@ -489,7 +495,7 @@ static inline void linear_free(Linear *w) {
     w->memory = NULL, w->forward = NULL, w->backward = NULL;
 }
 
-/* to (N, OC) = addend + inp (N, C) . weight (OC, C)^T: k counts C */
+/* to (N, OC) = addend + inp (N, C) . weight (OC, C)^T: the sum runs over C */
 static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, int64_t N) {
     MatmulProduct p = {.to = to,
                        .packed_b = w->forward,
@@ -499,7 +505,7 @@ static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, i
     matmul_compute(&p);
 }
 
-/* to (N, C) = addend + dout (N, OC) . weight (OC, C): k counts OC */
+/* to (N, C) = addend + dout (N, OC) . weight (OC, C): the sum runs over OC */
 static inline void linear_backward_input(MatmulOutput to, Array dout, const Linear *w, int64_t N) {
     MatmulProduct p = {.to = to,
                        .packed_b = w->backward,
@@ -509,7 +515,7 @@ static inline void linear_backward_input(MatmulOutput to, Array dout, const Line
     matmul_compute(&p);
 }
 
-/* dweight (OC, C) += dout (N, OC)^T . inp (N, C): k counts N */
+/* dweight (OC, C) += dout (N, OC)^T . inp (N, C): the sum runs over N */
 static inline void linear_backward_weight(float *dweight, Array dout, Array inp, const Linear *w, int64_t N) {
     MatmulProduct p = {.to = {array_of_floats(dweight), dweight, NULL, NULL},
                        .a.operand = {dout, w->OC, false},

@@ -362,8 +362,8 @@ static const MatmulKernel matmul_kernel_pairs = {MATMUL_BF16_PAIRS, MATMUL_MR, 1
 #endif
 #endif
 
-/* Runs the micro-kernel of a product. The kernels are called by name and not through a pointer, so that the compiler makes
-   them a part of the loops around them; with a pointer a step of the demo in bf16 takes one per cent longer. */
+/* Runs the micro-kernel of a product. The kernels are called by name and not through a pointer, so that the compiler
+   makes them a part of the loops around them; with a pointer a step of the demo in bf16 takes one per cent longer. */
 MATMUL_INLINE void matmul_micro_kernel(const MatmulKernel *kernel, int rows, int64_t words, const float *a,
                                        const float *b, MatmulPrefetch prefetch, float *out, int64_t stride,
                                        const float *addend) {

@@ -14,7 +14,7 @@
 
    gradient_squares(g, n)           the sum of g[i]^2 in float64, for float32 g (n). Its root is the norm of g. The sums
                                     over chunks of fixed size are added in order, so the result has the same bits for
-                                    any number of threads. If g has an infinity or NaN, the result is one too.
+                                    any number of threads. If g has an infinity or NaN, the result is not finite.
    adamw_update(parameter, gradient, m, v, n, &settings)
                                     One update of float32 arrays (n): parameter and the two moments m and v change. m is
                                     the first moment, the running mean of the gradient; v is the second moment, the

@@ -55,7 +55,7 @@ enum {
 
 typedef struct {
     char name[64];
-    int rank;
+    int dimensions;
     int64_t shape[2];
     size_t count; /* number of elements */
     /* Where in memory the tensor begins and how much it takes, in units of 4 bytes, also where it is stored as bf16. */
@@ -84,8 +84,8 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
             factor = 3;
             continue;
         }
-        t.shape[t.rank] = factor * size(context, row, *letter);
-        t.count *= (size_t)t.shape[t.rank++];
+        t.shape[t.dimensions] = factor * size(context, row, *letter);
+        t.count *= (size_t)t.shape[t.dimensions++];
         factor = 1;
     }
     t.flags = (int)size(context, row, 0);
@@ -160,7 +160,7 @@ static inline void tensors_print(const TensorTable *table, int layers) {
         if (t->layer > 0) continue;
         char shape[64], name[96];
         const char *number = strstr(t->row->name, "%d");
-        snprintf(shape, sizeof shape, t->rank == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
+        snprintf(shape, sizeof shape, t->dimensions == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
                  (long long)t->shape[1]);
         if (number)
             snprintf(name, sizeof name, "%.*s*%s", (int)(number - t->row->name), t->row->name, number + 2);

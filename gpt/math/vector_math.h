@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 /* e^x with an error of at most 2 units in the last place for -87 <= x <= 60; x beyond these limits counts as the limit.
-   x = n ln2 + r with |r| <= ln2/2; e^r comes from its Taylor polynomial, 2^n from writing the bits of the exponent. There are
-   no branches, so loops become vector code. Within the limits neither a result nor its inverse is a denormal number; some
-   processors take a hundred times as long for those. */
+   x = n ln2 + r with |r| <= ln2/2; e^r comes from its Taylor polynomial, 2^n from writing the bits of the exponent.
+   There are no branches, so loops become vector code. Within the limits neither a result nor its inverse is a denormal
+   number; some processors take a hundred times as long for those. */
 static inline float exp_fast(float x) {
     x = x < -87.0f ? -87.0f : x > 60.0f ? 60.0f : x;
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
@@ -31,8 +31,8 @@ static inline float exp_fast(float x) {
     return p * power.value;
 }
 
-/* The comparisons are made in 16 independent lanes, because a compiler may not reorder comparisons of numbers that could be
-   NaN. */
+/* The comparisons are made in 16 independent lanes, because a compiler may not reorder comparisons of numbers that
+   could be NaN. */
 static inline float row_max(const float *x, int n) {
     enum { LANES = 16 };
     float lane[LANES], largest = x[0];

@@ -73,8 +73,8 @@ struct Saver {
     SaveState state;
     SaveOrder order;
 
-    /* What the thread reads. It is the Run's, the optimizer's or the copy's, except state_json, which is freed when the
-       checkpoint is complete. */
+    /* What the thread reads. The Saver does not own these arrays: they belong to the Run, to the optimizer or to
+       `copy`. Only state_json belongs to the Saver, which frees it when the checkpoint is complete. */
     Checkpoint checkpoint; /* on ranks other than 0 only its folder and step */
     const TensorTable *parameters;
     const float *weights; /* (parameters->floats); NULL on ranks other than 0 */

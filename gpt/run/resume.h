@@ -76,8 +76,8 @@ static inline void check_saved_step(const Run *run, const RunState *state, const
 
 /* ---- loading ---- */
 
-/* verify_checkpoint compared the files that DONE names with their checksums. Dies unless those are all `parts` parts
-   of the moments that are going to be read. */
+/* verify_checkpoint has checked only the files that DONE lists. This function dies if one of the `parts` files of
+   moments, which load_checkpoint is about to read, is not listed there. */
 static inline void check_parts_named(const char *folder, int parts) {
     char name[64], error[CHECKPOINT_ERROR_SIZE];
     const char *needed[] = {name, NULL};

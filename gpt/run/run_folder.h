@@ -1,7 +1,8 @@
 /* run_folder.h: the files of a run's folder (--out) beside its checkpoints.
 
-   run_folder_open(run, parameters)   makes the folder with config.json and opens log.jsonl, whose lock keeps a second
-                        trainer out. Without --out it only warns that nothing is kept
+   run_folder_open(run, parameters)   makes the folder, opens and locks log.jsonl (a second trainer in the same folder
+                        ends with a message), removes the log's lines of steps after the present one and unfinished
+                        checkpoints, and writes config.json. Without --out it only warns that nothing is kept
    run_folder_write_summary(run, parameters)   writes summary.json, at the end of a complete run
    run_folder_has_summary(run)   whether a complete summary.json is there; the same answer on every rank
    `parameters` is the table of the model's parameters. Every rank calls each of these; rank 0 writes, and dies when it

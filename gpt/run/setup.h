@@ -176,7 +176,8 @@ static inline void print_model(const Run *run, const TensorTable *parameters) {
     char shift[64], position[64], activation[64], matrices_text[FORMAT_SIZE], norms_text[FORMAT_SIZE];
     double matrices = 0, norms = 0;
     for (int i = 0; i < parameters->count; i++)
-        *(parameters->tensors[i].rank == 2 ? &matrices : &norms) += (double)parameters->tensors[i].count;
+        *(parameters->tensors[i].dimensions == 2 ? &matrices : &norms) +=
+            (double)parameters->tensors[i].count;
     printf("model      %s attention%s%s, %s positions, %s\n", attention_name(o->attn),
            laser ? ", shift " : "", laser ? options_value(set, "laser-shift", shift) : "",
            options_value(set, "pos", position), options_value(set, "activation", activation));
