@@ -81,7 +81,7 @@ static void test_report_arms_have_the_numbers(void) {
     int code = arm_report(output, sizeof output, folder, "--out=r.html --csv=a.csv s1 s2 s3 l3 l2 l1");
     REQUIRE(code == 0, "code %d: %s", code, output);
     static const char *const said[] = {
-        "arm seeds val loss sd perplexity bits/byte sd step cost",
+        "arm seeds val loss sd perpl. bits/B sd step cost",
         "* standard 3 3.9157 0.0093 50.18 1.3052 0.0031 100 ms 1.00",
         "o laser 3 3.9110 0.0135 49.95 1.3037 0.0045 110 ms 1.10",
         "Validation loss; mean of 3 seeds, bars: one standard deviation up and down",
