@@ -35,6 +35,7 @@
 #include "tests/test_report_arms.h"
 #include "tests/test_statistics.h"
 #include "tests/test_train.h"
+#include "tests/test_analysis.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
@@ -59,7 +60,7 @@ static const Test tests[] = {
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 REPORT_ARMS_TESTS(ROW) STATISTICS_TESTS(ROW) TRAIN_TESTS(ROW) FAULTS_TESTS(ROW)
                     PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
-                        ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW)
+                        ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
 #endif
 };
 #undef ROW

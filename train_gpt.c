@@ -58,6 +58,7 @@
 #include "gpt/math/rng.h"
 #include "gpt/math/tensor_table.h"
 #include "gpt/math/vector_math.h"
+#include "gpt/run/analysis.h"
 #include "gpt/run/checkpointing.h"
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
@@ -245,6 +246,7 @@ typedef struct {
     Activations activations;
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
+    Analysis *analysis;     /* what backward measures of attention, for model_analyze; NULL: nothing */
 } Model;
 
 /* The gradient of an RMSNorm's weights is summed over chunks of this many tokens, then over the chunks. The size is
@@ -910,6 +912,8 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     begin_part(PROFILE_ATTENTION);
     attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A,
                        a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
+    if (model->analysis)
+        analysis_layer(model->analysis, l, a->qkv, a->qkv + A, a->qkv + 2 * A, acts->d_attn_out, &shape);
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
@@ -1180,6 +1184,31 @@ double validate(Trainer *t) {
     return parallel_sum_double(sum + device_loss_sum()) / ((double)windows * T);
 }
 
+/* Analyses the model on the first windows of the validation data, `windows` of them or as many as there are: the loss,
+   attention, and the gradients, which it overwrites. inputs and targets (B, T) are work memory. Ends early when a stop
+   was requested meanwhile. The caller frees the result. */
+Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *inputs, int32_t *targets) {
+    const ModelConfig *c = &model->config;
+    const int B = model->batch, T = c->seq_len;
+    if ((uint64_t)windows > val->n_windows) windows = (int)val->n_windows;
+    Analysis analysis = analysis_create((AttentionKind)c->attn, c->layers, c->heads, windows, T);
+    memset(model->gradients.memory, 0, model->gradients.count * sizeof(float));
+    model->analysis = &analysis;
+    for (int w = 0; w < windows && !stop_requested; w += B) {
+        const int count = windows - w < B ? windows - w : B;
+        for (int b = 0; b < count; b++)
+            dataset_window(val, (uint64_t)(w + b), inputs + (int64_t)b * T, targets + (int64_t)b * T);
+        model_forward(model, inputs, count, T);
+        analysis.mean_loss +=
+            model_loss(model, targets, (int64_t)count * T, analysis_gradient_scale(&analysis)) /
+            ((double)windows * T);
+        model_backward(model, inputs, count, T); /* calls analysis_layer for each layer */
+    }
+    model->analysis = NULL;
+    analysis_gradients(&analysis, &model->parameters, model->gradients.memory);
+    return analysis;
+}
+
 /* =========================================================================================== 6. the run ==== */
 
 /* The model that the options describe; exits with what is wrong about them. */
@@ -1358,13 +1387,27 @@ static bool validate_and_log(Trainer *t) {
     return true;
 }
 
-/* Validates, samples and begins to save at the steps that --val-every, --sample-every and --save-every name. After the
-   last step it always validates; train() then saves. False when a stop was requested meanwhile. */
+/* Writes an analysis to the log, unless the log already has that of this step. Rank 0 makes it alone, and the others
+   wait. False when a stop was requested meanwhile. */
+static bool analyze_and_log(Trainer *t) {
+    Run *run = &t->run;
+    if (parallel_rank() == 0 && run->log.analysed_step != run->step) {
+        Analysis analysis = model_analyze(&t->model, &run->val, ANALYSIS_WINDOWS, t->inputs, t->targets);
+        if (!stop_requested) analysis_log(&run->log, (long)run->step, &analysis);
+        analysis_free(&analysis);
+    }
+    return !parallel_any(stop_requested);
+}
+
+/* Validates, analyses, samples and begins to save at the steps that --val-every, --analyze-every, --sample-every and
+   --save-every name. After the last step it always validates, and analyses if it ever does; train() then saves. False
+   when a stop was requested meanwhile. */
 static bool between_steps(Trainer *t) {
     Run *run = &t->run;
     const Options *o = run->options;
     const bool last = run->step >= o->steps, saved = run->step == run->saved_step;
     if ((last || (o->val_every && run->step % o->val_every == 0)) && !validate_and_log(t)) return false;
+    if (o->analyze_every && (last || run->step % o->analyze_every == 0) && !analyze_and_log(t)) return false;
     if (o->sample_every && run->step % o->sample_every == 0 && run->tokenizer && !saved &&
         parallel_rank() == 0) {
         log_message(&run->log, "sample after %lld steps:", (long long)run->step);

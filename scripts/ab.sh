@@ -224,7 +224,7 @@ done
 
 # Options of the trainer that change no result, and so may differ from call to call.
 free=' threads save-every keep keep-every profile verify-data sample-every sample-tokens temperature prompt recompute zero comm '
-free+='comm-thread max-skipped '
+free+='comm-thread max-skipped analyze-every '
 
 # What must stay the same in a folder: lines NAME=VALUE.
 settings() {

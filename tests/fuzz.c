@@ -55,6 +55,7 @@ static void memory_give_back(void *p) {
 #include "../gpt/run/log.h"
 #include "../gpt/run/trainer_state.h"
 #include "trainer_files.h"
+#include "../tools/report_analysis.h"
 #include "../tools/report_html.h"
 #include "../tools/report_terminal.h"
 #include "read_log.h"
@@ -260,13 +261,19 @@ static void fuzz_report_terminal(const Run *runs, int count, const Arms *arms) {
     close(file);
 }
 
+/* The HtmlSection of the page. Its numbers come from here, because these runs have no folder. */
+static RunAnalysis fuzz_analyses[2];
+static void fuzz_analysis(FILE *f, const Run *runs, int count, int64_t points) {
+    html_analysis_section(f, runs, fuzz_analyses, count, points);
+}
+
 /* The data of the page must be JSON without nan and inf, and nothing in it may end the page's script or begin another
    one. */
 static void fuzz_report_page(const Run *runs, int count, const Arms *arms) {
     const int file = memfd_create("fuzz", MFD_CLOEXEC);
     fuzz_open.stream = fdopen(dup(file), "w");
     MUST(file >= 0 && fuzz_open.stream);
-    html_page(fuzz_open.stream, runs, count, arms, 1.5);
+    html_page(fuzz_open.stream, runs, count, arms, 1.5, fuzz_analysis);
     fuzz_close();
     char *page = fuzz_plain_text(file);
     const char *begin = strstr(page, "id=\"data\">"), *end;
@@ -309,12 +316,17 @@ static void fuzz_report(char *data, size_t n) {
     }
     Run runs[2];
     int count = 0;
+    memset(fuzz_analyses, 0, sizeof fuzz_analyses); /* after a die() their memory is freed already */
     fuzz_log_keep(parts[0], sizes[0]);
     for (int r = 0; r < 2; r++) {
         Run *run = &runs[count];
         *run = run_unknown(r && parts[5] ? parts[5] : "runs/fuzz");
         if (!parts[3 * r] || !(fuzz_open.stream = fmemopen(parts[3 * r], sizes[3 * r], "rb"))) continue;
         run_read_log(run, fuzz_open.stream, "fuzz");
+        fuzz_close();
+        run_analysis_free(&fuzz_analyses[count]); /* of a run that had no losses */
+        if ((fuzz_open.stream = fmemopen(parts[3 * r], sizes[3 * r], "rb")))
+            fuzz_analyses[count] = run_analysis_of(fuzz_open.stream);
         fuzz_close();
         if (run->curves[CURVE_TRAINING].count + run->curves[CURVE_VALIDATION].count == 0) continue;
         run_take_settings(run, run_parse_json("fuzz", parts[r ? 4 : 1]),
@@ -330,6 +342,7 @@ static void fuzz_report(char *data, size_t n) {
         arms_free(&arms);
     }
     for (int r = 0; r < count; r++) run_free(&runs[r]);
+    for (int r = 0; r < 2; r++) run_analysis_free(&fuzz_analyses[r]);
 }
 
 static OptionSet fuzz_options(Options *options, char *text, size_t n) {

@@ -36,18 +36,8 @@ int main(int argc, char **argv) {
     if (options_parse(&set, argc, argv) != 1)
         options_fail(&set, "give one checkpoint: a folder step-NNNNNNNN, or the folder of a run");
     threads_set((int)options.threads);
-    char folder[CHECKPOINT_PATH_SIZE], path[CHECKPOINT_PATH_SIZE + 32];
-    char torn[64] = "";
-    long step = -1;
-    if (!checkpoint_latest(argv[0], -1, folder, sizeof folder, &step))
-        snprintf(folder, sizeof folder, "%s", argv[0]);
-    const bool newer_is_torn = checkpoint_newest_torn(argv[0], torn) > step;
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    if (access(path, R_OK) != 0)
-        die("'%s' holds no checkpoint%s%s%s; ./train_gpt writes one at its end, and every N steps with "
-            "--save-every=N",
-            argv[0], newer_is_torn ? " (" : "", torn, newer_is_torn ? " has no DONE)" : "");
-    if (newer_is_torn) warn("%s/%s has no DONE: it is passed over for %s", argv[0], torn, folder);
+    char folder[CHECKPOINT_PATH_SIZE];
+    checkpoint_find(argv[0], folder);
     Tokenizer *tokenizer;
     Model model = checkpoint_load(folder, 1, DTYPE_FP32, &tokenizer);
     for (int64_t i = 0; i < options.samples; i++)

@@ -3,7 +3,10 @@
    model_load(folder, B, dtype)   the model with the weights of the checkpoint folder, and room for B sequences.
                                   model_free frees it
    checkpoint_load(folder, B, dtype, &tokenizer)   the same, after the folder's files were compared with the checksums
-                                  in DONE, if there is one; and the model's tokenizer, which tokenizer_free frees
+                                  in DONE, if there is one; and the model's tokenizer, which tokenizer_free frees.
+                                  tokenizer NULL: the model alone
+   checkpoint_find(name, folder)  the folder of the checkpoint that a user named: `name` itself, or, when it is the
+                                  folder of a run, that of its newest checkpoint
    dtype is one of Dtype, the operands of matrix products. Both die with what is wrong. */
 #ifndef TOOLS_LOAD_MODEL_H
 #define TOOLS_LOAD_MODEL_H
@@ -68,9 +71,24 @@ Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenize
         die("%s", error);
     if (access(done, F_OK) == 0) check_checksums(folder, path);
     Model model = model_load(folder, B, dtype);
+    if (!tokenizer) return model;
     *tokenizer = tokenizer_load(path);
     check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);
     return model;
+}
+
+void checkpoint_find(const char *name, char folder[CHECKPOINT_PATH_SIZE]) {
+    char path[CHECKPOINT_PATH_SIZE + 32], torn[64] = "";
+    long step = -1;
+    if (!checkpoint_latest(name, -1, folder, CHECKPOINT_PATH_SIZE, &step))
+        snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", name);
+    const bool newer_is_torn = checkpoint_newest_torn(name, torn) > step;
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    if (access(path, R_OK) != 0)
+        die("'%s' holds no checkpoint%s%s%s; ./train_gpt writes one at its end, and every N steps with "
+            "--save-every=N",
+            name, newer_is_torn ? " (" : "", torn, newer_is_torn ? " has no DONE)" : "");
+    if (newer_is_torn) warn("%s/%s has no DONE: it is passed over for %s", name, torn, folder);
 }
 
 #endif

@@ -15,7 +15,10 @@
 
    report_runs.h reads the runs, report_arms.h groups them and compares the groups with the formulas of statistics.h,
    report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h and report_png.h draw the same
-   plots in three ways. report_fit.h and report_expect.h are the other two reports. */
+   plots in three ways. report_fit.h and report_expect.h are the other two reports;
+   report_analysis.h is the part about attention, of runs that were trained with --analyze-every. With arms it is about the
+   first run of each. */
+#include "report_analysis.h"
 #include "report_arms.h"
 #include "report_expect.h"
 #include "report_fit.h"
@@ -94,8 +97,9 @@ static void report_runs(const ReportOptions *o, int count, double floor) {
     const int drawn_count = arms ? arms->count : count;
     Terminal terminal = terminal_of(stdout);
     terminal_show(&terminal, runs, count, arms, floor);
+    terminal_analysis(&terminal, arms ? arms->firsts : runs, drawn_count);
     if (*o->out || *o->png || *o->csv) printf("\n");
-    if (*o->out) html_write(o->out, runs, count, arms, floor), printf("  %s\n", o->out);
+    if (*o->out) html_write(o->out, runs, count, arms, floor, html_analysis), printf("  %s\n", o->out);
     if (*o->png) png_write(o->png, drawn, drawn_count, floor), printf("  %s\n", o->png);
     if (*o->csv) arms_csv(o->csv, &gathered), printf("  %s\n", o->csv);
     arms_free(&gathered);

@@ -46,7 +46,8 @@ typedef struct {
 typedef struct {
     Run *
         means; /* [count]: an arm as a run that can be drawn; what its config points to belongs to the arm's first run */
-    Arm *arms; /* [count] */
+    Arm *arms;   /* [count] */
+    Run *firsts; /* [count]: a copy of each arm's first run, for what is shown of one run only */
     int count;
     ArmOptionCounts *counts; /* which options may not differ within an arm, and so name the arms */
     bool same_machine;       /* whether all runs had the same processor, GPU, threads and ranks */
@@ -413,7 +414,7 @@ static inline void arms_free(Arms *arms) {
     for (int k = 0; k < arms->count; k++)
         arms->means[k].config = NULL, run_free(&arms->means[k]); /* its config belongs to a run */
     for (int i = 0; i < arms->note_count; i++) free(arms->notes[i]);
-    free(arms->means), free(arms->arms);
+    free(arms->means), free(arms->firsts), free(arms->arms);
     *arms = (Arms){0};
 }
 
@@ -437,7 +438,11 @@ static inline bool arms_gather(Arms *arms, const Run *runs, int count) {
         kept += arm->count > 0;
     }
     arms->count = kept;
-    for (int k = 0; k < kept; k++) arm_measure(&arms->arms[k]), arms->means[k] = arm_as_run(&arms->arms[k]);
+    arms->firsts = check_calloc((size_t)count * sizeof *arms->firsts);
+    for (int k = 0; k < kept; k++) {
+        arm_measure(&arms->arms[k]);
+        arms->means[k] = arm_as_run(&arms->arms[k]), arms->firsts[k] = *arms->arms[k].runs[0];
+    }
     arms_name(arms);
     for (int k = 1; k < kept; k++) arm_compare_with_first(arms, k);
     if (kept) arms_note_conditions(arms);

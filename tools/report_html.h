@@ -1,8 +1,9 @@
 /* report_html.h: writes the report as one HTML file. Style, drawings (inline SVG) and the script that shows the values
    under the pointer are all in it; it loads no other file, so it can be mailed and opened without a network.
 
-   html_write(path, runs, count, arms, floor)   with arms, groups of runs that differ in their seed (report_arms.h), the page
-                                               is about them; else `arms` is NULL
+   html_write(path, runs, count, arms, floor, more)   with arms, groups of runs that differ in their seed (report_arms.h),
+                                               the page is about them; else `arms` is NULL. `more` writes further sections
+                                               below the panels, about the runs or about the first run of each arm
 
    The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
    its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
@@ -111,7 +112,8 @@ static const char *const html_script[] = {
     "'use strict';",
     "const data = JSON.parse(document.getElementById('data').textContent);",
     "const panels = [...document.querySelectorAll('.plot')].map(plot => {",
-    "  const area = plot.querySelector('.area'), own = data.plots[plot.dataset.plot];",
+    "  const area = plot.querySelector('.area');",
+    "  const own = plot.dataset.own ? JSON.parse(plot.dataset.own) : data.plots[plot.dataset.plot];",
     "  const make = (kind, run) => {",
     "    const e = area.appendChild(document.createElement('div'));",
     "    e.className = kind; e.hidden = true;",
@@ -747,6 +749,9 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
     }
 }
 
+/* Writes sections of the page. points: how many points a curve may have. */
+typedef void HtmlSection(FILE *f, const Run *runs, int count, int64_t points);
+
 /* The beginning of a page, up to its title. */
 static inline void html_begin(FILE *f, const Run *runs, int count, const char *what) {
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -779,7 +784,8 @@ static inline void html_end(FILE *f, const Plot *plots, int plot_count, int64_t 
     fputs("</script>\n</body>\n</html>\n", f);
 }
 
-static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor) {
+static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor,
+                             HtmlSection *more) {
     const Run *runs = arms ? arms->means : all; /* what is drawn */
     const int count = arms ? arms->count : all_count;
     int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
@@ -804,14 +810,16 @@ static inline void html_page(FILE *f, const Run *all, int all_count, const Arms 
         if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
     }
     fputs("</div>\n", f);
+    more(f, arms ? arms->firsts : all, count, points);
     html_options(f, runs, count);
     html_end(f, plots, PLOT_COUNT, points);
     for (int k = 0; k < PLOT_COUNT; k++) plot_curves_free(curves[k], count);
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, const Arms *arms, double floor) {
+static inline void html_write(const char *path, const Run *runs, int count, const Arms *arms, double floor,
+                              HtmlSection *more) {
     FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
-    html_page(f, runs, count, arms, floor);
+    html_page(f, runs, count, arms, floor, more);
     check_fclose(f, path);
 }
 

@@ -56,6 +56,7 @@ typedef struct {
     long next_plain;  /* not on a terminal: the step of the next plain line */
     LogSmooth smooth;
     LogValidation best, last; /* the validation with the lowest loss, and the latest one; step -1: none yet */
+    long analysed_step;       /* of the latest analysis (analysis.h); -1: none yet */
     bool begun;               /* log_train was called */
     bool pending;             /* the progress line of the latest step is not on the screen yet */
     bool drawn;               /* the progress line stands on the terminal, not ended by a newline */
@@ -175,6 +176,7 @@ static inline size_t log_keep(Log *log, char *text, size_t size, long resume_ste
         if (kind == LOG_LINE_BAD || kind == LOG_LINE_BLANK || v.step > resume_step) continue;
         if (kind == LOG_LINE_TRAIN) log_smooth(&log->smooth, train.loss);
         if (kind == LOG_LINE_VALIDATION) log_track_validation(log, &v);
+        if (kind == LOG_LINE_ANALYSIS) log->analysed_step = v.step;
         memmove(text + kept, line, length);
         text[kept + length] = '\n'; /* when the last line has no newline, this may overwrite text[size] */
         kept += length + 1;
@@ -204,8 +206,8 @@ static inline void log_set_aside(const Log *log, const char *text, size_t size) 
         end = memchr(line, '\n', (size_t)(text + size - line));
         if (!end) end = text + size;
         const LogLine kind = log_parse_line(line, (size_t)(end - line), &train, &v);
-        /* A run that ended before its first step has only the line of a validation after 0 steps. */
-        has_steps = kind != LOG_LINE_VALIDATION || v.step > 0;
+        /* A run that ended before its first step has only the lines of a validation and an analysis after 0 steps. */
+        has_steps = (kind != LOG_LINE_VALIDATION && kind != LOG_LINE_ANALYSIS) || v.step > 0;
     }
     if (!has_steps) return;
     snprintf(aside, sizeof aside, "%s.old", log->path);
@@ -276,6 +278,7 @@ static inline void log_open(Log *log, const char *run_folder, long resume_step, 
                  .total_steps = total_steps,
                  .best.step = -1,
                  .last.step = -1,
+                 .analysed_step = -1,
                  .screen = quiet ? NULL : stdout};
     log->terminal = program_on_terminal(stdout);
     log->plain_every = log_plain_every(total_steps - (resume_step > 0 ? resume_step : 0));

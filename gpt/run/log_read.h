@@ -19,11 +19,19 @@
 #include "../io/files.h"
 #include "log_fields.h"
 
-/* Bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE. */
-enum { LOG_LINE_MAX = 1 << 16 };
+/* Bytes of the longest line that is read; log.h writes less than LOG_TEXT_SIZE, analysis.h more for many layers. */
+enum { LOG_LINE_MAX = 1 << 20 };
 
-/* BAD: not a line of a log; OTHER: a JSON object of another kind; BLANK: nothing but spaces. */
-typedef enum { LOG_LINE_BAD, LOG_LINE_TRAIN, LOG_LINE_VALIDATION, LOG_LINE_OTHER, LOG_LINE_BLANK } LogLine;
+/* BAD: not a line of a log; ANALYSIS: a line that analysis.h writes; OTHER: a JSON object of another kind; BLANK:
+   nothing but spaces. */
+typedef enum {
+    LOG_LINE_BAD,
+    LOG_LINE_TRAIN,
+    LOG_LINE_VALIDATION,
+    LOG_LINE_ANALYSIS,
+    LOG_LINE_OTHER,
+    LOG_LINE_BLANK
+} LogLine;
 
 /* A member of an object as a number. null and a missing member are NaN; false when it is something else. */
 static inline bool log_member(const cJSON *json, const char *key, double *x) {
@@ -72,7 +80,7 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
         else if (cJSON_HasObjectItem(json, "loss"))
             kind = log_parse_train(json, train) ? LOG_LINE_TRAIN : LOG_LINE_BAD;
         else
-            kind = LOG_LINE_OTHER;
+            kind = cJSON_HasObjectItem(json, "analysis") ? LOG_LINE_ANALYSIS : LOG_LINE_OTHER;
     }
     cJSON_Delete(json);
     return kind;

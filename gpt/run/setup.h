@@ -18,6 +18,7 @@
 #include "../base/signals.h"
 #include "../dist/hosts.h"
 #include "agreement.h"
+#include "analysis.h"
 #include "checkpointing.h"
 #include "run.h"
 
@@ -103,6 +104,22 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
         warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
 }
 
+/* Refuses --analyze-every where it cannot be done. */
+static inline void resolve_analysis(const Options *o, const OptionSet *set) {
+    if (!o->analyze_every) return;
+    if (device_on())
+        options_fail(
+            set,
+            "--analyze-every=%lld needs activations that a GPU does not copy back; leave it out, and "
+            "give the checkpoints to ./analyze",
+            (long long)o->analyze_every);
+    if (!analysis_fits_log(o->layers, o->heads))
+        options_fail(set,
+                     "--analyze-every=%lld: a line of the log would be too long with %lld layers and %lld "
+                     "heads; leave it out, and give the checkpoints to ./analyze",
+                     (long long)o->analyze_every, (long long)o->layers, (long long)o->heads);
+}
+
 /* --total-batch, whose default is one micro-step of every rank. */
 static inline void resolve_batch(Options *o, const OptionSet *set) {
     int64_t micro = o->batch * o->seq_len * parallel_ranks();
@@ -130,6 +147,7 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
             "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
             "to cuda/attention.cuh",
             attention_name(o->attn));
+    resolve_analysis(o, set);
     resolve_communication(o, set);
     resolve_batch(o, set);
     resolve_vocabulary(o, set, tokenizer);

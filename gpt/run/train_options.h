@@ -51,7 +51,7 @@ typedef struct {
     double lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
     int64_t max_skipped;
     /* evaluation, checkpoints, log */
-    int64_t val_every, val_tokens, sample_every, sample_tokens, save_every, keep, keep_every;
+    int64_t val_every, val_tokens, analyze_every, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
     const char *prompt, *out, *resume;
     int resume_data;
@@ -156,6 +156,9 @@ static const Option train_options[] = {
         "steps between validations; 0: only after the last step"),
     ROW("Evaluation", "val-tokens", OPTION_INT, val_tokens, "65536", 0, 1e12, "", 0,
         "tokens of each validation, always the same ones; 0: all validation data"),
+    ROW("Evaluation", "analyze-every", OPTION_INT, analyze_every, "0", 0, 1e9, "", 0,
+        "steps between analyses of attention and its gradients, which go to log.jsonl and into ./report's "
+        "report; 0: none. They change nothing in the training"),
     ROW("Evaluation", "sample-every", OPTION_INT, sample_every, "0", 0, 1e9, "", 0,
         "steps between printed samples; 0: none"),
     ROW("Evaluation", "sample-tokens", OPTION_INT, sample_tokens, "128", 1, 1e6, "", 0, "tokens of a sample"),
