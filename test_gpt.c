@@ -43,6 +43,7 @@
 #include "tests/test_state.h"
 #include "tests/test_running.h"
 #include "tests/test_ab.h"
+#include "tests/test_reproduce.h"
 #include "tests/test_house.h"
 
 typedef struct {
@@ -60,7 +61,7 @@ static const Test tests[] = {
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 REPORT_ARMS_TESTS(ROW) STATISTICS_TESTS(ROW) TRAIN_TESTS(ROW) FAULTS_TESTS(ROW)
                     PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
-                        ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
+                        ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
 #endif
 };
 #undef ROW

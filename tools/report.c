@@ -1,7 +1,8 @@
 /* report.c: compares training runs: a table and loss curves in the terminal, the same as one HTML file, and a picture.
 
    cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
-   ./report [--out=report.html] [--png=loss.png] [--csv=arms.csv] [--floor=NATS] RUN...
+   ./report [--out=report.html] [--png=loss.png] [--csv=arms.csv] [--floor=NATS]
+            [--mark=STEP:LOSS:LABEL] RUN...
    ./report --fit RUN...                                  the loss as a function of the model's size
    ./report --write-expect=FILE RUN...                    a table of expected losses, from finished runs
    ./report --expect=FILE RUN...                          compares runs with such a table
@@ -11,7 +12,8 @@
    with a warning, so that the pattern of a shell may match other files too. The curves of all runs are drawn into the
    same plots, in the order of the names; differences are taken to the first run. Runs that differ only in their seed are
    an arm: then the report is about arms, with means, spread and intervals. --floor draws a line that no model can go
-   below: the entropy of the text where it is known, as for the text that data/grammar.c generates.
+   below: the entropy of the text where it is known, as for the text that data/grammar.c generates. --mark draws results
+   from elsewhere, such as those of a paper.
 
    report_runs.h reads the runs, report_arms.h groups them and compares the groups with the formulas of statistics.h,
    report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h and report_png.h draw the same
@@ -28,7 +30,7 @@
 #include "../gpt/run/options.h"
 
 typedef struct {
-    const char *out, *png, *csv, *expect, *write_expect;
+    const char *out, *png, *csv, *expect, *write_expect, *mark;
     double floor;
     bool fit;
 } ReportOptions;
@@ -43,6 +45,8 @@ static const Option report_options[] = {
      0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
      "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
+    {"Report", "mark", OPTION_STRING, offsetof(ReportOptions, mark), "", 0, 0, "STEP:LOSS:LABEL,...",
+     "results from elsewhere, drawn into the plot of the validation loss; empty: none", 0},
     {"Other reports", "fit", OPTION_SWITCH, offsetof(ReportOptions, fit), "no", 0, 0, "",
      "fit L = a + b N^-c to runs of three or more sizes: how the final validation loss falls with the number "
      "of "
@@ -138,6 +142,8 @@ int main(int argc, char **argv) {
     if (options.fit + (*options.expect != 0) + (*options.write_expect != 0) > 1)
         options_fail(&set, "--fit, --expect and --write-expect are reports of their own; give one of them");
     double floor = options.floor > 0 ? options.floor : NAN;
+    char error[MARKS_ERROR_SIZE];
+    if (!marks_read(options.mark, error)) options_fail(&set, "--mark: %s", error);
     const int count = load_runs(argv, named);
     runs_name(runs, count);
     bool as_expected = true;
@@ -150,5 +156,6 @@ int main(int argc, char **argv) {
     else
         report_runs(&options, count, floor);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
+    marks_free();
     return as_expected ? 0 : 1;
 }

@@ -82,6 +82,8 @@ static const char *const html_style[] = {
     ".area .end{left:100%;margin-left:11px;transform:translateY(-50%);color:var(--c);font-size:13px;",
     "font-weight:600;max-width:112px;overflow:hidden;text-overflow:ellipsis;line-height:1.15}",
     ".area .end span{font-weight:400}.area .soft{--c:var(--soft)}",
+    ".area .mark{transform:translate(-50%,-50%);color:var(--ink);font-size:17px;font-weight:600}",
+    ".area .marked{right:8px;color:var(--ink)}",
     ".cross{position:absolute;top:0;bottom:0;width:1px;background:var(--soft);opacity:.6;pointer-events:"
     "none}",
     ".spot{position:absolute;width:9px;height:9px;margin:-4.5px;border-radius:50%;background:var(--c);",
@@ -366,6 +368,17 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
     }
 }
 
+/* A cross for each mark. What the crosses are stands in the upper right corner, which a falling loss leaves free. */
+static inline void html_marks(FILE *f, const Plot *p) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        fprintf(f, "<i class=\"mark\" style=\"left:%.2f%%;top:%.2f%%\">&times;</i>",
+                100 * axis_place(&p->x, plot_mark_x(p, mark)), 100 * (1 - axis_place(&p->y, mark->loss)));
+        fprintf(f, "<i class=\"marked\" style=\"top:%dpx\">&times; %.3f ", 4 + 17 * i, mark->loss);
+        html_text(f, mark->label), fputs("</i>\n", f);
+    }
+}
+
 /* The remark beside the title of a panel. */
 static inline void html_note(FILE *f, const Plot *p) {
     char note[PLOT_NOTE_SIZE];
@@ -437,6 +450,7 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
     }
     fputs("</svg>\n", f);
     html_ticks(f, p);
+    html_marks(f, p);
     if (labelled) html_end_labels(f, p, wide ? 0.055 : 0.08);
     fputs("</div></div></section>\n", f);
 }
@@ -637,11 +651,13 @@ static inline void html_table(FILE *f, const Run *runs, int count, bool coloured
     char text[FORMAT_SIZE];
     fputs(coloured ? "<section class=\"card\">" : "<section>", f);
     fputs("<div class=\"scroll\"><table class=\"runs\"><tr>", f);
-    for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
+    for (int i = 0; i < FIGURE_COUNT; i++)
+        if (figure_shown(runs, count, (Figure)i)) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
     for (int r = 0; r < count; r++) {
         fputs("<tr>", f);
         for (int i = 0; i < FIGURE_COUNT; i++) {
+            if (!figure_shown(runs, count, (Figure)i)) continue;
             fprintf(f, "<td data-title=\"%s\"%s>", figures[i].full_title,
                     html_is_best(runs, count, r, (Figure)i) ? " class=\"best\"" : "");
             if (i == FIGURE_NAME && coloured)

@@ -5,6 +5,8 @@
                                     plot_curves_free when done
    plot_begin(plot, kind, runs, &curves, ...)   fits the axes to the curves
    plot_band_note(plot, mark, text) what curves and bands of means stand for, "" where curves are those of single runs
+   plot_marks(plot)                 how many marks (report_marks.h) the plot has: those of the validation loss
+   plot_mark_x(plot, mark)          the place of a mark on the x axis
    plot_has_numbers(plot)           whether there is anything to draw
    axis_place(axis, value)          where a value lies on an axis: 0 at its low end, 1 at its high end
    axis_label(axis, value, text)    the number at a tick, with as many digits as the ticks need to differ
@@ -16,6 +18,7 @@
 #ifndef TOOLS_REPORT_PLOT_H
 #define TOOLS_REPORT_PLOT_H
 
+#include "report_marks.h"
 #include "report_runs.h"
 
 enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64, PLOT_NOTE_SIZE = 128 };
@@ -159,6 +162,11 @@ static inline void labels_spread(double *places, int n, double gap) {
 
 /* ---- plots ---- */
 
+static inline int plot_marks(const Plot *p) { return p->kind == PLOT_VALIDATION ? report_marks.count : 0; }
+
+/* Where x counts tokens, the step of a mark is one of the first run's steps. */
+static inline double plot_mark_x(const Plot *p, const Mark *mark) { return mark->step * p->x_scale[0]; }
+
 /* The range of y. In the first twentieth of a run the loss falls steeply from ln V. If the axis held all of that, the
    later losses, in which runs differ, would be squeezed into its lower end. So the first twentieth counts only when
    there is hardly anything else to show. */
@@ -182,6 +190,8 @@ static inline void plot_range(Plot *p, double *low, double *high) {
     }
     if (!loss || seen < 3 * p->count) *low = all_low, *high = all_high;
     if (isfinite(p->floor)) *low = fmin(*low, p->floor), *high = fmax(*high, p->floor);
+    for (int i = 0; i < plot_marks(p); i++)
+        *low = fmin(*low, report_marks.at[i].loss), *high = fmax(*high, report_marks.at[i].loss);
     if (p->kind == PLOT_DIFFERENCE) *low = fmin(*low, 0), *high = fmax(*high, 0);
     if (p->kind == PLOT_RATE) *low = fmin(*low, 0);
     p->above = all_high > *high + 0.25 * (*high - *low) ? all_high : NAN;
@@ -196,6 +206,7 @@ static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
         if (p->curves[r].count == 0) continue;
         p->x.high = fmax(p->x.high, p->curves[r].x[p->curves[r].count - 1] * p->x_scale[r]);
     }
+    for (int i = 0; i < plot_marks(p); i++) p->x.high = fmax(p->x.high, plot_mark_x(p, &report_marks.at[i]));
     p->x.low = 0;
     if (p->x.high <= 0) p->x.high = 1;
     p->y = (Axis){.logarithmic = p->kind == PLOT_NORM};

@@ -331,6 +331,26 @@ static inline void png_floor(Picture *g, const Plot *p, Box b) {
     picture_ink(g, b, PNG_SOFT);
 }
 
+static inline void png_cross(Picture *g, double x, double y, double half) {
+    picture_segment(g, x - half, y - half, x + half, y + half, 2.5);
+    picture_segment(g, x - half, y + half, x + half, y - half, 2.5);
+    picture_ink(g, (Box){x - half - 2, y - half - 2, x + half + 3, y + half + 3}, PNG_INK);
+}
+
+/* A cross for each mark. What the crosses are stands in the upper right corner, which a falling loss leaves free. */
+static inline void png_marks(Picture *g, const Plot *p, Box b) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        const double y = b.top + 14 + 23 * i;
+        char text[FORMAT_SIZE + 128];
+        png_cross(g, b.left + axis_place(&p->x, plot_mark_x(p, mark)) * (b.right - b.left),
+                  box_y(p, b, mark->loss), 6);
+        snprintf(text, sizeof text, "%.3f %.100s", mark->loss, mark->label);
+        const double width = picture_text(g, false, b.right - 8, y, 16, 1, PNG_INK, text);
+        png_cross(g, b.right - 8 - width - 13, y - 5.5, 5);
+    }
+}
+
 /* Whether value and name of every run fit between `left` and the edge of the picture. If not, names stand only in the
    heading. */
 static inline bool png_names_fit(Picture *g, const Plot *p, double left) {
@@ -423,6 +443,7 @@ static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
     if (isfinite(p->floor)) png_floor(g, p, b);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_band(g, p, b, r);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
+    png_marks(g, p, b);
 }
 
 /* The plot of differences below `above`. Both have the same x axis; its numbers stand below the lower plot. */

@@ -9,6 +9,7 @@
    run_option(run, key, text)  the value of an option, "" when it is not known
    run_attention(run, text)    the kind of attention, "-" when it is not known
    figures[], figure_text(run, figure, text)   the columns of the table, and the text of a cell
+   figure_shown(runs, count, figure)   whether the table has this column: bits per byte only if a run knows them
    text_shown(text)            text from a file or the command line as a terminal and a page can show it
    text_columns, text_prefix   the width of a text, and how much of it fits
 
@@ -230,7 +231,10 @@ typedef struct {
 static inline void run_see_line(void *context, LogLine kind, const LogTrain *train, const LogValidation *v) {
     RunLog *log = context;
     Run *run = log->run;
-    if (kind == LOG_LINE_VALIDATION) series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
+    if (kind == LOG_LINE_VALIDATION) {
+        series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
+        run->bits_per_byte = v->val_bits_per_byte;
+    }
     if (kind != LOG_LINE_TRAIN) return;
     const double step = (double)train->step;
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++)
@@ -390,6 +394,7 @@ typedef enum {
     FIGURE_PARAMETERS,
     FIGURE_TRAIN_LOSS,
     FIGURE_VAL_LOSS,
+    FIGURE_BITS_PER_BYTE,
     FIGURE_TIME,
     FIGURE_SPEED,
     FIGURE_MEMORY,
@@ -405,6 +410,7 @@ static const struct {
     [FIGURE_PARAMETERS] = {"params", "parameters"},
     [FIGURE_TRAIN_LOSS] = {"train", "training loss"},
     [FIGURE_VAL_LOSS] = {"val loss", "validation loss"},
+    [FIGURE_BITS_PER_BYTE] = {"bits/B", "bits per byte"},
     [FIGURE_TIME] = {"time", "time"},
     [FIGURE_SPEED] = {"tok/s", "tokens/s"},
     [FIGURE_MEMORY] = {"memory", "peak memory"},
@@ -419,17 +425,25 @@ static inline bool figure_is_measured_loss(const Run *run, Figure figure) {
     return (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) && s->count > 0;
 }
 
+static inline bool figure_shown(const Run *runs, int count, Figure figure) {
+    bool known = figure != FIGURE_BITS_PER_BYTE;
+    for (int r = 0; r < count; r++) known = known || isfinite(runs[r].bits_per_byte);
+    return known;
+}
+
 /* Returns `text` or the name of the run. */
 static inline const char *figure_text(const Run *run, Figure figure, char text[FORMAT_SIZE]) {
     const double values[FIGURE_COUNT] = {
         [FIGURE_PARAMETERS] = run->parameters, [FIGURE_TRAIN_LOSS] = run->train_loss,
-        [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_TIME] = run->seconds,
-        [FIGURE_SPEED] = run->tokens_per_s,    [FIGURE_MEMORY] = run->memory};
+        [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_BITS_PER_BYTE] = run->bits_per_byte,
+        [FIGURE_TIME] = run->seconds,          [FIGURE_SPEED] = run->tokens_per_s,
+        [FIGURE_MEMORY] = run->memory};
     const double value = values[figure];
     if (figure == FIGURE_NAME) return run->name;
     if (figure == FIGURE_ATTENTION) return run_attention(run, text);
     if (!isfinite(value)) return figure_is_measured_loss(run, figure) ? "nan" : "-";
-    if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) return text_loss(value, text);
+    if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS || figure == FIGURE_BITS_PER_BYTE)
+        return text_loss(value, text);
     if (figure == FIGURE_TIME) return duration_words(text, value);
     if (figure == FIGURE_MEMORY) return bytes_short(text, value);
     if (figure == FIGURE_PARAMETERS) return count_short(text, value);

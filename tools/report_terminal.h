@@ -64,17 +64,24 @@ static inline void print_fitted(const char *text, int width, bool right) {
     printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-/* The widths of the columns. The column of names gets what the others leave of the line. */
+/* The widths of the columns; 0 of those that are not shown. Where the line is too short for all, bits per byte are left
+   out, which the HTML has too; then the column of names gets what the others leave of the line. */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
     char text[FORMAT_SIZE];
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        width[f] = 0;
+        if (!figure_shown(runs, count, (Figure)f)) continue;
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
             int columns = text_columns(figure_text(&runs[r], (Figure)f, text));
             if (columns > width[f]) width[f] = columns;
         }
         total += width[f] + (f ? 2 : 0);
+    }
+    if (total > TERM_WIDTH && width[FIGURE_BITS_PER_BYTE]) {
+        total -= width[FIGURE_BITS_PER_BYTE] + 2;
+        width[FIGURE_BITS_PER_BYTE] = 0;
     }
     if (total > TERM_WIDTH) width[FIGURE_NAME] -= total - TERM_WIDTH;
     if (width[FIGURE_NAME] < 3) width[FIGURE_NAME] = 3;
@@ -143,6 +150,7 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
     terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        if (!width[f]) continue;
         printf("%s", f ? "  " : "");
         print_fitted(figures[f].title, width[f], f >= FIGURE_PARAMETERS);
     }
@@ -153,6 +161,7 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
         terminal_paint(t, r, false);
         terminal_name(runs[r].name, width[FIGURE_NAME]);
         for (int f = FIGURE_NAME + 1; f < FIGURE_COUNT; f++) {
+            if (!width[f]) continue;
             printf("  ");
             print_fitted(figure_text(&runs[r], (Figure)f, text), width[f], f >= FIGURE_PARAMETERS);
         }
@@ -165,8 +174,9 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
 /* The characters inside the frame of a plot. */
 typedef struct {
     unsigned char dots[TERM_ROWS][TERM_COLUMNS]; /* 2 x 4 dots in each, as bits of a braille character */
-    signed char owner[TERM_ROWS]
-                     [TERM_COLUMNS];    /* the run that drew there last; -1: none, -2: the line of --floor */
+    signed char owner
+        [TERM_ROWS]
+        [TERM_COLUMNS]; /* the run that drew there last; -1: none, -2: the line of --floor, -3 - i: mark i */
     bool mark[TERM_ROWS][TERM_COLUMNS]; /* the mark of the run instead of its dots */
 } Canvas;
 
@@ -255,10 +265,30 @@ static inline void canvas_draw(Canvas *c, const Plot *p) {
         }
 }
 
+/* Puts the digit of each mark where it belongs, or left of the digits that are there. */
+static inline void canvas_put_marks(Canvas *c, const Plot *p) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        const int x = (int)lrint(axis_place(&p->x, plot_mark_x(p, mark)) * (2 * TERM_COLUMNS - 1));
+        signed char *row = c->owner[canvas_y(p, mark->loss) / 4];
+        int column = x / 2;
+        while (column > 0 && row[column] <= -3) column--;
+        row[column] = (signed char)(-3 - i);
+    }
+}
+
+/* What the digits in the plot stand for. */
+static inline void terminal_marks(const Plot *p) {
+    char step[FORMAT_SIZE];
+    for (int i = 0; i < plot_marks(p); i++)
+        printf("  %d  %.3f at step %s: %s\n", i + 1, report_marks.at[i].loss,
+               count_grouped(step, report_marks.at[i].step), report_marks.at[i].label);
+}
+
 static inline void canvas_print_cell(const Terminal *t, const Canvas *c, int row, int column) {
     int owner = c->owner[row][column], dots = c->dots[row][column];
-    if (owner == -1) {
-        putchar(' ');
+    if (owner == -1 || owner <= -3) {
+        putchar(owner == -1 ? ' ' : '1' - 3 - owner);
         return;
     }
     if (owner >= 0) terminal_paint(t, owner, true);
@@ -347,6 +377,7 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
     int labels[TERM_ROWS];
     char text[FORMAT_SIZE], note[PLOT_NOTE_SIZE];
     canvas_draw(&canvas, p);
+    canvas_put_marks(&canvas, p);
     terminal_labels(p, labels);
     const bool named = plot_names_fit(p, TERM_LABEL);
     const int columns = printf("\n  %s%s", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "") - 1;
@@ -368,6 +399,7 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
         printf("\n");
     }
     terminal_x_axis(t, p);
+    terminal_marks(p);
 }
 
 /* The plot of one kind, if there is anything to draw. */
