@@ -57,10 +57,17 @@ typedef struct {
     cJSON *config, *summary; /* config.json and summary.json; NULL: missing or damaged */
     const cJSON *options;    /* the object of options inside config; NULL: there is none */
     Series curves[CURVE_COUNT];
-    Series smooth;                                          /* the training loss without its noise */
-    double tokens_per_step;                                 /* 0: not known */
-    double parameters, train_loss, val_loss, bits_per_byte; /* NaN: not known, as in the next line */
-    double seconds, tokens_per_s, memory;
+    Series smooth;          /* the training loss without its noise */
+    double tokens_per_step; /* 0: not known */
+    double step_seconds;    /* the median of its steps; NaN: not known */
+    double parameters, train_loss, val_loss, bits_per_byte, seconds, tokens_per_s,
+        memory; /* NaN: not known */
+    /* The rest is set where this stands for several runs with different seeds (report_arms.h). Its curves and losses
+       are then their means; 0 seeds: it is one run. */
+    int seeds, pairs;                           /* pairs: seeds that the first such group has as well */
+    Series low[CURVE_COUNT], high[CURVE_COUNT]; /* mean - and + standard deviation */
+    Series smooth_low, smooth_high;             /* the same of `smooth` */
+    Series difference, difference_low, difference_high; /* to the first group, with its 95 % interval */
 } Run;
 
 /* ---- series ---- */
@@ -254,6 +261,8 @@ static inline void run_read_log(Run *run, FILE *file, const char *path) {
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) log.fields[k] = curve_field((CurveKind)k);
     if (!log_each(file, path, run_see_line, &log, error)) die("%s", error);
     run->tokens_per_s = series_median(&log.speed);
+    if (run->tokens_per_s > 0 && run->tokens_per_step > 0)
+        run->step_seconds = run->tokens_per_step / run->tokens_per_s;
     series_free(&log.speed);
     run->smooth = series_smooth(&run->curves[CURVE_TRAINING]);
     run->train_loss = series_end(&run->smooth);
@@ -282,8 +291,10 @@ static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
 
 static inline void run_free(Run *run) {
     free(run->name);
-    for (int k = 0; k < CURVE_COUNT; k++) series_free(&run->curves[k]);
-    series_free(&run->smooth);
+    for (int k = 0; k < CURVE_COUNT; k++)
+        series_free(&run->curves[k]), series_free(&run->low[k]), series_free(&run->high[k]);
+    series_free(&run->smooth), series_free(&run->smooth_low), series_free(&run->smooth_high);
+    series_free(&run->difference), series_free(&run->difference_low), series_free(&run->difference_high);
     cJSON_Delete(run->config);
     cJSON_Delete(run->summary);
 }
@@ -291,6 +302,7 @@ static inline void run_free(Run *run) {
 /* A run of which nothing is known yet. */
 static inline Run run_unknown(const char *folder) {
     return (Run){.folder = folder,
+                 .step_seconds = NAN,
                  .parameters = NAN,
                  .train_loss = NAN,
                  .val_loss = NAN,
