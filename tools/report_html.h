@@ -96,7 +96,7 @@ static const char *const html_style[] = {
     "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
     "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
     "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
-    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}",
+    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}.x.second{display:none}",
     /* on a narrow screen the table of runs shows the figures of a run in two columns below its name */
     ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
     ".runs tr{display:grid;grid-template-columns:minmax(0,1fr) "
@@ -335,14 +335,16 @@ static inline void html_grid(FILE *f, const Plot *p) {
         fprintf(f, "<path class=\"floor\" d=\"M0 %dH%d\"/>\n", html_y(p, p->floor), HTML_UNITS);
 }
 
-/* The numbers at the ticks of both axes. */
+/* The numbers at the ticks of both axes. Of many numbers below the plot every second one is marked: a narrow screen has
+   no room for it. */
 static inline void html_ticks(FILE *f, const Plot *p) {
     char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++)
         fprintf(f, "<i class=\"y\" style=\"top:%.2f%%\">%s</i>", 100 * (1 - axis_place(&p->y, p->y.ticks[i])),
                 axis_label(&p->y, p->y.ticks[i], text));
     for (int i = 0; i < p->x.tick_count; i++)
-        fprintf(f, "<i class=\"x\" style=\"left:%.2f%%\">%s</i>", 100 * axis_place(&p->x, p->x.ticks[i]),
+        fprintf(f, "<i class=\"x%s\" style=\"left:%.2f%%\">%s</i>",
+                p->x.tick_count > 6 && i % 2 ? " second" : "", 100 * axis_place(&p->x, p->x.ticks[i]),
                 axis_label(&p->x, p->x.ticks[i], text));
     fputc('\n', f);
 }
@@ -577,8 +579,12 @@ static inline void html_options_free(HtmlOptions *o) {
     free(o->found), free(o->rows);
 }
 
-/* Whether the runs have different values. */
+/* Whether the runs have different values of something that was chosen. The folder, the date and the measured peak of the
+   machine are different in every run. */
 static inline bool html_option_differs(const HtmlOption *row, int count) {
+    static const char *const never_equal[] = {"out", "date", "machine.peak_flops"};
+    for (size_t i = 0; i < sizeof never_equal / sizeof *never_equal; i++)
+        if (strcmp(row->key, never_equal[i]) == 0) return false;
     for (int r = 1; r < count; r++) {
         const char *a = row->values[0], *b = row->values[r];
         if (!a != !b || (a && strcmp(a, b) != 0)) return true;
