@@ -149,7 +149,7 @@ check() {
 # ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
 
 # Options of other programs that the pages and scripts call: mpirun, srun, make and so on.
-foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
+foreign=' logdir mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
 # Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
