@@ -174,10 +174,36 @@ static void test_package_tells_its_version(void) {
           output);
 }
 
+/* The Containerfile installs packages by name: each must be one that scripts/deps.sh knows, that holds a library that a
+   program was linked with, or git. A file that COPY needs must not be in .dockerignore. */
+static void test_package_container_names_known_packages(void) {
+    char output[8192], command[512];
+    int code = test_command(
+        output, sizeof output,
+        "sed -n 's/.*--no-install-recommends//p' Containerfile | sed 's/&&.*//' | tr -s ' ' '\\n'");
+    char *text = output;
+    int count = 0;
+    for (char *name; (name = package_line(&text)); count++) {
+        char found[256];
+        if (strcmp(name, "git") == 0 || strcmp(name, "libgomp1") == 0) continue; /* libgomp1: OpenMP of gcc */
+        snprintf(command, sizeof command, "grep -qw -e '%s' scripts/deps.sh", name);
+        CHECK(test_command(found, sizeof found, "%s", command) == 0,
+              "Containerfile: scripts/deps.sh does not know the package %s", name);
+    }
+    CHECK(code == 0 && count >= 4, "code %d, %d packages were found", code, count);
+    code = test_command(
+        output, sizeof output,
+        "git ls-files 2> /dev/null | grep -E \"^($(grep -v '^#' .dockerignore | paste -sd '|'))/\"");
+    CHECK(!*output, "a file of the repository is in .dockerignore: %s", output);
+    code = test_command(output, sizeof output,
+                        "grep -c -e '^FROM ' -e '^COPY . /src$' -e '^CMD ' Containerfile");
+    CHECK(strcmp(output, "4\n") == 0, "the Containerfile lacks a step: %s", output);
+}
+
 #define PACKAGE_TESTS(TEST)                                                                                  \
     TEST(package_has_manual_pages)                                                                           \
     TEST(package_knows_what_programs_are_for)                                                                \
     TEST(package_installs)                                                                                   \
-    TEST(package_tells_its_version)
+    TEST(package_tells_its_version) TEST(package_container_names_known_packages)
 
 #endif
