@@ -52,6 +52,7 @@
 #include "gpt/io/tokenizer.h"
 #include "gpt/math/array.h"
 #include "gpt/math/attention.h"
+#include "gpt/math/attention_ablations.h"
 #include "gpt/math/matmul.h"
 #include "gpt/math/nonfinite.h"
 #include "gpt/math/optimizer.h"
@@ -131,7 +132,7 @@ typedef struct {
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
     float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
-    float *qkv;       /* (N, 3A) q and k after rope */
+    float *qkv;       /* (N, 3A) what attention reads: q and k after rope, v */
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
@@ -420,7 +421,7 @@ static DeviceModel device_model(const Model *model) {
                          .activation = c->activation,
                          .recompute = c->recompute,
                          .attn = (AttentionKind)c->attn,
-                         .sequence_shift = c->laser_shift != 0,
+                         .sequence_shift = c->laser_shift == LASER_SHIFT_SEQUENCE,
                          .bf16 = c->dtype == DTYPE_BF16,
                          .embed = w->layers ? w->embed - w->memory : 0,
                          .position = w->position ? w->position - w->memory : -1,
@@ -780,6 +781,13 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
+/* What the options of docs/ablations.md change around attention. Standard attention has no exponential of v. */
+static AttentionAblations attention_ablations(const ModelConfig *c) {
+    const bool laser = c->attn == ATTENTION_LASER;
+    return (AttentionAblations){.clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
+                                .unshifted = laser && c->laser_shift == LASER_SHIFT_NONE};
+}
+
 /* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
    output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
@@ -791,6 +799,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
     const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionAblations ablations = attention_ablations(c);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
@@ -799,7 +808,9 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     if (model->rope_cos_sin)
         rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
     begin_part(PROFILE_ATTENTION);
+    ablations_before(&ablations, a->qkv, &shape);
     attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    ablations_after(&ablations, l, a->attn_out, a->qkv, &shape);
     if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
 }
 
@@ -901,6 +912,7 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
     const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionAblations ablations = attention_ablations(c);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
     const Array d_out = array_of_floats(acts->d_residual);
@@ -914,6 +926,8 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                        a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
     if (model->analysis)
         analysis_layer(model->analysis, l, a->qkv, a->qkv + A, a->qkv + 2 * A, acts->d_attn_out, &shape);
+    /* q, k, v = ablations(q, k, v) */
+    ablations_before_backward(&ablations, d_in, a->qkv, &shape);
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
         rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);

@@ -152,6 +152,7 @@ static void test_options_choices_are_their_enums(void) {
     } rows[] = {{"--activation=swiglu", "activation", ACTIVATION_SWIGLU},
                 {"--pos=learned", "pos", POSITION_LEARNED},
                 {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},
+                {"--laser-shift=clamp", "laser-shift", LASER_SHIFT_CLAMP},
                 {"--schedule=wsd", "schedule", LR_WSD},
                 {"--dtype=bf16", "dtype", DTYPE_BF16},
                 {"--recompute=block", "recompute", RECOMPUTE_BLOCK},

@@ -104,6 +104,26 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
         warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
 }
 
+/* Refuses what a GPU does not compute: every value of these options that is not among those named here. */
+static inline void resolve_device(const Options *o, const OptionSet *set) {
+    static const struct { const char *option, *on_gpu; } rows[] = {{"laser-shift", "causal|sequence"}};
+    char text[64];
+    if (!device_on()) return;
+    if (!device_has_attention(o->attn))
+        options_fail(
+            set,
+            "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
+            "to cuda/attention.cuh",
+            attention_name(o->attn));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *value = options_value(set, rows[i].option, text);
+        if (options_choice_index(rows[i].on_gpu, value) < 0)
+            options_fail(set,
+                         "--%s=%s is not available on a GPU (only %s); train it on the CPU with ./train_gpt",
+                         rows[i].option, value, rows[i].on_gpu);
+    }
+}
+
 /* Refuses --analyze-every where it cannot be done. */
 static inline void resolve_analysis(const Options *o, const OptionSet *set) {
     if (!o->analyze_every) return;
@@ -141,12 +161,7 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
         options_fail(set, "--%s needs --out=DIR, the folder of the run: without it nothing is saved",
                      resumes ? "resume=auto" : "save-every");
     resolve_warmup(o, set);
-    if (device_on() && !device_has_attention(o->attn))
-        options_fail(
-            set,
-            "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
-            "to cuda/attention.cuh",
-            attention_name(o->attn));
+    resolve_device(o, set);
     resolve_analysis(o, set);
     resolve_communication(o, set);
     resolve_batch(o, set);

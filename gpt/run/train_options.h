@@ -26,8 +26,10 @@ enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
 
-/* Choices whose enums belong to laser.h, optimizer.h and array.h. */
-#define LASER_SHIFT_CHOICES(X) X(LASER_SHIFT_CAUSAL, "causal") X(LASER_SHIFT_SEQUENCE, "sequence")
+/* Choices whose enums belong to laser.h with attention_softmax.h, optimizer.h and array.h. */
+#define LASER_SHIFT_CHOICES(X)                                                                               \
+    X(LASER_SHIFT_CAUSAL, "causal")                                                                          \
+    X(LASER_SHIFT_SEQUENCE, "sequence") X(LASER_SHIFT_NONE, "none") X(LASER_SHIFT_CLAMP, "clamp")
 #define SCHEDULE_CHOICES(X)                                                                                  \
     X(LR_COSINE, "cosine") X(LR_LINEAR, "linear") X(LR_CONSTANT, "constant") X(LR_WSD, "wsd")
 #define DTYPE_CHOICES(X) X(DTYPE_AUTO, "auto") X(DTYPE_FP32, "fp32") X(DTYPE_BF16, "bf16")
@@ -82,7 +84,8 @@ static const Option train_options[] = {
         "after the logarithm. causal: the value of the first key; where other values are far from it, each "
         "query takes the maximum over the keys that it sees. sequence: the maximum over the whole sequence, "
         "as "
-        "in the paper; values more than 69 below it are then lost"),
+        "in the paper; values more than 69 below it are then lost. none: nothing is subtracted, and the run "
+        "ends where exp overflows. clamp: nothing, but v is replaced by 15 tanh(v / 15)"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),

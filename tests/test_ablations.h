@@ -1,0 +1,213 @@
+/* test_ablations.h: tests of the options of docs/ablations.md that change attention: their formulas in float64, their
+   gradients, their limits, what a checkpoint says about them, and what the GPU refuses. */
+#ifndef TESTS_TEST_ABLATIONS_H
+#define TESTS_TEST_ABLATIONS_H
+
+#include "harness.h"
+#include "test_train.h"
+
+enum { ABLATED_B = 2, ABLATED_T = 7, ABLATED_H = 3, ABLATED_D = 4 };
+enum {
+    ABLATED_N = ABLATED_B * ABLATED_T,
+    ABLATED_A = ABLATED_H * ABLATED_D,
+    ABLATED_IN = 3 * ABLATED_N * ABLATED_A,
+    ABLATED_OUT = ABLATED_N * ABLATED_A
+};
+
+/* One attention with its ablations; the arrays in double are those of the twin. */
+typedef struct {
+    const char *name;
+    AttentionKind kind;
+    AttentionAblations ablations;
+    double spread; /* of the values; 0 means 1 */
+    double *qkv, *dout;
+} Ablated;
+
+static const AttentionShape ablated_shape = {.B = ABLATED_B,
+                                             .T = ABLATED_T,
+                                             .H = ABLATED_H,
+                                             .D = ABLATED_D,
+                                             .qkv_row = 3 * ABLATED_A,
+                                             .out_row = ABLATED_A,
+                                             .dtype = DTYPE_FP32};
+
+/* What LASER reads in place of v. */
+static double ablated_value(const Ablated *x, double v) {
+    return x->ablations.clamped ? 15 * tanh(v / 15) : v;
+}
+
+/* Row i of a head, whose q begins at `head` in x->qkv: a (T) = its attention weights. */
+static void ablated_weights(double *a, const Ablated *x, const double *head, int i) {
+    double sum = 0;
+    for (int j = 0; j <= i; j++) {
+        const double *q = head + i * 3 * ABLATED_A, *k = head + j * 3 * ABLATED_A + ABLATED_A;
+        a[j] = 0;
+        for (int d = 0; d < ABLATED_D; d++) a[j] += q[d] * k[d] / sqrt(ABLATED_D);
+        sum += a[j] = exp(a[j]);
+    }
+    for (int j = 0; j <= i; j++) a[j] /= sum;
+    (void)x;
+}
+
+/* The formulas of docs/ablations.md, in double: out (N, A). */
+static void ablated_twin(double *out, const Ablated *x) {
+    double a[ABLATED_T];
+    for (int row = 0; row < ABLATED_B * ABLATED_H * ABLATED_T; row++) {
+        const int i = row % ABLATED_T, h = row / ABLATED_T % ABLATED_H, b = row / ABLATED_T / ABLATED_H;
+        const double *head = x->qkv + b * ABLATED_T * 3 * ABLATED_A + h * ABLATED_D;
+        double *o = out + (b * ABLATED_T + i) * ABLATED_A + h * ABLATED_D;
+        ablated_weights(a, x, head, i);
+        for (int d = 0; d < ABLATED_D; d++) {
+            o[d] = 0;
+            for (int j = 0; j <= i; j++) {
+                const double v = head[j * 3 * ABLATED_A + 2 * ABLATED_A + d];
+                o[d] += x->kind == ATTENTION_LASER ? a[j] * exp(ablated_value(x, v)) : a[j] * v;
+            }
+            if (x->kind == ATTENTION_LASER) o[d] = log(o[d]);
+        }
+    }
+}
+
+static double ablated_loss(void *context) {
+    const Ablated *x = context;
+    double out[ABLATED_OUT], sum = 0;
+    ablated_twin(out, x);
+    for (int i = 0; i < ABLATED_OUT; i++) sum += out[i] * x->dout[i];
+    return sum;
+}
+
+/* Of dqkv (N, 3A) the part 0 q, 1 k or 2 v against the finite differences `want`. */
+static void check_ablated_part(const Ablated *x, const float *dqkv, const double *want, int part) {
+    float got[ABLATED_OUT];
+    double expected[ABLATED_OUT];
+    char what[128];
+    for (int i = 0; i < ABLATED_OUT; i++) {
+        const int at = (i / ABLATED_A * 3 + part) * ABLATED_A + i % ABLATED_A;
+        got[i] = dqkv[at], expected[i] = want[at];
+    }
+    snprintf(what, sizeof what, "%s, %s: d%c", x->name, attention_name(x->kind), "qkv"[part]);
+    CHECK_NMSE(got, expected, ABLATED_OUT, 1e-10, what);
+}
+
+static void check_ablated(Ablated *x) {
+    const AttentionShape *s = &ablated_shape;
+    float *qkv = test_normal(ABLATED_IN, 1, 1), *dout = test_normal(ABLATED_OUT, 1, 2);
+    float out[ABLATED_OUT], lse[ABLATED_N * ABLATED_H], dqkv[ABLATED_IN];
+    double want[ABLATED_OUT], dwant[ABLATED_IN];
+    for (int i = 0; i < ABLATED_IN; i++)
+        if (x->spread && i / ABLATED_A % 3 == 2) qkv[i] *= (float)x->spread;
+    x->qkv = test_to_double(qkv, ABLATED_IN), x->dout = test_to_double(dout, ABLATED_OUT);
+    ablated_twin(want, x);
+    test_finite_differences(dwant, x->qkv, ABLATED_IN, ablated_loss, x);
+
+    float *q = qkv, *k = q + ABLATED_A, *v = k + ABLATED_A;
+    ablations_before(&x->ablations, qkv, s);
+    attention_forward(x->kind, out, lse, q, k, v, s);
+    ablations_after(&x->ablations, 0, out, qkv, s);
+    CHECK_NMSE(out, want, ABLATED_OUT, 1e-10, x->name);
+    attention_backward(x->kind, dqkv, dqkv + ABLATED_A, dqkv + 2 * ABLATED_A, dout, q, k, v, out, lse, s);
+    ablations_before_backward(&x->ablations, dqkv, qkv, s);
+    for (int part = 0; part < 3; part++) check_ablated_part(x, dqkv, dwant, part);
+    free(qkv), free(dout), free(x->qkv), free(x->dout);
+}
+
+/* A wrong formula would be trained as if it were the one of the paper that the user compares with, and a wrong gradient
+   would make any of them look bad. */
+static void test_ablations_match_float64(void) {
+    Ablated cases[] = {
+        {.name = "none of them", .kind = ATTENTION_LASER},
+        {.name = "clamp", .kind = ATTENTION_LASER, .ablations = {.clamped = true}},
+        {.name = "clamp of large values",
+         .kind = ATTENTION_LASER,
+         .ablations = {.clamped = true},
+         .spread = 12},
+        {.name = "no shift", .kind = ATTENTION_LASER, .ablations = {.unshifted = true}, .spread = 12},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_ablated(&cases[i]);
+}
+
+/* ---- --laser-shift=none ---- */
+
+/* LASER without a shift on values that are all `value`, except that two tokens have 0 and 88.7, which exp can take. */
+static void laser_without_shift(void *value) {
+    const AttentionShape *s = &ablated_shape;
+    const AttentionAblations ablations = {.unshifted = true};
+    threads_set(1); /* a child of test_death has no threads but one */
+    float qkv[ABLATED_IN] = {0}, out[ABLATED_OUT];
+    for (int n = 0; n < ABLATED_N; n++)
+        for (int i = 0; i < ABLATED_A; i++) qkv[(3 * n + 2) * ABLATED_A + i] = n == 8 ? 88.7f : 0;
+    qkv[(3 * 7 + 2) * ABLATED_A + 1 * ABLATED_D + 2] =
+        *(const float *)value; /* the second sequence's token 0 */
+    attention_forward(ATTENTION_LASER, out, NULL, qkv, qkv + ABLATED_A, qkv + 2 * ABLATED_A, s);
+    ablations_after(&ablations, 3, out, qkv, s);
+}
+
+/* Where exp overflows the run must end and say where; "loss nan" would not tell the user what the ablation shows. */
+static void test_laser_without_shift_ends_in_words(void) {
+    static const struct {
+        float value;
+        const char *says;
+    } cases[] = {
+        {88.72f, NULL},
+        {88.73f,
+         "layer 3, head 1: a value is 88.73 (token 0 of a sequence, dimension 2): without a shift exp of a "
+         "value above 88.72 is infinite in float32; --laser-shift=causal"},
+        {INFINITY, "a value is inf"},
+        {-103.9f, NULL},
+        {-104, "layer 3, head 1: the logarithm of a row is -104 (token 0 of a sequence, dimension 2): "
+               "without a shift "
+               "a sum of exponentials below exp(-103.97) is 0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char output[1024];
+        float value = cases[i].value;
+        const int code = test_death(laser_without_shift, &value, output, sizeof output);
+        CHECK(code == (cases[i].says ? 1 : 0), "%g: exit %d: %s", (double)value, code, output);
+        CHECK(!cases[i].says || strstr(output, cases[i].says), "%g: %s", (double)value, output);
+    }
+}
+
+/* While no exponential overflows a shift changes nothing, so the runs must agree in every bit; and a run in which one
+   does overflow must end with the layer's number and not as a diverged run. */
+static void test_laser_without_shift_trains_until_exp_overflows(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    const char *runs[][2] = {{"causal", "--attn=laser"}, {"none", "--attn=laser --laser-shift=none"}};
+    for (int i = 0; i < 2; i++) {
+        const int code = train_tiny(data, runs[i][0], runs[i][1], output, sizeof output);
+        REQUIRE(code == 0, "%s: exit %d: %s", runs[i][1], code, output);
+    }
+    check_same_curve(data, "causal", "none");
+    const int code = train_tiny(data, "far", "--attn=laser --laser-shift=none --lr=10 --warmup=0 --clip=0",
+                                output, sizeof output);
+    CHECK(code == 1 && strstr(output, "error: layer ") && strstr(output, "without a shift"), "exit %d: %s",
+          code, output);
+}
+
+/* ---- options ---- */
+
+/* Every option that the GPU's program does not compute must be refused by name before the run starts. */
+static void test_ablations_are_refused_on_a_gpu(void) {
+    static const char *const options[] = {"laser-shift=none", "laser-shift=clamp"};
+    char output[8192], data[256], path[300], says[128];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());
+    if (access(path, X_OK) != 0) {
+        test_not_run("there is no build/train_gpt_emulated");
+        return;
+    }
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        const int code =
+            test_command(output, sizeof output, "%s " TINY_RUN "--data=%s --%s", path, data, options[i]);
+        snprintf(says, sizeof says, "--%s is not available on a GPU", options[i]);
+        CHECK(code == 2 && strstr(output, says), "--%s: exit %d: %s", options[i], code, output);
+    }
+}
+
+#define ABLATIONS_TESTS(TEST)                                                                                \
+    TEST(ablations_match_float64)                                                                            \
+    TEST(laser_without_shift_ends_in_words)                                                                  \
+    TEST(laser_without_shift_trains_until_exp_overflows)                                                     \
+    TEST(ablations_are_refused_on_a_gpu)
+
+#endif
