@@ -72,24 +72,31 @@
 
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
-    int attn, laser_shift, activation, position; /* choices of the options of these names */
+    int attn, laser_shift, qk_norm,
+        attn_scale; /* these and the next two: choices of the options of these names */
+    int activation, position;
     int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, and the names of its values there (NULL: it is a number). */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older versions
+   lack it. */
 static const ConfigField model_fields[] = {
-    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL},
-    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL},
-    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL},
-    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL},
-    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL},
-    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL},
-    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL},
-    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu"},
-    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES)},
-    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES},
-    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES)},
+    {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
+    {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
+    {"layers", "num_hidden_layers", offsetof(ModelConfig, layers), NULL, false},
+    {"heads", "num_attention_heads", offsetof(ModelConfig, heads), NULL, false},
+    {"head-dim", "head_dim", offsetof(ModelConfig, head_dim), NULL, false},
+    {"mlp-hidden", "intermediate_size", offsetof(ModelConfig, mlp_hidden), NULL, false},
+    {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL, false},
+    {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu", false},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), false},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
+    {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
+     false},
+    {"qk-norm", "qk_norm", offsetof(ModelConfig, qk_norm), "no|yes", true},
+    {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
+     true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 
@@ -111,10 +118,12 @@ typedef struct {
     /* (A, C) each. They follow one another in memory, so q also points to a matrix (3A, C), with which one product
        computes q, k and v. */
     float *q, *k, *v;
-    float *o;         /* (C, A) */
-    float *mlp_norm;  /* (C) */
-    float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
-    float *down;      /* (C, F) */
+    float *o;               /* (C, A) */
+    float *q_norm, *k_norm; /* (D) each with --qk-norm, else NULL */
+    float *scale;           /* (H) or (D) with --attn-scale=head or dim, else NULL */
+    float *mlp_norm;        /* (C) */
+    float *gate, *up;       /* (F, C) each, one after the other; gate is NULL without swiglu */
+    float *down;            /* (C, F) */
 } LayerWeights;
 
 /* All parameters of a model, or the gradients of all. */
@@ -132,7 +141,8 @@ typedef struct {
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
     float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
-    float *qkv;       /* (N, 3A) what attention reads: q and k after rope, v */
+    /* (N, 3A) what attention reads: q and k after rope, and v. With --qk-norm: q, k and v as products gave them */
+    float *qkv;
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
@@ -151,6 +161,7 @@ typedef struct {
     Array
         d_logits; /* (R, V) the gradient of logits: an array of its own with bf16, else it overwrites logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
+    float *attn_in;   /* (N, 3A) with --qk-norm what attention reads; else NULL, and the layer's qkv has it */
     float *d_attn_in; /* (N, 3A) the gradient of q, k and v after rope, which attention_backward writes */
     /* (N, 3A) the gradient of q, k and v before rope: an array of its own with bf16 and --pos=rope, else it points to
        d_attn_in */
@@ -162,8 +173,8 @@ typedef struct {
 } Activations;
 
 /* How a parameter starts, and which models have it. */
-enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU };
+enum { INIT_ZEROS, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_QK_WEIGHTS, IF_SCALE_WEIGHTS };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
@@ -175,6 +186,9 @@ static const TensorRow weight_rows[] = {
     {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
     {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
     {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
+    {"layers.%d.attn.q_norm.weight", "D", offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"layers.%d.attn.k_norm.weight", "D", offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale), INIT_ZEROS, IF_SCALE_WEIGHTS},
     {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
     {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
     {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
@@ -186,10 +200,10 @@ static const TensorRow weight_rows[] = {
 enum { FLOATS, ARRAY };
 /* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
    `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
-   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last two
-   mean: always kept, but the array exists only with bf16 (and rope). The constants have the order of the option's
+   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last three
+   mean: always kept, but the array exists only with bf16 (and rope), or with --qk-norm. The constants have the order of the option's
    values, so that activation_flags can compare them with `<`. */
-enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE };
+enum { UNLESS_RECOMPUTED, UNLESS_BLOCK_RECOMPUTED, ALWAYS_KEPT, IF_BF16, IF_BF16_AND_ROPE, IF_QK_NORM };
 
 static const TensorRow activation_rows[] = {
     {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS_KEPT},
@@ -209,6 +223,7 @@ static const TensorRow activation_rows[] = {
     {"d_logits", "RV", offsetof(Activations, d_logits), ARRAY, IF_BF16},
     {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
     {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
+    {"attn_in", "N3A", offsetof(Activations, attn_in), FLOATS, IF_QK_NORM},
     {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS_KEPT},
     {"d_qkv", "N3A", offsetof(Activations, d_qkv), ARRAY, IF_BF16_AND_ROPE},
     {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, ALWAYS_KEPT},
@@ -269,12 +284,16 @@ static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
 static int weight_flags(const ModelConfig *c, const TensorRow *row) {
     const bool exists = row->when == ALWAYS ||
                         (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU);
+                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
+                        (row->when == IF_QK_WEIGHTS && c->qk_norm) ||
+                        (row->when == IF_SCALE_WEIGHTS && c->attn_scale != ATTN_SCALE_FIXED);
     return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
 }
 
 static int activation_flags(const ModelConfig *c, const TensorRow *row) {
-    if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
+    const bool bf16_only = row->when == IF_BF16 || row->when == IF_BF16_AND_ROPE;
+    if ((bf16_only && c->dtype != DTYPE_BF16) || (row->when == IF_QK_NORM && !c->qk_norm))
+        return TENSOR_ABSENT;
     if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
                         : c->dtype == DTYPE_BF16 ? TENSOR_ARRAY | TENSOR_BF16
@@ -299,6 +318,8 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
     case 'U': return up_size(c->mlp_hidden, c->activation);
     case 'T': return c->seq_len;
     case 'H': return c->heads;
+    case 'D': return c->head_dim;
+    case 'S': return c->attn_scale == ATTN_SCALE_HEAD ? c->heads : c->head_dim;
     case 'N': return N;
     case 'R': return loss_slice_rows(c, N);
     case 'P': return (N + NORM_CHUNK - 1) / NORM_CHUNK;
@@ -462,8 +483,11 @@ void model_free(Model *model) {
 }
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
-   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of RMSNorm are 1. */
+   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of RMSNorm are 1, those of --attn-scale 0.
+   Each tensor has its own stream of random numbers. Weights that only ablations have take none, so that the same seed
+   gives all other weights the same values with and without an ablation. */
 void model_init(Model *model, uint64_t seed) {
+    uint64_t stream = RNG_STREAM_INIT;
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
@@ -471,8 +495,10 @@ void model_init(Model *model, uint64_t seed) {
             t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)model->config.layers) : 0.02f;
 #pragma omp parallel for schedule(static)
         for (size_t j = 0; j < t->count; j++)
-            x[j] = t->row->kind == INIT_ONES ? 1.0f
-                                             : deviation * rng_normal(seed, RNG_STREAM_INIT + (uint64_t)i, j);
+            x[j] = t->row->kind == INIT_ZEROS  ? 0.0f
+                   : t->row->kind == INIT_ONES ? 1.0f
+                                               : deviation * rng_normal(seed, stream, j);
+        stream += t->row->when < IF_QK_WEIGHTS;
     }
     model_repack(model);
 }
@@ -782,10 +808,34 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
 }
 
 /* What the options of docs/ablations.md change around attention. Standard attention has no exponential of v. */
-static AttentionAblations attention_ablations(const ModelConfig *c) {
+static AttentionAblations attention_ablations(const Model *model, int l) {
+    const ModelConfig *c = &model->config;
     const bool laser = c->attn == ATTENTION_LASER;
-    return (AttentionAblations){.clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
+    return (AttentionAblations){.scale = model->weights.layers[l].scale,
+                                .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
+                                .clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
                                 .unshifted = laser && c->laser_shift == LASER_SHIFT_NONE};
+}
+
+/* Turns the products q, k and v in the layer's qkv into what attention reads, and returns where that is: in the same
+   array, or with --qk-norm, whose backward needs the products, in an array that all layers use in turn. Then backward
+   calls this again. */
+static float *attention_inputs(Model *model, int l, const AttentionShape *shape) {
+    const ModelConfig *c = &model->config;
+    const LayerWeights *weights = &model->weights.layers[l];
+    const AttentionAblations ablations = attention_ablations(model, l);
+    float *qkv = model->activations.layers[l].qkv, *in = weights->q_norm ? model->activations.attn_in : qkv;
+    const int64_t N = (int64_t)shape->B * shape->T;
+
+    if (weights->q_norm) {
+        begin_part(PROFILE_NORM);
+        qk_norm_forward(in, qkv, weights->q_norm, weights->k_norm, shape);
+    }
+    if (model->rope_cos_sin)
+        rope_rotate(array_of_floats(in), in, model->rope_cos_sin, 1, N, shape->T, c->heads, c->head_dim);
+    begin_part(PROFILE_ATTENTION);
+    ablations_before(&ablations, in, shape);
+    return in;
 }
 
 /* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
@@ -799,18 +849,15 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
     const AttentionShape shape = attention_shape(c, B, T);
-    const AttentionAblations ablations = attention_ablations(c);
+    const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
     rmsnorm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
-    if (model->rope_cos_sin)
-        rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
-    begin_part(PROFILE_ATTENTION);
-    ablations_before(&ablations, a->qkv, &shape);
-    attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
-    ablations_after(&ablations, l, a->attn_out, a->qkv, &shape);
+    const float *in = attention_inputs(model, l, &shape);
+    attention_forward(c->attn, a->attn_out, a->attn_lse, in, in + A, in + 2 * A, &shape);
+    ablations_after(&ablations, l, a->attn_out, in, &shape);
     if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
 }
 
@@ -912,25 +959,32 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
     const AttentionShape shape = attention_shape(c, B, T);
-    const AttentionAblations ablations = attention_ablations(c);
+    const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
     const Array d_out = array_of_floats(acts->d_residual);
+    const float *in = weights->q_norm ? attention_inputs(model, l, &shape) : a->qkv;
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
     linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
     begin_part(PROFILE_ATTENTION);
-    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A,
-                       a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
-    if (model->analysis)
-        analysis_layer(model->analysis, l, a->qkv, a->qkv + A, a->qkv + 2 * A, acts->d_attn_out, &shape);
+    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, in, in + A, in + 2 * A,
+                       a->attn_out, a->attn_lse, &shape);
+    if (model->analysis) analysis_layer(model->analysis, l, in, in + A, in + 2 * A, acts->d_attn_out, &shape);
     /* q, k, v = ablations(q, k, v) */
-    ablations_before_backward(&ablations, d_in, a->qkv, &shape);
+    ablations_before_backward(&ablations, d_in, g->scale, in, &shape);
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
-        rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
+        rope_rotate(weights->q_norm ? array_of_floats(d_in) : acts->d_qkv, d_in, model->rope_cos_sin, -1, N,
+                    T, c->heads, c->head_dim);
+    /* q, k = qk_norm(q, k) */
+    if (weights->q_norm) {
+        begin_part(PROFILE_NORM);
+        qk_norm_backward(acts->d_qkv, d_in, g->q_norm, g->k_norm, a->qkv, weights->q_norm, weights->k_norm,
+                         &shape);
+    }
     /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
     rmsnorm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
@@ -1236,6 +1290,8 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .vocab_size = (int)o->vocab_size,
                                 .attn = o->attn,
                                 .laser_shift = o->laser_shift,
+                                .qk_norm = o->qk_norm,
+                                .attn_scale = o->attn_scale,
                                 .activation = o->activation,
                                 .position = o->position,
                                 .dtype = o->dtype,

@@ -4,6 +4,7 @@
 #define TESTS_TEST_ABLATIONS_H
 
 #include "harness.h"
+#include "test_layers.h"
 #include "test_train.h"
 
 enum { ABLATED_B = 2, ABLATED_T = 7, ABLATED_H = 3, ABLATED_D = 4 };
@@ -20,7 +21,7 @@ typedef struct {
     AttentionKind kind;
     AttentionAblations ablations;
     double spread; /* of the values; 0 means 1 */
-    double *qkv, *dout;
+    double *qkv, *dout, *scale;
 } Ablated;
 
 static const AttentionShape ablated_shape = {.B = ABLATED_B,
@@ -36,17 +37,22 @@ static double ablated_value(const Ablated *x, double v) {
     return x->ablations.clamped ? 15 * tanh(v / 15) : v;
 }
 
-/* Row i of a head, whose q begins at `head` in x->qkv: a (T) = its attention weights. */
-static void ablated_weights(double *a, const Ablated *x, const double *head, int i) {
+/* What element d of a head's q is multiplied by. */
+static double ablated_factor(const Ablated *x, int h, int d) {
+    if (!x->scale) return 1;
+    return log(1 + exp(x->scale[x->ablations.scale_of_dimensions ? d : h])) / log(2);
+}
+
+/* Row i of head h, whose q begins at `head` in x->qkv: a (T) = its attention weights. */
+static void ablated_weights(double *a, const Ablated *x, const double *head, int h, int i) {
     double sum = 0;
     for (int j = 0; j <= i; j++) {
         const double *q = head + i * 3 * ABLATED_A, *k = head + j * 3 * ABLATED_A + ABLATED_A;
         a[j] = 0;
-        for (int d = 0; d < ABLATED_D; d++) a[j] += q[d] * k[d] / sqrt(ABLATED_D);
+        for (int d = 0; d < ABLATED_D; d++) a[j] += ablated_factor(x, h, d) * q[d] * k[d] / sqrt(ABLATED_D);
         sum += a[j] = exp(a[j]);
     }
     for (int j = 0; j <= i; j++) a[j] /= sum;
-    (void)x;
 }
 
 /* The formulas of docs/ablations.md, in double: out (N, A). */
@@ -56,7 +62,7 @@ static void ablated_twin(double *out, const Ablated *x) {
         const int i = row % ABLATED_T, h = row / ABLATED_T % ABLATED_H, b = row / ABLATED_T / ABLATED_H;
         const double *head = x->qkv + b * ABLATED_T * 3 * ABLATED_A + h * ABLATED_D;
         double *o = out + (b * ABLATED_T + i) * ABLATED_A + h * ABLATED_D;
-        ablated_weights(a, x, head, i);
+        ablated_weights(a, x, head, h, i);
         for (int d = 0; d < ABLATED_D; d++) {
             o[d] = 0;
             for (int j = 0; j <= i; j++) {
@@ -93,10 +99,13 @@ static void check_ablated(Ablated *x) {
     const AttentionShape *s = &ablated_shape;
     float *qkv = test_normal(ABLATED_IN, 1, 1), *dout = test_normal(ABLATED_OUT, 1, 2);
     float out[ABLATED_OUT], lse[ABLATED_N * ABLATED_H], dqkv[ABLATED_IN];
-    double want[ABLATED_OUT], dwant[ABLATED_IN];
+    double want[ABLATED_OUT], dwant[ABLATED_IN], dscale_want[ABLATED_D];
+    float dscale[ABLATED_D] = {0};
+    const int scales = x->ablations.scale_of_dimensions ? ABLATED_D : ABLATED_H;
     for (int i = 0; i < ABLATED_IN; i++)
         if (x->spread && i / ABLATED_A % 3 == 2) qkv[i] *= (float)x->spread;
     x->qkv = test_to_double(qkv, ABLATED_IN), x->dout = test_to_double(dout, ABLATED_OUT);
+    x->scale = x->ablations.scale ? test_to_double(x->ablations.scale, (size_t)scales) : NULL;
     ablated_twin(want, x);
     test_finite_differences(dwant, x->qkv, ABLATED_IN, ablated_loss, x);
 
@@ -106,15 +115,29 @@ static void check_ablated(Ablated *x) {
     ablations_after(&x->ablations, 0, out, qkv, s);
     CHECK_NMSE(out, want, ABLATED_OUT, 1e-10, x->name);
     attention_backward(x->kind, dqkv, dqkv + ABLATED_A, dqkv + 2 * ABLATED_A, dout, q, k, v, out, lse, s);
-    ablations_before_backward(&x->ablations, dqkv, qkv, s);
+    ablations_before_backward(&x->ablations, dqkv, dscale, qkv, s);
     for (int part = 0; part < 3; part++) check_ablated_part(x, dqkv, dwant, part);
-    free(qkv), free(dout), free(x->qkv), free(x->dout);
+    if (x->scale) {
+        test_finite_differences(dscale_want, x->scale, (size_t)scales, ablated_loss, x);
+        CHECK_NMSE(dscale, dscale_want, (size_t)scales, 1e-10, x->name);
+        ablations_before_backward(&x->ablations, dqkv, dscale, qkv, s); /* += */
+        CHECK(test_nmse(dscale, dscale_want, (size_t)scales) > 0.1, "%s: dscale is not added to", x->name);
+    }
+    free(qkv), free(dout), free(x->qkv), free(x->dout), free(x->scale);
 }
 
 /* A wrong formula would be trained as if it were the one of the paper that the user compares with, and a wrong gradient
    would make any of them look bad. */
 static void test_ablations_match_float64(void) {
+    static const float scale[ABLATED_D] = {0.3f, -2, 4, -0.5f};
     Ablated cases[] = {
+        {.name = "scale of heads", .kind = ATTENTION_LASER, .ablations = {.scale = scale}},
+        {.name = "scale of dimensions",
+         .kind = ATTENTION_STANDARD,
+         .ablations = {.scale = scale, .scale_of_dimensions = true}},
+        {.name = "scale of dimensions, clamp",
+         .kind = ATTENTION_LASER,
+         .ablations = {.scale = scale, .scale_of_dimensions = true, .clamped = true}},
         {.name = "none of them", .kind = ATTENTION_LASER},
         {.name = "clamp", .kind = ATTENTION_LASER, .ablations = {.clamped = true}},
         {.name = "clamp of large values",
@@ -124,6 +147,53 @@ static void test_ablations_match_float64(void) {
         {.name = "no shift", .kind = ATTENTION_LASER, .ablations = {.unshifted = true}, .spread = 12},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_ablated(&cases[i]);
+}
+
+/* ---- --qk-norm ---- */
+
+static void qk_norm_twin(void *context) {
+    Twin *t = context;
+    for (size_t i = 0; i < t->n; i++) t->out[i] = t->a[i];
+    for (int row = 0; row < ABLATED_N * 2 * ABLATED_H; row++) {
+        const int head = row % (2 * ABLATED_H), at = row / (2 * ABLATED_H) * 3 * ABLATED_A + head * ABLATED_D;
+        double squares = 0;
+        for (int d = 0; d < ABLATED_D; d++) squares += t->a[at + d] * t->a[at + d];
+        for (int d = 0; d < ABLATED_D; d++)
+            t->out[at + d] =
+                t->a[at + d] / sqrt(squares / ABLATED_D + 1e-6) * t->b[head < ABLATED_H ? d : ABLATED_D + d];
+    }
+}
+
+/* A wrong gradient here would reach Wq and Wk of every layer. */
+static void test_qk_norm_matches_float64(void) {
+    enum { D = ABLATED_D };
+    float *x = test_normal(ABLATED_IN, 2, 1), *weights = test_normal(2 * D, 1, 2),
+          *dout = test_normal(ABLATED_IN, 1, 3);
+    float out[ABLATED_IN], dx[ABLATED_IN], dweights[2 * D];
+    uint16_t halves[ABLATED_IN];
+    double want[ABLATED_IN];
+    Twin twin = {test_to_double(x, ABLATED_IN),
+                 test_to_double(weights, 2 * D),
+                 want,
+                 test_to_double(dout, ABLATED_IN),
+                 ABLATED_IN,
+                 NULL,
+                 0,
+                 qk_norm_twin};
+    qk_norm_forward(out, x, weights, weights + D, &ablated_shape);
+    qk_norm_twin(&twin);
+    CHECK_NMSE(out, want, ABLATED_IN, 1e-13, "out");
+    memcpy(dx, dout, sizeof dx);
+    for (int i = 0; i < 2 * D; i++) dweights[i] = 1; /* this gradient must be added to what is there */
+    qk_norm_backward(array_of_bf16(halves), dx, dweights, dweights + D, x, weights, weights + D,
+                     &ablated_shape);
+    for (int i = 0; i < 2 * D; i++) dweights[i] -= 1;
+    check_gradient("dx", dx, twin.a, ABLATED_IN, &twin);
+    check_gradient("dweights", dweights, twin.b, 2 * D, &twin);
+    for (int i = 0; i < ABLATED_IN; i++)
+        CHECK(halves[i] == bf16_from_float(dx[i]), "dx[%d] in bfloat16 is %g, in float32 %g", i,
+              (double)float_from_bf16(halves[i]), (double)dx[i]);
+    free(x), free(weights), free(dout), free(twin.a), free(twin.b), free(twin.dout);
 }
 
 /* ---- --laser-shift=none ---- */
@@ -184,11 +254,88 @@ static void test_laser_without_shift_trains_until_exp_overflows(void) {
           code, output);
 }
 
+/* ---- the whole model ---- */
+
+#define ABLATED_MODEL "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim "
+
+/* The same seed must give the weights that two models share the same initial values, or a comparison of the two would
+   also compare two initial values. */
+static void test_ablations_keep_the_initial_weights(void) {
+    const char *data = write_test_data(600);
+    TestRun *plain = test_run_open(data, "--attn=laser"), *ablated = test_run_open(data, ABLATED_MODEL);
+    const Model *a = &plain->trainer.model, *b = &ablated->trainer.model;
+    int shared = 0;
+    for (int i = 0; i < a->parameters.count; i++)
+        for (int j = 0; j < b->parameters.count; j++) {
+            const Tensor *x = &a->parameters.tensors[i], *y = &b->parameters.tensors[j];
+            if (strcmp(x->name, y->name) != 0) continue;
+            shared++;
+            CHECK(memcmp(a->weights.memory + x->offset, b->weights.memory + y->offset,
+                         x->count * sizeof(float)) == 0,
+                  "%s has other initial values", x->name);
+        }
+    CHECK(shared == a->parameters.count && b->parameters.count == shared + 3 * 2, "%d of %d and %d tensors",
+          shared, a->parameters.count, b->parameters.count);
+    test_run_close(plain), test_run_close(ablated);
+}
+
+/* The number of threads, and --recompute, must not change one bit. */
+static void test_ablations_give_the_same_bits(void) {
+    static const char *const ways[] = {"--recompute=none", "--recompute=block", "--recompute=attention"};
+    const char *data = write_test_data(600);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        TestRun *runs[3];
+        for (int i = 0; i < 3; i++) {
+            char arguments[256];
+            LogTrain line;
+            threads_set(3 - i);
+            snprintf(arguments, sizeof arguments, ABLATED_MODEL "--warmup=2 --dtype=%s %s",
+                     bf16 ? "bf16" : "fp32", ways[i]);
+            runs[i] = test_run_open(data, arguments);
+            for (int step = 0; step < 3; step++) train_step(&runs[i]->trainer, &line);
+            CHECK(same_weights(runs[0], runs[i]), "%s: weights differ by %g", arguments,
+                  weights_distance(runs[0], runs[i]));
+        }
+        for (int i = 0; i < 3; i++) test_run_close(runs[i]);
+    }
+    threads_set(0);
+}
+
+/* A tool must compute the model that was trained: its loss from the checkpoint must be the one that the run logged. */
+static void test_checkpoints_say_what_is_ablated(void) {
+    char output[8192], data[256], folder[512], log[512];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    const int code = train_tiny(data, "run", ABLATED_MODEL "--dtype=fp32 --lr=0.02", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim\n"), "%s", output);
+    snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
+    snprintf(log, sizeof log, "%s/run/log.jsonl", data);
+    Model model = model_load(folder, 1, DTYPE_FP32);
+    const int T = model.config.seq_len, windows = (200 + T - 1) / T;
+    int32_t inputs[64], targets[64];
+    double sum = 0;
+    Dataset val;
+    dataset_open(&val, data, "val_", T, TEST_VOCAB);
+    for (int w = 0; w < windows; w++) {
+        dataset_window(&val, (uint64_t)w, inputs, targets);
+        model_forward(&model, inputs, 1, T);
+        sum += model_loss(&model, targets, T, 0);
+    }
+    char want[32], line[64];
+    snprintf(want, sizeof want, "%.4f", sum / (windows * T));
+    test_command(output, sizeof output, "grep val_loss %s | tail -n 1", log);
+    snprintf(line, sizeof line, "\"val_loss\": %.5s", want);
+    CHECK(strstr(output, line), "the checkpoint's loss is %s, the run logged %s", want, output);
+    dataset_close(&val);
+    model_free(&model);
+}
+
 /* ---- options ---- */
 
 /* Every option that the GPU's program does not compute must be refused by name before the run starts. */
 static void test_ablations_are_refused_on_a_gpu(void) {
-    static const char *const options[] = {"laser-shift=none", "laser-shift=clamp"};
+    static const char *const options[] = {"laser-shift=none", "laser-shift=clamp", "qk-norm=yes",
+                                          "attn-scale=head", "attn-scale=dim"};
     char output[8192], data[256], path[300], says[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());
@@ -206,6 +353,10 @@ static void test_ablations_are_refused_on_a_gpu(void) {
 
 #define ABLATIONS_TESTS(TEST)                                                                                \
     TEST(ablations_match_float64)                                                                            \
+    TEST(qk_norm_matches_float64)                                                                            \
+    TEST(ablations_keep_the_initial_weights)                                                                 \
+    TEST(ablations_give_the_same_bits)                                                                       \
+    TEST(checkpoints_say_what_is_ablated)                                                                    \
     TEST(laser_without_shift_ends_in_words)                                                                  \
     TEST(laser_without_shift_trains_until_exp_overflows)                                                     \
     TEST(ablations_are_refused_on_a_gpu)

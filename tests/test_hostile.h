@@ -100,6 +100,7 @@ static const HostileCase hostile_cases[] = {
     {SET, "hidden_act", "\"silu\"", "has no tensor 'layers.0.mlp.gate.weight'"},
     {SET, "attention", "[]", "\"attention\" is missing or wrong"},
     {SET, "laser_shift", "\"\"", "\"laser_shift\" is missing or wrong"},
+    {SET, "qk_norm", "\"\"", "\"qk_norm\" is missing or wrong; expected no|yes"},
     {SET, "rms_norm_eps", "1", "\"rms_norm_eps\" is not 1e-06"},
     {SET, "rope_theta", "500000", "\"rope_theta\" is not 10000"},
     {SET, "tie_word_embeddings", "false", "the only models known here are tied"},

@@ -225,9 +225,13 @@ static bool same_weights(const TestRun *a, const TestRun *b) {
 /* The slope of the loss along the gradient, by differences of the whole model's float32 loss: a check that does not
    rely on PyTorch. */
 static void test_model_gradient_is_the_slope(void) {
-    const char *kinds[] = {
-        "--attn=standard", "--attn=laser", "--attn=laser --laser-shift=sequence --activation=swiglu",
-        "--attn=laser --pos=learned --activation=relu", "--attn=laser --laser-shift=clamp"};
+    const char *kinds[] = {"--attn=standard",
+                           "--attn=laser",
+                           "--attn=laser --laser-shift=sequence --activation=swiglu",
+                           "--attn=laser --pos=learned --activation=relu",
+                           "--attn=laser --laser-shift=clamp",
+                           "--attn=laser --qk-norm=yes --attn-scale=head --pos=learned",
+                           "--attn=standard --qk-norm=yes --attn-scale=dim"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);

@@ -28,6 +28,7 @@ typedef struct {
     size_t field;       /* offset of the int in the struct */
     const char
         *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number */
+    bool later;   /* checkpoints of older versions lack the key; it then has the option's default */
 } ConfigField;
 
 static inline int *config_field(const ConfigField *field, const void *config) {
@@ -95,12 +96,23 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
         die("%s/config.json: \"tie_word_embeddings\" is false; the only models known here are tied", folder);
 }
 
+/* The field becomes the default of its option; for a choice the names in config.json are those of the option. */
+static inline void config_set_default(const ConfigField *field, void *config) {
+    const char *value = options_find_in(train_options, TRAIN_OPTION_COUNT, field->option)->value;
+    *config_field(field, config) =
+        field->choices ? options_choice_index(field->choices, value) : (int)strtol(value, NULL, 10);
+}
+
 static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
     cJSON *json = checkpoint_read_json(folder, "config.json");
     for (int i = 0; i < count; i++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, fields[i].key);
         const char *choices = fields[i].choices;
         int64_t number = -1;
+        if (!item && fields[i].later) {
+            config_set_default(&fields[i], config);
+            continue;
+        }
         if (choices && cJSON_IsString(item)) number = options_choice_index(choices, item->valuestring);
         if (number < 0 && (choices || !json_whole(item, INT_MAX, &number)))
             die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, fields[i].key,

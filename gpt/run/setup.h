@@ -104,9 +104,14 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
         warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
 }
 
-/* Refuses what a GPU does not compute: every value of these options that is not among those named here. */
+/* The options of docs/ablations.md, and those of their values that a GPU computes. */
+static const struct {
+    const char *option, *on_gpu;
+} ablation_rows[] = {{"laser-shift", "causal|sequence"}, {"qk-norm", "no"}, {"attn-scale", "fixed"}};
+enum { ABLATION_ROWS = sizeof ablation_rows / sizeof *ablation_rows };
+
+/* Refuses what a GPU does not compute. */
 static inline void resolve_device(const Options *o, const OptionSet *set) {
-    static const struct { const char *option, *on_gpu; } rows[] = {{"laser-shift", "causal|sequence"}};
     char text[64];
     if (!device_on()) return;
     if (!device_has_attention(o->attn))
@@ -115,12 +120,12 @@ static inline void resolve_device(const Options *o, const OptionSet *set) {
             "--attn=%s is not available on a GPU; train it on the CPU with ./train_gpt, or add its kernels "
             "to cuda/attention.cuh",
             attention_name(o->attn));
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const char *value = options_value(set, rows[i].option, text);
-        if (options_choice_index(rows[i].on_gpu, value) < 0)
+    for (int i = 0; i < ABLATION_ROWS; i++) {
+        const char *value = options_value(set, ablation_rows[i].option, text);
+        if (options_choice_index(ablation_rows[i].on_gpu, value) < 0)
             options_fail(set,
                          "--%s=%s is not available on a GPU (only %s); train it on the CPU with ./train_gpt",
-                         rows[i].option, value, rows[i].on_gpu);
+                         ablation_rows[i].option, value, ablation_rows[i].on_gpu);
     }
 }
 
@@ -202,6 +207,18 @@ static inline void print_machine(const ShardedOptimizer *optimizer) {
                optimizer->on_gpu ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
 }
 
+/* A line that names the options of docs/ablations.md that do not have their default; none when all have it. */
+static inline void print_ablations(const OptionSet *set) {
+    char text[64];
+    int count = 0;
+    for (int i = 0; i < ABLATION_ROWS; i++) {
+        const char *value = options_value(set, ablation_rows[i].option, text);
+        if (strcmp(value, options_find(set, ablation_rows[i].option)->value) == 0) continue;
+        printf("%s --%s=%s", count++ ? "" : "ablations ", ablation_rows[i].option, value);
+    }
+    if (count) printf("\n");
+}
+
 static inline void print_model(const Run *run, const TensorTable *parameters) {
     const Options *o = run->options;
     const OptionSet *set = run->option_set;
@@ -217,7 +234,8 @@ static inline void print_model(const Run *run, const TensorTable *parameters) {
     printf("           %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V %lld\n",
            (long long)o->layers, (long long)o->heads, (long long)o->head_dim, (long long)o->embd,
            (long long)o->mlp_hidden, (long long)o->seq_len, (long long)o->vocab_size);
-    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n",
+    print_ablations(set);
+    printf("parameters %s in matrices (weight decay %g), %s in vectors (none)\n",
            count_fixed(matrices_text, matrices, 1, 0), o->weight_decay, count_fixed(norms_text, norms, 1, 0));
 }
 

@@ -14,6 +14,7 @@
     X(ACTIVATION_GELU, "gelu") X(ACTIVATION_RELU, "relu") X(ACTIVATION_SWIGLU, "swiglu")
 #define POSITION_CHOICES(X)                                                                                  \
     X(POSITION_ROPE, "rope") X(POSITION_SINUSOIDAL, "sinusoidal") X(POSITION_LEARNED, "learned")
+#define ATTN_SCALE_CHOICES(X) X(ATTN_SCALE_FIXED, "fixed") X(ATTN_SCALE_HEAD, "head") X(ATTN_SCALE_DIM, "dim")
 #define RECOMPUTE_CHOICES(X)                                                                                 \
     X(RECOMPUTE_NONE, "none") X(RECOMPUTE_ATTENTION, "attention") X(RECOMPUTE_BLOCK, "block")
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
@@ -21,6 +22,7 @@
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
 enum { OPTION_ENUM(POSITION_CHOICES) };
+enum { OPTION_ENUM(ATTN_SCALE_CHOICES) };
 enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
@@ -41,7 +43,8 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, activation, position;
+    int attn, laser_shift, attn_scale, activation, position;
+    bool qk_norm;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -86,6 +89,12 @@ static const Option train_options[] = {
         "as "
         "in the paper; values more than 69 below it are then lost. none: nothing is subtracted, and the run "
         "ends where exp overflows. clamp: nothing, but v is replaced by 15 tanh(v / 15)"),
+    ROW("Model", "qk-norm", OPTION_SWITCH, qk_norm, "no", 0, 0, "", OPTION_FIXED,
+        "RMSNorm over each head of q and of k before rope, with learned weights"),
+    ROW("Model", "attn-scale", OPTION_CHOICE, attn_scale, "fixed", 0, 0, OPTION_CHOICES(ATTN_SCALE_CHOICES),
+        OPTION_FIXED,
+        "what the scores are multiplied by. fixed: 1 / sqrt(D). head, dim: also by a learned factor "
+        "softplus(w) / softplus(0), one for each head, or one for each of the D dimensions of q"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
