@@ -75,6 +75,7 @@ typedef struct {
     int attn, laser_shift, qk_norm,
         attn_scale; /* these and the next two: choices of the options of these names */
     int activation, position;
+    double laser_beta;
     int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
 } ModelConfig;
 
@@ -97,6 +98,7 @@ static const ConfigField model_fields[] = {
     {"qk-norm", "qk_norm", offsetof(ModelConfig, qk_norm), "no|yes", true},
     {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
      true},
+    {"laser-beta", "laser_beta", offsetof(ModelConfig, laser_beta), NULL, true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 
@@ -813,6 +815,7 @@ static AttentionAblations attention_ablations(const Model *model, int l) {
     const bool laser = c->attn == ATTENTION_LASER;
     return (AttentionAblations){.scale = model->weights.layers[l].scale,
                                 .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
+                                .beta = laser ? (float)c->laser_beta : 1,
                                 .clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
                                 .unshifted = laser && c->laser_shift == LASER_SHIFT_NONE};
 }
@@ -970,6 +973,7 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
     begin_part(PROFILE_ATTENTION);
+    ablations_after_backward(&ablations, acts->d_attn_out, a->attn_out, &shape);
     attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, in, in + A, in + 2 * A,
                        a->attn_out, a->attn_lse, &shape);
     if (model->analysis) analysis_layer(model->analysis, l, in, in + A, in + 2 * A, acts->d_attn_out, &shape);
@@ -1292,6 +1296,7 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .laser_shift = o->laser_shift,
                                 .qk_norm = o->qk_norm,
                                 .attn_scale = o->attn_scale,
+                                .laser_beta = o->laser_beta,
                                 .activation = o->activation,
                                 .position = o->position,
                                 .dtype = o->dtype,

@@ -20,6 +20,7 @@ typedef struct {
     const char *name;
     AttentionKind kind;
     AttentionAblations ablations;
+    bool bf16;
     double spread; /* of the values; 0 means 1 */
     double *qkv, *dout, *scale;
 } Ablated;
@@ -34,7 +35,7 @@ static const AttentionShape ablated_shape = {.B = ABLATED_B,
 
 /* What LASER reads in place of v. */
 static double ablated_value(const Ablated *x, double v) {
-    return x->ablations.clamped ? 15 * tanh(v / 15) : v;
+    return (double)x->ablations.beta * (x->ablations.clamped ? 15 * tanh(v / 15) : v);
 }
 
 /* What element d of a head's q is multiplied by. */
@@ -69,7 +70,7 @@ static void ablated_twin(double *out, const Ablated *x) {
                 const double v = head[j * 3 * ABLATED_A + 2 * ABLATED_A + d];
                 o[d] += x->kind == ATTENTION_LASER ? a[j] * exp(ablated_value(x, v)) : a[j] * v;
             }
-            if (x->kind == ATTENTION_LASER) o[d] = log(o[d]);
+            if (x->kind == ATTENTION_LASER) o[d] = log(o[d]) / (double)x->ablations.beta;
         }
     }
 }
@@ -82,6 +83,11 @@ static double ablated_loss(void *context) {
     return sum;
 }
 
+/* In float32 exp(beta v), which is near 1, keeps fewer digits of v the smaller beta is. */
+static double ablated_bound(const Ablated *x) {
+    return x->bf16 ? 1e-4 : x->ablations.beta < 0.1f ? 1e-9 : 1e-10;
+}
+
 /* Of dqkv (N, 3A) the part 0 q, 1 k or 2 v against the finite differences `want`. */
 static void check_ablated_part(const Ablated *x, const float *dqkv, const double *want, int part) {
     float got[ABLATED_OUT];
@@ -92,11 +98,13 @@ static void check_ablated_part(const Ablated *x, const float *dqkv, const double
         got[i] = dqkv[at], expected[i] = want[at];
     }
     snprintf(what, sizeof what, "%s, %s: d%c", x->name, attention_name(x->kind), "qkv"[part]);
-    CHECK_NMSE(got, expected, ABLATED_OUT, 1e-10, what);
+    CHECK_NMSE(got, expected, ABLATED_OUT, ablated_bound(x), what);
 }
 
 static void check_ablated(Ablated *x) {
-    const AttentionShape *s = &ablated_shape;
+    AttentionShape shape = ablated_shape;
+    const AttentionShape *s = &shape;
+    if (x->bf16) shape.dtype = DTYPE_BF16;
     float *qkv = test_normal(ABLATED_IN, 1, 1), *dout = test_normal(ABLATED_OUT, 1, 2);
     float out[ABLATED_OUT], lse[ABLATED_N * ABLATED_H], dqkv[ABLATED_IN];
     double want[ABLATED_OUT], dwant[ABLATED_IN], dscale_want[ABLATED_D];
@@ -113,7 +121,8 @@ static void check_ablated(Ablated *x) {
     ablations_before(&x->ablations, qkv, s);
     attention_forward(x->kind, out, lse, q, k, v, s);
     ablations_after(&x->ablations, 0, out, qkv, s);
-    CHECK_NMSE(out, want, ABLATED_OUT, 1e-10, x->name);
+    CHECK_NMSE(out, want, ABLATED_OUT, ablated_bound(x), x->name);
+    ablations_after_backward(&x->ablations, dout, out, s);
     attention_backward(x->kind, dqkv, dqkv + ABLATED_A, dqkv + 2 * ABLATED_A, dout, q, k, v, out, lse, s);
     ablations_before_backward(&x->ablations, dqkv, dscale, qkv, s);
     for (int part = 0; part < 3; part++) check_ablated_part(x, dqkv, dwant, part);
@@ -131,6 +140,15 @@ static void check_ablated(Ablated *x) {
 static void test_ablations_match_float64(void) {
     static const float scale[ABLATED_D] = {0.3f, -2, 4, -0.5f};
     Ablated cases[] = {
+        {.name = "beta 3", .kind = ATTENTION_LASER, .ablations = {.beta = 3}},
+        {.name = "beta 0.1", .kind = ATTENTION_LASER, .ablations = {.beta = 0.1f}},
+        {.name = "beta 0.01", .kind = ATTENTION_LASER, .ablations = {.beta = 0.01f}},
+        {.name = "beta 0.01 in bf16", .kind = ATTENTION_LASER, .ablations = {.beta = 0.01f}, .bf16 = true},
+        {.name = "beta 3 in bf16", .kind = ATTENTION_LASER, .ablations = {.beta = 3}, .bf16 = true},
+        {.name = "beta 2, clamp",
+         .kind = ATTENTION_LASER,
+         .ablations = {.beta = 2, .clamped = true},
+         .spread = 12},
         {.name = "scale of heads", .kind = ATTENTION_LASER, .ablations = {.scale = scale}},
         {.name = "scale of dimensions",
          .kind = ATTENTION_STANDARD,
@@ -146,7 +164,35 @@ static void test_ablations_match_float64(void) {
          .spread = 12},
         {.name = "no shift", .kind = ATTENTION_LASER, .ablations = {.unshifted = true}, .spread = 12},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_ablated(&cases[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].ablations.beta == 0) cases[i].ablations.beta = 1;
+        check_ablated(&cases[i]);
+    }
+}
+
+/* out (N, A) of attention on random q, k and v. */
+static void ablated_forward(float *out, AttentionKind kind, const AttentionAblations *x) {
+    float *qkv = test_normal(ABLATED_IN, 1, 1);
+    ablations_before(x, qkv, &ablated_shape);
+    attention_forward(kind, out, NULL, qkv, qkv + ABLATED_A, qkv + 2 * ABLATED_A, &ablated_shape);
+    ablations_after(x, 0, out, qkv, &ablated_shape);
+    free(qkv);
+}
+
+/* Towards beta = 0 LASER is standard attention, from which it differs by about beta / 2 times the variance of v. */
+static void test_laser_beta_leads_to_standard_attention(void) {
+    const AttentionAblations large = {.beta = 0.1f}, small = {.beta = 0.01f};
+    float standard[ABLATED_OUT], far[ABLATED_OUT], near[ABLATED_OUT];
+    ablated_forward(standard, ATTENTION_STANDARD, &(AttentionAblations){.beta = 1});
+    ablated_forward(far, ATTENTION_LASER, &large);
+    ablated_forward(near, ATTENTION_LASER, &small);
+    double *want = test_to_double(standard, ABLATED_OUT);
+    const double far_error = sqrt(test_nmse(far, want, ABLATED_OUT)),
+                 near_error = sqrt(test_nmse(near, want, ABLATED_OUT));
+    CHECK(far_error > 1e-2 && near_error < 1e-2, "beta 0.1 differs by %g, 0.01 by %g", far_error, near_error);
+    CHECK(fabs(far_error / near_error - 10) < 0.5, "a tenth of beta differs by 1 / %g as much",
+          far_error / near_error);
+    free(want);
 }
 
 /* ---- --qk-norm ---- */
@@ -201,7 +247,7 @@ static void test_qk_norm_matches_float64(void) {
 /* LASER without a shift on values that are all `value`, except that two tokens have 0 and 88.7, which exp can take. */
 static void laser_without_shift(void *value) {
     const AttentionShape *s = &ablated_shape;
-    const AttentionAblations ablations = {.unshifted = true};
+    const AttentionAblations ablations = {.unshifted = true, .beta = 1};
     threads_set(1); /* a child of test_death has no threads but one */
     float qkv[ABLATED_IN] = {0}, out[ABLATED_OUT];
     for (int n = 0; n < ABLATED_N; n++)
@@ -256,7 +302,7 @@ static void test_laser_without_shift_trains_until_exp_overflows(void) {
 
 /* ---- the whole model ---- */
 
-#define ABLATED_MODEL "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim "
+#define ABLATED_MODEL "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 "
 
 /* The same seed must give the weights that two models share the same initial values, or a comparison of the two would
    also compare two initial values. */
@@ -307,7 +353,8 @@ static void test_checkpoints_say_what_is_ablated(void) {
     snprintf(data, sizeof data, "%s", write_test_data(600));
     const int code = train_tiny(data, "run", ABLATED_MODEL "--dtype=fp32 --lr=0.02", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim\n"), "%s", output);
+    CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5\n"),
+          "%s", output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     snprintf(log, sizeof log, "%s/run/log.jsonl", data);
     Model model = model_load(folder, 1, DTYPE_FP32);
@@ -335,7 +382,7 @@ static void test_checkpoints_say_what_is_ablated(void) {
 /* Every option that the GPU's program does not compute must be refused by name before the run starts. */
 static void test_ablations_are_refused_on_a_gpu(void) {
     static const char *const options[] = {"laser-shift=none", "laser-shift=clamp", "qk-norm=yes",
-                                          "attn-scale=head", "attn-scale=dim"};
+                                          "attn-scale=head",  "attn-scale=dim",    "laser-beta=0.5"};
     char output[8192], data[256], path[300], says[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());
@@ -354,6 +401,7 @@ static void test_ablations_are_refused_on_a_gpu(void) {
 #define ABLATIONS_TESTS(TEST)                                                                                \
     TEST(ablations_match_float64)                                                                            \
     TEST(qk_norm_matches_float64)                                                                            \
+    TEST(laser_beta_leads_to_standard_attention)                                                             \
     TEST(ablations_keep_the_initial_weights)                                                                 \
     TEST(ablations_give_the_same_bits)                                                                       \
     TEST(checkpoints_say_what_is_ablated)                                                                    \

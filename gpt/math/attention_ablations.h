@@ -6,6 +6,8 @@
    ablations_before(&ablations, qkv, &shape)            q, k and v become what attention reads, in place
    ablations_after(&ablations, layer, out, qkv, &shape) what attention returned becomes the layer's o, in place; with
                                                         --laser-shift=none, dies where float32 could not hold exp(v)
+   ablations_after_backward(&ablations, dout, out, &shape)   out becomes what attention returned again, and dout its
+                                                        gradient, in place
    ablations_before_backward(&ablations, dqkv, dscale, qkv, &shape)   the gradient of what attention reads becomes that
                                                         of q, k and v as they were before ablations_before, in place
                                                         (=); adds to dscale (+=). qkv is what attention has read
@@ -37,6 +39,7 @@ typedef struct {
     /* The learned temperature: (H), or (D) if it is one for each dimension; NULL: the fixed scale 1 / sqrt(D) */
     const float *scale;
     bool scale_of_dimensions;
+    float beta; /* LASER reads beta v in place of v, and its output is divided by beta; 1: nothing changes */
     bool clamped;   /* LASER reads c tanh(v / c) in place of v */
     bool unshifted; /* LASER must not leave the range that float32 has without a shift */
 } AttentionAblations;
@@ -138,7 +141,7 @@ static inline void qk_norm_backward(Array out, float *dqkv, float *dq_weight, fl
     free(sums.of_chunks);
 }
 
-/* ---- the learned temperature, and clamped values ---- */
+/* ---- --attn-scale, --laser-shift=clamp, --laser-beta ---- */
 
 /* log(1 + exp(w)), for any w. */
 static inline double ablation_softplus(double w) { return fmax(w, 0) + log1p(exp(-fabs(w))); }
@@ -161,13 +164,14 @@ static inline float *ablation_factors(const AttentionAblations *x, const Attenti
 
 static inline void ablations_before(const AttentionAblations *x, float *qkv, const AttentionShape *s) {
     const int A = s->H * s->D;
-    if (!x->scale && !x->clamped) return;
+    if (!x->scale && !x->clamped && x->beta == 1) return;
     float *factors = ablation_factors(x, s);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
         for (int i = 0; i < A; i++) q[i] *= factors[i];
         for (int i = 0; i < A && x->clamped; i++) v[i] = ABLATION_CLAMP * tanhf(v[i] / ABLATION_CLAMP);
+        for (int i = 0; i < A && x->beta != 1; i++) v[i] *= x->beta;
     }
     free(factors);
 }
@@ -182,12 +186,13 @@ static inline void ablations_add_dscale(const AttentionAblations *x, float *dsca
     }
 }
 
-/* forward: q' = f(w) q, and v' = c tanh(v / c), whose derivative is 1 - tanh(v / c)^2 = 1 - (v' / c)^2. qkv has q' and
-   v'. dscale (H or D) may be NULL when x->scale is. */
+/* forward: q' = f(w) q, and v' = beta c tanh(v / c), whose derivative is beta (1 - tanh(v / c)^2) with tanh(v / c) =
+   v' / (beta c). qkv has q' and v'. dscale (H or D) may be NULL when x->scale is. */
 static inline void ablations_before_backward(const AttentionAblations *x, float *dqkv, float *dscale,
                                              const float *qkv, const AttentionShape *s) {
     const int A = s->H * s->D;
-    if (!x->scale && !x->clamped) return;
+    const float bound = x->beta * ABLATION_CLAMP;
+    if (!x->scale && !x->clamped && x->beta == 1) return;
     float *factors = ablation_factors(x, s);
     AblationSums sums = ablation_sums_create(s, x->scale_of_dimensions ? s->D : s->H);
 #pragma omp parallel for schedule(static)
@@ -197,14 +202,14 @@ static inline void ablations_before_backward(const AttentionAblations *x, float 
             float *dq = dqkv + n * s->qkv_row, *dv = dqkv + ablations_v(s, n);
             float *sum = sums.of_chunks + chunk * sums.width;
             for (int i = 0; i < A; i++) sum[ablation_scale_at(x, s, i)] += dq[i] * q[i], dq[i] *= factors[i];
-            for (int i = 0; i < A && x->clamped; i++)
-                dv[i] *= 1 - v[i] / ABLATION_CLAMP * (v[i] / ABLATION_CLAMP);
+            for (int i = 0; i < A && x->clamped; i++) dv[i] *= 1 - v[i] / bound * (v[i] / bound);
+            for (int i = 0; i < A && x->beta != 1; i++) dv[i] *= x->beta;
         }
     if (x->scale) ablations_add_dscale(x, dscale, &sums);
     free(factors), free(sums.of_chunks);
 }
 
-/* ---- --laser-shift=none ---- */
+/* ---- --laser-shift=none, and the output with --laser-beta ---- */
 
 /* Dies if o = log(sum_j a_ij exp(v_jd)), computed in float32 without a shift, would not be finite: if exp(v) of this
    token is infinite, or if the sum of its row is 0. A shift changes no bit of o where neither happens (laser.h, RANGE),
@@ -225,17 +230,38 @@ static inline void ablations_check_range(int layer, const float *out, const floa
     }
 }
 
-static inline void ablations_after(const AttentionAblations *x, int layer, const float *out, const float *qkv,
-                                   const AttentionShape *s) {
+/* Dies where ablations_check_range does. */
+static inline void ablations_check_all(int layer, const float *out, const float *qkv,
+                                       const AttentionShape *s) {
     const int A = s->H * s->D;
     int outside = 0;
-    if (!x->unshifted) return;
 #pragma omp parallel for schedule(static) reduction(| : outside)
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         const float *v = qkv + ablations_v(s, n), *o = out + n * s->out_row;
         for (int i = 0; i < A; i++) outside |= (v[i] > ABLATION_EXP_MOST) | (o[i] < ABLATION_LOG_LEAST);
     }
     for (int64_t n = 0; outside && n < ablations_tokens(s); n++) ablations_check_range(layer, out, qkv, s, n);
+}
+
+/* x (N, A) *= factor */
+static inline void ablations_multiply(float *x, float factor, const AttentionShape *s) {
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < ablations_tokens(s); n++)
+        for (int i = 0; i < s->H * s->D; i++) x[n * s->out_row + i] *= factor;
+}
+
+static inline void ablations_after(const AttentionAblations *x, int layer, float *out, const float *qkv,
+                                   const AttentionShape *s) {
+    if (x->unshifted) ablations_check_all(layer, out, qkv, s);
+    if (x->beta != 1) ablations_multiply(out, 1 / x->beta, s);
+}
+
+/* forward: o = o' / beta, so do' = do / beta. */
+static inline void ablations_after_backward(const AttentionAblations *x, float *dout, float *out,
+                                            const AttentionShape *s) {
+    if (x->beta == 1) return;
+    ablations_multiply(dout, 1 / x->beta, s);
+    ablations_multiply(out, x->beta, s);
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* model_files.h: reads and writes the two files of a checkpoint folder that describe the model alone: config.json and
    model.safetensors.
 
-   The caller keeps a model's configuration in a struct of its own whose fields are ints, and describes the fields in a
-   table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
+   The caller keeps a model's configuration in a struct of its own whose fields are ints, or doubles where the option is
+   an OPTION_FLOAT, and describes the fields in a table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
 
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
    config_to_json(fields, count, config)           the object of config.json; the caller deletes it
@@ -25,7 +25,7 @@
 typedef struct {
     const char *option; /* the option that sets the field; the bounds of the option are those of the field */
     const char *key;    /* the name of the field in config.json, Hugging Face's where there is one */
-    size_t field;       /* offset of the int in the struct */
+    size_t field;       /* offset of the int or double in the struct */
     const char
         *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number */
     bool later;   /* checkpoints of older versions lack the key; it then has the option's default */
@@ -35,10 +35,31 @@ static inline int *config_field(const ConfigField *field, const void *config) {
     return (int *)((uintptr_t)config + field->field);
 }
 
+static inline const Option *config_option(const ConfigField *field) {
+    return options_find_in(train_options, TRAIN_OPTION_COUNT, field->option);
+}
+
+static inline double *config_double(const ConfigField *field, const void *config) {
+    return (double *)((uintptr_t)config + field->field);
+}
+
+/* Whether a number with a fraction is within the bounds of its option. */
+static inline bool config_check_double(const ConfigField *field, const void *config, char *error) {
+    const Option *option = config_option(field);
+    const double value = *config_double(field, config);
+    if (value >= option->min && value <= option->max) return true;
+    return file_fail(error, "%s (--%s) is %g, expected %g to %g", field->key, option->name, value,
+                     option->min, option->max);
+}
+
 /* The bounds are such that no product of sizes overflows the 64-bit integers that hold it. */
 static inline bool config_check(const ConfigField *fields, int count, const void *config, char *error) {
     for (int i = 0; i < count; i++) {
-        const Option *option = options_find_in(train_options, TRAIN_OPTION_COUNT, fields[i].option);
+        const Option *option = config_option(&fields[i]);
+        if (option->type == OPTION_FLOAT) {
+            if (!config_check_double(&fields[i], config, error)) return false;
+            continue;
+        }
         const int value = *config_field(&fields[i], config);
         if (fields[i].choices || (value >= option->min && value <= option->max && value > 0)) continue;
         return file_fail(error, "%s (--%s) is %d, expected %.0f to %.0f", fields[i].key, option->name, value,
@@ -59,6 +80,10 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "model_type", "laser_gpt");
     for (int i = 0; i < count; i++) {
+        if (config_option(&fields[i])->type == OPTION_FLOAT) {
+            json_add_number(json, fields[i].key, *config_double(&fields[i], config));
+            continue;
+        }
         const int value = *config_field(&fields[i], config);
         if (!fields[i].choices)
             json_add_number(json, fields[i].key, value);
@@ -98,9 +123,12 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
 
 /* The field becomes the default of its option; for a choice the names in config.json are those of the option. */
 static inline void config_set_default(const ConfigField *field, void *config) {
-    const char *value = options_find_in(train_options, TRAIN_OPTION_COUNT, field->option)->value;
-    *config_field(field, config) =
-        field->choices ? options_choice_index(field->choices, value) : (int)strtol(value, NULL, 10);
+    const Option *option = config_option(field);
+    if (option->type == OPTION_FLOAT)
+        *config_double(field, config) = strtod(option->value, NULL);
+    else
+        *config_field(field, config) = field->choices ? options_choice_index(field->choices, option->value)
+                                                      : (int)strtol(option->value, NULL, 10);
 }
 
 static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
@@ -111,6 +139,12 @@ static inline void config_read(const char *folder, const ConfigField *fields, in
         int64_t number = -1;
         if (!item && fields[i].later) {
             config_set_default(&fields[i], config);
+            continue;
+        }
+        if (config_option(&fields[i])->type == OPTION_FLOAT) {
+            if (!cJSON_IsNumber(item))
+                die("%s/config.json: \"%s\" is missing or wrong; expected a number", folder, fields[i].key);
+            *config_double(&fields[i], config) = item->valuedouble;
             continue;
         }
         if (choices && cJSON_IsString(item)) number = options_choice_index(choices, item->valuestring);

@@ -45,6 +45,7 @@ typedef struct {
     /* model */
     int attn, laser_shift, attn_scale, activation, position;
     bool qk_norm;
+    double laser_beta;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -89,6 +90,10 @@ static const Option train_options[] = {
         "as "
         "in the paper; values more than 69 below it are then lost. none: nothing is subtracted, and the run "
         "ends where exp overflows. clamp: nothing, but v is replaced by 15 tanh(v / 15)"),
+    ROW("Model", "laser-beta", OPTION_FLOAT, laser_beta, "1", 0.01, 100, "", OPTION_FIXED,
+        "LASER of beta V, divided by beta: log(softmax(QK')exp(beta V)) / beta; towards 0 it becomes "
+        "standard "
+        "attention"),
     ROW("Model", "qk-norm", OPTION_SWITCH, qk_norm, "no", 0, 0, "", OPTION_FIXED,
         "RMSNorm over each head of q and of k before rope, with learned weights"),
     ROW("Model", "attn-scale", OPTION_CHOICE, attn_scale, "fixed", 0, 0, OPTION_CHOICES(ATTN_SCALE_CHOICES),
