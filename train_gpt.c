@@ -76,7 +76,9 @@ typedef struct {
         attn_scale; /* these and the next two: choices of the options of these names */
     int activation, position;
     double laser_beta;
-    int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
+    /* These change how the model is computed or trained; they are not saved with it. */
+    int dtype, recompute;
+    double attn_grad_scale;
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
@@ -815,6 +817,7 @@ static AttentionAblations attention_ablations(const Model *model, int l) {
     const bool laser = c->attn == ATTENTION_LASER;
     return (AttentionAblations){.scale = model->weights.layers[l].scale,
                                 .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
+                                .grad_scale = (float)c->attn_grad_scale,
                                 .beta = laser ? (float)c->laser_beta : 1,
                                 .clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
                                 .unshifted = laser && c->laser_shift == LASER_SHIFT_NONE};
@@ -1297,6 +1300,7 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .qk_norm = o->qk_norm,
                                 .attn_scale = o->attn_scale,
                                 .laser_beta = o->laser_beta,
+                                .attn_grad_scale = o->attn_grad_scale,
                                 .activation = o->activation,
                                 .position = o->position,
                                 .dtype = o->dtype,

@@ -95,7 +95,7 @@ static void check_ablated_part(const Ablated *x, const float *dqkv, const double
     char what[128];
     for (int i = 0; i < ABLATED_OUT; i++) {
         const int at = (i / ABLATED_A * 3 + part) * ABLATED_A + i % ABLATED_A;
-        got[i] = dqkv[at], expected[i] = want[at];
+        got[i] = dqkv[at], expected[i] = want[at] * (part < 2 ? (double)x->ablations.grad_scale : 1);
     }
     snprintf(what, sizeof what, "%s, %s: d%c", x->name, attention_name(x->kind), "qkv"[part]);
     CHECK_NMSE(got, expected, ABLATED_OUT, ablated_bound(x), what);
@@ -128,6 +128,7 @@ static void check_ablated(Ablated *x) {
     for (int part = 0; part < 3; part++) check_ablated_part(x, dqkv, dwant, part);
     if (x->scale) {
         test_finite_differences(dscale_want, x->scale, (size_t)scales, ablated_loss, x);
+        for (int i = 0; i < scales; i++) dscale_want[i] *= (double)x->ablations.grad_scale;
         CHECK_NMSE(dscale, dscale_want, (size_t)scales, 1e-10, x->name);
         ablations_before_backward(&x->ablations, dqkv, dscale, qkv, s); /* += */
         CHECK(test_nmse(dscale, dscale_want, (size_t)scales) > 0.1, "%s: dscale is not added to", x->name);
@@ -140,6 +141,10 @@ static void check_ablated(Ablated *x) {
 static void test_ablations_match_float64(void) {
     static const float scale[ABLATED_D] = {0.3f, -2, 4, -0.5f};
     Ablated cases[] = {
+        {.name = "gradient times 3", .kind = ATTENTION_STANDARD, .ablations = {.grad_scale = 3}},
+        {.name = "gradient times 0.25, scale of heads, clamp, beta 2",
+         .kind = ATTENTION_LASER,
+         .ablations = {.grad_scale = 0.25f, .scale = scale, .clamped = true, .beta = 2}},
         {.name = "beta 3", .kind = ATTENTION_LASER, .ablations = {.beta = 3}},
         {.name = "beta 0.1", .kind = ATTENTION_LASER, .ablations = {.beta = 0.1f}},
         {.name = "beta 0.01", .kind = ATTENTION_LASER, .ablations = {.beta = 0.01f}},
@@ -166,6 +171,7 @@ static void test_ablations_match_float64(void) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (cases[i].ablations.beta == 0) cases[i].ablations.beta = 1;
+        if (cases[i].ablations.grad_scale == 0) cases[i].ablations.grad_scale = 1;
         check_ablated(&cases[i]);
     }
 }
@@ -302,7 +308,8 @@ static void test_laser_without_shift_trains_until_exp_overflows(void) {
 
 /* ---- the whole model ---- */
 
-#define ABLATED_MODEL "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 "
+#define ABLATED_MODEL                                                                                        \
+    "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 --attn-grad-scale=2 "
 
 /* The same seed must give the weights that two models share the same initial values, or a comparison of the two would
    also compare two initial values. */
@@ -323,6 +330,36 @@ static void test_ablations_keep_the_initial_weights(void) {
     CHECK(shared == a->parameters.count && b->parameters.count == shared + 3 * 2, "%d of %d and %d tensors",
           shared, a->parameters.count, b->parameters.count);
     test_run_close(plain), test_run_close(ablated);
+}
+
+/* --attn-grad-scale must multiply the gradients of Wq and Wk, and in the last layer no other; with 0 the two must get
+   none. */
+static void test_attn_grad_scale_multiplies_two_gradients(void) {
+    static const char *const arguments[] = {"--attn=laser --layers=1",
+                                            "--attn=laser --layers=1 --attn-grad-scale=8",
+                                            "--attn=laser --layers=1 --attn-grad-scale=0"};
+    static const float factors[] = {1, 8, 0};
+    const char *data = write_test_data(600);
+    float *first = NULL;
+    for (int run = 0; run < 3; run++) {
+        TestRun *opened = test_run_open(data, arguments[run]);
+        Trainer *t = &opened->trainer;
+        micro_step(t, 0);
+        const Weights *g = &t->model.gradients;
+        const size_t size = (size_t)t->model.config.embd * 18; /* A C */
+        if (run == 0)
+            first = memcpy(check_calloc(g->count * sizeof *first), g->memory, g->count * sizeof *first);
+        const float *was = first + (g->layers[0].q - g->memory);
+        for (size_t i = 0; i < 4 * size; i++) { /* q, k, v and o follow one another */
+            const float want = was[i] * (i < 2 * size ? factors[run] : 1);
+            CHECK(fabsf(g->layers[0].q[i] - want) <= 1e-5f * fabsf(want),
+                  "%s: gradient %zu of q, k, v and o is %g, "
+                  "expected %g",
+                  arguments[run], i, (double)g->layers[0].q[i], (double)want);
+        }
+        test_run_close(opened);
+    }
+    free(first);
 }
 
 /* The number of threads, and --recompute, must not change one bit. */
@@ -353,7 +390,8 @@ static void test_checkpoints_say_what_is_ablated(void) {
     snprintf(data, sizeof data, "%s", write_test_data(600));
     const int code = train_tiny(data, "run", ABLATED_MODEL "--dtype=fp32 --lr=0.02", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5\n"),
+    CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 "
+                         "--attn-grad-scale=2\n"),
           "%s", output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     snprintf(log, sizeof log, "%s/run/log.jsonl", data);
@@ -382,7 +420,8 @@ static void test_checkpoints_say_what_is_ablated(void) {
 /* Every option that the GPU's program does not compute must be refused by name before the run starts. */
 static void test_ablations_are_refused_on_a_gpu(void) {
     static const char *const options[] = {"laser-shift=none", "laser-shift=clamp", "qk-norm=yes",
-                                          "attn-scale=head",  "attn-scale=dim",    "laser-beta=0.5"};
+                                          "attn-scale=head",  "attn-scale=dim",    "laser-beta=0.5",
+                                          "attn-grad-scale=0"};
     char output[8192], data[256], path[300], says[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());
@@ -403,6 +442,7 @@ static void test_ablations_are_refused_on_a_gpu(void) {
     TEST(qk_norm_matches_float64)                                                                            \
     TEST(laser_beta_leads_to_standard_attention)                                                             \
     TEST(ablations_keep_the_initial_weights)                                                                 \
+    TEST(attn_grad_scale_multiplies_two_gradients)                                                           \
     TEST(ablations_give_the_same_bits)                                                                       \
     TEST(checkpoints_say_what_is_ablated)                                                                    \
     TEST(laser_without_shift_ends_in_words)                                                                  \

@@ -40,8 +40,9 @@ typedef struct {
     const float *scale;
     bool scale_of_dimensions;
     float beta; /* LASER reads beta v in place of v, and its output is divided by beta; 1: nothing changes */
-    bool clamped;   /* LASER reads c tanh(v / c) in place of v */
-    bool unshifted; /* LASER must not leave the range that float32 has without a shift */
+    float grad_scale; /* the gradient of the scores is multiplied by it; 1: nothing changes */
+    bool clamped;     /* LASER reads c tanh(v / c) in place of v */
+    bool unshifted;   /* LASER must not leave the range that float32 has without a shift */
 } AttentionAblations;
 
 static inline int64_t ablations_tokens(const AttentionShape *s) { return (int64_t)s->B * s->T; }
@@ -187,12 +188,14 @@ static inline void ablations_add_dscale(const AttentionAblations *x, float *dsca
 }
 
 /* forward: q' = f(w) q, and v' = beta c tanh(v / c), whose derivative is beta (1 - tanh(v / c)^2) with tanh(v / c) =
-   v' / (beta c). qkv has q' and v'. dscale (H or D) may be NULL when x->scale is. */
+   v' / (beta c). qkv has q' and v'. dscale (H or D) may be NULL when x->scale is.
+   The gradient of the scores, ds, is multiplied by x->grad_scale. dq_i = sum_j ds_ij k_j and dk_j = sum_i ds_ij q_i are
+   linear in ds, and dv does not depend on it; so it is enough to multiply dq and dk, before all that follows from dq. */
 static inline void ablations_before_backward(const AttentionAblations *x, float *dqkv, float *dscale,
                                              const float *qkv, const AttentionShape *s) {
     const int A = s->H * s->D;
     const float bound = x->beta * ABLATION_CLAMP;
-    if (!x->scale && !x->clamped && x->beta == 1) return;
+    if (!x->scale && !x->clamped && x->beta == 1 && x->grad_scale == 1) return;
     float *factors = ablation_factors(x, s);
     AblationSums sums = ablation_sums_create(s, x->scale_of_dimensions ? s->D : s->H);
 #pragma omp parallel for schedule(static)
@@ -201,6 +204,7 @@ static inline void ablations_before_backward(const AttentionAblations *x, float 
             const float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
             float *dq = dqkv + n * s->qkv_row, *dv = dqkv + ablations_v(s, n);
             float *sum = sums.of_chunks + chunk * sums.width;
+            for (int i = 0; i < 2 * A && x->grad_scale != 1; i++) dq[i] *= x->grad_scale; /* dk follows dq */
             for (int i = 0; i < A; i++) sum[ablation_scale_at(x, s, i)] += dq[i] * q[i], dq[i] *= factors[i];
             for (int i = 0; i < A && x->clamped; i++) dv[i] *= 1 - v[i] / bound * (v[i] / bound);
             for (int i = 0; i < A && x->beta != 1; i++) dv[i] *= x->beta;

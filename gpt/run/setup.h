@@ -107,8 +107,11 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
 /* The options of docs/ablations.md, and those of their values that a GPU computes. */
 static const struct {
     const char *option, *on_gpu;
-} ablation_rows[] = {
-    {"laser-shift", "causal|sequence"}, {"qk-norm", "no"}, {"attn-scale", "fixed"}, {"laser-beta", "1"}};
+} ablation_rows[] = {{"laser-shift", "causal|sequence"},
+                     {"qk-norm", "no"},
+                     {"attn-scale", "fixed"},
+                     {"laser-beta", "1"},
+                     {"attn-grad-scale", "1"}};
 enum { ABLATION_ROWS = sizeof ablation_rows / sizeof *ablation_rows };
 
 /* Refuses what a GPU does not compute. */

@@ -45,7 +45,7 @@ typedef struct {
     /* model */
     int attn, laser_shift, attn_scale, activation, position;
     bool qk_norm;
-    double laser_beta;
+    double laser_beta, attn_grad_scale;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -100,6 +100,10 @@ static const Option train_options[] = {
         OPTION_FIXED,
         "what the scores are multiplied by. fixed: 1 / sqrt(D). head, dim: also by a learned factor "
         "softplus(w) / softplus(0), one for each head, or one for each of the D dimensions of q"),
+    ROW("Model", "attn-grad-scale", OPTION_FLOAT, attn_grad_scale, "1", 0, 1e6, "", OPTION_FIXED,
+        "backward multiplies the gradient of the attention scores by this, and so those of q and k; the "
+        "model "
+        "computes the same"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
