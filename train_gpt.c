@@ -52,6 +52,7 @@
 #include "gpt/io/tokenizer.h"
 #include "gpt/math/array.h"
 #include "gpt/math/attention.h"
+#include "gpt/math/attention_ablations.h"
 #include "gpt/math/matmul.h"
 #include "gpt/math/nonfinite.h"
 #include "gpt/math/optimizer.h"
@@ -72,15 +73,18 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     /* Choices of the options of these names. */
-    int attn, laser_shift, activation, position, norm, norm_place, tie;
+    int attn, laser_shift, qk_norm, attn_scale, activation, position, norm, norm_place, tie;
+    double laser_beta;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
-    /* These change how the model is computed and trained; they are not saved with it. */
+    /* These change how the model is computed or trained; they are not saved with it. */
     int dtype, recompute, init_weights;
+    double attn_grad_scale;
     double z_loss; /* the factor of the square of the logits' log-sum-exp in the loss */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, the names of its values there (NULL: it is a number), and whether older versions lack it. */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older versions
+   lack it. */
 static const ConfigField model_fields[] = {
     {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
     {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
@@ -95,6 +99,10 @@ static const ConfigField model_fields[] = {
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
      false},
+    {"qk-norm", "qk_norm", offsetof(ModelConfig, qk_norm), "no|yes", true},
+    {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
+     true},
+    {"laser-beta", "laser_beta", offsetof(ModelConfig, laser_beta), NULL, true},
     {"norm", "norm", offsetof(ModelConfig, norm), OPTION_CHOICES(NORM_CHOICES), true},
     {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
     {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
@@ -120,10 +128,12 @@ typedef struct {
     /* (A, C) each. They follow one another in memory, so q also points to a matrix (3A, C), with which one product
        computes q, k and v. */
     float *q, *k, *v;
-    float *o;         /* (C, A) */
-    float *mlp_norm;  /* (C) */
-    float *gate, *up; /* (F, C) each, one after the other; gate is NULL without swiglu */
-    float *down;      /* (C, F) */
+    float *o;               /* (C, A) */
+    float *q_norm, *k_norm; /* (D) each with --qk-norm, else NULL */
+    float *scale;           /* (H) or (D) with --attn-scale=head or dim, else NULL */
+    float *mlp_norm;        /* (C) */
+    float *gate, *up;       /* (F, C) each, one after the other; gate is NULL without swiglu */
+    float *down;            /* (C, F) */
     /* (C) each, with --norm-place=peri, else NULL: the norms of what attention and MLP add to the residual stream. */
     float *attn_out_norm, *mlp_out_norm;
 } LayerWeights;
@@ -144,7 +154,8 @@ typedef struct {
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
     float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
-    float *qkv;       /* (N, 3A) q and k after rope */
+    /* (N, 3A) what attention reads: q and k after rope, and v. With --qk-norm: q, k and v as products gave them */
+    float *qkv;
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
@@ -168,6 +179,7 @@ typedef struct {
         d_logits; /* (R, V) the gradient of logits: an array of its own with bf16, else it overwrites logits */
     float *d_residual, *d_norm, *d_attn_out; /* (N, C), (N, C), (N, A) */
     float *d_branch; /* (N, C) with --norm-place=peri: the gradient of attn_branch or mlp_branch; else NULL */
+    float *attn_in;  /* (N, 3A) with --qk-norm what attention reads; else NULL, and the layer's qkv has it */
     float *d_attn_in; /* (N, 3A) the gradient of q, k and v after rope, which attention_backward writes */
     /* (N, 3A) the gradient of q, k and v before rope: an array of its own with bf16 and --pos=rope, else it points to
        d_attn_in */
@@ -179,8 +191,9 @@ typedef struct {
 } Activations;
 
 /* How a parameter starts, and which models have it. */
-enum { INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_PERI, IF_UNTIED };
+enum { INIT_ZEROS, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
+/* The last three are of vectors that take no random numbers, see model_init. */
+enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_UNTIED, IF_PERI, IF_QK_WEIGHTS, IF_SCALE_WEIGHTS };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
@@ -192,6 +205,9 @@ static const TensorRow weight_rows[] = {
     {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
     {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
     {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
+    {"layers.%d.attn.q_norm.weight", "D", offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"layers.%d.attn.k_norm.weight", "D", offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale), INIT_ZEROS, IF_SCALE_WEIGHTS},
     {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
     {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
     {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
@@ -207,14 +223,15 @@ enum { FLOATS, ARRAY };
 /* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
    `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
    means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last
-   four mean: always kept, but the array exists only with --norm-place=peri, a softcap, or bf16 (and rope). The constants have the
-   order of the option's values, so that activation_flags can compare them with `<`. */
+   five mean: always kept, but the array exists only with --norm-place=peri, a softcap, --qk-norm, or bf16 (and rope).
+   The constants have the order of the option's values, so that activation_flags can compare them with `<`. */
 enum {
     UNLESS_RECOMPUTED,
     UNLESS_BLOCK_RECOMPUTED,
     ALWAYS_KEPT,
     IF_BRANCH_NORM,
     IF_SOFTCAP,
+    IF_QK_NORM,
     IF_BF16,
     IF_BF16_AND_ROPE
 };
@@ -243,6 +260,7 @@ static const TensorRow activation_rows[] = {
     {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
     {"d_branch", "NC", offsetof(Activations, d_branch), FLOATS, IF_BRANCH_NORM},
     {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
+    {"attn_in", "N3A", offsetof(Activations, attn_in), FLOATS, IF_QK_NORM},
     {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS_KEPT},
     {"d_qkv", "N3A", offsetof(Activations, d_qkv), ARRAY, IF_BF16_AND_ROPE},
     {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, ALWAYS_KEPT},
@@ -305,13 +323,16 @@ static int weight_flags(const ModelConfig *c, const TensorRow *row) {
                         (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
                         (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
                         (row->when == IF_UNTIED && c->tie == TIE_NO) ||
-                        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI);
+                        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI) ||
+                        (row->when == IF_QK_WEIGHTS && c->qk_norm) ||
+                        (row->when == IF_SCALE_WEIGHTS && c->attn_scale != ATTN_SCALE_FIXED);
     return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
 }
 
 static int activation_flags(const ModelConfig *c, const TensorRow *row) {
     if (row->when == IF_BRANCH_NORM && c->norm_place != NORM_PLACE_PERI) return TENSOR_ABSENT;
     if (row->when == IF_SOFTCAP && c->logit_softcap == 0) return TENSOR_ABSENT;
+    if (row->when == IF_QK_NORM && !c->qk_norm) return TENSOR_ABSENT;
     if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
     if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
@@ -337,6 +358,8 @@ static int64_t tensor_size(const void *context, const TensorRow *row, char lette
     case 'U': return up_size(c->mlp_hidden, c->activation);
     case 'T': return c->seq_len;
     case 'H': return c->heads;
+    case 'D': return c->head_dim;
+    case 'S': return c->attn_scale == ATTN_SCALE_HEAD ? c->heads : c->head_dim;
     case 'N': return N;
     case 'R': return loss_slice_rows(c, N);
     case 'P': return (N + NORM_CHUNK - 1) / NORM_CHUNK;
@@ -460,7 +483,7 @@ static DeviceModel device_model(const Model *model) {
                          .activation = c->activation,
                          .recompute = c->recompute,
                          .attn = (AttentionKind)c->attn,
-                         .sequence_shift = c->laser_shift != 0,
+                         .sequence_shift = c->laser_shift == LASER_SHIFT_SEQUENCE,
                          .bf16 = c->dtype == DTYPE_BF16,
                          .embed = w->layers ? w->embed - w->memory : 0,
                          .position = w->position ? w->position - w->memory : -1,
@@ -503,6 +526,7 @@ void model_free(Model *model) {
 /* Element j of a tensor's initial values, from random numbers of this stream. */
 static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed, uint64_t stream,
                            uint64_t j) {
+    if (t->row->kind == INIT_ZEROS) return 0;
     if (t->row->kind == INIT_ONES) return 1;
     if (c->init_weights == INIT_WEIGHTS_XAVIER && t->per_layer)
         return sqrtf(6.0f / (float)(t->shape[0] + t->shape[1])) * (2 * rng_uniform(seed, stream, j) - 1);
@@ -511,11 +535,11 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
 }
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
-   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1. With
-   --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)), by which
-   a signal keeps its variance forward and backward (Glorot & Bengio 2010). A tensor's random numbers
-   depend on how many tensors precede it. Those of --norm-place=peri do not count, so that with it the matrices start
-   as without it. */
+   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1, those of --attn-scale 0.
+   With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)), by
+   which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of random
+   numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same values
+   with and without an ablation. */
 void model_init(Model *model, uint64_t seed) {
     uint64_t stream = RNG_STREAM_INIT;
     for (int i = 0; i < model->parameters.count; i++) {
@@ -523,7 +547,7 @@ void model_init(Model *model, uint64_t seed) {
         float *x = model->weights.memory + t->offset;
 #pragma omp parallel for schedule(static)
         for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, stream, j);
-        stream += t->row->when != IF_PERI;
+        stream += t->row->when < IF_PERI;
     }
     model_repack(model);
 }
@@ -942,6 +966,39 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
+/* What the options of docs/ablations.md change around attention. Standard attention has no exponential of v. */
+static AttentionAblations attention_ablations(const Model *model, int l) {
+    const ModelConfig *c = &model->config;
+    const bool laser = c->attn == ATTENTION_LASER;
+    return (AttentionAblations){.scale = model->weights.layers[l].scale,
+                                .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
+                                .grad_scale = (float)c->attn_grad_scale,
+                                .beta = laser ? (float)c->laser_beta : 1,
+                                .clamped = laser && c->laser_shift == LASER_SHIFT_CLAMP,
+                                .unshifted = laser && c->laser_shift == LASER_SHIFT_NONE};
+}
+
+/* Turns the products q, k and v in the layer's qkv into what attention reads, and returns where that is: in the same
+   array, or with --qk-norm, whose backward needs the products, in an array that all layers use in turn. Then backward
+   calls this again. */
+static float *attention_inputs(Model *model, int l, const AttentionShape *shape) {
+    const ModelConfig *c = &model->config;
+    const LayerWeights *weights = &model->weights.layers[l];
+    const AttentionAblations ablations = attention_ablations(model, l);
+    float *qkv = model->activations.layers[l].qkv, *in = weights->q_norm ? model->activations.attn_in : qkv;
+    const int64_t N = (int64_t)shape->B * shape->T;
+
+    if (weights->q_norm) {
+        begin_part(PROFILE_NORM);
+        qk_norm_forward(in, qkv, weights->q_norm, weights->k_norm, shape);
+    }
+    if (model->rope_cos_sin)
+        rope_rotate(array_of_floats(in), in, model->rope_cos_sin, 1, N, shape->T, c->heads, c->head_dim);
+    begin_part(PROFILE_ATTENTION);
+    ablations_before(&ablations, in, shape);
+    return in;
+}
+
 /* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
    output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
@@ -978,15 +1035,15 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
     const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
     norms[c->norm].forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
-    if (model->rope_cos_sin)
-        rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
-    begin_part(PROFILE_ATTENTION);
-    attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    const float *in = attention_inputs(model, l, &shape);
+    attention_forward(c->attn, a->attn_out, a->attn_lse, in, in + A, in + 2 * A, &shape);
+    ablations_after(&ablations, l, a->attn_out, in, &shape);
     if (out)
         block_output(model, out, a->input, a->attn_branch, a->attn_branch_rstd, weights->attn_out_norm,
                      array_of_floats(a->attn_out), &w->o, N, A);
@@ -1102,8 +1159,10 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
     const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
+    const float *in = weights->q_norm ? attention_inputs(model, l, &shape) : a->qkv;
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */
@@ -1112,13 +1171,22 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     linear_backward(into(acts->d_attn_out), g->o, d_out, array_of_floats(a->attn_out), &w->o, N, A, C);
     /* attn_out = attention(q, k, v) */
     begin_part(PROFILE_ATTENTION);
-    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, a->qkv, a->qkv + A,
-                       a->qkv + 2 * A, a->attn_out, a->attn_lse, &shape);
-    if (model->analysis)
-        analysis_layer(model->analysis, l, a->qkv, a->qkv + A, a->qkv + 2 * A, acts->d_attn_out, &shape);
+    ablations_after_backward(&ablations, acts->d_attn_out, a->attn_out, &shape);
+    attention_backward(c->attn, d_in, d_in + A, d_in + 2 * A, acts->d_attn_out, in, in + A, in + 2 * A,
+                       a->attn_out, a->attn_lse, &shape);
+    if (model->analysis) analysis_layer(model->analysis, l, in, in + A, in + 2 * A, acts->d_attn_out, &shape);
+    /* q, k, v = ablations(q, k, v) */
+    ablations_before_backward(&ablations, d_in, g->scale, in, &shape);
     /* q, k = rope(q, k) */
     if (model->rope_cos_sin)
-        rope_rotate(acts->d_qkv, d_in, model->rope_cos_sin, -1, N, T, c->heads, c->head_dim);
+        rope_rotate(weights->q_norm ? array_of_floats(d_in) : acts->d_qkv, d_in, model->rope_cos_sin, -1, N,
+                    T, c->heads, c->head_dim);
+    /* q, k = qk_norm(q, k) */
+    if (weights->q_norm) {
+        begin_part(PROFILE_NORM);
+        qk_norm_backward(acts->d_qkv, d_in, g->q_norm, g->k_norm, a->qkv, weights->q_norm, weights->k_norm,
+                         &shape);
+    }
     /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
     norms[c->norm].recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
@@ -1432,6 +1500,10 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .vocab_size = (int)o->vocab_size,
                                 .attn = o->attn,
                                 .laser_shift = o->laser_shift,
+                                .qk_norm = o->qk_norm,
+                                .attn_scale = o->attn_scale,
+                                .laser_beta = o->laser_beta,
+                                .attn_grad_scale = o->attn_grad_scale,
                                 .activation = o->activation,
                                 .position = o->position,
                                 .norm = o->norm,

@@ -38,6 +38,7 @@ static void hostile_write_good(const char *folder) {
                                 .mlp_hidden = 27,
                                 .seq_len = 13,
                                 .vocab_size = tokenizer_vocab_size(tokenizer),
+                                .laser_beta = 1,
                                 .dtype = DTYPE_FP32};
     Model model = model_plan(&config, 1);
     model_allocate(&model);
@@ -104,6 +105,9 @@ static const HostileCase hostile_cases[] = {
     {SET, "norm", "\"none\"", "\"norm\" is missing or wrong; expected rmsnorm|layernorm"},
     {SET, "norm_place", "\"peri\"", "has no tensor 'layers.0.attn_out_norm.weight'"},
     {SET, "final_logit_softcapping", "-1", "(--logit-softcap) is -1, expected 0 to 1000000"},
+    {SET, "qk_norm", "\"\"", "\"qk_norm\" is missing or wrong; expected no|yes"},
+    {SET, "laser_beta", "\"1\"", "\"laser_beta\" is missing or wrong; expected a number"},
+    {SET, "laser_beta", "0", "laser_beta (--laser-beta) is 0, expected 0.01 to 100"},
     {SET, "rms_norm_eps", "1", "\"rms_norm_eps\" is not 1e-06"},
     {SET, "rope_theta", "500000", "\"rope_theta\" is not 10000"},
     {SET, "tie_word_embeddings", "false", "has no tensor 'output.weight'"},

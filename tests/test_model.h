@@ -257,7 +257,10 @@ static void test_model_gradient_is_the_slope(void) {
                            "--attn=laser --pos=learned --activation=relu",
                            "--activation=relu2",
                            "--logit-softcap=2",
-                           "--norm=layernorm --norm-place=peri"};
+                           "--norm=layernorm --norm-place=peri",
+                           "--attn=laser --laser-shift=clamp --laser-beta=3",
+                           "--attn=laser --qk-norm=yes --attn-scale=head --pos=learned",
+                           "--attn=standard --qk-norm=yes --attn-scale=dim"};
     const char *data = write_test_data(3000);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         TestRun *run = test_run_open(data, kinds[k]);

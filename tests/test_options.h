@@ -157,6 +157,7 @@ static void test_options_choices_are_their_enums(void) {
                 {"--norm=layernorm", "norm", NORM_LAYERNORM},
                 {"--norm-place=peri", "norm-place", NORM_PLACE_PERI},
                 {"--laser-shift=sequence", "laser-shift", LASER_SHIFT_SEQUENCE},
+                {"--laser-shift=clamp", "laser-shift", LASER_SHIFT_CLAMP},
                 {"--schedule=wsd", "schedule", LR_WSD},
                 {"--optimizer=muon", "optimizer", OPTIMIZER_MUON},
                 {"--dtype=bf16", "dtype", DTYPE_BF16},

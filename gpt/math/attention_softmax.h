@@ -1,10 +1,13 @@
 /* attention_softmax.h: standard and LASER attention for the table of attention.h. Both are computed by laser.h, which
-   has kinds, strides and precisions of its own; this header only translates. */
+   has kinds, strides and precisions of its own; this header only translates. Two of the choices of --laser-shift are
+   not in laser.h: they are the function of its causal shift, and attention_ablations.h does what is special in them. */
 #ifndef GPT_MATH_ATTENTION_SOFTMAX_H
 #define GPT_MATH_ATTENTION_SOFTMAX_H
 
 #include "../../laser.h"
 #include "attention_shape.h"
+
+enum { LASER_SHIFT_NONE = LASER_SHIFT_SEQUENCE + 1, LASER_SHIFT_CLAMP };
 
 static inline LaserShape laser_shape(const AttentionShape *s, LaserKind kind) {
     return (LaserShape){.batch = s->B,
@@ -14,7 +17,8 @@ static inline LaserShape laser_shape(const AttentionShape *s, LaserKind kind) {
                         .qkv_strides = {s->T * s->qkv_row, s->qkv_row, s->D},
                         .out_strides = {s->T * s->out_row, s->out_row, s->D},
                         .kind = kind,
-                        .shift = (LaserShift)s->laser_shift,
+                        .shift = s->laser_shift == LASER_SHIFT_SEQUENCE ? LASER_SHIFT_SEQUENCE
+                                                                        : LASER_SHIFT_CAUSAL,
                         .precision = s->dtype == DTYPE_BF16 ? LASER_BF16 : LASER_FP32};
 }
 

@@ -104,28 +104,32 @@ static inline void resolve_communication(Options *o, const OptionSet *set) {
         warn("--comm-dtype=bf16 is for --comm=host: from GPU to GPU gradients go in float32");
 }
 
-/* The options of which a GPU does only some values, and these values: cuda/ has no kernels for others. A row for each
-   option whose other values only the CPU computes; docs/ablations.md lists them. */
+/* The options of docs/ablations.md, and those of their values that a GPU computes: cuda/ has no kernels for others. */
 static const struct {
-    const char *option, *values;
-} gpu_values[] = {{"activation", "gelu|relu|swiglu"},
-                  {"logit-softcap", "0"},
-                  {"z-loss", "0"},
-                  {"optimizer", "adamw"},
-                  {"norm", "rmsnorm"},
-                  {"norm-place", "pre"},
-                  {"tie", "yes"}};
+    const char *option, *on_gpu;
+} ablation_rows[] = {{"laser-shift", "causal|sequence"},
+                     {"qk-norm", "no"},
+                     {"attn-scale", "fixed"},
+                     {"laser-beta", "1"},
+                     {"attn-grad-scale", "1"},
+                     {"activation", "gelu|relu|swiglu"},
+                     {"logit-softcap", "0"},
+                     {"z-loss", "0"},
+                     {"optimizer", "adamw"},
+                     {"norm", "rmsnorm"},
+                     {"norm-place", "pre"},
+                     {"tie", "yes"}};
+enum { ABLATION_ROWS = sizeof ablation_rows / sizeof *ablation_rows };
 
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {
-    for (size_t i = 0; i < sizeof gpu_values / sizeof *gpu_values; i++) {
+    for (int i = 0; i < ABLATION_ROWS; i++) {
         char text[64];
-        const char *value = options_value(set, gpu_values[i].option, text);
-        if (options_choice_index(gpu_values[i].values, value) < 0)
+        const char *value = options_value(set, ablation_rows[i].option, text);
+        if (options_choice_index(ablation_rows[i].on_gpu, value) < 0)
             options_fail(set,
-                         "--%s=%s is not available on a GPU, which has %s; train it on the CPU with "
-                         "./train_gpt",
-                         gpu_values[i].option, value, gpu_values[i].values);
+                         "--%s=%s is not available on a GPU (only %s); train it on the CPU with ./train_gpt",
+                         ablation_rows[i].option, value, ablation_rows[i].on_gpu);
     }
 }
 
@@ -224,6 +228,18 @@ static inline void print_machine(const ShardedOptimizer *optimizer) {
                optimizer->on_gpu ? "GPU to GPU" : "GPU to host to host to GPU (slow)");
 }
 
+/* A line that names the options of docs/ablations.md that do not have their default; none when all have it. */
+static inline void print_ablations(const OptionSet *set) {
+    char text[64];
+    int count = 0;
+    for (int i = 0; i < ABLATION_ROWS; i++) {
+        const char *value = options_value(set, ablation_rows[i].option, text);
+        if (strcmp(value, options_find(set, ablation_rows[i].option)->value) == 0) continue;
+        printf("%s --%s=%s", count++ ? "" : "ablations ", ablation_rows[i].option, value);
+    }
+    if (count) printf("\n");
+}
+
 static inline void print_model(const Run *run, const TensorTable *parameters) {
     const Options *o = run->options;
     const OptionSet *set = run->option_set;
@@ -239,7 +255,8 @@ static inline void print_model(const Run *run, const TensorTable *parameters) {
     printf("           %lld layers, %lld heads of %lld, width %lld, MLP %lld, T %lld, V %lld\n",
            (long long)o->layers, (long long)o->heads, (long long)o->head_dim, (long long)o->embd,
            (long long)o->mlp_hidden, (long long)o->seq_len, (long long)o->vocab_size);
-    printf("parameters %s in matrices (weight decay %g), %s in norms (none)\n",
+    print_ablations(set);
+    printf("parameters %s in matrices (weight decay %g), %s in vectors (none)\n",
            count_fixed(matrices_text, matrices, 1, 0), o->weight_decay, count_fixed(norms_text, norms, 1, 0));
 }
 

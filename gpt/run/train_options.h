@@ -15,6 +15,7 @@
     X(ACTIVATION_RELU, "relu") X(ACTIVATION_SWIGLU, "swiglu") X(ACTIVATION_RELU2, "relu2")
 #define POSITION_CHOICES(X)                                                                                  \
     X(POSITION_ROPE, "rope") X(POSITION_SINUSOIDAL, "sinusoidal") X(POSITION_LEARNED, "learned")
+#define ATTN_SCALE_CHOICES(X) X(ATTN_SCALE_FIXED, "fixed") X(ATTN_SCALE_HEAD, "head") X(ATTN_SCALE_DIM, "dim")
 #define RECOMPUTE_CHOICES(X)                                                                                 \
     X(RECOMPUTE_NONE, "none") X(RECOMPUTE_ATTENTION, "attention") X(RECOMPUTE_BLOCK, "block")
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
@@ -30,13 +31,16 @@ enum { OPTION_ENUM(INIT_WEIGHTS_CHOICES) };
 enum { OPTION_ENUM(NORM_CHOICES) };
 enum { OPTION_ENUM(NORM_PLACE_CHOICES) };
 enum { OPTION_ENUM(POSITION_CHOICES) };
+enum { OPTION_ENUM(ATTN_SCALE_CHOICES) };
 enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
 
-/* Choices whose enums belong to laser.h, optimizer.h and array.h. */
-#define LASER_SHIFT_CHOICES(X) X(LASER_SHIFT_CAUSAL, "causal") X(LASER_SHIFT_SEQUENCE, "sequence")
+/* Choices whose enums belong to laser.h with attention_softmax.h, optimizer.h and array.h. */
+#define LASER_SHIFT_CHOICES(X)                                                                               \
+    X(LASER_SHIFT_CAUSAL, "causal")                                                                          \
+    X(LASER_SHIFT_SEQUENCE, "sequence") X(LASER_SHIFT_NONE, "none") X(LASER_SHIFT_CLAMP, "clamp")
 #define OPTIMIZER_CHOICES(X) X(OPTIMIZER_ADAMW, "adamw") X(OPTIMIZER_LAMB, "lamb") X(OPTIMIZER_MUON, "muon")
 #define SCHEDULE_CHOICES(X)                                                                                  \
     X(LR_COSINE, "cosine") X(LR_LINEAR, "linear") X(LR_CONSTANT, "constant") X(LR_WSD, "wsd")
@@ -50,8 +54,9 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, activation, position, norm, norm_place, tie, init_weights;
-    double logit_softcap;
+    int attn, laser_shift, attn_scale, activation, position, norm, norm_place, tie, init_weights;
+    bool qk_norm;
+    double laser_beta, attn_grad_scale, logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -94,7 +99,22 @@ static const Option train_options[] = {
         "after the logarithm. causal: the value of the first key; where other values are far from it, each "
         "query takes the maximum over the keys that it sees. sequence: the maximum over the whole sequence, "
         "as "
-        "in the paper; values more than 69 below it are then lost"),
+        "in the paper; values more than 69 below it are then lost. none: nothing is subtracted, and the run "
+        "ends where exp overflows. clamp: nothing, but v is replaced by 15 tanh(v / 15)"),
+    ROW("Model", "laser-beta", OPTION_FLOAT, laser_beta, "1", 0.01, 100, "", OPTION_FIXED,
+        "LASER of beta V, divided by beta: log(softmax(QK')exp(beta V)) / beta; towards 0 it becomes "
+        "standard "
+        "attention"),
+    ROW("Model", "qk-norm", OPTION_SWITCH, qk_norm, "no", 0, 0, "", OPTION_FIXED,
+        "RMSNorm over each head of q and of k before rope, with learned weights"),
+    ROW("Model", "attn-scale", OPTION_CHOICE, attn_scale, "fixed", 0, 0, OPTION_CHOICES(ATTN_SCALE_CHOICES),
+        OPTION_FIXED,
+        "what the scores are multiplied by. fixed: 1 / sqrt(D). head, dim: also by a learned factor "
+        "softplus(w) / softplus(0), one for each head, or one for each of the D dimensions of q"),
+    ROW("Model", "attn-grad-scale", OPTION_FLOAT, attn_grad_scale, "1", 0, 1e6, "", OPTION_FIXED,
+        "backward multiplies the gradient of the attention scores by this, and so those of q and k; the "
+        "model "
+        "computes the same"),
     ROW("Model", "layers", OPTION_INT, layers, "6", 1, 1024, "", OPTION_FIXED, "transformer blocks, L"),
     ROW("Model", "heads", OPTION_INT, heads, "4", 1, 1024, "", OPTION_FIXED, "attention heads, H"),
     ROW("Model", "head-dim", OPTION_INT, head_dim, "64", 1, 1024, "", OPTION_FIXED, "size of a head, D"),
