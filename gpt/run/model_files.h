@@ -133,7 +133,9 @@ static inline bool config_read_field(const ConfigField *field, const cJSON *item
     const char *choices = field->choices;
     int64_t whole = -1;
     if (!item && field->added) {
-        *value = choices ? options_choice_index(option->choices, option->value) : strtod(option->value, NULL);
+        /* A switch has no choices in the table of options: its names are those of config.json. */
+        const char *names = *option->choices ? option->choices : choices;
+        *value = choices ? options_choice_index(names, option->value) : strtod(option->value, NULL);
         return true;
     }
     if (!choices && config_is_real(field)) {
