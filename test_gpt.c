@@ -38,6 +38,7 @@
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
+#include "tests/test_generate.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
 #include "tests/test_house.h"
@@ -57,6 +58,7 @@ static const Test tests[] = {
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
                 TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
                     RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
+                        GENERATE_TESTS(ROW)
 #endif
 };
 #undef ROW
