@@ -251,7 +251,8 @@ typedef struct {
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
     Analysis *analysis;     /* what backward measures of attention, for model_analyze; NULL: nothing */
-    AttentionCache *cache;  /* keys and values of the tokens before those of model_forward; NULL: there are none */
+    AttentionCache
+        *cache; /* keys and values of the tokens before those of model_forward; NULL: there are none */
 } Model;
 
 /* The gradient of an RMSNorm's weights is summed over chunks of this many tokens, then over the chunks. The size is
@@ -872,9 +873,8 @@ float *model_logits(Model *model, int row) {
     if (device_on())
         device_logits(logits, row);
     else
-        linear(array_of_floats(logits), NULL,
-               array_from(model->activations.norm, (int64_t)row * c->embd), &model->output, 1, c->embd,
-               c->vocab_size);
+        linear(array_of_floats(logits), NULL, array_from(model->activations.norm, (int64_t)row * c->embd),
+               &model->output, 1, c->embd, c->vocab_size);
     return logits;
 }
 

@@ -13,8 +13,7 @@ static float *generate_full_logits(Model *model, const int32_t *tokens, int T) {
     const size_t V = (size_t)model->config.vocab_size;
     float *logits = check_calloc((size_t)T * V * sizeof *logits);
     model_forward(model, tokens, 1, T);
-    for (int t = 0; t < T; t++)
-        memcpy(logits + (size_t)t * V, model_logits(model, t), V * sizeof *logits);
+    for (int t = 0; t < T; t++) memcpy(logits + (size_t)t * V, model_logits(model, t), V * sizeof *logits);
     return logits;
 }
 
@@ -65,7 +64,8 @@ static Model generate_model(const GenerateCase *k, bool forward_only) {
     Model model = model_plan(&config, 1);
     model_allocate(&model);
     model_init(&model, 7);
-    for (size_t i = 0; i < model.weights.count; i++) /* larger than at the start of training: weights differ */
+    for (size_t i = 0; i < model.weights.count;
+         i++) /* larger than at the start of training: weights differ */
         model.weights.memory[i] *= 5;
     for (int l = 0; l < config.layers; l++)
         for (int i = 0; i < 30 * 20; i++) model.weights.layers[l].v[i] *= k->scale;
@@ -105,13 +105,34 @@ static void test_generate_cache_gives_the_logits_of_the_full_forward(void) {
               "case %zu: a model that only runs forward has other logits", i);
         static const int pieces[][2] = {{1, 1}, {37, 1}, {140, 3}};
         for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
-            float *got = generate_cached_logits(&forward_only, tokens, T, pieces[p][0], pieces[p][1], k->all_rows);
+            float *got =
+                generate_cached_logits(&forward_only, tokens, T, pieces[p][0], pieces[p][1], k->all_rows);
             for (int t = 0; t < T; t++) {
-                snprintf(what, sizeof what, "case %zu, %d tokens at once, then %d: position %d", i, pieces[p][0],
-                         pieces[p][1], t);
+                snprintf(what, sizeof what, "case %zu, %d tokens at once, then %d: position %d", i,
+                         pieces[p][0], pieces[p][1], t);
                 CHECK_NMSE(got + t * V, want + t * V, V, bound, what);
             }
             free(got);
+        }
+        if (getenv("SHOW")) {
+            GenerateCase k32 = *k;
+            k32.dtype = DTYPE_FP32;
+            Model m32 = generate_model(&k32, true);
+            float *f32 = generate_full_logits(&m32, tokens, T);
+            double *w32 = test_to_double(f32, T * V), worst[4] = {0};
+            float *got = generate_cached_logits(&forward_only, tokens, T, 1, 1, k->all_rows);
+            for (int t = 0; t < T; t++) {
+                double e[3] = {test_nmse(full + t * V, w32 + t * V, V),
+                               test_nmse(got + t * V, w32 + t * V, V),
+                               test_nmse(got + t * V, want + t * V, V)};
+                for (int q = 0; q < 3; q++) worst[q] = fmax(worst[q], e[q]);
+            }
+            printf("case %zu: full-fp32 %.3g (all %.3g) cached-fp32 %.3g (all %.3g) cached-full %.3g (all "
+                   "%.3g)\n",
+                   i, worst[0], test_nmse(full, w32, T * V), worst[1], test_nmse(got, w32, T * V), worst[2],
+                   test_nmse(got, want, T * V));
+            free(got), free(f32), free(w32);
+            model_free(&m32);
         }
         free(full), free(want), free(of_other);
         model_free(&model), model_free(&forward_only);

@@ -203,10 +203,10 @@ static inline void attention_cache_row(const AttentionCache *c, int l, int h, fl
     if (c->how != CACHE_LASER) return;
     const float *least = c->least + head * D, *most = c->most + head * D;
     for (int d = 0; d < D; d++)
-        out[d] = most[d] - least[d] <= CACHE_SPREAD
-                     ? least[d] + log1pf(out[d])
-                     : attention_cache_separate(scores, largest + logf(sum), c->exact + at + d, most[d],
-                                                count, s);
+        out[d] =
+            most[d] - least[d] <= CACHE_SPREAD
+                ? least[d] + log1pf(out[d])
+                : attention_cache_separate(scores, largest + logf(sum), c->exact + at + d, most[d], count, s);
 }
 
 /* A kind that is not in attention_cache_kinds: all rows again, of which the last T are wanted. */
@@ -224,7 +224,8 @@ static inline void attention_cache_forward(AttentionCache *c, int l, float *out,
                                            const AttentionShape *shape) {
     const int T = shape->T, H = shape->H, D = shape->D, A = H * D;
     if (shape->B != 1 || c->count + T > c->shape.T)
-        die("the cache of attention has room for %d tokens of one sequence; %d sequences of %d + %d were given",
+        die("the cache of attention has room for %d tokens of one sequence; %d sequences of %d + %d were "
+            "given",
             c->shape.T, shape->B, c->count, T);
     if (c->how == CACHE_ALL_ROWS) {
         attention_cache_all_rows(c, l, out, qkv, T);
