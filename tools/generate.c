@@ -76,7 +76,7 @@ typedef struct {
     int32_t *context; /* (T) the tokens that the model sees, of which the cache has the first */
     int used;         /* of them */
     int texts;        /* written so far */
-    bool on_terminal;
+    bool on_terminal, told_window;
     char waiting[8]; /* of check_print_piece */
 } Generator;
 
@@ -209,12 +209,13 @@ static void context_begin(Generator *g, const Prompt *prompt) {
     if (count == 0) context_add(g, end_of_text);
     for (size_t i = 0; i < count; i++) context_add(g, ids[i]);
     free(ids);
-    if (g->used + g->options->tokens - 1 > T && g->texts == 0)
-        fprintf(stderr,
-                "note: the model sees at most %d tokens at once (its --seq-len), the prompt and "
-                "--tokens=%lld are more: "
-                "each time it has %d, it goes on from the newest %d\n",
-                T, (long long)g->options->tokens, T, T / 2);
+    if (g->used + g->options->tokens - 1 <= T || g->told_window) return;
+    fprintf(
+        stderr,
+        "note: the model sees at most %d tokens at once (its --seq-len); the prompt and --tokens=%lld are "
+        "more, so each time it has %d, it goes on from the newest %d\n",
+        T, (long long)g->options->tokens, T, T / 2);
+    g->told_window = true;
 }
 
 static void continue_prompt(Generator *g, const Prompt *prompt) {
