@@ -32,6 +32,8 @@
 #include "tests/test_inputs.h"
 #include "tests/test_grammar.h"
 #include "tests/test_report.h"
+#include "tests/test_report_arms.h"
+#include "tests/test_statistics.h"
 #include "tests/test_train.h"
 #include "tests/test_analysis.h"
 #include "tests/test_attention_kinds.h"
@@ -41,6 +43,8 @@
 #include "tests/test_generate.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
+#include "tests/test_ab.h"
+#include "tests/test_reproduce.h"
 #include "tests/test_house.h"
 
 typedef struct {
@@ -56,9 +60,10 @@ static const Test tests[] = {
     FILES_TESTS(ROW) OPTIONS_TESTS(ROW) OPTIMIZER_TESTS(ROW) LAYERS_TESTS(ROW) MATMUL_TESTS(ROW)
         LASER_TESTS(ROW) MODEL_TESTS(ROW) SHARDS_TESTS(ROW) TOKENIZER_TESTS(ROW) CHECKPOINT_TESTS(ROW)
             LOG_TESTS(ROW) PREPARE_TESTS(ROW) INPUTS_TESTS(ROW) GRAMMAR_TESTS(ROW) REPORT_TESTS(ROW)
-                TRAIN_TESTS(ROW) FAULTS_TESTS(ROW) PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW)
-                    RUNNING_TESTS(ROW) ATTENTION_KINDS_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
-                        GENERATE_TESTS(ROW)
+                REPORT_ARMS_TESTS(ROW) STATISTICS_TESTS(ROW) TRAIN_TESTS(ROW) FAULTS_TESTS(ROW)
+                    PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
+                        ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
+                            GENERATE_TESTS(ROW)
 #endif
 };
 #undef ROW

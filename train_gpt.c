@@ -1179,10 +1179,17 @@ bool train_step(Trainer *t, LogTrain *line) {
     return true;
 }
 
+/* The bytes of text that n tokens stand for; 0 when the data has no tokenizer. */
+static int64_t text_bytes(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n) {
+    int64_t bytes = 0;
+    for (int64_t i = 0; tokenizer && i < n; i++) bytes += (int64_t)tokenizer_text_bytes(tokenizer, tokens[i]);
+    return bytes;
+}
+
 /* The mean loss over the first val_tokens tokens of the validation shards (0: over all): always the same windows (T +
    1 consecutive tokens, gpt/io/shards.h) in file order, divided over the ranks. Changes nothing that training reads.
-   NaN when a stop was requested meanwhile. */
-double validate(Trainer *t) {
+   The loss is NaN when a stop was requested meanwhile. */
+LogValidation validate(Trainer *t) {
     const int B = t->model.batch, T = t->model.config.seq_len, ranks = parallel_ranks();
     const int64_t val_tokens = t->run.options->val_tokens, wanted = (val_tokens + T - 1) / T;
     int64_t windows = (int64_t)t->run.val.n_windows;
@@ -1190,11 +1197,11 @@ double validate(Trainer *t) {
     const int64_t begin = windows * parallel_rank() / ranks, end = windows * (parallel_rank() + 1) / ranks;
     const int64_t rounds =
         ((windows + ranks - 1) / ranks + B - 1) / B; /* of the rank that has the most windows */
-    double sum = 0;
+    double sum = 0, bytes = 0; /* bytes: those that the predicted tokens, the targets, stand for */
     for (int64_t round = 0; round < rounds; round++) {
         int64_t w = begin + round * B;
         int count = (int)(end - w < B ? end - w : B);
-        if (stop_is_requested(t)) return NAN;
+        if (stop_is_requested(t)) return log_validation_of((long)t->run.step, NAN, NAN);
         if (count <= 0)
             continue; /* this rank is done, but all ranks must ask stop_is_requested equally often */
         for (int b = 0; b < count; b++)
@@ -1202,8 +1209,11 @@ double validate(Trainer *t) {
                            t->targets + (int64_t)b * T);
         model_forward(&t->model, t->inputs, count, T);
         sum += model_loss(&t->model, t->targets, (int64_t)count * T, 0);
+        bytes += (double)text_bytes(t->run.tokenizer, t->targets, (int64_t)count * T);
     }
-    return parallel_sum_double(sum + device_loss_sum()) / ((double)windows * T);
+    const double tokens = (double)windows * T, loss = parallel_sum_double(sum + device_loss_sum()) / tokens;
+    bytes = parallel_sum_double(bytes);
+    return log_validation_of((long)t->run.step, loss, t->run.tokenizer ? bytes / tokens : NAN);
 }
 
 /* Analyses the model on the first windows of the validation data, `windows` of them or as many as there are: the loss,
@@ -1396,16 +1406,16 @@ __attribute__((noreturn)) static void diagnose(Trainer *t, const LogTrain *line)
     diagnose_and_die(run, &numbers, line, faulty, micro - 1);
 }
 
-/* Computes the validation loss and writes it to the log, unless the log already has that of this step. False when a
-   stop was requested meanwhile. */
+/* Validates and writes the result to the log, unless the log already has that of this step. False when a stop was
+   requested meanwhile. */
 static bool validate_and_log(Trainer *t) {
     Run *run = &t->run;
     const bool known = parallel_rank() == 0 && run->log.last.step == run->step;
-    run->last_val_loss = known ? run->log.last.val_loss : NAN;
+    if (known) run->last_validation = run->log.last;
     if (parallel_any(known)) return true; /* the run goes on from this step's checkpoint */
-    run->last_val_loss = validate(t);
+    run->last_validation = validate(t);
     if (parallel_any(stop_requested)) return false;
-    if (parallel_rank() == 0) log_validation(&run->log, (long)run->step, run->last_val_loss);
+    if (parallel_rank() == 0) log_validation(&run->log, &run->last_validation);
     return true;
 }
 

@@ -8,7 +8,7 @@
 # --resume. When the command fails, it is started again, until it has failed N times in a row (default 5) without writing a new
 # checkpoint. A job that hangs counts as failed (mpirun may hang when a rank was killed): if the log of the run, whose time the
 # trainer updates within each step, has not changed for SECONDS (default 1800; 0: wait for ever), the job is ended and, if it does
-# not end, killed. With --verify-data in COMMAND this time begins with the first change of the log, because checking all data
+# not end, killed. With --verify-data in COMMAND or in the file of its --config this time begins with the first change of the log, because checking all data
 # writes nothing there and may take longer. The command is not started again after
 #
 #   exit code 0     the run is finished, or a signal stopped it and it has written a checkpoint
@@ -49,17 +49,29 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 
-out='' resume='' previous='' verifies=''
+out='' resume='' previous='' config='' verify='' # verify: the value of --verify-data
 for word in "$@"; do
     case $word in
     --out=*) out=${word#--out=} ;;
+    --config=*) config=${word#--config=} ;;
     --resume=* | --resume) resume=given ;;
-    --verify-data | --verify-data=yes | --verify-data=true | --verify-data=1) verifies=yes ;;
+    --verify-data) verify=yes ;;
+    --verify-data=*) verify=${word#--verify-data=} ;;
     esac
-    if [ "$previous" = --out ]; then out=$word; fi
-    case $previous,$word in --verify-data,no | --verify-data,false | --verify-data,0) verifies='' ;; esac
+    case $previous,$word in
+    --out,*) out=$word ;;
+    --config,*) config=$word ;;
+    --verify-data,no | --verify-data,false | --verify-data,0) verify=no ;;
+    esac
     previous=$word
 done
+# The command line is stronger than the file of --config, whose lines are `verify-data = yes` or JSON, "verify-data": true. A
+# pipe is not read here, because the trainer could not read it again.
+if [ -z "$verify" ] && [ -f "$config" ]; then
+    verify=$(sed -n 's/#.*//; s/.*verify-data"\{0,1\}[[:space:]]*[=:][[:space:]]*"\{0,1\}\([a-z01]*\).*/\1/p' "$config" | tail -n 1)
+fi
+verifies=''
+case $verify in yes | true | 1) verifies=yes ;; esac
 if [ -z "$out" ]; then
     echo "error: the command has no --out=DIR: without checkpoints nothing can be resumed" >&2
     exit 2

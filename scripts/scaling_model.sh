@@ -11,7 +11,7 @@ set -euo pipefail
 export LC_ALL=C # numbers have a decimal point, whatever the user's language
 
 gpus() {
-    awk -v rate="${TOKENS_PER_S:-237800}" -v sequences="${SEQUENCES:-32}" `# measured: the rate of one GPU, with so many sequences in a micro-step` \
+    awk -v rate="${TOKENS_PER_S:-243400}" -v sequences="${SEQUENCES:-32}" `# measured: the rate of one GPU, with so many sequences in a micro-step` \
         -v backward="${BACKWARD:-0.605}" -v update_ms="${UPDATE_MS:-2.16}" `# share of backward in the time of a step; time of AdamW for all weights` \
         -v round_ms="${ROUND_MS:-0.45}" `# rounding received weights to bf16: 6 bytes a weight at 4.1 TB/s` \
         -v nvlink="${NVLINK_GBS:-350}" -v network="${NETWORK_GBS:-45}" `# GB/s that a GPU sends while it receives at the same rate` \

@@ -65,7 +65,10 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./generate *                            => run + --tokens=8
 ./analyze *                             => run
 ./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
+./report --fit *                        => no: needs runs of several sizes whose losses follow a power law; a test has some
 ./report *                              => run
+scripts/ab.sh *                         => run + $tiny
+scripts/reproduce_c4_301m.sh *          => run + --scale=1/1000000 --on=cpu --text=crawl.jsonl.gz --yes --out=runs/reproduced-$RANDOM
 scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
 scripts/scaling_model.sh gpus           => run
 mpirun --hostfile *                     => no: needs a cluster

@@ -250,12 +250,12 @@ static char *fuzz_plain_text(int file) {
     return text;
 }
 
-static void fuzz_report_terminal(const Run *runs, int count) {
+static void fuzz_report_terminal(const Run *runs, int count, const Arms *arms) {
     const int file = memfd_create("fuzz", MFD_CLOEXEC);
     fflush(stdout);
     fuzz_open.terminal = dup(STDOUT_FILENO);
     MUST(file >= 0 && fuzz_open.terminal > 0 && dup2(file, STDOUT_FILENO) == STDOUT_FILENO);
-    terminal_show(&(Terminal){.utf8 = true}, runs, count, NAN);
+    terminal_show(&(Terminal){.utf8 = true}, runs, count, arms, NAN);
     fuzz_close();
     free(fuzz_plain_text(file));
     close(file);
@@ -269,11 +269,11 @@ static void fuzz_analysis(FILE *f, const Run *runs, int count, int64_t points) {
 
 /* The data of the page must be JSON without nan and inf, and nothing in it may end the page's script or begin another
    one. */
-static void fuzz_report_page(const Run *runs, int count) {
+static void fuzz_report_page(const Run *runs, int count, const Arms *arms) {
     const int file = memfd_create("fuzz", MFD_CLOEXEC);
     fuzz_open.stream = fdopen(dup(file), "w");
     MUST(file >= 0 && fuzz_open.stream);
-    html_page(fuzz_open.stream, runs, count, 1.5, fuzz_analysis);
+    html_page(fuzz_open.stream, runs, count, arms, 1.5, fuzz_analysis);
     fuzz_close();
     char *page = fuzz_plain_text(file);
     const char *begin = strstr(page, "id=\"data\">"), *end;
@@ -335,8 +335,11 @@ static void fuzz_report(char *data, size_t n) {
     }
     if (count) {
         runs_name(runs, count);
-        fuzz_report_terminal(runs, count);
-        fuzz_report_page(runs, count);
+        Arms arms;
+        const bool grouped = arms_gather(&arms, runs, count);
+        fuzz_report_terminal(runs, count, grouped ? &arms : NULL);
+        fuzz_report_page(runs, count, grouped ? &arms : NULL);
+        arms_free(&arms);
     }
     for (int r = 0; r < count; r++) run_free(&runs[r]);
     for (int r = 0; r < 2; r++) run_analysis_free(&fuzz_analyses[r]);

@@ -42,12 +42,18 @@ static inline char *log_test_slurp(const char *folder) {
     return check_file_read(path, FILE_REGULAR, FILE_NO_LIMIT, &size, "");
 }
 
+/* Logs a validation of a run whose data has no tokenizer. */
+static inline void log_test_validation(Log *log, long step, double loss) {
+    const LogValidation v = log_validation_of(step, loss, NAN);
+    log_validation(log, &v);
+}
+
 /* Logs the steps from..to without a screen, and a validation after every tenth. */
 static inline void log_test_steps(Log *log, long from, long to) {
     for (long step = from; step <= to; step++) {
         LogTrain row = log_test_row(step);
         log_train(log, &row);
-        if (step % 10 == 0) log_validation(log, step, row.loss + 0.1);
+        if (step % 10 == 0) log_test_validation(log, step, row.loss + 0.1);
     }
 }
 
@@ -63,8 +69,8 @@ static void test_log_lines_are_json_with_the_agreed_keys(void) {
     rows[1].loss = NAN, rows[1].grad_norm = INFINITY, rows[1].lr = -INFINITY, rows[1].mfu = NAN;
     log_open(&log, folder, 0, 2, true);
     log_train(&log, &rows[0]), log_train(&log, &rows[1]);
-    log_validation(&log, 2, 3.5);
-    log_validation(&log, 2, NAN);
+    log_test_validation(&log, 2, 3.5);
+    log_test_validation(&log, 2, NAN);
     char *text = log_test_slurp(folder); /* the file can be read after each line, also before log_close */
     log_close(&log);
     int lines = 0;
@@ -117,7 +123,7 @@ static void test_log_numbers_come_back(void) {
                         .tokens_per_s = NAN,
                         .mfu = (double)0.1f};
         log_train(&log, &row);
-        log_validation(&log, i + 1, awkward[i]);
+        log_test_validation(&log, i + 1, awkward[i]);
     }
     log_close(&log);
     REQUIRE(log_read(path, &data, error), "%s", error);
@@ -196,6 +202,44 @@ static void test_log_read_names_the_bad_line(void) {
     free(large);
     CHECK(!log_read("/nowhere/log.jsonl", &data, error) && strstr(error, "/nowhere/log.jsonl"), "'%s'",
           error);
+}
+
+/* Bits per byte and perplexity are read back as they were written, and their keys are left out where they are not known:
+   logs of data without a tokenizer, and those of older versions, have the key val_loss alone. */
+static void test_log_validation_has_three_units(void) {
+    static const struct {
+        double loss, bytes_per_token;
+        const char *line;
+    } cases[] = {
+        {2, 4,
+         "{\"step\": 7, \"val_loss\": 2, \"val_bits_per_byte\": 0.72134752044448169, "
+         "\"val_perplexity\": 7.3890560989306504}\n"},
+        {2, NAN, "{\"step\": 7, \"val_loss\": 2}\n"},
+        {0, 0, "{\"step\": 7, \"val_loss\": 0, \"val_perplexity\": 1}\n"},
+        {NAN, 4, "{\"step\": 7, \"val_loss\": null}\n"},
+        {1000, 4, "{\"step\": 7, \"val_loss\": 1000, \"val_bits_per_byte\": 360.67376022224084}\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[LOG_TEXT_SIZE];
+        LogTrain train;
+        LogValidation back = {0};
+        const LogValidation v = log_validation_of(7, cases[i].loss, cases[i].bytes_per_token);
+        const int length = log_json_validation(text, &v);
+        CHECK(strcmp(text, cases[i].line) == 0, "'%s', expected '%s'", text, cases[i].line);
+        CHECK(log_parse_line(text, (size_t)length - 1, &train, &back) == LOG_LINE_VALIDATION &&
+                  back.step == 7,
+              "'%s' is not read as a validation", text);
+        for (int f = 0; f < LOG_VALIDATION_FIELDS; f++) {
+            LogValidation wrote = v;
+            const double x = *log_validation_number(&log_validation_fields[f], &wrote),
+                         y = *log_validation_number(&log_validation_fields[f], &back);
+            CHECK(isfinite(x) ? x == y : isnan(y), "%s: wrote %.17g, read %.17g", text, x, y);
+        }
+    }
+    static const char wrong[] = "{\"step\": 7, \"val_loss\": 2, \"val_perplexity\": \"e\"}\n";
+    LogTrain train;
+    LogValidation v;
+    CHECK(log_parse_line(wrong, sizeof wrong - 2, &train, &v) == LOG_LINE_BAD, "'%s' was accepted", wrong);
 }
 
 /* ---- resuming ---- */
@@ -418,6 +462,33 @@ static void test_log_line_fits_80_columns(void) {
     CHECK(strcmp(line, want) == 0, "\n'%s', expected\n'%s'", line, want);
 }
 
+/* A line of a validation that were longer than 79 characters would be cut on a terminal, so that the number at its end
+   would be wrong. */
+static void test_log_validation_fits_80_columns(void) {
+    static const struct {
+        double best, loss, bytes_per_token;
+        const char *shown;
+    } cases[] = {
+        {NAN, 2.6949, 4.2136, "validation loss 2.6949, 0.9227 bits/byte, perplexity 14.80"},
+        {NAN, 10.3735, 4.2136, "validation loss 10.3735, 3.5518 bits/byte, perplexity 32000.3"},
+        {2.5, 2.6949, 4.2136, "validation loss 2.6949, 0.9227 bits/byte (best: 2.5000 at step 1)"},
+        {2.5, 2.6949, NAN, "validation loss 2.6949 (best: 2.5000 at step 1)"},
+        {2.5, NAN, 4.2136, "validation loss nan (best: 2.5000 at step 1)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int wide = 0; wide < 2; wide++) {
+            Log log;
+            char shown[1024];
+            log_test_screen(&log, 0, wide ? 160000000 : 300, true, 80);
+            if (isfinite(cases[i].best)) log.best = log_validation_of(1, cases[i].best, NAN);
+            const LogValidation v = log_validation_of(20, cases[i].loss, cases[i].bytes_per_token);
+            log_validation(&log, &v);
+            const size_t size = log_test_shown(&log, shown, sizeof shown);
+            CHECK(size <= 80, "%zu characters: '%s'", size, shown);
+            CHECK(wide || strstr(shown, cases[i].shown), "'%s', expected '%s'", shown, cases[i].shown);
+        }
+}
+
 /* On a terminal the progress must stay in one line, and messages must not be overwritten by it. On a narrow terminal
    lines are cut, so that none is broken into two; ^C or a message in the progress line must not leave a rest of it
    behind. */
@@ -548,6 +619,7 @@ static void test_log_smoothing(void) {
 #define LOG_TESTS(TEST)                                                                                      \
     TEST(log_lines_are_json_with_the_agreed_keys)                                                            \
     TEST(log_numbers_come_back)                                                                              \
+    TEST(log_validation_has_three_units)                                                                     \
     TEST(log_reads_old_keys)                                                                                 \
     TEST(log_read_names_the_bad_line)                                                                        \
     TEST(log_resume_has_no_doubles)                                                                          \
@@ -555,6 +627,7 @@ static void test_log_smoothing(void) {
     TEST(log_refuses_a_second_writer)                                                                        \
     TEST(log_full_disk)                                                                                      \
     TEST(log_line_fits_80_columns)                                                                           \
+    TEST(log_validation_fits_80_columns)                                                                     \
     TEST(log_terminal_rewrites_one_line)                                                                     \
     TEST(log_terminal_limits_its_rate)                                                                       \
     TEST(log_pipe_gets_plain_lines)                                                                          \

@@ -177,6 +177,32 @@ static const char *write_test_data(size_t train_tokens) {
     return folder;
 }
 
+/* The bytes of text that a token of write_test_tokenizer stands for. The last token is <|endoftext|>, which is no text.
+   */
+static size_t test_token_bytes(int id) { return id == TEST_VOCAB - 1 ? 0 : 1 + (size_t)id % 3; }
+
+/* Gives the data of write_test_data a tokenizer.json: token i is one to three times the character 'A' + i. */
+static void write_test_tokenizer(const char *folder) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    FILE *file = check_fopen(path, "w", "");
+    fputs("{\"model\": {\"type\": \"BPE\", \"merges\": [], \"vocab\": {", file);
+    for (int id = 0; id < TEST_VOCAB - 1; id++) {
+        fputs(id ? ", \"" : "\"", file);
+        for (size_t i = 0; i < test_token_bytes(id); i++)
+            fprintf(file, "%s%c", 'A' + id == '\\' ? "\\" : "", 'A' + id);
+        fprintf(file, "\": %d", id);
+    }
+    fprintf(file,
+            "}}, \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, "
+            "\"decoder\": {\"type\": \"ByteLevel\"}, \"added_tokens\": [{\"id\": %d, \"content\": "
+            "\"<|endoftext|>\", \"special\": true}]}\n",
+            TEST_VOCAB - 1);
+    check_fclose(file, path);
+    snprintf(path, sizeof path, "%s/shards.json", folder); /* it is for data without a tokenizer */
+    unlink(path);
+}
+
 #define TINY_MODEL "--layers=2 --heads=3 --head-dim=6 --embd=20 --mlp-hidden=27 --seq-len=13 --vocab-size=61 "
 
 typedef struct {
@@ -260,7 +286,7 @@ static void test_model_first_loss_is_ln_vocabulary(void) {
     const char *data = write_test_data(3000);
     for (int attn = 0; attn < 2; attn++) {
         TestRun *run = test_run_open(data, attn ? "--attn=laser --batch=16" : "--attn=standard --batch=16");
-        double loss = validate(&run->trainer);
+        double loss = validate(&run->trainer).val_loss;
         CHECK(fabs(loss / log(TEST_VOCAB) - 1) < 0.02, "first loss %.4f, ln V is %.4f", loss,
               log(TEST_VOCAB));
         test_run_close(run);
@@ -324,7 +350,7 @@ static void test_validation_does_not_disturb_training(void) {
             *looked = test_run_open(data, "--warmup=2 --steps=50");
     for (int step = 0; step < 5; step++) {
         LogTrain a, b;
-        double first = validate(&looked->trainer), second = validate(&looked->trainer);
+        double first = validate(&looked->trainer).val_loss, second = validate(&looked->trainer).val_loss;
         CHECK(first == second, "two validations of the same weights: %.9g and %.9g", first, second);
         model_sample(&looked->trainer.model, (int32_t[]){1, 2, 3}, 3, 1, 1, (uint64_t)step);
         train_step(&plain->trainer, &a), train_step(&looked->trainer, &b);
@@ -340,9 +366,48 @@ static void test_validation_is_independent_of_batch(void) {
     const char *data = write_test_data(3000);
     TestRun *one = test_run_open(data, "--batch=1 --val-tokens=0"),
             *many = test_run_open(data, "--batch=16 --val-tokens=0");
-    double a = validate(&one->trainer), b = validate(&many->trainer);
+    double a = validate(&one->trainer).val_loss, b = validate(&many->trainer).val_loss;
     CHECK(fabs(a / b - 1) < 1e-6, "%.9g with --batch=1, %.9g with --batch=16", a, b);
     test_run_close(one), test_run_close(many);
+}
+
+/* A model whose weights are all zero gives each of V tokens the probability 1/V. So its loss is ln V and its perplexity
+   V, and its bits per byte are log2 V times the tokens, by the bytes, which this counts in the file. */
+static void test_validation_counts_bits_per_byte(void) {
+    enum { TOKENS = 221, HEADER = 1024 }; /* 17 windows of 13 tokens, the first that hold --val-tokens=210 */
+    static uint16_t shard[HEADER / 2 + 2000];
+    char path[256];
+    snprintf(path, sizeof path, "%s", write_test_data(3000));
+    write_test_tokenizer(path);
+    TestRun *run = test_run_open(path, "--batch=5 --val-tokens=210");
+    LogValidation plain, v = validate(&run->trainer);
+    REQUIRE(run->trainer.run.tokenizer && v.val_bits_per_byte > 0, "the tokenizer was not used");
+    Tokenizer *tokenizer = run->trainer.run.tokenizer;
+    run->trainer.run.tokenizer = NULL; /* as with data of llm.c */
+    plain = validate(&run->trainer);
+    CHECK(plain.val_loss == v.val_loss && isnan(plain.val_bits_per_byte) && isnan(plain.val_perplexity),
+          "without a tokenizer: loss %.17g, with one %.17g; %g bits, perplexity %g", plain.val_loss,
+          v.val_loss, plain.val_bits_per_byte, plain.val_perplexity);
+    run->trainer.run.tokenizer = tokenizer;
+    memset(run->trainer.model.weights.memory, 0, run->trainer.model.weights.count * sizeof(float));
+    v = validate(&run->trainer);
+
+    strcat(path, "/val_000000.bin");
+    FILE *file = check_fopen(path, "rb", "");
+    check_fread(shard, 1, sizeof shard, file, path), fclose(file);
+    double bytes = 0, ends = 0;
+    for (int i = 1; i <= TOKENS; i++) /* the first token is an input only */
+        bytes += (double)test_token_bytes(shard[HEADER / 2 + i]),
+            ends += shard[HEADER / 2 + i] == TEST_VOCAB - 1;
+    CHECK(ends > 0, "no end of text is among the tokens, so this tests less");
+    CHECK(test_token_bytes(shard[HEADER / 2]) != test_token_bytes(shard[HEADER / 2 + TOKENS]),
+          "the inputs have as many bytes as the predicted tokens, so this tests less");
+    const double want = TOKENS * log2(TEST_VOCAB) / bytes;
+    CHECK(fabs(v.val_loss / log(TEST_VOCAB) - 1) < 1e-6 && fabs(v.val_perplexity / TEST_VOCAB - 1) < 1e-5,
+          "loss %.8f, perplexity %.6f", v.val_loss, v.val_perplexity);
+    CHECK(fabs(v.val_bits_per_byte / want - 1) < 1e-6, "%.8f bits per byte, expected %.8f",
+          v.val_bits_per_byte, want);
+    test_run_close(run);
 }
 
 /* The same run with another number of threads must give the same bits, or no result could be reproduced on another
@@ -424,7 +489,7 @@ static void test_training_learns_the_pattern(void) {
                                      : "--attn=standard --batch=16 --steps=150 --warmup=10 --lr=1e-2");
         LogTrain line;
         for (int step = 0; step < 150; step++) train_step(&run->trainer, &line);
-        double loss = validate(&run->trainer);
+        double loss = validate(&run->trainer).val_loss;
         /* three quarters of the tokens follow from the one before: 1/4 ln 61 + entropy of the choice = 1.6 nats */
         CHECK(loss < 2.2, "validation loss %.3f after 150 steps; the source has 1.6, no learning 4.1", loss);
         test_run_close(run);
@@ -441,6 +506,7 @@ static void test_training_learns_the_pattern(void) {
     TEST(accumulation_equals_large_batch)                                                                    \
     TEST(validation_does_not_disturb_training)                                                               \
     TEST(validation_is_independent_of_batch)                                                                 \
+    TEST(validation_counts_bits_per_byte)                                                                    \
     TEST(same_bits_for_any_threads)                                                                          \
     TEST(recompute_gives_the_same_bits)                                                                      \
     TEST(decay_spares_the_norms)                                                                             \

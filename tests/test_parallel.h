@@ -175,6 +175,42 @@ static void test_ranks_train_as_one(void) {
     CHECK(weights_apart(data, "laser-one", "one") > 1e-3, "LASER is another model");
 }
 
+/* The validations of two logs: at least one each, with losses that differ by rounding alone and the same number of bytes
+   a token. */
+static void check_same_bytes(const char *data, const char *a, const char *b) {
+    char path[300], error[LOG_ERROR_SIZE];
+    LogData logs[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s/log.jsonl", data, i ? b : a);
+        if (!log_read(path, &logs[i], error)) die("%s", error);
+    }
+    CHECK(logs[0].n_validation == logs[1].n_validation && logs[0].n_validation > 1, "%zu and %zu validations",
+          logs[0].n_validation, logs[1].n_validation);
+    for (size_t i = 0; i < logs[0].n_validation && i < logs[1].n_validation; i++) {
+        const LogValidation *x = &logs[0].validation[i], *y = &logs[1].validation[i];
+        const double bytes = x->val_loss / x->val_bits_per_byte, other = y->val_loss / y->val_bits_per_byte;
+        CHECK(fabs(x->val_loss / y->val_loss - 1) < 1e-5 && fabs(bytes / other - 1) < 1e-12,
+              "losses %.9g and %.9g, bits per byte %.9g and %.9g", x->val_loss, y->val_loss,
+              x->val_bits_per_byte, y->val_bits_per_byte);
+    }
+    log_free(&logs[0]), log_free(&logs[1]);
+}
+
+/* Each rank counts the bytes of its own share of the validation tokens, and the counts are added. */
+static void test_ranks_count_the_same_bytes(void) {
+    char output[8192], data[256], line[256];
+    if (!mpi_launcher()) return;
+    snprintf(data, sizeof data, "%s", write_test_data(900));
+    write_test_tokenizer(data);
+    int code = train_ranks(data, "one", 1, "--batch=12", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    code = train_ranks(data, "two", 2, "--batch=6", output, sizeof output);
+    REQUIRE(code == 0, "exit %d: %s", code, output);
+    check_same_bytes(data, "one", "two");
+    test_command(line, sizeof line, "grep bits_per_byte %s/two/summary.json", data);
+    CHECK(strstr(line, "\"final_val_bits_per_byte\":"), "summary.json lacks it: '%s'", line);
+}
+
 /* Neither --zero nor --comm-thread, nor the order in which messages arrive, changes a bit. */
 static void test_ranks_give_the_same_bits(void) {
     char output[8192], data[256];
@@ -333,6 +369,7 @@ static void test_moments_are_divided(void) {
 #define PARALLEL_TESTS(TEST)                                                                                 \
     TEST(buckets_and_slices_cover_everything)                                                                \
     TEST(ranks_train_as_one)                                                                                 \
+    TEST(ranks_count_the_same_bytes)                                                                         \
     TEST(ranks_give_the_same_bits)                                                                           \
     TEST(ranks_may_change_on_resuming)                                                                       \
     TEST(failing_ranks_end_the_job)                                                                          \

@@ -110,6 +110,66 @@ static void test_report_table_has_the_numbers(void) {
     CHECK(strstr(output, "laser ends 0.2500 nats below standard"), "%s", output);
 }
 
+/* The table has the column of bits per byte when a run of it knows them, in the terminal where the names fit beside it;
+   for runs of older versions nothing changes. */
+static void test_report_shows_bits_per_byte(void) {
+    char folder[128], path[256], output[16384];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    report_write_run(folder, &report_laser);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=old.html standard laser");
+    CHECK(code == 0 && !strstr(output, "bits/B"), "code %d, or a column that is empty: %s", code, output);
+    snprintf(path, sizeof path, "%s/laser/log.jsonl", folder);
+    FILE *log = check_fopen(path, "a", "");
+    fputs("{\"step\": 200, \"val_loss\": 3.25, \"val_bits_per_byte\": 1.23456, \"val_perplexity\": 25.8}\n",
+          log);
+    check_fclose(log, path);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out=new.html standard laser");
+    CHECK(code == 0 && !strstr(output, "bits/B"), "code %d, or a line of more than 80 columns: %.300s", code,
+          output);
+    code = report_run(output, sizeof output, folder, "LC_ALL=C", "--out= laser");
+    CHECK(code == 0 && strstr(output, "val loss  bits/B ") && strstr(output, "3.2500  1.2346 "), "%.400s",
+          output);
+    code = test_command(
+        output, sizeof output,
+        "cd %s && ! grep -q 'bits per byte' old.html && grep -c 'bits per byte.*1.2346<' new.html", folder);
+    CHECK(code == 0, "the pages: %s", output);
+}
+
+/* A mark beyond the end of the curves widens both axes, and is named in the terminal and in the HTML. What is no mark is
+   an error that says how one looks. */
+static void test_report_draws_marks(void) {
+    static const struct {
+        const char *mark, *says;
+    } wrong[] = {{"160000", "'160000' is no mark"},
+                 {"1:2", "'1:2' is no mark"},
+                 {"1:2:x,:", "':' is no mark"},
+                 {"-1:2:x", "'-1:2:x' is no mark"},
+                 {"1:nan:x", "'1:nan:x' is no mark"},
+                 {"1:2:a,1:2:b,1:2:c,1:2:d,1:2:e,1:2:f,1:2:g,1:2:h,1:2:i,1:2:j", "more than 9 marks"}};
+    char folder[128], output[16384], arguments[200];
+    size_t size;
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    report_write_run(folder, &report_standard);
+    int code = report_run(output, sizeof output, folder, "LC_ALL=C",
+                          "--out=r.html --png=r.png '--mark=400:1.5:paper <b>,400:1.25:other' standard");
+    REQUIRE(code == 0, "code %d: %s", code, output);
+    CHECK(strstr(output, "\n  1  1.500 at step 400: paper <b>\n  2  1.250 at step 400: other\n"), "%s",
+          output);
+    const char *second =
+        strstr(output, "2\n"); /* the digit at the right end of the plot's last row but one */
+    CHECK(second && strstr(output, "400 steps"), "no digit at the end of the plot: %s", output);
+    char *html = report_read(folder, "r.html", &size);
+    CHECK(strstr(html, "1.500 paper &lt;b") && strstr(html, "class=\"mark\" style=\"left:100.00%"),
+          "the page has no marks");
+    free(html);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(arguments, sizeof arguments, "--out= '--mark=%s' standard", wrong[i].mark);
+        code = report_run(output, sizeof output, folder, "LC_ALL=C", arguments);
+        CHECK(code == 2 && strstr(output, wrong[i].says), "%s: code %d: %s", wrong[i].mark, code, output);
+    }
+}
+
 /* How many columns a line of UTF-8 takes. */
 static int report_columns(const char *line, size_t n) {
     int columns = 0;
@@ -518,6 +578,8 @@ static void test_report_takes_long_logs(void) {
 
 #define REPORT_TESTS(TEST)                                                                                   \
     TEST(report_table_has_the_numbers)                                                                       \
+    TEST(report_shows_bits_per_byte)                                                                         \
+    TEST(report_draws_marks)                                                                                 \
     TEST(report_fits_the_terminal)                                                                           \
     TEST(report_html_is_self_contained)                                                                      \
     TEST(report_html_holds_the_curves)                                                                       \

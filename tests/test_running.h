@@ -528,6 +528,40 @@ static void test_resilient_ends_what_hangs(void) {
     CHECK(code == 2 && strstr(output, "--stall=-1"), "exit %d: %s", code, output);
 }
 
+/* --verify-data may stand in the file of --config: then the log may stay as it is for longer than --stall before the first
+   step. The command line is stronger. All cases run at the same time, because each takes some seconds. */
+static void test_resilient_sees_verify_data_in_config(void) {
+    static const struct {
+        const char *text, *option;
+        bool verifies;
+    } cases[] = {{"steps = 9\\n  verify-data = yes # all of it\\n", "", true},
+                 {"{\"options\": {\"verify-data\": true, \"steps\": 9}}", "", true},
+                 {"{\"options\": {\"steps\": 9, \"verify-data\": \"no\"}}", "", false},
+                 {"verify-data = yes\\n", "--verify-data=no", false}};
+    enum { CASES = sizeof cases / sizeof *cases };
+    char output[8192], *folder[CASES];
+    for (int i = 0; i < CASES; i++) {
+        const char *made = test_folder();
+        folder[i] = strcpy(check_calloc(strlen(made) + 1), made);
+        write_program(folder[i],
+                      "[ $n -ge 2 ] && exit 0; mkdir -p run; sleep 3; echo > run/log.jsonl; exit 0");
+        test_command(
+            output, sizeof output,
+            "cd %s && printf '%s' > options; { RESILIENT_PAUSE=0 RESILIENT_GRACE=0 "
+            "\"$OLDPWD/scripts/run_resilient.sh\" --stall=1 ./program --out=run --config=options %s && "
+            "echo ended; } > said 2>&1 &",
+            folder[i], cases[i].text, cases[i].option);
+    }
+    for (int i = 0; i < CASES; i++) {
+        test_command(output, sizeof output,
+                     "for i in $(seq 1000); do grep -q ended %s/said && break; sleep 0.02; done; cat %s/said",
+                     folder[i], folder[i]);
+        CHECK(strstr(output, "ended") && !strstr(output, "starting again") == cases[i].verifies, "%s %s: %s",
+              cases[i].text, cases[i].option, output);
+        free(folder[i]);
+    }
+}
+
 /* ---- the user's language ---- */
 
 /* An environment in which awk writes numbers with a decimal comma; NULL, after test_not_run, where there is none. */
@@ -732,6 +766,7 @@ static void test_make_takes_a_folder_of_libraries(void) {
     TEST(run_without_folder_says_so)                                                                         \
     TEST(log_is_touched_within_steps)                                                                        \
     TEST(resilient_ends_what_hangs)                                                                          \
+    TEST(resilient_sees_verify_data_in_config)                                                               \
     TEST(scripts_compute_in_any_language)                                                                    \
     TEST(libraries_without_root)                                                                             \
     TEST(make_takes_a_folder_of_libraries)

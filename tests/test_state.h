@@ -213,7 +213,8 @@ static void test_logs_are_set_aside(void) {
     for (long run = 0; run < 4; run++) {
         Log log;
         log_open(&log, folder, 0, 10, true);
-        log_validation(&log, 0, 4.0);
+        const LogValidation v = log_validation_of(0, 4.0, NAN);
+        log_validation(&log, &v);
         LogTrain row = {.step = 1, .loss = (double)run};
         if (run != 1) log_train(&log, &row);
         log_close(&log);

@@ -122,7 +122,7 @@ static void print_paper(const AnalysisSums *sums) {
     } rows[] = {{"below 1e-3", ANALYSIS_BELOW_1E3, ANALYSIS_P_BELOW_1E3, ANALYSIS_PAPER_BELOW_1E3},
                 {"below 1e-7", ANALYSIS_BELOW_1E7, ANALYSIS_P_BELOW_1E7, ANALYSIS_PAPER_BELOW_1E7}};
     char a[FORMAT_SIZE], p[FORMAT_SIZE];
-    printf("\n%15s  %10s  %31s  %14s\n", "share", "a_ij here", "a_ij of the paper's 2.2B model",
+    printf("\n%15s  %10s  %31s  %14s\n", "share", "a_ij here", "     a_ij of the paper's model",
            "p_ijd here");
     for (int i = 0; i < 2; i++)
         printf("%15s  %10s  %27s %.0f%%  %14s\n", rows[i].range,

@@ -155,7 +155,7 @@ static inline void terminal_analysis(const Terminal *t, const Run *runs, int cou
             printf("%*s", COLUMN, analysis_last(&analyses[r], analysis_columns[c], text));
         printf("\n");
     }
-    printf("  %-*s", name + COLUMN, "the paper's 2.2B model");
+    printf("  %-*s", name + COLUMN, "the paper's model");
     for (int c = 0; c < 2; c++) printf("%*s", COLUMN, analysis_of_paper(analysis_columns[c]));
     printf("\n");
     run_analyses_free(analyses, count);
@@ -183,7 +183,7 @@ static inline void html_analysis_table(FILE *f, const Run *runs, const RunAnalys
         if (r < count && !analyses[r].layers) continue;
         fputs("</tr>\n<tr><td>", f);
         if (r < count) fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
-        html_text(f, r < count ? runs[r].name : "the paper's 2.2B model");
+        html_text(f, r < count ? runs[r].name : "the paper's model");
         fprintf(f, "</td><td data-title=\"step\">%s",
                 r < count ? count_grouped(text, analyses[r].last_step) : "-");
         for (int c = 0; c < ANALYSIS_COLUMNS; c++) {
@@ -269,7 +269,7 @@ static inline void html_analysis_panel(FILE *f, int n, const Run *runs, const Ru
             "%s</h2><p class=\"note\">faint: each layer%s%s</p></div>\n<div class=\"plot\" tabindex=\"0\" "
             "data-own='",
             number->style == ANALYSIS_PERCENT ? ", %" : "", p.y.logarithmic ? "; logarithmic" : "",
-            isfinite(p.floor) ? "; dotted: the paper's 2.2B model" : "");
+            isfinite(p.floor) ? "; dotted: the paper's model" : "");
     html_panel_data(f, &p, points);
     fprintf(f,
             "'><div class=\"area\">\n<svg viewBox=\"0 0 %d %d\" preserveAspectRatio=\"none\" role=\"img\" "

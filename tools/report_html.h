@@ -1,7 +1,9 @@
 /* report_html.h: writes the report as one HTML file. Style, drawings (inline SVG) and the script that shows the values
    under the pointer are all in it; it loads no other file, so it can be mailed and opened without a network.
 
-   html_write(path, runs, count, floor, more)   `more` writes further sections below the panels
+   html_write(path, runs, count, arms, floor, more)   with arms, groups of runs that differ in their seed (report_arms.h),
+                                               the page is about them; else `arms` is NULL. `more` writes further sections
+                                               below the panels, about the runs or about the first run of each arm
 
    The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
    its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
@@ -11,7 +13,7 @@
 #ifndef TOOLS_REPORT_HTML_H
 #define TOOLS_REPORT_HTML_H
 
-#include "report_plot.h"
+#include "report_arms.h"
 
 enum {
     HTML_UNITS = 10000,     /* width and height of a drawing */
@@ -80,6 +82,8 @@ static const char *const html_style[] = {
     ".area .end{left:100%;margin-left:11px;transform:translateY(-50%);color:var(--c);font-size:13px;",
     "font-weight:600;max-width:112px;overflow:hidden;text-overflow:ellipsis;line-height:1.15}",
     ".area .end span{font-weight:400}.area .soft{--c:var(--soft)}",
+    ".area .mark{transform:translate(-50%,-50%);color:var(--ink);font-size:17px;font-weight:600}",
+    ".area .marked{right:8px;color:var(--ink)}",
     ".cross{position:absolute;top:0;bottom:0;width:1px;background:var(--soft);opacity:.6;pointer-events:"
     "none}",
     ".spot{position:absolute;width:9px;height:9px;margin:-4.5px;border-radius:50%;background:var(--c);",
@@ -92,10 +96,11 @@ static const char *const html_style[] = {
     "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
     "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
     "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
-    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}",
+    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}.x.second{display:none}",
     /* on a narrow screen the table of runs shows the figures of a run in two columns below its name */
     ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
-    ".runs tr{display:grid;grid-template-columns:1fr 1fr;column-gap:22px;font-size:13.5px}",
+    ".runs tr{display:grid;grid-template-columns:minmax(0,1fr) "
+    "minmax(0,1fr);column-gap:22px;font-size:13.5px}",
     ".runs td{display:flex;justify-content:space-between;gap:8px;padding:1px 0;border:0}",
     ".runs td:first-child{grid-column:1/-1;display:block;font-weight:640;font-size:15px}",
     ".runs td+td::before{content:attr(data-title);color:var(--soft);font-weight:400}",
@@ -135,6 +140,8 @@ static const char *const html_script[] = {
     "}",
     "const place = (own, y) => own.log ? Math.log(y / own.low) / Math.log(own.high / own.low)",
     "                                  : (y - own.low) / (own.high - own.low);",
+    "const across = (own, x) => !own.xlog ? x / own.xhigh",
+    "  : Math.log(x / own.xlow) / Math.log(own.xhigh / own.xlow);",
     "const write = (own, y) => y === null ? 'not a number' : own.digits ? y.toFixed(own.digits)",
     "  : Number(y.toPrecision(4)).toString();",
     "function line(tip, run, text, raw) {",
@@ -148,7 +155,7 @@ static const char *const html_script[] = {
     "  row.appendChild(document.createElement('b')).textContent = text;",
     "}",
     "function mark(p, x, withTip) {",
-    "  const own = p.own, at = nearestX(own, x), left = at / own.xhigh;",
+    "  const own = p.own, at = nearestX(own, x), left = across(own, at);",
     "  p.cross.hidden = p.tip.hidden = !(left >= 0);",
     "  p.cross.style.left = 100 * left + '%';",
     "  p.tip.replaceChildren();",
@@ -156,10 +163,10 @@ static const char *const html_script[] = {
     "  head.textContent = data.x + ' ' + (at || 0).toLocaleString('en-US');",
     "  own.runs.forEach((run, r) => {",
     "    const i = nearest(run.x, at), y = i < 0 ? null : run.y[i];",
-    "    const far = i < 0 || Math.abs(run.x[i] - at) > own.xhigh / 40;",
+    "    const far = i < 0 || Math.abs(across(own, run.x[i]) - left) > 1 / 40;",
     "    const height = y === null ? NaN : place(own, y);",
     "    p.spots[r].hidden = far || !(height >= 0 && height <= 1);",
-    "    p.spots[r].style.left = 100 * (far ? 0 : run.x[i]) / own.xhigh + '%';",
+    "    p.spots[r].style.left = 100 * (far ? 0 : across(own, run.x[i])) + '%';",
     "    p.spots[r].style.top = 100 * (1 - height) + '%';",
     "    if (far) return;",
     "    line(p.tip, r, write(own, y), false);",
@@ -178,7 +185,8 @@ static const char *const html_script[] = {
     "for (const p of panels) {",
     "  const follow = event => {",
     "    const box = p.area.getBoundingClientRect();",
-    "    show(p, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * p.own.xhigh);",
+    "    const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)), own = p.own;",
+    "    show(p, own.xlog ? own.xlow * Math.pow(own.xhigh / own.xlow, part) : part * own.xhigh);",
     "  };",
     "  p.area.addEventListener('pointermove', follow);",
     "  p.area.addEventListener('pointerdown', follow);",
@@ -327,14 +335,16 @@ static inline void html_grid(FILE *f, const Plot *p) {
         fprintf(f, "<path class=\"floor\" d=\"M0 %dH%d\"/>\n", html_y(p, p->floor), HTML_UNITS);
 }
 
-/* The numbers at the ticks of both axes. */
+/* The numbers at the ticks of both axes. Of many numbers below the plot every second one is marked: a narrow screen has
+   no room for it. */
 static inline void html_ticks(FILE *f, const Plot *p) {
     char text[FORMAT_SIZE];
     for (int i = 0; i < p->y.tick_count; i++)
         fprintf(f, "<i class=\"y\" style=\"top:%.2f%%\">%s</i>", 100 * (1 - axis_place(&p->y, p->y.ticks[i])),
                 axis_label(&p->y, p->y.ticks[i], text));
     for (int i = 0; i < p->x.tick_count; i++)
-        fprintf(f, "<i class=\"x\" style=\"left:%.2f%%\">%s</i>", 100 * axis_place(&p->x, p->x.ticks[i]),
+        fprintf(f, "<i class=\"x%s\" style=\"left:%.2f%%\">%s</i>",
+                p->x.tick_count > 6 && i % 2 ? " second" : "", 100 * axis_place(&p->x, p->x.ticks[i]),
                 axis_label(&p->x, p->x.ticks[i], text));
     fputc('\n', f);
 }
@@ -360,12 +370,27 @@ static inline void html_end_labels(FILE *f, const Plot *p, double gap) {
     }
 }
 
+/* A cross for each mark. What the crosses are stands in the upper right corner, which a falling loss leaves free. */
+static inline void html_marks(FILE *f, const Plot *p) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        fprintf(f, "<i class=\"mark\" style=\"left:%.2f%%;top:%.2f%%\">&times;</i>",
+                100 * axis_place(&p->x, plot_mark_x(p, mark)), 100 * (1 - axis_place(&p->y, mark->loss)));
+        fprintf(f, "<i class=\"marked\" style=\"top:%dpx\">&times; %.3f ", 4 + 17 * i, mark->loss);
+        html_text(f, mark->label), fputs("</i>\n", f);
+    }
+}
+
 /* The remark beside the title of a panel. */
 static inline void html_note(FILE *f, const Plot *p) {
+    char note[PLOT_NOTE_SIZE];
     fputs("<p class=\"note\">", f);
-    if (p->kind == PLOT_TRAINING)
+    if (p->kind == PLOT_TRAINING && p->runs[0].seeds)
+        fputs("smoothed", f);
+    else if (p->kind == PLOT_TRAINING)
         fputs(p->runs[0].curves[CURVE_TRAINING].count > 60 ? "smoothed; faint: each step" : "each step", f);
     if (p->kind == PLOT_NORM) fputs("before clipping, logarithmic", f);
+    if (p->kind == PLOT_FIT) fputs("over parameters, logarithmic; points: means of runs", f);
     if (p->kind == PLOT_DIFFERENCE) {
         if (p->count == 2) html_text(f, p->runs[1].name);
         fputs(p->count == 2 ? " minus " : "minus ", f);
@@ -376,12 +401,17 @@ static inline void html_note(FILE *f, const Plot *p) {
     if (isfinite(p->above) && p->kind <= PLOT_TRAINING)
         fprintf(f, "%s from %.2f, above the frame",
                 p->kind == PLOT_TRAINING || isfinite(p->floor) ? ";" : "falls", p->above);
+    if (*plot_band_note(p, "band", note)) {
+        const bool first = p->kind == PLOT_VALIDATION && !isfinite(p->floor) && !isfinite(p->above);
+        fprintf(f, "%s%s", first || p->kind == PLOT_RATE ? "" : "; ", note);
+    }
     fputs("</p>", f);
 }
 
 /* A panel: its heading, its drawing, its labels. `number` is its place in the JSON data. */
 static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points) {
-    bool wide = p->kind == PLOT_VALIDATION, labelled = wide || p->kind == PLOT_TRAINING;
+    bool wide = p->kind == PLOT_VALIDATION || p->kind == PLOT_FIT,
+         labelled = wide || p->kind == PLOT_TRAINING;
     fprintf(f, "<section class=\"card%s\"><div class=\"head\"><h2>%s</h2><div class=\"legend\">",
             wide ? " wide" : "", p->title);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
@@ -401,8 +431,14 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
             "<svg viewBox=\"0 0 %d %d\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"%s\">\n",
             labelled ? " labelled" : "", number, HTML_UNITS, HTML_UNITS, p->title);
     html_grid(f, p);
-    if (p->kind == PLOT_TRAINING)
-        for (int r = 0; r < p->count; r++) html_raw(f, p, r, points);
+    for (int r = 0; r < p->count; r++) {
+        if (p->kind == PLOT_TRAINING && !p->runs[r].seeds) html_raw(f, p, r, points);
+        if (p->low[r].count < 2 || p->kind == PLOT_RATE) continue;
+        Series low = series_bin(&p->low[r], points, BIN_MEAN),
+               high = series_bin(&p->high[r], points, BIN_MEAN);
+        html_band(f, p, r, &low, &high);
+        series_free(&low), series_free(&high);
+    }
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
         /* two runs often have the same learning rates: the other curves are dashed, so that the first one shows */
@@ -411,25 +447,30 @@ static inline void html_panel(FILE *f, const Plot *p, int number, int64_t points
         html_curve(f, p, r, &s, noisy ? "thin" : !stacked ? "curve" : r == 0 ? "under" : "over");
         bool measured = p->kind == PLOT_VALIDATION || p->kind == PLOT_DIFFERENCE;
         if (s.count == 1 || (measured && s.count <= HTML_DOTS)) html_dots(f, p, r, &s);
+        if (p->points) html_dots(f, p, r, &p->points[r]);
         series_free(&s);
     }
     fputs("</svg>\n", f);
     html_ticks(f, p);
+    html_marks(f, p);
     if (labelled) html_end_labels(f, p, wide ? 0.055 : 0.08);
     fputs("</div></div></section>\n", f);
 }
 
 /* The data of a panel for the script. */
 static inline void html_panel_data(FILE *f, const Plot *p, int64_t points) {
-    fprintf(f, "{\"low\":%.10g,\"high\":%.10g,\"xhigh\":%.10g,\"log\":%s,\"digits\":%d,\"runs\":[", p->y.low,
-            p->y.high, p->x.high, p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE ? 4 : 0);
+    fprintf(f,
+            "{\"low\":%.10g,\"high\":%.10g,\"xlow\":%.10g,\"xhigh\":%.10g,\"xlog\":%s,\"log\":%s,\"digits\":%"
+            "d,\"runs\":[",
+            p->y.low, p->y.high, p->x.low, p->x.high, p->x.logarithmic ? "true" : "false",
+            p->y.logarithmic ? "true" : "false", p->kind <= PLOT_DIFFERENCE || p->kind == PLOT_FIT ? 4 : 0);
     for (int r = 0; r < p->count; r++) {
         Series s = series_bin(&p->curves[r], points, BIN_MEAN);
         fprintf(f, "%s{", r ? ",\n" : "");
         html_json_numbers(f, "x", s.x, s.count, p->x_scale[r], 16);
         fputc(',', f);
         html_json_numbers(f, "y", s.y, s.count, 1, 9);
-        if (p->kind == PLOT_TRAINING && s.count > 60) {
+        if (p->kind == PLOT_TRAINING && s.count > 60 && !p->runs[r].seeds) {
             Series raw = series_bin(&p->runs[r].curves[CURVE_TRAINING], points, BIN_MEAN);
             fputc(',', f);
             html_json_numbers(f, "raw", raw.y, raw.count, 1, 9);
@@ -538,8 +579,12 @@ static inline void html_options_free(HtmlOptions *o) {
     free(o->found), free(o->rows);
 }
 
-/* Whether the runs have different values. */
+/* Whether the runs have different values of something that was chosen. The folder, the date and the measured peak of the
+   machine are different in every run. */
 static inline bool html_option_differs(const HtmlOption *row, int count) {
+    static const char *const never_equal[] = {"out", "date", "machine.peak_flops"};
+    for (size_t i = 0; i < sizeof never_equal / sizeof *never_equal; i++)
+        if (strcmp(row->key, never_equal[i]) == 0) return false;
     for (int r = 1; r < count; r++) {
         const char *a = row->values[0], *b = row->values[r];
         if (!a != !b || (a && strcmp(a, b) != 0)) return true;
@@ -607,18 +652,21 @@ static inline bool html_is_best(const Run *runs, int count, int run, Figure figu
     return own == best;
 }
 
-/* The table of figures. */
-static inline void html_table(FILE *f, const Run *runs, int count) {
+/* The table of figures, with the colours of the curves or without. */
+static inline void html_table(FILE *f, const Run *runs, int count, bool coloured) {
     char text[FORMAT_SIZE];
-    fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
-    for (int i = 0; i < FIGURE_COUNT; i++) fprintf(f, "<th>%s</th>", figures[i].full_title);
+    fputs(coloured ? "<section class=\"card\">" : "<section>", f);
+    fputs("<div class=\"scroll\"><table class=\"runs\"><tr>", f);
+    for (int i = 0; i < FIGURE_COUNT; i++)
+        if (figure_shown(runs, count, (Figure)i)) fprintf(f, "<th>%s</th>", figures[i].full_title);
     fputs("</tr>\n", f);
     for (int r = 0; r < count; r++) {
         fputs("<tr>", f);
         for (int i = 0; i < FIGURE_COUNT; i++) {
+            if (!figure_shown(runs, count, (Figure)i)) continue;
             fprintf(f, "<td data-title=\"%s\"%s>", figures[i].full_title,
                     html_is_best(runs, count, r, (Figure)i) ? " class=\"best\"" : "");
-            if (i == FIGURE_NAME)
+            if (i == FIGURE_NAME && coloured)
                 fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", r % HTML_COLORS);
             html_text(f, figure_text(&runs[r], (Figure)i, text));
             fputs("</td>", f);
@@ -673,9 +721,50 @@ static inline void html_verdict(FILE *f, const Run *runs, int count) {
           f);
 }
 
-/* The names of the runs, or of many runs their number. */
+/* The table of arms. */
+static inline void html_arms(FILE *f, const Arms *arms) {
+    char text[FORMAT_SIZE];
+    fputs("<section class=\"card\"><div class=\"scroll\"><table class=\"runs\"><tr>", f);
+    for (int i = 0; i < ARM_FIGURES; i++)
+        if (arm_figure_shown(arms, (ArmFigure)i)) fprintf(f, "<th>%s</th>", arm_figures[i].full_title);
+    fputs("</tr>\n", f);
+    for (int k = 0; k < arms->count; k++) {
+        fputs("<tr>", f);
+        for (int i = 0; i < ARM_FIGURES; i++) {
+            if (!arm_figure_shown(arms, (ArmFigure)i)) continue;
+            fprintf(f, "<td data-title=\"%s\">", arm_figures[i].full_title);
+            if (i == ARM_NAME)
+                fprintf(f, "<span class=\"key\" style=\"--c:var(--c%d)\"></span>", k % HTML_COLORS);
+            html_text(f, arm_figure_text(arms, k, (ArmFigure)i, text));
+            fputs("</td>", f);
+        }
+        fputs("</tr>\n", f);
+    }
+    fputs("</table></div></section>\n", f);
+}
+
+/* The ArmSee of the page: a paragraph. */
+static inline void html_sentence(void *context, const char *sentence) {
+    FILE *f = context;
+    fputs("<p class=\"note\">", f);
+    html_text(f, sentence);
+    fputs("</p>\n", f);
+}
+
+/* What the arms differ by: the difference in large letters, the sentences about it below. */
+static inline void html_arms_verdict(FILE *f, const Arms *arms) {
+    for (int k = 1; k < arms->count; k++) {
+        char text[ARM_TEXT_SIZE];
+        arm_difference_sentence(arms, k, text);
+        fputs("<p class=\"verdict\">", f), html_text(f, text), fputs("</p>\n", f);
+        arm_details(arms, k, html_sentence, f);
+    }
+    arms_notes(arms, html_sentence, f);
+}
+
+/* The names of the runs or arms, or of many their number. */
 static inline void html_heading(FILE *f, const Run *runs, int count) {
-    if (count > 4) fprintf(f, "%d runs", count);
+    if (count > 4) fprintf(f, "%d %s", count, runs[0].seeds ? "arms" : "runs");
     for (int r = 0; r < count && count <= 4; r++) {
         fputs(r == 0 ? "" : r + 1 < count ? ", " : " and ", f);
         html_text(f, runs[r].name);
@@ -685,51 +774,74 @@ static inline void html_heading(FILE *f, const Run *runs, int count) {
 /* Writes sections of the page. points: how many points a curve may have. */
 typedef void HtmlSection(FILE *f, const Run *runs, int count, int64_t points);
 
-static inline void html_page(FILE *f, const Run *runs, int count, double floor, HtmlSection *more) {
-    int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
+/* The beginning of a page, up to its title. */
+static inline void html_begin(FILE *f, const Run *runs, int count, const char *what) {
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
           f);
     html_heading(f, runs, count);
-    fputs(": training report</title>\n<style>\n", f);
+    fprintf(f, ": %s</title>\n<style>\n", what);
     html_lines(f, html_style, sizeof html_style / sizeof *html_style);
-    fputs("</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">Training report</p>\n<h1>", f);
+    fprintf(f, "</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">%c%s</p>\n<h1>", *what - 'a' + 'A',
+            what + 1);
     html_heading(f, runs, count);
     fputs("</h1>\n", f);
-    html_facts(f, runs, count);
-    html_verdict(f, runs, count);
-    html_table(f, runs, count);
-    fputs("<div class=\"panels\">\n", f);
-    Plot plots[PLOT_COUNT];
-    Series *curves[PLOT_COUNT];
-    for (int k = 0; k < PLOT_COUNT; k++) {
-        curves[k] = plot_curves((PlotKind)k, runs, count);
-        plot_begin(&plots[k], (PlotKind)k, runs, curves[k], count, floor, k == PLOT_VALIDATION ? 10 : 5, 6);
-        if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
-    }
-    fputs("</div>\n", f);
-    more(f, runs, count, points);
-    html_options(f, runs, count);
-    fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[",
-            plots[0].x_is_tokens ? "tokens" : "step");
-    for (int r = 0; r < count; r++) {
+}
+
+/* The end of a page, with the data of its plots for the script. */
+static inline void html_end(FILE *f, const Plot *plots, int plot_count, int64_t points) {
+    const char *x = plots[0].x_is_tokens || plots[0].kind == PLOT_FIT ? plot_x_title(&plots[0]) : "step";
+    fprintf(f, "</main>\n<script type=\"application/json\" id=\"data\">\n{\"x\":\"%s\",\"names\":[", x);
+    for (int r = 0; r < plots[0].count; r++) {
         if (r) fputc(',', f);
-        html_json_text(f, runs[r].name);
+        html_json_text(f, plots[0].runs[r].name);
     }
     fputs("],\"plots\":[\n", f);
-    for (int k = 0; k < PLOT_COUNT; k++) {
+    for (int k = 0; k < plot_count; k++) {
         html_panel_data(f, &plots[k], points);
-        fputs(k + 1 < PLOT_COUNT ? ",\n" : "\n", f);
-        plot_curves_free(curves[k], count);
+        fputs(k + 1 < plot_count ? ",\n" : "\n", f);
     }
     fputs("]}\n</script>\n<script>\n", f);
     html_lines(f, html_script, sizeof html_script / sizeof *html_script);
     fputs("</script>\n</body>\n</html>\n", f);
 }
 
-static inline void html_write(const char *path, const Run *runs, int count, double floor, HtmlSection *more) {
+static inline void html_page(FILE *f, const Run *all, int all_count, const Arms *arms, double floor,
+                             HtmlSection *more) {
+    const Run *runs = arms ? arms->means : all; /* what is drawn */
+    const int count = arms ? arms->count : all_count;
+    int64_t points = HTML_ALL_POINTS / count > HTML_POINTS ? HTML_POINTS : HTML_ALL_POINTS / count;
+    html_begin(f, runs, count, "training report");
+    html_facts(f, all, all_count);
+    if (arms) {
+        html_arms_verdict(f, arms);
+        html_arms(f, arms);
+        fputs("<details class=\"card\"><summary>All runs</summary>", f);
+        html_table(f, all, all_count, false);
+        fputs("</details>\n", f);
+    } else {
+        html_verdict(f, all, all_count);
+        html_table(f, all, all_count, true);
+    }
+    fputs("<div class=\"panels\">\n", f);
+    Plot plots[PLOT_COUNT];
+    PlotCurves curves[PLOT_COUNT];
+    for (int k = 0; k < PLOT_COUNT; k++) {
+        curves[k] = plot_curves((PlotKind)k, runs, count);
+        plot_begin(&plots[k], (PlotKind)k, runs, &curves[k], count, floor, k == PLOT_VALIDATION ? 10 : 5, 6);
+        if (k != PLOT_DIFFERENCE || plot_has_numbers(&plots[k])) html_panel(f, &plots[k], k, points);
+    }
+    fputs("</div>\n", f);
+    more(f, arms ? arms->firsts : all, count, points);
+    html_options(f, runs, count);
+    html_end(f, plots, PLOT_COUNT, points);
+    for (int k = 0; k < PLOT_COUNT; k++) plot_curves_free(curves[k], count);
+}
+
+static inline void html_write(const char *path, const Run *runs, int count, const Arms *arms, double floor,
+                              HtmlSection *more) {
     FILE *f = check_fopen(path, "w", "name a file in a folder that exists: --out=FILE");
-    html_page(f, runs, count, floor, more);
+    html_page(f, runs, count, arms, floor, more);
     check_fclose(f, path);
 }
 

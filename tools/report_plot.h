@@ -1,8 +1,12 @@
 /* report_plot.h: a plot, before it is drawn: its curves, axes with readable ticks, and places for labels that do not
    overlap. The terminal, the HTML and the PNG draw the same Plot.
 
-   plot_curves(kind, runs, count)   the curves of one kind of plot; plot_curves_free when done
-   plot_begin(plot, kind, runs, curves, ...)   fits the axes to the curves
+   plot_curves(kind, runs, count)   the curves of one kind of plot, and the bands of those that are means;
+                                    plot_curves_free when done
+   plot_begin(plot, kind, runs, &curves, ...)   fits the axes to the curves
+   plot_band_note(plot, mark, text) what curves and bands of means stand for, "" where curves are those of single runs
+   plot_marks(plot)                 how many marks (report_marks.h) the plot has: those of the validation loss
+   plot_mark_x(plot, mark)          the place of a mark on the x axis
    plot_has_numbers(plot)           whether there is anything to draw
    axis_place(axis, value)          where a value lies on an axis: 0 at its low end, 1 at its high end
    axis_label(axis, value, text)    the number at a tick, with as many digits as the ticks need to differ
@@ -14,30 +18,48 @@
 #ifndef TOOLS_REPORT_PLOT_H
 #define TOOLS_REPORT_PLOT_H
 
+#include "report_marks.h"
 #include "report_runs.h"
 
-enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64 };
+enum { TICKS_MAX = 24, PLOT_RUNS_MAX = 64, PLOT_NOTE_SIZE = 128 };
 /* Two runs whose losses differ by less, in nats, end even: it is half of the last digit that is shown. */
 #define VERDICT_EVEN 0.00005
 
 typedef struct {
     double low, high;
     bool logarithmic;
+    bool counts; /* its numbers are counts, which are written with a letter: 30M */
     double ticks[TICKS_MAX];
     int tick_count;
     int decimals; /* of the ticks; below 0: the ticks are powers of ten, written as short as possible */
 } Axis;
 
-typedef enum { PLOT_VALIDATION, PLOT_TRAINING, PLOT_DIFFERENCE, PLOT_NORM, PLOT_RATE, PLOT_COUNT } PlotKind;
+/* The kinds below PLOT_COUNT are those of every report; report_fit.h draws PLOT_FIT. */
+typedef enum {
+    PLOT_VALIDATION,
+    PLOT_TRAINING,
+    PLOT_DIFFERENCE,
+    PLOT_NORM,
+    PLOT_RATE,
+    PLOT_COUNT,
+    PLOT_FIT = PLOT_COUNT
+} PlotKind;
+
+/* What plot_curves returns: arrays [count]. */
+typedef struct {
+    Series *middle, *low, *high;
+} PlotCurves;
 
 typedef struct {
     PlotKind kind;
     const char *title;
-    int count;                     /* of runs */
-    const Run *runs;               /* [count] */
-    const Series *curves;          /* [count]; of the training loss the smoothed one */
+    int count;            /* of runs */
+    const Run *runs;      /* [count] */
+    const Series *curves; /* [count]; of the training loss the smoothed one */
+    const Series *points; /* [count]: what PLOT_FIT shows as points beside its curves; NULL in other plots */
+    const Series *low, *high;      /* [count]; the band of a curve that is a mean, else without points */
     double x_scale[PLOT_RUNS_MAX]; /* of each run: x = step * x_scale, 1 where x counts steps */
-    bool x_is_tokens;              /* else x counts steps */
+    bool x_is_tokens;              /* else x counts steps, or parameters in PLOT_FIT */
     Axis x, y;
     double floor; /* of --floor; NaN: none */
     /* The highest value, where it lies so far above the others that the plot does not show it; NaN: all are shown. */
@@ -92,6 +114,13 @@ static inline void axis_ticks_logarithmic(Axis *a, int wanted) {
 static inline const char *axis_label(const Axis *a, double value, char text[FORMAT_SIZE]) {
     const double largest = fmax(fabs(a->low), fabs(a->high));
     if (value == 0 && a->decimals > 4) return strcpy(text, "0");
+    if (a->counts) {
+        count_short(text, value);
+        char *point = strchr(text, '.'), *zeros = point; /* 1.00M as 1M */
+        while (zeros && (*++zeros == '0')) {}
+        if (zeros && (*zeros < '0' || *zeros > '9')) memmove(point, zeros, strlen(zeros) + 1);
+        return text;
+    }
     if (a->decimals < 0 || (fabs(value) < 1e-4 && value != 0)) {
         snprintf(text, FORMAT_SIZE, "%.3g", value);
         char *e = strchr(text, 'e'); /* 1e-04 as 1e-4 */
@@ -133,6 +162,11 @@ static inline void labels_spread(double *places, int n, double gap) {
 
 /* ---- plots ---- */
 
+static inline int plot_marks(const Plot *p) { return p->kind == PLOT_VALIDATION ? report_marks.count : 0; }
+
+/* Where x counts tokens, the step of a mark is one of the first run's steps. */
+static inline double plot_mark_x(const Plot *p, const Mark *mark) { return mark->step * p->x_scale[0]; }
+
 /* The range of y. In the first twentieth of a run the loss falls steeply from ln V. If the axis held all of that, the
    later losses, in which runs differ, would be squeezed into its lower end. So the first twentieth counts only when
    there is hardly anything else to show. */
@@ -142,17 +176,22 @@ static inline void plot_range(Plot *p, double *low, double *high) {
     double all_high = -INFINITY, all_low = INFINITY;
     int64_t seen = 0;
     for (int r = 0; r < p->count; r++) {
-        const Series *c = &p->curves[r];
-        for (int64_t i = 0; i < c->count; i++) {
-            double y = c->y[i];
-            if (!isfinite(y) || (p->y.logarithmic && y <= 0)) continue;
-            all_low = fmin(all_low, y), all_high = fmax(all_high, y);
-            if (c->x[i] * p->x_scale[r] < 0.05 * p->x.high) continue;
-            *low = fmin(*low, y), *high = fmax(*high, y), seen++;
+        const Series *parts[] = {&p->curves[r], &p->low[r], &p->high[r]};
+        for (int part = 0; part < 3; part++) {
+            const Series *c = parts[part];
+            for (int64_t i = 0; i < c->count; i++) {
+                double y = c->y[i];
+                if (!isfinite(y) || (p->y.logarithmic && y <= 0)) continue;
+                all_low = fmin(all_low, y), all_high = fmax(all_high, y);
+                if (c->x[i] * p->x_scale[r] < 0.05 * p->x.high) continue;
+                *low = fmin(*low, y), *high = fmax(*high, y), seen += part == 0;
+            }
         }
     }
     if (!loss || seen < 3 * p->count) *low = all_low, *high = all_high;
     if (isfinite(p->floor)) *low = fmin(*low, p->floor), *high = fmax(*high, p->floor);
+    for (int i = 0; i < plot_marks(p); i++)
+        *low = fmin(*low, report_marks.at[i].loss), *high = fmax(*high, report_marks.at[i].loss);
     if (p->kind == PLOT_DIFFERENCE) *low = fmin(*low, 0), *high = fmax(*high, 0);
     if (p->kind == PLOT_RATE) *low = fmin(*low, 0);
     p->above = all_high > *high + 0.25 * (*high - *low) ? all_high : NAN;
@@ -167,6 +206,7 @@ static inline void plot_fit(Plot *p, int x_ticks, int y_ticks) {
         if (p->curves[r].count == 0) continue;
         p->x.high = fmax(p->x.high, p->curves[r].x[p->curves[r].count - 1] * p->x_scale[r]);
     }
+    for (int i = 0; i < plot_marks(p); i++) p->x.high = fmax(p->x.high, plot_mark_x(p, &report_marks.at[i]));
     p->x.low = 0;
     if (p->x.high <= 0) p->x.high = 1;
     p->y = (Axis){.logarithmic = p->kind == PLOT_NORM};
@@ -212,39 +252,83 @@ static inline double runs_final_difference(const Run *runs, int count, double *s
     return last;
 }
 
-/* curves[count] are those of plot_curves for this kind; the caller keeps them as long as the plot. x_ticks and y_ticks:
+/* The curves are those of plot_curves for this kind; the caller keeps them as long as the plot. x_ticks and y_ticks:
    about how many ticks the axes get. */
-static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const Series *curves, int count,
+static inline void plot_begin(Plot *p, PlotKind kind, const Run *runs, const PlotCurves *curves, int count,
                               double floor, int x_ticks, int y_ticks) {
     static const char *const titles[] = {"Validation loss", "Training loss", "Difference of validation loss",
-                                         "Gradient norm", "Learning rate"};
-    *p = (Plot){.kind = kind, .title = titles[kind], .count = count, .runs = runs, .curves = curves};
+                                         "Gradient norm",   "Learning rate", "Validation loss and size"};
+    *p = (Plot){.kind = kind, .title = titles[kind], .count = count, .runs = runs};
+    p->curves = curves->middle, p->low = curves->low, p->high = curves->high;
     p->floor = kind == PLOT_VALIDATION || kind == PLOT_TRAINING ? floor : NAN;
     p->x_is_tokens = runs_need_tokens(runs, count);
     for (int r = 0; r < count; r++) p->x_scale[r] = p->x_is_tokens ? runs[r].tokens_per_step : 1;
     plot_fit(p, x_ticks, y_ticks);
 }
 
-/* An array [count]. In PLOT_DIFFERENCE the curve of the first run, to which differences are taken, is
-   empty; all are where steps of the runs are not equally large, since then equal steps do not mean equal amounts of
-   text. */
-static inline Series *plot_curves(PlotKind kind, const Run *runs, int count) {
+/* A copy of a curve. */
+static inline Series series_copy(const Series *s) { return series_bin(s, s->count, BIN_MEAN); }
+
+/* In PLOT_DIFFERENCE the curve of the first run, to which differences are taken, is empty; all are where steps of the
+   runs are not equally large, since then equal steps do not mean equal amounts of text. */
+static inline PlotCurves plot_curves(PlotKind kind, const Run *runs, int count) {
     static const CurveKind kinds[] = {CURVE_VALIDATION, CURVE_TRAINING, CURVE_VALIDATION, CURVE_NORM,
                                       CURVE_RATE};
-    Series *curves = check_calloc((size_t)count * sizeof *curves);
+    const size_t bytes = (size_t)count * sizeof(Series);
+    const PlotCurves curves = {check_calloc(bytes), check_calloc(bytes), check_calloc(bytes)};
+    const bool steps_agree = !runs_need_tokens(runs, count);
     for (int r = 0; r < count; r++) {
-        const Series *whole = kind == PLOT_TRAINING ? &runs[r].smooth : &runs[r].curves[kinds[kind]];
-        if (kind != PLOT_DIFFERENCE)
-            curves[r] = series_bin(whole, whole->count, BIN_MEAN);
-        else if (r > 0 && !runs_need_tokens(runs, count))
-            curves[r] = series_difference(&runs[0].curves[CURVE_VALIDATION], whole);
+        const Run *run = &runs[r];
+        const Series *middle = &run->curves[kinds[kind]], *low = &run->low[kinds[kind]],
+                     *high = &run->high[kinds[kind]];
+        if (kind == PLOT_TRAINING) middle = &run->smooth, low = &run->smooth_low, high = &run->smooth_high;
+        if (kind == PLOT_DIFFERENCE && (r == 0 || !steps_agree)) continue;
+        if (kind == PLOT_DIFFERENCE && run->seeds > 0) {
+            curves.middle[r] = series_copy(&run->difference);
+            low = &run->difference_low, high = &run->difference_high;
+        } else if (kind == PLOT_DIFFERENCE) {
+            curves.middle[r] = series_difference(&runs[0].curves[CURVE_VALIDATION], middle);
+        } else {
+            curves.middle[r] = series_copy(middle);
+        }
+        curves.low[r] = series_copy(low), curves.high[r] = series_copy(high);
     }
     return curves;
 }
 
-static inline void plot_curves_free(Series *curves, int count) {
-    for (int r = 0; r < count; r++) series_free(&curves[r]);
-    free(curves);
+static inline void plot_curves_free(PlotCurves curves, int count) {
+    for (int r = 0; r < count; r++)
+        series_free(&curves.middle[r]), series_free(&curves.low[r]), series_free(&curves.high[r]);
+    free(curves.middle), free(curves.low), free(curves.high);
+}
+
+/* What x counts. */
+static inline const char *plot_x_title(const Plot *p) {
+    return p->kind == PLOT_FIT ? "parameters" : p->x_is_tokens ? "tokens" : "steps";
+}
+
+/* "mean of 3 seeds, band: one standard deviation up and down"; `mark` is the word for how a band is drawn. */
+static inline const char *plot_band_note(const Plot *p, const char *mark, char text[PLOT_NOTE_SIZE]) {
+    const bool difference = p->kind == PLOT_DIFFERENCE;
+    int least = 0, most = 0;
+    text[0] = 0;
+    if (p->kind == PLOT_RATE || p->kind == PLOT_FIT) return text;
+    for (int r = difference; r < p->count; r++) {
+        const int n = difference ? p->runs[r].pairs : p->runs[r].seeds;
+        if (r == difference || n < least) least = n;
+        if (n > most) most = n;
+    }
+    if (most == 0) return text;
+    int used = snprintf(text, PLOT_NOTE_SIZE, "mean of ");
+    if (least < most) used += snprintf(text + used, (size_t)(PLOT_NOTE_SIZE - used), "%d to ", least);
+    used += snprintf(text + used, (size_t)(PLOT_NOTE_SIZE - used), "%d %s%s", most,
+                     difference ? "pair" : "seed", most == 1 ? "" : "s");
+    if (most > 1 && difference)
+        snprintf(text + used, (size_t)(PLOT_NOTE_SIZE - used), ", %s: 95 %% interval", mark);
+    else if (most > 1)
+        snprintf(text + used, (size_t)(PLOT_NOTE_SIZE - used), ", %s: one standard deviation up and down",
+                 mark);
+    return text;
 }
 
 /* The value at the end of a curve, which for the training loss is the one in the table; "nan" when the run has

@@ -3,6 +3,8 @@
    png_write(path, runs, count, floor)   draws the curves and, where several runs were measured at the same steps, a
                                          second plot below with the differences to the first run
 
+   png_write_plot(path, plot, facts)     draws one plot, with the text `facts` at its top right
+
    Lines are drawn here: the colour of a pixel depends on its distance from the middle of the line, which makes smooth
    edges. Letters come from the first common sans-serif font that is installed, through stb_truetype, or from
    stb_easy_font where there is none. stb_image_write writes the file. All of these are in the package libstb-dev; in a
@@ -20,12 +22,20 @@
 
 #ifndef REPORT_HAS_STB
 
+__attribute__((noreturn)) static inline void png_refuse(const char *path) {
+    die("cannot write '%s': this program was built without stb; install libstb-dev (scripts/deps.sh does) "
+        "and build it again",
+        path);
+}
+
 static inline void png_write(const char *path, const Run *runs, int count, double floor) {
     (void)runs, (void)count, (void)floor;
-    die("cannot write '%s': this program was built without stb; install libstb-dev (scripts/deps.sh does) "
-        "and "
-        "build it again",
-        path);
+    png_refuse(path);
+}
+
+static inline void png_write_plot(const char *path, const Plot *plot, const char *facts) {
+    (void)plot, (void)facts;
+    png_refuse(path);
 }
 
 #else
@@ -274,9 +284,27 @@ static inline void png_axes(Picture *g, const Plot *p, Box b, bool x_labels) {
             picture_text(g, false, x, b.bottom + 25, 16, 0.5, PNG_SOFT,
                          axis_label(&p->x, p->x.ticks[i], text));
     }
-    if (x_labels)
-        picture_text(g, false, b.right + 40, b.bottom + 25, 16, 0, PNG_SOFT,
-                     p->x_is_tokens ? "tokens" : "steps");
+    if (x_labels) picture_text(g, false, b.right + 40, b.bottom + 25, 16, 0, PNG_SOFT, plot_x_title(p));
+}
+
+/* The area of a band: each column of pixels from the lower to the higher end, between its points on straight lines. */
+static inline void png_band(Picture *g, const Plot *p, Box b, int run) {
+    Series low = series_bin(&p->low[run], PNG_POINTS, BIN_MEAN),
+           high = series_bin(&p->high[run], PNG_POINTS, BIN_MEAN);
+    for (int64_t i = 1; i < low.count; i++) {
+        if (!isfinite(low.y[i]) || !isfinite(low.y[i - 1])) continue;
+        const double x0 = box_x(p, b, low.x[i - 1], run), x1 = box_x(p, b, low.x[i], run);
+        for (int x = (int)ceil(x0); x < x1; x++) {
+            const double part = (x - x0) / (x1 - x0);
+            const double top = box_y(p, b, high.y[i - 1] + part * (high.y[i] - high.y[i - 1]));
+            const double bottom = box_y(p, b, low.y[i - 1] + part * (low.y[i] - low.y[i - 1]));
+            for (int y = (int)fmax(b.top, floor(top)); y < fmin(b.bottom, bottom); y++) {
+                const double covered = fmin(y + 1, bottom) - fmax(y, top);
+                picture_blend(g, x, y, PNG_COLOR(png_colors[run % PNG_COLORS]), 0.2 * covered);
+            }
+        }
+    }
+    series_free(&low), series_free(&high);
 }
 
 static inline void png_curve(Picture *g, const Plot *p, Box b, int run) {
@@ -286,7 +314,11 @@ static inline void png_curve(Picture *g, const Plot *p, Box b, int run) {
         double x = box_x(p, b, s.x[i], run), y = box_y(p, b, s.y[i]);
         if (i > 0 && isfinite(s.y[i - 1]))
             picture_segment(g, box_x(p, b, s.x[i - 1], run), box_y(p, b, s.y[i - 1]), x, y, 3);
-        if (s.count <= 64) picture_segment(g, x, y, x, y, 9);
+        if (s.count <= 64 && !p->points) picture_segment(g, x, y, x, y, 9);
+    }
+    for (int64_t i = 0; p->points && i < p->points[run].count; i++) {
+        double x = box_x(p, b, p->points[run].x[i], run), y = box_y(p, b, p->points[run].y[i]);
+        picture_segment(g, x, y, x, y, 10);
     }
     Box clip = {b.left - 6, b.top, b.right + 6, b.bottom + 6};
     picture_ink(g, clip, PNG_COLOR(png_colors[run % PNG_COLORS]));
@@ -297,6 +329,26 @@ static inline void png_floor(Picture *g, const Plot *p, Box b) {
     double y = box_y(p, b, p->floor);
     for (double x = b.left; x < b.right; x += 9) picture_segment(g, x, y, x + 2, y, 2);
     picture_ink(g, b, PNG_SOFT);
+}
+
+static inline void png_cross(Picture *g, double x, double y, double half) {
+    picture_segment(g, x - half, y - half, x + half, y + half, 2.5);
+    picture_segment(g, x - half, y + half, x + half, y - half, 2.5);
+    picture_ink(g, (Box){x - half - 2, y - half - 2, x + half + 3, y + half + 3}, PNG_INK);
+}
+
+/* A cross for each mark. What the crosses are stands in the upper right corner, which a falling loss leaves free. */
+static inline void png_marks(Picture *g, const Plot *p, Box b) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        const double y = b.top + 14 + 23 * i;
+        char text[FORMAT_SIZE + 128];
+        png_cross(g, b.left + axis_place(&p->x, plot_mark_x(p, mark)) * (b.right - b.left),
+                  box_y(p, b, mark->loss), 6);
+        snprintf(text, sizeof text, "%.3f %.100s", mark->loss, mark->label);
+        const double width = picture_text(g, false, b.right - 8, y, 16, 1, PNG_INK, text);
+        png_cross(g, b.right - 8 - width - 13, y - 5.5, 5);
+    }
 }
 
 /* Whether value and name of every run fit between `left` and the edge of the picture. If not, names stand only in the
@@ -369,9 +421,9 @@ static inline double png_heading(Picture *g, const Plot *p, double left) {
     return y;
 }
 
-/* At the top right: how many parameters the first run has, and how many steps the longest. */
+/* At the top right: how many parameters the first run has, how many steps the longest, and what a band is. */
 static inline void png_facts(Picture *g, const Plot *p, double right) {
-    char text[160], number[FORMAT_SIZE], step[FORMAT_SIZE];
+    char text[400], number[FORMAT_SIZE], step[FORMAT_SIZE], note[PLOT_NOTE_SIZE];
     double last = 0;
     int n = 0;
     for (int r = 0; r < p->count; r++)
@@ -379,7 +431,9 @@ static inline void png_facts(Picture *g, const Plot *p, double right) {
     text[0] = 0;
     if (isfinite(p->runs[0].parameters))
         n = snprintf(text, sizeof text, "%s parameters, ", count_short(number, p->runs[0].parameters));
-    snprintf(text + n, sizeof text - (size_t)n, "%s step%s", count_grouped(step, last), last == 1 ? "" : "s");
+    plot_band_note(p, "band", note);
+    snprintf(text + n, sizeof text - (size_t)n, "%s step%s%s%s", count_grouped(step, last),
+             last == 1 ? "" : "s", *note ? "; " : "", note);
     picture_text(g, false, right, 46, 17, 1, PNG_SOFT, text);
 }
 
@@ -387,7 +441,9 @@ static inline void png_facts(Picture *g, const Plot *p, double right) {
 static inline void png_draw(Picture *g, const Plot *p, Box b, bool x_labels) {
     png_axes(g, p, b, x_labels);
     if (isfinite(p->floor)) png_floor(g, p, b);
+    for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_band(g, p, b, r);
     for (int r = p->kind == PLOT_DIFFERENCE; r < p->count; r++) png_curve(g, p, b, r);
+    png_marks(g, p, b);
 }
 
 /* The plot of differences below `above`. Both have the same x axis; its numbers stand below the lower plot. */
@@ -395,13 +451,19 @@ static inline void png_difference(Picture *g, const Plot *above, Box b) {
     const Run *runs = above->runs;
     const int count = above->count;
     Plot plot;
-    Series *curves = plot_curves(PLOT_DIFFERENCE, runs, count);
-    plot_begin(&plot, PLOT_DIFFERENCE, runs, curves, count, NAN, 8, 3);
+    char note[PLOT_NOTE_SIZE];
+    const PlotCurves curves = plot_curves(PLOT_DIFFERENCE, runs, count);
+    plot_begin(&plot, PLOT_DIFFERENCE, runs, &curves, count, NAN, 8, 3);
     plot.x = above->x;
     double x = b.left, y = b.top - 10;
     if (count == 2) x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[1].name) + 5;
     x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, "minus") + 5;
-    picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[0].name);
+    x += picture_text(g, false, x, y, 16, 0, PNG_SOFT, runs[0].name) + 5;
+    if (*plot_band_note(&plot, "band", note)) {
+        picture_text(g, false, x, y, 16, 0, PNG_SOFT, "(");
+        x += picture_text(g, false, x + 6, y, 16, 0, PNG_SOFT, note) + 6;
+        picture_text(g, false, x, y, 16, 0, PNG_SOFT, ")");
+    }
     png_draw(g, &plot, b, true);
     if (count <= 5) png_labels(g, &plot, b); /* there is room for four labels */
     plot_curves_free(curves, count);
@@ -425,17 +487,27 @@ static inline void png_save(const Picture *g, const char *path) {
     free(bytes);
 }
 
-static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+static inline Picture picture_begin(void) {
     Picture g = {.pixels = check_calloc(sizeof *g.pixels * PNG_WIDTH * PNG_HEIGHT),
                  .coverage = check_calloc(sizeof *g.coverage * PNG_WIDTH * PNG_HEIGHT)};
     for (size_t i = 0; i < PNG_WIDTH * PNG_HEIGHT; i++) g.pixels[i] = (Color){1, 1, 1};
     font_find(&g.regular, false), font_find(&g.bold, true);
+    return g;
+}
+
+static inline void picture_end(Picture *g, const char *path) {
+    png_save(g, path);
+    free(g->pixels), free(g->coverage), free(g->regular.data), free(g->bold.data);
+}
+
+static inline void png_write(const char *path, const Run *runs, int count, double floor) {
+    Picture g = picture_begin();
     Plot plot;
-    Series *curves = plot_curves(PLOT_VALIDATION, runs, count);
-    plot_begin(&plot, PLOT_VALIDATION, runs, curves, count, floor, 8, 6);
+    const PlotCurves curves = plot_curves(PLOT_VALIDATION, runs, count);
+    plot_begin(&plot, PLOT_VALIDATION, runs, &curves, count, floor, 8, 6);
     bool strip = false; /* whether to draw differences: only at steps that two runs share */
-    Series *differences = plot_curves(PLOT_DIFFERENCE, runs, count);
-    for (int r = 1; r < count; r++) strip = strip || differences[r].count > 1;
+    const PlotCurves differences = plot_curves(PLOT_DIFFERENCE, runs, count);
+    for (int r = 1; r < count; r++) strip = strip || differences.middle[r].count > 1;
     plot_curves_free(differences, count);
     Box box = {84, 0, PNG_WIDTH - 190, strip ? 480 : PNG_HEIGHT - 56};
     box.top = png_heading(&g, &plot, box.left) + 30;
@@ -446,9 +518,18 @@ static inline void png_write(const char *path, const Run *runs, int count, doubl
         picture_text(&g, false, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 20, 0.5, PNG_SOFT,
                      "no validation loss in the logs");
     if (strip) png_difference(&g, &plot, (Box){box.left, 544, box.right, PNG_HEIGHT - 56});
-    png_save(&g, path);
+    picture_end(&g, path);
     plot_curves_free(curves, count);
-    free(g.pixels), free(g.coverage), free(g.regular.data), free(g.bold.data);
+}
+
+static inline void png_write_plot(const char *path, const Plot *plot, const char *facts) {
+    Picture g = picture_begin();
+    Box box = {84, 0, PNG_WIDTH - 190, PNG_HEIGHT - 56};
+    box.top = png_heading(&g, plot, box.left) + 30;
+    picture_text(&g, false, PNG_WIDTH - 28, 46, 17, 1, PNG_SOFT, facts);
+    png_draw(&g, plot, box, true);
+    png_labels(&g, plot, box);
+    picture_end(&g, path);
 }
 
 #endif

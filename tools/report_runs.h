@@ -9,6 +9,7 @@
    run_option(run, key, text)  the value of an option, "" when it is not known
    run_attention(run, text)    the kind of attention, "-" when it is not known
    figures[], figure_text(run, figure, text)   the columns of the table, and the text of a cell
+   figure_shown(runs, count, figure)   whether the table has this column: bits per byte only if a run knows them
    text_shown(text)            text from a file or the command line as a terminal and a page can show it
    text_columns, text_prefix   the width of a text, and how much of it fits
 
@@ -58,7 +59,15 @@ typedef struct {
     Series curves[CURVE_COUNT];
     Series smooth;          /* the training loss without its noise */
     double tokens_per_step; /* 0: not known */
-    double parameters, train_loss, val_loss, seconds, tokens_per_s, memory; /* NaN: not known */
+    double step_seconds;    /* the median of its steps; NaN: not known */
+    double parameters, train_loss, val_loss, bits_per_byte, seconds, tokens_per_s,
+        memory; /* NaN: not known */
+    /* The rest is set where this stands for several runs with different seeds (report_arms.h). Its curves and losses
+       are then their means; 0 seeds: it is one run. */
+    int seeds, pairs;                           /* pairs: seeds that the first such group has as well */
+    Series low[CURVE_COUNT], high[CURVE_COUNT]; /* mean - and + standard deviation */
+    Series smooth_low, smooth_high;             /* the same of `smooth` */
+    Series difference, difference_low, difference_high; /* to the first group, with its 95 % interval */
 } Run;
 
 /* ---- series ---- */
@@ -222,7 +231,10 @@ typedef struct {
 static inline void run_see_line(void *context, LogLine kind, const LogTrain *train, const LogValidation *v) {
     RunLog *log = context;
     Run *run = log->run;
-    if (kind == LOG_LINE_VALIDATION) series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
+    if (kind == LOG_LINE_VALIDATION) {
+        series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
+        run->bits_per_byte = v->val_bits_per_byte;
+    }
     if (kind != LOG_LINE_TRAIN) return;
     const double step = (double)train->step;
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++)
@@ -249,6 +261,8 @@ static inline void run_read_log(Run *run, FILE *file, const char *path) {
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++) log.fields[k] = curve_field((CurveKind)k);
     if (!log_each(file, path, run_see_line, &log, error)) die("%s", error);
     run->tokens_per_s = series_median(&log.speed);
+    if (run->tokens_per_s > 0 && run->tokens_per_step > 0)
+        run->step_seconds = run->tokens_per_step / run->tokens_per_s;
     series_free(&log.speed);
     run->smooth = series_smooth(&run->curves[CURVE_TRAINING]);
     run->train_loss = series_end(&run->smooth);
@@ -264,9 +278,10 @@ static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
     const struct {
         const char *key;
         double *value;
-    } known[] = {{"parameters", &run->parameters},     {"final_train_loss", &run->train_loss},
-                 {"final_val_loss", &run->val_loss},   {"seconds", &run->seconds},
-                 {"tokens_per_s", &run->tokens_per_s}, {"peak_memory_bytes", &run->memory}};
+    } known[] = {{"parameters", &run->parameters},   {"final_train_loss", &run->train_loss},
+                 {"final_val_loss", &run->val_loss}, {"final_val_bits_per_byte", &run->bits_per_byte},
+                 {"seconds", &run->seconds},         {"tokens_per_s", &run->tokens_per_s},
+                 {"peak_memory_bytes", &run->memory}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         double value = json_number(run->summary, known[i].key);
         if (!isfinite(value) && i == 0) value = json_number(run->config, known[i].key);
@@ -276,8 +291,10 @@ static inline void run_take_settings(Run *run, cJSON *config, cJSON *summary) {
 
 static inline void run_free(Run *run) {
     free(run->name);
-    for (int k = 0; k < CURVE_COUNT; k++) series_free(&run->curves[k]);
-    series_free(&run->smooth);
+    for (int k = 0; k < CURVE_COUNT; k++)
+        series_free(&run->curves[k]), series_free(&run->low[k]), series_free(&run->high[k]);
+    series_free(&run->smooth), series_free(&run->smooth_low), series_free(&run->smooth_high);
+    series_free(&run->difference), series_free(&run->difference_low), series_free(&run->difference_high);
     cJSON_Delete(run->config);
     cJSON_Delete(run->summary);
 }
@@ -285,9 +302,11 @@ static inline void run_free(Run *run) {
 /* A run of which nothing is known yet. */
 static inline Run run_unknown(const char *folder) {
     return (Run){.folder = folder,
+                 .step_seconds = NAN,
                  .parameters = NAN,
                  .train_loss = NAN,
                  .val_loss = NAN,
+                 .bits_per_byte = NAN,
                  .seconds = NAN,
                  .tokens_per_s = NAN,
                  .memory = NAN};
@@ -375,6 +394,7 @@ typedef enum {
     FIGURE_PARAMETERS,
     FIGURE_TRAIN_LOSS,
     FIGURE_VAL_LOSS,
+    FIGURE_BITS_PER_BYTE,
     FIGURE_TIME,
     FIGURE_SPEED,
     FIGURE_MEMORY,
@@ -390,6 +410,7 @@ static const struct {
     [FIGURE_PARAMETERS] = {"params", "parameters"},
     [FIGURE_TRAIN_LOSS] = {"train", "training loss"},
     [FIGURE_VAL_LOSS] = {"val loss", "validation loss"},
+    [FIGURE_BITS_PER_BYTE] = {"bits/B", "bits per byte"},
     [FIGURE_TIME] = {"time", "time"},
     [FIGURE_SPEED] = {"tok/s", "tokens/s"},
     [FIGURE_MEMORY] = {"memory", "peak memory"},
@@ -404,17 +425,25 @@ static inline bool figure_is_measured_loss(const Run *run, Figure figure) {
     return (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) && s->count > 0;
 }
 
+static inline bool figure_shown(const Run *runs, int count, Figure figure) {
+    bool known = figure != FIGURE_BITS_PER_BYTE;
+    for (int r = 0; r < count; r++) known = known || isfinite(runs[r].bits_per_byte);
+    return known;
+}
+
 /* Returns `text` or the name of the run. */
 static inline const char *figure_text(const Run *run, Figure figure, char text[FORMAT_SIZE]) {
     const double values[FIGURE_COUNT] = {
         [FIGURE_PARAMETERS] = run->parameters, [FIGURE_TRAIN_LOSS] = run->train_loss,
-        [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_TIME] = run->seconds,
-        [FIGURE_SPEED] = run->tokens_per_s,    [FIGURE_MEMORY] = run->memory};
+        [FIGURE_VAL_LOSS] = run->val_loss,     [FIGURE_BITS_PER_BYTE] = run->bits_per_byte,
+        [FIGURE_TIME] = run->seconds,          [FIGURE_SPEED] = run->tokens_per_s,
+        [FIGURE_MEMORY] = run->memory};
     const double value = values[figure];
     if (figure == FIGURE_NAME) return run->name;
     if (figure == FIGURE_ATTENTION) return run_attention(run, text);
     if (!isfinite(value)) return figure_is_measured_loss(run, figure) ? "nan" : "-";
-    if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS) return text_loss(value, text);
+    if (figure == FIGURE_TRAIN_LOSS || figure == FIGURE_VAL_LOSS || figure == FIGURE_BITS_PER_BYTE)
+        return text_loss(value, text);
     if (figure == FIGURE_TIME) return duration_words(text, value);
     if (figure == FIGURE_MEMORY) return bytes_short(text, value);
     if (figure == FIGURE_PARAMETERS) return count_short(text, value);

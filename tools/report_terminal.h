@@ -1,7 +1,8 @@
 /* report_terminal.h: prints the table and the loss curves in 80 columns.
 
    terminal_of(file)           what the terminal, or whatever reads the output, can show
-   terminal_show(terminal, runs, count, floor)   prints the whole report
+   terminal_show(terminal, runs, count, arms, floor)   prints the whole report. With arms, groups of runs that differ in
+                               their seed (report_arms.h), it is about them; else `arms` is NULL
 
    Curves are drawn with braille characters, which have 2 x 4 dots each, where the locale is UTF-8, else with ASCII.
    Each run has a mark of its own, along its curve and at its label, so that runs can be told apart without colour. On a
@@ -12,7 +13,7 @@
 #include <strings.h>
 #include <unistd.h>
 #include "../gpt/base/program.h"
-#include "report_plot.h"
+#include "report_arms.h"
 
 /* The width of a line; left of a plot's frame; inside the frame; and the rows inside it. */
 enum { TERM_WIDTH = 80, TERM_LEFT = 8, TERM_COLUMNS = 52, TERM_ROWS = 15 };
@@ -63,17 +64,24 @@ static inline void print_fitted(const char *text, int width, bool right) {
     printf("%*s%s%*s", right && room > 0 ? room : 0, "", text, !right && room > 0 ? room : 0, "");
 }
 
-/* The widths of the columns. The column of names gets what the others leave of the line. */
+/* The widths of the columns; 0 of those that are not shown. Where the line is too short for all, bits per byte are left
+   out, which the HTML has too; then the column of names gets what the others leave of the line. */
 static inline void terminal_widths(const Run *runs, int count, int width[FIGURE_COUNT]) {
     int total = 2;
     char text[FORMAT_SIZE];
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        width[f] = 0;
+        if (!figure_shown(runs, count, (Figure)f)) continue;
         width[f] = text_columns(figures[f].title);
         for (int r = 0; r < count; r++) {
             int columns = text_columns(figure_text(&runs[r], (Figure)f, text));
             if (columns > width[f]) width[f] = columns;
         }
         total += width[f] + (f ? 2 : 0);
+    }
+    if (total > TERM_WIDTH && width[FIGURE_BITS_PER_BYTE]) {
+        total -= width[FIGURE_BITS_PER_BYTE] + 2;
+        width[FIGURE_BITS_PER_BYTE] = 0;
     }
     if (total > TERM_WIDTH) width[FIGURE_NAME] -= total - TERM_WIDTH;
     if (width[FIGURE_NAME] < 3) width[FIGURE_NAME] = 3;
@@ -95,12 +103,54 @@ static inline void terminal_name(const char *name, int width) {
     print_fitted(name, width, false);
 }
 
+/* ---- arms ---- */
+
+/* The table of arms. */
+static inline void terminal_arms(const Terminal *t, const Arms *arms) {
+    int width[ARM_FIGURES], total = 2;
+    char text[FORMAT_SIZE];
+    for (int f = 0; f < ARM_FIGURES; f++) {
+        if (!arm_figure_shown(arms, (ArmFigure)f)) continue;
+        width[f] = text_columns(arm_figures[f].title);
+        for (int k = 0; k < arms->count; k++) {
+            const int columns = text_columns(arm_figure_text(arms, k, (ArmFigure)f, text));
+            if (columns > width[f]) width[f] = columns;
+        }
+        total += width[f] + (f ? 2 : 0);
+    }
+    if (total > TERM_WIDTH) width[ARM_NAME] -= total - TERM_WIDTH;
+    if (width[ARM_NAME] < 3) width[ARM_NAME] = 3;
+    for (int k = -1; k < arms->count; k++) {
+        if (k >= 0) terminal_paint(t, k, true);
+        printf("%s ", k < 0 ? " " : terminal_mark(t, k));
+        if (k >= 0) terminal_paint(t, k, false);
+        for (int f = 0; f < ARM_FIGURES; f++) {
+            if (!arm_figure_shown(arms, (ArmFigure)f)) continue;
+            const char *cell = k < 0 ? arm_figures[f].title : arm_figure_text(arms, k, (ArmFigure)f, text);
+            printf("%s", f ? "  " : "");
+            if (f == ARM_NAME)
+                terminal_name(cell, width[f]);
+            else
+                print_fitted(cell, width[f], true);
+        }
+        printf("\n");
+    }
+}
+
+/* The ArmSee of the terminal: a paragraph. */
+static inline void terminal_sentence(void *context, const char *sentence) {
+    (void)context;
+    printf("  ");
+    options_print_wrapped(sentence, 2);
+}
+
 static inline void terminal_table(const Terminal *t, const Run *runs, int count) {
     int width[FIGURE_COUNT];
     char text[FORMAT_SIZE];
     terminal_widths(runs, count, width);
     printf("  ");
     for (int f = 0; f < FIGURE_COUNT; f++) {
+        if (!width[f]) continue;
         printf("%s", f ? "  " : "");
         print_fitted(figures[f].title, width[f], f >= FIGURE_PARAMETERS);
     }
@@ -111,6 +161,7 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
         terminal_paint(t, r, false);
         terminal_name(runs[r].name, width[FIGURE_NAME]);
         for (int f = FIGURE_NAME + 1; f < FIGURE_COUNT; f++) {
+            if (!width[f]) continue;
             printf("  ");
             print_fitted(figure_text(&runs[r], (Figure)f, text), width[f], f >= FIGURE_PARAMETERS);
         }
@@ -123,8 +174,9 @@ static inline void terminal_table(const Terminal *t, const Run *runs, int count)
 /* The characters inside the frame of a plot. */
 typedef struct {
     unsigned char dots[TERM_ROWS][TERM_COLUMNS]; /* 2 x 4 dots in each, as bits of a braille character */
-    signed char owner[TERM_ROWS]
-                     [TERM_COLUMNS];    /* the run that drew there last; -1: none, -2: the line of --floor */
+    signed char owner
+        [TERM_ROWS]
+        [TERM_COLUMNS]; /* the run that drew there last; -1: none, -2: the line of --floor, -3 - i: mark i */
     bool mark[TERM_ROWS][TERM_COLUMNS]; /* the mark of the run instead of its dots */
 } Canvas;
 
@@ -168,12 +220,26 @@ static inline int canvas_row_at(const Plot *p, int run, int column) {
     return -1;
 }
 
+/* Bars from the lower to the higher end of a band: at every point of it, or at about twelve of them. The bars of
+   different curves stand beside each other. */
+static inline void canvas_bars(Canvas *c, const Plot *p, int run) {
+    const Series *low = &p->low[run], *high = &p->high[run];
+    const int64_t every = (low->count + 11) / 12;
+    for (int64_t i = low->count - 1; i >= 0 && every > 0; i -= every) {
+        if (!isfinite(low->y[i]) || !isfinite(high->y[i])) continue;
+        int x = canvas_x(p, run, low->x[i]) + 2 * run - p->count + 1;
+        if (x > 2 * TERM_COLUMNS - 1) x = 2 * TERM_COLUMNS - 1;
+        canvas_line(c, x, canvas_y(p, low->y[i]), x, canvas_y(p, high->y[i]), run);
+    }
+}
+
 /* Draws all curves and their marks. */
 static inline void canvas_draw(Canvas *c, const Plot *p) {
     memset(c, 0, sizeof *c);
     memset(c->owner, -1, sizeof c->owner);
     if (isfinite(p->floor))
         for (int x = 0; x < 2 * TERM_COLUMNS; x += 3) canvas_dot(c, x, canvas_y(p, p->floor), -2);
+    for (int r = 0; r < p->count; r++) canvas_bars(c, p, r);
     for (int r = 0; r < p->count; r++) {
         const Series *s = &p->curves[r];
         for (int64_t i = 0; i < s->count; i++) {
@@ -184,6 +250,13 @@ static inline void canvas_draw(Canvas *c, const Plot *p) {
         }
     }
     /* each run has its marks in columns of its own, so that curves on top of each other can both be seen */
+    for (int r = 0; r < p->count && p->points; r++)
+        for (int64_t i = 0; i < p->points[r].count; i++) {
+            const int x = canvas_x(p, r, p->points[r].x[i]) / 2, y = canvas_y(p, p->points[r].y[i]) / 4;
+            if (x >= 0 && x < TERM_COLUMNS && y >= 0 && y < TERM_ROWS)
+                c->mark[y][x] = true, c->owner[y][x] = (signed char)r;
+        }
+    if (p->points) return;
     int period = p->count > 3 ? 3 * p->count : 10;
     for (int r = 0; r < p->count; r++)
         for (int column = 2 + r * period / p->count; column < TERM_COLUMNS; column += period) {
@@ -192,10 +265,30 @@ static inline void canvas_draw(Canvas *c, const Plot *p) {
         }
 }
 
+/* Puts the digit of each mark where it belongs, or left of the digits that are there. */
+static inline void canvas_put_marks(Canvas *c, const Plot *p) {
+    for (int i = 0; i < plot_marks(p); i++) {
+        const Mark *mark = &report_marks.at[i];
+        const int x = (int)lrint(axis_place(&p->x, plot_mark_x(p, mark)) * (2 * TERM_COLUMNS - 1));
+        signed char *row = c->owner[canvas_y(p, mark->loss) / 4];
+        int column = x / 2;
+        while (column > 0 && row[column] <= -3) column--;
+        row[column] = (signed char)(-3 - i);
+    }
+}
+
+/* What the digits in the plot stand for. */
+static inline void terminal_marks(const Plot *p) {
+    char step[FORMAT_SIZE];
+    for (int i = 0; i < plot_marks(p); i++)
+        printf("  %d  %.3f at step %s: %s\n", i + 1, report_marks.at[i].loss,
+               count_grouped(step, report_marks.at[i].step), report_marks.at[i].label);
+}
+
 static inline void canvas_print_cell(const Terminal *t, const Canvas *c, int row, int column) {
     int owner = c->owner[row][column], dots = c->dots[row][column];
-    if (owner == -1) {
-        putchar(' ');
+    if (owner == -1 || owner <= -3) {
+        putchar(owner == -1 ? ' ' : '1' - 3 - owner);
         return;
     }
     if (owner >= 0) terminal_paint(t, owner, true);
@@ -276,17 +369,21 @@ static inline void terminal_x_axis(const Terminal *t, const Plot *p) {
     printf("%*s%s", TERM_LEFT - 1, "", t->utf8 ? "└" : "+");
     for (int column = 0; column < TERM_COLUMNS; column++)
         printf("%s", t->utf8 ? (tick_at[column] ? "┴" : "─") : tick_at[column] ? "+" : "-");
-    printf("\n%*s%s%s\n", TERM_LEFT, "", line, p->x_is_tokens ? "tokens" : "steps");
+    printf("\n%*s%s%s\n", TERM_LEFT, "", line, plot_x_title(p));
 }
 
 static inline void terminal_plot(const Terminal *t, const Plot *p) {
     static Canvas canvas;
     int labels[TERM_ROWS];
-    char text[FORMAT_SIZE];
+    char text[FORMAT_SIZE], note[PLOT_NOTE_SIZE];
     canvas_draw(&canvas, p);
+    canvas_put_marks(&canvas, p);
     terminal_labels(p, labels);
     const bool named = plot_names_fit(p, TERM_LABEL);
-    printf("\n  %s%s\n", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "");
+    const int columns = printf("\n  %s%s", p->title, p->kind == PLOT_TRAINING ? ", smoothed" : "") - 1;
+    if (*plot_band_note(p, "bars", note))
+        printf("%s%s", columns + 2 + (int)strlen(note) > TERM_WIDTH ? ";\n  " : "; ", note);
+    printf("\n");
     if (!named) terminal_legend(t, p);
     for (int row = 0; row < TERM_ROWS; row++) {
         const char *label = "";
@@ -302,14 +399,15 @@ static inline void terminal_plot(const Terminal *t, const Plot *p) {
         printf("\n");
     }
     terminal_x_axis(t, p);
+    terminal_marks(p);
 }
 
 /* The plot of one kind, if there is anything to draw. */
 static inline void terminal_curves(const Terminal *t, PlotKind kind, const Run *runs, int count,
                                    double floor) {
     Plot plot;
-    Series *curves = plot_curves(kind, runs, count);
-    plot_begin(&plot, kind, runs, curves, count, floor, 5, 5);
+    const PlotCurves curves = plot_curves(kind, runs, count);
+    plot_begin(&plot, kind, runs, &curves, count, floor, 5, 5);
     if (plot_has_numbers(&plot)) terminal_plot(t, &plot);
     plot_curves_free(curves, count);
 }
@@ -324,13 +422,26 @@ static inline void terminal_verdict(const Run *runs, int count) {
     else
         printf("\n  %s ends %.4f nats below %s in validation loss (step %.0f).\n", runs[lower].name,
                fabs(difference), runs[!lower].name, step);
+    printf("  One run each cannot tell a difference from that of two seeds.\n");
 }
 
-static inline void terminal_show(const Terminal *t, const Run *runs, int count, double floor) {
-    terminal_table(t, runs, count);
-    terminal_curves(t, PLOT_VALIDATION, runs, count, floor);
-    terminal_curves(t, PLOT_TRAINING, runs, count, floor);
-    terminal_verdict(runs, count);
+static inline void terminal_show(const Terminal *t, const Run *runs, int count, const Arms *arms,
+                                 double floor) {
+    const Run *drawn = arms ? arms->means : runs;
+    const int drawn_count = arms ? arms->count : count;
+    if (arms)
+        terminal_arms(t, arms);
+    else
+        terminal_table(t, runs, count);
+    terminal_curves(t, PLOT_VALIDATION, drawn, drawn_count, floor);
+    terminal_curves(t, PLOT_TRAINING, drawn, drawn_count, floor);
+    if (!arms) {
+        terminal_verdict(runs, count);
+        return;
+    }
+    printf("\n");
+    arms_sentences(arms, terminal_sentence, NULL);
+    arms_notes(arms, terminal_sentence, NULL);
 }
 
 #endif

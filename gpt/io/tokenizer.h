@@ -27,6 +27,11 @@
      tokenizer_vocab_size(t)                    the largest id + 1
      tokenizer_end_of_text(t)                   the id of the token between documents; -1: the vocabulary has none
      tokenizer_decode_token(t, id, &n)          the n bytes of a token, which t owns; none for an id without a token
+     tokenizer_text_bytes(t, id)                the bytes of text that a token stands for: as many as it decodes to, but 0
+                                                for special tokens, which no text contains, and for an id without a
+                                                token. A SentencePiece vocabulary normalises a text before it encodes
+                                                it; counted are the bytes of the normalised text, with the space that it
+                                                puts before a document, and none for a character that it does not know
      tokenizer_room(t, text, n)                 an upper bound for the number of tokens in a text of n bytes
      tokenizer_encode(t, cache, text, n, ids)   fills ids, which has the room above, and returns the number of tokens
      tokenizer_cache_new()                      memory of pieces that were encoded before, one for each thread that
@@ -102,6 +107,12 @@ static inline const char *tokenizer_decode_token(const Tokenizer *t, int id, siz
     if (id < 0 || id >= t->vocab_size || !t->tokens[id].bytes) return *length = 0, "";
     *length = t->tokens[id].length;
     return t->tokens[id].bytes;
+}
+
+static inline size_t tokenizer_text_bytes(const Tokenizer *t, int id) {
+    size_t length;
+    tokenizer_decode_token(t, id, &length);
+    return length > 0 && !t->tokens[id].special && id != t->end_of_text ? length : 0;
 }
 
 /* -----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@
        crash left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there
        is kept as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
    log_train(&log, &train)       writes the line of a training step to log.jsonl, in one write, and the progress line
-   log_validation(&log, step, val_loss)   writes the loss of a validation after `step` steps: a line of log.jsonl, and a
-                                 line on the screen, which also names the lowest validation loss so far if this one is
-                                 not lower
+   log_validation(&log, &validation)   writes a validation: a line of log.jsonl, and a line on the screen. That line also
+                                 names the lowest validation loss so far if this one is not lower, and the other numbers
+                                 of the validation as far as they fit into 80 columns
    log_message(&log, fmt, ...)   prints a line on the screen, above the progress line
    log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
                                  so that a program that watches the age of the file sees that the run is alive
@@ -128,9 +128,36 @@ static inline int log_json_train(char text[LOG_TEXT_SIZE], const LogTrain *train
 }
 
 static inline int log_json_validation(char text[LOG_TEXT_SIZE], const LogValidation *v) {
-    int used = snprintf(text, LOG_TEXT_SIZE, "{\"step\": %ld, \"val_loss\": ", v->step);
-    used += json_number_text(text + used, (size_t)(LOG_TEXT_SIZE - used), v->val_loss, 17);
+    LogValidation values = *v;
+    int used = snprintf(text, LOG_TEXT_SIZE, "{\"step\": %ld", v->step);
+    for (int i = 0; i < LOG_VALIDATION_FIELDS; i++) {
+        const LogValidationField *field = &log_validation_fields[i];
+        const double x = *log_validation_number(field, &values);
+        if (field->optional && !isfinite(x)) continue;
+        used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), ", \"%s\": ", field->key);
+        used += json_number_text(text + used, (size_t)(LOG_TEXT_SIZE - used), x, 17);
+    }
     return used + snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "}\n");
+}
+
+/* A validation as the screen shows it, with at most `room` characters, or the loss alone where that is longer. `best`
+   is the text about the lowest loss, or "". */
+static inline void log_validation_line(char text[LOG_TEXT_SIZE], const LogValidation *v, const char *best,
+                                       int room) {
+    LogValidation values = *v;
+    int used = 0;
+    room -= (int)strlen(best);
+    for (int i = 0; i < LOG_VALIDATION_FIELDS; i++) {
+        const LogValidationField *field = &log_validation_fields[i];
+        const double x = *log_validation_number(field, &values);
+        char number[FORMAT_SIZE], part[3 * FORMAT_SIZE];
+        if (field->optional && !isfinite(x)) continue;
+        number_fixed(number, x, field->decimals, field->width, "");
+        const int n = snprintf(part, sizeof part, "%s%s%s", field->before, number, field->after);
+        if (i == 0 || used + n <= room)
+            used += snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%s", part);
+    }
+    snprintf(text + used, (size_t)(LOG_TEXT_SIZE - used), "%s", best);
 }
 
 /* ---- the file ---- */
@@ -376,19 +403,17 @@ __attribute__((format(printf, 2, 3))) static inline void log_message(Log *log, c
     va_end(arguments);
 }
 
-static inline void log_validation(Log *log, long step, double val_loss) {
-    char text[LOG_TEXT_SIZE], cell[LOG_CELL_SIZE];
-    LogValidation v = {.step = step, .val_loss = val_loss}, best = log->best;
-    LogRow row = {.train.step = step};
-    log_append(log, text, log_json_validation(text, &v));
-    log_track_validation(log, &v);
+static inline void log_validation(Log *log, const LogValidation *v) {
+    char text[LOG_TEXT_SIZE], cell[LOG_CELL_SIZE], best[64] = "";
+    const LogRow row = {.train.step = v->step};
+    if (log->best.step >= 0 && !(v->val_loss < log->best.val_loss))
+        snprintf(best, sizeof best, " (best: %.4f at step %ld)", log->best.val_loss, log->best.step);
+    log_append(log, text, log_json_validation(text, v));
+    log_track_validation(log, v);
     log_cell(cell, &log_fields[0], &row, log->total_steps);
-    int width = log_width(&log_fields[0], log->total_steps);
-    if (best.step >= 0 && !(val_loss < best.val_loss))
-        log_message(log, "%*s  validation loss %.4f (best: %.4f at step %ld)", width, cell, val_loss,
-                    best.val_loss, best.step);
-    else
-        log_message(log, "%*s  validation loss %.4f", width, cell, val_loss);
+    const int width = log_width(&log_fields[0], log->total_steps);
+    log_validation_line(text, v, best, 79 - width - 2);
+    log_message(log, "%*s  %s", width, cell, text);
 }
 
 static inline void log_touch(Log *log) {

@@ -1,10 +1,24 @@
 /* log_fields.h: ONE table of the numbers that a run records for each training step. log_fields has a row for each: its
    key in log.jsonl, the heading of its column, where it lies in LogRow, and how it is written. log.h writes lines and
-   the progress line from it, log_read.h reads lines with it, tools/report takes its columns from it.
+   the progress line from it, log_read.h reads lines with it, tools/report takes its columns from it. A second, smaller
+   table, log_validation_fields, has the numbers of a validation.
+
+   A validation is given in three units, all of the same mean over the tokens that were predicted:
+     val_loss            nats a token: the mean of -ln p(token)
+     val_perplexity      exp(val_loss)
+     val_bits_per_byte   (the sum of the losses / ln 2) / (the UTF-8 bytes that the predicted tokens stand for). The
+                         other two depend on how much text a token stands for, so they compare only models that have the
+                         same vocabulary; bits per byte compare any two models on the same text. The loss of a special
+                         token, such as the one between documents, counts, but it stands for 0 bytes
+                         (tokenizer_text_bytes)
+   Without a tokenizer.json the bytes of a token are not known, and a validation has val_loss alone.
 
    log_number(field, &train)     the value of a field as a double; NaN for the fields `smooth` and `left`, which are
                                  computed from several steps
    log_cell(text, field, &row, total_steps)   the value as text, as the progress line shows it
+   log_validation_of(step, val_loss, bytes_per_token)   a validation in all three units; bytes_per_token is a mean over
+                                 the predicted tokens, and NaN when it is not known
+   log_validation_number(field, &validation)   a pointer to the value of a field
    log_smooth(&smooth, x)        adds the next loss to a smoothed curve, and returns the curve's next value */
 #ifndef GPT_RUN_LOG_FIELDS_H
 #define GPT_RUN_LOG_FIELDS_H
@@ -42,6 +56,7 @@ typedef struct {
 typedef struct {
     long step;
     double val_loss;
+    double val_bits_per_byte, val_perplexity; /* NaN: not known */
 } LogValidation;
 
 /* A training step, and the values that are computed from it and the steps before it. */
@@ -97,6 +112,36 @@ static const LogField log_fields[] = {
     {NULL, "left", LOG_DOUBLE, offsetof(LogRow, left), 9, LOG_STYLE_DURATION, 0, 7, false, NULL},
 };
 enum { LOG_FIELDS = sizeof log_fields / sizeof *log_fields };
+
+/* A number of a validation, beside its step. summary.json has those of the last one, under the key with "final_" before
+   it. */
+typedef struct {
+    const char *key;
+    size_t offset; /* in LogValidation */
+    bool optional; /* it is left out where it is not known */
+    /* The text on the screen, of which log.h shows as much as fits: "before", the number, "after". */
+    const char *before, *after;
+    int decimals, width; /* as in LogField */
+} LogValidationField;
+
+static const LogValidationField log_validation_fields[] = {
+    {"val_loss", offsetof(LogValidation, val_loss), false, "validation loss ", "", 4, 0},
+    {"val_bits_per_byte", offsetof(LogValidation, val_bits_per_byte), true, ", ", " bits/byte", 4, 6},
+    {"val_perplexity", offsetof(LogValidation, val_perplexity), true, ", perplexity ", "", 2, 7},
+};
+enum { LOG_VALIDATION_FIELDS = sizeof log_validation_fields / sizeof *log_validation_fields };
+
+static inline double *log_validation_number(const LogValidationField *field, LogValidation *v) {
+    return (double *)(void *)((char *)v + field->offset);
+}
+
+static inline LogValidation log_validation_of(long step, double val_loss, double bytes_per_token) {
+    const bool known = bytes_per_token > 0;
+    return (LogValidation){.step = step,
+                           .val_loss = val_loss,
+                           .val_bits_per_byte = known ? val_loss / log(2) / bytes_per_token : NAN,
+                           .val_perplexity = isfinite(bytes_per_token) ? exp(val_loss) : NAN};
+}
 
 /* The state of a smoothed curve; {0} at its beginning. */
 typedef struct {

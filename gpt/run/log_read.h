@@ -63,6 +63,16 @@ static inline bool log_parse_train(const cJSON *json, LogTrain *train) {
     return true;
 }
 
+/* The numbers of a validation; false when one of them is something else. Those that are missing are NaN: logs of older
+   versions have val_loss alone. */
+static inline bool log_parse_validation(const cJSON *json, LogValidation *v) {
+    for (int i = 0; i < LOG_VALIDATION_FIELDS; i++) {
+        const LogValidationField *field = &log_validation_fields[i];
+        if (!log_member(json, field->key, log_validation_number(field, v))) return false;
+    }
+    return true;
+}
+
 /* Reads one line into *train or *v and returns its kind. text[length] is the newline, or the 0 that ends the text. */
 static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *train, LogValidation *v) {
     const char *end = text;
@@ -76,7 +86,7 @@ static inline LogLine log_parse_line(const char *text, size_t length, LogTrain *
         if (v->step < 0)
             kind = LOG_LINE_OTHER;
         else if (cJSON_HasObjectItem(json, "val_loss"))
-            kind = log_member(json, "val_loss", &v->val_loss) ? LOG_LINE_VALIDATION : LOG_LINE_BAD;
+            kind = log_parse_validation(json, v) ? LOG_LINE_VALIDATION : LOG_LINE_BAD;
         else if (cJSON_HasObjectItem(json, "loss"))
             kind = log_parse_train(json, train) ? LOG_LINE_TRAIN : LOG_LINE_BAD;
         else

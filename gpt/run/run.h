@@ -38,7 +38,7 @@ typedef struct {
     double
         peak_flops; /* floating-point operations per second that this machine can do, measured at the start */
     double seconds; /* spent in training steps since step 0, by all processes that continued the run */
-    double last_val_loss; /* NaN before the first validation */
+    LogValidation last_validation; /* its numbers are NaN before the first validation */
     Log log;
     Saver *saver;
 } Run;

@@ -92,13 +92,24 @@ static inline bool run_folder_has_summary(const Run *run) {
     return parallel_any(has);
 }
 
+/* Adds the numbers of the last validation. */
+static inline void add_validation(cJSON *json, LogValidation v) {
+    for (int i = 0; i < LOG_VALIDATION_FIELDS; i++) {
+        const LogValidationField *field = &log_validation_fields[i];
+        const double x = *log_validation_number(field, &v);
+        char key[64];
+        snprintf(key, sizeof key, "final_%s", field->key);
+        if (!field->optional || isfinite(x)) json_add_number(json, key, x);
+    }
+}
+
 /* The numbers that a table of results needs. */
 static inline void run_folder_write_summary(const Run *run, const TensorTable *parameters) {
     if (!*run->options->out || parallel_rank() != 0) return;
     LogSmooth smooth = run->log.smooth;
     cJSON *json = cJSON_CreateObject();
     json_add_number(json, "final_train_loss", log_smooth(&smooth, NAN));
-    json_add_number(json, "final_val_loss", run->last_val_loss);
+    add_validation(json, run->last_validation);
     json_add_number(json, "seconds", run->seconds);
     json_add_number(json, "tokens_per_s", (double)(run->step * run_tokens_per_step(run)) / run->seconds);
     json_add_number(json, "peak_memory_bytes", (double)memory_peak());

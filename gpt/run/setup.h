@@ -154,7 +154,7 @@ static inline void resolve_options(Options *o, OptionSet *set, const Tokenizer *
 }
 
 static inline void run_settle(Run *run, Options *options, OptionSet *set) {
-    *run = (Run){.options = options, .option_set = set, .last_val_loss = NAN};
+    *run = (Run){.options = options, .option_set = set, .last_validation = log_validation_of(0, NAN, NAN)};
     check_options_agree(set);
     read_tokenizer(run);
     resolve_options(options, set, run->tokenizer);
