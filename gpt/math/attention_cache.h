@@ -113,7 +113,8 @@ static inline void attention_cache_free(AttentionCache *c) { free(c->memory); }
 
 /* Brings least, most and e of the columns of a head up to date, whose `rows` newest values are in `exact` already. */
 static inline void attention_cache_columns(AttentionCache *c, int64_t head, int rows) {
-    const int D = c->shape.D, count = c->count + rows;
+    const int64_t D = c->shape.D;
+    const int count = c->count + rows;
     const int64_t at = head * c->shape.T * D;
     for (int d = 0; d < D; d++) {
         const float *v = c->exact + at + d;
@@ -126,7 +127,7 @@ static inline void attention_cache_columns(AttentionCache *c, int64_t head, int 
         }
         if (*most - *least > CACHE_SPREAD) continue; /* e is not used from now on */
         for (int t = *least < before ? 0 : c->count; t < count; t++)
-            array_put(c->values, at + (int64_t)t * D + d, expm1f(v[t * D] - *least));
+            array_put(c->values, at + t * D + d, expm1f(v[t * D] - *least));
     }
 }
 
