@@ -124,7 +124,8 @@ static inline const char *check_shown(char shown[CHECK_TEXT_SIZE], const char *t
 }
 
 static inline size_t check_whole_characters(const char *text, size_t n) {
-    for (size_t back = 1; back <= 3 && back <= n; back++) { /* looks for the first byte of the last character */
+    /* looks for the first byte of the last character */
+    for (size_t back = 1; back <= 3 && back <= n; back++) {
         const unsigned char lead = (unsigned char)text[n - back];
         const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
         if (lead < 0x80 || lead > 0xF4) break;

@@ -51,6 +51,8 @@ static inline void json_print_text(FILE *file, const char *text, size_t n) {
         length = check_character(text + at, n - at, &code);
         if (length == 0)
             fputs("\\ufffd", file), length = 1;
+        else if (code == '\n' || code == '\t')
+            fputs(code == '\n' ? "\\n" : "\\t", file);
         else if (code < 0x20 || code == 0x7F)
             fprintf(file, "\\u%04x", (unsigned)code);
         else
