@@ -122,7 +122,7 @@ static bool text_add(Generator *g, Text *text, int32_t token) {
     size_t length;
     const char *bytes = tokenizer_decode_token(g->tokenizer, token, &length);
     text->bytes = check_grow(text->bytes, &text->room, text->size + length + 1, 1);
-    memcpy(text->bytes + text->size, bytes, length);
+    if (length) memcpy(text->bytes + text->size, bytes, length);
     text->size += length, text->tokens++;
     if (text_cut_at_stop(text, g->options->stop, length)) {
         text->ended_by = "stop";
