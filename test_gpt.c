@@ -42,6 +42,7 @@
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
+#include "tests/test_generate.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
 #include "tests/test_ab.h"
@@ -67,7 +68,7 @@ static const Test tests[] = {
                     PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
                         ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
-                                ABLATIONS_TESTS(ROW)
+                                ABLATIONS_TESTS(ROW) GENERATE_TESTS(ROW)
 #endif
 };
 #undef ROW
