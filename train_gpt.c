@@ -75,7 +75,7 @@ typedef struct {
     int attn, laser_shift, qk_norm,
         attn_scale; /* these and the next two: choices of the options of these names */
     int activation, position;
-    double laser_beta;
+    double laser_beta, attn_softcap;
     /* These change how the model is computed or trained; they are not saved with it. */
     int dtype, recompute;
     double attn_grad_scale;
@@ -101,6 +101,7 @@ static const ConfigField model_fields[] = {
     {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
      true},
     {"laser-beta", "laser_beta", offsetof(ModelConfig, laser_beta), NULL, true},
+    {"attn-softcap", "attn_logit_softcapping", offsetof(ModelConfig, attn_softcap), NULL, true},
 };
 enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
 
@@ -808,6 +809,7 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
         .out_row = A,
         .dtype = (Dtype)c->dtype,
         .laser_shift = c->laser_shift,
+        .softcap = (float)c->attn_softcap,
     };
 }
 
@@ -1310,6 +1312,7 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .qk_norm = o->qk_norm,
                                 .attn_scale = o->attn_scale,
                                 .laser_beta = o->laser_beta,
+                                .attn_softcap = o->attn_softcap,
                                 .attn_grad_scale = o->attn_grad_scale,
                                 .activation = o->activation,
                                 .position = o->position,

@@ -255,7 +255,7 @@ static void test_model_gradient_is_the_slope(void) {
                            "--attn=laser",
                            "--attn=laser --laser-shift=sequence --activation=swiglu",
                            "--attn=laser --pos=learned --activation=relu",
-                           "--attn=laser --laser-shift=clamp --laser-beta=3",
+                           "--attn=laser --laser-shift=clamp --laser-beta=3 --attn-softcap=0.5",
                            "--attn=laser --qk-norm=yes --attn-scale=head --pos=learned",
                            "--attn=standard --qk-norm=yes --attn-scale=dim"};
     const char *data = write_test_data(3000);
