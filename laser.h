@@ -1,4 +1,4 @@
-/* laser.h 1.1: causal multi-head attention on the CPU, standard and LASER, forward and backward, in one header file.
+/* laser.h 1.2: causal multi-head attention on the CPU, standard and LASER, forward and backward, in one header file.
    Copyright (c) 2026 The laser trainer authors. MIT License; the whole text stands at the end of this file.
 
    HOW TO USE IT. Exactly one C file defines LASER_IMPLEMENTATION before it includes this header: there the functions
@@ -143,7 +143,7 @@
 
 #include <stddef.h>
 
-#define LASER_VERSION "1.1"
+#define LASER_VERSION "1.2"
 
 #ifdef __cplusplus
 extern "C" {
