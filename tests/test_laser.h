@@ -524,11 +524,17 @@ static void test_laser_has_one_prefix(void) {
     TEST(laser_scale_and_plain_strides)                                                                      \
     TEST(laser_same_bits_for_any_threads)                                                                    \
     TEST(laser_stays_finite)                                                                                 \
-    TEST(laser_wide_columns_match_float64) TEST(laser_small_values_match_float64)                            \
-        TEST(laser_bf16_rounds_operands) TEST(laser_large_scores_match_float64)                              \
-            TEST(laser_row_zero_returns_v0) TEST(laser_rows_do_not_see_the_future)                           \
-                TEST(laser_memory_is_linear) TEST(laser_exp_and_log_to_2_ulp)                                \
-                    TEST(laser_example_compiles_and_runs) TEST(laser_links_from_cpp)                         \
-                        TEST(laser_refuses_unknown_kinds) TEST(laser_has_one_prefix)
+    TEST(laser_wide_columns_match_float64)                                                                   \
+    TEST(laser_small_values_match_float64)                                                                   \
+    TEST(laser_bf16_rounds_operands)                                                                         \
+    TEST(laser_large_scores_match_float64)                                                                   \
+    TEST(laser_row_zero_returns_v0)                                                                          \
+    TEST(laser_rows_do_not_see_the_future)                                                                   \
+    TEST(laser_memory_is_linear)                                                                             \
+    TEST(laser_exp_and_log_to_2_ulp)                                                                         \
+    TEST(laser_example_compiles_and_runs)                                                                    \
+    TEST(laser_links_from_cpp)                                                                               \
+    TEST(laser_refuses_unknown_kinds)                                                                        \
+    TEST(laser_has_one_prefix)
 
 #endif
