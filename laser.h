@@ -1,4 +1,4 @@
-/* laser.h 1.1: causal multi-head attention on the CPU, standard and LASER, forward and backward, in one header file.
+/* laser.h 1.2: causal multi-head attention on the CPU, standard and LASER, forward and backward, in one header file.
    Copyright (c) 2026 The laser trainer authors. MIT License; the whole text stands at the end of this file.
 
    HOW TO USE IT. Exactly one C file defines LASER_IMPLEMENTATION before it includes this header: there the functions
@@ -13,7 +13,7 @@
 
    WHAT IT COMPUTES, for every sequence b of the batch and every head h. The score of query i and key j <= i is
    s_ij = scale * q_i . k_j, its log-sum-exp over the keys is lse_i = log sum_j exp(s_ij), and the attention weight is
-   a_ij = exp(s_ij - lse_i). All sums over j run over the keys j <= i, which is the causal mask. Then
+   a_ij = exp(s_ij - lse_i). With softcap = X above 0 the score is X tanh(scale * q_i . k_j / X) instead. All sums over j run over the keys j <= i, which is the causal mask. Then
        standard attention   o_id = sum_j a_ij v_jd
        LASER attention      o_id = log sum_j a_ij exp(v_jd)
    (Duvvuri and Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025, arXiv:2411.03493.)
@@ -71,7 +71,7 @@
    of LASER by four changes: exp(v_jd) takes the place of v_jd, do_id exp(-o_id) that of do_id, dv_jd is multiplied by
    exp(v_jd) at the end, and sum_d do_id is subtracted in place of sum_d do_id o_id. So LASER costs about T*D
    exponentials and logarithms for each head more than standard attention, and, like it, keeps only o and lse for
-   backward.
+   backward. With softcap, these ds_ij are multiplied by 1 - (s_ij / X)^2, the derivative of the cap.
 
    WORDS AND LETTERS of the fast path. A vector register holds W floats; the place of one float in it is a lane. A panel
    is a group of 8 to 32 consecutive queries (LASER_LANES), one in each lane. A tile is a group of 128 consecutive keys
@@ -143,7 +143,7 @@
 
 #include <stddef.h>
 
-#define LASER_VERSION "1.1"
+#define LASER_VERSION "1.2"
 
 #ifdef __cplusplus
 extern "C" {
@@ -165,7 +165,8 @@ typedef struct {
        dout. */
     ptrdiff_t qkv_strides[3];
     ptrdiff_t out_strides[3];
-    float scale; /* scores are scale * q . k; 0 means 1 / sqrt(D) */
+    float scale;   /* scores are scale * q . k; 0 means 1 / sqrt(D) */
+    float softcap; /* X above 0: scores become X tanh(score / X); 0: they stay as they are */
     LaserKind kind;
     LaserShift shift; /* standard attention ignores it */
     LaserPrecision precision;
@@ -239,6 +240,8 @@ static void *laser_malloc(size_t size) {
 static void laser_check(const LaserShape *s) {
     if (s->batch < 1 || s->seq_len < 1 || s->heads < 1 || s->head_dim < 1)
         LASER_FAIL("attention: batch, seq_len, heads and head_dim must be at least 1");
+    if (!(s->softcap >= 0 && s->softcap < 1e30f))
+        LASER_FAIL("attention: softcap must be 0 or above, and below 1e30");
     if ((s->kind != LASER_KIND_STANDARD && s->kind != LASER_KIND_LASER) ||
         (s->shift != LASER_SHIFT_CAUSAL && s->shift != LASER_SHIFT_SEQUENCE) ||
         (s->precision != LASER_FP32 && s->precision != LASER_BF16))
@@ -255,11 +258,12 @@ static ptrdiff_t laser_at(const LaserShape *shape, const ptrdiff_t strides[3], p
     return head / shape->heads * strides[0] + t * strides[1] + head % shape->heads * strides[2];
 }
 
-/* The score s_ij = scale * q_i . k_j; q and k point to q_i and k_j. */
+/* The score s_ij = scale * q_i . k_j, softly capped; q and k point to q_i and k_j. */
 static double laser_naive_score(const double *q, const double *k, const LaserShape *shape) {
     double sum = 0;
     for (int d = 0; d < shape->head_dim; d++) sum += q[d] * k[d];
-    return sum * laser_scale(shape);
+    const double score = sum * laser_scale(shape), cap = shape->softcap;
+    return cap > 0 ? cap * tanh(score / cap) : score;
 }
 
 /* log sum_j exp(s_j + v_j) over `count` keys. s (count) holds the scores of one row. v is one column of the values,
@@ -323,7 +327,8 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
         }
         for (ptrdiff_t key = 0; key <= row % T; key++) {
             const ptrdiff_t j = head + key * token;
-            const double log_a = laser_naive_score(q + i, k + j, shape) - lse[row];
+            const double score = laser_naive_score(q + i, k + j, shape), log_a = score - lse[row];
+            const double capped = shape->softcap > 0 ? score / shape->softcap : 0; /* tanh(s / X) */
             double ds = 0;
             /* o[d] = sum over j of a * v[j + d]; LASER: o[d] = log of the sum of exp(log_a + v[j + d]) */
             for (ptrdiff_t d = 0; d < D; d++) {
@@ -333,7 +338,9 @@ LASER_API void laser_backward_naive(double *dq, double *dk, double *dv, const do
                 /* ds = a (da - r), a term for each d. Standard: do a (v - o). LASER: do (a exp(v - o) - a) */
                 ds += g[d] * (shape->kind == LASER_KIND_LASER ? p - a : a * (x - o[d]));
             }
-            /* s = scale * sum over d of q[i + d] * k[j + d] */
+            /* s = X tanh(s' / X), whose derivative is 1 - tanh(s' / X)^2 */
+            ds *= 1 - capped * capped;
+            /* s' = scale * sum over d of q[i + d] * k[j + d] */
             for (ptrdiff_t d = 0; d < D; d++) {
                 dq[i + d] += laser_scale(shape) * ds * k[j + d];
                 dk[j + d] += laser_scale(shape) * ds * q[i + d];
@@ -634,6 +641,7 @@ typedef struct {
        part[n + 1] - 1. */
     ptrdiff_t parts, part[9];
     float scale, scale_log2e;                /* the factor of the scores, and the same times log2(e) */
+    float softcap_log2e;                     /* softcap times log2(e); 0: scores are not capped */
     int backward, laser, causal_shift, bf16; /* truth values: what the call computes */
     int pair;
 } LaserCall;
@@ -765,6 +773,7 @@ static LaserCall laser_call(const LaserShape *s, int backward) {
     c.laser = s->kind == LASER_KIND_LASER, c.causal_shift = s->shift == LASER_SHIFT_CAUSAL;
     c.bf16 = s->precision == LASER_BF16, c.pair = c.bf16 ? LASER_PAIR : 1;
     c.scale = (float)laser_scale(s), c.scale_log2e = (float)(laser_scale(s) * 1.4426950408889634);
+    c.softcap_log2e = (float)(s->softcap * 1.4426950408889634);
     c.rows = laser_round_up(c.T, LASER_TILE), c.tiles = c.rows / LASER_TILE;
     c.panels = laser_round_up(c.T, LASER_LANES) / LASER_LANES;
     c.stride = laser_round_up(c.D, LASER_W * c.pair), c.units = c.stride / c.pair;
@@ -1057,6 +1066,18 @@ LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     }
 }
 
+/* With softcap = X: log2(e) s_ij in `score` (keys, LANES) becomes log2(e) X tanh(s_ij / X). With y = exp(2 x) - 1, tanh(x)
+   is y / (y + 2), which loses no digits of a small x. tanh is 1 in float32 for x above 10. */
+static void laser_cap(const LaserCall *c, float *score, ptrdiff_t keys) {
+    const LaserVec cap = laser_set(c->softcap_log2e);
+    for (ptrdiff_t at = 0; at < keys * LASER_LANES; at += LASER_W) {
+        LaserVec y, x = laser_load(score + at) / cap;
+        x = laser_max(laser_min(x, laser_set(10)), laser_set(-10));
+        laser_exp(x + x, laser_set(0), &y);
+        laser_store(score + at, cap * (y / (y + 2)));
+    }
+}
+
 /* Goes through all keys that a panel of queries sees, tile by tile; q (units, LANES) is the packed panel. It leaves in
    w: K_i and row_sum; the separate sums of the columns out of range; and in forward rounded_sum and, in w->out, the
    sums over j of exp(s_ij) 2^-K_i V'_jd, which are not yet divided by rounded_sum. */
@@ -1075,6 +1096,7 @@ static void laser_rows(const LaserCall *c, const LaserHead *h, LaserWork *w, con
         const ptrdiff_t keys = laser_least(LASER_TILE, end - key), diagonal = query - key;
         const int exact = centered && key + LASER_TILE >= end;
         laser_over_d(c, w->score, h->k_by_row + key * c->units, q, keys);
+        if (c->softcap_log2e > 0) laser_cap(c, w->score, keys);
         laser_mask(w->score, key, keys, query);
         if (h->first_out_of_range < (float)end) laser_separate_sums(c, h, w, key, keys, end);
         exact || !c->bf16 ? laser_softmax_step(w, keys, 0) : laser_softmax_step(w, keys, 1);
@@ -1248,6 +1270,21 @@ LASER_INLINE void laser_score_gradients(const LaserHead *h, LaserWork *w, ptrdif
     }
 }
 
+/* With softcap: multiplies what will be the gradients of the capped scores by the derivative of the cap, 1 - tanh^2, so
+   that they become those of the scores before it. ds_ij = weight * (dp - row_term) + more, so dp becomes the number with
+   which this is the product, and `more`, in w->weight, is multiplied. A masked score, which is far below -X, counts as
+   -X, where the derivative is 0. */
+static void laser_cap_gradients(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query,
+                                ptrdiff_t keys) {
+    for (ptrdiff_t at = 0; at < keys * LASER_LANES; at += LASER_W) {
+        const LaserVec term = laser_load(h->row_term + query + at % LASER_LANES);
+        const LaserVec y = laser_max(laser_load(w->score + at) / c->softcap_log2e, laser_set(-1));
+        const LaserVec slope = 1 - y * y;
+        laser_store(w->dp + at, (laser_load(w->dp + at) - term) * slope + term);
+        if (h->first_out_of_range == 0) laser_store(w->weight + at, laser_load(w->weight + at) * slope);
+    }
+}
+
 /* One panel of queries and the keys of one tile that it sees: computes their weights and dS, for dk and dv, and writes
    to dq (LANES, stride), or adds to it if `accumulate` is set, what these keys contribute to the panel's dq. */
 static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWork *w, float *dq,
@@ -1256,8 +1293,10 @@ static void laser_backward_panel(const LaserCall *c, const LaserHead *h, LaserWo
     const ptrdiff_t k = key * c->units, q = query * c->units;
     laser_over_d(c, w->score, h->k_by_row + k, h->q_panels + q, keys);
     laser_over_d(c, w->dp, w->v, h->g_panels + q, keys);
+    if (c->softcap_log2e > 0) laser_cap(c, w->score, keys);
     laser_mask(w->score, key, keys, query);
     if (h->first_out_of_range == 0) laser_separate_gradient(c, h, w, key, keys, query);
+    if (c->softcap_log2e > 0) laser_cap_gradients(c, h, w, query, keys);
     /* row 0 sees only key 0, whose weight is 1 whatever the score is, so its dS must be 0 */
     if (query == 0 && key == 0) w->dp[0] = h->row_term[0], w->weight[0] = 0;
     const float *more = h->first_out_of_range == 0 ? w->weight : NULL;

@@ -76,7 +76,7 @@ typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     /* Choices of the options of these names. */
     int attn, laser_shift, qk_norm, attn_scale, activation, position, norm, norm_place, tie;
-    double laser_beta;
+    double laser_beta, attn_softcap;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
     /* The other fields change how the model is computed and trained; they are not saved with it. */
     int dtype, recompute, init_weights;
@@ -106,6 +106,7 @@ static const ConfigField model_fields[] = {
     {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
      true},
     {"laser-beta", "laser_beta", offsetof(ModelConfig, laser_beta), NULL, true},
+    {"attn-softcap", "attn_logit_softcapping", offsetof(ModelConfig, attn_softcap), NULL, true},
     {"norm", "norm", offsetof(ModelConfig, norm), OPTION_CHOICES(NORM_CHOICES), true},
     {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
     {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
@@ -975,6 +976,7 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
         .out_row = A,
         .dtype = (Dtype)c->dtype,
         .laser_shift = c->laser_shift,
+        .softcap = (float)c->attn_softcap,
     };
 }
 
@@ -1525,6 +1527,7 @@ static ModelConfig model_config(const Options *o, const OptionSet *set) {
                                 .qk_norm = o->qk_norm,
                                 .attn_scale = o->attn_scale,
                                 .laser_beta = o->laser_beta,
+                                .attn_softcap = o->attn_softcap,
                                 .attn_grad_scale = o->attn_grad_scale,
                                 .activation = o->activation,
                                 .position = o->position,

@@ -21,6 +21,7 @@ typedef struct {
     AttentionKind kind;
     AttentionAblations ablations;
     bool bf16;
+    double softcap;
     double spread; /* of the values; 0 means 1 */
     double *qkv, *dout, *scale;
 } Ablated;
@@ -51,6 +52,7 @@ static void ablated_weights(double *a, const Ablated *x, const double *head, int
         const double *q = head + i * 3 * ABLATED_A, *k = head + j * 3 * ABLATED_A + ABLATED_A;
         a[j] = 0;
         for (int d = 0; d < ABLATED_D; d++) a[j] += ablated_factor(x, h, d) * q[d] * k[d] / sqrt(ABLATED_D);
+        if (x->softcap > 0) a[j] = x->softcap * tanh(a[j] / x->softcap);
         sum += a[j] = exp(a[j]);
     }
     for (int j = 0; j <= i; j++) a[j] /= sum;
@@ -105,6 +107,7 @@ static void check_ablated(Ablated *x) {
     AttentionShape shape = ablated_shape;
     const AttentionShape *s = &shape;
     if (x->bf16) shape.dtype = DTYPE_BF16;
+    shape.softcap = (float)x->softcap;
     float *qkv = test_normal(ABLATED_IN, 1, 1), *dout = test_normal(ABLATED_OUT, 1, 2);
     float out[ABLATED_OUT], lse[ABLATED_N * ABLATED_H], dqkv[ABLATED_IN];
     double want[ABLATED_OUT], dwant[ABLATED_IN], dscale_want[ABLATED_D];
@@ -141,6 +144,11 @@ static void check_ablated(Ablated *x) {
 static void test_ablations_match_float64(void) {
     static const float scale[ABLATED_D] = {0.3f, -2, 4, -0.5f};
     Ablated cases[] = {
+        {.name = "softcap 1", .kind = ATTENTION_STANDARD, .softcap = 1},
+        {.name = "softcap 0.5, beta 2, scale of heads",
+         .kind = ATTENTION_LASER,
+         .ablations = {.beta = 2, .scale = scale},
+         .softcap = 0.5},
         {.name = "gradient times 3", .kind = ATTENTION_STANDARD, .ablations = {.grad_scale = 3}},
         {.name = "gradient times 0.25, scale of heads, clamp, beta 2",
          .kind = ATTENTION_LASER,
@@ -309,7 +317,8 @@ static void test_laser_without_shift_trains_until_exp_overflows(void) {
 /* ---- the whole model ---- */
 
 #define ABLATED_MODEL                                                                                        \
-    "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 --attn-grad-scale=2 "
+    "--attn=laser --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 --attn-softcap=2 "     \
+    "--attn-grad-scale=2 "
 
 /* The same seed must give the weights that two models share the same initial values, or a comparison of the two would
    also compare two initial values. */
@@ -391,7 +400,7 @@ static void test_checkpoints_say_what_is_ablated(void) {
     const int code = train_tiny(data, "run", ABLATED_MODEL "--dtype=fp32 --lr=0.02", output, sizeof output);
     REQUIRE(code == 0, "exit %d: %s", code, output);
     CHECK(strstr(output, "ablations  --laser-shift=clamp --qk-norm=yes --attn-scale=dim --laser-beta=1.5 "
-                         "--attn-grad-scale=2\n"),
+                         "--attn-softcap=2 --attn-grad-scale=2\n"),
           "%s", output);
     snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
     snprintf(log, sizeof log, "%s/run/log.jsonl", data);
@@ -419,9 +428,9 @@ static void test_checkpoints_say_what_is_ablated(void) {
 
 /* Every option that the GPU's program does not compute must be refused by name before the run starts. */
 static void test_ablations_are_refused_on_a_gpu(void) {
-    static const char *const options[] = {"laser-shift=none", "laser-shift=clamp", "qk-norm=yes",
-                                          "attn-scale=head",  "attn-scale=dim",    "laser-beta=0.5",
-                                          "attn-grad-scale=0"};
+    static const char *const options[] = {"laser-shift=none",  "laser-shift=clamp", "qk-norm=yes",
+                                          "attn-scale=head",   "attn-scale=dim",    "laser-beta=0.5",
+                                          "attn-grad-scale=0", "attn-softcap=50"};
     char output[8192], data[256], path[300], says[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());

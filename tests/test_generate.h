@@ -45,6 +45,7 @@ typedef struct {
     int attn, laser_shift, activation, position, dtype;
     float scale;   /* multiplies V's matrix: above 1 the values of a column are far apart */
     bool all_rows; /* computed as a kind that the cache does not know */
+    bool ablated;  /* with the options of docs/ablations.md that change the model */
 } GenerateCase;
 
 static Model generate_model(const GenerateCase *k, bool forward_only) {
@@ -60,6 +61,10 @@ static Model generate_model(const GenerateCase *k, bool forward_only) {
                                 .activation = k->activation,
                                 .position = k->position,
                                 .dtype = k->dtype,
+                                .qk_norm = k->ablated,
+                                .attn_scale = k->ablated ? ATTN_SCALE_DIM : ATTN_SCALE_FIXED,
+                                .laser_beta = k->ablated ? 0.5 : 1,
+                                .attn_softcap = k->ablated ? 2 : 0,
                                 .forward_only = forward_only};
     Model model = model_plan(&config, 1);
     model_allocate(&model);
@@ -69,6 +74,8 @@ static Model generate_model(const GenerateCase *k, bool forward_only) {
         model.weights.memory[i] *= 5;
     for (int l = 0; l < config.layers; l++)
         for (int i = 0; i < 30 * 20; i++) model.weights.layers[l].v[i] *= k->scale;
+    for (int l = 0; l < config.layers && k->ablated; l++)
+        for (int d = 0; d < 10; d++) model.weights.layers[l].scale[d] = 0.3f * (float)(d - 5);
     model_repack(&model);
     return model;
 }
@@ -81,18 +88,21 @@ static void test_generate_cache_gives_the_logits_of_the_full_forward(void) {
     int32_t tokens[T];
     for (uint64_t t = 0; t < T; t++) tokens[t] = (int32_t)(rng_bits(3, RNG_STREAM_TEST, t) % V);
     static const GenerateCase cases[] = {
-        {0, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false},
-        {0, 0, ACTIVATION_SWIGLU, POSITION_LEARNED, DTYPE_FP32, 1, false},
-        {0, 0, ACTIVATION_RELU, POSITION_SINUSOIDAL, DTYPE_FP32, 1, true},
-        {0, 0, ACTIVATION_SWIGLU, POSITION_ROPE, DTYPE_BF16, 1, false},
-        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false},
-        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_FP32, 1e-4f, false},
-        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_SINUSOIDAL, DTYPE_FP32, 10, false},
-        {ATTENTION_LASER, 0, 0, POSITION_LEARNED, DTYPE_FP32, 300, false},
-        {ATTENTION_LASER, 1, 0, POSITION_ROPE, DTYPE_FP32, 1, false},
-        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_LEARNED, DTYPE_FP32, 1, true},
-        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_BF16, 1, false},
-        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_SINUSOIDAL, DTYPE_BF16, 10, false},
+        {0, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false, false},
+        {0, 0, ACTIVATION_SWIGLU, POSITION_LEARNED, DTYPE_FP32, 1, false, false},
+        {0, 0, ACTIVATION_RELU, POSITION_SINUSOIDAL, DTYPE_FP32, 1, true, false},
+        {0, 0, ACTIVATION_SWIGLU, POSITION_ROPE, DTYPE_BF16, 1, false, false},
+        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false, false},
+        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_FP32, 1e-4f, false, false},
+        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_SINUSOIDAL, DTYPE_FP32, 10, false, false},
+        {ATTENTION_LASER, 0, 0, POSITION_LEARNED, DTYPE_FP32, 300, false, false},
+        {ATTENTION_LASER, 1, 0, POSITION_ROPE, DTYPE_FP32, 1, false, false},
+        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_LEARNED, DTYPE_FP32, 1, true, false},
+        {ATTENTION_LASER, 0, 0, POSITION_ROPE, DTYPE_BF16, 1, false, false},
+        {ATTENTION_LASER, 0, ACTIVATION_SWIGLU, POSITION_SINUSOIDAL, DTYPE_BF16, 10, false, false},
+        {0, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false, true},
+        {ATTENTION_LASER, LASER_SHIFT_CLAMP, 0, POSITION_ROPE, DTYPE_FP32, 300, false, true},
+        {ATTENTION_LASER, LASER_SHIFT_NONE, 0, POSITION_ROPE, DTYPE_FP32, 1, true, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const GenerateCase *k = &cases[i];
@@ -127,7 +137,7 @@ static void test_generate_cache_gives_the_same_bits_for_any_number_of_threads(vo
     for (uint64_t t = 0; t < T; t++) tokens[t] = (int32_t)(rng_bits(4, RNG_STREAM_TEST, t) % V);
     const int before = threads_count();
     for (int attn = 0; attn < 2; attn++) {
-        const GenerateCase k = {attn, 0, ACTIVATION_SWIGLU, POSITION_ROPE, DTYPE_BF16, 1, false};
+        const GenerateCase k = {attn, 0, ACTIVATION_SWIGLU, POSITION_ROPE, DTYPE_BF16, 1, false, false};
         Model model = generate_model(&k, true);
         threads_set(1);
         float *one = generate_cached_logits(&model, tokens, T, 20, 1, false);

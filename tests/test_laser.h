@@ -104,7 +104,7 @@ static void test_laser_naive_gradient_is_finite_differences(void) {
     for (int kind = 0; kind < 2; kind++)
         for (int shift = 0; shift < 2; shift++) {
             Attention a = attention_problem(2, 6, 2, 3, (LaserKind)kind, 1, 1);
-            a.shape.shift = (LaserShift)shift;
+            a.shape.shift = (LaserShift)shift, a.shape.softcap = shift ? 0.7f : 0;
             attention_naive(&a);
             double *want = check_calloc(a.qkv_size * sizeof *want), error = 0, size = 0;
             test_finite_differences(want, a.qkv64, a.qkv_size, attention_naive_loss, &a);
@@ -193,6 +193,22 @@ static void test_laser_scale_and_plain_strides(void) {
         free(out);
         attention_forget(&a);
     }
+}
+
+/* The soft cap must be that of the naive twin, for scores far below the cap and far above it, in columns of which some
+   values are out of range, and at sizes that are no multiple of a tile. */
+static void test_laser_softcap_matches_float64(void) {
+    static const float caps[] = {0.3f, 2, 50};
+    for (int kind = 0; kind < 2; kind++)
+        for (int precision = 0; precision < 2; precision++)
+            for (int cap = 0; cap < 3; cap++)
+                for (int wide = 0; wide <= kind; wide++) {
+                    Attention a = attention_problem(1, 201, 2, 20, (LaserKind)kind, 8, 1);
+                    a.shape.precision = (LaserPrecision)precision, a.shape.softcap = caps[cap];
+                    if (wide) a.qkv[3 * a.A * 100 + 2 * a.A + 1] = 300;
+                    check_attention(&a, precision ? 1e-4 : 1e-10, "softcap");
+                    attention_forget(&a);
+                }
 }
 
 /* The same run with another number of threads must give the same bits, or no result could be reproduced on another
@@ -504,6 +520,7 @@ static void test_laser_has_one_prefix(void) {
     TEST(laser_naive_gradient_is_finite_differences)                                                         \
     TEST(laser_is_log_of_attention_on_exp)                                                                   \
     TEST(laser_matches_float64)                                                                              \
+    TEST(laser_softcap_matches_float64)                                                                      \
     TEST(laser_scale_and_plain_strides)                                                                      \
     TEST(laser_same_bits_for_any_threads)                                                                    \
     TEST(laser_stays_finite)                                                                                 \

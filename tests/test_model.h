@@ -258,7 +258,7 @@ static void test_model_gradient_is_the_slope(void) {
                            "--activation=relu2",
                            "--logit-softcap=2",
                            "--norm=layernorm --norm-place=peri",
-                           "--attn=laser --laser-shift=clamp --laser-beta=3",
+                           "--attn=laser --laser-shift=clamp --laser-beta=3 --attn-softcap=0.5",
                            "--attn=laser --qk-norm=yes --attn-scale=head --pos=learned",
                            "--attn=standard --qk-norm=yes --attn-scale=dim"};
     const char *data = write_test_data(3000);

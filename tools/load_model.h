@@ -37,6 +37,7 @@ static void check_model_memory(const Model *model, const char *folder) {
 /* Memory is allocated only after config.json and the header of model.safetensors were found to agree. */
 Model model_load_as(const char *folder, int B, const ModelConfig *how) {
     ModelConfig config = *how;
+    config.attn_grad_scale = 1;
     char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     config_read(folder, model_fields, MODEL_FIELDS, &config);
     if (!model_config_check(&config, error)) die("%s/config.json: %s", folder, error);

@@ -195,6 +195,7 @@ static inline void attention_cache_row(const AttentionCache *c, int l, int h, fl
     const Array keys = array_from(c->keys, at);
     const float scale = 1.0f / sqrtf((float)D);
     for (int j = 0; j < count; j++) scores[j] = scale * attention_cache_dot(q, keys, j, D);
+    for (int j = 0; j < count && s->softcap > 0; j++) scores[j] = s->softcap * tanhf(scores[j] / s->softcap);
     const float largest = row_max(scores, count);
     float sum = 0;
     for (int j = 0; j < count; j++) weights[j] = exp_fast(scores[j] - largest);

@@ -75,6 +75,7 @@ static inline void attention_sums_add(AttentionSums *to, const AttentionSums *fr
 /* One head of one sequence, and work memory for a row of it. */
 typedef struct {
     int T, D;
+    double softcap;       /* 0: none */
     double *k, *v;        /* (T, D) */
     double *exp_v;        /* (T, D) exp(v_jd - most_d), unless `wide` */
     double *most;         /* (D) the largest v_jd of the sequence */
@@ -138,7 +139,7 @@ static inline void measure_weights(MeasuredHead *m, AttentionSums *sums, int i) 
         double score = 0;
 #pragma omp simd reduction(+ : score)
         for (int d = 0; d < m->D; d++) score += m->q[d] * k[d];
-        m->log_a[j] = score * scale;
+        m->log_a[j] = m->softcap > 0 ? m->softcap * tanh(score * scale / m->softcap) : score * scale;
         largest = fmax(largest, m->log_a[j]);
     }
     for (int j = 0; j <= i; j++) sum += exp(m->log_a[j] - largest);
@@ -246,6 +247,7 @@ static inline void attention_measure(AttentionSums *sums, AttentionKind kind, co
 #pragma omp parallel
     {
         MeasuredHead m = measured_head_create(shape->T, shape->D);
+        m.softcap = (double)shape->softcap;
 #pragma omp for schedule(dynamic)
         for (int n = 0; n < heads; n++) {
             of_heads[n] = attention_sums_empty();

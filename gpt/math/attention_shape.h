@@ -22,6 +22,7 @@ typedef struct {
     ptrdiff_t qkv_row, out_row; /* elements from one token to the next */
     Dtype dtype;                /* DTYPE_BF16: the operands of matrix products may be rounded to bfloat16 */
     int laser_shift;            /* as in --laser-shift; only LASER reads it */
+    float softcap;              /* as in --attn-softcap; standard and LASER attention read it; 0: none */
 } AttentionShape;
 
 static inline ptrdiff_t attention_q_row(const AttentionShape *s, int b, int t, int h) {

@@ -17,6 +17,7 @@ static inline LaserShape laser_shape(const AttentionShape *s, LaserKind kind) {
                         .qkv_strides = {s->T * s->qkv_row, s->qkv_row, s->D},
                         .out_strides = {s->T * s->out_row, s->out_row, s->D},
                         .kind = kind,
+                        .softcap = s->softcap,
                         .shift = s->laser_shift == LASER_SHIFT_SEQUENCE ? LASER_SHIFT_SEQUENCE
                                                                         : LASER_SHIFT_CAUSAL,
                         .precision = s->dtype == DTYPE_BF16 ? LASER_BF16 : LASER_FP32};

@@ -111,6 +111,7 @@ static const struct {
                      {"qk-norm", "no"},
                      {"attn-scale", "fixed"},
                      {"laser-beta", "1"},
+                     {"attn-softcap", "0"},
                      {"attn-grad-scale", "1"},
                      {"activation", "gelu|relu|swiglu"},
                      {"logit-softcap", "0"},

@@ -56,7 +56,7 @@ typedef struct {
     /* model */
     int attn, laser_shift, attn_scale, activation, position, norm, norm_place, tie, init_weights;
     bool qk_norm;
-    double laser_beta, attn_grad_scale, logit_softcap;
+    double laser_beta, attn_softcap, attn_grad_scale, logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -111,6 +111,10 @@ static const Option train_options[] = {
         OPTION_FIXED,
         "what the scores are multiplied by. fixed: 1 / sqrt(D). head, dim: also by a learned factor "
         "softplus(w) / softplus(0), one for each head, or one for each of the D dimensions of q"),
+    ROW("Model", "attn-softcap", OPTION_FLOAT, attn_softcap, "0", 0, 1e6, "", OPTION_FIXED,
+        "scores s become X tanh(s / X) before the softmax, so that none is larger than X; 0: they stay as "
+        "they "
+        "are"),
     ROW("Model", "attn-grad-scale", OPTION_FLOAT, attn_grad_scale, "1", 0, 1e6, "", OPTION_FIXED,
         "backward multiplies the gradient of the attention scores by this, and so those of q and k; the "
         "model "
