@@ -1,4 +1,4 @@
-# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, grammar
+# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, evaluate, grammar
 # make help           this text
 #
 # Try it
@@ -125,7 +125,7 @@ DATE_OF = $(or $(if $(SOURCE_DATE_EPOCH),$(shell date -u -d '@$(SOURCE_DATE_EPOC
     $(if $(COMMIT),$(shell $(GIT) log -1 --date=short --format=%cd)))
 VERSION = $(eval COMMIT := $(COMMIT_OF))$(eval VERSION := -DBUILD_COMMIT='"$(or $(COMMIT),unknown)"' -DBUILD_DATE='"$(DATE_OF)"')$(VERSION)
 
-PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)grammar
+PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)evaluate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
 all: $(PROGRAMS) $(if $(P),,$(if $(HAVE_GPU),$(if $(NVCC),train_gptcu)))
@@ -147,6 +147,8 @@ $(P)train_gpt: train_gpt.c $(P)build/flags
 $(P)generate: tools/generate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)analyze: tools/analyze.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)evaluate: tools/evaluate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)prepare: data/prepare.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lm
@@ -272,7 +274,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate analyze grammar test_gpt test_cuda
+	rm -rf build train_gpt train_gptcu prepare report generate analyze evaluate grammar test_gpt test_cuda
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:

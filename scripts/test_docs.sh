@@ -211,7 +211,7 @@ make_clone() {
     git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
     local program
     mkdir -p "$clone/build"
-    for program in train_gpt prepare report generate analyze grammar build/flags build/bench build/*.d; do
+    for program in train_gpt prepare report generate analyze evaluate grammar build/flags build/bench build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
