@@ -78,7 +78,8 @@ static void test_docs_help_lists_every_row(void) {
                                               {"grammar", "data/grammar.c"},
                                               {"report", "tools/report.c"},
                                               {"generate", "tools/generate.c"},
-                                              {"analyze", "tools/analyze.c"}};
+                                              {"analyze", "tools/analyze.c"},
+                                              {"evaluate", "tools/evaluate.c"}};
     char output[16384], option[80];
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         const int code = test_command(output, sizeof output, "%s/%s --help", test_binaries(), programs[i][0]);

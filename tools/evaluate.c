@@ -77,24 +77,13 @@ static void check_finite(double x, const char *folder) {
             folder, x);
 }
 
-/* The choice with the largest score, the first of several; divided by the bytes of each choice with `norm`. */
-static int best_choice(const TaskItem *item, const Score *scores, bool norm) {
-    int best = 0;
-    double most = -INFINITY;
-    for (int c = 0; c < item->count; c++) {
-        const double score = scores[c].log_probability / (norm ? (double)item->bytes[c] : 1);
-        if (score > most) most = score, best = c;
-    }
-    return best;
-}
-
 static void judge(const Task *task, Evaluation *e) {
     for (int i = 0; i < task->count; i++) {
         const TaskItem *item = &task->items[i];
         const Score *scores = e->scores + (int64_t)i * TASK_MOST_CHOICES;
         e->loss[i] = -scores[item->label].log_probability;
-        e->acc[i] = item->count > 1 ? best_choice(item, scores, false) == item->label : scores[0].greedy;
-        e->acc_norm[i] = best_choice(item, scores, true) == item->label;
+        e->acc[i] = item->count > 1 ? score_best(item, scores, false) == item->label : scores[0].greedy;
+        e->acc_norm[i] = score_best(item, scores, true) == item->label;
     }
 }
 
@@ -191,9 +180,6 @@ static void evaluation_free(Evaluation *e) {
 
 /* ---- numbers ---- */
 
-/* The standard error of a share p of n items. */
-static double share_error(double p, int n) { return n > 1 ? sqrt(p * (1 - p) / (n - 1)) : NAN; }
-
 /* The differences of pairs, x - first. */
 static StatSample paired(const double *x, const double *first, int n) {
     double *difference = check_calloc((size_t)n * sizeof *difference);
@@ -226,7 +212,7 @@ static bool paired_windows(const WindowResult *x, const WindowResult *first, Sta
 
 /* "0.2917 +- 0.0948" */
 static const char *share_text(char text[FORMAT_SIZE], const double *right, int n) {
-    const double p = stat_mean(right, n), error = share_error(p, n);
+    const double p = stat_mean(right, n), error = score_error(p, n);
     snprintf(text, FORMAT_SIZE, isfinite(error) ? "%.4f +- %.4f" : "%.4f", p, error);
     return text;
 }
@@ -279,9 +265,11 @@ static void print_task(const Task *task, const EvaluateOptions *o, const Evaluat
         if (row->has_norm) difference_text(second, paired(e[k].acc_norm, e->acc_norm, n));
         if (perplexity) ratio_text(second, paired(e[k].loss, e->loss, n));
         snprintf(name, sizeof name, "%s - 1", e[k].number);
-        printf("%-7s %-29s %s\n", name, difference_text(acc, paired(e[k].acc, e->acc, n)), second);
+        difference_text(acc, paired(e[k].acc, e->acc, n));
+        printf(*second ? "%-7s %-29s %s\n" : "%-7s %s\n", name, acc, second);
     }
     printf("\n+- is the standard error.\n");
+    if (count > 1 && perplexity) printf("x: the ratio of the perplexities.\n");
     if (count > 1) printf(in_brackets, "item");
     for (int k = 0; k < count; k++)
         if (e[k].cut)
@@ -328,7 +316,7 @@ static void print_windows(const EvaluateOptions *o, const Evaluation *e, int cou
 static void add_share(cJSON *json, const char *name, const double *right, int n) {
     char *error = task_text("%s_stderr", name);
     json_add_number(json, name, stat_mean(right, n));
-    json_add_number(json, error, share_error(stat_mean(right, n), n));
+    json_add_number(json, error, score_error(stat_mean(right, n), n));
     free(error);
 }
 

@@ -4,6 +4,8 @@
      score_encode(t, cache, context, continuation, T, where)   the tokens of both, for a model that reads at most T. free()
                                       its tokens. `where` is for errors: "'FILE', line 7"
      score_batch(model, sequences, count, scores)   the score of each; count is at most the B of the model
+     score_best(item, scores, norm)   the choice with the largest score
+     score_error(p, n)                the standard error of a share p of n items
 
    As in EleutherAI's lm-evaluation-harness, the context and the continuation are encoded together, and the text is split
    behind as many tokens as the context alone has. White space at the end of the context is moved to the beginning of
@@ -108,5 +110,19 @@ static inline void score_batch(Model *model, const ScoreSequence *sequences, int
     }
     free(inputs);
 }
+
+/* The choice with the largest score, the first of several; divided by the bytes of each choice with `norm`. */
+static inline int score_best(const TaskItem *item, const Score *scores, bool norm) {
+    int best = 0;
+    double most = -INFINITY;
+    for (int c = 0; c < item->count; c++) {
+        const double score = scores[c].log_probability / (norm ? (double)item->bytes[c] : 1);
+        if (score > most) most = score, best = c;
+    }
+    return best;
+}
+
+/* The standard error of a share p of n items. */
+static inline double score_error(double p, int n) { return n > 1 ? sqrt(p * (1 - p) / (n - 1)) : NAN; }
 
 #endif
