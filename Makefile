@@ -15,6 +15,12 @@
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
+#   make dist         the release as laser.c-VERSION.tar.gz: what is committed, which builds without git
+#
+# Install it
+#   make install      the programs, their manual pages, laser.h and laser.pc (for pkg-config) into bin/, share/man/man1/, include/
+#                     and share/pkgconfig/ of the folder PREFIX
+#   make uninstall    removes these files
 #
 # Settings: make NAME=VALUE ...
 #   CC=clang CXX=clang++         the compilers of C and, for the emulated GPU, C++
@@ -29,6 +35,9 @@
 #   PYTHONS="python3 venv/bin/python"   interpreters whose PyTorch `make bench` and `make bench_gpu` time at the same steps
 #   GPT2=DIR TEXT=FILE           `make bench` also times the tokenizer: GPT-2's vocab.json and merges.txt, and a text
 #   SOURCE_DATE_EPOCH=N          the date that --version tells, in place of the commit's
+#   PREFIX=DIR                   where `make install` installs; default: /usr/local
+#   DESTDIR=DIR                  a folder in which `make install` makes PREFIX, for packages of a distribution
+#   DIST=DIR                     where `make dist` writes the archive; default: this folder
 #
 # Found without being named: OpenMP, MPI (mpicc), CUDA (nvcc), NCCL, OpenBLAS and oneDNN (for `make bench`), zstd; and libraries
 # that scripts/deps.sh unpacked into packages/, conda's and Homebrew's.
@@ -55,7 +64,7 @@ DRY_RUN := $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
 # Where headers and libraries are that the compiler does not find by itself.
 TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\n$(H)include <xxhash.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
 PLACES :=
-ifneq ($(filter-out help clean lint check demo,$(GOALS)),)
+ifneq ($(filter-out help clean lint check demo dist uninstall,$(GOALS)),)
 FOUND := $(call TRY_LIBRARIES,)
 # On a fresh machine `make test` calls scripts/deps.sh, which says what is missing and what it is going to run before it installs
 # anything. So does `make demo`; every other target stops below and names scripts/deps.sh.
@@ -116,14 +125,9 @@ COMPILE = $(CC) -std=gnu11 $(CFLAGS) $(FLOAT) $(MARCH) $(OPENMP) $(WARN) $(filte
 # Where the linker finds them; every program names it.
 CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
 
-# What --version and a run's config.json tell: the commit that a program was built from, and its date (not that of the build:
-# the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
-GIT := GIT_OPTIONAL_LOCKS=0 git
-COMMIT_OF = $(shell $(GIT) ls-files --error-unmatch train_gpt.c > /dev/null 2>&1 && $(GIT) rev-parse --short=12 HEAD && \
-    { test -z "$$($(GIT) status --porcelain --untracked-files=no)" || echo "with changes"; })
-DATE_OF = $(or $(if $(SOURCE_DATE_EPOCH),$(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%d 2> /dev/null || date -u -r '$(SOURCE_DATE_EPOCH)' +%Y-%m-%d)),\
-    $(if $(COMMIT),$(shell $(GIT) log -1 --date=short --format=%cd)))
-VERSION = $(eval COMMIT := $(COMMIT_OF))$(eval VERSION := -DBUILD_COMMIT='"$(or $(COMMIT),unknown)"' -DBUILD_DATE='"$(DATE_OF)"')$(VERSION)
+# What --version and a run's config.json tell: the commit that a program was built from, its tag if it is a release, and its date
+# (not that of the build: the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
+VERSION = $(eval VERSION := $(shell SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' scripts/version.sh))$(VERSION)
 
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)evaluate $(P)grammar
 
@@ -270,6 +274,30 @@ check:
 lint:
 	@CI='$(CI)' scripts/check.sh format shell
 
+# A program prints its manual page itself, from its table of options.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+INSTALLED = $(DESTDIR)$(PREFIX)
+install: all
+	@case '$(PREFIX)' in /*) ;; *) echo "error: PREFIX=$(PREFIX): expected a path that begins with /" >&2; exit 2 ;; esac
+	@mkdir -p '$(INSTALLED)/bin' '$(INSTALLED)/share/man/man1' '$(INSTALLED)/include' '$(INSTALLED)/share/pkgconfig'
+	@set -e; for program in $(PROGRAMS) $$(ls train_gptcu 2> /dev/null || true); do \
+	    name=$$(basename $$program); install -m 755 $$program '$(INSTALLED)/bin/'; \
+	    ./$$program --help=man > '$(INSTALLED)/share/man/man1/'$$name.1; done
+	@install -m 644 laser.h '$(INSTALLED)/include/'
+	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: laser' 'Description: attention, standard and LASER, forward and backward, in one header' \
+	    "Version: $$(scripts/version.sh --name)" 'Cflags: -I$${prefix}/include' 'Libs: -lm' > '$(INSTALLED)/share/pkgconfig/laser.pc'
+	@echo "installed in $(INSTALLED): $(strip $(PROGRAMS:$(P)%=bin/%)), their manual pages, laser.h"
+uninstall:
+	cd '$(INSTALLED)' && rm -f $(foreach p,$(PROGRAMS:$(P)%=%) train_gptcu,bin/$p share/man/man1/$p.1) include/laser.h share/pkgconfig/laser.pc
+
+# git archive fills in scripts/version.sh, so that what is unpacked knows its version without git.
+DIST ?= .
+dist:
+	@git ls-files --error-unmatch train_gpt.c > /dev/null 2>&1 || { echo "error: make dist needs a clone with git; this folder has none" >&2; exit 1; }
+	@git diff --quiet HEAD || echo "note: what is not committed is not in the archive"
+	@name=laser.c-$$(scripts/version.sh --name) && git archive --prefix=$$name/ -o '$(DIST)'/$$name.tar.gz HEAD && echo '$(DIST)'/$$name.tar.gz
+
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -278,7 +306,7 @@ clean:
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean test_programs programs_of_test_gpt programs_of_test_cuda FORCE
+.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
 
 -include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

@@ -33,6 +33,7 @@
 #include "tests/test_grammar.h"
 #include "tests/test_report.h"
 #include "tests/test_report_arms.h"
+#include "tests/test_report_tensorboard.h"
 #include "tests/test_statistics.h"
 #include "tests/test_train.h"
 #include "tests/test_analysis.h"
@@ -41,11 +42,14 @@
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
+#include "tests/test_generate.h"
 #include "tests/test_state.h"
 #include "tests/test_running.h"
 #include "tests/test_ab.h"
 #include "tests/test_reproduce.h"
+#include "tests/test_formats.h"
 #include "tests/test_house.h"
+#include "tests/test_package.h"
 
 typedef struct {
     const char *name;
@@ -63,7 +67,8 @@ static const Test tests[] = {
                 REPORT_ARMS_TESTS(ROW) STATISTICS_TESTS(ROW) TRAIN_TESTS(ROW) FAULTS_TESTS(ROW)
                     PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
                         ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
-                            EVALUATE_TESTS(ROW)
+                            PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
+                                GENERATE_TESTS(ROW) EVALUATE_TESTS(ROW)
 #endif
 };
 #undef ROW

@@ -52,10 +52,12 @@
 #include "gpt/io/tokenizer.h"
 #include "gpt/math/array.h"
 #include "gpt/math/attention.h"
+#include "gpt/math/attention_cache.h"
 #include "gpt/math/matmul.h"
 #include "gpt/math/nonfinite.h"
 #include "gpt/math/optimizer.h"
 #include "gpt/math/rng.h"
+#include "gpt/math/sampling.h"
 #include "gpt/math/tensor_table.h"
 #include "gpt/math/vector_math.h"
 #include "gpt/run/analysis.h"
@@ -72,7 +74,9 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     int attn, laser_shift, activation, position; /* choices of the options of these names */
-    int dtype, recompute; /* these two change how the model is computed; they are not saved with it */
+    /* The other fields change how the model is computed; they are not saved with it. */
+    int dtype, recompute;
+    bool forward_only; /* no gradients, no activations for backward: for tools that use a trained model */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
@@ -247,6 +251,8 @@ typedef struct {
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
     Analysis *analysis;     /* what backward measures of attention, for model_analyze; NULL: nothing */
+    AttentionCache
+        *cache; /* keys and values of the tokens before those of model_forward; NULL: there are none */
 } Model;
 
 /* The gradient of an RMSNorm's weights is summed over chunks of this many tokens, then over the chunks. The size is
@@ -278,7 +284,8 @@ static int activation_flags(const ModelConfig *c, const TensorRow *row) {
     const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
                         : c->dtype == DTYPE_BF16 ? TENSOR_ARRAY | TENSOR_BF16
                                                  : TENSOR_ARRAY;
-    return row->when < c->recompute ? storage | TENSOR_SHARED : storage;
+    const int recompute = c->forward_only ? RECOMPUTE_BLOCK : c->recompute;
+    return row->when < recompute ? storage | TENSOR_SHARED : storage;
 }
 
 /* Returns the size that a letter of either table stands for. tensor_table.h also calls this with the number 0 in place
@@ -365,11 +372,14 @@ static void linears_point(Model *model) {
     model->output.matrix.values = model->weights.embed;
 }
 
-/* Packs the weights again for products in bfloat16. To be called after every change of the weights. */
+/* Packs the weights again for products in bfloat16. To be called after every change of the weights. A model that is
+   only run forward has them packed in float32 too: the products of one token are twice as fast with packed weights. */
 void model_repack(Model *model) {
-    if (device_on() || model->config.dtype != DTYPE_BF16) return;
+    const bool forward_only = model->config.forward_only;
+    if (device_on() || (model->config.dtype != DTYPE_BF16 && !forward_only)) return;
     profile(PROFILE_PACK);
-    for (int i = 0; i < model_linear_count(model); i++) linear_pack(model_linear_at(model, i));
+    for (int i = 0; i < model_linear_count(model); i++)
+        (forward_only ? linear_pack_forward : linear_pack)(model_linear_at(model, i));
     profile(PROFILE_OTHER);
 }
 
@@ -435,7 +445,7 @@ static DeviceModel device_model(const Model *model) {
 /* Gives the model its memory; all weights are zero. With a GPU, the activations are allocated in its memory. */
 void model_allocate(Model *model) {
     model->weights = weights_create(model);
-    model->gradients = weights_create(model);
+    if (!model->config.forward_only) model->gradients = weights_create(model);
     positions_create(model);
     if (!device_on()) {
         model->activations = activations_create(model);
@@ -513,6 +523,9 @@ double model_part_operations(const Model *model, ProfilePart part) {
 
 /* ======================================================================================== 2. operations ==== */
 
+/* The loops over N rows that generating a text needs have the clause `if (N > 1)`: to wake threads for a single row would
+   cost more time than the row. */
+
 /* Every operation begins with this: the time from here on belongs to `part` of --profile. It also calls MPI, which
    transfers messages between ranks (the processes that mpirun has started) only during its calls. */
 static inline void begin_part(ProfilePart part) {
@@ -524,7 +537,7 @@ static inline void begin_part(ProfilePart part) {
 void embedding_forward(float *out, const int32_t *tokens, const float *embed, const float *position,
                        int64_t N, int T, int C) {
     begin_part(PROFILE_EMBEDDING);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *row = embed + (int64_t)tokens[n] * C, *place = position ? position + n % T * C : NULL;
         for (int c = 0; c < C; c++) out[n * C + c] = place ? row[c] + place[c] : row[c];
@@ -556,7 +569,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
 /* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
 void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
     begin_part(PROFILE_NORM);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C;
         float squares = 0;
@@ -619,7 +632,7 @@ void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direct
                  int D) {
     const int half = D / 2;
     begin_part(PROFILE_ROPE);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *angle = cos_sin + n % T * D;
         for (int head = 0; head < 2 * H; head++) /* the heads of q, then those of k */
@@ -662,7 +675,7 @@ static inline void activation_sigmoids(float *restrict s, const float *restrict 
 void activation_forward(Array hidden, Array up, int64_t N, int F, int kind) {
     const int U = up_size(F, kind);
     begin_part(PROFILE_ACTIVATION);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++)
         for (int begin = 0; begin < F; begin += CHUNK) {
             const int count = F - begin < CHUNK ? F - begin : CHUNK;
@@ -780,6 +793,9 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
+/* The position of the first token of model_forward: 0, unless a cache has tokens before it. */
+static int first_position(const Model *model) { return model->cache ? model->cache->count : 0; }
+
 /* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
    output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
@@ -797,9 +813,14 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     rmsnorm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     if (model->rope_cos_sin)
-        rope_rotate(array_of_floats(a->qkv), a->qkv, model->rope_cos_sin, 1, N, T, c->heads, c->head_dim);
+        rope_rotate(array_of_floats(a->qkv), a->qkv,
+                    model->rope_cos_sin + (int64_t)first_position(model) * c->head_dim, 1, N, T, c->heads,
+                    c->head_dim);
     begin_part(PROFILE_ATTENTION);
-    attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
+    if (model->cache)
+        attention_cache_forward(model->cache, l, a->attn_out, a->attn_lse, a->qkv, &shape);
+    else
+        attention_forward(c->attn, a->attn_out, a->attn_lse, a->qkv, a->qkv + A, a->qkv + 2 * A, &shape);
     if (out) linear(array_of_floats(out), a->input, array_of_floats(a->attn_out), &w->o, N, A, C);
 }
 
@@ -820,7 +841,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
 }
 
 /* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its
-   RMSNorm. T may be shorter than the model's, B smaller than its batch. */
+   RMSNorm. T may be shorter than the model's, B smaller than its batch. With a cache, B is 1, the tokens follow those
+   whose keys and values are in the cache, and theirs are added to it. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_forward(tokens, B, T);
@@ -832,13 +854,28 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     Activations *acts = &model->activations;
     const float *position = weights->position ? weights->position : model->fixed_positions;
 
+    if (position) position += (int64_t)first_position(model) * c->embd;
     embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, c->embd);
     for (int l = 0; l < c->layers; l++) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
     rmsnorm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
+    if (model->cache) model->cache->count += T;
     begin_part(PROFILE_OTHER);
+}
+
+/* After model_forward of one sequence: the logits (V) of the token that follows the row-th of its tokens. The next call,
+   or model_loss, overwrites them. */
+float *model_logits(Model *model, int row) {
+    const ModelConfig *c = &model->config;
+    float *logits = model->activations.logits;
+    if (device_on())
+        device_logits(logits, row);
+    else
+        linear(array_of_floats(logits), NULL, array_from(model->activations.norm, (int64_t)row * c->embd),
+               &model->output, 1, c->embd, c->vocab_size);
+    return logits;
 }
 
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
@@ -958,29 +995,14 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
 
 /* ============================================================================================ 4. sampling ==== */
 
-/* The next token after tokens (count <= T), drawn from softmax(logits / temperature); temperature 0 takes the most
-   likely token. draw: how many tokens were drawn with this seed before. */
+/* The next token after tokens (count <= T), as gpt/math/sampling.h draws it. draw: how many tokens were drawn with this
+   seed before. The whole context is computed for every token; tools/generate.c keeps keys and values instead. */
 int32_t model_sample(Model *model, const int32_t *tokens, int count, double temperature, uint64_t seed,
                      uint64_t draw) {
-    const ModelConfig *c = &model->config;
-    float *logits = model->activations.logits;
+    const SamplingRule rule = {.temperature = temperature};
     model_forward(model, tokens, 1, count);
-    if (device_on())
-        device_logits(logits, count - 1);
-    else
-        linear(array_of_floats(logits), NULL,
-               array_from(model->activations.norm, (int64_t)(count - 1) * c->embd), &model->output, 1,
-               c->embd, c->vocab_size);
-    int best = 0;
-    double sum = 0, passed = 0;
-    for (int v = 1; v < c->vocab_size; v++)
-        if (logits[v] > logits[best]) best = v;
-    if (temperature == 0) return best;
-    for (int v = 0; v < c->vocab_size; v++) sum += exp((logits[v] - logits[best]) / temperature);
-    double goal = rng_uniform(seed, RNG_STREAM_SAMPLE, draw) * sum;
-    for (int v = 0; v < c->vocab_size; v++)
-        if ((passed += exp((logits[v] - logits[best]) / temperature)) > goal) return v;
-    return best;
+    return sample_token(model_logits(model, count - 1), model->config.vocab_size, &rule, tokens, count, seed,
+                        draw);
 }
 
 /* Prints the prompt and `count` sampled tokens. When the context has T tokens, its older half is removed. */

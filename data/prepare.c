@@ -4,7 +4,7 @@
 
    INPUT is a file of plain text or of JSON lines (field "text"), either of them possibly gzipped, a folder of such
    files, or - for standard input. DIR gets tokenizer.json, train_000000.bin, ..., val_000000.bin, ... and the manifest
-   shards.json. `--verify` checks such a folder. data/README.md has the formats and the commands for C4.
+   shards.json. `--verify` checks such a folder. docs/formats.md has the formats, data/README.md the commands for C4.
 
    How it works, and where:
      prepare_options.h   the options

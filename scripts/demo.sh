@@ -93,7 +93,7 @@ report() {
 sample() { # ATTENTION
     if [ -s "$text/stories.txt" ]; then prompt='In the town of'; elif [ -e "$text/mine" ]; then prompt=''; else prompt='It was'; fi
     say "Ten lines by the model with $1 attention"
-    "$programs/generate" --prompt="$prompt" --tokens="${DEMO_TOKENS:-320}" --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
+    "$programs/generate" --prompt="$prompt" --samples=4 --tokens="${DEMO_TOKENS:-240}" --temperature=0.8 --seed="$seed" "$runs/$1" > "$runs/$1.txt" ||
         stop "the model with $1 attention cannot write; see the error above"
     # a model after few steps writes any bytes: control characters are removed, since they would change the terminal, those
     # of two bytes (C1) too

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# test_docs.sh: runs the commands of README.md, CONTRIBUTING.md, data/README.md and docs/*.md in a fresh clone, as a reader would.
+# test_docs.sh: runs the commands of README.md, CHANGELOG.md, CONTRIBUTING.md, data/README.md and docs/*.md in a fresh clone, as
+# a reader would.
 #
 #   scripts/test_docs.sh            runs them with the options on the pages, but with tiny models. It takes less than a minute if
 #                                   the programs are built; else they are built in the clone. Ends with `N passed, N failed`
@@ -36,6 +37,10 @@ make build/train_gpt_emulated           => no: CI builds it
 make test FILTER=laser                  => no: CI runs all tests
 make check                              => no: CI runs it
 make help                               => run
+make install PREFIX=*                   => run + PREFIX=$clone/installed
+make uninstall PREFIX=*                 => run + PREFIX=$clone/installed
+make install                            => no: it writes into /usr/local; with PREFIX it is run
+make dist                               => no: needs git, which this clone lacks; a test runs it
 make -j2                                => run
 scripts/deps.sh --checks                => no: it may install packages
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
@@ -78,7 +83,7 @@ mpirun -np 2 *                          => run + $tiny
 sbatch *                                => no: needs a cluster
 '
 
-pages() { (cd "${PAGES:-$tree}" && ls README.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null); }
+pages() { (cd "${PAGES:-$tree}" && ls README.md CHANGELOG.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null); }
 
 # Prints PAGE:LINE^COMMAND for each command of a page, and PAGE:LINE^^COMMAND for one in an indented block, which is an error,
 # because readers and tests look for commands in ```sh blocks. (^ is the character 037.)
@@ -150,7 +155,7 @@ check() {
 # ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
 
 # Options of other programs that the pages and scripts call: mpirun, srun, make and so on.
-foreign=' mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
+foreign=' logdir mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
 # Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json

@@ -412,8 +412,8 @@ static void test_analyze_refuses_wrong_input(void) {
 static void test_analysis_in_the_report(void) {
     static const char *const damaged[] = {
         "{\"step\": 13, \"analysis\": 3}", "{\"step\": 13, \"analysis\": {\"layers\": [1, 2], \"all\": 1}}",
-        "{\"step\": 14, \"analysis\": {\"layers\": {\"entropy\": [\"a\", null], \"v_range\": [1e999, "
-        "-1e308]}}}",
+        ("{\"step\": 14, \"analysis\": {\"layers\": {\"entropy\": [\"a\", null], \"v_range\": [1e999, "
+         "-1e308]}}}"),
         "{\"step\": 15, \"analysis\": {\"layers\": {\"entropy\": [1, 2, 3]}}}"};
     char output[16384], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));

@@ -71,7 +71,7 @@ static void print_histogram(const AnalysisSums *sums) {
     printf("\nAttention weights a_ij of the visible keys (j <= i), all layers and heads\n\n");
     printf("%-15s %-*s %8s %8s %8s\n", "  a_ij", BAR, "share", "", "J std.", "J laser");
     for (int n = 0; n < ATTENTION_BINS; n++) {
-        char range[32];
+        char range[40];
         snprintf(range, sizeof range, n == 0 ? "1e-1 to 1" : "1e-%d to 1e-%d", n + 1, n);
         if (n == ATTENTION_DECADES) snprintf(range, sizeof range, "below 1e-%d", n);
         for (int j = 0; j < JACOBIANS; j++)

@@ -29,6 +29,8 @@
                                            the part's matrix products
        micro/MODEL/DTYPE/KIND              seconds of one micro-step
        update/MODEL/DTYPE                  seconds of one AdamW update of all parameters
+       generate/MODEL/DTYPE/KIND           tokens/s of text that is generated, after a context of T/2 tokens; the share is
+                                           that of the triad's rate at which weights, keys and values are read
    --filter chooses rows by these names up to the shape, T or DTYPE. The file is written after every part of the
    benchmark; scripts/bench_pytorch.py adds the steps of PyTorch to it.
 
@@ -44,6 +46,7 @@
 #include "bench_gemm.h"
 #include "bench_attention.h"
 #include "bench_steps.h"
+#include "bench_generate.h"
 
 #define ROW(name, type, field, value, min, max, word, help)                                                  \
     { "Options", name, type, offsetof(BenchOptions, field), value, min, max, word, help, false }
@@ -101,6 +104,8 @@ static const struct {
      "model/dtype          B x    T x micro standard     MFU         LASER     MFU    ratio micro ms update "
      "ms\n",
      bench_steps},
+    {"Generating text, one sequence; share of the triad's rate",
+     "model/dtype/kind             context     tokens/s   MB/token     GB/s   share\n", bench_generate},
 };
 
 /* The results that the file has already; NULL: there is no file, or it is empty. */

@@ -163,7 +163,8 @@ static void evaluate(const char *name, const OptionSet *set, const EvaluateOptio
             "the "
             "data that the model was trained on there",
             path);
-    Model model = checkpoint_load(e->folder, (int)o->batch, DTYPE_FP32, has_tokenizer ? &tokenizer : NULL);
+    const ModelConfig how = {.dtype = DTYPE_FP32, .forward_only = true};
+    Model model = checkpoint_load_as(e->folder, (int)o->batch, &how, has_tokenizer ? &tokenizer : NULL);
     e->T = model.config.seq_len;
     if (*o->task)
         evaluate_task(&model, tokenizer, task, shots, e);

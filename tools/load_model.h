@@ -5,6 +5,8 @@
    checkpoint_load(folder, B, dtype, &tokenizer)   the same, after the folder's files were compared with the checksums
                                   in DONE, if there is one; and the model's tokenizer, which tokenizer_free frees.
                                   tokenizer NULL: the model alone
+   model_load_as(folder, B, &how), checkpoint_load_as(folder, B, &how, &tokenizer)
+                                  the same with the dtype, recompute and forward_only of a ModelConfig
    checkpoint_find(name, folder)  the folder of the checkpoint that a user named: `name` itself, or, when it is the
                                   folder of a run, that of its newest checkpoint
    dtype is one of Dtype, the operands of matrix products. Both die with what is wrong. */
@@ -14,7 +16,18 @@
 /* Dies when this machine cannot hold the model. A config.json of unknown origin may state any size within the bounds.
    */
 static void check_model_memory(const Model *model, const char *folder) {
-    const double need = 4.0 * (2 * (double)model->parameters.floats + (double)model->activation_table.floats);
+    const bool forward_only = model->config.forward_only;
+    double need = 4.0 * ((forward_only ? 1 : 2) * (double)model->parameters.floats +
+                         (double)model->activation_table.floats);
+    for (int i = 0; i < model_linear_count(model) && forward_only; i++) {
+        const Linear *w = model_linear_at(model, i); /* packed for forward, which is about half of both */
+        need += (double)linear_packed_bytes(w->C, w->OC, w->dtype) / 2;
+    }
+    if (forward_only) {
+        const AttentionShape shape = attention_shape(&model->config, 1, model->config.seq_len);
+        need +=
+            (double)attention_cache_bytes((AttentionKind)model->config.attn, model->config.layers, &shape);
+    }
     const int64_t have = memory_available();
     if (need > (double)have)
         die("the model in %s needs %.1f GiB, this machine has %.1f GiB free", folder, need / 0x1p30,
@@ -22,8 +35,8 @@ static void check_model_memory(const Model *model, const char *folder) {
 }
 
 /* Memory is allocated only after config.json and the header of model.safetensors were found to agree. */
-Model model_load(const char *folder, int B, int dtype) {
-    ModelConfig config = {.dtype = dtype};
+Model model_load_as(const char *folder, int B, const ModelConfig *how) {
+    ModelConfig config = *how;
     char path[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     config_read(folder, model_fields, MODEL_FIELDS, &config);
     if (!model_config_check(&config, error)) die("%s/config.json: %s", folder, error);
@@ -38,6 +51,10 @@ Model model_load(const char *folder, int B, int dtype) {
     if (!weights_read(&model.parameters, model.weights.memory, folder, error)) die("%s", error);
     model_repack(&model);
     return model;
+}
+
+Model model_load(const char *folder, int B, int dtype) {
+    return model_load_as(folder, B, &(ModelConfig){.dtype = dtype});
 }
 
 /* Dies when the tokenizer has more tokens than the model: their numbers would be looked up beyond the end of the
@@ -65,16 +82,20 @@ static void check_checksums(const char *folder, const char *tokenizer_path) {
     free(files);
 }
 
-Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenizer) {
+Model checkpoint_load_as(const char *folder, int B, const ModelConfig *how, Tokenizer **tokenizer) {
     char path[CHECKPOINT_PATH_SIZE], done[CHECKPOINT_PATH_SIZE], error[CHECKPOINT_ERROR_SIZE];
     if (!file_join(path, folder, "tokenizer.json", error) || !file_join(done, folder, "DONE", error))
         die("%s", error);
     if (access(done, F_OK) == 0) check_checksums(folder, path);
-    Model model = model_load(folder, B, dtype);
+    Model model = model_load_as(folder, B, how);
     if (!tokenizer) return model;
     *tokenizer = tokenizer_load(path);
     check_tokenizer_fits(*tokenizer, model.config.vocab_size, path);
     return model;
+}
+
+Model checkpoint_load(const char *folder, int B, int dtype, Tokenizer **tokenizer) {
+    return checkpoint_load_as(folder, B, &(ModelConfig){.dtype = dtype}, tokenizer);
 }
 
 void checkpoint_find(const char *name, char folder[CHECKPOINT_PATH_SIZE]) {

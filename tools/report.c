@@ -3,6 +3,7 @@
    cc -O2 tools/report.c -o report -lcjson -lm        needs stb_image_write.h (libstb-dev) for --png
    ./report [--out=report.html] [--png=loss.png] [--csv=arms.csv] [--floor=NATS]
             [--mark=STEP:LOSS:LABEL] RUN...
+   ./report --tensorboard=DIR RUN...                      also writes the runs into DIR for TensorBoard
    ./report --fit RUN...                                  the loss as a function of the model's size
    ./report --write-expect=FILE RUN...                    a table of expected losses, from finished runs
    ./report --expect=FILE RUN...                          compares runs with such a table
@@ -17,20 +18,21 @@
 
    report_runs.h reads the runs, report_arms.h groups them and compares the groups with the formulas of statistics.h,
    report_plot.h chooses the curves and fits the axes; report_terminal.h, report_html.h and report_png.h draw the same
-   plots in three ways. report_fit.h and report_expect.h are the other two reports;
-   report_analysis.h is the part about attention, of runs that were trained with --analyze-every. With arms it is about the
-   first run of each. */
+   plots in three ways. report_tensorboard.h writes the numbers of the logs for TensorBoard. report_fit.h and
+   report_expect.h are the other two reports; report_analysis.h is the part about attention, of runs that were trained
+   with --analyze-every. With arms it is about the first run of each. */
 #include "report_analysis.h"
 #include "report_arms.h"
 #include "report_expect.h"
 #include "report_fit.h"
 #include "report_html.h"
 #include "report_png.h"
+#include "report_tensorboard.h"
 #include "report_terminal.h"
 #include "../gpt/run/options.h"
 
 typedef struct {
-    const char *out, *png, *csv, *expect, *write_expect, *mark;
+    const char *out, *png, *csv, *expect, *write_expect, *mark, *tensorboard;
     double floor;
     bool fit;
 } ReportOptions;
@@ -43,6 +45,8 @@ static const Option report_options[] = {
     {"Report", "csv", OPTION_STRING, offsetof(ReportOptions, csv), "", 0, 0, "FILE",
      "a table for other programs: a line for each arm, the runs that differ only in their seed; empty: none",
      0},
+    {"Report", "tensorboard", OPTION_STRING, offsetof(ReportOptions, tensorboard), "", 0, 0, "DIR",
+     "a folder for TensorBoard, in which each run gets a folder with the numbers of its log; empty: none", 0},
     {"Report", "floor", OPTION_FLOAT, offsetof(ReportOptions, floor), "0", 0, 1e6, "",
      "entropy of the text in nats per token, drawn as a line; 0: not known", 0},
     {"Report", "mark", OPTION_STRING, offsetof(ReportOptions, mark), "", 0, 0, "STEP:LOSS:LABEL,...",
@@ -102,7 +106,7 @@ static void report_runs(const ReportOptions *o, int count, double floor) {
     Terminal terminal = terminal_of(stdout);
     terminal_show(&terminal, runs, count, arms, floor);
     terminal_analysis(&terminal, arms ? arms->firsts : runs, drawn_count);
-    if (*o->out || *o->png || *o->csv) printf("\n");
+    if (*o->out || *o->png || *o->csv || *o->tensorboard) printf("\n");
     if (*o->out) html_write(o->out, runs, count, arms, floor, html_analysis), printf("  %s\n", o->out);
     if (*o->png) png_write(o->png, drawn, drawn_count, floor), printf("  %s\n", o->png);
     if (*o->csv) arms_csv(o->csv, &gathered), printf("  %s\n", o->csv);
@@ -147,6 +151,7 @@ int main(int argc, char **argv) {
     const int count = load_runs(argv, named);
     runs_name(runs, count);
     bool as_expected = true;
+    for (int r = 0; r < count && *options.tensorboard; r++) tensorboard_write(options.tensorboard, &runs[r]);
     if (options.fit)
         report_fit(&options, count);
     else if (*options.write_expect)
@@ -155,6 +160,8 @@ int main(int argc, char **argv) {
         as_expected = expect_compare(options.expect, runs, count);
     else
         report_runs(&options, count, floor);
+    if (*options.tensorboard)
+        printf("  %s (tensorboard --logdir=%s)\n", options.tensorboard, options.tensorboard);
     for (int r = 0; r < count; r++) run_free(&runs[r]);
     marks_free();
     return as_expected ? 0 : 1;

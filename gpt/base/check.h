@@ -14,6 +14,7 @@
    check_printable(...), check_shown(...)   text from a file or a user (a name, a value, a token) as a terminal can show
                                             it
    check_print_piece(...)     the same for a text that is printed piece by piece
+   check_whole_characters(text, n)   the length of a text without the UTF-8 character that its end cuts, if it does
    check_calloc(bytes)        zeroed memory, aligned to 64 bytes; never NULL; free() releases it
    check_grow(items, &room, need, size)   makes an array large enough for `need` items of `size` bytes, and returns it.
                               `room` is the number of items that memory is allocated for. If it suffices, the array
@@ -122,6 +123,17 @@ static inline const char *check_shown(char shown[CHECK_TEXT_SIZE], const char *t
     return shown;
 }
 
+static inline size_t check_whole_characters(const char *text, size_t n) {
+    /* looks for the first byte of the last character */
+    for (size_t back = 1; back <= 3 && back <= n; back++) {
+        const unsigned char lead = (unsigned char)text[n - back];
+        const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+        if (lead < 0x80 || lead > 0xF4) break;
+        if (lead >= 0xC2) return length > back ? n - back : n;
+    }
+    return n;
+}
+
 /* Prints n bytes of a text that comes in pieces, such as tokens. A piece may end in the middle of a UTF-8 character:
    its first bytes are then kept in `waiting`, which is "" before the first piece, and printed with the next piece. With
    n = 0 they are printed at once. */
@@ -130,22 +142,10 @@ static inline void check_print_piece(FILE *to, char waiting[8], const char *byte
     char text[8 + MOST], printable[4 * sizeof text + 1];
     do {
         const size_t before = strlen(waiting), piece = n < MOST ? n : (size_t)MOST;
-        size_t length = before + piece, whole = length;
-        uint32_t code;
+        const size_t length = before + piece;
         memcpy(text, waiting, before);
         if (piece) memcpy(text + before, bytes, piece);
-        for (size_t back = 1; n > 0 && back <= 3 && back <= length;
-             back++) { /* looks for the first byte of a character that the end cuts */
-            const unsigned char lead = (unsigned char)text[length - back];
-            if (lead < 0x80) break;
-            if (lead < 0xC2) continue;
-            if ((lead >= 0xF0   ? 4u
-                 : lead >= 0xE0 ? 3u
-                                : 2u) > back &&
-                !check_character(text + length - back, back, &code))
-                whole = length - back;
-            break;
-        }
+        const size_t whole = n > 0 ? check_whole_characters(text, length) : length;
         fwrite(printable, 1, check_printable(printable, sizeof printable, text, whole, true), to);
         memcpy(waiting, text + whole, length - whole);
         waiting[length - whole] = 0;

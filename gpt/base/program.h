@@ -9,7 +9,8 @@
                               place. A launcher such as mpirun gives each rank a terminal of its own even when its own
                               output goes to a file: under a launcher it is the launcher's output that counts
    program_launched()         whether mpirun or another launcher started this process as one of several ranks
-   program_version(name)      prints the commit, its date and the compiler */
+   program_purpose(name)      what the program of that name is for, in a few words
+   program_version(name)      prints the tag of the release if there is one, the commit, its date and the compiler */
 #ifndef GPT_BASE_PROGRAM_H
 #define GPT_BASE_PROGRAM_H
 
@@ -22,10 +23,14 @@
 #include <unistd.h>
 #include "check.h"
 
-/* The Makefile defines both; a program compiled by hand has neither. The date is that of the commit or of
+/* scripts/version.sh finds all three, and the Makefile defines them; a program compiled by hand has none. The tag is that
+   of a release, such as v0.1; other commits have none. The date is that of the commit or of
    SOURCE_DATE_EPOCH, not that of the compilation, so that the same sources give the same program. */
 #ifndef BUILD_COMMIT
 #define BUILD_COMMIT "unknown (not built by make)"
+#endif
+#ifndef BUILD_TAG
+#define BUILD_TAG ""
 #endif
 #ifndef BUILD_DATE
 #define BUILD_DATE ""
@@ -81,8 +86,28 @@ static inline bool program_on_terminal(FILE *file) {
     return !program_launched() || program_parent_on_terminal(number);
 }
 
+/* The line that manual pages begin with. */
+static const struct {
+    const char *name, *purpose;
+} program_purposes[] = {
+    {"train_gpt", "trains language models with standard attention or LASER attention"},
+    {"prepare", "turns text into a tokenizer and files of tokens for train_gpt"},
+    {"report", "compares training runs: a table, loss curves, HTML, a picture"},
+    {"generate", "writes text with a model that train_gpt has trained"},
+    {"evaluate", "measures a model that train_gpt has trained"},
+    {"analyze", "measures attention in a model: its weights, Jacobians and gradients"},
+    {"grammar", "writes stories from a grammar, whose entropy is known exactly"},
+};
+enum { PROGRAM_PURPOSES = sizeof program_purposes / sizeof *program_purposes };
+
+static inline const char *program_purpose(const char *name) {
+    for (int i = 0; i < PROGRAM_PURPOSES; i++)
+        if (strcmp(program_purposes[i].name, name) == 0) return program_purposes[i].purpose;
+    return "a program of laser.c";
+}
+
 static inline void program_version(const char *name) {
-    printf("%s of laser.c, commit %s%s%s, compiled by %s"
+    printf("%s of laser.c%s%s, commit %s%s%s, compiled by %s"
 #ifdef _OPENMP
            ", OpenMP"
 #endif
@@ -90,7 +115,8 @@ static inline void program_version(const char *name) {
            ", MPI"
 #endif
            "\n",
-           name, BUILD_COMMIT, *BUILD_DATE ? " of " : "", BUILD_DATE, BUILD_COMPILER);
+           name, *BUILD_TAG ? " " : "", BUILD_TAG, BUILD_COMMIT, *BUILD_DATE ? " of " : "", BUILD_DATE,
+           BUILD_COMPILER);
 }
 
 #endif

@@ -9,6 +9,8 @@
                                                0.30000000000000004 would be read back as 0.3)
      json_add_sum(object, key, sum)            a 64-bit checksum as a string of 16 hexadecimal digits, because a JSON
                                                number holds 53 bits
+     json_print_text(file, text, n)            n bytes as a string with its quotation marks; bytes that are not UTF-8
+                                               become U+FFFD, because JSON is UTF-8
    Reading
      json_parse(text, n)             one value, after which only white space may follow. text[n] must be 0. NULL: the
                                      text is not JSON. The caller frees the value with cJSON_Delete
@@ -30,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "../base/check.h"
 
 static inline int json_number_text(char *text, size_t size, double x, int digits) {
     if (!isfinite(x)) return snprintf(text, size, "null");
@@ -39,6 +42,23 @@ static inline int json_number_text(char *text, size_t size, double x, int digits
         if (strtod(text, NULL) == x) break;
     }
     return length;
+}
+
+static inline void json_print_text(FILE *file, const char *text, size_t n) {
+    fputc('"', file);
+    for (size_t at = 0, length; at < n; at += length) {
+        uint32_t code = 0;
+        length = check_character(text + at, n - at, &code);
+        if (length == 0)
+            fputs("\\ufffd", file), length = 1;
+        else if (code == '\n' || code == '\t')
+            fputs(code == '\n' ? "\\n" : "\\t", file);
+        else if (code < 0x20 || code == 0x7F)
+            fprintf(file, "\\u%04x", (unsigned)code);
+        else
+            fprintf(file, "%s%.*s", code == '"' || code == '\\' ? "\\" : "", (int)length, text + at);
+    }
+    fputc('"', file);
 }
 
 static inline void json_add_number(cJSON *object, const char *key, double x) {

@@ -18,6 +18,9 @@
        Without it each call makes the copy that it needs. Call it again after every change of the values. The first call
        allocates linear_packed_bytes(C, OC, dtype) bytes, which w owns until linear_free(&w). For bf16 the time saved is
        worth this memory, because packing also rounds; for float32 it hardly is.
+   linear_pack_forward(&w)
+       The same with only the copy that linear_forward reads, for a program that calls no backward. A product of one row
+       then takes about as long as reading this copy from memory, in float32 too.
    linear_forward(to, inp, &w, N)            to (N, OC) = addend + inp (N, C) . weight^T
    linear_backward_input(to, dout, &w, N)    to (N, C)  = addend + dout (N, OC) . weight
    linear_backward_weight(dweight, dout, inp, &w, N)    dweight (OC, C) += dout^T . inp, where dweight is float32; only
@@ -139,6 +142,7 @@ typedef struct {
 
 static inline int64_t linear_packed_bytes(int64_t C, int64_t OC, Dtype dtype);
 static inline void linear_pack(Linear *w);
+static inline void linear_pack_forward(Linear *w);
 static inline void linear_free(Linear *w);
 static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, int64_t N);
 static inline void linear_backward_input(MatmulOutput to, Array dout, const Linear *w, int64_t N);
@@ -396,7 +400,8 @@ static inline MatmulBlocking matmul_blocking(const MatmulProduct *p) {
     const int64_t M = p->a.size, N = p->b.size;
     const bool share_a = !p->packed_b && M < N; /* the smaller operand */
     MatmulBlocking b = {.shared_side = share_a ? &p->a : &p->b, .private_side = share_a ? &p->b : &p->a};
-    b.threads = matmul_threads(2.0 * (double)M * (double)N * (double)p->K);
+    /* A product of one row takes as long as reading B, like one of a few rows; so it is worth as many threads. */
+    b.threads = matmul_threads(2.0 * (double)matmul_max(M, 4) * (double)N * (double)p->K);
     const int64_t panels = b.shared_side->panels, panel_floats = b.shared_side->panel_floats;
     const int64_t room = matmul_max(1, MATMUL_SHARED_FLOATS / panel_floats);
     b.NC = p->packed_b ? panels : matmul_ceil_div(panels, matmul_ceil_div(panels, room));
@@ -469,18 +474,26 @@ static inline int64_t linear_packed_bytes(int64_t C, int64_t OC, Dtype dtype) {
     return (int64_t)matmul_workspace_size(matmul_packed_floats(&forward) + matmul_packed_floats(&backward));
 }
 
-static inline void linear_pack(Linear *w) {
+static inline void linear_free(Linear *w) {
+    free(w->memory);
+    w->memory = NULL, w->forward = NULL, w->backward = NULL;
+}
+
+/* Makes the first `copies` copies: that of linear_forward, then that of linear_backward_input. */
+static inline void linear_pack_copies(Linear *w, int copies) {
     const Array values = array_of_floats(w->values);
     MatmulProduct products[2] = {{.b.operand = {values, w->C, true}}, {.b.operand = {values, w->C, false}}};
     matmul_plan(&products[0], 1, w->OC, w->C, w->dtype);
     matmul_plan(&products[1], 1, w->C, w->OC, w->dtype);
     const int64_t forward_floats = matmul_packed_floats(&products[0]);
-    if (!w->memory) w->memory = matmul_workspace_new(forward_floats + matmul_packed_floats(&products[1]));
-    float *const to[2] = {w->memory->data, w->memory->data + forward_floats};
+    const int64_t floats = forward_floats + (copies == 2 ? matmul_packed_floats(&products[1]) : 0);
+    if (w->memory && w->memory->bytes < matmul_workspace_size(floats)) linear_free(w);
+    if (!w->memory) w->memory = matmul_workspace_new(floats);
+    float *const to[2] = {w->memory->data, copies == 2 ? w->memory->data + forward_floats : NULL};
     w->forward = to[0], w->backward = to[1];
     const int chunk = 8; /* panels that a thread packs at a time */
 #pragma omp parallel if (w->C * w->OC > 100000)
-    for (int direction = 0; direction < 2; direction++) {
+    for (int direction = 0; direction < copies; direction++) {
         const MatmulProduct *p = &products[direction];
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
         for (int64_t k_block = 0; k_block < p->k_blocks; k_block++)
@@ -490,10 +503,8 @@ static inline void linear_pack(Linear *w) {
     }
 }
 
-static inline void linear_free(Linear *w) {
-    free(w->memory);
-    w->memory = NULL, w->forward = NULL, w->backward = NULL;
-}
+static inline void linear_pack(Linear *w) { linear_pack_copies(w, 2); }
+static inline void linear_pack_forward(Linear *w) { linear_pack_copies(w, 1); }
 
 /* to (N, OC) = addend + inp (N, C) . weight (OC, C)^T: the sum runs over C */
 static inline void linear_forward(MatmulOutput to, Array inp, const Linear *w, int64_t N) {

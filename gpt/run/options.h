@@ -15,7 +15,8 @@
 
    Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in
    several places the strongest decides, whatever their order: command line, then --config file, then --preset, then
-   default. --help (or -h) prints the table, --version what program_version prints; both exit with 0. A wrong option
+   default. --help (or -h) prints the table, --help=man prints it as a manual page for the command man, and --version
+   what program_version prints; all three exit with 0. A wrong option
    ends the program with exit code 2 and a line that names the option, the value found, what is allowed, and the nearest
    valid spelling.
 
@@ -34,6 +35,7 @@
 #ifndef GPT_RUN_OPTIONS_H
 #define GPT_RUN_OPTIONS_H
 
+#include <ctype.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -284,6 +286,29 @@ static inline void options_print_wrapped(const char *text, int column) {
     putchar('\n');
 }
 
+/* What stands behind the = of an option in --help. */
+static inline const char *options_value_word(const Option *o) {
+    return o->type == OPTION_INT      ? "N"
+           : o->type == OPTION_FLOAT  ? "X"
+           : o->type == OPTION_SWITCH ? "yes|no"
+                                      : o->choices;
+}
+
+/* What --help says of an option, with its default. */
+static inline const char *options_help_text(const Option *o, char text[1024]) {
+    int length = snprintf(text, 1024, "%s", o->help);
+    if (*o->value) snprintf(text + length, 1024 - (size_t)length, " (default %s)", o->value);
+    return text;
+}
+
+/* The options that every program has besides those of its table. */
+static const struct {
+    const char *spelling, *help;
+} options_of_all[] = {{"--help, -h", "print this and exit; --help=man prints it as a manual page"},
+                      {"--version", "print commit, its date and compiler, and exit"}};
+enum { OPTIONS_OF_ALL = sizeof options_of_all / sizeof *options_of_all };
+static const char options_presets_title[] = "Presets (any option given beside one wins over it)";
+
 /* Prints usage, options and presets. */
 static inline void options_help(const OptionSet *set) {
     printf("usage: %s\n", set->usage);
@@ -291,27 +316,75 @@ static inline void options_help(const OptionSet *set) {
     for (int i = 0; i < set->count; i++) {
         const Option *o = &set->table[i];
         if (strcmp(group, o->group) != 0) printf("\n%s\n", group = o->group);
-        const char *word = o->type == OPTION_INT      ? "N"
-                           : o->type == OPTION_FLOAT  ? "X"
-                           : o->type == OPTION_SWITCH ? "yes|no"
-                                                      : o->choices;
         char text[1024];
-        int column = printf("  --%s=%s", o->name, word);
+        int column = printf("  --%s=%s", o->name, options_value_word(o));
         if (column > 29) putchar('\n'), column = 0;
         printf("%*s", 30 - column, "");
-        int length = snprintf(text, sizeof text, "%s", o->help);
-        if (*o->value) snprintf(text + length, sizeof text - (size_t)length, " (default %s)", o->value);
-        options_print_wrapped(text, 30);
+        options_print_wrapped(options_help_text(o, text), 30);
     }
-    printf("\n%-30s%s\n%-30s%s\n", "  --help, -h", "print this and exit", "  --version",
-           "print commit, its date and compiler, and exit");
+    putchar('\n');
+    for (int i = 0; i < OPTIONS_OF_ALL; i++)
+        printf("  %-28s", options_of_all[i].spelling), options_print_wrapped(options_of_all[i].help, 30);
     if (!set->presets) return;
-    printf("\nPresets (any option given beside one wins over it)\n");
+    printf("\n%s\n", options_presets_title);
     for (const OptionPreset *p = set->presets; p->name; p++) {
         printf("  %-28s", p->name);
         options_print_wrapped(p->help, 30);
         if (*p->values) printf("%30s", ""), options_print_wrapped(p->values, 30);
     }
+}
+
+/* Prints `before`, then the text in roff, the language of manual pages, and a newline. Characters to which roff gives a
+   meaning of its own are written by their names. The argument of a macro (`before` ends in a space) stays on one line;
+   other text is broken into lines, none of which begins with a full stop, as macros do. */
+static inline void options_roff(const char *before, const char *text) {
+    static const char meant[] = "-\\'^~`\"";
+    static const char *const names[] = {"\\-", "\\e", "\\(aq", "\\(ha", "\\(ti", "\\(ga", "\\(dq"};
+    const size_t length = strlen(before);
+    const bool argument = length > 0 && before[length - 1] == ' ';
+    int column = printf("%s", before);
+    for (const char *word = text; *text; text++) {
+        const char *special = strchr(meant, *text);
+        if (text == word && *text == '.') printf("\\&");
+        if (*text == ' ' && !argument && column > 60)
+            putchar('\n'), word = text + 1, column = 0;
+        else if (special)
+            column += printf("%s", names[special - meant]);
+        else
+            putchar(*text), column++;
+    }
+    putchar('\n');
+}
+
+/* Prints a manual page of the program, from the same table as options_help. */
+static inline void options_manual(const OptionSet *set) {
+    const char *group = "", *usage = set->usage + (strncmp(set->usage, "./", 2) == 0 ? 2 : 0);
+    char text[1024];
+    printf(".TH ");
+    for (const char *c = set->program; *c; c++) putchar(toupper((unsigned char)*c));
+    printf(" 1 \"%s\" \"laser.c%s%s\" \"laser.c\"\n.nh\n.ad l\n.SH NAME\n", BUILD_DATE, *BUILD_TAG ? " " : "",
+           BUILD_TAG);
+    printf("%s \\-", set->program);
+    options_roff(" ", program_purpose(set->program));
+    options_roff(".SH SYNOPSIS\n.B ", usage);
+    printf(".SH OPTIONS\nA value is written \\-\\-name=value or \\-\\-name value.\n");
+    for (int i = 0; i < set->count; i++) {
+        const Option *o = &set->table[i];
+        if (strcmp(group, o->group) != 0) options_roff(".SS ", group = o->group);
+        snprintf(text, sizeof text, "--%s=%s", o->name, options_value_word(o));
+        options_roff(".TP\n.B ", text);
+        options_roff("", options_help_text(o, text));
+    }
+    options_roff(".SS ", "Every program");
+    for (int i = 0; i < OPTIONS_OF_ALL; i++)
+        options_roff(".TP\n.B ", options_of_all[i].spelling), options_roff("", options_of_all[i].help);
+    if (set->presets) options_roff(".SH PRESETS\n", options_presets_title);
+    for (const OptionPreset *p = set->presets; p && p->name; p++) {
+        options_roff(".TP\n.B ", p->name);
+        options_roff("", p->help);
+        if (*p->values) options_roff(".br\n", p->values);
+    }
+    printf(".SH EXIT STATUS\n0 after success, 2 after a wrong option, 1 after any other error.\n");
 }
 
 /* Sets the options of the preset called `name`, except those that a stronger source has set. */
@@ -469,6 +542,16 @@ static inline OptionSet options_begin(const char *program, const char *usage, co
     return set;
 }
 
+/* --help=FORM; without a value FORM is "". */
+static inline void options_print_help(const OptionSet *set, const char *form) {
+    if (*form && strcmp(form, "man") != 0)
+        options_fail(set, "--help=%s: expected --help, or --help=man for a manual page", form);
+    if (*form)
+        options_manual(set);
+    else
+        options_help(set);
+}
+
 /* Reads argv[1..], then the file of --config and the preset. Returns how many arguments were not options; these are
    moved to argv[0..]. No argument after "--" is read as an option. */
 static inline int options_parse(OptionSet *set, int argc, char **argv) {
@@ -483,7 +566,7 @@ static inline int options_parse(OptionSet *set, int argc, char **argv) {
         } else {
             char name[64], *equals = strchr(argv[i], '=');
             snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argv[i] - 2) : 63, argv[i] + 2);
-            if (strcmp(name, "help") == 0) options_help(set), exit(0);
+            if (strcmp(name, "help") == 0) options_print_help(set, equals ? equals + 1 : ""), exit(0);
             if (strcmp(name, "version") == 0) program_version(set->program), exit(0);
             const Option *option = options_find(set, name);
             if (!option) options_unknown(set, name, "");
