@@ -444,7 +444,7 @@ static void test_evaluate_program_on_a_task(void) {
     REQUIRE(code == 0, "exit %d: %s", code, output);
     CHECK(strstr(output, "task    arc (by its keys), 0 shots, 3 items of arc.jsonl"), "%s", output);
     CHECK(strstr(output, "3 - 1   +0.0000 (0.0000 to 0.0000)    +0.0000 (0.0000 to 0.0000)"), "%s", output);
-    CHECK(strstr(output, "Model 2 reads at most 32 tokens: the prompts of 1 items were cut"), "%s", output);
+    CHECK(strstr(output, "Model 2 reads at most 32 tokens: the prompts of 1 item were cut"), "%s", output);
     cJSON *json = evaluate_json(folder, "a.json");
     const cJSON *models = cJSON_GetObjectItem(json, "models"), *item;
     double right[2][3];

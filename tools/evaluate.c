@@ -274,8 +274,8 @@ static void print_task(const Task *task, const EvaluateOptions *o, const Evaluat
     if (count > 1) printf(in_brackets, "item");
     for (int k = 0; k < count; k++)
         if (e[k].cut)
-            printf("Model %s reads at most %d tokens: the prompts of %d items were cut on the left.\n",
-                   e[k].number, e[k].T, e[k].cut);
+            printf("Model %s reads at most %d tokens: the prompts of %d item%s were cut on the left.\n",
+                   e[k].number, e[k].T, e[k].cut, e[k].cut == 1 ? "" : "s");
 }
 
 static double loss_of(const WindowResult *r) { return r->loss / r->tokens; }
