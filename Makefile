@@ -1,4 +1,4 @@
-# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, grammar
+# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, evaluate, grammar
 # make help           this text
 #
 # Try it
@@ -129,7 +129,7 @@ CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
 # (not that of the build: the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
 VERSION = $(eval VERSION := $(shell SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' scripts/version.sh))$(VERSION)
 
-PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)grammar
+PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)evaluate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
 all: $(PROGRAMS) $(if $(P),,$(if $(HAVE_GPU),$(if $(NVCC),train_gptcu)))
@@ -151,6 +151,8 @@ $(P)train_gpt: train_gpt.c $(P)build/flags
 $(P)generate: tools/generate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)analyze: tools/analyze.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)evaluate: tools/evaluate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)prepare: data/prepare.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(ZSTD) $(CJSON_LIB) -lm
@@ -300,7 +302,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate analyze grammar test_gpt test_cuda
+	rm -rf build train_gpt train_gptcu prepare report generate analyze evaluate grammar test_gpt test_cuda
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:

@@ -37,6 +37,7 @@
 #include "tests/test_statistics.h"
 #include "tests/test_train.h"
 #include "tests/test_analysis.h"
+#include "tests/test_evaluate.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_ablations.h"
 #include "tests/test_faults.h"
@@ -68,7 +69,7 @@ static const Test tests[] = {
                     PARALLEL_TESTS(ROW) HOSTILE_TESTS(ROW) STATE_TESTS(ROW) RUNNING_TESTS(ROW) AB_TESTS(ROW)
                         ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
-                                GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW)
+                                GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW)
 #endif
 };
 #undef ROW

@@ -69,6 +69,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./train_gpt *                           => run + $tiny
 ./generate *                            => run + --tokens=8
 ./analyze *                             => run
+./evaluate *                            => run
 ./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
 ./report --fit *                        => no: needs runs of several sizes whose losses follow a power law; a test has some
 ./report *                              => run
@@ -216,7 +217,7 @@ make_clone() {
     git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
     local program
     mkdir -p "$clone/build"
-    for program in train_gpt prepare report generate analyze grammar build/flags build/bench build/*.d; do
+    for program in train_gpt prepare report generate analyze evaluate grammar build/flags build/bench build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
@@ -248,6 +249,10 @@ make_files() {
         file = n < 16 ? sprintf("c4-train.%05d-of-01024.json", n) : sprintf("c4-validation.%05d-of-00008.json", n - 16)
         print > "published/" file }'
     gzip published/*.json
+    for n in 1 2 3; do
+        printf '{"support": "The key is %s.", "question": "What is it?", "distractor1": "a", "distractor2": "b", ' "$n"
+        printf '"distractor3": "c", "correct_answer": "a key"}\n'
+    done > questions.jsonl
     ln -s data/mine DIR
 }
 
