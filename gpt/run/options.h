@@ -352,6 +352,7 @@ static inline void options_roff(const char *before, const char *text) {
             column += printf("%s", names[special - meant]);
         else
             putchar(*text), column++;
+        if (*text == '|') printf("\\:"); /* a long list of choices may be broken into lines here */
     }
     putchar('\n');
 }
