@@ -25,7 +25,7 @@
 # Settings: make NAME=VALUE ...
 #   CC=clang CXX=clang++         the compilers of C and, for the emulated GPU, C++
 #   ARCH=x86-64-v3               the processor to compile for; default: native, this one
-#   CFLAGS=-O2                   optimisation; default: -O3 -g
+#   CFLAGS=-O2                   optimisation; default: -O3 -g1
 #   CI=1                         warnings are errors, and a tool that `make check` lacks is one too
 #   MPI=no NCCL=no               builds without MPI or NCCL where they are installed
 #   CUDA_ARCHS="80 90a"          the GPUs to compile for; default: those of this machine, else "80 90a 100"
@@ -42,9 +42,16 @@
 # Found without being named: OpenMP, MPI (mpicc), CUDA (nvcc), NCCL, OpenBLAS and oneDNN (for `make bench`), zstd; and libraries
 # that scripts/deps.sh unpacked into packages/, conda's and Homebrew's.
 
+# As many compilers at a time as there are cores; -jN is another number. A make that another one started takes that one's.
+# Several goals, such as `make clean all`, are made one after the other.
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS)),0)
+MAKEFLAGS += -j$(or $(shell getconf _NPROCESSORS_ONLN 2> /dev/null),1)
+endif
+
 CC     ?= cc
 ARCH   ?= native
-CFLAGS ?= -O3 -g
+# -g1: functions and lines for a debugger's backtrace. -g adds the variables, and a fourth to the time of compiling.
+CFLAGS ?= -O3 -g1
 # Not -ffast-math: infinities and NaNs keep their meaning. These two only let sqrt and comparisons become vector code.
 FLOAT  := -fno-math-errno -fno-trapping-math
 # Errors in continuous integration; a newer compiler with a new warning stops nobody who only wants to train.
