@@ -13,7 +13,8 @@
 
    WHAT IT COMPUTES, for every sequence b of the batch and every head h. The score of query i and key j <= i is
    s_ij = scale * q_i . k_j, its log-sum-exp over the keys is lse_i = log sum_j exp(s_ij), and the attention weight is
-   a_ij = exp(s_ij - lse_i). With softcap = X above 0 the score is X tanh(scale * q_i . k_j / X) instead. All sums over j run over the keys j <= i, which is the causal mask. Then
+   a_ij = exp(s_ij - lse_i). With softcap = X above 0 the score is X tanh(scale * q_i . k_j / X) instead. All sums over
+   j run over the keys j <= i, which is the causal mask. Then
        standard attention   o_id = sum_j a_ij v_jd
        LASER attention      o_id = log sum_j a_ij exp(v_jd)
    (Duvvuri and Dhillon, "LASER: Attention with Exponential Transformation", ICML 2025, arXiv:2411.03493.)
@@ -1066,8 +1067,8 @@ LASER_INLINE void laser_softmax_step(LaserWork *w, ptrdiff_t keys, int bf16) {
     }
 }
 
-/* With softcap = X: log2(e) s_ij in `score` (keys, LANES) becomes log2(e) X tanh(s_ij / X). With y = exp(2 x) - 1, tanh(x)
-   is y / (y + 2), which loses no digits of a small x. tanh is 1 in float32 for x above 10. */
+/* With softcap = X: log2(e) s_ij in `score` (keys, LANES) becomes log2(e) X tanh(s_ij / X). With y = exp(2 x) - 1,
+   tanh(x) is y / (y + 2), which loses no digits of a small x. tanh is 1 in float32 for x above 10. */
 static void laser_cap(const LaserCall *c, float *score, ptrdiff_t keys) {
     const LaserVec cap = laser_set(c->softcap_log2e);
     for (ptrdiff_t at = 0; at < keys * LASER_LANES; at += LASER_W) {
@@ -1271,9 +1272,9 @@ LASER_INLINE void laser_score_gradients(const LaserHead *h, LaserWork *w, ptrdif
 }
 
 /* With softcap: multiplies what will be the gradients of the capped scores by the derivative of the cap, 1 - tanh^2, so
-   that they become those of the scores before it. ds_ij = weight * (dp - row_term) + more, so dp becomes the number with
-   which this is the product, and `more`, in w->weight, is multiplied. A masked score, which is far below -X, counts as
-   -X, where the derivative is 0. */
+   that they become those of the scores before it. ds_ij = weight * (dp - row_term) + more, so dp becomes the number
+   with which this is the product, and `more`, in w->weight, is multiplied. A masked score, which is far below -X,
+   counts as -X, where the derivative is 0. */
 static void laser_cap_gradients(const LaserCall *c, const LaserHead *h, LaserWork *w, ptrdiff_t query,
                                 ptrdiff_t keys) {
     for (ptrdiff_t at = 0; at < keys * LASER_LANES; at += LASER_W) {

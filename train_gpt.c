@@ -86,8 +86,8 @@ typedef struct {
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older versions
-   lack it. */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older
+   versions lack it. */
 static const ConfigField model_fields[] = {
     {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
     {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
@@ -546,10 +546,10 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
    added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1, those of --attn-scale 0.
-   With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)), by
-   which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of random
-   numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same values
-   with and without an ablation. */
+   With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)),
+   by which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of
+   random numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same
+   values with and without an ablation. */
 void model_init(Model *model, uint64_t seed) {
     uint64_t stream = RNG_STREAM_INIT;
     for (int i = 0; i < model->parameters.count; i++) {
@@ -598,8 +598,8 @@ double model_part_operations(const Model *model, ProfilePart part) {
 
 /* ======================================================================================== 2. operations ==== */
 
-/* The loops over N rows that generating a text needs have the clause `if (N > 1)`: to wake threads for a single row would
-   cost more time than the row. */
+/* The loops over N rows that generating a text needs have the clause `if (N > 1)`: to wake threads for a single row
+   would cost more time than the row. */
 
 /* Every operation begins with this: the time from here on belongs to `part` of --profile. It also calls MPI, which
    transfers messages between ranks (the processes that mpirun has started) only during its calls. */
@@ -668,6 +668,13 @@ void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float
     }
 }
 
+/* dweight (C) += the sums of chunks of rows in partial (chunks, C), in order. */
+static void add_chunks(float *dweight, const float *partial, int64_t chunks, int C) {
+#pragma omp parallel for schedule(static)
+    for (int c = 0; c < C; c++)
+        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
+}
+
 /* Adds to dx (N, C) and to dweight (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
    forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r */
 void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
@@ -691,9 +698,7 @@ void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *do
             }
         }
     }
-#pragma omp parallel for schedule(static)
-    for (int c = 0; c < C; c++)
-        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
+    add_chunks(dweight, partial, chunks, C);
 }
 
 /* The mean of a row (C). It is never inlined: then forward and backward add in the same order and get the same bits. */
@@ -759,9 +764,7 @@ void layernorm_backward(float *dx, float *dweight, float *partial, const float *
             }
         }
     }
-#pragma omp parallel for schedule(static)
-    for (int c = 0; c < C; c++)
-        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
+    add_chunks(dweight, partial, chunks, C);
 }
 
 /* The operations of a choice of --norm; a norm of one's own is a row here. */
@@ -1123,8 +1126,8 @@ static void output_logits(Model *model, Array norm, float *cap_slopes, int64_t r
         softcap_forward(logits, cap_slopes, (float)c->logit_softcap, rows, c->vocab_size);
 }
 
-/* After model_forward of one sequence: the logits (V) of the token that follows the row-th of its tokens. The next call,
-   or model_loss, overwrites them. */
+/* After model_forward of one sequence: the logits (V) of the token that follows the row-th of its tokens. The next
+   call, or model_loss, overwrites them. */
 float *model_logits(Model *model, int row) {
     float *logits = model->activations.logits;
     if (device_on())

@@ -23,8 +23,8 @@
 #include <unistd.h>
 #include "check.h"
 
-/* scripts/version.sh finds all three, and the Makefile defines them; a program compiled by hand has none. The tag is that
-   of a release, such as v0.1; other commits have none. The date is that of the commit or of
+/* scripts/version.sh finds all three, and the Makefile defines them; a program compiled by hand has none. The tag is
+   that of a release, such as v0.1; other commits have none. The date is that of the commit or of
    SOURCE_DATE_EPOCH, not that of the compilation, so that the same sources give the same program. */
 #ifndef BUILD_COMMIT
 #define BUILD_COMMIT "unknown (not built by make)"

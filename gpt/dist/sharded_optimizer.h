@@ -7,19 +7,20 @@
 
    The vector of all parameters is cut into buckets, and every bucket into one slice for each rank; slice r of all
    buckets together is shard r (buckets.h; the shards of tokens in io/shards.h are something else). Rank r sums the
-   gradients of shard r. With --zero=1 it also keeps the optimizer's two moments of this shard only, and updates only its
-   weights, so that the moments take 1/ranks of the memory (ZeRO stage 1, Rajbhandari et al. 2020); then an all-gather
-   brings the new weights to all ranks. With --zero=0 every rank keeps all moments and computes the whole update.
+   gradients of shard r. With --zero=1 it also keeps the optimizer's two moments of this shard only, and updates only
+   its weights, so that the moments take 1/ranks of the memory (ZeRO stage 1, Rajbhandari et al. 2020); then an
+   all-gather brings the new weights to all ranks. With --zero=0 every rank keeps all moments and computes the whole
+   update.
 
    AdamW treats each parameter alone. LAMB needs norms of whole tensors, which the ranks add up from their slices. Muon
    needs whole matrices, so with several ranks it needs --zero=0. It updates the matrices of the layers, and AdamW the
    other parameters; a matrix of Muon has its momentum in m, and its v stays 0.
 
    All ranks call these functions in the same order:
-   ShardedOptimizer o = optimizer_plan(parameters, kind, zero, on_gpu)   decides which rank keeps which moments, and allocates
-                                    the lists of ranges, but no moments: so --dry-run can tell the memory of a model
-                                    without taking it. kind, zero: the options --optimizer and --zero. on_gpu: see the struct.
-                                    The caller frees the tensors of *parameters
+   ShardedOptimizer o = optimizer_plan(parameters, kind, zero, on_gpu)   decides which rank keeps which moments, and
+                                    allocates the lists of ranges, but no moments: so --dry-run can tell the memory of a
+                                    model without taking it. kind, zero: the options --optimizer and --zero. on_gpu: see
+                                    the struct. The caller frees the tensors of *parameters
    optimizer_allocate(&o, weights, gradients, comm_bf16, comm_thread)   allocates the moments, all 0, and the buffers of
                                     messages (exchange.h). weights and gradients, (parameters->floats) each, stay the
                                     caller's. Call it once, and do not move o afterwards: exchange.h keeps a pointer to

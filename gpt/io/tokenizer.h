@@ -27,8 +27,8 @@
      tokenizer_vocab_size(t)                    the largest id + 1
      tokenizer_end_of_text(t)                   the id of the token between documents; -1: the vocabulary has none
      tokenizer_decode_token(t, id, &n)          the n bytes of a token, which t owns; none for an id without a token
-     tokenizer_text_bytes(t, id)                the bytes of text that a token stands for: as many as it decodes to, but 0
-                                                for special tokens, which no text contains, and for an id without a
+     tokenizer_text_bytes(t, id)                the bytes of text that a token stands for: as many as it decodes to, but
+                                                0 for special tokens, which no text contains, and for an id without a
                                                 token. A SentencePiece vocabulary normalises a text before it encodes
                                                 it; counted are the bytes of the normalised text, with the space that it
                                                 puts before a document, and none for a character that it does not know

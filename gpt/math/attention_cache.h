@@ -1,29 +1,30 @@
-/* attention_cache.h: attention for text that is generated token by token: keys and values of the tokens so far are kept,
-   so that a new token costs one row of attention instead of all of them.
+/* attention_cache.h: attention for text that is generated token by token: keys and values of the tokens so far are
+   kept, so that a new token costs one row of attention instead of all of them.
 
    The cache belongs to one sequence. It holds what attention needs of every token, for each of L layers:
 
    attention_cache_create(kind, layers, &shape)   an empty cache; shape has B = 1, and as T the most tokens it will hold
    attention_cache_bytes(kind, layers, &shape)    the bytes of memory that this takes
    attention_cache_forward(cache, l, out, lse, qkv, &shape)
-                            what attention_forward computes for the last shape->T rows of a sequence: those of new tokens,
-                            which follow the cache->count tokens before them. Adds their keys and values to layer l of the
-                            cache. q, k and v of a token lie side by side in qkv (T, 3A). lse (H, T) is scratch
-   cache->count             tokens in the cache. After the last layer the caller adds T to it. It may be made smaller to
-                            forget everything (0), but else only grows
+                            what attention_forward computes for the last shape->T rows of a sequence: those of new
+                            tokens, which follow the cache->count tokens before them. Adds their keys and values to
+                            layer l of the cache. q, k and v of a token lie side by side in qkv (T, 3A). lse (H, T) is
+                            scratch
+   cache->count             tokens in the cache. After the last layer the caller adds T to it. It may be made
+                            smaller to forget everything (0), but else only grows
    attention_cache_free(cache)
 
    THE KINDS. When the cache is empty, the rows are those of a whole sequence, and attention_forward computes them. For
    later rows of standard attention and LASER, with the weights a_ij of row i,
        standard   o_id = sum_j a_ij v_jd
        LASER      o_id = m_d + log(1 + sum_j a_ij e_jd)       with e_jd = exp(v_jd - m_d) - 1
-   where m_d is the smallest v_jd of column d so far. No e_jd is negative, so no digits are lost in the sum, however small
-   or large the values are. The cache holds e, so a token costs no exponentials of other tokens' values. It holds v as
-   well: when a new token has a value below m_d, column d of e is computed again (this becomes rare, as a new minimum does
-   in any sequence). If the values of a column are farther apart than 60, float32 could not hold e; such a column is
-   computed as log(sum_j exp(s_ij + v_jd)) - log(sum_j exp(s_ij)) from the scores s_ij.
-   For any other kind, the cache holds q, k and v of all tokens, and attention_forward computes all rows again. That takes
-   longer with every token, but it is right for every kind. attention_cache_kinds has the kinds that are faster.
+   where m_d is the smallest v_jd of column d so far. No e_jd is negative, so no digits are lost in the sum, however
+   small or large the values are. The cache holds e, so a token costs no exponentials of other tokens' values. It holds
+   v as well: when a new token has a value below m_d, column d of e is computed again (this becomes rare, as a new
+   minimum does in any sequence). If the values of a column are farther apart than 60, float32 could not hold e; such a
+   column is computed as log(sum_j exp(s_ij + v_jd)) - log(sum_j exp(s_ij)) from the scores s_ij.
+   For any other kind, the cache holds q, k and v of all tokens, and attention_forward computes all rows again. That
+   takes longer with every token, but it is right for every kind. attention_cache_kinds has the kinds that are faster.
 
    Keys and values (or e) are stored in the model's dtype, as the products of attention_forward round them. Each head is
    computed by one thread, so results have the same bits for any number of threads. */
@@ -173,8 +174,8 @@ static inline void attention_cache_sum(float *restrict out, const float *a, Arra
     }
 }
 
-/* log(sum_j exp(s_j + v_j)) - lse for a column v (count, D) whose values are too far apart for e. With the paper's shift,
-   LASER does not return less than about 69.3 below the largest value (laser.h, RANGE). */
+/* log(sum_j exp(s_j + v_j)) - lse for a column v (count, D) whose values are too far apart for e. With the paper's
+   shift, LASER does not return less than about 69.3 below the largest value (laser.h, RANGE). */
 static inline float attention_cache_separate(const float *s, float lse, const float *v, float most, int count,
                                              const AttentionShape *shape) {
     const int64_t D = shape->D;

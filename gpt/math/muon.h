@@ -12,13 +12,13 @@
        parameter = (1 - lr weight_decay) parameter - lr 0.2 sqrt(max(R, C)) X
 
    The fifth line is the Newton-Schulz iteration. It applies an odd polynomial to the singular values, which moves all
-   that are not tiny to between about 0.7 and 1.2. A matrix with more rows than columns is transposed first, so that A is
-   the smaller of the two possible ones.
+   that are not tiny to between about 0.7 and 1.2. A matrix with more rows than columns is transposed first, so that A
+   is the smaller of the two possible ones.
 
    The factor 0.2 sqrt(max(R, C)) is that of Liu et al. 2025, "Muon is scalable for LLM training": an orthogonal matrix
    has elements of root mean square 1 / sqrt(max(R, C)), so the update has elements of about 0.2 lr, as AdamW's. So
-   Muon and the AdamW of the other parameters can share one learning rate and one weight decay, and a rate that was found
-   for AdamW is a good one to begin with. Jordan's own factor, sqrt(max(1, R / C)), needs a rate of its own.
+   Muon and the AdamW of the other parameters can share one learning rate and one weight decay, and a rate that was
+   found for AdamW is a good one to begin with. Jordan's own factor, sqrt(max(1, R / C)), needs a rate of its own.
 
    muon_update(parameter, gradient, m, rows, columns, &settings, work)
                    one update of the float32 matrix parameter (rows, columns) and its momentum m. beta1, beta2, eps and

@@ -57,8 +57,8 @@ static inline void sampling_take(int32_t *heap, int n, const float *logits) {
     heap[n - 1] = token;
 }
 
-/* Sets the weights (V) of the tokens that top_k, top_p and min_p exclude to 0; the largest weight is 1. A heap gives the
-   tokens from the likeliest on; usually few are asked for, so this is faster than sorting all of them. */
+/* Sets the weights (V) of the tokens that top_k, top_p and min_p exclude to 0; the largest weight is 1. A heap gives
+   the tokens from the likeliest on; usually few are asked for, so this is faster than sorting all of them. */
 static inline void sampling_exclude(double *weights, const float *logits, int V, const SamplingRule *rule) {
     const int most = rule->top_k > 0 && rule->top_k < V ? (int)rule->top_k : V;
     const double top_p = rule->top_p > 0 ? rule->top_p : 1;

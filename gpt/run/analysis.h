@@ -17,9 +17,9 @@
    analysis_log(&log, step, &a)   writes a line {"step": 40, "analysis": {...}} to log.jsonl, and a line on the screen
    analysis_fits_log(layers, heads)   whether such a line is short enough to be read
 
-   An analysis is of few windows, so that it costs little, and always of the same ones, so that analyses can be compared.
-   ds is the gradient of the sum of a window's losses, so it does not depend on the number of windows. The gradients of
-   the matrices are those of the mean loss of all tokens, as in training. */
+   An analysis is of few windows, so that it costs little, and always of the same ones, so that analyses can be
+   compared. ds is the gradient of the sum of a window's losses, so it does not depend on the number of windows. The
+   gradients of the matrices are those of the mean loss of all tokens, as in training. */
 #ifndef GPT_RUN_ANALYSIS_H
 #define GPT_RUN_ANALYSIS_H
 

@@ -6,9 +6,9 @@
        crash left, are removed, so that no step appears twice. Otherwise the file starts empty, and a log that was there
        is kept as log.jsonl.old (.old2, ...). Dies when the file cannot be opened or another process is writing it.
    log_train(&log, &train)       writes the line of a training step to log.jsonl, in one write, and the progress line
-   log_validation(&log, &validation)   writes a validation: a line of log.jsonl, and a line on the screen. That line also
-                                 names the lowest validation loss so far if this one is not lower, and the other numbers
-                                 of the validation as far as they fit into 80 columns
+   log_validation(&log, &validation)   writes a validation: a line of log.jsonl, and a line on the screen. That line
+                                 also names the lowest validation loss so far if this one is not lower, and the other
+                                 numbers of the validation as far as they fit into 80 columns
    log_message(&log, fmt, ...)   prints a line on the screen, above the progress line
    log_touch(&log)               sets the time of log.jsonl to now, at most every ten seconds. Called within long steps,
                                  so that a program that watches the age of the file sees that the run is alive
