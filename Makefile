@@ -309,7 +309,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gpt train_gptcu prepare report generate analyze evaluate grammar test_gpt test_cuda
+	rm -rf build train_gptcu test_gpt test_cuda $(PROGRAMS:$(P)%=%)
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:

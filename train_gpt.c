@@ -713,7 +713,7 @@ __attribute__((noinline)) static float row_mean(const float *row, int C) {
    bias; eps 1e-6) */
 void layernorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
     begin_part(PROFILE_NORM);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C, mean = row_mean(row, C);
         float squares = 0;
@@ -1000,7 +1000,7 @@ static AttentionAblations attention_ablations(const Model *model, int l) {
 
 /* Turns the products q, k and v in the layer's qkv into what attention reads, and returns where that is: in the same
    array, or with --qk-norm, whose backward needs the products, in an array that all layers use in turn. Then backward
-   calls this again. */
+   calls this again, unless --recompute has just done so. */
 static float *attention_inputs(Model *model, int l, const AttentionShape *shape) {
     const ModelConfig *c = &model->config;
     const LayerWeights *weights = &model->weights.layers[l];
@@ -1032,7 +1032,7 @@ static void block_output(const Model *model, float *out, const float *residual, 
     linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
     if (!branch) return;
     norms[model->config.norm].forward(array_of_floats(out), rstd, branch, weight, N, C);
-#pragma omp parallel for simd schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
 }
 
@@ -1151,12 +1151,13 @@ double model_loss(Model *model, const int32_t *targets, int64_t N, float gradien
     const int C = c->embd, V = c->vocab_size;
     Activations *acts = &model->activations;
     const int64_t slice = loss_slice_rows(c, N);
+    float *const slopes = gradient_scale == 0 ? NULL : acts->cap_slopes;
     double sum = 0;
     for (int64_t begin = 0; begin < N; begin += slice) {
         const int64_t rows = begin + slice < N ? slice : N - begin;
         const Array norm = array_from(acts->norm, begin * C);
-        output_logits(model, norm, acts->cap_slopes, rows);
-        cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, acts->cap_slopes,
+        output_logits(model, norm, slopes, rows);
+        cross_entropy_forward_backward(acts->losses + begin, acts->d_logits, acts->logits, slopes,
                                        targets + begin, gradient_scale, (float)c->z_loss, rows, V);
         if (gradient_scale == 0) continue;
         linear_backward(into(acts->d_norm + begin * C), model->gradients.output, acts->d_logits, norm,
@@ -1202,7 +1203,9 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
-    const float *in = weights->q_norm ? attention_inputs(model, l, &shape) : a->qkv;
+    const float *in = !weights->q_norm                 ? a->qkv
+                      : c->recompute == RECOMPUTE_NONE ? attention_inputs(model, l, &shape)
+                                                       : acts->attn_in;
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */

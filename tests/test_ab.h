@@ -4,6 +4,7 @@
 #define TESTS_TEST_AB_H
 
 #include "test_model.h"
+#include "test_parallel.h"
 
 #define AB_TINY "--batch=4 --warmup=3 --val-every=4 --val-tokens=200 --dtype=fp32 "
 
@@ -14,12 +15,6 @@ static int ab_run(char *output, size_t size, const char *data, const char *argum
         "export TMPDIR=%s AB_PAUSE=0.01; scripts/ab.sh --program=%s/train_gpt %s -- " TINY_MODEL AB_TINY
         "--data=%s %s",
         test_state.root, test_binaries(), arguments, data, options);
-}
-
-static int ab_count(const char *text, const char *word) {
-    int count = 0;
-    for (; (text = strstr(text, word)); text++) count++;
-    return count;
 }
 
 /* A mistake must be found before hours of training, and nothing may be written then. */
@@ -64,7 +59,7 @@ static void test_ab_checks_before_it_trains(void) {
     snprintf(arguments, sizeof arguments, "--out=%s/ab --vary attn=standard,laser --seeds 2 --dry-run", data);
     int code = ab_run(output, sizeof output, data, arguments, "--steps=8");
     CHECK(code == 0 && strstr(output, "4 runs: --attn=standard,laser, seeds 1,2") &&
-              ab_count(output, " --out=") == 4 && strstr(output, "attn=laser, each run: "),
+              count_of(output, " --out=") == 4 && strstr(output, "attn=laser, each run: "),
           "code %d: %s", code, output);
     code = test_command(output, sizeof output, "ls %s/ab", data);
     CHECK(code != 0, "something was written: %s", output);
@@ -79,18 +74,18 @@ static void test_ab_repeats_nothing_and_mixes_nothing(void) {
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(arguments, sizeof arguments, "--out=%s/ab --vary=attn=standard,laser --seeds=2 --jobs=2", data);
     int code = ab_run(output, sizeof output, data, arguments, "--steps=8");
-    CHECK(code == 0 && ab_count(output, ": started") == 4 && strstr(output, "(4 of 4 runs)") &&
+    CHECK(code == 0 && count_of(output, ": started") == 4 && strstr(output, "(4 of 4 runs)") &&
               strstr(output, "laser minus standard: ") && strstr(output, "2 pairs)") &&
               strstr(output, "one run took "),
           "code %d: %s", code, output);
     code = ab_run(output, sizeof output, data, arguments, "--steps=8 --threads=1 --save-every=4");
-    CHECK(code == 0 && ab_count(output, ": started") == 0 && strstr(output, "2 pairs)"), "code %d: %s", code,
+    CHECK(code == 0 && count_of(output, ": started") == 0 && strstr(output, "2 pairs)"), "code %d: %s", code,
           output);
     snprintf(arguments, sizeof arguments, "--out=%s/ab --vary=attn=standard,laser --seeds=1,2,7 --jobs=2",
              data);
     code = ab_run(output, sizeof output, data, arguments, "--steps=8");
     CHECK(code == 0 && strstr(output, "standard-seed-7: started") &&
-              strstr(output, "laser-seed-7: started") && ab_count(output, ": started") == 2 &&
+              strstr(output, "laser-seed-7: started") && count_of(output, ": started") == 2 &&
               strstr(output, "3 pairs)"),
           "code %d: %s", code, output);
     code = ab_run(output, sizeof output, data, arguments, "--steps=9 --lr=1e-3");

@@ -5,6 +5,7 @@
 
 #include "harness.h"
 #include "test_model.h"
+#include "test_parallel.h"
 #include "test_report.h"
 #include "test_train.h"
 
@@ -277,20 +278,13 @@ static void test_analyze_every_changes_no_bit(void) {
 /* With several ranks rank 0 analyses alone; the others must neither wait forever nor get other weights. */
 static void test_analyze_every_with_two_ranks(void) {
     char output[8192], data[256];
-    if (test_command(output, sizeof output, "command -v mpirun && ldd %s/train_gpt | grep libmpi",
-                     test_binaries())) {
-        test_not_run("there is no MPI");
-        return;
-    }
+    const char *launcher = mpi_launcher();
+    if (!launcher) return;
     snprintf(data, sizeof data, "%s", write_test_data(600));
     for (int analysed = 0; analysed < 2; analysed++) {
-        const int code =
-            test_command(output, sizeof output,
-                         "export ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 " /* MPI itself leaks */
-                         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; timeout 100 "
-                         "mpirun --oversubscribe -np 2 "
-                         "%s/train_gpt " TINY_RUN "--threads=1 --data=%s --out=%s/%d %s",
-                         test_binaries(), data, data, analysed, analysed ? "--analyze-every=4" : "");
+        const int code = test_command(
+            output, sizeof output, "%s -np 2 %s/train_gpt " TINY_RUN "--threads=1 --data=%s --out=%s/%d %s",
+            launcher, test_binaries(), data, data, analysed, analysed ? "--analyze-every=4" : "");
         REQUIRE(code == 0, "exit %d: %s", code, output);
     }
     const int code =

@@ -213,7 +213,7 @@ static Tokenizer *evaluate_tokenizer(void) {
     return bpe_learner_finish(learner, 300);
 }
 
-static Model evaluate_model(int B, int vocab_size) {
+static Model evaluate_model(int B, int vocab_size, double logit_softcap) {
     const ModelConfig config = {.layers = 2,
                                 .heads = 2,
                                 .head_dim = 6,
@@ -221,6 +221,7 @@ static Model evaluate_model(int B, int vocab_size) {
                                 .mlp_hidden = 24,
                                 .seq_len = 13,
                                 .vocab_size = vocab_size,
+                                .logit_softcap = logit_softcap,
                                 .dtype = DTYPE_FP32};
     Model model = model_plan(&config, B);
     model_allocate(&model);
@@ -239,6 +240,8 @@ static double evaluate_direct(Model *model, const int32_t *tokens, int count, in
         for (int c = 0; c < C; c++)
             logit += (double)((float *)model->activations.norm.data)[(count - 1) * C + c] *
                      model->weights.embed[v * C + c];
+        if (model->config.logit_softcap > 0)
+            logit = model->config.logit_softcap * tanh(logit / model->config.logit_softcap);
         sum += exp(logit), most = fmax(most, logit);
         if (v == target) of_target = logit;
     }
@@ -248,14 +251,14 @@ static double evaluate_direct(Model *model, const int32_t *tokens, int count, in
 
 /* A batch pads its sequences and computes logits only where they are needed: each score must nevertheless be the sum of
    the log-probabilities that one forward pass for each token gives. */
-static void test_evaluate_scores_match_direct_forward(void) {
+static void check_evaluate_scores(double logit_softcap) {
     static const char *const texts[][2] = {{"the key", " by the river"},
                                            {"the dogs sleep and the kings wait by the", " mill"},
                                            {"a", " bell in the attic"},
                                            {"", "the river"}};
     enum { COUNT = 4 };
     Tokenizer *t = evaluate_tokenizer();
-    Model model = evaluate_model(COUNT, tokenizer_vocab_size(t));
+    Model model = evaluate_model(COUNT, tokenizer_vocab_size(t), logit_softcap);
     ScoreSequence sequences[COUNT];
     Score scores[COUNT];
     int greedy = 0;
@@ -273,8 +276,9 @@ static void test_evaluate_scores_match_direct_forward(void) {
         bool likeliest = true;
         for (int n = s->context; n < s->length; n++)
             want += evaluate_direct(&model, s->tokens, n, s->tokens[n], &likeliest);
-        CHECK(fabs(scores[i].log_probability - want) < 1e-4, "'%s%s': %.7f, a direct pass gives %.7f",
-              texts[i][0], texts[i][1], scores[i].log_probability, want);
+        CHECK(fabs(scores[i].log_probability - want) < 1e-4,
+              "'%s%s', --logit-softcap=%g: %.7f, a direct pass gives %.7f", texts[i][0], texts[i][1],
+              logit_softcap, scores[i].log_probability, want);
         CHECK(scores[i].greedy == likeliest, "'%s%s': greedy is %d", texts[i][0], texts[i][1],
               scores[i].greedy);
         greedy += likeliest;
@@ -283,6 +287,11 @@ static void test_evaluate_scores_match_direct_forward(void) {
     CHECK(greedy == 1, "%d of the continuations are the model's own", greedy);
     model_free(&model);
     tokenizer_free(t);
+}
+
+static void test_evaluate_scores_match_direct_forward(void) {
+    check_evaluate_scores(0);
+    check_evaluate_scores(3);
 }
 
 /* The context and the continuation must be split where lm-evaluation-harness splits them. */
@@ -330,7 +339,7 @@ static void test_evaluate_acc_and_acc_norm(void) {
    is shorter here, and that of shards is left out. */
 static void test_evaluate_windows_match_direct_forward(void) {
     enum { COUNT = 45, V = 61 };
-    Model model = evaluate_model(3, V);
+    Model model = evaluate_model(3, V, 0);
     const int T = model.config.seq_len;
     unsigned char bytes[2 * COUNT] = {0};
     int32_t tokens[COUNT];
@@ -388,16 +397,6 @@ static void evaluate_begin(char folder[256]) {
                    "'answerKey': 'B'}");
 }
 
-static cJSON *evaluate_json(const char *folder, const char *name) {
-    char error[FILE_ERROR_SIZE], *path = file_path(folder, name);
-    size_t size;
-    char *text = file_read(path, FILE_REGULAR, FILE_JSON_LIMIT, &size, error);
-    cJSON *json = text ? json_parse(text, size) : NULL;
-    CHECK(json, "%s: %s", path, text ? "not JSON" : error);
-    free(text), free(path);
-    return json;
-}
-
 /* The loss on the shards must be the one that the trainer logged, and both models must be compared by the same
    windows. */
 static void test_evaluate_program_on_text(void) {
@@ -411,7 +410,7 @@ static void test_evaluate_program_on_text(void) {
     REQUIRE(code == 0, "exit %d: %s", code, output);
     for (char *line = strtok(output, "\n"); line; line = strtok(NULL, "\n"))
         CHECK(strlen(line) <= 80, "%zu columns: %s", strlen(line), line);
-    cJSON *json = evaluate_json(folder, "a.json"), *last = evaluate_json(folder, "last.json");
+    cJSON *json = checkpoint_read_json(folder, "a.json"), *last = checkpoint_read_json(folder, "last.json");
     const cJSON *models = cJSON_GetObjectItem(json, "models"), *first = cJSON_GetArrayItem(models, 0);
     CHECK(cJSON_GetArraySize(models) == 2, "%d models", cJSON_GetArraySize(models));
     static const char *const names[][2] = {{"loss", "val_loss"}, {"bits_per_byte", "val_bits_per_byte"}};
@@ -425,7 +424,7 @@ static void test_evaluate_program_on_text(void) {
                      "B=$(cd %s && pwd); cd %s; $B/evaluate --text=text.txt --stride=8 --json=a.json laser",
                      test_binaries(), folder);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    json = evaluate_json(folder, "a.json");
+    json = checkpoint_read_json(folder, "a.json");
     first = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "models"), 0);
     CHECK(json_number(first, "bytes") == 3000, "%g bytes of 3000 were predicted",
           json_number(first, "bytes"));
@@ -445,7 +444,7 @@ static void test_evaluate_program_on_a_task(void) {
     CHECK(strstr(output, "task    arc (by its keys), 0 shots, 3 items of arc.jsonl"), "%s", output);
     CHECK(strstr(output, "3 - 1   +0.0000 (0.0000 to 0.0000)    +0.0000 (0.0000 to 0.0000)"), "%s", output);
     CHECK(strstr(output, "Model 2 reads at most 32 tokens: the prompts of 1 item were cut"), "%s", output);
-    cJSON *json = evaluate_json(folder, "a.json");
+    cJSON *json = checkpoint_read_json(folder, "a.json");
     const cJSON *models = cJSON_GetObjectItem(json, "models"), *item;
     double right[2][3];
     for (int k = 0; k < 2; k++) {
@@ -476,7 +475,7 @@ static void test_evaluate_program_on_a_task(void) {
         "laser",
         test_binaries(), folder);
     REQUIRE(code == 0, "exit %d: %s", code, output);
-    cJSON *three = evaluate_json(folder, "a.json"), *one = evaluate_json(folder, "b.json");
+    cJSON *three = checkpoint_read_json(folder, "a.json"), *one = checkpoint_read_json(folder, "b.json");
     const cJSON *lists[2] = {three, one};
     for (int k = 0; k < 2; k++)
         lists[k] =

@@ -49,7 +49,7 @@ static void test_reproduce_survives_kills(void) {
     };
     static char output[1 << 16];
     char folder[128];
-    if (test_command(output, sizeof output, "command -v pgrep gzip bash") != 0) {
+    if (test_command(output, sizeof output, "command -v pgrep && command -v gzip && command -v bash") != 0) {
         test_not_run("there is no pgrep, gzip or bash");
         return;
     }

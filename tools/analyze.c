@@ -141,7 +141,6 @@ static void print_v_range(const AnalysisSums *sums) {
 
 static void write_json(const char *path, const Analysis *a, const Model *model, const char *folder,
                        const char *data) {
-    char error[FILE_ERROR_SIZE];
     cJSON *json = cJSON_CreateObject(), *paper = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "checkpoint", folder);
     cJSON_AddStringToObject(json, "data", data);
@@ -151,11 +150,7 @@ static void write_json(const char *path, const Analysis *a, const Model *model, 
     json_add_number(paper, analysis_numbers[ANALYSIS_BELOW_1E3].key, ANALYSIS_PAPER_BELOW_1E3);
     json_add_number(paper, analysis_numbers[ANALYSIS_BELOW_1E7].key, ANALYSIS_PAPER_BELOW_1E7);
     cJSON_AddItemToObject(json, "paper", paper);
-    char *text = cJSON_Print(json);
-    if (!text) die("no memory to write '%s'", path);
-    if (!file_write_whole(path, text, strlen(text), error))
-        die("%s; name a file in a folder that exists: --json=FILE", error);
-    cJSON_free(text), cJSON_Delete(json);
+    json_option_write(path, json);
 }
 
 int main(int argc, char **argv) {

@@ -370,7 +370,6 @@ static void add_windows(cJSON *json, const WindowResult *r) {
 
 static void write_json(const OptionSet *set, const EvaluateOptions *o, const Task *task, const Evaluation *e,
                        int count) {
-    char error[FILE_ERROR_SIZE];
     cJSON *json = cJSON_CreateObject();
     cJSON_AddItemToObject(json, "options", options_to_json(set));
     if (*o->task) cJSON_AddStringToObject(json, "task", task_row(task->kind)->name);
@@ -385,12 +384,7 @@ static void write_json(const OptionSet *set, const EvaluateOptions *o, const Tas
             add_windows(model, &e[k].windows);
         cJSON_AddItemToArray(models, model);
     }
-    char *text = cJSON_Print(json);
-    if (!text) die("no memory to write '%s'", o->json);
-    if (!file_write_whole(o->json, text, strlen(text), error))
-        die("%s; name a file in a folder that exists: --json=FILE", error);
-    free(text);
-    cJSON_Delete(json);
+    json_option_write(o->json, json);
 }
 
 /* ---- options ---- */

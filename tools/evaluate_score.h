@@ -82,8 +82,7 @@ static inline Score score_rows(Model *model, int64_t first, const int32_t *targe
     Score sum = {0, true}, *each = check_calloc((size_t)rows * sizeof *each);
     for (int64_t begin = 0; begin < rows; begin += slice) {
         const int64_t n = begin + slice < rows ? slice : rows - begin;
-        linear(array_of_floats(logits), NULL, array_from(model->activations.norm, (first + begin) * C),
-               &model->output, n, C, V);
+        output_logits(model, array_from(model->activations.norm, (first + begin) * C), NULL, n);
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < n; i++) each[begin + i] = score_row(logits + i * V, V, targets[begin + i]);
     }

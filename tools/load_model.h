@@ -9,7 +9,8 @@
                                   the same with the dtype, recompute and forward_only of a ModelConfig
    checkpoint_find(name, folder)  the folder of the checkpoint that a user named: `name` itself, or, when it is the
                                   folder of a run, that of its newest checkpoint
-   dtype is one of Dtype, the operands of matrix products. Both die with what is wrong. */
+   json_option_write(path, json)  writes the file of a tool's --json, and frees `json`
+   dtype is one of Dtype, the operands of matrix products. All die with what is wrong. */
 #ifndef TOOLS_LOAD_MODEL_H
 #define TOOLS_LOAD_MODEL_H
 
@@ -111,6 +112,15 @@ void checkpoint_find(const char *name, char folder[CHECKPOINT_PATH_SIZE]) {
             "--save-every=N",
             name, newer_is_torn ? " (" : "", torn, newer_is_torn ? " has no DONE)" : "");
     if (newer_is_torn) warn("%s/%s has no DONE: it is passed over for %s", name, torn, folder);
+}
+
+/* Writes the file of --json, and frees `json`. */
+static inline void json_option_write(const char *path, cJSON *json) {
+    char error[FILE_ERROR_SIZE], *text = cJSON_Print(json);
+    if (!text) die("no memory to write '%s'", path);
+    if (!file_write_whole(path, text, strlen(text), error))
+        die("%s; name a file in a folder that exists: --json=FILE", error);
+    cJSON_free(text), cJSON_Delete(json);
 }
 
 #endif

@@ -93,6 +93,7 @@ static inline RunAnalysis *run_analyses(const Run *runs, int count) {
     RunAnalysis *analyses = check_calloc((size_t)count * sizeof *analyses);
     bool some = false;
     for (int r = 0; r < count; r++) {
+        if (!runs[r].analysed) continue;
         char error[LOG_ERROR_SIZE], *path = file_path(runs[r].folder, "log.jsonl");
         FILE *file = log_open_read(path, error);
         if (!file) die("%s", error); /* it was removed after run_load had read it */

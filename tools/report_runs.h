@@ -61,7 +61,8 @@ typedef struct {
     double tokens_per_step; /* 0: not known */
     double step_seconds;    /* the median of its steps; NaN: not known */
     double parameters, train_loss, val_loss, bits_per_byte, seconds, tokens_per_s,
-        memory; /* NaN: not known */
+        memory;    /* NaN: not known */
+    bool analysed; /* its log has lines of --analyze-every */
     /* The rest is set where this stands for several runs with different seeds (report_arms.h). Its curves and losses
        are then their means; 0 seeds: it is one run. */
     int seeds, pairs;                           /* pairs: seeds that the first such group has as well */
@@ -235,6 +236,7 @@ static inline void run_see_line(void *context, LogLine kind, const LogTrain *tra
         series_add(&run->curves[CURVE_VALIDATION], (double)v->step, v->val_loss);
         run->bits_per_byte = v->val_bits_per_byte;
     }
+    if (kind == LOG_LINE_ANALYSIS) run->analysed = true;
     if (kind != LOG_LINE_TRAIN) return;
     const double step = (double)train->step;
     for (int k = CURVE_TRAINING; k < CURVE_COUNT; k++)

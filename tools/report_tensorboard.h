@@ -159,7 +159,7 @@ static inline void tensorboard_see_line(void *context, LogLine kind, const LogTr
 
 /* The date in a run's config.json as seconds since 1970; 0 when it is not known. */
 static inline double tensorboard_begin(const Run *run) {
-    const char *date = run->config ? json_text(run->config, "date") : NULL;
+    const char *date = json_text(run->config, "date");
     struct tm utc = {0};
     if (!date || sscanf(date, "%4d-%2d-%2dT%2d:%2d:%2dZ", &utc.tm_year, &utc.tm_mon, &utc.tm_mday,
                         &utc.tm_hour, &utc.tm_min, &utc.tm_sec) != 6)

@@ -92,7 +92,7 @@ static inline float qk_norm_rstd(const float *x, int D) {
 static inline void qk_norm_forward(float *out, const float *qkv, const float *q_weight, const float *k_weight,
                                    const AttentionShape *s) {
     const int H = s->H, D = s->D;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         for (int head = 0; head < 2 * H; head++) { /* the heads of q, then those of k */
             const float *x = qkv + n * s->qkv_row + head * D, *weight = head < H ? q_weight : k_weight;
@@ -152,14 +152,14 @@ static inline int ablation_scale_at(const AttentionAblations *x, const Attention
     return x->scale_of_dimensions ? i % s->D : i / s->D;
 }
 
-/* The factors (A) of the elements of q: softplus(w) / softplus(0). The caller frees them. */
+/* The factors (A) of the elements of q: softplus(w) / softplus(0); NULL without a learned scale. The caller frees
+   them. */
 static inline float *ablation_factors(const AttentionAblations *x, const AttentionShape *s) {
     const int A = s->H * s->D;
+    if (!x->scale) return NULL;
     float *factors = (float *)check_calloc((size_t)A * sizeof *factors);
     for (int i = 0; i < A; i++)
-        factors[i] =
-            x->scale ? (float)(ablation_softplus(x->scale[ablation_scale_at(x, s, i)]) / ablation_softplus(0))
-                     : 1;
+        factors[i] = (float)(ablation_softplus(x->scale[ablation_scale_at(x, s, i)]) / ablation_softplus(0));
     return factors;
 }
 
@@ -167,12 +167,13 @@ static inline void ablations_before(const AttentionAblations *x, float *qkv, con
     const int A = s->H * s->D;
     if (!x->scale && !x->clamped && x->beta == 1) return;
     float *factors = ablation_factors(x, s);
-#pragma omp parallel for schedule(static)
+    const float beta = x->beta;
+#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
-        for (int i = 0; i < A; i++) q[i] *= factors[i];
+        for (int i = 0; i < A && factors; i++) q[i] *= factors[i];
         for (int i = 0; i < A && x->clamped; i++) v[i] = ABLATION_CLAMP * tanhf(v[i] / ABLATION_CLAMP);
-        for (int i = 0; i < A && x->beta != 1; i++) v[i] *= x->beta;
+        for (int i = 0; i < A && beta != 1; i++) v[i] *= beta;
     }
     free(factors);
 }
@@ -194,7 +195,7 @@ static inline void ablations_add_dscale(const AttentionAblations *x, float *dsca
 static inline void ablations_before_backward(const AttentionAblations *x, float *dqkv, float *dscale,
                                              const float *qkv, const AttentionShape *s) {
     const int A = s->H * s->D;
-    const float bound = x->beta * ABLATION_CLAMP;
+    const float beta = x->beta, grad_scale = x->grad_scale, bound = beta * ABLATION_CLAMP;
     if (!x->scale && !x->clamped && x->beta == 1 && x->grad_scale == 1) return;
     float *factors = ablation_factors(x, s);
     AblationSums sums = ablation_sums_create(s, x->scale_of_dimensions ? s->D : s->H);
@@ -204,10 +205,11 @@ static inline void ablations_before_backward(const AttentionAblations *x, float 
             const float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
             float *dq = dqkv + n * s->qkv_row, *dv = dqkv + ablations_v(s, n);
             float *sum = sums.of_chunks + chunk * sums.width;
-            for (int i = 0; i < 2 * A && x->grad_scale != 1; i++) dq[i] *= x->grad_scale; /* dk follows dq */
-            for (int i = 0; i < A; i++) sum[ablation_scale_at(x, s, i)] += dq[i] * q[i], dq[i] *= factors[i];
+            for (int i = 0; i < 2 * A && grad_scale != 1; i++) dq[i] *= grad_scale; /* dk follows dq */
+            for (int i = 0; i < A && factors; i++)
+                sum[ablation_scale_at(x, s, i)] += dq[i] * q[i], dq[i] *= factors[i];
             for (int i = 0; i < A && x->clamped; i++) dv[i] *= 1 - v[i] / bound * (v[i] / bound);
-            for (int i = 0; i < A && x->beta != 1; i++) dv[i] *= x->beta;
+            for (int i = 0; i < A && beta != 1; i++) dv[i] *= beta;
         }
     if (x->scale) ablations_add_dscale(x, dscale, &sums);
     free(factors), free(sums.of_chunks);
@@ -239,7 +241,7 @@ static inline void ablations_check_all(int layer, const float *out, const float 
                                        const AttentionShape *s) {
     const int A = s->H * s->D;
     int outside = 0;
-#pragma omp parallel for schedule(static) reduction(| : outside)
+#pragma omp parallel for schedule(static) reduction(| : outside) if (ablations_tokens(s) > 1)
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         const float *v = qkv + ablations_v(s, n), *o = out + n * s->out_row;
         for (int i = 0; i < A; i++) outside |= (v[i] > ABLATION_EXP_MOST) | (o[i] < ABLATION_LOG_LEAST);
@@ -249,7 +251,7 @@ static inline void ablations_check_all(int layer, const float *out, const float 
 
 /* x (N, A) *= factor */
 static inline void ablations_multiply(float *x, float factor, const AttentionShape *s) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
     for (int64_t n = 0; n < ablations_tokens(s); n++)
         for (int i = 0; i < s->H * s->D; i++) x[n * s->out_row + i] *= factor;
 }
