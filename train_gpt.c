@@ -200,26 +200,44 @@ enum { INIT_ZEROS, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
 enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_UNTIED, IF_PERI, IF_QK_WEIGHTS, IF_SCALE_WEIGHTS };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
-   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
+   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. The names are
+   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm) and GLM-4 (the norms of
+   outputs). After the | stands the name in older checkpoints, which are read
+   too. */
 static const TensorRow weight_rows[] = {
-    {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
-    {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
-    {"layers.%d.attn_norm.weight", "C", offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
-    {"layers.%d.attn.q_norm.weight", "D", offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
-    {"layers.%d.attn.k_norm.weight", "D", offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
-    {"layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale), INIT_ZEROS, IF_SCALE_WEIGHTS},
-    {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
-    {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
-    {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
-    {"layers.%d.attn_out_norm.weight", "C", offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
-    {"layers.%d.mlp_out_norm.weight", "C", offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
-    {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
-    {"output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
+    {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
+    {"model.embed_positions.weight|position.weight", "TC", offsetof(Weights, position), INIT_NORMAL,
+     IF_LEARNED_POSITIONS},
+    {"model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", "C",
+     offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.self_attn.q_proj.weight|layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.k_proj.weight|layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.v_proj.weight|layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.o_proj.weight|layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o),
+     INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.self_attn.q_norm.weight|layers.%d.attn.q_norm.weight", "D",
+     offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"model.layers.%d.self_attn.k_norm.weight|layers.%d.attn.k_norm.weight", "D",
+     offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"model.layers.%d.self_attn.scale.weight|layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale),
+     INIT_ZEROS, IF_SCALE_WEIGHTS},
+    {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
+     offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.mlp.gate_proj.weight|layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate),
+     INIT_NORMAL, IF_SWIGLU},
+    {"model.layers.%d.mlp.up_proj.weight|layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.mlp.down_proj.weight|layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down),
+     INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.post_self_attn_layernorm.weight|layers.%d.attn_out_norm.weight", "C",
+     offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
+    {"model.layers.%d.post_mlp_layernorm.weight|layers.%d.mlp_out_norm.weight", "C",
+     offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
+    {"model.norm.weight|final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+    {"lm_head.weight|output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
 };
 
 /* How an activation is stored: as floats, or as an Array of the model's dtype. */

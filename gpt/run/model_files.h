@@ -169,6 +169,7 @@ static inline NamedTensor *named_tensors(const TensorTable *parameters, const fl
     for (int i = 0; i < parameters->count; i++) {
         const Tensor *t = &parameters->tensors[i];
         tensors[i] = (NamedTensor){.name = t->name,
+                                   .old_name = t->old_name,
                                    .dimensions = t->dimensions,
                                    .shape = {t->shape[0], t->shape[1]},
                                    .data = (float *)((uintptr_t)memory + t->offset * sizeof(float))};
