@@ -84,7 +84,7 @@ static const HostileCase hostile_cases[] = {
     {SET, "num_hidden_layers", "\"2\"", "\"num_hidden_layers\" is missing or wrong"},
     {SET, "num_hidden_layers", "1e308", "\"num_hidden_layers\" is missing or wrong"},
     {SET, "num_hidden_layers", NULL, "\"num_hidden_layers\" is missing or wrong"},
-    {SET, "num_hidden_layers", "3", "has no tensor 'layers.2."},
+    {SET, "num_hidden_layers", "3", "has no tensor 'model.layers.2."},
     {SET, "num_attention_heads", "65536", "(--heads) is 65536, expected 1 to 1024"},
     {SET, "head_dim", "5", "rope turns pairs"},
     {SET, "head_dim", "2147483648", "\"head_dim\" is missing or wrong"},
