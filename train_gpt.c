@@ -68,6 +68,7 @@
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
+#include "gpt/run/sampled_text.h"
 #include "gpt/run/setup.h"
 
 /* ========================================================================================= 1. the model ==== */
@@ -112,7 +113,19 @@ static const ConfigField model_fields[] = {
     {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
-enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
+
+/* The same for the fields that are not saved. */
+static const ConfigField training_fields[] = {
+    {"dtype", NULL, offsetof(ModelConfig, dtype), NULL, false},
+    {"recompute", NULL, offsetof(ModelConfig, recompute), NULL, false},
+    {"init-weights", NULL, offsetof(ModelConfig, init_weights), NULL, false},
+    {"attn-grad-scale", NULL, offsetof(ModelConfig, attn_grad_scale), NULL, false},
+    {"z-loss", NULL, offsetof(ModelConfig, z_loss), NULL, false},
+};
+enum {
+    MODEL_FIELDS = sizeof model_fields / sizeof *model_fields,
+    TRAINING_FIELDS = sizeof training_fields / sizeof *training_fields
+};
 
 /* Checks the sizes of a model, which may come from options or from a checkpoint. Called before anything is allocated.
    */
@@ -1232,47 +1245,13 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
                         draw);
 }
 
-/* Prints the prompt and `count` sampled tokens. When the context has T tokens, its older half is removed. */
+/* Prints the prompt and `count` sampled tokens. */
 void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
                         double temperature, uint64_t seed) {
-    const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
-    int32_t *context = check_calloc((size_t)T * sizeof *context);
-    size_t prompt_size = strlen(prompt);
-    uint16_t *ids = check_calloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
-    size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
-    int used = 0;
-    if (prompt_count == 0 && end_of_text >= 0)
-        context[used++] = end_of_text; /* every document begins after this token */
-    for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
-        context[used++] = ids[i];
-    if (used == 0) context[used++] = 0;
-    const bool shown = program_on_terminal(
-        stdout); /* control bytes could change the state of a terminal, so they are made visible there */
-    char waiting[8] = "";
-    if (shown)
-        check_print_piece(stdout, waiting, prompt, prompt_size);
-    else
-        fwrite(prompt, 1, prompt_size, stdout);
-    for (int i = 0; i < count; i++) {
-        if (used == T) {
-            memmove(context, context + T / 2, (size_t)(T - T / 2) * sizeof *context);
-            used = T - T / 2;
-        }
-        int32_t token = model_sample(model, context, used, temperature, seed, (uint64_t)i);
-        context[used++] = token;
-        size_t length;
-        const char *bytes = tokenizer_decode_token(tokenizer, token, &length);
-        if (token == end_of_text)
-            printf("\n\n");
-        else if (shown)
-            check_print_piece(stdout, waiting, bytes, length);
-        else
-            fwrite(bytes, 1, length, stdout);
-    }
-    if (shown) check_print_piece(stdout, waiting, "", 0);
-    printf("\n");
-    free(ids);
-    free(context);
+    SampledText text = sampled_text_begin(tokenizer, prompt, model->config.seq_len);
+    for (int i = 0; i < count; i++)
+        sampled_text_add(&text, model_sample(model, text.tokens, text.count, temperature, seed, (uint64_t)i));
+    sampled_text_end(&text);
 }
 
 /* ========================================================================================== 5. training ==== */
@@ -1471,32 +1450,11 @@ Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *i
 /* =========================================================================================== 6. the run ==== */
 
 /* The model that the options describe; exits with what is wrong about them. */
-static ModelConfig model_config(const Options *o, const OptionSet *set) {
-    const ModelConfig config = {.layers = (int)o->layers,
-                                .heads = (int)o->heads,
-                                .head_dim = (int)o->head_dim,
-                                .embd = (int)o->embd,
-                                .mlp_hidden = (int)o->mlp_hidden,
-                                .seq_len = (int)o->seq_len,
-                                .vocab_size = (int)o->vocab_size,
-                                .attn = o->attn,
-                                .laser_shift = o->laser_shift,
-                                .qk_norm = o->qk_norm,
-                                .attn_scale = o->attn_scale,
-                                .laser_beta = o->laser_beta,
-                                .attn_softcap = o->attn_softcap,
-                                .attn_grad_scale = o->attn_grad_scale,
-                                .activation = o->activation,
-                                .position = o->position,
-                                .norm = o->norm,
-                                .norm_place = o->norm_place,
-                                .tie = o->tie,
-                                .init_weights = o->init_weights,
-                                .logit_softcap = o->logit_softcap,
-                                .z_loss = o->z_loss,
-                                .dtype = o->dtype,
-                                .recompute = o->recompute};
+static ModelConfig model_config(const Options *options, const OptionSet *set) {
+    ModelConfig config = {0};
     char error[FILE_ERROR_SIZE];
+    config_from_options(model_fields, MODEL_FIELDS, options, &config);
+    config_from_options(training_fields, TRAINING_FIELDS, options, &config);
     if (!model_config_check(&config, error)) options_fail(set, "%s", error);
     return config;
 }

@@ -37,7 +37,7 @@ enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
 
-/* Choices whose enums belong to laser.h with attention_softmax.h, optimizer.h and array.h. */
+/* Choices whose enums belong to laser.h with attention.h, optimizer.h and array.h. */
 #define LASER_SHIFT_CHOICES(X)                                                                               \
     X(LASER_SHIFT_CAUSAL, "causal")                                                                          \
     X(LASER_SHIFT_SEQUENCE, "sequence") X(LASER_SHIFT_NONE, "none") X(LASER_SHIFT_CLAMP, "clamp")
