@@ -102,7 +102,7 @@ static const HostileCase hostile_cases[] = {
     {SET, "attention", "[]", "\"attention\" is missing or wrong"},
     {SET, "laser_shift", "\"\"", "\"laser_shift\" is missing or wrong"},
     {SET, "final_logit_softcapping", "\"30\"", "\"final_logit_softcapping\" is missing or wrong"},
-    {SET, "norm", "\"none\"", "\"norm\" is missing or wrong; expected rmsnorm|layernorm"},
+    {SET, "norm", "\"none\"", "\"norm\" is missing or wrong; expected rmsnorm|layernorm|crmsnorm"},
     {SET, "norm_place", "\"peri\"", "has no tensor 'model.layers.0.post_mlp_layernorm.weight'"},
     {SET, "final_logit_softcapping", "-1", "(--logit-softcap) is -1, expected 0 to 1000000"},
     {SET, "qk_norm", "\"\"", "\"qk_norm\" is missing or wrong; expected no|yes"},
