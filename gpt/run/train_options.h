@@ -25,8 +25,12 @@
 #define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm") X(NORM_CRMSNORM, "crmsnorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
+#define BIAS_CHOICES(X) X(BIAS_NONE, "none") X(BIAS_MLP, "mlp") X(BIAS_ALL, "all")
+#define DECAY_CHOICES(X) X(DECAY_MATRICES, "matrices") X(DECAY_ALL, "all")
 #define TIE_CHOICES(X) X(TIE_YES, "yes") X(TIE_NO, "no")
 #define INIT_WEIGHTS_CHOICES(X) X(INIT_WEIGHTS_GPT, "gpt") X(INIT_WEIGHTS_XAVIER, "xavier")
+enum { OPTION_ENUM(BIAS_CHOICES) };
+enum { OPTION_ENUM(DECAY_CHOICES) };
 enum { OPTION_ENUM(TIE_CHOICES) };
 enum { OPTION_ENUM(INIT_WEIGHTS_CHOICES) };
 enum { OPTION_ENUM(NORM_CHOICES) };
@@ -56,8 +60,8 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, attn_scale, activation, position, norm, norm_place, tie, init_weights;
-    bool qk_norm;
+    int attn, laser_shift, attn_scale, activation, position, norm, norm_place, bias, tie, init_weights;
+    bool qk_norm, embed_scale;
     double laser_beta, attn_softcap, attn_grad_scale, logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
@@ -65,7 +69,7 @@ typedef struct {
     bool verify_data;
     int64_t batch, total_batch, steps, seed;
     /* optimizer */
-    int optimizer, schedule;
+    int optimizer, schedule, decay;
     int64_t warmup, cooldown;
     double z_loss, lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
     int64_t max_skipped;
@@ -141,6 +145,12 @@ static const Option train_options[] = {
         "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
         "added "
         "to the residual stream"),
+    ROW("Model", "bias", OPTION_CHOICE, bias, "none", 0, 0, OPTION_CHOICES(BIAS_CHOICES), OPTION_FIXED,
+        "vectors that are added to outputs, 0 at the start. mlp: to those of the norms and of the MLP's "
+        "matrices; all: also to those of attention's matrices"),
+    ROW("Model", "embed-scale", OPTION_SWITCH, embed_scale, "no", 0, 0, "", OPTION_FIXED,
+        "the embedding of a token is multiplied by sqrt(C) where it enters the model, and starts with "
+        "deviation 1 / sqrt(C)"),
     ROW("Model", "tie", OPTION_CHOICE, tie, "yes", 0, 0, OPTION_CHOICES(TIE_CHOICES), OPTION_FIXED,
         "yes: the embedding of the tokens is also the output matrix; no: the output has a matrix of its own"),
     ROW("Model", "init-weights", OPTION_CHOICE, init_weights, "gpt", 0, 0,
@@ -202,8 +212,10 @@ static const Option train_options[] = {
         "added to the square root of the second moment, by which AdamW divides"),
     ROW("Optimizer", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
         "each step shrinks the matrices by this times the learning rate (decoupled weight decay), but not "
-        "the "
-        "weight vectors of RMSNorm"),
+        "the vectors, unless --decay=all"),
+    ROW("Optimizer", "decay", OPTION_CHOICE, decay, "matrices", 0, 0, OPTION_CHOICES(DECAY_CHOICES),
+        OPTION_FIXED,
+        "what --weight-decay shrinks: the matrices, or all tensors, also the weights and biases of norms"),
     ROW("Optimizer", "z-loss", OPTION_FLOAT, z_loss, "0", 0, 1, "", OPTION_FIXED,
         "X: adds X times the mean of (log-sum-exp of a token's logits)^2 to the loss whose gradient is "
         "computed, which keeps the log-sum-exp near 0. The losses that are printed and logged are the "
