@@ -65,6 +65,7 @@
 #include "gpt/run/checkpointing.h"
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
+#include "gpt/run/hugging_face.h"
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
@@ -88,8 +89,7 @@ typedef struct {
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older
-   versions lack it. */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether the name is our own. */
 static const ConfigField model_fields[] = {
     {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
     {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
@@ -100,10 +100,10 @@ static const ConfigField model_fields[] = {
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL, false},
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2",
      false},
-    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), false},
-    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), true},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, true},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
-     false},
+     true},
     {"qk-norm", "qk_norm", offsetof(ModelConfig, qk_norm), "no|yes", true},
     {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
      true},
@@ -113,7 +113,7 @@ static const ConfigField model_fields[] = {
     {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
     {"bias", "bias", offsetof(ModelConfig, bias), OPTION_CHOICES(BIAS_CHOICES), true},
     {"embed-scale", "scale_embeddings", offsetof(ModelConfig, embed_scale), "false|true", true},
-    {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
+    {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", false},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
 
@@ -1604,7 +1604,8 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
-    t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
+    t.run.model_config = hugging_face_config(model_fields, MODEL_FIELDS, &config, t.run.tokenizer,
+                                             options->save_dtype == SAVE_DTYPE_BF16);
     /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums the gradients over the ranks
        and updates the weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);

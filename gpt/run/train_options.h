@@ -21,6 +21,7 @@
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
 #define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
+#define SAVE_DTYPE_CHOICES(X) X(SAVE_DTYPE_FP32, "fp32") X(SAVE_DTYPE_BF16, "bf16")
 #define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm") X(NORM_CRMSNORM, "crmsnorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
@@ -40,6 +41,7 @@ enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
+enum { OPTION_ENUM(SAVE_DTYPE_CHOICES) };
 
 /* Choices whose enums belong to laser.h with attention.h, optimizer.h and array.h. */
 #define LASER_SHIFT_CHOICES(X)                                                                               \
@@ -75,7 +77,7 @@ typedef struct {
     int64_t val_every, val_tokens, analyze_every, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
     const char *prompt, *out, *resume;
-    int resume_data;
+    int resume_data, save_dtype;
     /* the machine */
     int64_t threads, zero;
     int dtype, recompute, comm, comm_dtype;
@@ -251,6 +253,10 @@ static const Option train_options[] = {
         "how many of the newest checkpoints to keep; 0: all"),
     ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
         "also keep the checkpoints of all steps that are divisible by this; 0: none"),
+    ROW("Checkpoints", "save-dtype", OPTION_CHOICE, save_dtype, "fp32", 0, 0,
+        OPTION_CHOICES(SAVE_DTYPE_CHOICES), 0,
+        "number format of model.safetensors. bf16: half the size, for those who use the model; the float32 "
+        "weights, from which a run is resumed to the bit, are then in optimizer-weights.safetensors"),
     ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
         "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin at step 0; "
         "DIR: go on from this checkpoint"),
