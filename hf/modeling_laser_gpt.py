@@ -54,8 +54,8 @@ class LaserGPTConfig(LlamaConfig):
     attn_logit_softcapping: float = 0.0
     final_logit_softcapping: float = 0.0
 
-    def validate_architecture(self):
-        """The width need not be a multiple of the number of heads."""
+    def validate(self):
+        """Not Llama's, whose width must be a multiple of the number of heads."""
 
 
 def check(config):
