@@ -231,6 +231,8 @@ static void test_huggingface_config_names_the_model(void) {
         {"--logit-softcap=5", "laser_gpt"},
         {"--norm=layernorm", "laser_gpt"},
         {"--norm-place=peri", "laser_gpt"},
+        {"--bias=mlp --activation=swiglu", "laser_gpt"},
+        {"--embed-scale=yes", "laser_gpt"},
         {"--embd=22", "laser_gpt"}, /* 3 heads */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -53,6 +53,8 @@ KINDS = [
     ("logit-softcap", OURS, "--logit-softcap=3 --activation=relu2"),
     ("layernorm", OURS, "--norm=layernorm --qk-norm=yes"),
     ("crmsnorm-peri", OURS, "--norm=crmsnorm --norm-place=peri"),
+    ("bias-mlp", OURS, "--bias=mlp --embed-scale=yes --pos=sinusoidal"),
+    ("bias-all", OURS, "--bias=all --activation=swiglu --norm=layernorm --norm-place=peri --attn=laser --pos=learned"),
     ("peri-laser", OURS, "--norm-place=peri --attn=laser --pos=sinusoidal"),
 ]
 TRAIN = (
