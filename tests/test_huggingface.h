@@ -251,6 +251,18 @@ static void test_huggingface_config_names_the_model(void) {
               "%s: auto_map %d, attention %d", cases[i].options, cJSON_HasObjectItem(json, "auto_map"),
               cJSON_HasObjectItem(json, "attention"));
         CHECK(cJSON_IsNull(cJSON_GetObjectItem(json, "eos_token_id")), "without a tokenizer there is an end");
+        for (int f = 0; f < MODEL_FIELDS; f++) { /* what is left out must be read as what it was */
+            double value = -1;
+            const cJSON *item = cJSON_GetObjectItem(json, model_fields[f].key);
+            char text[32];
+            cJSON *number = item && cJSON_IsRaw(item) ? cJSON_Parse(item->valuestring) : NULL;
+            CHECK(config_read_field(&model_fields[f], number ? number : item, &value) &&
+                      (value == config_get(&model_fields[f], &config) ||
+                       strncmp(model_fields[f].option, "laser-", 6) == 0),
+                  "%s: --%s is read as %g, was %s", cases[i].options, model_fields[f].option, value,
+                  (snprintf(text, sizeof text, "%g", config_get(&model_fields[f], &config)), text));
+            cJSON_Delete(number);
+        }
         cJSON_Delete(json);
     }
 }
