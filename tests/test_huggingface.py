@@ -128,7 +128,7 @@ def cached_logits(model, ids):
 
 def check_generate(model, tokenizer):
     def text(prompts, **more):
-        batch = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        batch = tokenizer(prompts, return_tensors="pt", padding=True)
         out = model.generate(**batch, max_new_tokens=20, do_sample=False, **more)
         return tokenizer.batch_decode(out, skip_special_tokens=True)
 

@@ -116,6 +116,8 @@ static inline cJSON *hugging_face_tokenizer(const HuggingFaceModel *model) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys && length; i++)
         cJSON_AddStringToObject(json, keys[i], text);
     cJSON_AddStringToObject(json, "padding_side", "left");
+    const char *const inputs[] = {"input_ids", "attention_mask"};
+    cJSON_AddItemToObject(json, "model_input_names", cJSON_CreateStringArray(inputs, 2));
     hugging_face_copy(json, "model_max_length", model->config, "max_position_embeddings");
     cJSON_AddFalseToObject(json, "clean_up_tokenization_spaces");
     return json;
