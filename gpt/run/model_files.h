@@ -148,8 +148,8 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
 static inline double config_default(const ConfigField *field) {
     const Option *option = config_option(field);
     if (option->type == OPTION_SWITCH) return strcmp(option->value, "yes") == 0;
-    return field->choices ? options_choice_index(option->choices, option->value)
-                          : strtod(option->value, NULL);
+    if (option->type == OPTION_CHOICE) return options_choice_index(option->choices, option->value);
+    return strtod(option->value, NULL);
 }
 
 /* The value of a field in config.json, where its member is `item`, NULL if there is none. False when it is wrong. */
