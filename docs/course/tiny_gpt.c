@@ -50,9 +50,7 @@ static struct {
     LayerActivations layers[MAX_LAYERS];
 } acts;
 
-static void fail(int code, const char *what, const char *which) {
-    fprintf(stderr, "error: %s%s\n", what, which), exit(code);
-}
+static void fail(int code, const char *what, const char *of) { fprintf(stderr, "error: %s%s\n", what, of), exit(code); }
 static void *zeros(int rows, int columns) { /* an array (rows, columns) of floats or ints */
     void *array = calloc((size_t)rows * (size_t)columns, sizeof(float));
     if (!array) fail(1, "there is not enough memory; make the model or --batch smaller", "");
