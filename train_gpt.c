@@ -68,6 +68,7 @@
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
+#include "gpt/run/sampled_text.h"
 #include "gpt/run/setup.h"
 
 /* ========================================================================================= 1. the model ==== */
@@ -112,7 +113,19 @@ static const ConfigField model_fields[] = {
     {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
-enum { MODEL_FIELDS = sizeof model_fields / sizeof *model_fields };
+
+/* The same for the fields that are not saved. */
+static const ConfigField training_fields[] = {
+    {"dtype", NULL, offsetof(ModelConfig, dtype), NULL, false},
+    {"recompute", NULL, offsetof(ModelConfig, recompute), NULL, false},
+    {"init-weights", NULL, offsetof(ModelConfig, init_weights), NULL, false},
+    {"attn-grad-scale", NULL, offsetof(ModelConfig, attn_grad_scale), NULL, false},
+    {"z-loss", NULL, offsetof(ModelConfig, z_loss), NULL, false},
+};
+enum {
+    MODEL_FIELDS = sizeof model_fields / sizeof *model_fields,
+    TRAINING_FIELDS = sizeof training_fields / sizeof *training_fields
+};
 
 /* Checks the sizes of a model, which may come from options or from a checkpoint. Called before anything is allocated.
    */
@@ -200,26 +213,44 @@ enum { INIT_ZEROS, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
 enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_UNTIED, IF_PERI, IF_QK_WEIGHTS, IF_SCALE_WEIGHTS };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
-   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. */
+   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. The names are
+   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm) and GLM-4 (the norms of
+   outputs). After the | stands the name in older checkpoints, which are read
+   too. */
 static const TensorRow weight_rows[] = {
-    {"embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
-    {"position.weight", "TC", offsetof(Weights, position), INIT_NORMAL, IF_LEARNED_POSITIONS},
-    {"layers.%d.attn_norm.weight", "C", offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v), INIT_NORMAL, ALWAYS},
-    {"layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o), INIT_RESIDUAL, ALWAYS},
-    {"layers.%d.attn.q_norm.weight", "D", offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
-    {"layers.%d.attn.k_norm.weight", "D", offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
-    {"layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale), INIT_ZEROS, IF_SCALE_WEIGHTS},
-    {"layers.%d.mlp_norm.weight", "C", offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
-    {"layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate), INIT_NORMAL, IF_SWIGLU},
-    {"layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up), INIT_NORMAL, ALWAYS},
-    {"layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down), INIT_RESIDUAL, ALWAYS},
-    {"layers.%d.attn_out_norm.weight", "C", offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
-    {"layers.%d.mlp_out_norm.weight", "C", offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
-    {"final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
-    {"output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
+    {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
+    {"model.embed_positions.weight|position.weight", "TC", offsetof(Weights, position), INIT_NORMAL,
+     IF_LEARNED_POSITIONS},
+    {"model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", "C",
+     offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.self_attn.q_proj.weight|layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.k_proj.weight|layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.v_proj.weight|layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.o_proj.weight|layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o),
+     INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.self_attn.q_norm.weight|layers.%d.attn.q_norm.weight", "D",
+     offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"model.layers.%d.self_attn.k_norm.weight|layers.%d.attn.k_norm.weight", "D",
+     offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
+    {"model.layers.%d.self_attn.scale.weight|layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale),
+     INIT_ZEROS, IF_SCALE_WEIGHTS},
+    {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
+     offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.mlp.gate_proj.weight|layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate),
+     INIT_NORMAL, IF_SWIGLU},
+    {"model.layers.%d.mlp.up_proj.weight|layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up),
+     INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.mlp.down_proj.weight|layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down),
+     INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.post_self_attn_layernorm.weight|layers.%d.attn_out_norm.weight", "C",
+     offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
+    {"model.layers.%d.post_mlp_layernorm.weight|layers.%d.mlp_out_norm.weight", "C",
+     offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
+    {"model.norm.weight|final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+    {"lm_head.weight|output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
 };
 
 /* How an activation is stored: as floats, or as an Array of the model's dtype. */
@@ -641,107 +672,64 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
             for (int c = 0; c < C; c++) dposition[(int64_t)t * C + c] += dout[n * C + c];
 }
 
-/* out (N, C) = x * rstd * weight, rstd (N) = 1/sqrt(mean(x^2) + eps)    (Zhang & Sennrich 2019; eps 1e-6) */
-void rmsnorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
+/* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps 1e-6.
+
+       rmsnorm    mean 0, squares = sum(x^2), size C    (Zhang & Sennrich 2019)
+       layernorm  mean = sum(x) / C, squares = sum((x - mean)^2), size C    (Ba et al. 2016, without a bias)
+       crmsnorm   RMSNorm of x and one more element -sum(x), which makes their mean 0 and is not part of out: mean 0,
+                  squares = sum(x^2) + sum(x)^2, size C + 1    (Jiang et al. 2023)
+
+   centre: the derivative of squares / 2 with respect to x_c is x_c - centre. */
+typedef struct {
+    float mean, centre, size;
+} NormRow;
+
+/* Never inlined: then forward and backward add in the same order and get the same bits. */
+__attribute__((noinline)) static NormRow norm_row(const float *row, int C, int kind) {
+    float sum = 0;
+    if (kind == NORM_RMSNORM) return (NormRow){0, 0, (float)C};
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < C; c++) sum += row[c];
+    if (kind == NORM_CRMSNORM) return (NormRow){0, -sum, (float)C + 1};
+    return (NormRow){sum / (float)C, sum / (float)C, (float)C};
+}
+
+/* out (N, C) = (x - mean) * rstd * weight, and rstd (N), see NormRow; kind: the choice of --norm */
+void norm_forward(Array out, float *rstd, const float *x, const float *weight, int kind, int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *row = x + n * C;
+        const NormRow norm = norm_row(row, C, kind);
         float squares = 0;
 #pragma omp simd reduction(+ : squares)
-        for (int c = 0; c < C; c++) squares += row[c] * row[c];
-        float r = rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
+        for (int c = 0; c < C; c++) squares += (row[c] - norm.mean) * (row[c] - norm.mean);
+        if (kind == NORM_CRMSNORM) squares += norm.centre * norm.centre;
+        float r = rstd[n] = 1.0f / sqrtf(squares / norm.size + 1e-6f);
         const Array to = array_from(out, n * C);
-        for (int c = 0; c < C; c++) array_put(to, c, row[c] * r * weight[c]);
+        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - norm.mean) * r * weight[c]);
     }
 }
 
 /* The same out, computed again by backward from the rstd that forward kept: this costs less than to store the array
    out. */
-void rmsnorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C) {
+void norm_recompute(Array out, const float *rstd, const float *x, const float *weight, int kind, int64_t N,
+                    int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
         const Array to = array_from(out, n * C);
-        const float *row = x + n * C, r = rstd[n];
-        for (int c = 0; c < C; c++) array_put(to, c, row[c] * r * weight[c]);
-    }
-}
-
-/* dweight (C) += the sums of chunks of rows in partial (chunks, C), in order. */
-static void add_chunks(float *dweight, const float *partial, int64_t chunks, int C) {
-#pragma omp parallel for schedule(static)
-    for (int c = 0; c < C; c++)
-        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
-}
-
-/* Adds to dx (N, C) and to dweight (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
-   forward: out = x * r * w.  With g = dout * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = sum_n dout * x * r */
-void rmsnorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
-                      const float *rstd, const float *weight, int64_t N, int C) {
-    int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
-    begin_part(PROFILE_NORM);
-#pragma omp parallel for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks; chunk++) {
-        float *dw = partial + chunk * C;
-        memset(dw, 0, (size_t)C * sizeof *dw);
-        int64_t end = (chunk + 1) * NORM_CHUNK < N ? (chunk + 1) * NORM_CHUNK : N;
-        for (int64_t n = chunk * NORM_CHUNK; n < end; n++) {
-            const float *row = x + n * C, *drow = dout + n * C, r = rstd[n];
-            float dot = 0;
-#pragma omp simd reduction(+ : dot)
-            for (int c = 0; c < C; c++) dot += drow[c] * weight[c] * row[c];
-            float pull = dot * r * r * r / (float)C;
-            for (int c = 0; c < C; c++) {
-                dx[n * C + c] += drow[c] * weight[c] * r - row[c] * pull;
-                dw[c] += drow[c] * row[c] * r;
-            }
-        }
-    }
-    add_chunks(dweight, partial, chunks, C);
-}
-
-/* The mean of a row (C). It is never inlined: then forward and backward add in the same order and get the same bits. */
-__attribute__((noinline)) static float row_mean(const float *row, int C) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int c = 0; c < C; c++) sum += row[c];
-    return sum / (float)C;
-}
-
-/* out (N, C) = (x - mean) * rstd * weight, rstd (N) = 1/sqrt(mean((x - mean)^2) + eps)    (Ba et al. 2016, without a
-   bias; eps 1e-6) */
-void layernorm_forward(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C) {
-    begin_part(PROFILE_NORM);
-#pragma omp parallel for schedule(static) if (N > 1)
-    for (int64_t n = 0; n < N; n++) {
-        const float *row = x + n * C, mean = row_mean(row, C);
-        float squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (int c = 0; c < C; c++) squares += (row[c] - mean) * (row[c] - mean);
-        rstd[n] = 1.0f / sqrtf(squares / (float)C + 1e-6f);
-        const Array to = array_from(out, n * C);
-        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - mean) * rstd[n] * weight[c]);
-    }
-}
-
-/* The same out from the rstd that forward kept; the mean is cheaper to compute again than to keep. */
-void layernorm_recompute(Array out, const float *rstd, const float *x, const float *weight, int64_t N,
-                         int C) {
-    begin_part(PROFILE_NORM);
-#pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < N; n++) {
-        const Array to = array_from(out, n * C);
-        const float *row = x + n * C, mean = row_mean(row, C), r = rstd[n];
+        const float *row = x + n * C, r = rstd[n], mean = norm_row(row, C, kind).mean;
         for (int c = 0; c < C; c++) array_put(to, c, (row[c] - mean) * r * weight[c]);
     }
 }
 
-/* Adds to dx (N, C) and to dweight (C); partial as in rmsnorm_backward.
-   forward: out = y * w with y = (x - mean) * r.  With g = dout * w:  dx = r * (g - mean(g) - y * mean(g * y)),
-   dw = sum_n dout * y */
-void layernorm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
-                        const float *rstd, const float *weight, int64_t N, int C) {
+/* Adds to dx (N, C) and to dweight (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
+   forward: out = (x - mean) * r * w.  With g = dout * w:
+   dx = r * (g - (x - centre) * r^2 * sum(g * (x - mean)) / size), minus r * mean(g) with layernorm
+   dw = sum_n dout * (x - mean) * r */
+void norm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
+                   const float *rstd, const float *weight, int kind, int64_t N, int C) {
     const int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
@@ -750,33 +738,27 @@ void layernorm_backward(float *dx, float *dweight, float *partial, const float *
         memset(dw, 0, (size_t)C * sizeof *dw);
         const int64_t end = (chunk + 1) * NORM_CHUNK < N ? (chunk + 1) * NORM_CHUNK : N;
         for (int64_t n = chunk * NORM_CHUNK; n < end; n++) {
-            const float *row = x + n * C, *drow = dout + n * C, r = rstd[n], mean = row_mean(row, C);
+            const float *row = x + n * C, *drow = dout + n * C, r = rstd[n];
+            const NormRow norm = norm_row(row, C, kind);
             float sum = 0, dot = 0;
 #pragma omp simd reduction(+ : sum, dot)
             for (int c = 0; c < C; c++) {
                 const float g = drow[c] * weight[c];
-                sum += g, dot += g * (row[c] - mean);
+                sum += g, dot += g * (row[c] - norm.mean);
             }
-            const float shift = sum * r / (float)C, pull = dot * r * r * r / (float)C;
+            const float shift = kind == NORM_LAYERNORM ? sum * r / (float)C : 0;
+            const float pull = dot * r * r * r / norm.size;
             for (int c = 0; c < C; c++) {
-                dx[n * C + c] += drow[c] * weight[c] * r - shift - (row[c] - mean) * pull;
-                dw[c] += drow[c] * (row[c] - mean) * r;
+                dx[n * C + c] += drow[c] * weight[c] * r - ((row[c] - norm.centre) * pull + shift);
+                dw[c] += drow[c] * (row[c] - norm.mean) * r;
             }
         }
     }
-    add_chunks(dweight, partial, chunks, C);
+    /* dweight += the sums of the chunks, in order */
+#pragma omp parallel for schedule(static)
+    for (int c = 0; c < C; c++)
+        for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
-
-/* The operations of a choice of --norm; a norm of one's own is a row here. */
-typedef struct {
-    void (*forward)(Array out, float *rstd, const float *x, const float *weight, int64_t N, int C);
-    void (*recompute)(Array out, const float *rstd, const float *x, const float *weight, int64_t N, int C);
-    void (*backward)(float *dx, float *dweight, float *partial, const float *dout, const float *x,
-                     const float *rstd, const float *weight, int64_t N, int C);
-} Norm;
-
-static const Norm norms[] = {[NORM_RMSNORM] = {rmsnorm_forward, rmsnorm_recompute, rmsnorm_backward},
-                             [NORM_LAYERNORM] = {layernorm_forward, layernorm_recompute, layernorm_backward}};
 
 /* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
 enum { CHUNK = 128 };
@@ -1031,7 +1013,7 @@ static void block_output(const Model *model, float *out, const float *residual, 
     const int C = model->config.embd;
     linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
     if (!branch) return;
-    norms[model->config.norm].forward(array_of_floats(out), rstd, branch, weight, N, C);
+    norm_forward(array_of_floats(out), rstd, branch, weight, model->config.norm, N, C);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
 }
@@ -1044,8 +1026,8 @@ static Array block_output_backward(Model *model, const float *branch, const floa
     const int C = model->config.embd;
     if (!branch) return array_of_floats(acts->d_residual);
     memset(acts->d_branch, 0, (size_t)(N * C) * sizeof *acts->d_branch);
-    norms[model->config.norm].backward(acts->d_branch, dweight, acts->norm_partial, acts->d_residual, branch,
-                                       rstd, weight, N, C);
+    norm_backward(acts->d_branch, dweight, acts->norm_partial, acts->d_residual, branch, rstd, weight,
+                  model->config.norm, N, C);
     return array_of_floats(acts->d_branch);
 }
 
@@ -1061,7 +1043,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    norms[c->norm].forward(norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, c->norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     float *in = attention_inputs(model, l, &shape);
     if (model->cache)
@@ -1083,7 +1065,7 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
-    norms[c->norm].forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, c->norm, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
     activation_forward(hidden, a->up, N, F, c->activation);
@@ -1111,7 +1093,7 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
-    norms[c->norm].forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, N, c->embd);
+    norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, c->norm, N, c->embd);
     if (model->cache) model->cache->count += T;
     begin_part(PROFILE_OTHER);
 }
@@ -1185,11 +1167,11 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     linear_backward((MatmulOutput){.finish = activation_backward, .context = &through}, g->down, d_out,
                     acts->hidden, &w->down, N, F, C);
     /* up = norm . up^T, with the activation a->up on the left and the weights w->up on the right */
-    norms[c->norm].recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, N, C);
+    norm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, c->norm, N, C);
     linear_backward(into(acts->d_norm), g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w->up, N, C, U);
     /* norm = norm(mlp_input) */
-    norms[c->norm].backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input,
-                            a->mlp_rstd, weights->mlp_norm, N, C);
+    norm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input, a->mlp_rstd,
+                  weights->mlp_norm, c->norm, N, C);
 }
 
 /* The same for attention_block: d_residual becomes the gradient of input. */
@@ -1231,11 +1213,11 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                          &shape);
     }
     /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
-    norms[c->norm].recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, N, C);
+    norm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, c->norm, N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
     /* norm = norm(input) */
-    norms[c->norm].backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input,
-                            a->attn_rstd, weights->attn_norm, N, C);
+    norm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
+                  weights->attn_norm, c->norm, N, C);
 }
 
 /* After model_loss: adds the gradients of all parameters to model->gradients. */
@@ -1252,8 +1234,8 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     /* norm = norm(output) */
     begin_part(PROFILE_NORM);
     memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
-    norms[c->norm].backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm,
-                            acts->output, acts->final_rstd, model->weights.final_norm, N, c->embd);
+    norm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
+                  acts->final_rstd, model->weights.final_norm, c->norm, N, c->embd);
     for (int l = c->layers - 1; l >= 0; l--) {
         const bool whole = c->recompute == RECOMPUTE_BLOCK;
         if (c->recompute != RECOMPUTE_NONE)
@@ -1281,47 +1263,13 @@ int32_t model_sample(Model *model, const int32_t *tokens, int count, double temp
                         draw);
 }
 
-/* Prints the prompt and `count` sampled tokens. When the context has T tokens, its older half is removed. */
+/* Prints the prompt and `count` sampled tokens. */
 void model_print_sample(Model *model, const Tokenizer *tokenizer, const char *prompt, int count,
                         double temperature, uint64_t seed) {
-    const int T = model->config.seq_len, end_of_text = tokenizer_end_of_text(tokenizer);
-    int32_t *context = check_calloc((size_t)T * sizeof *context);
-    size_t prompt_size = strlen(prompt);
-    uint16_t *ids = check_calloc(tokenizer_room(tokenizer, prompt, prompt_size) * sizeof *ids);
-    size_t prompt_count = tokenizer_encode(tokenizer, NULL, prompt, prompt_size, ids);
-    int used = 0;
-    if (prompt_count == 0 && end_of_text >= 0)
-        context[used++] = end_of_text; /* every document begins after this token */
-    for (size_t i = prompt_count >= (size_t)T ? prompt_count - (size_t)T + 1 : 0; i < prompt_count; i++)
-        context[used++] = ids[i];
-    if (used == 0) context[used++] = 0;
-    const bool shown = program_on_terminal(
-        stdout); /* control bytes could change the state of a terminal, so they are made visible there */
-    char waiting[8] = "";
-    if (shown)
-        check_print_piece(stdout, waiting, prompt, prompt_size);
-    else
-        fwrite(prompt, 1, prompt_size, stdout);
-    for (int i = 0; i < count; i++) {
-        if (used == T) {
-            memmove(context, context + T / 2, (size_t)(T - T / 2) * sizeof *context);
-            used = T - T / 2;
-        }
-        int32_t token = model_sample(model, context, used, temperature, seed, (uint64_t)i);
-        context[used++] = token;
-        size_t length;
-        const char *bytes = tokenizer_decode_token(tokenizer, token, &length);
-        if (token == end_of_text)
-            printf("\n\n");
-        else if (shown)
-            check_print_piece(stdout, waiting, bytes, length);
-        else
-            fwrite(bytes, 1, length, stdout);
-    }
-    if (shown) check_print_piece(stdout, waiting, "", 0);
-    printf("\n");
-    free(ids);
-    free(context);
+    SampledText text = sampled_text_begin(tokenizer, prompt, model->config.seq_len);
+    for (int i = 0; i < count; i++)
+        sampled_text_add(&text, model_sample(model, text.tokens, text.count, temperature, seed, (uint64_t)i));
+    sampled_text_end(&text);
 }
 
 /* ========================================================================================== 5. training ==== */
@@ -1520,32 +1468,11 @@ Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *i
 /* =========================================================================================== 6. the run ==== */
 
 /* The model that the options describe; exits with what is wrong about them. */
-static ModelConfig model_config(const Options *o, const OptionSet *set) {
-    const ModelConfig config = {.layers = (int)o->layers,
-                                .heads = (int)o->heads,
-                                .head_dim = (int)o->head_dim,
-                                .embd = (int)o->embd,
-                                .mlp_hidden = (int)o->mlp_hidden,
-                                .seq_len = (int)o->seq_len,
-                                .vocab_size = (int)o->vocab_size,
-                                .attn = o->attn,
-                                .laser_shift = o->laser_shift,
-                                .qk_norm = o->qk_norm,
-                                .attn_scale = o->attn_scale,
-                                .laser_beta = o->laser_beta,
-                                .attn_softcap = o->attn_softcap,
-                                .attn_grad_scale = o->attn_grad_scale,
-                                .activation = o->activation,
-                                .position = o->position,
-                                .norm = o->norm,
-                                .norm_place = o->norm_place,
-                                .tie = o->tie,
-                                .init_weights = o->init_weights,
-                                .logit_softcap = o->logit_softcap,
-                                .z_loss = o->z_loss,
-                                .dtype = o->dtype,
-                                .recompute = o->recompute};
+static ModelConfig model_config(const Options *options, const OptionSet *set) {
+    ModelConfig config = {0};
     char error[FILE_ERROR_SIZE];
+    config_from_options(model_fields, MODEL_FIELDS, options, &config);
+    config_from_options(training_fields, TRAINING_FIELDS, options, &config);
     if (!model_config_check(&config, error)) options_fail(set, "%s", error);
     return config;
 }

@@ -44,20 +44,20 @@ CASES = {
 def shapes(c):
     """Every weight's name and shape; matrices are (out, in)."""
     wide, narrow = c["heads"] * c["head_dim"], c["embd"]
-    out = {"embed.weight": (c["vocab"], narrow)}
+    out = {"model.embed_tokens.weight": (c["vocab"], narrow)}
     if c["pos"] == "learned":
-        out["position.weight"] = (c["seq_len"], narrow)
+        out["model.embed_positions.weight"] = (c["seq_len"], narrow)
     for i in range(c["layers"]):
-        layer = f"layers.{i}."
-        out[layer + "attn_norm.weight"] = (narrow,)
+        layer = f"model.layers.{i}."
+        out[layer + "input_layernorm.weight"] = (narrow,)
         for name in "qkv":
-            out[layer + f"attn.{name}.weight"] = (wide, narrow)
-        out[layer + "attn.o.weight"] = (narrow, wide)
-        out[layer + "mlp_norm.weight"] = (narrow,)
+            out[layer + f"self_attn.{name}_proj.weight"] = (wide, narrow)
+        out[layer + "self_attn.o_proj.weight"] = (narrow, wide)
+        out[layer + "post_attention_layernorm.weight"] = (narrow,)
         for name in ("gate", "up") if c["mlp"] == "swiglu" else ("up",):
-            out[layer + f"mlp.{name}.weight"] = (c["hidden"], narrow)
-        out[layer + "mlp.down.weight"] = (narrow, c["hidden"])
-    out["final_norm.weight"] = (narrow,)
+            out[layer + f"mlp.{name}_proj.weight"] = (c["hidden"], narrow)
+        out[layer + "mlp.down_proj.weight"] = (narrow, c["hidden"])
+    out["model.norm.weight"] = (narrow,)
     return out
 
 
@@ -67,9 +67,9 @@ def init(c, generator):
     for name, shape in shapes(c).items():
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         if len(shape) == 1:  # a small last norm keeps the global norm on both sides of the clip
-            x = (0.4 if name == "final_norm.weight" else 1.0) * (1 + 0.2 * x)
+            x = (0.4 if name == "model.norm.weight" else 1.0) * (1 + 0.2 * x)
         else:
-            x = x * (0.2 if name == "embed.weight" else 0.35)
+            x = x * (0.2 if name == "model.embed_tokens.weight" else 0.35)
         weights[name] = x.float().double()
     return weights
 
@@ -98,17 +98,17 @@ def attention(q, k, v, kind):
 
 
 def activation(x, w, layer, kind):
-    up = x @ w[layer + "mlp.up.weight"].T
+    up = x @ w[layer + "mlp.up_proj.weight"].T
     if kind == "relu":
         return torch.relu(up)
     if kind == "swiglu":
-        return torch.nn.functional.silu(x @ w[layer + "mlp.gate.weight"].T) * up
+        return torch.nn.functional.silu(x @ w[layer + "mlp.gate_proj.weight"].T) * up
     return 0.5 * up * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up.pow(3))))
 
 
 def positions(c, w, t, dtype):
     if c["pos"] == "learned":
-        return w["position.weight"][:t]
+        return w["model.embed_positions.weight"][:t]
     table = torch.zeros(t, c["embd"], dtype=dtype)
     if c["pos"] == "sinusoidal":
         angle = torch.arange(t, dtype=dtype)[:, None] / 10000 ** (torch.arange(0, c["embd"], 2, dtype=dtype) / c["embd"])
@@ -119,22 +119,22 @@ def positions(c, w, t, dtype):
 def forward(c, w, tokens):
     """tokens (B, T) -> logits (B, T, V)"""
     b, t = tokens.shape
-    x = w["embed.weight"][tokens]
+    x = w["model.embed_tokens.weight"][tokens]
     x = x + positions(c, w, t, x.dtype)
     for i in range(c["layers"]):
-        layer = f"layers.{i}."
-        n = rmsnorm(x, w[layer + "attn_norm.weight"])
+        layer = f"model.layers.{i}."
+        n = rmsnorm(x, w[layer + "input_layernorm.weight"])
         q, k, v = (
-            (n @ w[layer + f"attn.{name}.weight"].T).view(b, t, c["heads"], c["head_dim"]).transpose(1, 2)
+            (n @ w[layer + f"self_attn.{name}_proj.weight"].T).view(b, t, c["heads"], c["head_dim"]).transpose(1, 2)
             for name in "qkv"
         )
         if c["pos"] == "rope":
             q, k = rope(q), rope(k)
         o = attention(q, k, v, c["attention"]).transpose(1, 2).reshape(b, t, -1)
-        x = x + o @ w[layer + "attn.o.weight"].T
-        n = rmsnorm(x, w[layer + "mlp_norm.weight"])
-        x = x + activation(n, w, layer, c["mlp"]) @ w[layer + "mlp.down.weight"].T
-    return rmsnorm(x, w["final_norm.weight"]) @ w["embed.weight"].T
+        x = x + o @ w[layer + "self_attn.o_proj.weight"].T
+        n = rmsnorm(x, w[layer + "post_attention_layernorm.weight"])
+        x = x + activation(n, w, layer, c["mlp"]) @ w[layer + "mlp.down_proj.weight"].T
+    return rmsnorm(x, w["model.norm.weight"]) @ w["model.embed_tokens.weight"].T
 
 
 def loss_of(c, w, inputs, targets):

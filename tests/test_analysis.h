@@ -192,12 +192,12 @@ static Analysis analysis_of_run(const char *data, const char *arguments, float *
         *gradients = memcpy(check_calloc(bytes), t->model.gradients.memory, bytes);
         for (int i = 0; i < t->model.parameters.count; i++) { /* against the tensors of the table */
             const Tensor *tensor = &t->model.parameters.tensors[i];
-            const char *letter = strstr(tensor->name, ".attn.");
+            const char *letter = strstr(tensor->name, ".self_attn.");
             if (!letter) continue;
             const double want =
                 sqrt(gradient_squares(*gradients + tensor->offset, tensor->count) / (double)tensor->count);
             const AnalysisSums layer = analysis_of_layer(&a, tensor->layer);
-            const int matrix = (int)(strchr("qkvo", letter[6]) - "qkvo");
+            const int matrix = (int)(strchr("qkvo", letter[11]) - "qkvo");
             const double got = analysis_numbers[ANALYSIS_GRADIENT_Q + matrix].value(&layer);
             CHECK(want > 0 && fabs(got / want - 1) < 1e-6, "%s: %.9g, expected %.9g", tensor->name, got,
                   want);

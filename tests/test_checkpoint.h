@@ -77,10 +77,11 @@ static void test_safetensors_round_trip(void) {
     char error[CHECKPOINT_ERROR_SIZE] = "";
     float *matrix = test_normal(15, 1, 1), *cube = test_normal(24, 1, 2), one = -0.0f, back[4][24];
     matrix[0] = NAN, matrix[1] = -INFINITY, matrix[2] = 1e-45f;
-    NamedTensor written[] = {{"layers.0.attn.q.weight", 2, {3, 5}, matrix},
-                             {"one", 0, {0}, &one},
-                             {"a \"quoted\" \xC3\xA9", 4, {2, 3, 1, 4}, cube},
-                             {"empty", 2, {0, 7}, NULL}};
+    NamedTensor written[] = {
+        {.name = "model.layers.0.self_attn.q_proj.weight", .dimensions = 2, .shape = {3, 5}, .data = matrix},
+        {.name = "one", .dimensions = 0, .shape = {0}, .data = &one},
+        {.name = "a \"quoted\" \xC3\xA9", .dimensions = 4, .shape = {2, 3, 1, 4}, .data = cube},
+        {.name = "empty", .dimensions = 2, .shape = {0, 7}, .data = NULL}};
     NamedTensor read[4];
     for (int i = 0; i < 4; i++) read[i] = written[3 - i], read[i].data = back[3 - i]; /* in any order */
     REQUIRE(safetensors_write(path, written, 4, NULL, error), "%s", error);
@@ -124,7 +125,8 @@ static void test_safetensors_of_the_python_package(void) {
     const char *path = checkpoint_test_path(test_folder(), "python.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "";
     float a[4], b[3];
-    NamedTensor tensors[] = {{"b", 2, {1, 3}, b}, {"a.weight", 3, {2, 2, 1}, a}};
+    NamedTensor tensors[] = {{.name = "b", .dimensions = 2, .shape = {1, 3}, .data = b},
+                             {.name = "a.weight", .dimensions = 3, .shape = {2, 2, 1}, .data = a}};
     checkpoint_test_spill(path, bytes, sizeof bytes - 1);
     REQUIRE(safetensors_read(path, tensors, 2, error), "%s", error);
     CHECK(a[0] == 0 && a[1] == 1 && a[2] == 2 && a[3] == 3, "%g %g %g %g", a[0], a[1], a[2], a[3]);
@@ -181,7 +183,8 @@ static void test_safetensors_refuses_bad_headers(void) {
     const char *path = checkpoint_test_path(test_folder(), "bad.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float a[2], b[3];
-        NamedTensor tensors[] = {{"a", 1, {2}, a}, {"b", 1, {3}, b}};
+        NamedTensor tensors[] = {{.name = "a", .dimensions = 1, .shape = {2}, .data = a},
+                                 {.name = "b", .dimensions = 1, .shape = {3}, .data = b}};
         char error[CHECKPOINT_ERROR_SIZE] = "no error";
         checkpoint_test_spill_header(path, cases[i].header, cases[i].data);
         bool ok = safetensors_read(path, tensors, 2, error);
@@ -200,7 +203,8 @@ static void test_safetensors_survives_damage(void) {
     const char *path = checkpoint_test_path(test_folder(), "x.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "";
     float a[6] = {1, 2, 3, 4, 5, 6}, b[2] = {7, 8};
-    NamedTensor tensors[] = {{"a", 2, {2, 3}, a}, {"b", 1, {2}, b}};
+    NamedTensor tensors[] = {{.name = "a", .dimensions = 2, .shape = {2, 3}, .data = a},
+                             {.name = "b", .dimensions = 1, .shape = {2}, .data = b}};
     REQUIRE(safetensors_write(path, tensors, 2, NULL, error), "%s", error);
     size_t size;
     unsigned char *bytes = checkpoint_test_slurp(path, &size);
@@ -227,7 +231,7 @@ static void test_safetensors_full_disk(void) {
     const char *folder = test_folder(), *path = checkpoint_test_path(folder, "x.safetensors");
     char error[CHECKPOINT_ERROR_SIZE] = "", device_error[CHECKPOINT_ERROR_SIZE] = "";
     float *data = test_normal(100000, 1, 1);
-    NamedTensor tensor = {"a", 1, {100000}, data};
+    NamedTensor tensor = {.name = "a", .dimensions = 1, .shape = {100000}, .data = data};
     checkpoint_test_limit(65536);
     bool written = safetensors_write(path, &tensor, 1, NULL, error);
     checkpoint_test_limit(RLIM_INFINITY);
@@ -250,7 +254,8 @@ static inline bool checkpoint_test_save(const char *run, long step, char *error)
     Checkpoint c;
     for (int i = 0; i < 1000; i++) a[i] = (float)step;
     for (int i = 0; i < 7; i++) b[i] = (float)step;
-    NamedTensor model = {"a", 1, {1000}, a}, optimizer = {"b", 1, {7}, b};
+    NamedTensor model = {.name = "a", .dimensions = 1, .shape = {1000}, .data = a},
+                optimizer = {.name = "b", .dimensions = 1, .shape = {7}, .data = b};
     cJSON *state = cJSON_CreateObject();
     cJSON_AddNumberToObject(state, "step", (double)step);
     bool ok =
@@ -268,7 +273,8 @@ static inline bool checkpoint_test_save(const char *run, long step, char *error)
 /* Whether the folder holds what checkpoint_test_save(step) wrote. */
 static inline bool checkpoint_test_check(const char *folder, long step, char *error) {
     float a[1000], b[7];
-    NamedTensor model = {"a", 1, {1000}, a}, optimizer = {"b", 1, {7}, b};
+    NamedTensor model = {.name = "a", .dimensions = 1, .shape = {1000}, .data = a},
+                optimizer = {.name = "b", .dimensions = 1, .shape = {7}, .data = b};
     if (!checkpoint_verify(folder, NULL, error) ||
         !safetensors_read(checkpoint_test_path(folder, "model.safetensors"), &model, 1, error) ||
         !safetensors_read(checkpoint_test_path(folder, "optimizer-00000-of-00001.safetensors"), &optimizer, 1,

@@ -150,10 +150,11 @@ static void test_diverged_run_is_diagnosed(void) {
         float value;
         const char *says;
     } cases[] = {
-        {"layers.1.mlp.up.weight", NAN,
-         "First not finite: weights, layers.1.mlp.up.weight, element 7 is nan"},
-        {"layers.1.mlp.up.weight", 3e38f, "First not finite: activations, layers.1.up, element "},
-        {"layers.0.attn.q.weight", -INFINITY, "layers.0.attn.q.weight, element 7 is -inf"},
+        {"model.layers.1.mlp.up_proj.weight", NAN,
+         "First not finite: weights, model.layers.1.mlp.up_proj.weight, element 7 is nan"},
+        {"model.layers.1.mlp.up_proj.weight", 3e38f, "First not finite: activations, layers.1.up, element "},
+        {"model.layers.0.self_attn.q_proj.weight", -INFINITY,
+         "model.layers.0.self_attn.q_proj.weight, element 7 is -inf"},
     };
     char output[16384], data[256], folder[300], log[300];
     snprintf(data, sizeof data, "%s", write_test_data(600));

@@ -104,8 +104,19 @@ static void layernorm_twin(void *context) {
     }
 }
 
+static void crmsnorm_twin(void *context) {
+    Twin *t = context;
+    for (size_t n = 0; n < t->n / LAYER_C; n++) {
+        const double *row = t->a + n * LAYER_C;
+        double sum = 0, squares = 0;
+        for (int c = 0; c < LAYER_C; c++) sum += row[c], squares += row[c] * row[c];
+        for (int c = 0; c < LAYER_C; c++)
+            t->out[n * LAYER_C + c] = row[c] / sqrt((squares + sum * sum) / (LAYER_C + 1) + 1e-6) * t->b[c];
+    }
+}
+
 /* A wrong gradient of a norm would reach every layer below it. */
-static void check_norm(const Norm *norm, void (*forward)(void *)) {
+static void check_norm(int kind, void (*forward)(void *)) {
     enum { N = 2 * NORM_CHUNK + 3, SIZE = N * LAYER_C };
     float *x = test_normal(SIZE, 2, 1), *weight = test_normal(LAYER_C, 1, 2), *dout = test_normal(SIZE, 1, 3);
     float out[SIZE], again[SIZE], rstd[N], dx[SIZE], dweight[LAYER_C], partial[3 * LAYER_C];
@@ -119,14 +130,14 @@ static void check_norm(const Norm *norm, void (*forward)(void *)) {
                  0,
                  forward};
     for (int i = 0; i < SIZE; i++) twin.a[i] = x[i] += 3; /* a mean, which layernorm removes */
-    norm->forward(array_of_floats(out), rstd, x, weight, N, LAYER_C);
+    norm_forward(array_of_floats(out), rstd, x, weight, kind, N, LAYER_C);
     forward(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
-    norm->recompute(array_of_floats(again), rstd, x, weight, N, LAYER_C);
+    norm_recompute(array_of_floats(again), rstd, x, weight, kind, N, LAYER_C);
     CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
     for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients must be added to what is there */
     for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
-    norm->backward(dx, dweight, partial, dout, x, rstd, weight, N, LAYER_C);
+    norm_backward(dx, dweight, partial, dout, x, rstd, weight, kind, N, LAYER_C);
     for (int i = 0; i < SIZE; i++) dx[i] -= 1;
     for (int c = 0; c < LAYER_C; c++) dweight[c] -= 1;
     check_gradient("dx", dx, twin.a, SIZE, &twin);
@@ -134,8 +145,37 @@ static void check_norm(const Norm *norm, void (*forward)(void *)) {
     free(x), free(weight), free(dout), free(twin.a), free(twin.b), free(twin.dout);
 }
 
-static void test_rmsnorm_matches_float64(void) { check_norm(&norms[NORM_RMSNORM], rmsnorm_twin); }
-static void test_layernorm_matches_float64(void) { check_norm(&norms[NORM_LAYERNORM], layernorm_twin); }
+static void test_rmsnorm_matches_float64(void) { check_norm(NORM_RMSNORM, rmsnorm_twin); }
+static void test_layernorm_matches_float64(void) { check_norm(NORM_LAYERNORM, layernorm_twin); }
+static void test_crmsnorm_matches_float64(void) { check_norm(NORM_CRMSNORM, crmsnorm_twin); }
+
+/* Jiang et al. 2023: for rows without a mean LayerNorm is RMSNorm, and CRMSNorm of a row without its last element gives
+   the other elements of both. */
+static void test_norms_agree_where_the_mean_is_zero(void) {
+    enum { N = 7, C = LAYER_C };
+    float *x = test_normal(N * C, 2, 1), shorter[N * (C - 1)], ones[C], rstd[N];
+    float rms[N * C], layer[N * C], compressed[N * (C - 1)];
+    for (int c = 0; c < C; c++) ones[c] = 1;
+    for (int n = 0; n < N; n++) {
+        double sum = 0;
+        for (int c = 0; c < C - 1; c++) sum += shorter[n * (C - 1) + c] = x[n * C + c];
+        x[n * C + C - 1] = (float)-sum;
+    }
+    norm_forward(array_of_floats(rms), rstd, x, ones, NORM_RMSNORM, N, C);
+    norm_forward(array_of_floats(layer), rstd, x, ones, NORM_LAYERNORM, N, C);
+    norm_forward(array_of_floats(compressed), rstd, shorter, ones, NORM_CRMSNORM, N, C - 1);
+    for (int n = 0; n < N; n++)
+        for (int c = 0; c < C; c++) {
+            const float *want = &rms[n * C + c];
+            CHECK(fabsf(layer[n * C + c] - *want) < 2e-6f, "row %d, %d: layernorm %.9g, rmsnorm %.9g", n, c,
+                  (double)layer[n * C + c], (double)*want);
+            if (c == C - 1) continue;
+            CHECK(fabsf(compressed[n * (C - 1) + c] - *want) < 2e-6f,
+                  "row %d, %d: crmsnorm %.9g, rmsnorm %.9g", n, c, (double)compressed[n * (C - 1) + c],
+                  (double)*want);
+        }
+    free(x);
+}
 
 static void rope_twin(void *context) { /* Hugging Face's form: x cos + rotate_half(x) sin */
     Twin *t = context;
@@ -295,6 +335,8 @@ static void test_softcap_and_z_loss_match_float64(void) {
     TEST(embedding_matches_float64)                                                                          \
     TEST(rmsnorm_matches_float64)                                                                            \
     TEST(layernorm_matches_float64)                                                                          \
+    TEST(crmsnorm_matches_float64)                                                                           \
+    TEST(norms_agree_where_the_mean_is_zero)                                                                 \
     TEST(rope_matches_float64)                                                                               \
     TEST(activations_match_float64) TEST(cross_entropy_matches_float64) TEST(softcap_and_z_loss_match_float64)
 

@@ -304,7 +304,10 @@ static double loss_beside(Trainer *t, const Tensor *tensor, const float *directi
 /* The gradient of every tensor by itself, along a random direction: the slope above would not show that one tensor's
    gradient is missing. */
 static void test_gradient_of_each_tensor(void) {
-    static const char *const kinds[] = {"", "--norm=layernorm", "--norm-place=peri --attn=laser",
+    static const char *const kinds[] = {"",
+                                        "--norm=layernorm",
+                                        "--norm=crmsnorm",
+                                        "--norm-place=peri --attn=laser",
                                         "--norm=layernorm --norm-place=peri --activation=swiglu",
                                         "--tie=no --pos=learned"};
     const char *data = write_test_data(3000);

@@ -297,7 +297,7 @@ static void test_dry_run_tells_its_plan(void) {
     char output[16384];
     int code = test_command(output, sizeof output,
                             "%s/train_gpt --dry-run " TINY_MODEL "--attn=laser --threads=1", test_binaries());
-    const char *says[] = {"laser attention",   "layers.*.attn.q.weight",
+    const char *says[] = {"laser attention",   "model.layers.*.self_attn.q_proj.weight",
                           "matrix parameters", "the optimizer's moments",
                           "tokens/s",          "ln V = 4.111"};
     for (size_t i = 0; i < sizeof says / sizeof *says; i++)

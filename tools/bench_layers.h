@@ -49,7 +49,7 @@ static void layer_rmsnorm_forward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *out = layer_piece(l, NC), *x = layer_piece(l, NC);
-    rmsnorm_forward(array_of_floats(out), l->rstd, x, l->weight, LAYER_N, LAYER_C);
+    norm_forward(array_of_floats(out), l->rstd, x, l->weight, NORM_RMSNORM, LAYER_N, LAYER_C);
     l->bytes = 2.0 * 4 * (double)NC;
 }
 
@@ -57,7 +57,7 @@ static void layer_rmsnorm_backward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *dx = layer_piece(l, NC), *dout = layer_piece(l, NC), *x = layer_piece(l, NC);
-    rmsnorm_backward(dx, l->losses, l->partial, dout, x, l->rstd, l->weight, LAYER_N, LAYER_C);
+    norm_backward(dx, l->losses, l->partial, dout, x, l->rstd, l->weight, NORM_RMSNORM, LAYER_N, LAYER_C);
     l->bytes = 4.0 * 4 * (double)NC; /* dx is read and written */
 }
 

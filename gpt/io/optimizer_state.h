@@ -92,8 +92,12 @@ typedef struct {
     int tensor; /* the parameter tensor found last; the search begins there, as files mostly follow the table's order */
 } MomentsReader;
 
-/* Finds the place of a tensor of a part from its name, for example "square.embed.weight" or
-   "mean.layers.0.attn.q.weight[0:77]", and checks its shape. */
+static inline bool moments_name_is(const char *name, const char *begin, size_t length) {
+    return length > 0 && strlen(name) == length && strncmp(name, begin, length) == 0;
+}
+
+/* Finds the place of a tensor of a part from its name, for example "square.model.embed_tokens.weight" or
+   "mean.model.layers.0.self_attn.q_proj.weight[0:77]", and checks its shape. The name may be an old one. */
 static inline bool moments_locate(MomentsReader *reader, const TensorTable *parameters,
                                   const SafetensorsFile *f, const SafetensorsEntry *e, MomentsPlace *place,
                                   char *error) {
@@ -105,7 +109,9 @@ static inline bool moments_locate(MomentsReader *reader, const TensorTable *para
     for (int i = 0; i < parameters->count && !t; i++) {
         int at = (reader->tensor + i) % parameters->count;
         const Tensor *candidate = &parameters->tensors[at];
-        if (strlen(candidate->name) != length || strncmp(candidate->name, name, length) != 0) continue;
+        if (!moments_name_is(candidate->name, name, length) &&
+            !moments_name_is(candidate->old_name, name, length))
+            continue;
         t = candidate, reader->tensor = at;
     }
     if (!t)

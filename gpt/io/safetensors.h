@@ -14,7 +14,7 @@
                                       of its bytes, unless it is NULL
      safetensors_read(path, tensors, count, error)
                                       fills the memory at tensors[i].data, which the caller owns. The file must hold
-                                      exactly tensors of these names, each with this shape, in any order
+                                      exactly tensors of these names (or old names), each with this shape, in any order
      safetensors_fits(path, tensors, count, error)
                                       whether safetensors_read could read the file: whether it holds exactly these
                                       tensors. Only the header is read
@@ -51,7 +51,8 @@ typedef struct {
     const char *name;
     int dimensions; /* 0 to 4; a tensor without dimensions is a single number */
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
-    float *data; /* (product of the shape) row-major */
+    float *data;          /* (product of the shape) row-major */
+    const char *old_name; /* a second name under which it may be in a file that is read; NULL or "": none */
 } NamedTensor;
 
 /* ---- writing ---- */
@@ -158,7 +159,7 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
 }
 
 typedef struct {
-    const char *name; /* owned by the parsed header */
+    const char *name; /* owned by the parsed header, or that of a NamedTensor whose old name the file has */
     int dimensions;
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
     uint64_t begin, end; /* the tensor takes the bytes begin to end - 1 of the data */
@@ -347,6 +348,22 @@ static inline int safetensors_tensor_by_name(const void *a, const void *b) {
     return strcmp((*(NamedTensor *const *)a)->name, (*(NamedTensor *const *)b)->name);
 }
 
+static inline int safetensors_tensor_by_old_name(const void *a, const void *b) {
+    const char *x = (*(NamedTensor *const *)a)->old_name, *y = (*(NamedTensor *const *)b)->old_name;
+    return strcmp(x ? x : "", y ? y : "");
+}
+
+/* Gives each entry that has the old name of a tensor the tensor's name. `want` (count) is left in another order. */
+static inline void safetensors_rename_old(SafetensorsFile *f, NamedTensor **want, int count) {
+    qsort(want, (size_t)count, sizeof *want, safetensors_tensor_by_old_name);
+    for (int i = 0; i < f->count; i++) {
+        const NamedTensor *key = &(NamedTensor){.old_name = f->entries[i].name};
+        NamedTensor *const *found =
+            bsearch(&key, want, (size_t)count, sizeof *want, safetensors_tensor_by_old_name);
+        if (found && *f->entries[i].name) f->entries[i].name = (*found)->name;
+    }
+}
+
 /* Opens a file that must hold exactly these tensors. Afterwards f->entries and *want, an array (count) of pointers to
    the tensors that the caller frees, are both in the order of the names. */
 static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, NamedTensor *tensors, int count,
@@ -354,6 +371,7 @@ static inline bool safetensors_open_as(SafetensorsFile *f, const char *path, Nam
     bool ok = safetensors_open(f, path, error);
     *want = check_calloc((size_t)count * sizeof(NamedTensor *));
     for (int i = 0; i < count; i++) (*want)[i] = &tensors[i];
+    if (ok) safetensors_rename_old(f, *want, count);
     qsort(*want, (size_t)count, sizeof **want, safetensors_tensor_by_name);
     if (ok) qsort(f->entries, (size_t)f->count, sizeof *f->entries, safetensors_by_name);
     for (int i = 0; ok && i < (f->count > count ? f->count : count); i++)

@@ -4,10 +4,11 @@
    The caller writes the rows of the table. A TensorRow has the name of a tensor, a letter for each dimension of its
    shape, and the offset of the field that will point to the tensor in a struct of the caller:
 
-       {"layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q)}
+       {"model.layers.%d.self_attn.q_proj.weight", "AC", offsetof(LayerWeights, q)}
 
    A name with %d stands for one tensor in each layer. The number of the layer replaces the %d, and the field is in the
-   struct of that layer. Fields of the other tensors are in the struct of the model. The caller's function `size`
+   struct of that layer. Fields of the other tensors are in the struct of the model. A name "NEW|OLD" means that the
+   tensor is called NEW, and that files of older versions call it OLD. The caller's function `size`
    answers two questions about a row. Called with a letter of the shape, it returns the size of this dimension; a '3' in
    a shape triples the dimension after it. Called with the number 0 in place of a letter (0, not the character '0'), it
    returns how the tensor is stored: TENSOR_..., below. In memory the tensors of a layer lie in the order of their rows,
@@ -54,7 +55,7 @@ enum {
 };
 
 typedef struct {
-    char name[64];
+    char name[64], old_name[64]; /* old_name: that in files of older versions; "" if it has none */
     int dimensions;
     int64_t shape[2];
     size_t count; /* number of elements */
@@ -75,6 +76,17 @@ typedef struct {
    flags. */
 typedef int64_t TensorSize(const void *context, const TensorRow *row, char letter);
 
+/* The two names of a row, "NEW|OLD": writes number 0 or 1 to `name`, with `layer` in place of its %d. */
+static inline void tensor_name(char name[64], const TensorRow *row, int which, const char *layer) {
+    const char *from = row->name + (which ? strcspn(row->name, "|") : 0);
+    from += which && *from;
+    const int length = (int)strcspn(from, "|"), before = (int)strcspn(from, "%|");
+    if (before == length)
+        snprintf(name, 64, "%.*s", length, from);
+    else
+        snprintf(name, 64, "%.*s%s%.*s", before, from, layer, length - before - 2, from + before + 2);
+}
+
 static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size,
                                  const void *context) {
     Tensor t = {.row = row, .layer = layer, .offset = offset, .count = 1};
@@ -90,12 +102,11 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
     }
     t.flags = (int)size(context, row, 0);
     t.floats = t.flags & TENSOR_BF16 ? (t.count + 1) / 2 : t.count;
-    const char *number = strstr(row->name, "%d");
-    t.per_layer = number != NULL;
-    if (!number)
-        snprintf(t.name, sizeof t.name, "%s", row->name);
-    else
-        snprintf(t.name, sizeof t.name, "%.*s%d%s", (int)(number - row->name), row->name, layer, number + 2);
+    t.per_layer = strstr(row->name, "%d") != NULL;
+    char number[16];
+    snprintf(number, sizeof number, "%d", layer);
+    tensor_name(t.name, row, 0, number);
+    tensor_name(t.old_name, row, 1, number);
     return t;
 }
 
@@ -154,20 +165,18 @@ static inline const float *tensor_values(const Tensor *t, const float *memory, f
 }
 
 static inline void tensors_print(const TensorTable *table, int layers) {
-    printf("%-30s %-16s %6s %14s\n", "tensor", "shape", "number", "parameters");
+    printf("%-46s %-16s %6s %14s\n", "tensor", "shape", "number", "parameters");
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[i];
         if (t->layer > 0) continue;
-        char shape[64], name[96];
-        const char *number = strstr(t->row->name, "%d");
+        const int number = t->per_layer ? layers : 1;
+        char shape[64], name[64];
+        tensor_name(name, t->row, 0, "*");
         snprintf(shape, sizeof shape, t->dimensions == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
                  (long long)t->shape[1]);
-        if (number)
-            snprintf(name, sizeof name, "%.*s*%s", (int)(number - t->row->name), t->row->name, number + 2);
-        printf("%-30s %-16s %6d %14lld\n", number ? name : t->name, shape, number ? layers : 1,
-               (long long)t->count * (number ? layers : 1));
+        printf("%-46s %-16s %6d %14lld\n", name, shape, number, (long long)t->count * number);
     }
-    printf("%-54s %14lld\n", "all", (long long)table->floats);
+    printf("%-70s %14lld\n", "all", (long long)table->floats);
 }
 
 static inline FloatRange tensor_range(const Tensor *t) {

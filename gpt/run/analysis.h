@@ -41,7 +41,7 @@ enum { ANALYSIS_WINDOWS = 8 }; /* of --analyze-every, and the default of ./analy
    on. */
 #define ANALYSIS_EXP_RANGE 87.3
 
-/* The matrices of attention, as parameters are named: layers.N.attn.q.weight and so on. */
+/* The matrices of attention, as parameters are named: model.layers.N.self_attn.q_proj.weight and so on. */
 static const char *const analysis_matrices[] = {"q", "k", "v", "o"};
 enum { ANALYSIS_MATRICES = sizeof analysis_matrices / sizeof *analysis_matrices };
 
@@ -86,7 +86,8 @@ static inline void analysis_gradients(Analysis *a, const TensorTable *parameters
         const Tensor *t = &parameters->tensors[i];
         for (int m = 0; m < ANALYSIS_MATRICES; m++) {
             char name[sizeof t->name];
-            snprintf(name, sizeof name, "layers.%d.attn.%s.weight", t->layer, analysis_matrices[m]);
+            snprintf(name, sizeof name, "model.layers.%d.self_attn.%s_proj.weight", t->layer,
+                     analysis_matrices[m]);
             if (strcmp(t->name, name) != 0) continue;
             AnalysisSums *sums = &a->of_layers[t->layer];
             for (size_t x = t->offset; x < t->offset + t->count; x++)

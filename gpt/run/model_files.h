@@ -4,6 +4,7 @@
    The caller keeps a model's configuration in a struct of its own whose fields are ints and doubles, and describes the
    fields in a table of ConfigFields. train_gpt.c has the only such struct, ModelConfig.
 
+   config_from_options(fields, count, options, config)   fills the struct from the values of the trainer's options
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
    config_to_json(fields, count, config)           the object of config.json; the caller deletes it
    config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
@@ -24,8 +25,9 @@
 
 typedef struct {
     const char *option; /* the option that sets the field; the bounds of the option are those of the field */
-    const char *key;    /* the name of the field in config.json, Hugging Face's where there is one */
-    size_t field;       /* offset in the struct: a double where the option is OPTION_FLOAT, else an int */
+    const char *
+        key; /* the name of the field in config.json, Hugging Face's where there is one; NULL: it is not there */
+    size_t field; /* offset in the struct: a double where the option is OPTION_FLOAT, else an int */
     const char
         *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number. The
                      names true and false are written as JSON's true and false */
@@ -51,6 +53,12 @@ static inline void config_set(const ConfigField *field, void *config, double val
         *(double *)at = value;
     else
         *(int *)at = (int)value;
+}
+
+static inline void config_from_options(const ConfigField *fields, int count, const Options *options,
+                                       void *config) {
+    for (int i = 0; i < count; i++)
+        config_set(&fields[i], config, options_number(config_option(&fields[i]), options));
 }
 
 /* The bounds are such that no product of sizes overflows the 64-bit integers that hold it. */
@@ -169,6 +177,7 @@ static inline NamedTensor *named_tensors(const TensorTable *parameters, const fl
     for (int i = 0; i < parameters->count; i++) {
         const Tensor *t = &parameters->tensors[i];
         tensors[i] = (NamedTensor){.name = t->name,
+                                   .old_name = t->old_name,
                                    .dimensions = t->dimensions,
                                    .shape = {t->shape[0], t->shape[1]},
                                    .data = (float *)((uintptr_t)memory + t->offset * sizeof(float))};

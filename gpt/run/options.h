@@ -485,6 +485,19 @@ static inline void options_apply_file(OptionSet *set, const char *path) {
     free(text);
 }
 
+/* The value of an option that is no string, in a struct of its table: the index of a choice, 1 for a switch that is on. */
+static inline double options_number(const Option *option, const void *options) {
+    const void *field = (const char *)options + option->offset;
+    switch (option->type) {
+    case OPTION_INT: return (double)*(const int64_t *)field;
+    case OPTION_FLOAT: return *(const double *)field;
+    case OPTION_SWITCH: return *(const bool *)field;
+    case OPTION_CHOICE: return *(const int *)field;
+    case OPTION_STRING: break;
+    }
+    die("--%s is no number", option->name);
+}
+
 /* The current value of an option as a user would type it. Returns `text` or, for OPTION_STRING, the value itself. */
 static inline const char *options_text(const OptionSet *set, const Option *option, char text[64]) {
     const void *field = (const char *)set->target + option->offset;
@@ -511,15 +524,12 @@ static inline cJSON *options_to_json(const OptionSet *set) {
     cJSON *json = cJSON_CreateObject();
     for (int i = 0; i < set->count; i++) {
         const Option *o = &set->table[i];
-        const void *field = (const char *)set->target + o->offset;
         char text[64];
         if (o->flags & OPTION_ONCE) continue;
-        if (o->type == OPTION_INT)
-            json_add_number(json, o->name, (double)*(const int64_t *)field);
-        else if (o->type == OPTION_FLOAT)
-            json_add_number(json, o->name, *(const double *)field);
+        if (o->type == OPTION_INT || o->type == OPTION_FLOAT)
+            json_add_number(json, o->name, options_number(o, set->target));
         else if (o->type == OPTION_SWITCH)
-            cJSON_AddBoolToObject(json, o->name, *(const bool *)field);
+            cJSON_AddBoolToObject(json, o->name, options_number(o, set->target) > 0);
         else
             cJSON_AddStringToObject(json, o->name, options_text(set, o, text));
     }

@@ -21,7 +21,7 @@
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
 #define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
-#define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm")
+#define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm") X(NORM_CRMSNORM, "crmsnorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
 #define TIE_CHOICES(X) X(TIE_YES, "yes") X(TIE_NO, "no")
@@ -37,7 +37,7 @@ enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
 
-/* Choices whose enums belong to laser.h with attention_softmax.h, optimizer.h and array.h. */
+/* Choices whose enums belong to laser.h with attention.h, optimizer.h and array.h. */
 #define LASER_SHIFT_CHOICES(X)                                                                               \
     X(LASER_SHIFT_CAUSAL, "causal")                                                                          \
     X(LASER_SHIFT_SEQUENCE, "sequence") X(LASER_SHIFT_NONE, "none") X(LASER_SHIFT_CLAMP, "clamp")
@@ -132,7 +132,8 @@ static const Option train_options[] = {
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
     ROW("Model", "norm", OPTION_CHOICE, norm, "rmsnorm", 0, 0, OPTION_CHOICES(NORM_CHOICES), OPTION_FIXED,
-        "normalisation; layernorm subtracts the mean of a row first, and has a weight but no bias"),
+        "normalisation; layernorm subtracts the mean of a row first, and has a weight but no bias; crmsnorm "
+        "is RMSNorm of the row and one more element, which makes its mean 0"),
     ROW("Model", "norm-place", OPTION_CHOICE, norm_place, "pre", 0, 0, OPTION_CHOICES(NORM_PLACE_CHOICES),
         OPTION_FIXED,
         "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
