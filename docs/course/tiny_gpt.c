@@ -372,7 +372,7 @@ static void train_step(int step, int *inputs, int *targets) {
     printf("step %5d   loss %.6f   gradient norm %.4f   learning rate %.2e\n", step + 1, loss, norm, rate);
 }
 
-static char attn[16] = "standard";
+static char attn[16] = "standard", *file;
 static const char *const formats[] = {
     "--attn=%15s",     "--layers=%d", "--heads=%d",   "--head-dim=%d",      "--embd=%d",      "--mlp-hidden=%d",
     "--vocab-size=%d", "--batch=%d",  "--seq-len=%d", "--steps=%d",         "--warmup=%d",    "--seed=%d",
@@ -381,16 +381,16 @@ static void *const variables[] = {
     attn, &L, &H, &D, &C, &F, &V, &B, &T, &steps, &warmup, &seed, &lr, &beta1, &beta2, &weight_decay, &adam_eps, &clip};
 
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc - 1; i++) {
-        int found = 0;
+    for (int i = 1; i < argc; i++) {
+        int found = argv[i][0] != '-' && (file = argv[i]) != NULL;
         for (size_t o = 0; o < sizeof formats / sizeof *formats; o++)
             found += sscanf(argv[i], formats[o], variables[o]) == 1;
         if (!found) fail(2, "not an option, or its value is not a number: ", argv[i]);
     }
     A = H * D, N = B * T, laser = strcmp(attn, "laser") == 0;
-    if (argc < 2 || L > MAX_LAYERS || D % 2 || (!laser && strcmp(attn, "standard") != 0))
+    if (!file || L > MAX_LAYERS || D % 2 || (!laser && strcmp(attn, "standard") != 0))
         fail(2, "expected ./tiny_gpt [--attn=standard|laser] [--layers=N ...] FILE, with an even head-dim", "");
-    data_read(argv[argc - 1]), model_create();
+    data_read(file), model_create();
     printf("%d parameters, %d tokens, V = %d, %s attention\n", parameters, data_count, V, attn);
     int *tokens = zeros(2, N);
     for (int step = 0; step < steps; step++) train_step(step, tokens, tokens + N);
