@@ -140,23 +140,30 @@ static bool course_quote_is_at(const char *quote, const char *source) {
     return true;
 }
 
-/* The function or array `name` of a source: from the line with its definition, or the comment before it, to the line
-   that begins with its closing brace. The caller frees it; NULL: there is none. */
+/* Whether this line, which is not indented, has `name` as a whole word. */
+static bool course_names(const char *line, const char *name) {
+    const char *word = strchr(" \t#/*}", line[0]) ? NULL : strstr(line, name);
+    const char after = word ? word[strlen(name)] : 0;
+    return word && !isalnum((unsigned char)after) && after != '_' &&
+           (word == line || (!isalnum((unsigned char)word[-1]) && word[-1] != '_'));
+}
+
+/* The function or array `name` of a source: from the comment before its definition to the line with its closing brace.
+   The caller frees it; NULL: there is none. */
 static char *course_definition(const char *source, const char *name) {
     const char *at = source, *begin = NULL, *comment = NULL;
-    const size_t length = strlen(name);
+    bool opened = false;
     for (char line[512]; *at;) {
-        const char *start = at, *word = start;
+        const char *start = at;
         course_line(&at, line, sizeof line);
+        const size_t length = strlen(line);
         if (strncmp(line, "/*", 2) == 0) comment = start;
-        if (!begin && !strchr(" \t#/*}", line[0]) && (word = strstr(line, name)) &&
-            !isalnum((unsigned char)word[length]) && word[length] != '_' &&
-            (word == line || !isalnum((unsigned char)word[-1])) && line[strlen(line) - 1] != ';')
-            begin = comment ? comment : start;
-        if (line[0] == '}' || (strstr(line, "}") && !strchr(" \t/", line[0]))) {
-            if (begin) return strndup(begin, (size_t)(at - begin));
-            comment = NULL;
-        }
+        if (!begin && course_names(line, name)) begin = comment ? comment : start;
+        if (begin && !opened) opened = strchr(line, '{') != NULL && line[0] != '/';
+        if (begin && opened && strchr(line, '}') && !strchr(" \t/", line[0]))
+            return strndup(begin, (size_t)(at - begin));
+        if (begin && !opened && length && line[length - 1] == ';') begin = NULL; /* only a declaration */
+        if (!begin && (line[0] == '}' || length == 0)) comment = NULL;
     }
     return NULL;
 }

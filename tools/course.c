@@ -176,9 +176,11 @@ static void attention_panel(double left, const char *title) {
         const char letter[2] = {(char)('a' + course_tokens[i]), 0};
         svg_text(left + cell * (i + 0.5), top - 6, "middle", letter);
         svg_text(left - 8, top + cell * (i + 0.85), "middle", letter);
+        svg_box(left, top + cell * i, cell * (i + 1) - 1, cell - 1, blue,
+                0.06); /* the keys that the query sees */
         for (int j = 0; j <= i; j++)
-            svg_box(left + cell * j, top + cell * i, cell - 1, cell - 1, blue,
-                    0.05 + 0.95 * attention_weight(i, j));
+            if (attention_weight(i, j) > 0.01)
+                svg_box(left + cell * j, top + cell * i, cell - 1, cell - 1, blue, attention_weight(i, j));
     }
     svg_text(left, top + cell * T + 22, "start", "a row is a query i, a column a key j");
 }
