@@ -152,6 +152,194 @@ static void map_picture(void) {
     }
 }
 
+/* ------------------------------------------------------------------------------------ 1. text to tokens ---- */
+
+enum { MERGES = 14, PIECES = 16, PIECE_TOKENS = 8, TOKEN_SIZE = 16 };
+static const char *const sentence =
+    "the new show is slower than the old show and the newest show is the slowest";
+
+typedef struct {
+    char token[PIECES][PIECE_TOKENS]
+              [TOKEN_SIZE]; /* a piece is a word with the space before it; _ stands for a space */
+    int length[PIECES], pieces;
+} Pieces;
+
+static Pieces tokens_begin(void) {
+    Pieces p = {.pieces = 1};
+    for (const char *c = sentence; *c; c++) {
+        if (*c == ' ') p.pieces++;
+        snprintf(p.token[p.pieces - 1][p.length[p.pieces - 1]++], TOKEN_SIZE, "%c", *c == ' ' ? '_' : *c);
+    }
+    return p;
+}
+
+static int tokens_count(const Pieces *p) {
+    int sum = 0;
+    for (int i = 0; i < p->pieces; i++) sum += p->length[i];
+    return sum;
+}
+
+/* Merges the pair (left, right) wherever it occurs; returns how often. With `change` 0 it only counts. */
+static int tokens_merge(Pieces *p, const char *left, const char *right, int change) {
+    int count = 0;
+    for (int i = 0; i < p->pieces; i++)
+        for (int j = 0; j + 1 < p->length[i]; j++) {
+            if (strcmp(p->token[i][j], left) != 0 || strcmp(p->token[i][j + 1], right) != 0) continue;
+            count++;
+            if (!change) continue;
+            strncat(p->token[i][j], p->token[i][j + 1], TOKEN_SIZE - 1 - strlen(left));
+            p->length[i]--;
+            memmove(p->token[i][j + 1], p->token[i][j + 2], (size_t)(p->length[i] - j - 1) * TOKEN_SIZE);
+        }
+    return count;
+}
+
+/* One step of BPE: merges the pair that occurs most often; of several the first in the sentence. Returns how often it
+   occurred, and the pair. */
+static int tokens_step(Pieces *p, char left[TOKEN_SIZE], char right[TOKEN_SIZE]) {
+    int best = 1; /* a pair that occurs once is not merged */
+    for (int i = 0; i < p->pieces; i++)
+        for (int j = 0; j + 1 < p->length[i]; j++) {
+            const int count = tokens_merge(p, p->token[i][j], p->token[i][j + 1], 0);
+            if (count <= best) continue;
+            best = count;
+            memcpy(left, p->token[i][j], TOKEN_SIZE), memcpy(right, p->token[i][j + 1], TOKEN_SIZE);
+        }
+    if (best > 1) tokens_merge(p, left, right, 1);
+    return best;
+}
+
+static void tokens_print(const Pieces *p) {
+    for (int i = 0; i < p->pieces; i++)
+        for (int j = 0; j < p->length[i]; j++) printf("%s%s", i + j ? "|" : "   ", p->token[i][j]);
+    printf("\n");
+}
+
+static void tokens_numbers(void) {
+    Pieces p = tokens_begin();
+    char left[TOKEN_SIZE], right[TOKEN_SIZE];
+    printf("%d tokens\n", tokens_count(&p));
+    tokens_print(&p);
+    for (int merge = 1; merge <= MERGES; merge++) {
+        const int count = tokens_step(&p, left, right);
+        printf("merge %d: %s + %s, which occurs %d times; %d tokens\n", merge, left, right, count,
+               tokens_count(&p));
+        if (merge <= 4 || merge == MERGES) tokens_print(&p);
+    }
+}
+
+static void tokens_picture(void) {
+    Pieces p = tokens_begin();
+    char left[TOKEN_SIZE], right[TOKEN_SIZE], text[64];
+    svg_begin(770, 60 + 30 * (MERGES / 2 + 1));
+    svg_text(10, 24, "start", "the tokens of the sentence after 0, 2, 4, ... merges");
+    for (int merge = 0; merge <= MERGES; merge++) {
+        if (merge) tokens_step(&p, left, right);
+        if (merge % 2) continue;
+        double x = 40, y = 46 + 15 * merge;
+        snprintf(text, sizeof text, "%d", merge);
+        svg_text(28, y + 15, "end", text);
+        for (int i = 0; i < p.pieces; i++)
+            for (int j = 0; j < p.length[i]; j++) {
+                const double width = 9.4 * (double)strlen(p.token[i][j]);
+                svg_box(x, y, width - 1.5, 22, blue, strlen(p.token[i][j]) > 1 ? 0.35 : 0.12);
+                svg_text(x + width / 2 - 1, y + 15, "middle", p.token[i][j]);
+                x += width;
+            }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- 2. positions ---- */
+
+/* q . k / D for a query at position i and a key at position j <= i, whose vectors are all ones before rope turns them. */
+static double rope_score(int i, int j, int size) {
+    L = 1, H = 1, D = size, A = size, N = i + 1, T = N;
+    float *qkv = zeros(N, 3 * A);
+    for (int n = 0; n < N * 3 * A; n++) qkv[n] = 1;
+    rope_rotate(qkv, 1);
+    const double score = (double)dot(qkv + i * 3 * A, qkv + j * 3 * A + A, D) / D;
+    free(qkv);
+    return score;
+}
+
+static void positions_numbers(void) {
+    printf("q . k / D after rope, where q and k are ones, D = 64\n\n");
+    printf("distance i - j    at i = 20   at i = 200   at i = 2000\n");
+    for (int distance = 0; distance <= 16; distance += distance < 4 ? 1 : 4)
+        printf("%14d %12.4f %12.4f %13.4f\n", distance, rope_score(20, 20 - distance, 64),
+               rope_score(200, 200 - distance, 64), rope_score(2000, 2000 - distance, 64));
+}
+
+static void positions_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 500, HEIGHT = 220, POINTS = 129 };
+    char text[32];
+    double xs[POINTS], ys[POINTS];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "q . k / D after rope, where q and k are ones, D = 64");
+    for (int tick = 0; tick <= 4; tick++) {
+        const double y = TOP + HEIGHT * tick / 4.0;
+        snprintf(text, sizeof text, "%.2f", 1 - 0.25 * tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+        snprintf(text, sizeof text, "%d", 32 * tick);
+        svg_text(LEFT + WIDTH * tick / 4.0, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int i = 0; i < POINTS; i++)
+        xs[i] = LEFT + WIDTH * (double)i / (POINTS - 1),
+        ys[i] = TOP + HEIGHT * (1 - rope_score(200, 200 - i, 64));
+    svg_curve(xs, ys, POINTS, blue);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "i - j, the distance between query and key");
+}
+
+/* ------------------------------------------------------------------------------------------ 3. RMSNorm ---- */
+
+/* The root mean square of the residual stream as it enters each layer, and after the last: of the first sequences, before
+   training (row 0) and after 40 steps (row 1). */
+static void norm_streams(double size[2][MAX_LAYERS + 1]) {
+    periodic_model(0, 8);
+    for (int trained = 0; trained < 2; trained++) {
+        for (int step = 0; step < 40 && trained; step++) train_step(step, course_tokens, course_tokens + N);
+        periodic_sequences(B);
+        model_forward(course_tokens);
+        for (int l = 0; l <= L; l++)
+            size[trained][l] = rms(l < L ? acts.layers[l].input : acts.output, N * C);
+    }
+}
+
+static void norm_numbers(void) {
+    double size[2][MAX_LAYERS + 1];
+    norm_streams(size);
+    printf("\nroot mean square of the residual stream\n\nbefore layer   untrained   after 40 steps   after "
+           "RMSNorm\n");
+    for (int l = 0; l <= L; l++)
+        printf("%12d %11.4f %16.4f %15.4f\n", l, size[0][l], size[1][l],
+               rms(l < L ? acts.layers[l].attn_in : acts.norm, N * C));
+}
+
+static void norm_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 440, HEIGHT = 240 };
+    double size[2][MAX_LAYERS + 1], xs[MAX_LAYERS + 1], ys[MAX_LAYERS + 1];
+    char text[32];
+    norm_streams(size);
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "root mean square of the residual stream");
+    for (int power = 0; power < 4; power++) {
+        const double y = TOP + HEIGHT - HEIGHT * power / 3.0;
+        snprintf(text, sizeof text, "%g", pow(10, power - 2));
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+    }
+    for (int trained = 0; trained < 2; trained++) {
+        for (int l = 0; l <= L; l++) {
+            xs[l] = LEFT + WIDTH * (double)l / L,
+            ys[l] = TOP + HEIGHT - HEIGHT * (log10(size[trained][l]) + 2) / 3;
+            snprintf(text, sizeof text, "%d", l);
+            if (!trained) svg_text(xs[l], TOP + HEIGHT + 20, "middle", text);
+        }
+        svg_curve(xs, ys, L + 1, trained ? red : blue);
+        svg_text(xs[L] + 8, ys[L] + 4, "start", trained ? "after 40 steps" : "untrained");
+    }
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "before layer");
+}
+
 /* --------------------------------------------------------------------------------------- 4. attention ---- */
 
 static void attention_numbers(void) {
@@ -250,6 +438,82 @@ static void laser_picture(void) {
     }
 }
 
+/* ---------------------------------------------------------------------------------------------- 6. MLP ---- */
+
+static void gelu_at(double x, double *value, double *slope) {
+    float up = (float)x, hidden, dup = 1;
+    activation_forward(&hidden, &up, 1);
+    activation_backward(&dup, &up, 1);
+    *value = (double)hidden, *slope = (double)dup;
+}
+
+static void mlp_numbers(void) {
+    printf("    x      relu      gelu   slope of gelu   differences\n");
+    for (int i = -4; i <= 4; i++) {
+        double value, slope, above, below, unused;
+        gelu_at(i, &value, &slope);
+        gelu_at(i + 1e-2, &above, &unused), gelu_at(i - 1e-2, &below, &unused);
+        printf("%5d %9.4f %9.4f %15.4f %13.4f\n", i, fmax(i, 0), value, slope, (above - below) / 2e-2);
+    }
+}
+
+static void mlp_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 480, UNIT = 60, POINTS = 97 };
+    double xs[POINTS], values[POINTS], slopes[POINTS];
+    char text[32];
+    svg_begin(620, TOP + 4 * UNIT + 60);
+    svg_text(LEFT, 24, "start", "gelu (blue) and its derivative (red)");
+    for (int y = -1; y <= 3; y++) {
+        snprintf(text, sizeof text, "%d", y);
+        svg_line(LEFT, TOP + UNIT * (3 - y), LEFT + WIDTH, TOP + UNIT * (3 - y), y ? grey : "#222");
+        svg_text(LEFT - 8, TOP + UNIT * (3 - y) + 4, "end", text);
+    }
+    for (int x = -4; x <= 4; x++) {
+        snprintf(text, sizeof text, "%d", x);
+        svg_text(LEFT + WIDTH * (x + 4) / 8.0, TOP + 4 * UNIT + 20, "middle", text);
+    }
+    for (int i = 0; i < POINTS; i++) {
+        const double x = -4 + 7.0 * i / (POINTS - 1);
+        gelu_at(x, &values[i], &slopes[i]);
+        xs[i] = LEFT + WIDTH * (x + 4) / 8;
+        values[i] = TOP + UNIT * (3 - values[i]), slopes[i] = TOP + UNIT * (3 - slopes[i]);
+    }
+    svg_curve(xs, values, POINTS, blue);
+    svg_curve(xs, slopes, POINTS, red);
+}
+
+/* ----------------------------------------------------------------------------------------- 7. the loss ---- */
+
+static void loss_numbers(void) {
+    static const double shares[] = {0.999, 0.9, 0.5, 0.1, 0.0743, 0.01, 1e-3, 1.0 / 2048};
+    printf("probability p   loss -log p   bits   exp(loss)   gradient p - 1\n");
+    for (int i = 0; i < 8; i++)
+        printf("%13.5f %13.4f %6.2f %11.1f %16.4f\n", shares[i], -log(shares[i]), -log2(shares[i]),
+               1 / shares[i], shares[i] - 1);
+}
+
+static void loss_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 500, HEIGHT = 240, POINTS = 200 };
+    double xs[POINTS], ys[POINTS];
+    char text[32];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "the loss of a token, in nats");
+    for (int tick = 0; tick <= 8; tick++) {
+        const double y = TOP + HEIGHT * (1 - tick / 8.0), x = LEFT + WIDTH * tick / 8.0;
+        snprintf(text, sizeof text, "%d", tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+        snprintf(text, sizeof text, "%.3f", tick / 8.0);
+        svg_text(x, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int i = 0; i < POINTS; i++) {
+        const double loss = 7.62 * i / (POINTS - 1); /* up to that of a guess among 2,048 tokens */
+        xs[i] = LEFT + WIDTH * exp(-loss), ys[i] = TOP + HEIGHT * (1 - loss / 8);
+    }
+    svg_curve(xs, ys, POINTS, blue);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle",
+             "p, the probability that the model gave to the token");
+}
+
 /* ---------------------------------------------------------------------------------------- 8. backward ---- */
 
 static double backward_loss(void) {
@@ -328,15 +592,112 @@ static void backward_picture(void) {
              "layer; backward goes from left to right");
 }
 
+/* ---------------------------------------------------------------------------------------- 9. optimizer ---- */
+
+static void optimizer_numbers(void) {
+    static const double gradient[] = {0.5, 0.4, -0.1, 0.5, 0.02, 0.6};
+    static float all[5];
+    parameters = 1, memory = all, weight_decay = 0, lr = 1e-2; /* (w, gradient, m, v, 1 for matrices) */
+    printf("a parameter that starts at 0; learning rate 0.01, beta1 0.9, beta2 0.95\n\n");
+    printf("step   gradient         m         v   m unbiased   root of v unbiased   change of w\n");
+    for (int t = 1; t <= 6; t++) {
+        const double was = (double)all[0];
+        all[1] = (float)gradient[t - 1];
+        adamw_update(lr, 1, t);
+        printf("%4d %10.3f %9.4f %9.5f %12.4f %20.4f %13.5f\n", t, gradient[t - 1], (double)all[2],
+               (double)all[3], (double)all[2] / (1 - pow(beta1, t)),
+               sqrt((double)all[3] / (1 - pow(beta2, t))), (double)all[0] - was);
+    }
+}
+
+static void optimizer_picture(void) {
+    enum { LEFT = 70, TOP = 40, WIDTH = 490, HEIGHT = 220, POINTS = 300 };
+    double xs[POINTS], ys[POINTS];
+    char text[32];
+    steps = POINTS, warmup = 40, lr = 3e-3;
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "learning rate of each step: 40 steps of warmup, then a cosine");
+    for (int tick = 0; tick <= 3; tick++) {
+        snprintf(text, sizeof text, "%.3f", 1e-3 * tick);
+        svg_line(LEFT, TOP + HEIGHT * (3 - tick) / 3.0, LEFT + WIDTH, TOP + HEIGHT * (3 - tick) / 3.0, grey);
+        svg_text(LEFT - 8, TOP + HEIGHT * (3 - tick) / 3.0 + 4, "end", text);
+        snprintf(text, sizeof text, "%d", 100 * tick);
+        svg_text(LEFT + WIDTH * tick / 3.0, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int step = 0; step < POINTS; step++)
+        xs[step] = LEFT + WIDTH * (step + 1.0) / POINTS,
+        ys[step] = TOP + HEIGHT * (1 - learning_rate(step) / 3e-3);
+    svg_curve(xs, ys, POINTS, blue);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "step");
+}
+
+/* ---------------------------------------------------------------------------------------- 10. numbers ---- */
+
+/* The error of the central difference of sin at 1 with step h, in float32 or in double. */
+static double difference_error(double h, int in_double) {
+    const double exact = cos(1);
+    if (in_double) return fabs((sin(1 + h) - sin(1 - h)) / (2 * h) - exact);
+    const float above = (float)sin((double)(1 + (float)h)), below = (float)sin((double)(1 - (float)h));
+    return fabs((double)((above - below) / (2 * (float)h)) - exact);
+}
+
+static void numbers_numbers(void) {
+    float sum = 0;
+    double error = 0;
+    for (int i = 0; i < 10000000; i++) sum += 0.1f;
+    printf("0.1 added 10,000,000 times, in float32: %.1f\n\n", (double)sum);
+    printf("h          error of (sin(1 + h) - sin(1 - h)) / 2h: float32     double\n");
+    for (int power = 1; power <= 6; power++) {
+        error = difference_error(pow(10, -power), 0);
+        printf("1e-%d %50.1e %10.1e\n", power, error, difference_error(pow(10, -power), 1));
+    }
+}
+
+static void numbers_picture(void) {
+    enum { LEFT = 70, TOP = 40, WIDTH = 460, HEIGHT = 300, POINTS = 61 };
+    double xs[POINTS], ys[POINTS];
+    char text[32];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "error of the derivative of sin at 1, by central differences");
+    for (int power = 0; power <= 6; power++) {
+        snprintf(text, sizeof text, "1e-%d", 2 * power);
+        svg_line(LEFT, TOP + HEIGHT * power / 6.0, LEFT + WIDTH, TOP + HEIGHT * power / 6.0, grey);
+        svg_text(LEFT - 8, TOP + HEIGHT * power / 6.0 + 4, "end", text);
+        snprintf(text, sizeof text, "1e-%d", 6 - power);
+        svg_text(LEFT + WIDTH * power / 6.0, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int in_double = 0; in_double < 2; in_double++) {
+        for (int i = 0; i < POINTS; i++) {
+            /* the mean of a few steps near h: the error of a single one is 0 by chance now and then */
+            double h = pow(10, -6 + 6.0 * i / (POINTS - 1)), error = 0;
+            for (int near = 0; near < 16; near++)
+                error += difference_error(h * (1 + 0.01 * near), in_double) / 16;
+            xs[i] = LEFT + WIDTH * (double)i / (POINTS - 1);
+            ys[i] = TOP + HEIGHT * fmin(-log10(error + 1e-13) / 12, 1);
+        }
+        svg_curve(xs, ys, POINTS, in_double ? red : blue);
+        svg_text(LEFT + WIDTH * 0.2, in_double ? ys[12] - 10 : ys[12] - 10, "middle",
+                 in_double ? "double" : "float32");
+    }
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "h");
+}
+
 /* ------------------------------------------------------------------------------------------------ main ---- */
 
 static const struct {
     const char *name;
     void (*numbers)(void), (*picture)(void);
 } topics[] = {{"map", map_numbers, map_picture},
+              {"tokens", tokens_numbers, tokens_picture},
+              {"positions", positions_numbers, positions_picture},
+              {"norm", norm_numbers, norm_picture},
               {"attention", attention_numbers, attention_picture},
               {"laser", laser_numbers, laser_picture},
-              {"backward", backward_numbers, backward_picture}};
+              {"mlp", mlp_numbers, mlp_picture},
+              {"loss", loss_numbers, loss_picture},
+              {"backward", backward_numbers, backward_picture},
+              {"optimizer", optimizer_numbers, optimizer_picture},
+              {"numbers", numbers_numbers, numbers_picture}};
 enum { TOPICS = sizeof topics / sizeof *topics };
 
 int main(int argc, char **argv) {
