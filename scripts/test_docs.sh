@@ -60,6 +60,7 @@ build/bench *                           => run + --quick --filter=memory --json=
 ./test_gpt --filter=laser               => no: CI runs all tests
 make build/course                       => run
 make grammar                            => run
+make course                             => run
 make exercise-*                         => no: it fails until its reader has completed it; a test does both
 build/course *                          => run
 cc -O3 -march=native docs/course/*      => run

@@ -19,10 +19,9 @@
 #define COURSE "docs/course/"
 
 /* Compiles C files of the course with the compiler of the tests. */
-static int course_compile(const char *optimise, const char *files, const char *program) {
+static int course_compile(const char *files, const char *program) {
     char output[4096];
-    const int code =
-        test_command(output, sizeof output, "${CC:-cc} %s %s -o %s -lm", optimise, files, program);
+    const int code = test_command(output, sizeof output, "${CC:-cc} -O1 %s -o %s -lm", files, program);
     CHECK(code == 0, "%s: code %d: %s", files, code, output);
     return code;
 }
@@ -34,7 +33,7 @@ static void test_course_tiny_gpt_trains_as_train_gpt_does(void) {
     char output[8192], folder[128], program[160], path[256], error[FILE_ERROR_SIZE];
     snprintf(folder, sizeof folder, "%s", write_test_data(600));
     snprintf(program, sizeof program, "%s/tiny_gpt", folder);
-    if (course_compile("-O1", COURSE "tiny_gpt.c", program) != 0) return;
+    if (course_compile(COURSE "tiny_gpt.c", program) != 0) return;
     for (int kind = 0; kind < 2; kind++) {
         LogData log;
         int code = test_command(output, sizeof output,
@@ -81,7 +80,7 @@ static void test_course_tiny_gpt_meets_its_user(void) {
     };
     char output[8192], program[160];
     snprintf(program, sizeof program, "%s/tiny_gpt", test_folder());
-    if (course_compile("-O1", COURSE "tiny_gpt.c", program) != 0) return;
+    if (course_compile(COURSE "tiny_gpt.c", program) != 0) return;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const int code = test_command(output, sizeof output, "%s %s", program, cases[i].arguments);
         CHECK(code == cases[i].code && strstr(output, cases[i].said), "%s: code %d: %s", cases[i].arguments,
@@ -290,32 +289,38 @@ static void test_course_pictures_are_drawn_from_the_code(void) {
     CHECK(code == 2 && strstr(output, "one of these topics: "), "code %d: %s", code, output);
 }
 
-/* Each exercise: as it is delivered, its check fails and says that nothing is written yet; a right solution passes; and a
-   mistake that students make is explained. */
+/* Runs one of three programs for an exercise: as it is delivered, its check fails and says that nothing is written yet; a
+   right solution passes; and a mistake that students make is explained. */
+static void course_check_exercise(const char *folder, int number) {
+    static const char *const said[] = {" writes nothing to ", ": right\n", "    "};
+    char output[4096];
+    int code = test_command(output, sizeof output,
+                            "set -e; to='%s' e=" COURSE "exercises s=tests/course/solution_%d.c\n"
+                            "${CC:-cc} -O0 -c $e/check_%d.c -o $to/check.o\n"
+                            "${CC:-cc} -O0 $e/exercise_%d.c $to/check.o -o $to/0 -lm\n"
+                            "${CC:-cc} -O0 $s $to/check.o -o $to/1 -lm\n"
+                            "${CC:-cc} -O0 -DMISTAKE $s $to/check.o -o $to/2 -lm",
+                            folder, number, number, number);
+    REQUIRE(code == 0, "exercise %d: code %d: %s", number, code, output);
+    for (int program = 0; program < 3; program++) {
+        code = test_command(output, sizeof output, "%s/%d", folder, program);
+        CHECK(code == (program != 1) && strstr(output, said[program]), "exercise %d, program %d: code %d: %s",
+              number, program, code, output);
+    }
+}
+
 static void test_course_exercises_can_be_solved(void) {
-    char output[4096], files[512], program[160];
+    char output[4096], folder[128];
     int number, exercises = 0;
-    snprintf(program, sizeof program, "%s/exercise", test_folder());
+    snprintf(folder, sizeof folder, "%s", test_folder());
     FILE *names = popen("ls " COURSE "exercises", "r");
     REQUIRE(names, "popen");
-    for (char name[64]; fscanf(names, "%63s", name) == 1;) {
-        if (sscanf(name, "exercise_%d.c", &number) != 1) continue;
-        exercises++;
-        for (int solution = 0; solution < 3; solution++) {
-            snprintf(files, sizeof files, "%s%s%d.c " COURSE "exercises/check_%d.c",
-                     solution == 2 ? "-DMISTAKE " : "",
-                     solution ? "tests/course/solution_" : COURSE "exercises/exercise_", number, number);
-            if (course_compile("-O0", files, program) != 0) continue;
-            const int code = test_command(output, sizeof output, "%s", program);
-            static const char *const said[] = {" writes nothing to ", ": right\n", "    "};
-            CHECK(code == (solution != 1) && strstr(output, said[solution]), "%s: code %d: %s", files, code,
-                  output);
-        }
-    }
+    for (char name[64]; fscanf(names, "%63s", name) == 1;)
+        if (sscanf(name, "exercise_%d.c", &number) == 1) course_check_exercise(folder, number), exercises++;
     pclose(names);
     CHECK(exercises >= 3, "%d exercises", exercises);
-    const int code = test_command(output, sizeof output,
-                                  "env -u MAKEFLAGS -u MAKELEVEL make -s P=%s/ exercise-4", test_folder());
+    const int code =
+        test_command(output, sizeof output, "env -u MAKEFLAGS -u MAKELEVEL make -s P=%s/ exercise-4", folder);
     CHECK(code == 2 && strstr(output, "attention_row_forward() writes nothing to a yet\n"), "code %d: %s",
           code, output);
 }
