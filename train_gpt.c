@@ -65,6 +65,7 @@
 #include "gpt/run/checkpointing.h"
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
+#include "gpt/run/hugging_face.h"
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
@@ -76,7 +77,8 @@
 typedef struct {
     int layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size; /* L H D C F T V */
     /* Choices of the options of these names. */
-    int attn, laser_shift, qk_norm, attn_scale, activation, position, norm, norm_place, tie;
+    int attn, laser_shift, qk_norm, attn_scale, activation, position, norm, norm_place, bias, embed_scale,
+        tie;
     double laser_beta, attn_softcap;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
     /* The other fields change how the model is computed and trained; they are not saved with it. */
@@ -87,8 +89,7 @@ typedef struct {
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
-   config.json, the field, the names of its values there (NULL: it is a number), and whether checkpoints of older
-   versions lack it. */
+   config.json, the field, the names of its values there (NULL: it is a number), and whether the name is our own. */
 static const ConfigField model_fields[] = {
     {"vocab-size", "vocab_size", offsetof(ModelConfig, vocab_size), NULL, false},
     {"embd", "hidden_size", offsetof(ModelConfig, embd), NULL, false},
@@ -99,10 +100,10 @@ static const ConfigField model_fields[] = {
     {"seq-len", "max_position_embeddings", offsetof(ModelConfig, seq_len), NULL, false},
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2",
      false},
-    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), false},
-    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, false},
+    {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), true},
+    {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, true},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
-     false},
+     true},
     {"qk-norm", "qk_norm", offsetof(ModelConfig, qk_norm), "no|yes", true},
     {"attn-scale", "attention_scale", offsetof(ModelConfig, attn_scale), OPTION_CHOICES(ATTN_SCALE_CHOICES),
      true},
@@ -110,7 +111,9 @@ static const ConfigField model_fields[] = {
     {"attn-softcap", "attn_logit_softcapping", offsetof(ModelConfig, attn_softcap), NULL, true},
     {"norm", "norm", offsetof(ModelConfig, norm), OPTION_CHOICES(NORM_CHOICES), true},
     {"norm-place", "norm_place", offsetof(ModelConfig, norm_place), OPTION_CHOICES(NORM_PLACE_CHOICES), true},
-    {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", true},
+    {"bias", "bias", offsetof(ModelConfig, bias), OPTION_CHOICES(BIAS_CHOICES), true},
+    {"embed-scale", "scale_embeddings", offsetof(ModelConfig, embed_scale), "false|true", true},
+    {"tie", "tie_word_embeddings", offsetof(ModelConfig, tie), "true|false", false},
     {"logit-softcap", "final_logit_softcapping", offsetof(ModelConfig, logit_softcap), NULL, true},
 };
 
@@ -141,16 +144,19 @@ static bool model_config_check(const ModelConfig *config, char *error) {
 
 /* The parameters of a layer. Matrices are (outputs, inputs). */
 typedef struct {
-    float *attn_norm; /* (C) */
+    float *attn_norm;      /* (C) */
+    float *attn_norm_bias; /* (C) this and the other biases: with --bias, else NULL */
     /* (A, C) each. They follow one another in memory, so q also points to a matrix (3A, C), with which one product
        computes q, k and v. */
     float *q, *k, *v;
-    float *o;               /* (C, A) */
-    float *q_norm, *k_norm; /* (D) each with --qk-norm, else NULL */
-    float *scale;           /* (H) or (D) with --attn-scale=head or dim, else NULL */
-    float *mlp_norm;        /* (C) */
-    float *gate, *up;       /* (F, C) each, one after the other; gate is NULL without swiglu */
-    float *down;            /* (C, F) */
+    float *q_bias, *k_bias, *v_bias; /* (A) each, one after the other */
+    float *o, *o_bias;               /* (C, A), (C) */
+    float *q_norm, *k_norm;          /* (D) each with --qk-norm, else NULL */
+    float *scale;                    /* (H) or (D) with --attn-scale=head or dim, else NULL */
+    float *mlp_norm, *mlp_norm_bias; /* (C) each */
+    float *gate, *up;                /* (F, C) each, one after the other; gate is NULL without swiglu */
+    float *gate_bias, *up_bias;      /* (F) each, one after the other */
+    float *down, *down_bias;         /* (C, F), (C) */
     /* (C) each, with --norm-place=peri, else NULL: the norms of what attention and MLP add to the residual stream. */
     float *attn_out_norm, *mlp_out_norm;
 } LayerWeights;
@@ -160,7 +166,7 @@ typedef struct {
     float *embed;    /* (V, C), also the output matrix, except with --tie=no */
     float *position; /* (T, C) with --pos=learned, else NULL */
     LayerWeights *layers;
-    float *final_norm; /* (C) */
+    float *final_norm, *final_norm_bias; /* (C) each */
     float *output; /* (V, C) the output matrix: with --tie=no a tensor of its own, else it points to embed */
     float *memory; /* all of them in one piece, (count) */
     size_t count;
@@ -202,15 +208,27 @@ typedef struct {
        d_attn_in */
     Array d_qkv;
     Array d_up; /* (N, U) */
-    /* (ceil(N / NORM_CHUNK), C) the gradient of an RMSNorm's weights, a row for each chunk of tokens */
+    /* (ceil(N / NORM_CHUNK), C) the gradient of a norm's weights, a row for each chunk of tokens */
     float *norm_partial;
     float *memory;
 } Activations;
 
 /* How a parameter starts, and which models have it. */
-enum { INIT_ZEROS, INIT_ONES, INIT_NORMAL, INIT_RESIDUAL };
-/* The last three are of vectors that take no random numbers, see model_init. */
-enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_UNTIED, IF_PERI, IF_QK_WEIGHTS, IF_SCALE_WEIGHTS };
+enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL };
+/* Those from IF_PERI on are of vectors that take no random numbers, see model_init. The biases: of the norms and of the
+   MLP, of its gate, and of attention. */
+enum {
+    ALWAYS,
+    IF_LEARNED_POSITIONS,
+    IF_SWIGLU,
+    IF_UNTIED,
+    IF_PERI,
+    IF_QK_WEIGHTS,
+    IF_SCALE_WEIGHTS,
+    IF_BIAS,
+    IF_GATE_BIAS,
+    IF_ATTN_BIAS
+};
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices only), names in checkpoints, and the printed list of parameters come from this table. The names are
@@ -218,19 +236,25 @@ enum { ALWAYS, IF_LEARNED_POSITIONS, IF_SWIGLU, IF_UNTIED, IF_PERI, IF_QK_WEIGHT
    outputs). After the | stands the name in older checkpoints, which are read
    too. */
 static const TensorRow weight_rows[] = {
-    {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_NORMAL, ALWAYS},
+    {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_EMBEDDING, ALWAYS},
     {"model.embed_positions.weight|position.weight", "TC", offsetof(Weights, position), INIT_NORMAL,
      IF_LEARNED_POSITIONS},
     {"model.layers.%d.input_layernorm.weight|layers.%d.attn_norm.weight", "C",
      offsetof(LayerWeights, attn_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.input_layernorm.bias", "C", offsetof(LayerWeights, attn_norm_bias), INIT_ZEROS,
+     IF_BIAS},
     {"model.layers.%d.self_attn.q_proj.weight|layers.%d.attn.q.weight", "AC", offsetof(LayerWeights, q),
      INIT_NORMAL, ALWAYS},
     {"model.layers.%d.self_attn.k_proj.weight|layers.%d.attn.k.weight", "AC", offsetof(LayerWeights, k),
      INIT_NORMAL, ALWAYS},
     {"model.layers.%d.self_attn.v_proj.weight|layers.%d.attn.v.weight", "AC", offsetof(LayerWeights, v),
      INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.self_attn.q_proj.bias", "A", offsetof(LayerWeights, q_bias), INIT_ZEROS, IF_ATTN_BIAS},
+    {"model.layers.%d.self_attn.k_proj.bias", "A", offsetof(LayerWeights, k_bias), INIT_ZEROS, IF_ATTN_BIAS},
+    {"model.layers.%d.self_attn.v_proj.bias", "A", offsetof(LayerWeights, v_bias), INIT_ZEROS, IF_ATTN_BIAS},
     {"model.layers.%d.self_attn.o_proj.weight|layers.%d.attn.o.weight", "CA", offsetof(LayerWeights, o),
      INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.self_attn.o_proj.bias", "C", offsetof(LayerWeights, o_bias), INIT_ZEROS, IF_ATTN_BIAS},
     {"model.layers.%d.self_attn.q_norm.weight|layers.%d.attn.q_norm.weight", "D",
      offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
     {"model.layers.%d.self_attn.k_norm.weight|layers.%d.attn.k_norm.weight", "D",
@@ -239,17 +263,23 @@ static const TensorRow weight_rows[] = {
      INIT_ZEROS, IF_SCALE_WEIGHTS},
     {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
      offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
+    {"model.layers.%d.post_attention_layernorm.bias", "C", offsetof(LayerWeights, mlp_norm_bias), INIT_ZEROS,
+     IF_BIAS},
     {"model.layers.%d.mlp.gate_proj.weight|layers.%d.mlp.gate.weight", "FC", offsetof(LayerWeights, gate),
      INIT_NORMAL, IF_SWIGLU},
     {"model.layers.%d.mlp.up_proj.weight|layers.%d.mlp.up.weight", "FC", offsetof(LayerWeights, up),
      INIT_NORMAL, ALWAYS},
+    {"model.layers.%d.mlp.gate_proj.bias", "F", offsetof(LayerWeights, gate_bias), INIT_ZEROS, IF_GATE_BIAS},
+    {"model.layers.%d.mlp.up_proj.bias", "F", offsetof(LayerWeights, up_bias), INIT_ZEROS, IF_BIAS},
     {"model.layers.%d.mlp.down_proj.weight|layers.%d.mlp.down.weight", "CF", offsetof(LayerWeights, down),
      INIT_RESIDUAL, ALWAYS},
+    {"model.layers.%d.mlp.down_proj.bias", "C", offsetof(LayerWeights, down_bias), INIT_ZEROS, IF_BIAS},
     {"model.layers.%d.post_self_attn_layernorm.weight|layers.%d.attn_out_norm.weight", "C",
      offsetof(LayerWeights, attn_out_norm), INIT_ONES, IF_PERI},
     {"model.layers.%d.post_mlp_layernorm.weight|layers.%d.mlp_out_norm.weight", "C",
      offsetof(LayerWeights, mlp_out_norm), INIT_ONES, IF_PERI},
     {"model.norm.weight|final_norm.weight", "C", offsetof(Weights, final_norm), INIT_ONES, ALWAYS},
+    {"model.norm.bias", "C", offsetof(Weights, final_norm_bias), INIT_ZEROS, IF_BIAS},
     {"lm_head.weight|output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
 };
 
@@ -312,6 +342,7 @@ enum {
 typedef struct {
     Linear matrix;
     ProfilePart part;
+    float *bias, *dbias; /* (OC) each, with --bias, else NULL */
 } ModelLinear;
 
 typedef struct {
@@ -339,7 +370,7 @@ typedef struct {
         *cache; /* keys and values of the tokens before those of model_forward; NULL: there are none */
 } Model;
 
-/* The gradient of an RMSNorm's weights is summed over chunks of this many tokens, then over the chunks. The size is
+/* The gradient of a vector of weights is summed over chunks of this many tokens, then over the chunks. The size is
    fixed, so that the result does not depend on the number of threads. */
 enum { NORM_CHUNK = 32 };
 
@@ -356,13 +387,16 @@ static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
 
 /* The flags (TENSOR_..., tensor_table.h) of a row of either table: whether this model has it, and how it is stored. */
 static int weight_flags(const ModelConfig *c, const TensorRow *row) {
-    const bool exists = row->when == ALWAYS ||
-                        (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-                        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
-                        (row->when == IF_UNTIED && c->tie == TIE_NO) ||
-                        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI) ||
-                        (row->when == IF_QK_WEIGHTS && c->qk_norm) ||
-                        (row->when == IF_SCALE_WEIGHTS && c->attn_scale != ATTN_SCALE_FIXED);
+    const bool exists =
+        row->when == ALWAYS || (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
+        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
+        (row->when == IF_UNTIED && c->tie == TIE_NO) ||
+        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI) ||
+        (row->when == IF_QK_WEIGHTS && c->qk_norm) ||
+        (row->when == IF_SCALE_WEIGHTS && c->attn_scale != ATTN_SCALE_FIXED) ||
+        (row->when == IF_BIAS && c->bias != BIAS_NONE) ||
+        (row->when == IF_GATE_BIAS && c->bias != BIAS_NONE && c->activation == ACTIVATION_SWIGLU) ||
+        (row->when == IF_ATTN_BIAS && c->bias == BIAS_ALL);
     return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
 }
 
@@ -424,7 +458,7 @@ static Activations activations_create(const Model *model) {
 }
 
 static ModelLinear model_linear(int64_t inputs, int64_t outputs, int dtype, ProfilePart part) {
-    return (ModelLinear){{.C = inputs, .OC = outputs, .dtype = (Dtype)dtype}, part};
+    return (ModelLinear){{.C = inputs, .OC = outputs, .dtype = (Dtype)dtype}, part, NULL, NULL};
 }
 
 /* Plans a model for B sequences: fills in its sizes and tables. model_allocate allocates weights and activations. */
@@ -454,14 +488,22 @@ static Linear *model_linear_at(const Model *model, int i) {
     return &of_layer[i % 4]->matrix;
 }
 
+static void linear_point(ModelLinear *w, float *values, float *bias, float *dbias) {
+    w->matrix.values = values;
+    w->bias = bias, w->dbias = dbias;
+}
+
 static void linears_point(Model *model) {
     for (int l = 0; l < model->config.layers; l++) {
+        static const LayerWeights none = {0}; /* a model that is only run forward has no gradients */
         const LayerWeights *w = &model->weights.layers[l];
+        const LayerWeights *g = model->gradients.layers ? &model->gradients.layers[l] : &none;
         LayerLinears *linears = &model->linears[l];
-        linears->qkv.matrix.values = w->q;
-        linears->o.matrix.values = w->o;
-        linears->up.matrix.values = w->gate ? w->gate : w->up;
-        linears->down.matrix.values = w->down;
+        linear_point(&linears->qkv, w->q, w->q_bias, g->q_bias);
+        linear_point(&linears->o, w->o, w->o_bias, g->o_bias);
+        linear_point(&linears->up, w->gate ? w->gate : w->up, w->gate ? w->gate_bias : w->up_bias,
+                     w->gate ? g->gate_bias : g->up_bias);
+        linear_point(&linears->down, w->down, w->down_bias, g->down_bias);
     }
     model->output.matrix.values = model->weights.output;
 }
@@ -571,12 +613,15 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
     if (t->row->kind == INIT_ONES) return 1;
     if (c->init_weights == INIT_WEIGHTS_XAVIER && t->per_layer)
         return sqrtf(6.0f / (float)(t->shape[0] + t->shape[1])) * (2 * rng_uniform(seed, stream, j) - 1);
-    const float deviation = t->row->kind == INIT_RESIDUAL ? 0.02f / sqrtf(2.0f * (float)c->layers) : 0.02f;
+    float deviation = 0.02f;
+    if (t->row->kind == INIT_RESIDUAL) deviation /= sqrtf(2.0f * (float)c->layers);
+    if (t->row->kind == INIT_EMBEDDING && c->embed_scale) deviation = 1 / sqrtf((float)c->embd);
     return deviation * rng_normal(seed, stream, j);
 }
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
-   added to the residual stream (o and down) have 0.02 / sqrt(2L). The weights of norms are 1, those of --attn-scale 0.
+   added to the residual stream (o and down) have 0.02 / sqrt(2L), and with --embed-scale the embedding has 1 / sqrt(C).
+   The weights of norms are 1, those of --attn-scale and biases 0.
    With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)),
    by which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of
    random numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same
@@ -639,23 +684,23 @@ static inline void begin_part(ProfilePart part) {
     exchange_progress();
 }
 
-/* out (N, C) = embed[token] (V, C), plus position (T, C) where the model has one */
-void embedding_forward(float *out, const int32_t *tokens, const float *embed, const float *position,
-                       int64_t N, int T, int C) {
+/* out (N, C) = scale * embed[token] (V, C), plus position (T, C) where the model has one */
+void embedding_forward(float *out, const int32_t *tokens, const float *embed, float scale,
+                       const float *position, int64_t N, int T, int C) {
     begin_part(PROFILE_EMBEDDING);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         const float *row = embed + (int64_t)tokens[n] * C, *place = position ? position + n % T * C : NULL;
-        for (int c = 0; c < C; c++) out[n * C + c] = place ? row[c] + place[c] : row[c];
+        for (int c = 0; c < C; c++) out[n * C + c] = place ? row[c] * scale + place[c] : row[c] * scale;
     }
 }
 
-/* dembed (V, C) += dout (N, C) at each token; dposition (T, C) likewise, when not NULL. Several tokens may add to the
+/* dembed (V, C) += scale * dout (N, C) at each token; dposition (T, C) likewise, when not NULL. Several tokens may add to the
    same row of dembed. So the rows are divided into parts; one thread takes a part, goes through all tokens, and adds
    those whose row is in it, in order. 32 parts are enough, because fewer threads already use all of the memory's
    bandwidth. */
-void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens, int64_t N,
-                        int T, int C) {
+void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens,
+                        float scale, int64_t N, int T, int C) {
     enum { PARTS = 32 };
     begin_part(PROFILE_EMBEDDING);
 #pragma omp parallel for schedule(dynamic)
@@ -663,7 +708,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
         for (int64_t n = 0; n < N; n++) {
             if (tokens[n] % PARTS != part) continue;
             float *row = dembed + (int64_t)tokens[n] * C;
-            for (int c = 0; c < C; c++) row[c] += dout[n * C + c];
+            for (int c = 0; c < C; c++) row[c] += dout[n * C + c] * scale;
         }
     if (!dposition) return;
 #pragma omp parallel for schedule(static)
@@ -672,10 +717,41 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
             for (int c = 0; c < C; c++) dposition[(int64_t)t * C + c] += dout[n * C + c];
 }
 
+/* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
+enum { CHUNK = 128 };
+
+/* out (N, C) += bias (C) */
+void bias_forward(Array out, const float *bias, int64_t N, int C) {
+#pragma omp parallel for schedule(static) if (N > 1)
+    for (int64_t n = 0; n < N; n++)
+        for (int begin = 0; begin < C; begin += CHUNK) {
+            const int count = C - begin < CHUNK ? C - begin : CHUNK;
+            float x[CHUNK];
+            array_read(x, out, n * C + begin, count);
+            for (int i = 0; i < count; i++) x[i] += bias[begin + i];
+            array_write(out, n * C + begin, x, count);
+        }
+}
+
+/* dbias (C) += the sum of dout (N, C) over the tokens, in their order */
+void bias_backward(float *dbias, Array dout, int64_t N, int C) {
+#pragma omp parallel for schedule(static)
+    for (int begin = 0; begin < C; begin += CHUNK) {
+        const int count = C - begin < CHUNK ? C - begin : CHUNK;
+        float x[CHUNK];
+        double sum[CHUNK] = {0};
+        for (int64_t n = 0; n < N; n++) {
+            array_read(x, dout, n * C + begin, count);
+            for (int i = 0; i < count; i++) sum[i] += x[i];
+        }
+        for (int i = 0; i < count; i++) dbias[begin + i] += (float)sum[i];
+    }
+}
+
 /* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps 1e-6.
 
        rmsnorm    mean 0, squares = sum(x^2), size C    (Zhang & Sennrich 2019)
-       layernorm  mean = sum(x) / C, squares = sum((x - mean)^2), size C    (Ba et al. 2016, without a bias)
+       layernorm  mean = sum(x) / C, squares = sum((x - mean)^2), size C    (Ba et al. 2016)
        crmsnorm   RMSNorm of x and one more element -sum(x), which makes their mean 0 and is not part of out: mean 0,
                   squares = sum(x^2) + sum(x)^2, size C + 1    (Jiang et al. 2023)
 
@@ -694,8 +770,18 @@ __attribute__((noinline)) static NormRow norm_row(const float *row, int C, int k
     return (NormRow){sum / (float)C, sum / (float)C, (float)C};
 }
 
-/* out (N, C) = (x - mean) * rstd * weight, and rstd (N), see NormRow; kind: the choice of --norm */
-void norm_forward(Array out, float *rstd, const float *x, const float *weight, int kind, int64_t N, int C) {
+static inline void norm_write(Array out, const float *row, float mean, float r, const float *weight,
+                              const float *bias, int C) {
+    if (bias)
+        for (int c = 0; c < C; c++) array_put(out, c, (row[c] - mean) * r * weight[c] + bias[c]);
+    else
+        for (int c = 0; c < C; c++) array_put(out, c, (row[c] - mean) * r * weight[c]);
+}
+
+/* out (N, C) = (x - mean) * rstd * weight, plus bias (C) unless it is NULL, and rstd (N), see NormRow; kind: the choice
+   of --norm */
+void norm_forward(Array out, float *rstd, const float *x, const float *weight, const float *bias, int kind,
+                  int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
@@ -705,30 +791,28 @@ void norm_forward(Array out, float *rstd, const float *x, const float *weight, i
 #pragma omp simd reduction(+ : squares)
         for (int c = 0; c < C; c++) squares += (row[c] - norm.mean) * (row[c] - norm.mean);
         if (kind == NORM_CRMSNORM) squares += norm.centre * norm.centre;
-        float r = rstd[n] = 1.0f / sqrtf(squares / norm.size + 1e-6f);
-        const Array to = array_from(out, n * C);
-        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - norm.mean) * r * weight[c]);
+        rstd[n] = 1.0f / sqrtf(squares / norm.size + 1e-6f);
+        norm_write(array_from(out, n * C), row, norm.mean, rstd[n], weight, bias, C);
     }
 }
 
 /* The same out, computed again by backward from the rstd that forward kept: this costs less than to store the array
    out. */
-void norm_recompute(Array out, const float *rstd, const float *x, const float *weight, int kind, int64_t N,
-                    int C) {
+void norm_recompute(Array out, const float *rstd, const float *x, const float *weight, const float *bias,
+                    int kind, int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < N; n++) {
-        const Array to = array_from(out, n * C);
-        const float *row = x + n * C, r = rstd[n], mean = norm_row(row, C, kind).mean;
-        for (int c = 0; c < C; c++) array_put(to, c, (row[c] - mean) * r * weight[c]);
+        const float *row = x + n * C;
+        norm_write(array_from(out, n * C), row, norm_row(row, C, kind).mean, rstd[n], weight, bias, C);
     }
 }
 
-/* Adds to dx (N, C) and to dweight (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
+/* Adds to dx (N, C), to dweight (C), and unless it is NULL to dbias (C); partial (ceil(N / NORM_CHUNK), C) is scratch.
    forward: out = (x - mean) * r * w.  With g = dout * w:
    dx = r * (g - (x - centre) * r^2 * sum(g * (x - mean)) / size), minus r * mean(g) with layernorm
    dw = sum_n dout * (x - mean) * r */
-void norm_backward(float *dx, float *dweight, float *partial, const float *dout, const float *x,
+void norm_backward(float *dx, float *dweight, float *dbias, float *partial, float *dout, const float *x,
                    const float *rstd, const float *weight, int kind, int64_t N, int C) {
     const int64_t chunks = (N + NORM_CHUNK - 1) / NORM_CHUNK;
     begin_part(PROFILE_NORM);
@@ -754,14 +838,12 @@ void norm_backward(float *dx, float *dweight, float *partial, const float *dout,
             }
         }
     }
-    /* dweight += the sums of the chunks, in order */
+    if (dbias) bias_backward(dbias, array_of_floats(dout), N, C);
+        /* dweight += the sums of the chunks, in order */
 #pragma omp parallel for schedule(static)
     for (int c = 0; c < C; c++)
         for (int64_t chunk = 0; chunk < chunks; chunk++) dweight[c] += partial[chunk * C + c];
 }
-
-/* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
-enum { CHUNK = 128 };
 
 /* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is
    rotated by the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
@@ -931,20 +1013,23 @@ static void begin_linear(const ModelLinear *w, int C, int OC) {
     begin_part(w->part);
 }
 
-/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL. */
+/* out (N, OC) = x (N, C) . weight (OC, C)^T, plus addend (N, OC) unless it is NULL, plus the bias (OC) of w if it has
+   one. */
 static void linear(Array out, const float *addend, Array x, const ModelLinear *w, int64_t N, int C, int OC) {
     begin_linear(w, C, OC);
     linear_forward((MatmulOutput){.out = out, .addend = addend}, x, &w->matrix, N);
+    if (w->bias) bias_forward(out, w->bias, N, OC);
 }
 
 /* forward: out = x . weight^T.  Computes dout (N, OC) . weight (OC, C), the gradient (N, C) of x. The argument dx says
    where it goes: into an array, or tile by tile to a function (MatmulOutput in matmul.h). Then adds dout^T . x to
-   dweight (OC, C). */
+   dweight (OC, C), and the gradient of the bias to that of w. */
 static void linear_backward(MatmulOutput dx, float *dweight, Array dout, Array x, const ModelLinear *w,
                             int64_t N, int C, int OC) {
     begin_linear(w, C, OC);
     linear_backward_input(dx, dout, &w->matrix, N);
     linear_backward_weight(dweight, dout, x, &w->matrix, N);
+    if (w->bias) bias_backward(w->dbias, dout, N, OC);
 }
 static MatmulOutput into(float *out) { return (MatmulOutput){.out = array_of_floats(out)}; }
 
@@ -964,6 +1049,9 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
         .softcap = (float)c->attn_softcap,
     };
 }
+
+/* The factor of the tokens' embeddings. */
+static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqrtf((float)c->embd) : 1; }
 
 /* The position of the first token of model_forward: 0, unless a cache has tokens before it. */
 static int first_position(const Model *model) { return model->cache ? model->cache->count : 0; }
@@ -1013,7 +1101,7 @@ static void block_output(const Model *model, float *out, const float *residual, 
     const int C = model->config.embd;
     linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
     if (!branch) return;
-    norm_forward(array_of_floats(out), rstd, branch, weight, model->config.norm, N, C);
+    norm_forward(array_of_floats(out), rstd, branch, weight, NULL, model->config.norm, N, C);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
 }
@@ -1026,7 +1114,7 @@ static Array block_output_backward(Model *model, const float *branch, const floa
     const int C = model->config.embd;
     if (!branch) return array_of_floats(acts->d_residual);
     memset(acts->d_branch, 0, (size_t)(N * C) * sizeof *acts->d_branch);
-    norm_backward(acts->d_branch, dweight, acts->norm_partial, acts->d_residual, branch, rstd, weight,
+    norm_backward(acts->d_branch, dweight, NULL, acts->norm_partial, acts->d_residual, branch, rstd, weight,
                   model->config.norm, N, C);
     return array_of_floats(acts->d_branch);
 }
@@ -1043,7 +1131,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, c->norm, N, C);
+    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     float *in = attention_inputs(model, l, &shape);
     if (model->cache)
@@ -1065,7 +1153,7 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
-    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, c->norm, N, C);
+    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
     activation_forward(hidden, a->up, N, F, c->activation);
@@ -1088,12 +1176,14 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     const float *position = weights->position ? weights->position : model->fixed_positions;
 
     if (position) position += (int64_t)first_position(model) * c->embd;
-    embedding_forward(acts->layers[0].input, tokens, weights->embed, position, N, T, c->embd);
+    embedding_forward(acts->layers[0].input, tokens, weights->embed, embedding_scale(c), position, N, T,
+                      c->embd);
     for (int l = 0; l < c->layers; l++) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
-    norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, c->norm, N, c->embd);
+    norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, weights->final_norm_bias,
+                 c->norm, N, c->embd);
     if (model->cache) model->cache->count += T;
     begin_part(PROFILE_OTHER);
 }
@@ -1167,11 +1257,12 @@ static void mlp_block_backward(Model *model, int l, int64_t N) {
     linear_backward((MatmulOutput){.finish = activation_backward, .context = &through}, g->down, d_out,
                     acts->hidden, &w->down, N, F, C);
     /* up = norm . up^T, with the activation a->up on the left and the weights w->up on the right */
-    norm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, c->norm, N, C);
+    norm_recompute(acts->norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm,
+                   N, C);
     linear_backward(into(acts->d_norm), g->gate ? g->gate : g->up, acts->d_up, acts->norm, &w->up, N, C, U);
     /* norm = norm(mlp_input) */
-    norm_backward(acts->d_residual, g->mlp_norm, acts->norm_partial, acts->d_norm, a->mlp_input, a->mlp_rstd,
-                  weights->mlp_norm, c->norm, N, C);
+    norm_backward(acts->d_residual, g->mlp_norm, g->mlp_norm_bias, acts->norm_partial, acts->d_norm,
+                  a->mlp_input, a->mlp_rstd, weights->mlp_norm, c->norm, N, C);
 }
 
 /* The same for attention_block: d_residual becomes the gradient of input. */
@@ -1213,11 +1304,12 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
                          &shape);
     }
     /* qkv = norm . qkv^T, where the matrix w->qkv is q, k and v, one below the other */
-    norm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, c->norm, N, C);
+    norm_recompute(acts->norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm,
+                   N, C);
     linear_backward(into(acts->d_norm), g->q, acts->d_qkv, acts->norm, &w->qkv, N, C, 3 * A);
     /* norm = norm(input) */
-    norm_backward(acts->d_residual, g->attn_norm, acts->norm_partial, acts->d_norm, a->input, a->attn_rstd,
-                  weights->attn_norm, c->norm, N, C);
+    norm_backward(acts->d_residual, g->attn_norm, g->attn_norm_bias, acts->norm_partial, acts->d_norm,
+                  a->input, a->attn_rstd, weights->attn_norm, c->norm, N, C);
 }
 
 /* After model_loss: adds the gradients of all parameters to model->gradients. */
@@ -1234,8 +1326,9 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
     /* norm = norm(output) */
     begin_part(PROFILE_NORM);
     memset(acts->d_residual, 0, (size_t)(N * c->embd) * sizeof *acts->d_residual);
-    norm_backward(acts->d_residual, gradients->final_norm, acts->norm_partial, acts->d_norm, acts->output,
-                  acts->final_rstd, model->weights.final_norm, c->norm, N, c->embd);
+    norm_backward(acts->d_residual, gradients->final_norm, gradients->final_norm_bias, acts->norm_partial,
+                  acts->d_norm, acts->output, acts->final_rstd, model->weights.final_norm, c->norm, N,
+                  c->embd);
     for (int l = c->layers - 1; l >= 0; l--) {
         const bool whole = c->recompute == RECOMPUTE_BLOCK;
         if (c->recompute != RECOMPUTE_NONE)
@@ -1246,8 +1339,9 @@ void model_backward(Model *model, const int32_t *tokens, int B, int T) {
         /* The gradients of this layer are complete; with several ranks they can be sent. */
         reduce_scatter_ready((size_t)(gradients->layers[l].attn_norm - gradients->memory));
     }
-    /* layers[0].input = embed[token] + position */
-    embedding_backward(gradients->embed, gradients->position, acts->d_residual, tokens, N, T, c->embd);
+    /* layers[0].input = scale * embed[token] + position */
+    embedding_backward(gradients->embed, gradients->position, acts->d_residual, tokens, embedding_scale(c), N,
+                       T, c->embd);
     begin_part(PROFILE_OTHER);
 }
 
@@ -1310,6 +1404,7 @@ void update_weights(Trainer *t, double lr, double gradient_scale) {
                                     .beta2 = o->beta2,
                                     .eps = o->adam_eps,
                                     .weight_decay = o->weight_decay,
+                                    .decay_vectors = o->decay == DECAY_ALL,
                                     .gradient_scale = gradient_scale,
                                     .step = t->run.step + 1 -
                                             t->run.watch.skipped}; /* the number of this update */
@@ -1509,7 +1604,8 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
-    t.run.model_config = config_to_json(model_fields, MODEL_FIELDS, &config);
+    t.run.model_config = hugging_face_config(model_fields, MODEL_FIELDS, &config, t.run.tokenizer,
+                                             options->save_dtype == SAVE_DTYPE_BF16);
     /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums the gradients over the ranks
        and updates the weights. */
     const bool on_gpu = device_on() && (parallel_ranks() == 1 || options->comm == COMM_GPU);

@@ -48,11 +48,14 @@ static void test_exp_fast_is_exact_to_3_ulp(void) {
 
 static const int32_t layer_tokens[LAYER_N] = {3, 0, 36, 3, 3, 7, 36, 1, 0, 12};
 
+#define EMBEDDING_SCALE 2.5f
+
 static void embedding_twin(void *context) {
     Twin *t = context;
     for (int n = 0; n < LAYER_N; n++)
         for (int c = 0; c < LAYER_C; c++)
-            t->out[n * LAYER_C + c] = t->a[t->tokens[n] * LAYER_C + c] + t->b[n % LAYER_T * LAYER_C + c];
+            t->out[n * LAYER_C + c] =
+                (double)EMBEDDING_SCALE * t->a[t->tokens[n] * LAYER_C + c] + t->b[n % LAYER_T * LAYER_C + c];
 }
 
 /* A wrong embedding, or a wrong gradient of it, would spoil the input of the whole model. */
@@ -70,13 +73,14 @@ static void test_embedding_matches_float64(void) {
                  layer_tokens,
                  0,
                  embedding_twin};
-    embedding_forward(out, layer_tokens, embed, position, LAYER_N, LAYER_T, LAYER_C);
+    embedding_forward(out, layer_tokens, embed, EMBEDDING_SCALE, position, LAYER_N, LAYER_T, LAYER_C);
     embedding_twin(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
-    embedding_backward(dembed, dposition, dout, layer_tokens, LAYER_N, LAYER_T, LAYER_C);
+    embedding_backward(dembed, dposition, dout, layer_tokens, EMBEDDING_SCALE, LAYER_N, LAYER_T, LAYER_C);
     check_gradient("dembed", dembed, twin.a, LAYER_V * LAYER_C, &twin);
     check_gradient("dposition", dposition, twin.b, LAYER_T * LAYER_C, &twin);
-    embedding_backward(dembed, dposition, dout, layer_tokens, LAYER_N, LAYER_T, LAYER_C); /* += */
+    embedding_backward(dembed, dposition, dout, layer_tokens, EMBEDDING_SCALE, LAYER_N, LAYER_T,
+                       LAYER_C); /* += */
     for (int i = 0; i < LAYER_V * LAYER_C; i++) dembed[i] /= 2;
     check_gradient("dembed added twice", dembed, twin.a, LAYER_V * LAYER_C, &twin);
     free(embed), free(position), free(dout), free(twin.a), free(twin.b), free(twin.dout);
@@ -88,7 +92,8 @@ static void rmsnorm_twin(void *context) {
         double squares = 0;
         for (int c = 0; c < LAYER_C; c++) squares += t->a[n * LAYER_C + c] * t->a[n * LAYER_C + c];
         for (int c = 0; c < LAYER_C; c++)
-            t->out[n * LAYER_C + c] = t->a[n * LAYER_C + c] / sqrt(squares / LAYER_C + 1e-6) * t->b[c];
+            t->out[n * LAYER_C + c] =
+                t->a[n * LAYER_C + c] / sqrt(squares / LAYER_C + 1e-6) * t->b[c] + t->b[LAYER_C + c];
     }
 }
 
@@ -100,7 +105,7 @@ static void layernorm_twin(void *context) {
         for (int c = 0; c < LAYER_C; c++) mean += row[c] / LAYER_C;
         for (int c = 0; c < LAYER_C; c++) variance += (row[c] - mean) * (row[c] - mean) / LAYER_C;
         for (int c = 0; c < LAYER_C; c++)
-            t->out[n * LAYER_C + c] = (row[c] - mean) / sqrt(variance + 1e-6) * t->b[c];
+            t->out[n * LAYER_C + c] = (row[c] - mean) / sqrt(variance + 1e-6) * t->b[c] + t->b[LAYER_C + c];
     }
 }
 
@@ -111,18 +116,21 @@ static void crmsnorm_twin(void *context) {
         double sum = 0, squares = 0;
         for (int c = 0; c < LAYER_C; c++) sum += row[c], squares += row[c] * row[c];
         for (int c = 0; c < LAYER_C; c++)
-            t->out[n * LAYER_C + c] = row[c] / sqrt((squares + sum * sum) / (LAYER_C + 1) + 1e-6) * t->b[c];
+            t->out[n * LAYER_C + c] =
+                row[c] / sqrt((squares + sum * sum) / (LAYER_C + 1) + 1e-6) * t->b[c] + t->b[LAYER_C + c];
     }
 }
 
 /* A wrong gradient of a norm would reach every layer below it. */
 static void check_norm(int kind, void (*forward)(void *)) {
     enum { N = 2 * NORM_CHUNK + 3, SIZE = N * LAYER_C };
-    float *x = test_normal(SIZE, 2, 1), *weight = test_normal(LAYER_C, 1, 2), *dout = test_normal(SIZE, 1, 3);
-    float out[SIZE], again[SIZE], rstd[N], dx[SIZE], dweight[LAYER_C], partial[3 * LAYER_C];
+    float *x = test_normal(SIZE, 2, 1), *weight = test_normal(2 * LAYER_C, 1, 2),
+          *dout = test_normal(SIZE, 1, 3);
+    float *bias = weight + LAYER_C; /* b of the twin is both */
+    float out[SIZE], again[SIZE], rstd[N], dx[SIZE], dweight[2 * LAYER_C], partial[3 * LAYER_C];
     double want[SIZE];
     Twin twin = {test_to_double(x, SIZE),
-                 test_to_double(weight, LAYER_C),
+                 test_to_double(weight, 2 * LAYER_C),
                  want,
                  test_to_double(dout, SIZE),
                  SIZE,
@@ -130,18 +138,18 @@ static void check_norm(int kind, void (*forward)(void *)) {
                  0,
                  forward};
     for (int i = 0; i < SIZE; i++) twin.a[i] = x[i] += 3; /* a mean, which layernorm removes */
-    norm_forward(array_of_floats(out), rstd, x, weight, kind, N, LAYER_C);
+    norm_forward(array_of_floats(out), rstd, x, weight, bias, kind, N, LAYER_C);
     forward(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
-    norm_recompute(array_of_floats(again), rstd, x, weight, kind, N, LAYER_C);
+    norm_recompute(array_of_floats(again), rstd, x, weight, bias, kind, N, LAYER_C);
     CHECK(memcmp(out, again, sizeof out) == 0, "done again it has other bits");
     for (int i = 0; i < SIZE; i++) dx[i] = 1; /* both gradients must be added to what is there */
-    for (int c = 0; c < LAYER_C; c++) dweight[c] = 1;
-    norm_backward(dx, dweight, partial, dout, x, rstd, weight, kind, N, LAYER_C);
+    for (int c = 0; c < 2 * LAYER_C; c++) dweight[c] = 1;
+    norm_backward(dx, dweight, dweight + LAYER_C, partial, dout, x, rstd, weight, kind, N, LAYER_C);
     for (int i = 0; i < SIZE; i++) dx[i] -= 1;
-    for (int c = 0; c < LAYER_C; c++) dweight[c] -= 1;
+    for (int c = 0; c < 2 * LAYER_C; c++) dweight[c] -= 1;
     check_gradient("dx", dx, twin.a, SIZE, &twin);
-    check_gradient("dweight", dweight, twin.b, LAYER_C, &twin);
+    check_gradient("dweight and dbias", dweight, twin.b, 2 * LAYER_C, &twin);
     free(x), free(weight), free(dout), free(twin.a), free(twin.b), free(twin.dout);
 }
 
@@ -161,9 +169,9 @@ static void test_norms_agree_where_the_mean_is_zero(void) {
         for (int c = 0; c < C - 1; c++) sum += shorter[n * (C - 1) + c] = x[n * C + c];
         x[n * C + C - 1] = (float)-sum;
     }
-    norm_forward(array_of_floats(rms), rstd, x, ones, NORM_RMSNORM, N, C);
-    norm_forward(array_of_floats(layer), rstd, x, ones, NORM_LAYERNORM, N, C);
-    norm_forward(array_of_floats(compressed), rstd, shorter, ones, NORM_CRMSNORM, N, C - 1);
+    norm_forward(array_of_floats(rms), rstd, x, ones, NULL, NORM_RMSNORM, N, C);
+    norm_forward(array_of_floats(layer), rstd, x, ones, NULL, NORM_LAYERNORM, N, C);
+    norm_forward(array_of_floats(compressed), rstd, shorter, ones, NULL, NORM_CRMSNORM, N, C - 1);
     for (int n = 0; n < N; n++)
         for (int c = 0; c < C; c++) {
             const float *want = &rms[n * C + c];

@@ -353,8 +353,10 @@ static void matmul_test_copy(void *context, const MatmulTile *tile) {
 /* Packed weights must give the bits of the plain products, every tile must be finished once, and what the finish
    function writes must stay. */
 static void test_matmul_packed_weights(void) {
-    static const int64_t shapes[][3] = {{30, 40, 50}, {15, 2100, 33}, {1, 7, 3}, {100, 65, 1200}};
-    for (int s = 0; s < 4; s++)
+    static const int64_t shapes[][3] = {{30, 40, 50}, {15, 2100, 33}, {1, 7, 3},      {100, 65, 1200},
+                                        {1, 2100, 9}, {2, 33, 300},   {3, 1200, 700}, {6, 9, 64},
+                                        {8, 65, 31},  {14, 1030, 97}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int p = 0; p < 2; p++) {
             const int64_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
             const Dtype dtype = p ? DTYPE_BF16 : DTYPE_FP32;
@@ -428,6 +430,44 @@ static void test_matmul_bf16_inputs(void) {
     }
 }
 
+/* A product of few rows takes another path when its weight is packed. It must give the bits of the plain product, for
+   operands and outputs of either type and any number of threads, and write no row too many. */
+static void test_matmul_packed_few_rows(void) {
+    enum { C = 1100, OC = 333, MOST = 17 };
+    float *inp = test_normal(MOST * C, 1, 24), *weight = test_normal(OC * C, 1, 25), want[MOST * OC];
+    uint16_t *inp_bf16 = check_calloc(MOST * C * sizeof *inp_bf16), got_bf16[MOST * OC];
+    array_write(array_of_bf16(inp_bf16), 0, inp, MOST * C);
+    for (int i = 0; i < 2 * MOST; i++) {
+        const int N = 1 + i / 2;
+        const Dtype dtype = i % 2 ? DTYPE_BF16 : DTYPE_FP32;
+        const Array x = i % 2 ? array_of_bf16(inp_bf16) : array_of_floats(inp);
+        const Linear plain = {.values = weight, .C = C, .OC = OC, .dtype = dtype};
+        Linear packed = plain;
+        linear_pack_forward(&packed);
+        linear_forward((MatmulOutput){.out = array_of_floats(want)}, x, &plain, N);
+        for (int threads = 1; threads <= 5; threads += 2) {
+            float *got = matmul_test_output(N * OC, NULL);
+#ifdef _OPENMP
+            const int before = omp_get_max_threads();
+            omp_set_num_threads(threads);
+#endif
+            linear_forward((MatmulOutput){.out = array_of_floats(got)}, x, &packed, N);
+            linear_forward((MatmulOutput){.out = array_of_bf16(got_bf16)}, x, &packed, N);
+#ifdef _OPENMP
+            omp_set_num_threads(before);
+#endif
+            CHECK(memcmp(got, want, (size_t)(N * OC) * sizeof *got) == 0, "%d rows, dtype %d, %d threads", N,
+                  dtype, threads);
+            for (int j = 0; j < N * OC; j++)
+                CHECK(got_bf16[j] == bf16_from_float(want[j]), "%d rows, dtype %d: element %d is %g, not %g",
+                      N, dtype, j, (double)float_from_bf16(got_bf16[j]), (double)want[j]);
+            matmul_test_free(got, N * OC);
+        }
+        linear_free(&packed);
+    }
+    free(inp), free(weight), free(inp_bf16);
+}
+
 /* Threads that take the pieces of a partition one after the other must seldom be idle, or a step takes longer than
    it needs. A piece takes the time of its tiles here. The numbers of panels are those of the products of c4-301m's
    layers for 1,024 tokens and for 8,192, and of a part of the logits. */
@@ -493,6 +533,7 @@ static void test_matmul_bf16_outputs(void) {
     TEST(matmul_same_bits_for_any_threads)                                                                   \
     TEST(matmul_from_several_threads)                                                                        \
     TEST(matmul_packed_weights)                                                                              \
+    TEST(matmul_packed_few_rows)                                                                             \
     TEST(matmul_partition_is_even)                                                                           \
     TEST(matmul_bf16_inputs)                                                                                 \
     TEST(matmul_bf16_outputs)

@@ -46,7 +46,7 @@ static void test_gradient_squares_is_their_sum(void) {
 /* The update must be AdamW as PyTorch documents it, or hyperparameters of papers would not carry over. */
 static void test_adamw_matches_float64(void) {
     enum { N = 1001, STEPS = 20 };
-    const AdamWSettings base = {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, 0};
+    const AdamWSettings base = {1e-2, 0.9, 0.95, 1e-8, 0.1, 0.5, 0, false};
     float *p = test_normal(N, 1, 2), *m = check_calloc(N * sizeof *m), *v = check_calloc(N * sizeof *v);
     double *wp = test_to_double(p, N), wm[N] = {0}, wv[N] = {0};
     for (int step = 1; step <= STEPS; step++) {
@@ -74,7 +74,7 @@ static void test_adamw_matches_float64(void) {
    would change with the number of ranks. */
 static void test_lamb_matches_float64(void) {
     enum { N = OPTIMIZER_CHUNK + 1001, FIRST = 700, STEPS = 5 };
-    AdamWSettings s = {1e-2, 0.9, 0.95, 1e-6, 0.1, 0.5, 0};
+    AdamWSettings s = {1e-2, 0.9, 0.95, 1e-6, 0.1, 0.5, 0, false};
     float *p = test_normal(N, 1, 2), *m = check_calloc(N * sizeof *m), *v = check_calloc(N * sizeof *v);
     double *wp = test_to_double(p, N), *wm = check_calloc(N * sizeof *wm), *wv = check_calloc(N * sizeof *wv);
     double *u = check_calloc(N * sizeof *u);

@@ -36,7 +36,9 @@ static inline bool safetensors_load(const char *path, NamedTensor **tensors, int
         size_t name = strlen(e->name) + 1;
         *t = (NamedTensor){.name = memcpy(check_calloc(name), e->name, name), .dimensions = e->dimensions};
         memcpy(t->shape, e->shape, sizeof t->shape);
-        t->data = check_calloc((size_t)(e->end - e->begin));
+        t->dtype = e->dtype;
+        t->data =
+            check_calloc((size_t)((e->end - e->begin) / safetensors_dtypes[e->dtype].bytes) * sizeof(float));
         ok = safetensors_read_data(&f, e, t->data, error);
     }
     safetensors_close(&f);

@@ -49,7 +49,7 @@ static void layer_rmsnorm_forward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *out = layer_piece(l, NC), *x = layer_piece(l, NC);
-    norm_forward(array_of_floats(out), l->rstd, x, l->weight, NORM_RMSNORM, LAYER_N, LAYER_C);
+    norm_forward(array_of_floats(out), l->rstd, x, l->weight, NULL, NORM_RMSNORM, LAYER_N, LAYER_C);
     l->bytes = 2.0 * 4 * (double)NC;
 }
 
@@ -57,7 +57,8 @@ static void layer_rmsnorm_backward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *dx = layer_piece(l, NC), *dout = layer_piece(l, NC), *x = layer_piece(l, NC);
-    norm_backward(dx, l->losses, l->partial, dout, x, l->rstd, l->weight, NORM_RMSNORM, LAYER_N, LAYER_C);
+    norm_backward(dx, l->losses, NULL, l->partial, dout, x, l->rstd, l->weight, NORM_RMSNORM, LAYER_N,
+                  LAYER_C);
     l->bytes = 4.0 * 4 * (double)NC; /* dx is read and written */
 }
 
@@ -94,7 +95,7 @@ static void layer_embedding_forward(void *context) {
     Layers *l = context;
     float *out = layer_piece(l, (int64_t)LAYER_N * LAYER_C),
           *embed = layer_piece(l, (int64_t)LAYER_V * LAYER_C);
-    embedding_forward(out, l->tokens, embed, NULL, LAYER_N, LAYER_T, LAYER_C);
+    embedding_forward(out, l->tokens, embed, 1, NULL, LAYER_N, LAYER_T, LAYER_C);
     l->bytes = 4.0 * LAYER_C * (LAYER_N + l->distinct);
 }
 
@@ -102,7 +103,7 @@ static void layer_embedding_backward(void *context) {
     Layers *l = context;
     float *dembed = layer_piece(l, (int64_t)LAYER_V * LAYER_C),
           *dout = layer_piece(l, (int64_t)LAYER_N * LAYER_C);
-    embedding_backward(dembed, NULL, dout, l->tokens, LAYER_N, LAYER_T, LAYER_C);
+    embedding_backward(dembed, NULL, dout, l->tokens, 1, LAYER_N, LAYER_T, LAYER_C);
     l->bytes = 4.0 * LAYER_C * (LAYER_N + 2 * l->distinct);
 }
 

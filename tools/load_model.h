@@ -50,7 +50,8 @@ Model model_load_as(const char *folder, int B, const ModelConfig *how) {
     free(tensors);
     check_model_memory(&model, folder);
     model_allocate(&model);
-    if (!weights_read(&model.parameters, model.weights.memory, folder, error)) die("%s", error);
+    if (!weights_read(&model.parameters, model.weights.memory, folder, "model.safetensors", error))
+        die("%s", error);
     model_repack(&model);
     return model;
 }

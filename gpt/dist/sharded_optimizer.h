@@ -228,14 +228,14 @@ typedef struct {
 } OptimizerPiece;
 
 /* The part of tensor number i in `range`, whose moments begin at element `at` of m and v; its count may be 0. Weight
-   decay applies to matrices only, not to the weight vectors of RMSNorm. */
+   decay applies to matrices only, unless decay_vectors is set. */
 static inline OptimizerPiece optimizer_piece(const ShardedOptimizer *o, int i, FloatRange range, size_t at,
                                              const AdamWSettings *settings) {
     const Tensor *tensor = &o->parameters.tensors[i];
     const FloatRange both = range_intersection(tensor_range(tensor), range);
     OptimizerPiece piece = {tensor, both.begin, both.end - both.begin, at + both.begin - range.begin,
                             *settings};
-    if (tensor->dimensions != 2) piece.settings.weight_decay = 0;
+    if (tensor->dimensions != 2 && !settings->decay_vectors) piece.settings.weight_decay = 0;
     return piece;
 }
 

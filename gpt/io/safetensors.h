@@ -1,9 +1,11 @@
-/* safetensors.h: tensors of floats in safetensors files.
+/* safetensors.h: tensors in safetensors files.
 
    The format (huggingface.co/docs/safetensors): a 64-bit length; a JSON header of that length, which has the dtype of
    each tensor, its shape, and where its numbers begin and end in the data; then the data, the numbers of all tensors,
-   little endian and without gaps. Only the dtype F32 is written and read. The tensors are written in the order given,
-   and the header is padded with spaces so that the data begins at a multiple of 64 bytes.
+   little endian and without gaps. The dtypes F32, BF16 and F16 are read, and F32 and BF16 are written. The numbers in
+   memory are always floats: every BF16 and F16 has the value of a float, and a float that is written as BF16 is rounded
+   (math/array.h). The tensors are written in the order given, and the header is padded with spaces so that the data
+   begins at a multiple of 64 bytes.
 
    A file that cannot be written or read does not end the program (only running out of memory does): the function
    returns false and leaves one sentence in `error` (char[CHECKPOINT_ERROR_SIZE]: what failed, where, what was found,
@@ -23,12 +25,13 @@
      safetensors_open(&f, path, error)   f.entries, in the order of the data, describe the tensors of a file. `path`
                                          must live as long as f
      safetensors_read_floats(&f, entry, first, n, to, error)
-                                         n floats of a tensor, beginning with number `first` (0 is the first one)
+                                         n numbers of a tensor as floats, beginning with number `first` (0 is the first)
      safetensors_close(&f)               after safetensors_open, even if it failed */
 #ifndef GPT_IO_SAFETENSORS_H
 #define GPT_IO_SAFETENSORS_H
 
 #include <inttypes.h>
+#include "../math/array.h"
 #include "checksum.h"
 #include "files.h"
 #include "json.h"
@@ -47,13 +50,44 @@ enum {
 };
 #define SAFETENSORS_MOST 0x1p53 /* whole numbers up to here are exact in JSON */
 
+/* How numbers are stored in a file. */
+typedef enum { SAFETENSORS_F32, SAFETENSORS_BF16, SAFETENSORS_F16 } SafetensorsDtype;
+static const struct {
+    const char *name;
+    uint64_t bytes; /* of a number */
+} safetensors_dtypes[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}};
+enum { SAFETENSORS_DTYPES = sizeof safetensors_dtypes / sizeof *safetensors_dtypes };
+
 typedef struct {
     const char *name;
     int dimensions; /* 0 to 4; a tensor without dimensions is a single number */
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
-    float *data;          /* (product of the shape) row-major */
-    const char *old_name; /* a second name under which it may be in a file that is read; NULL or "": none */
+    float *data;            /* (product of the shape) row-major */
+    const char *old_name;   /* a second name under which it may be in a file that is read; NULL or "": none */
+    SafetensorsDtype dtype; /* with which it is written, F32 or BF16; a file that is read may have another */
 } NamedTensor;
+
+/* ---- numbers of 16 bits ---- */
+
+/* The float with the value of an F16 (IEEE 754 binary16): a sign bit, 5 bits of exponent, 10 bits of fraction. */
+static inline float safetensors_float_from_f16(uint16_t x) {
+    const uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 0x1f, fraction = x & 0x3ff;
+    uint32_t bits =
+        sign | (exponent + 112) << 23 | fraction << 13; /* 112: the difference of the exponents' biases */
+    if (exponent == 0x1f) bits = sign | 0x7f800000 | fraction << 13; /* infinity, NaN */
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    if (exponent == 0) value = (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f; /* 0, subnormal */
+    return value;
+}
+
+/* The floats with the values of n BF16s or F16s. */
+static inline void safetensors_widen(float *to, const uint16_t *from, size_t n, SafetensorsDtype dtype) {
+    if (dtype == SAFETENSORS_BF16)
+        array_read(to, array_of_bf16(from), 0, (int64_t)n);
+    else
+        for (size_t i = 0; i < n; i++) to[i] = safetensors_float_from_f16(from[i]);
+}
 
 /* ---- writing ---- */
 
@@ -66,10 +100,11 @@ static inline const char *safetensors_shape_text(char text[128], int ndim, const
     return text;
 }
 
-/* How many bytes a tensor of this shape (ndim) has; false when a dimension is negative or the number of bytes does not
-   fit into 63 bits. */
-static inline bool safetensors_bytes(uint64_t *bytes, int ndim, const int64_t *shape) {
-    *bytes = sizeof(float);
+/* How many bytes a tensor of this dtype and shape (ndim) has; false when a dimension is negative or the number of bytes
+   does not fit into 63 bits. */
+static inline bool safetensors_bytes(uint64_t *bytes, SafetensorsDtype dtype, int ndim,
+                                     const int64_t *shape) {
+    *bytes = safetensors_dtypes[dtype].bytes;
     bool empty = false;
     for (int i = 0; i < ndim; i++) {
         if (shape[i] < 0) return false;
@@ -95,14 +130,14 @@ static inline char *safetensors_header(const NamedTensor *tensors, int count, si
     for (int i = 0; ok && i < count; i++) {
         const NamedTensor *t = &tensors[i];
         ok = t->dimensions >= 0 && t->dimensions <= SAFETENSORS_MAX_DIMENSIONS &&
-             safetensors_bytes(&bytes, t->dimensions, t->shape) &&
+             safetensors_bytes(&bytes, t->dtype, t->dimensions, t->shape) &&
              (double)(offset + bytes) <= SAFETENSORS_MOST;
         if (!ok) {
             file_fail(error, "cannot write '%s': tensor '%s' has an impossible shape", path, t->name);
             break;
         }
         cJSON *entry = cJSON_AddObjectToObject(json, t->name);
-        cJSON_AddStringToObject(entry, "dtype", "F32");
+        cJSON_AddStringToObject(entry, "dtype", safetensors_dtypes[t->dtype].name);
         cJSON *shape = cJSON_AddArrayToObject(entry, "shape");
         for (int k = 0; k < t->dimensions; k++)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape[k]));
@@ -137,6 +172,24 @@ static inline bool safetensors_put(int file, const void *bytes, size_t size, Che
     return ok;
 }
 
+/* Writes the numbers of a tensor; those of a BF16 tensor are rounded, a chunk at a time. */
+static inline bool safetensors_put_tensor(int file, const NamedTensor *t, Checksum *sum, const char *path,
+                                          char *error) {
+    enum { NUMBERS = CHECKPOINT_CHUNK / 4 };
+    uint64_t bytes;
+    safetensors_bytes(&bytes, t->dtype, t->dimensions, t->shape);
+    if (t->dtype == SAFETENSORS_F32) return safetensors_put(file, t->data, (size_t)bytes, sum, path, error);
+    uint16_t *narrow = check_calloc(NUMBERS * sizeof *narrow);
+    bool ok = true;
+    for (size_t at = 0, count = (size_t)bytes / 2, n; ok && at < count; at += n) {
+        n = count - at < NUMBERS ? count - at : NUMBERS;
+        array_write(array_of_bf16(narrow), 0, t->data + at, (int64_t)n);
+        ok = safetensors_put(file, narrow, n * sizeof *narrow, sum, path, error);
+    }
+    free(narrow);
+    return ok;
+}
+
 static inline bool safetensors_write(const char *path, const NamedTensor *tensors, int count, uint64_t *sum,
                                      char *error) {
     size_t size;
@@ -147,9 +200,7 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
     if (ok) {
         ok = safetensors_put(file, header, size, &s, path, error);
         for (int i = 0; ok && i < count; i++) {
-            uint64_t bytes;
-            safetensors_bytes(&bytes, tensors[i].dimensions, tensors[i].shape);
-            ok = safetensors_put(file, tensors[i].data, (size_t)bytes, &s, path, error);
+            ok = safetensors_put_tensor(file, &tensors[i], &s, path, error);
         }
         ok = file_finish(file, ok, path, error);
     }
@@ -160,6 +211,7 @@ static inline bool safetensors_write(const char *path, const NamedTensor *tensor
 
 typedef struct {
     const char *name; /* owned by the parsed header, or that of a NamedTensor whose old name the file has */
+    SafetensorsDtype dtype;
     int dimensions;
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
     uint64_t begin, end; /* the tensor takes the bytes begin to end - 1 of the data */
@@ -230,15 +282,20 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
     int64_t number, begin, end;
     uint64_t bytes;
     char text[128];
+    int known = 0;
     e->name = item->string, e->dimensions = 0;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) ||
         cJSON_GetArraySize(offsets) != 2)
         return file_fail(
             error, "'%s': the header's entry '%s' lacks dtype, shape or data_offsets; the file is damaged",
             f->path, e->name);
-    if (strcmp(dtype->valuestring, "F32") != 0)
-        return file_fail(error, "'%s': tensor '%s' has dtype %.16s, expected F32; convert the file first",
-                         f->path, e->name, dtype->valuestring);
+    while (known < SAFETENSORS_DTYPES && strcmp(dtype->valuestring, safetensors_dtypes[known].name) != 0)
+        known++;
+    if (known == SAFETENSORS_DTYPES)
+        return file_fail(
+            error, "'%s': tensor '%s' has dtype %.16s, expected F32, BF16 or F16; convert the file first",
+            f->path, e->name, dtype->valuestring);
+    e->dtype = (SafetensorsDtype)known;
     cJSON_ArrayForEach(dimension, shape) {
         if (e->dimensions == SAFETENSORS_MAX_DIMENSIONS || !json_whole(dimension, SAFETENSORS_MOST, &number))
             return file_fail(error, "'%s': tensor '%s' has a shape that is not 0 to %d whole numbers",
@@ -253,7 +310,7 @@ static inline bool safetensors_entry(const SafetensorsFile *f, SafetensorsEntry 
                          " bytes of data (data_offsets); the file is damaged or cut short",
                          f->path, e->name, f->data_size);
     e->begin = (uint64_t)begin, e->end = (uint64_t)end;
-    if (!safetensors_bytes(&bytes, e->dimensions, e->shape) || bytes != e->end - e->begin)
+    if (!safetensors_bytes(&bytes, e->dtype, e->dimensions, e->shape) || bytes != e->end - e->begin)
         return file_fail(error,
                          "'%s': tensor '%s' of shape %s has %" PRIu64
                          " bytes of data, which does not fit; the file is damaged",
@@ -305,20 +362,37 @@ static inline bool safetensors_open(SafetensorsFile *f, const char *path, char *
     return true;
 }
 
-static inline bool safetensors_read_floats(const SafetensorsFile *f, const SafetensorsEntry *e,
-                                           uint64_t first, size_t n, float *to, char *error) {
+static inline bool safetensors_read_bytes(const SafetensorsFile *f, const SafetensorsEntry *e, uint64_t first,
+                                          size_t bytes, void *to, char *error) {
     errno = 0;
-    if (lseek(f->file, (off_t)(f->data_start + e->begin + first * sizeof *to), SEEK_SET) < 0 ||
-        file_read_bytes(f->file, to, n * sizeof *to) != (int64_t)(n * sizeof *to))
+    if (lseek(f->file, (off_t)(f->data_start + e->begin + first), SEEK_SET) < 0 ||
+        file_read_bytes(f->file, to, bytes) != (int64_t)bytes)
         return file_fail(error, "cannot read tensor '%s' of '%s': %s", e->name, f->path,
                          errno ? strerror(errno) : "the file ended early");
     return true;
 }
 
-/* All floats of a tensor. */
+static inline bool safetensors_read_floats(const SafetensorsFile *f, const SafetensorsEntry *e,
+                                           uint64_t first, size_t n, float *to, char *error) {
+    const uint64_t size = safetensors_dtypes[e->dtype].bytes;
+    if (e->dtype == SAFETENSORS_F32) return safetensors_read_bytes(f, e, first * size, n * size, to, error);
+    enum { NUMBERS = CHECKPOINT_CHUNK / 4 };
+    uint16_t *narrow = check_calloc(NUMBERS * sizeof *narrow);
+    bool ok = true;
+    for (size_t at = 0, count; ok && at < n; at += count) {
+        count = n - at < NUMBERS ? n - at : NUMBERS;
+        ok = safetensors_read_bytes(f, e, (first + at) * size, count * size, narrow, error);
+        if (ok) safetensors_widen(to + at, narrow, count, e->dtype);
+    }
+    free(narrow);
+    return ok;
+}
+
+/* All numbers of a tensor. */
 static inline bool safetensors_read_data(const SafetensorsFile *f, const SafetensorsEntry *e, float *data,
                                          char *error) {
-    return safetensors_read_floats(f, e, 0, (size_t)(e->end - e->begin) / sizeof *data, data, error);
+    const uint64_t size = safetensors_dtypes[e->dtype].bytes;
+    return safetensors_read_floats(f, e, 0, (size_t)((e->end - e->begin) / size), data, error);
 }
 
 /* Whether an entry of the file and a tensor of the model have the same name and shape. The caller walks through both

@@ -37,6 +37,7 @@
 #include <string.h>
 #include "../base/memory.h"
 #include "attention.h"
+#include "matmul_isa.h"
 #include "vector_math.h"
 
 /* How the rows of a kind are computed from the cache. */
@@ -148,29 +149,65 @@ static inline void attention_cache_add(AttentionCache *c, int l, int h, const fl
     if (c->how == CACHE_LASER) attention_cache_columns(c, head, rows);
 }
 
-/* q (D) . row j of keys (count, D) */
-static inline float attention_cache_dot(const float *q, Array keys, int64_t j, int D) {
-    const Array key = array_from(keys, j * D);
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int d = 0; d < D; d++) sum += q[d] * array_get(key, d);
-    return sum;
+/* The two functions that read the cache, with the vectors of matmul_isa.h. Where they are called, dtype is a constant. */
+
+/* scores (count) = scale * q (D) . keys (count, D), for LANES keys at a time: lane l of their LANES sums is a sum over
+   every LANES-th element. Transposed, these are LANES parts of each score. */
+MATMUL_INLINE void attention_cache_scores(float *scores, const float *q, const void *keys, const Dtype dtype,
+                                          float scale, int count, int D) {
+    const Array from = {(void *)keys, dtype}, query = array_of_floats(q);
+    for (int j = 0; j < count; j += MATMUL_LANES) {
+        const int rows = count - j < MATMUL_LANES ? count - j : MATMUL_LANES;
+        MatmulVector sums[MATMUL_LANES], score = matmul_splat(0);
+        for (int l = 0; l < MATMUL_LANES; l++) sums[l] = matmul_splat(0);
+        int d = 0;
+        for (; rows == MATMUL_LANES && d + MATMUL_LANES <= D; d += MATMUL_LANES) {
+            const MatmulVector x = matmul_load(query, d, MATMUL_LANES);
+            MATMUL_UNROLL
+            for (int l = 0; l < MATMUL_LANES; l++)
+                sums[l] += x * matmul_load(from, (int64_t)(j + l) * D + d, MATMUL_LANES);
+        }
+        for (; d < D; d += MATMUL_LANES) {
+            const MatmulVector x = matmul_load(query, d, D - d);
+            for (int l = 0; l < rows; l++) sums[l] += x * matmul_load(from, (int64_t)(j + l) * D + d, D - d);
+        }
+        matmul_transpose(sums);
+        for (int l = 0; l < MATMUL_LANES; l++) score += sums[l];
+        score *= matmul_splat(scale);
+        memcpy(scores + j, &score, (size_t)rows * sizeof *scores);
+    }
 }
 
-/* out (D) = sum_j a_j values_jd over `count` rows, four rows at a time */
-static inline void attention_cache_sum(float *restrict out, const float *a, Array values, int count, int D) {
-    int j = 0;
-    memset(out, 0, (size_t)D * sizeof *out);
-    for (; j + 4 <= count; j += 4) {
-        const Array row = array_from(values, (int64_t)j * D);
-        const float a0 = a[j], a1 = a[j + 1], a2 = a[j + 2], a3 = a[j + 3];
-        for (int d = 0; d < D; d++)
-            out[d] += a0 * array_get(row, d) + a1 * array_get(row, D + d) + a2 * array_get(row, 2 * D + d) +
-                      a3 * array_get(row, 3 * D + d);
+/* Columns d to d + VECTORS * LANES of out (D) = sum_j a_j values_jd over `count` rows; `vectors` is a constant, so that
+   the sums stay in registers. */
+MATMUL_INLINE int attention_cache_sum_columns(float *out, const float *a, Array from, const int vectors,
+                                              int d, int count, int D) {
+    for (; d + vectors * MATMUL_LANES <= D; d += vectors * MATMUL_LANES) {
+        MatmulVector sums[8];
+        MATMUL_UNROLL
+        for (int i = 0; i < vectors; i++) sums[i] = matmul_splat(0);
+        for (int j = 0; j < count; j++) {
+            const MatmulVector weight = matmul_splat(a[j]);
+            MATMUL_UNROLL
+            for (int i = 0; i < vectors; i++)
+                sums[i] += weight * matmul_load(from, (int64_t)j * D + d + i * MATMUL_LANES, MATMUL_LANES);
+        }
+        memcpy(out + d, sums, (size_t)(vectors * MATMUL_LANES) * sizeof *out);
     }
-    for (; j < count; j++) {
-        const Array row = array_from(values, (int64_t)j * D);
-        for (int d = 0; d < D; d++) out[d] += a[j] * array_get(row, d);
+    return d;
+}
+
+/* out (D) = sum_j a_j values_jd over `count` rows */
+MATMUL_INLINE void attention_cache_sum(float *out, const float *a, const void *values, const Dtype dtype,
+                                       int count, int D) {
+    const Array from = {(void *)values, dtype};
+    int d = attention_cache_sum_columns(out, a, from, 8, 0, count, D);
+    d = attention_cache_sum_columns(out, a, from, 4, d, count, D);
+    d = attention_cache_sum_columns(out, a, from, 1, d, count, D);
+    for (; d < D; d++) {
+        float sum = 0;
+        for (int j = 0; j < count; j++) sum += a[j] * array_get(from, (int64_t)j * D + d);
+        out[d] = sum;
     }
 }
 
@@ -193,15 +230,23 @@ static inline void attention_cache_row(const AttentionCache *c, int l, int h, fl
     const int D = s->D;
     const int64_t head = (int64_t)l * s->H + h, at = head * s->T * D;
     float *scores = c->scores + (int64_t)h * 2 * s->T, *weights = scores + s->T;
-    const Array keys = array_from(c->keys, at);
+    const bool bf16 = s->dtype == DTYPE_BF16;
+    const void *keys = array_from(c->keys, at).data, *values = array_from(c->values, at).data;
     const float scale = 1.0f / sqrtf((float)D);
-    for (int j = 0; j < count; j++) scores[j] = scale * attention_cache_dot(q, keys, j, D);
+    if (bf16)
+        attention_cache_scores(scores, q, keys, DTYPE_BF16, scale, count, D);
+    else
+        attention_cache_scores(scores, q, keys, DTYPE_FP32, scale, count, D);
     for (int j = 0; j < count && s->softcap > 0; j++) scores[j] = s->softcap * tanhf(scores[j] / s->softcap);
     const float largest = row_max(scores, count);
     float sum = 0;
     for (int j = 0; j < count; j++) weights[j] = exp_fast(scores[j] - largest);
+#pragma omp simd reduction(+ : sum)
     for (int j = 0; j < count; j++) sum += weights[j];
-    attention_cache_sum(out, weights, array_from(c->values, at), count, D);
+    if (bf16)
+        attention_cache_sum(out, weights, values, DTYPE_BF16, count, D);
+    else
+        attention_cache_sum(out, weights, values, DTYPE_FP32, count, D);
     for (int d = 0; d < D; d++) out[d] /= sum;
     if (c->how != CACHE_LASER) return;
     const float *least = c->least + head * D, *most = c->most + head * D;

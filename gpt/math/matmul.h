@@ -379,6 +379,11 @@ static inline int matmul_thread(void) {
 #endif
 }
 
+/* A product of one row takes as long as reading B, like one of a few rows; so it is worth as many threads. */
+static inline int matmul_product_threads(const MatmulProduct *p) {
+    return matmul_threads(2.0 * (double)matmul_max(p->a.size, 4) * (double)p->b.size * (double)p->K);
+}
+
 /* Which operand is shared, and the sizes of the blocks. */
 typedef struct {
     const MatmulSide *shared_side, *private_side;
@@ -397,11 +402,9 @@ typedef struct {
 } MatmulBlocking;
 
 static inline MatmulBlocking matmul_blocking(const MatmulProduct *p) {
-    const int64_t M = p->a.size, N = p->b.size;
-    const bool share_a = !p->packed_b && M < N; /* the smaller operand */
+    const bool share_a = !p->packed_b && p->a.size < p->b.size; /* the smaller operand */
     MatmulBlocking b = {.shared_side = share_a ? &p->a : &p->b, .private_side = share_a ? &p->b : &p->a};
-    /* A product of one row takes as long as reading B, like one of a few rows; so it is worth as many threads. */
-    b.threads = matmul_threads(2.0 * (double)matmul_max(M, 4) * (double)N * (double)p->K);
+    b.threads = matmul_product_threads(p);
     const int64_t panels = b.shared_side->panels, panel_floats = b.shared_side->panel_floats;
     const int64_t room = matmul_max(1, MATMUL_SHARED_FLOATS / panel_floats);
     b.NC = p->packed_b ? panels : matmul_ceil_div(panels, matmul_ceil_div(panels, room));
@@ -416,9 +419,92 @@ static inline MatmulBlocking matmul_blocking(const MatmulProduct *p) {
     return b;
 }
 
+/* ---- products of few rows ----
+
+   When all rows of A fit into one panel and B is packed, reading B from memory is nearly all of the work. Then each
+   thread packs A for itself, as narrow as its rows need, and multiplies it with one chunk of panels of B after the
+   other, which it reads from front to back. Threads wait for each other only at the end. Each sum has the same order,
+   and so the same bits, as in matmul_compute. */
+enum { MATMUL_CHUNK = 16 }; /* the most panels of B in a chunk */
+
+typedef struct {
+    int rows, width;  /* of A; a packed panel of A has `width` rows */
+    int64_t a_k_step; /* floats between two k-blocks of A */
+    int64_t tile;     /* floats of a tile, (rows, NR) */
+    int64_t b_k_step; /* floats between two k-blocks of B */
+    const float *a;   /* [k-block] panels */
+    float *tiles;     /* [panel of the chunk] sums */
+} MatmulFewRows;
+
+static inline bool matmul_has_few_rows(const MatmulProduct *p) {
+    return p->packed_b && p->a.panels == 1 && !p->kernel->is_amx;
+}
+
+/* Computes the tiles of panels [first, last) of B. */
+static inline void matmul_few_rows_chunk(const MatmulProduct *p, const MatmulFewRows *m, int64_t first,
+                                         int64_t last) {
+    const int64_t stride = p->b.size;
+    for (int64_t j = first; j < last && p->to.addend; j++)
+        for (int r = 0; r < m->rows; r++)
+            memcpy(m->tiles + (j - first) * m->tile + r * MATMUL_NR,
+                   p->to.addend + r * stride + j * MATMUL_NR,
+                   (size_t)matmul_min(MATMUL_NR, stride - j * MATMUL_NR) * sizeof(float));
+    for (int64_t k_block = 0; k_block < p->k_blocks; k_block++) {
+        const int64_t words = matmul_panel_words(p->kernel, matmul_depth(p, k_block));
+        for (int64_t j = first; j < last; j++) {
+            float *const tile = m->tiles + (j - first) * m->tile;
+            matmul_narrow_kernel(p->kernel, m->rows, words, m->a + k_block * m->a_k_step,
+                                 p->packed_b + k_block * m->b_k_step + j * p->b.panel_floats, tile, MATMUL_NR,
+                                 k_block || p->to.addend ? tile : NULL);
+        }
+    }
+    for (int64_t j = first; j < last; j++) {
+        float *const tile = m->tiles + (j - first) * m->tile;
+        const int64_t column = j * MATMUL_NR;
+        const int columns = (int)matmul_min(MATMUL_NR, stride - column);
+        if (p->to.finish)
+            p->to.finish(p->to.context, &(MatmulTile){tile, MATMUL_NR, 0, column, m->rows, columns});
+        for (int r = 0; r < m->rows && p->to.out.data; r++)
+            array_write(p->to.out, r * stride + column, tile + r * MATMUL_NR, columns);
+    }
+}
+
+static inline void matmul_few_rows(const MatmulProduct *p) {
+    const int width = matmul_computed_rows((int)p->a.size), threads = matmul_product_threads(p);
+    const int64_t chunk = matmul_max(1, matmul_min(MATMUL_CHUNK, p->b.panels / (4 * threads)));
+    const int64_t chunks = matmul_ceil_div(p->b.panels, chunk);
+    const int64_t a_panel = matmul_panel_floats(p->kernel, p->KC, width), tile = width * MATMUL_NR;
+    const int64_t room = matmul_ceil_div(p->k_blocks * a_panel + chunk * tile, 1024) * 1024;
+    MatmulWorkspace *workspace = matmul_workspace_acquire(threads * room);
+
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *const a = workspace->data + matmul_thread() * room;
+        const MatmulFewRows m = {.rows = (int)p->a.size,
+                                 .width = width,
+                                 .a_k_step = a_panel,
+                                 .tile = tile,
+                                 .b_k_step = p->b.panels * p->b.panel_floats,
+                                 .a = a + chunk * tile,
+                                 .tiles = a};
+        for (int64_t k_block = 0; k_block < p->k_blocks; k_block++)
+            matmul_pack_narrow(p->kernel, &p->a.operand, width,
+                               (MatmulRegion){k_block * p->KC, matmul_depth(p, k_block), 0, p->a.size, 1},
+                               a + chunk * tile + k_block * a_panel, a_panel);
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int64_t i = 0; i < chunks; i++)
+            matmul_few_rows_chunk(p, &m, i * chunk, matmul_min((i + 1) * chunk, p->b.panels));
+    }
+    matmul_workspace_release(workspace);
+}
+
 /* Computes the product. Each `omp for` hands its pieces to the threads and waits until all are done. */
 static inline void matmul_compute(const MatmulProduct *p) {
     if (p->a.size <= 0 || p->b.size <= 0) return;
+    if (matmul_has_few_rows(p)) {
+        matmul_few_rows(p);
+        return;
+    }
     const MatmulBlocking m = matmul_blocking(p);
     const MatmulPartition parts = m.partition;
     const MatmulSide *const side = m.shared_side;

@@ -246,11 +246,12 @@ MATMUL_INLINE MatmulVector matmul_multiply_add(const bool pairs, MatmulVector su
 }
 
 /* The vector kernel for a tile of `rows` rows. The sums begin at 0 and the addend is added at the end, all in float32.
-   It computes `computed_rows` rows, at least `rows` and at most MR. This number and `pairs` are constants where it is
-   called, so that the compiler keeps the sums in registers. */
-MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pairs, int rows, int64_t words,
-                                        const float *a, const float *b, MatmulPrefetch prefetch, float *out,
-                                        int64_t stride, const float *addend) {
+   It computes `computed_rows` rows, at least `rows` and at most MR, of a panel of A of `width` rows. These two numbers
+   and `pairs` are constants where it is called, so that the compiler keeps the sums in registers. */
+MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const int width, const bool pairs, int rows,
+                                        int64_t words, const float *a, const float *b,
+                                        MatmulPrefetch prefetch, float *out, int64_t stride,
+                                        const float *addend) {
     MatmulVector sum[MATMUL_MR][MATMUL_NV];
     MATMUL_UNROLL
     for (int i = 0; i < computed_rows; i++) {
@@ -267,7 +268,7 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
             }
         for (int l = 0; l < prefetch.lines; l++, prefetch.next += 16) __builtin_prefetch(prefetch.next, 0, 2);
         for (end = matmul_min(end + MATMUL_PREFETCH_WORDS, words); word < end;
-             word++, a += MATMUL_MR, b += MATMUL_NR) {
+             word++, a += width, b += MATMUL_NR) {
             MatmulVector from_b[MATMUL_NV];
             MATMUL_UNROLL
             for (int j = 0; j < MATMUL_NV; j++) from_b[j] = *(const MatmulVector *)(b + j * MATMUL_LANES);
@@ -293,22 +294,32 @@ MATMUL_INLINE void matmul_vector_kernel(const int computed_rows, const bool pair
     }
 }
 
-/* Computes a tile of `rows` rows. For a tile of few rows, as when a single token is sampled, computing all MR would
-   waste time. So this computes the smallest sufficient number of rows among 1, 2, 4, 8 and MR. */
-MATMUL_INLINE void matmul_vector_kernel_for_rows(const bool pairs, int rows, int64_t words, const float *a,
-                                                 const float *b, MatmulPrefetch prefetch, float *out,
-                                                 int64_t stride, const float *addend) {
-    if (rows <= 1)
-        matmul_vector_kernel(1, pairs, rows, words, a, b, prefetch, out, stride, addend);
-    else if (rows <= 2)
-        matmul_vector_kernel(2, pairs, rows, words, a, b, prefetch, out, stride, addend);
-    else if (rows <= 4)
-        matmul_vector_kernel(4, pairs, rows, words, a, b, prefetch, out, stride, addend);
-    else if (MATMUL_MR > 8 && rows <= 8)
-        matmul_vector_kernel(8 < MATMUL_MR ? 8 : MATMUL_MR, pairs, rows, words, a, b, prefetch, out, stride,
-                             addend);
-    else
-        matmul_vector_kernel(MATMUL_MR, pairs, rows, words, a, b, prefetch, out, stride, addend);
+/* How many rows the vector kernel computes for a tile of `rows` rows. For a tile of few rows, as when a single token is
+   sampled, computing all MR would waste time. So it is the smallest sufficient number among 1, 2, 4, 8 and MR. */
+static inline int matmul_computed_rows(int rows) {
+    const int power = rows <= 1 ? 1 : rows <= 2 ? 2 : rows <= 4 ? 4 : 8;
+    return rows <= power && power < MATMUL_MR ? power : MATMUL_MR;
+}
+
+/* Computes a tile of `rows` rows. The panel of A has MR rows or, if it is narrow, matmul_computed_rows(rows). */
+MATMUL_INLINE void matmul_vector_kernel_for_rows(const bool narrow, const bool pairs, int rows, int64_t words,
+                                                 const float *a, const float *b, MatmulPrefetch prefetch,
+                                                 float *out, int64_t stride, const float *addend) {
+#define MATMUL_KERNEL_CASE(n)                                                                                \
+    case n:                                                                                                  \
+        matmul_vector_kernel(n, narrow ? n : MATMUL_MR, pairs, rows, words, a, b, prefetch, out, stride,     \
+                             addend);                                                                        \
+        return;
+    switch (matmul_computed_rows(rows)) {
+        MATMUL_KERNEL_CASE(1)
+        MATMUL_KERNEL_CASE(2)
+        MATMUL_KERNEL_CASE(4)
+#if MATMUL_MR > 8
+        MATMUL_KERNEL_CASE(8)
+#endif
+        MATMUL_KERNEL_CASE(MATMUL_MR)
+    }
+#undef MATMUL_KERNEL_CASE
 }
 
 static const MatmulKernel matmul_kernel_fp32 = {MATMUL_FP32, MATMUL_MR, 1, false, false};
@@ -374,9 +385,19 @@ MATMUL_INLINE void matmul_micro_kernel(const MatmulKernel *kernel, int rows, int
     }
 #endif
     if (kernel->format == MATMUL_BF16_PAIRS)
-        matmul_vector_kernel_for_rows(true, rows, words, a, b, prefetch, out, stride, addend);
+        matmul_vector_kernel_for_rows(false, true, rows, words, a, b, prefetch, out, stride, addend);
     else
-        matmul_vector_kernel_for_rows(false, rows, words, a, b, prefetch, out, stride, addend);
+        matmul_vector_kernel_for_rows(false, false, rows, words, a, b, prefetch, out, stride, addend);
+}
+
+/* The same for a narrow panel of A, by vectors: for a product whose output has no more rows than one panel. */
+MATMUL_INLINE void matmul_narrow_kernel(const MatmulKernel *kernel, int rows, int64_t words, const float *a,
+                                        const float *b, float *out, int64_t stride, const float *addend) {
+    const MatmulPrefetch none = {NULL, 0};
+    if (kernel->format == MATMUL_BF16_PAIRS)
+        matmul_vector_kernel_for_rows(true, true, rows, words, a, b, none, out, stride, addend);
+    else
+        matmul_vector_kernel_for_rows(true, false, rows, words, a, b, none, out, stride, addend);
 }
 
 /* The kernel for products in this dtype. A program must ask Linux for permission to use AMX. Where it is refused, the

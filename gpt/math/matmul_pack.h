@@ -9,7 +9,10 @@
    matmul_panel_floats(kernel, depth, width)                      how many floats to reserve for such a panel of `width`
                                                                   rows or columns; depth is a multiple of LANES words
    matmul_pack_a(kernel, &operand, region, to, panel_floats)      packs panels of kernel->MR rows of A
-   matmul_pack_b(kernel, &operand, region, to, panel_floats)      packs panels of MATMUL_NR columns of B */
+   matmul_pack_b(kernel, &operand, region, to, panel_floats)      packs panels of MATMUL_NR columns of B
+   matmul_pack_narrow(kernel, &operand, width, region, to, panel_floats)
+                                                                  packs panels of `width` rows of A, at most
+                                                                  kernel->MR, for matmul_narrow_kernel */
 #ifndef GPT_MATH_MATMUL_PACK_H
 #define GPT_MATH_MATMUL_PACK_H
 
@@ -186,6 +189,11 @@ static inline void matmul_pack_a(const MatmulKernel *kernel, const MatmulOperand
 static inline void matmul_pack_b(const MatmulKernel *kernel, const MatmulOperand *x, MatmulRegion region,
                                  float *to, int64_t panel_floats) {
     matmul_pack(kernel, x, MATMUL_NR, false, region, to, panel_floats);
+}
+
+static inline void matmul_pack_narrow(const MatmulKernel *kernel, const MatmulOperand *x, int width,
+                                      MatmulRegion region, float *to, int64_t panel_floats) {
+    matmul_pack(kernel, x, width, false, region, to, panel_floats);
 }
 
 #ifdef __clang__

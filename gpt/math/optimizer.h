@@ -48,12 +48,14 @@
 #ifndef GPT_MATH_OPTIMIZER_H
 #define GPT_MATH_OPTIMIZER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
     double gradient_scale; /* a factor of the gradient, below 1 when the gradient is clipped */
     int64_t step;          /* t in the formula: 1 for the first update */
+    bool decay_vectors;    /* weight_decay applies to all tensors, not to matrices only */
 } AdamWSettings;
 
 #ifndef __cplusplus

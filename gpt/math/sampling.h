@@ -107,6 +107,8 @@ static inline int32_t sample_token(const float *logits, int V, const SamplingRul
     for (int v = 1; v < V; v++)
         if (logits[v] > logits[best]) best = v;
     if (rule->temperature > 0) {
+#pragma omp parallel for schedule(                                                                           \
+    static) if (V >= 8192) /* a smaller vocabulary is not worth waking threads for */
         for (int v = 0; v < V; v++) weights[v] = exp((logits[v] - logits[best]) / rule->temperature);
         sampling_exclude(weights, logits, V, rule);
         for (int v = 0; v < V; v++) sum += weights[v];

@@ -29,6 +29,7 @@
 #include "../dist/sharded_optimizer.h"
 #include "../io/optimizer_state.h"
 #include "../math/nonfinite.h"
+#include "hugging_face.h"
 #include "model_files.h"
 #include "run.h"
 
@@ -83,8 +84,10 @@ struct Saver {
     int keep;        /* --keep, --keep-every: which older checkpoints stay */
     long keep_every;
     const cJSON *config;
+    bool bf16; /* --save-dtype=bf16 */
     cJSON *state_json;
-    const char *tokenizer; /* (tokenizer_size) the text of tokenizer.json; NULL: there is none */
+    const Tokenizer *tokenizer;
+    const char *tokenizer_text; /* (tokenizer_size) the text of tokenizer.json; NULL: there is none */
     size_t tokenizer_size;
     Log *log;
 
@@ -122,25 +125,36 @@ static inline void saver_free(Saver *s) {
 
 /* ---- the thread ---- */
 
+/* Writes all weights to a file. */
+static inline bool save_weights(Saver *s, const char *name, SafetensorsDtype dtype) {
+    char path[CHECKPOINT_PATH_SIZE];
+    uint64_t sum = 0;
+    NamedTensor *tensors = named_tensors(s->parameters, s->weights);
+    for (int i = 0; i < s->parameters->count; i++) tensors[i].dtype = dtype;
+    const bool ok = file_join(path, s->checkpoint.folder, name, s->error) &&
+                    safetensors_write(path, tensors, s->parameters->count, &sum, s->error);
+    free(tensors);
+    checkpoint_add_sum(&s->checkpoint, name, sum);
+    return ok;
+}
+
 /* Writes this rank's files. False: s->error says why not. */
 static inline bool save_files(Saver *s) {
     Checkpoint *c = &s->checkpoint;
-    char path[CHECKPOINT_PATH_SIZE], name[64];
+    char name[64];
     bool ok = true;
     if (s->part < s->parts) ok = moments_write(c->folder, s->part, s->parts, &s->moments, &s->sum, s->error);
     if (!ok || !s->weights) return ok;
-    uint64_t sum = 0;
-    NamedTensor *tensors = named_tensors(s->parameters, s->weights);
-    ok = file_join(path, c->folder, "model.safetensors", s->error) &&
-         safetensors_write(path, tensors, s->parameters->count, &sum, s->error) &&
+    const HuggingFaceModel model = {s->config, s->tokenizer, s->parameters};
+    ok = save_weights(s, "model.safetensors", s->bf16 ? SAFETENSORS_BF16 : SAFETENSORS_F32) &&
+         (!s->bf16 || save_weights(s, EXACT_WEIGHTS_NAME, SAFETENSORS_F32)) &&
          checkpoint_write_json(c, "config.json", s->config, s->error) &&
+         hugging_face_write(c, &model, s->error) &&
          checkpoint_write_json(c, "trainer_state.json", s->state_json, s->error) &&
-         (!s->tokenizer ||
-          checkpoint_write_bytes(c, "tokenizer.json", s->tokenizer, s->tokenizer_size, s->error));
-    free(tensors);
+         (!s->tokenizer_text ||
+          checkpoint_write_bytes(c, "tokenizer.json", s->tokenizer_text, s->tokenizer_size, s->error));
     moments_part_name(name, s->part, s->parts);
     checkpoint_add_sum(c, name, s->sum);
-    checkpoint_add_sum(c, "model.safetensors", sum);
     log_sync(s->log); /* the lines up to this step: a resumed run keeps them */
     return ok;
 }
@@ -321,7 +335,9 @@ static inline void save_describe(Saver *s, Run *run, const ShardedOptimizer *o, 
     s->parts = o->shards, s->part = parallel_rank();
     s->keep = (int)run->options->keep, s->keep_every = (long)run->options->keep_every;
     s->log = &run->log;
-    s->tokenizer = run->tokenizer_text, s->tokenizer_size = run->tokenizer_size;
+    s->tokenizer = run->tokenizer;
+    s->tokenizer_text = run->tokenizer_text, s->tokenizer_size = run->tokenizer_size;
+    s->bf16 = run->options->save_dtype == SAVE_DTYPE_BF16;
     s->config = run->model_config, s->state_json = checkpoint_state(run, o);
     /* A single rank need not ask others whether they have written theirs. */
     s->state = SAVE_WRITING, s->order = parallel_ranks() == 1 ? SAVE_COMMIT : SAVE_NO_ORDER;

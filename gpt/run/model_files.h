@@ -6,12 +6,15 @@
 
    config_from_options(fields, count, options, config)   fills the struct from the values of the trainer's options
    config_check(fields, count, config, error)      whether every field is within the bounds of its option
-   config_to_json(fields, count, config)           the object of config.json; the caller deletes it
+   config_to_json(fields, count, config)           an object with all fields; the caller deletes it. config.json of a
+                                                   checkpoint is made by hugging_face.h
+   config_add(json, fields, count, config, stock)  adds the fields to an object; with `stock` those that Llama has
    config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
    named_tensors(parameters, memory)               the tensors as safetensors.h takes them. Their data is in `memory`
                                                    (parameters->floats), which stays the caller's; NULL: only names and
                                                    shapes. The caller frees the array
-   weights_read(parameters, memory, folder, error) reads FOLDER/model.safetensors into memory (parameters->floats)
+   weights_read(parameters, memory, folder, name, error)   reads the file FOLDER/NAME into memory (parameters->floats).
+                                                   NAME is model.safetensors, or EXACT_WEIGHTS_NAME
    checkpoint_read_json(folder, name)              the object in a JSON file of the folder; the caller deletes it. Dies
                                                    when there is none
    A function that returns false has written a sentence to `error` (FILE_ERROR_SIZE). */
@@ -31,7 +34,9 @@ typedef struct {
     const char
         *choices; /* "a|b|c": the names in config.json of the values 0, 1, 2; NULL: the field is a number. The
                      names true and false are written as JSON's true and false */
-    bool added; /* older versions have not written the key: where it is missing, the option has its default */
+    /* The key is this program's own: Hugging Face's Llama has none like it. Where it is missing, the option has its
+       default: in the config.json of a model that is theirs (hugging_face.h), and of older versions. */
+    bool own;
 } ConfigField;
 
 static inline const Option *config_option(const ConfigField *field) {
@@ -96,12 +101,12 @@ static inline const char *config_choice(const cJSON *item) {
                                  : "";
 }
 
-static inline cJSON *config_to_json(const ConfigField *fields, int count, const void *config) {
+static inline void config_add(cJSON *json, const ConfigField *fields, int count, const void *config,
+                              bool stock) {
     char text[64];
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "model_type", "laser_gpt");
     for (int i = 0; i < count; i++) {
         const double value = config_get(&fields[i], config);
+        if (stock && fields[i].own) continue;
         if (!fields[i].choices)
             json_add_number(json, fields[i].key, value);
         else
@@ -109,7 +114,11 @@ static inline cJSON *config_to_json(const ConfigField *fields, int count, const 
     }
     for (int i = 0; i < CONFIG_CONSTANTS; i++)
         json_add_number(json, config_constants[i].key, config_constants[i].value);
-    cJSON_AddStringToObject(json, "torch_dtype", "float32");
+}
+
+static inline cJSON *config_to_json(const ConfigField *fields, int count, const void *config) {
+    cJSON *json = cJSON_CreateObject();
+    config_add(json, fields, count, config, false);
     return json;
 }
 
@@ -135,17 +144,19 @@ static inline void config_check_constants(const cJSON *json, const char *folder)
     }
 }
 
+/* The value of the field's option when nobody gives one. */
+static inline double config_default(const ConfigField *field) {
+    const Option *option = config_option(field);
+    /* A switch has no choices in the table of options: its names are those of config.json. */
+    const char *names = *option->choices ? option->choices : field->choices;
+    return field->choices ? options_choice_index(names, option->value) : strtod(option->value, NULL);
+}
+
 /* The value of a field in config.json, where its member is `item`, NULL if there is none. False when it is wrong. */
 static inline bool config_read_field(const ConfigField *field, const cJSON *item, double *value) {
-    const Option *option = config_option(field);
     const char *choices = field->choices;
     int64_t whole = -1;
-    if (!item && field->added) {
-        /* A switch has no choices in the table of options: its names are those of config.json. */
-        const char *names = *option->choices ? option->choices : choices;
-        *value = choices ? options_choice_index(names, option->value) : strtod(option->value, NULL);
-        return true;
-    }
+    if (!item && field->own) return *value = config_default(field), true;
     if (!choices && config_is_real(field)) {
         if (cJSON_IsNumber(item)) *value = item->valuedouble;
         return cJSON_IsNumber(item);
@@ -185,12 +196,15 @@ static inline NamedTensor *named_tensors(const TensorTable *parameters, const fl
     return tensors;
 }
 
+/* The file with the weights in float32 of a checkpoint whose model.safetensors has them in bfloat16. */
+#define EXACT_WEIGHTS_NAME "optimizer-weights.safetensors"
+
 static inline bool weights_read(const TensorTable *parameters, float *memory, const char *folder,
-                                char *error) {
+                                const char *name, char *error) {
     char path[CHECKPOINT_PATH_SIZE];
     NamedTensor *tensors = named_tensors(parameters, memory);
-    bool ok = file_join(path, folder, "model.safetensors", error) &&
-              safetensors_read(path, tensors, parameters->count, error);
+    bool ok =
+        file_join(path, folder, name, error) && safetensors_read(path, tensors, parameters->count, error);
     free(tensors);
     return ok;
 }

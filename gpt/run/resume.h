@@ -76,11 +76,20 @@ static inline void check_saved_step(const Run *run, const RunState *state, const
 
 /* ---- loading ---- */
 
-/* verify_checkpoint has checked only the files that DONE lists. This function dies if one of the `parts` files of
-   moments, which load_checkpoint is about to read, is not listed there. */
-static inline void check_parts_named(const char *folder, int parts) {
+/* The file of a checkpoint that has the weights in float32. */
+static inline const char *exact_weights_name(const char *folder) {
+    cJSON *config = checkpoint_read_json(folder, "config.json");
+    const char *dtype = json_text(config, "torch_dtype");
+    const bool rounded = dtype && strcmp(dtype, "float32") != 0;
+    cJSON_Delete(config);
+    return rounded ? EXACT_WEIGHTS_NAME : "model.safetensors";
+}
+
+/* verify_checkpoint has checked only the files that DONE lists. This function dies if the file of weights or one of the
+   `parts` files of moments, which load_checkpoint is about to read, is not listed there. */
+static inline void check_parts_named(const char *folder, const char *weights, int parts) {
     char name[64], error[CHECKPOINT_ERROR_SIZE];
-    const char *needed[] = {name, NULL};
+    const char *needed[] = {name, weights, NULL};
     int count;
     CheckpointFile *files = checkpoint_read_done(folder, &count, error);
     bool ok = files != NULL;
@@ -105,10 +114,11 @@ static inline void load_checkpoint(Run *run, ShardedOptimizer *o, const char *fo
     check_same_data(run, &state.data, folder);
     const Moments moments = checkpoint_moments(o, o->m, o->v);
     const int parts = (int)state.optimizer_parts;
-    check_parts_named(folder, parts);
+    const char *weights = exact_weights_name(folder);
+    check_parts_named(folder, weights, parts);
     run_state_free(&state);
     cJSON_Delete(json);
-    if (!weights_read(&o->parameters, o->weights, folder, error) ||
+    if (!weights_read(&o->parameters, o->weights, folder, weights, error) ||
         !moments_read(folder, parts, &moments, error))
         die("cannot resume: %s", error);
 }

@@ -119,6 +119,8 @@ static const struct {
                      {"optimizer", "adamw"},
                      {"norm", "rmsnorm"},
                      {"norm-place", "pre"},
+                     {"bias", "none"},
+                     {"embed-scale", "no"},
                      {"tie", "yes"}};
 enum { ABLATION_ROWS = sizeof ablation_rows / sizeof *ablation_rows };
 
@@ -257,8 +259,11 @@ static inline void print_model(const Run *run, const TensorTable *parameters) {
            (long long)o->layers, (long long)o->heads, (long long)o->head_dim, (long long)o->embd,
            (long long)o->mlp_hidden, (long long)o->seq_len, (long long)o->vocab_size);
     print_ablations(set);
-    printf("parameters %s in matrices (weight decay %g), %s in vectors (none)\n",
-           count_fixed(matrices_text, matrices, 1, 0), o->weight_decay, count_fixed(norms_text, norms, 1, 0));
+    char vectors_decay[32] = "none";
+    if (o->decay == DECAY_ALL) snprintf(vectors_decay, sizeof vectors_decay, "%g", o->weight_decay);
+    printf("parameters %s in matrices (weight decay %g), %s in vectors (%s)\n",
+           count_fixed(matrices_text, matrices, 1, 0), o->weight_decay, count_fixed(norms_text, norms, 1, 0),
+           vectors_decay);
 }
 
 static inline void print_training(const Run *run) {

@@ -21,11 +21,16 @@
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
 #define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
+#define SAVE_DTYPE_CHOICES(X) X(SAVE_DTYPE_FP32, "fp32") X(SAVE_DTYPE_BF16, "bf16")
 #define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm") X(NORM_CRMSNORM, "crmsnorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
 enum { OPTION_ENUM(ACTIVATION_CHOICES) };
+#define BIAS_CHOICES(X) X(BIAS_NONE, "none") X(BIAS_MLP, "mlp") X(BIAS_ALL, "all")
+#define DECAY_CHOICES(X) X(DECAY_MATRICES, "matrices") X(DECAY_ALL, "all")
 #define TIE_CHOICES(X) X(TIE_YES, "yes") X(TIE_NO, "no")
 #define INIT_WEIGHTS_CHOICES(X) X(INIT_WEIGHTS_GPT, "gpt") X(INIT_WEIGHTS_XAVIER, "xavier")
+enum { OPTION_ENUM(BIAS_CHOICES) };
+enum { OPTION_ENUM(DECAY_CHOICES) };
 enum { OPTION_ENUM(TIE_CHOICES) };
 enum { OPTION_ENUM(INIT_WEIGHTS_CHOICES) };
 enum { OPTION_ENUM(NORM_CHOICES) };
@@ -36,6 +41,7 @@ enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
+enum { OPTION_ENUM(SAVE_DTYPE_CHOICES) };
 
 /* Choices whose enums belong to laser.h with attention.h, optimizer.h and array.h. */
 #define LASER_SHIFT_CHOICES(X)                                                                               \
@@ -54,8 +60,8 @@ OPTION_CHECK_ENUM(DTYPE_CHOICES)
 typedef struct {
     const char *preset, *config;
     /* model */
-    int attn, laser_shift, attn_scale, activation, position, norm, norm_place, tie, init_weights;
-    bool qk_norm;
+    int attn, laser_shift, attn_scale, activation, position, norm, norm_place, bias, tie, init_weights;
+    bool qk_norm, embed_scale;
     double laser_beta, attn_softcap, attn_grad_scale, logit_softcap;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
@@ -63,7 +69,7 @@ typedef struct {
     bool verify_data;
     int64_t batch, total_batch, steps, seed;
     /* optimizer */
-    int optimizer, schedule;
+    int optimizer, schedule, decay;
     int64_t warmup, cooldown;
     double z_loss, lr, lr_min, beta1, beta2, adam_eps, weight_decay, clip, skip_spikes;
     int64_t max_skipped;
@@ -71,7 +77,7 @@ typedef struct {
     int64_t val_every, val_tokens, analyze_every, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
     const char *prompt, *out, *resume;
-    int resume_data;
+    int resume_data, save_dtype;
     /* the machine */
     int64_t threads, zero;
     int dtype, recompute, comm, comm_dtype;
@@ -132,13 +138,19 @@ static const Option train_options[] = {
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
     ROW("Model", "norm", OPTION_CHOICE, norm, "rmsnorm", 0, 0, OPTION_CHOICES(NORM_CHOICES), OPTION_FIXED,
-        "normalisation; layernorm subtracts the mean of a row first, and has a weight but no bias; crmsnorm "
+        "normalisation; layernorm subtracts the mean of a row first; crmsnorm "
         "is RMSNorm of the row and one more element, which makes its mean 0"),
     ROW("Model", "norm-place", OPTION_CHOICE, norm_place, "pre", 0, 0, OPTION_CHOICES(NORM_PLACE_CHOICES),
         OPTION_FIXED,
         "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
         "added "
         "to the residual stream"),
+    ROW("Model", "bias", OPTION_CHOICE, bias, "none", 0, 0, OPTION_CHOICES(BIAS_CHOICES), OPTION_FIXED,
+        "vectors that are added to outputs, 0 at the start. mlp: to those of the norms and of the MLP's "
+        "matrices; all: also to those of attention's matrices"),
+    ROW("Model", "embed-scale", OPTION_SWITCH, embed_scale, "no", 0, 0, "", OPTION_FIXED,
+        "the embedding of a token is multiplied by sqrt(C) where it enters the model, and starts with "
+        "deviation 1 / sqrt(C)"),
     ROW("Model", "tie", OPTION_CHOICE, tie, "yes", 0, 0, OPTION_CHOICES(TIE_CHOICES), OPTION_FIXED,
         "yes: the embedding of the tokens is also the output matrix; no: the output has a matrix of its own"),
     ROW("Model", "init-weights", OPTION_CHOICE, init_weights, "gpt", 0, 0,
@@ -200,8 +212,10 @@ static const Option train_options[] = {
         "added to the square root of the second moment, by which AdamW divides"),
     ROW("Optimizer", "weight-decay", OPTION_FLOAT, weight_decay, "0.1", 0, 10, "", OPTION_FIXED,
         "each step shrinks the matrices by this times the learning rate (decoupled weight decay), but not "
-        "the "
-        "weight vectors of RMSNorm"),
+        "the vectors, unless --decay=all"),
+    ROW("Optimizer", "decay", OPTION_CHOICE, decay, "matrices", 0, 0, OPTION_CHOICES(DECAY_CHOICES),
+        OPTION_FIXED,
+        "what --weight-decay shrinks: the matrices, or all tensors, also the weights and biases of norms"),
     ROW("Optimizer", "z-loss", OPTION_FLOAT, z_loss, "0", 0, 1, "", OPTION_FIXED,
         "X: adds X times the mean of (log-sum-exp of a token's logits)^2 to the loss whose gradient is "
         "computed, which keeps the log-sum-exp near 0. The losses that are printed and logged are the "
@@ -239,6 +253,10 @@ static const Option train_options[] = {
         "how many of the newest checkpoints to keep; 0: all"),
     ROW("Checkpoints", "keep-every", OPTION_INT, keep_every, "0", 0, 1e9, "", 0,
         "also keep the checkpoints of all steps that are divisible by this; 0: none"),
+    ROW("Checkpoints", "save-dtype", OPTION_CHOICE, save_dtype, "fp32", 0, 0,
+        OPTION_CHOICES(SAVE_DTYPE_CHOICES), 0,
+        "number format of model.safetensors. bf16: half the size, for those who use the model; the float32 "
+        "weights, from which a run is resumed to the bit, are then in optimizer-weights.safetensors"),
     ROW("Checkpoints", "resume", OPTION_STRING, resume, "no", 0, 0, "auto|no|DIR", 0,
         "auto: go on from the newest complete checkpoint of --out, if there is one; no: begin at step 0; "
         "DIR: go on from this checkpoint"),
@@ -291,12 +309,28 @@ _Static_assert((int)TRAIN_OPTION_COUNT <= (int)OPTIONS_MAX, "raise OPTIONS_MAX")
     "batch=8 total-batch=1048576 steps=160000 lr=1e-3 lr-min=0 schedule=cosine warmup=2000 beta1=0.9 "       \
     "beta2=0.99 adam-eps=1e-6 weight-decay=0.1 clip=1 val-every=500 val-tokens=1048576 save-every=500"
 
+/* What c4-301m-pax changes, in the order of the options.
+   Published in the paper: what PRESET_C4 has as published.
+   Defaults of PAX for C4 (its C4 experiments and the layers of praxis): LayerNorm before each block, with a bias;
+   sinusoidal positions; biases in the MLP, none in attention; a learned scale for each dimension of q; caps of 50 on
+   scores and 30 on logits; embeddings N(0, 1/sqrt(C)), multiplied by sqrt(C); Xavier's initial matrices; weight decay
+   1e-3 on all tensors; clip 5; warmup of 4,000 steps; peak learning rate 1e-3; betas 0.9/0.99, eps 1e-6.
+   Guessed here: that the authors changed none of these, and that the learning rate falls to zero by a cosine.
+   Not done here: PAX also has a bias at the output, limits the update of each tensor, stores the weight of a norm as
+   its difference from 1, which decay then pulls to 1 and not to 0, and spaces the frequencies of the sinusoids a
+   little wider (C/2 - 1 steps from 1 to 10,000, not C/2). */
+#define PRESET_PAX                                                                                           \
+    "attn-scale=dim attn-softcap=50 pos=sinusoidal norm=layernorm bias=mlp embed-scale=yes "                 \
+    "init-weights=xavier logit-softcap=30 warmup=4000 decay=all weight-decay=1e-3 clip=5"
+
 static const OptionPreset train_presets[] = {
     {"demo", "", "the defaults: 4.5 million parameters, minutes on two cores"},
     {"c4-301m", "layers=32 mlp-hidden=2048 " PRESET_C4,
      "the main model of the LASER paper, 301 million parameters"},
     {"c4-16l", "layers=16 mlp-hidden=4096 " PRESET_C4,
      "the 16-layer model of the LASER paper, 234 million parameters"},
+    {"c4-301m-pax", "layers=32 mlp-hidden=2048 " PRESET_C4 " " PRESET_PAX,
+     "the same model in the form that the published C4 configuration of the authors' framework, PAX, has"},
     {"gpt2-124m",
      "layers=12 heads=12 head-dim=64 embd=768 mlp-hidden=3072 activation=gelu pos=learned seq-len=1024 "
      "vocab-size=50257 batch=4 total-batch=524288 steps=19073 lr=6e-4 lr-min=0.1 warmup=700 beta2=0.95 "

@@ -1,0 +1,214 @@
+"""The models of laser.c (https://arxiv.org/abs/2411.03493) for Hugging Face's transformers, 4.57 or later.
+
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+This is transformers' Llama, whose caches, masks, attention kernels and generate() it keeps, with other layers where
+config.json asks for them: LASER attention o = log(softmax(QK') exp(V)), an MLP without a gate, added positions, and the
+ablations of laser.c. The file is copied into checkpoints that need it. It needs nothing else of laser.c.
+
+Limits. LASER is standard attention on exp(V - m), then log(.) + m, where m is the maximum of each column of V over all
+keys in memory (the shift of the paper, "sequence"), whatever `laser_shift` the model was trained with. Nothing overflows,
+however large V is. But a query all of whose visible values are more than 87 below a later token's value in the same
+column gets m - 87 in float32 and bfloat16, and m - 9.7 in float16, in place of them; a token that is generated is the
+last one, and is exact. A static cache's empty places count as values of 0. `attn_logit_softcapping` runs with the
+attention implementation "eager" only.
+"""
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+
+CLAMP = 15.0  # of laser_shift "clamp"
+KNOWN = {
+    "attention": ("standard", "laser"),
+    "laser_shift": ("causal", "sequence", "none", "clamp"),
+    "position_embedding": ("rope", "sinusoidal", "learned"),
+    "norm": ("rmsnorm", "layernorm", "crmsnorm"),
+    "norm_place": ("pre", "peri"),
+    "qk_norm": ("no", "yes"),
+    "attention_scale": ("fixed", "head", "dim"),
+    "hidden_act": ("silu", "gelu_pytorch_tanh", "relu", "relu2"),
+}
+
+
+class LaserGPTConfig(LlamaConfig):
+    model_type = "laser_gpt"
+    attention: str = "standard"
+    laser_shift: str = "causal"
+    laser_beta: float = 1.0
+    position_embedding: str = "rope"
+    norm: str = "rmsnorm"
+    norm_place: str = "pre"
+    qk_norm: str = "no"
+    attention_scale: str = "fixed"
+    attn_logit_softcapping: float = 0.0
+    final_logit_softcapping: float = 0.0
+
+    def validate_architecture(self):
+        """The width need not be a multiple of the number of heads."""
+
+
+def check(config):
+    """A model that is not known here must not be computed as another one."""
+    for key, values in KNOWN.items():
+        if getattr(config, key) not in values:
+            raise ValueError(f'config.json: "{key}" is {getattr(config, key)!r}, expected one of {", ".join(values)}')
+
+
+class Norm(nn.Module):
+    def __init__(self, config, size, kind=None):
+        super().__init__()
+        self.kind, self.eps = kind or config.norm, config.rms_norm_eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        y, count = x.float(), x.shape[-1]
+        if self.kind == "layernorm":
+            y = y - y.mean(-1, keepdim=True)
+        squares = y.pow(2).sum(-1, keepdim=True)
+        if self.kind == "crmsnorm":  # one more element, which makes the mean 0
+            squares, count = squares + y.sum(-1, keepdim=True).pow(2), count + 1
+        return self.weight * (y * torch.rsqrt(squares / count + self.eps)).to(x.dtype)
+
+
+class Attention(LlamaAttention):
+    def __init__(self, config, layer_idx):
+        super().__init__(config, layer_idx)
+        if config.qk_norm == "yes":
+            self.q_norm, self.k_norm = (Norm(config, self.head_dim, "rmsnorm") for _ in "qk")
+        if config.attention_scale != "fixed":
+            size = config.num_attention_heads if config.attention_scale == "head" else self.head_dim
+            self.scale = nn.Module()
+            self.scale.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, hidden_states, position_embeddings=None, attention_mask=None, cache=None, **kwargs):
+        config = self.config
+        if cache is None:  # its name before transformers 5.20
+            cache = kwargs.pop("past_key_values", None)
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        q, k, v = (w(hidden_states).view(shape).transpose(1, 2) for w in (self.q_proj, self.k_proj, self.v_proj))
+        if config.qk_norm == "yes":
+            q, k = self.q_norm(q), self.k_norm(k)
+        if config.position_embedding == "rope":
+            q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
+        if config.attention_scale != "fixed":
+            factor = F.softplus(self.scale.weight) / math.log(2)
+            q = q * (factor[:, None, None] if config.attention_scale == "head" else factor)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer_idx, {"cache_position": kwargs.get("cache_position")})
+        if config.attention == "laser":
+            values = v.float()
+            if config.laser_shift == "clamp":
+                values = CLAMP * torch.tanh(values / CLAMP)
+            values = config.laser_beta * values
+            shift = values.amax(2, keepdim=True)  # (B, H, 1, D)
+            v = (values - shift).exp().to(v.dtype)
+        attend = eager_attention_forward
+        if config.attn_logit_softcapping:
+            attend = softcapped_attention
+        elif config._attn_implementation != "eager":
+            attend = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
+        out, weights = attend(self, q, k, v, attention_mask, scaling=self.scaling, **kwargs)  # (B, T, H, D)
+        if config.attention == "laser":
+            least = torch.finfo(out.dtype).tiny  # also of a row that sees no key, in the padding
+            out = ((out.float().clamp_min(least).log() + shift.transpose(1, 2)) / config.laser_beta).to(out.dtype)
+        return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
+
+
+def softcapped_attention(module, q, k, v, mask, scaling, **_):
+    cap = module.config.attn_logit_softcapping
+    scores = cap * torch.tanh(q @ k.transpose(2, 3) * (scaling / cap))
+    weights = torch.softmax(scores if mask is None else scores + mask, -1, dtype=torch.float32).to(q.dtype)
+    return (weights @ v).transpose(1, 2), weights
+
+
+class MLP(nn.Module):
+    """Without a gate."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.up_proj(x)))
+
+
+class DecoderLayer(LlamaDecoderLayer):
+    def __init__(self, config, layer_idx):
+        super().__init__(config, layer_idx)
+        C = config.hidden_size
+        self.self_attn = Attention(config, layer_idx)
+        if config.hidden_act != "silu":
+            self.mlp = MLP(config)
+        self.input_layernorm, self.post_attention_layernorm = Norm(config, C), Norm(config, C)
+        self.peri = config.norm_place == "peri"
+        if self.peri:
+            self.post_self_attn_layernorm, self.post_mlp_layernorm = Norm(config, C), Norm(config, C)
+
+    def forward(self, hidden_states, **kwargs):
+        x = hidden_states
+        branch, _ = self.self_attn(hidden_states=self.input_layernorm(x), **kwargs)
+        x = x + (self.post_self_attn_layernorm(branch) if self.peri else branch)
+        branch = self.mlp(self.post_attention_layernorm(x))
+        return x + (self.post_mlp_layernorm(branch) if self.peri else branch)
+
+
+class Model(LlamaModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = Norm(config, config.hidden_size)
+        if config.position_embedding == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.post_init()
+
+    def positions(self, position_ids):
+        if self.config.position_embedding == "learned":
+            return self.embed_positions(position_ids)
+        c, C = torch.arange(self.config.hidden_size, device=position_ids.device), self.config.hidden_size
+        angle = position_ids[..., None].double() * 10000.0 ** (-(c // 2 * 2).double() / C)
+        return torch.where(c % 2 == 1, angle.cos(), angle.sin())
+
+    def forward(self, input_ids=None, position_ids=None, inputs_embeds=None, **kwargs):
+        if self.config.position_embedding != "rope":
+            if inputs_embeds is None:
+                inputs_embeds, input_ids = self.embed_tokens(input_ids), None
+            if position_ids is None:
+                cache = kwargs["cache"] if kwargs.get("cache") is not None else kwargs.get("past_key_values")
+                past = 0 if cache is None else cache.get_seq_length()
+                position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + past
+            inputs_embeds = inputs_embeds + self.positions(position_ids).to(inputs_embeds.dtype)
+        return super().forward(input_ids=input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+
+class Logits(nn.Linear):
+    def forward(self, x):
+        x = super().forward(x)
+        return x if not self.cap else self.cap * torch.tanh(x / self.cap)
+
+
+class LaserGPTForCausalLM(LlamaForCausalLM):
+    config_class = LaserGPTConfig
+    _no_split_modules = ["DecoderLayer"]
+
+    def __init__(self, config):
+        check(config)
+        super().__init__(config)
+        if config.attn_logit_softcapping:
+            config._attn_implementation = "eager"
+        self.model = Model(config)
+        self.lm_head = Logits(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head.cap = config.final_logit_softcapping
+        self.post_init()
