@@ -3,9 +3,9 @@
      build/course TOPIC          prints the numbers of a chapter: one of the names in the table at the end
      build/course TOPIC FILE     draws them into an SVG file; `make course` draws all pictures of docs/course again
 
-   The model is docs/course/tiny_gpt.c, which this file includes; a chapter that trains one here uses a made-up language
-   (see periodic_data), so the program needs no file and takes less than a second. It is compiled without -march=native
-   and without fused multiply-add, so that every machine gets the same numbers. */
+   The model is docs/course/tiny_gpt.c, which this file includes. A chapter that trains one here uses a made-up language
+   (see periodic_data), so no file is needed but docs/study_runs.csv, and a topic takes about a second. The program is
+   compiled without -march=native and without fused multiply-add, so that every machine gets the same numbers. */
 #define main tiny_gpt_main
 #include "../docs/course/tiny_gpt.c"
 #undef main
@@ -682,6 +682,110 @@ static void numbers_picture(void) {
     svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "h");
 }
 
+/* -------------------------------------------------------------------------------------- 14. experiment ---- */
+
+/* The quantile 0.975 of Student's t distribution with 1 ... 8 degrees of freedom. */
+static const double student[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306};
+
+typedef struct {
+    const char *size, *standard_lr, *laser_lr; /* of the runs in docs/study_runs.csv that are compared */
+    int pairs;                                 /* seeds 1 ... pairs */
+    double standard[8], with_laser[8];         /* final validation losses, by seed */
+    double mean, half, half_unpaired; /* of LASER minus standard, and half the width of its 95 % intervals */
+} Comparison;
+
+static Comparison comparisons[] = {
+    {.size = "A", .standard_lr = "0.004", .laser_lr = "0.008", .pairs = 5},
+    {.size = "B", .standard_lr = "0.002", .laser_lr = "0.004", .pairs = 3},
+    {.size = "C", .standard_lr = "0.002", .laser_lr = "0.002", .pairs = 3},
+};
+
+static double mean_of(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] / n;
+    return sum;
+}
+static double variance_of(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean_of(x, n)) * (x[i] - mean_of(x, n)) / (n - 1);
+    return sum;
+}
+
+static void compare(Comparison *c) {
+    double difference[8];
+    const int n = c->pairs;
+    for (int i = 0; i < n; i++) difference[i] = c->with_laser[i] - c->standard[i];
+    c->mean = mean_of(difference, n);
+    c->half = student[n - 2] * sqrt(variance_of(difference, n) / n);
+    c->half_unpaired =
+        student[2 * n - 3] * sqrt((variance_of(c->standard, n) + variance_of(c->with_laser, n)) / n);
+}
+
+static void read_study(void) {
+    char line[256], size[8], kind[16], rate[16];
+    int run_seed;
+    double loss;
+    FILE *file = fopen("docs/study_runs.csv", "r");
+    if (!file) fail(1, "cannot read docs/study_runs.csv; run this in the folder of the repository", "");
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%7[^,],%15[^,],%15[^,],%d,%*d,%*d,%lf", size, kind, rate, &run_seed, &loss) != 5)
+            continue;
+        for (int i = 0; i < 3; i++) {
+            Comparison *c = &comparisons[i];
+            const int is_laser = strcmp(kind, "laser") == 0;
+            if (strcmp(size, c->size) != 0 || run_seed < 1 || run_seed > c->pairs ||
+                strcmp(rate, is_laser ? c->laser_lr : c->standard_lr) != 0)
+                continue;
+            (is_laser ? c->with_laser : c->standard)[run_seed - 1] = loss;
+        }
+    }
+    fclose(file);
+    for (int i = 0; i < 3; i++) compare(&comparisons[i]);
+}
+
+static void experiment_numbers(void) {
+    read_study();
+    for (int i = 0; i < 3; i++) {
+        const Comparison *c = &comparisons[i];
+        printf("size %s, learning rates %s and %s\n", c->size, c->standard_lr, c->laser_lr);
+        printf("   seed   standard      LASER   difference\n");
+        for (int n = 0; n < c->pairs; n++)
+            printf("%7d %10.4f %10.4f %12.4f\n", n + 1, c->standard[n], c->with_laser[n],
+                   c->with_laser[n] - c->standard[n]);
+        printf(
+            "   mean difference %.4f; 95 %% interval as pairs: %.4f to %.4f; without pairing: %.4f to %.4f\n",
+            c->mean, c->mean - c->half, c->mean + c->half, c->mean - c->half_unpaired,
+            c->mean + c->half_unpaired);
+    }
+}
+
+static void experiment_picture(void) {
+    enum { LEFT = 130, TOP = 50, ZERO = 420, SCALE = 1500, ROW = 70 };
+    char text[64];
+    read_study();
+    svg_begin(640, TOP + 3 * ROW + 60);
+    svg_text(20, 24, "start", "LASER minus standard, validation loss: each pair, and 95 % intervals");
+    for (int tick = -4; tick <= 1; tick++) {
+        const double x = ZERO + SCALE * tick * 0.05;
+        snprintf(text, sizeof text, "%.2f", tick * 0.05);
+        svg_line(x, TOP - 10, x, TOP + 3 * ROW, tick ? grey : "#222");
+        svg_text(x, TOP + 3 * ROW + 20, "middle", text);
+    }
+    for (int i = 0; i < 3; i++) {
+        const Comparison *c = &comparisons[i];
+        const double y = TOP + ROW * i;
+        snprintf(text, sizeof text, i == 1 ? "%s (wrong rate)" : "%s", c->size);
+        svg_text(10, y + 24, "start", text);
+        svg_box(ZERO + SCALE * (c->mean - c->half), y + 6, SCALE * 2 * c->half, 16, blue, 0.5);
+        svg_box(ZERO + SCALE * (c->mean - c->half_unpaired), y + 30, SCALE * 2 * c->half_unpaired, 8, "#666",
+                0.4);
+        for (int n = 0; n < c->pairs; n++)
+            svg_box(ZERO + SCALE * (c->with_laser[n] - c->standard[n]) - 2, y + 8, 4, 12, red, 0.9);
+    }
+    svg_text(20, TOP + 3 * ROW + 46, "start",
+             "red: a pair; blue: the interval of pairs; grey: without pairing");
+}
+
 /* ------------------------------------------------------------------------------------------------ main ---- */
 
 static const struct {
@@ -697,7 +801,8 @@ static const struct {
               {"loss", loss_numbers, loss_picture},
               {"backward", backward_numbers, backward_picture},
               {"optimizer", optimizer_numbers, optimizer_picture},
-              {"numbers", numbers_numbers, numbers_picture}};
+              {"numbers", numbers_numbers, numbers_picture},
+              {"experiment", experiment_numbers, experiment_picture}};
 enum { TOPICS = sizeof topics / sizeof *topics };
 
 int main(int argc, char **argv) {
