@@ -682,6 +682,79 @@ static void numbers_picture(void) {
     svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "h");
 }
 
+/* ------------------------------------------------------------------------------------------ 11. speed ---- */
+
+/* A first-level cache of 32 KiB: 64 sets of 8 lines of 64 bytes. Of a full set the line is replaced that was used the
+   longest time ago. */
+enum { CACHE_SETS = 64, CACHE_WAYS = 8, CACHE_LINE = 64 };
+typedef struct {
+    long line[CACHE_SETS][CACHE_WAYS], used[CACHE_SETS][CACHE_WAYS], clock, misses;
+} Cache;
+
+static void cache_read(Cache *cache, long address) {
+    const long line = address / CACHE_LINE + 1; /* 0: an empty place */
+    long *const lines = cache->line[line % CACHE_SETS], *const used = cache->used[line % CACHE_SETS];
+    int place = 0;
+    for (int way = 0; way < CACHE_WAYS; way++) {
+        if (lines[way] == line) {
+            used[way] = ++cache->clock;
+            return;
+        }
+        if (used[way] < used[place]) place = way;
+    }
+    lines[place] = line, used[place] = ++cache->clock, cache->misses++;
+}
+
+enum { SPEED_N = 256, SPEED_C = 256, SPEED_OC = 256, SPEED_BLOCKS = 9 };
+
+/* How many lines the product out (N, OC) = x (N, C) . w (OC, C)^T loads into the cache, when it goes through the tokens
+   in blocks, and in each block through all rows of w. */
+static long speed_misses(int block) {
+    static Cache cache;
+    memset(&cache, 0, sizeof cache);
+    const long x = 0, w = (long)SPEED_N * SPEED_C * 4, row = (long)SPEED_C * 4;
+    for (int begin = 0; begin < SPEED_N; begin += block)
+        for (int o = 0; o < SPEED_OC; o++)
+            for (int n = begin; n < begin + block; n++)
+                for (long at = 0; at < row; at += CACHE_LINE) {
+                    cache_read(&cache, x + n * row + at);
+                    cache_read(&cache, w + o * row + at);
+                }
+    return cache.misses;
+}
+
+static void speed_numbers(void) {
+    const double products = (double)SPEED_N * SPEED_C * SPEED_OC;
+    printf("256 tokens times a matrix of 256 x 256; a cache of 32 KiB\n\n");
+    printf("tokens of a block   lines loaded   operations for each byte loaded\n");
+    for (int i = 0; i < SPEED_BLOCKS; i++) {
+        const long misses = speed_misses(1 << i);
+        printf("%17d %14ld %33.1f\n", 1 << i, misses, 2 * products / ((double)misses * CACHE_LINE));
+    }
+}
+
+static void speed_picture(void) {
+    enum { LEFT = 70, TOP = 40, WIDTH = 480, HEIGHT = 220 };
+    double xs[SPEED_BLOCKS], ys[SPEED_BLOCKS];
+    char text[32];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "operations for each byte that is loaded into the cache");
+    for (int tick = 0; tick <= 4; tick++) {
+        const double y = TOP + HEIGHT * (1 - tick / 4.0);
+        snprintf(text, sizeof text, "%d", 4 * tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+    }
+    for (int i = 0; i < SPEED_BLOCKS; i++) {
+        xs[i] = LEFT + WIDTH * (double)i / (SPEED_BLOCKS - 1);
+        ys[i] = TOP + HEIGHT * (1 - 2.0 * SPEED_N * SPEED_C * SPEED_OC /
+                                        ((double)speed_misses(1 << i) * CACHE_LINE) / 16);
+        snprintf(text, sizeof text, "%d", 1 << i);
+        svg_text(xs[i], TOP + HEIGHT + 20, "middle", text);
+    }
+    svg_curve(xs, ys, SPEED_BLOCKS, blue);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "tokens of a block");
+}
+
 /* -------------------------------------------------------------------------------------- 14. experiment ---- */
 
 /* The quantile 0.975 of Student's t distribution with 1 ... 8 degrees of freedom. */
@@ -802,6 +875,7 @@ static const struct {
               {"backward", backward_numbers, backward_picture},
               {"optimizer", optimizer_numbers, optimizer_picture},
               {"numbers", numbers_numbers, numbers_picture},
+              {"speed", speed_numbers, speed_picture},
               {"experiment", experiment_numbers, experiment_picture}};
 enum { TOPICS = sizeof topics / sizeof *topics };
 
