@@ -859,6 +859,91 @@ static void experiment_picture(void) {
              "red: a pair; blue: the interval of pairs; grey: without pairing");
 }
 
+/* ---------------------------------------------------------------------------------- 15. scaling laws ---- */
+
+static const double scaling_sizes[] = {1311872, 3443136, 11146560};
+
+/* The mean final losses of the study at its three sizes, of the best learning rate of each kind. */
+static void scaling_losses(double losses[3], int of_laser) {
+    read_study();
+    for (int i = 0; i < 3; i++) {
+        const Comparison *c = &comparisons[i];
+        losses[i] = mean_of(of_laser ? c->with_laser : c->standard, c->pairs);
+    }
+    if (!of_laser) losses[1] = 3.055498204130345; /* of the one run with the better rate, see chapter 14 */
+}
+
+/* L = a + b N^-c through three points (N, L). (L0 - L1) / (L1 - L2) does not depend on a and b, which gives c. */
+typedef struct {
+    double a, b, c;
+} PowerLaw;
+
+static PowerLaw scaling_fit(const double losses[3]) {
+    const double want = (losses[0] - losses[1]) / (losses[1] - losses[2]), *n = scaling_sizes;
+    double low = 1e-3, high = 5;
+    for (int i = 0; i < 100; i++) { /* the quotient grows with c */
+        const double c = (low + high) / 2;
+        const double quotient = (pow(n[0], -c) - pow(n[1], -c)) / (pow(n[1], -c) - pow(n[2], -c));
+        if (quotient < want)
+            low = c;
+        else
+            high = c;
+    }
+    PowerLaw law = {.c = low};
+    law.b = (losses[0] - losses[2]) / (pow(n[0], -law.c) - pow(n[2], -law.c));
+    law.a = losses[2] - law.b * pow(n[2], -law.c);
+    return law;
+}
+
+static double scaling_loss(const PowerLaw *law, double n) { return law->a + law->b * pow(n, -law->c); }
+
+static void scaling_numbers(void) {
+    printf("kind       loss of C        a          b       c   predicted for 33 million   for 100 million\n");
+    for (int kind = 0; kind < 2; kind++)
+        for (int shift = -1; shift <= 1; shift++) {
+            double losses[3];
+            scaling_losses(losses, kind);
+            losses[2] += 0.02 * shift;
+            const PowerLaw law = scaling_fit(losses);
+            printf("%-9s %10.4f %8.3f %10.3g %7.3f %26.3f %17.3f\n", kind ? "LASER" : "standard", losses[2],
+                   law.a, law.b, law.c, scaling_loss(&law, 33e6), scaling_loss(&law, 100e6));
+        }
+}
+
+static void scaling_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 440, HEIGHT = 260, POINTS = 61 };
+    char text[32];
+    double xs[POINTS], ys[POINTS], losses[3];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start",
+             "final validation loss; the curve through it, and the curves if the last point moves by 0.02");
+    for (int tick = 0; tick <= 4; tick++) {
+        const double y = TOP + HEIGHT * tick / 4.0;
+        snprintf(text, sizeof text, "%.1f", 4 - 0.5 * tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+    }
+    for (int power = 6; power <= 9; power++) {
+        snprintf(text, sizeof text, "1e%d", power);
+        svg_text(LEFT + WIDTH * (power - 6) / 3.0, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int shift = -1; shift <= 1; shift++) {
+        scaling_losses(losses, 0);
+        losses[2] += 0.02 * shift;
+        const PowerLaw law = scaling_fit(losses);
+        for (int i = 0; i < POINTS; i++) {
+            const double power = 6.1 + 2.9 * i / (POINTS - 1);
+            xs[i] = LEFT + WIDTH * (power - 6) / 3;
+            ys[i] = TOP + HEIGHT * (4 - scaling_loss(&law, pow(10, power))) / 2;
+        }
+        svg_curve(xs, ys, POINTS, shift ? grey : blue);
+    }
+    scaling_losses(losses, 0);
+    for (int i = 0; i < 3; i++)
+        svg_box(LEFT + WIDTH * (log10(scaling_sizes[i]) - 6) / 3 - 4, TOP + HEIGHT * (4 - losses[i]) / 2 - 4,
+                8, 8, red, 1);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "parameters (standard attention)");
+}
+
 /* ------------------------------------------------------------------------------------------------ main ---- */
 
 static const struct {
@@ -876,7 +961,8 @@ static const struct {
               {"optimizer", optimizer_numbers, optimizer_picture},
               {"numbers", numbers_numbers, numbers_picture},
               {"speed", speed_numbers, speed_picture},
-              {"experiment", experiment_numbers, experiment_picture}};
+              {"experiment", experiment_numbers, experiment_picture},
+              {"scaling", scaling_numbers, scaling_picture}};
 enum { TOPICS = sizeof topics / sizeof *topics };
 
 int main(int argc, char **argv) {
