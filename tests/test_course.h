@@ -229,9 +229,12 @@ static void course_check_page(const char *page) {
             REQUIRE(used < sizeof block, "%s has a longer block than expected", page);
         }
         if (strcmp(kind, "```c") == 0) course_check_quote(page, heading, block);
-        if (strcmp(kind, "```sh") == 0)
-            snprintf(command, sizeof command, "%.*s", (int)strcspn(block, "\n"), block);
-        else if (strcmp(kind, "```") == 0 && strncmp(command, "build/course ", 13) == 0)
+        if (strcmp(kind, "```sh") == 0) {
+            const char *last = block; /* the last command of the block is the one whose output follows */
+            for (const char *line_end = block; (line_end = strchr(line_end, '\n')) && line_end[1]; line_end++)
+                last = line_end + 1;
+            snprintf(command, sizeof command, "%.*s", (int)strcspn(last, "\n"), last);
+        } else if (strcmp(kind, "```") == 0 && strncmp(command, "build/course ", 13) == 0)
             course_check_output(page, command, block);
     }
     free(text);
