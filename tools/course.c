@@ -755,6 +755,65 @@ static void speed_picture(void) {
     svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "tokens of a block");
 }
 
+/* ------------------------------------------------------------------------------------- 13. many ranks ---- */
+
+static const double ranks_parameters = 301203456, ranks_tokens = 1048576; /* c4-301m, and a step of it */
+static const double ranks_rate = 10000; /* tokens a second of a rank: assumed, as in docs/scaling.md */
+
+/* Gigabytes of weights, gradients and moments on each of n ranks; with zero the moments are divided among them. */
+static double ranks_memory(int n, int zero) {
+    return ranks_parameters * (4 + 4 + 8.0 / (zero ? n : 1)) / 1e9;
+}
+
+/* The seconds that a rank needs to send (n - 1) / n of `bytes` through a link of so many gigabits, used to 80 %. */
+static double ranks_exchange(int n, double bytes, double gigabits) {
+    return bytes * (n - 1) / n / (0.8 * gigabits * 1e9 / 8);
+}
+
+/* The share of a step in which a rank computes. Gradients and weights are exchanged, 4 bytes for each parameter; with
+   `hidden`, the gradients while the rank computes. */
+static double ranks_efficiency(int n, double gigabits, int hidden) {
+    const double compute = ranks_tokens / n / ranks_rate,
+                 exchange = ranks_exchange(n, 4 * ranks_parameters, gigabits);
+    return compute / (compute + (hidden ? 1 : 2) * exchange);
+}
+
+static void ranks_numbers(void) {
+    printf("c4-301m, 1,048,576 tokens a step, 10,000 tokens/s a rank, 100 Gbit/s\n\n");
+    printf("ranks   GB each, zero 0   zero 1   compute s   exchange s   efficiency   gradients hidden\n");
+    for (int n = 1; n <= 256; n *= 2)
+        printf("%5d %17.2f %8.2f %11.3f %12.3f %10.0f %% %16.0f %%\n", n, ranks_memory(n, 0),
+               ranks_memory(n, 1), ranks_tokens / n / ranks_rate,
+               2 * ranks_exchange(n, 4 * ranks_parameters, 100), 100 * ranks_efficiency(n, 100, 0),
+               100 * ranks_efficiency(n, 100, 1));
+}
+
+static void ranks_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 440, HEIGHT = 220, POINTS = 11 };
+    static const double links[] = {10, 100, 400};
+    double xs[POINTS], ys[POINTS];
+    char text[32];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "share of a step in which a rank computes (nothing hidden)");
+    for (int tick = 0; tick <= 4; tick++) {
+        const double y = TOP + HEIGHT * tick / 4.0;
+        snprintf(text, sizeof text, "%d %%", 100 - 25 * tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+    }
+    for (int link = 0; link < 3; link++) {
+        for (int i = 0; i < POINTS; i++) {
+            xs[i] = LEFT + WIDTH * (double)i / (POINTS - 1);
+            ys[i] = TOP + HEIGHT * (1 - ranks_efficiency(1 << i, links[link], 0));
+            snprintf(text, sizeof text, "%d", 1 << i);
+            if (link == 0) svg_text(xs[i], TOP + HEIGHT + 20, "middle", text);
+        }
+        svg_curve(xs, ys, POINTS, blue);
+        snprintf(text, sizeof text, "%.0f Gbit/s", links[link]);
+        svg_text(LEFT + WIDTH + 10, ys[POINTS - 1] + 4, "start", text);
+    }
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "ranks");
+}
+
 /* -------------------------------------------------------------------------------------- 14. experiment ---- */
 
 /* The quantile 0.975 of Student's t distribution with 1 ... 8 degrees of freedom. */
@@ -961,6 +1020,7 @@ static const struct {
               {"optimizer", optimizer_numbers, optimizer_picture},
               {"numbers", numbers_numbers, numbers_picture},
               {"speed", speed_numbers, speed_picture},
+              {"ranks", ranks_numbers, ranks_picture},
               {"experiment", experiment_numbers, experiment_picture},
               {"scaling", scaling_numbers, scaling_picture}};
 enum { TOPICS = sizeof topics / sizeof *topics };
