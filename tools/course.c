@@ -755,6 +755,51 @@ static void speed_picture(void) {
     svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "tokens of a block");
 }
 
+/* ------------------------------------------------------------------------------------------- 12. a GPU ---- */
+
+/* An H200, docs/gpu.md: the measured rates of bf16 products and of copies. */
+static const double gpu_peak = 782e12, gpu_bandwidth = 4.1e12;
+
+/* The operations for each byte that a product with bf16 operands loads, when a block of threads computes a tile of
+   rows x columns of the output: for each k it loads rows + columns numbers and does rows * columns multiply-adds. */
+static double gpu_intensity(int rows, int columns) { return 2.0 * rows * columns / (2.0 * (rows + columns)); }
+
+static double gpu_share(int rows, int columns) { /* of the peak, if every load came from memory */
+    return fmin(1, gpu_intensity(rows, columns) * gpu_bandwidth / gpu_peak);
+}
+
+static void gpu_numbers(void) {
+    printf("an H200: %.0f TFLOP/s, %.1f TB/s, so at least %.0f operations a byte are needed\n\n",
+           gpu_peak / 1e12, gpu_bandwidth / 1e12, gpu_peak / gpu_bandwidth);
+    printf("tile        operations a byte   most of the peak   KiB for 64 columns of k\n");
+    for (int size = 16; size <= 512; size *= 2)
+        printf("%3d x %-3d %20.0f %16.0f %% %25.0f\n", size, size, gpu_intensity(size, size),
+               100 * gpu_share(size, size), 2.0 * 64 * 2 * size / 1024);
+}
+
+static void gpu_picture(void) {
+    enum { LEFT = 60, TOP = 40, WIDTH = 480, HEIGHT = 220, POINTS = 61 };
+    double xs[POINTS], ys[POINTS];
+    char text[32];
+    svg_begin(620, TOP + HEIGHT + 70);
+    svg_text(LEFT, 24, "start", "most of the peak that a product can reach, if every load comes from memory");
+    for (int tick = 0; tick <= 4; tick++) {
+        const double y = TOP + HEIGHT * tick / 4.0;
+        snprintf(text, sizeof text, "%d %%", 100 - 25 * tick);
+        svg_line(LEFT, y, LEFT + WIDTH, y, grey), svg_text(LEFT - 8, y + 4, "end", text);
+    }
+    for (int i = 0; i <= 5; i++) {
+        snprintf(text, sizeof text, "%d", 16 << i);
+        svg_text(LEFT + WIDTH * i / 5.0, TOP + HEIGHT + 20, "middle", text);
+    }
+    for (int i = 0; i < POINTS; i++) {
+        const int size = (int)(16 * pow(2, 5.0 * i / (POINTS - 1)));
+        xs[i] = LEFT + WIDTH * (double)i / (POINTS - 1), ys[i] = TOP + HEIGHT * (1 - gpu_share(size, size));
+    }
+    svg_curve(xs, ys, POINTS, blue);
+    svg_text(LEFT + WIDTH / 2, TOP + HEIGHT + 44, "middle", "rows and columns of a tile");
+}
+
 /* ------------------------------------------------------------------------------------- 13. many ranks ---- */
 
 static const double ranks_parameters = 301203456, ranks_tokens = 1048576; /* c4-301m, and a step of it */
@@ -1020,6 +1065,7 @@ static const struct {
               {"optimizer", optimizer_numbers, optimizer_picture},
               {"numbers", numbers_numbers, numbers_picture},
               {"speed", speed_numbers, speed_picture},
+              {"gpu", gpu_numbers, gpu_picture},
               {"ranks", ranks_numbers, ranks_picture},
               {"experiment", experiment_numbers, experiment_picture},
               {"scaling", scaling_numbers, scaling_picture}};
