@@ -329,7 +329,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gptcu test_gpt test_cuda $(PROGRAMS:$(P)%=%)
+	rm -rf build train_gptcu test_gpt test_cuda tiny_gpt $(PROGRAMS:$(P)%=%)
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
