@@ -59,13 +59,17 @@ static void check_forward(void) {
     s[1] -= 10000, v[D] += 10000 + 50;
     twin();
     laser_row_forward(got, s, v, COUNT, D);
-    check_array("laser_row_forward", "o, where key 1 has a score of -10000 and a value of 10050, o", got, o, D);
+    if (!check_array("laser_row_forward", "o, where key 1 has a score of -10000 and a value of 10050, o", got, o, D) &&
+        !isfinite(got[0]))
+        printf("    its weight alone is 0, and exp(v - 10050) alone is 0 for all other keys: take exp of their sum, s "
+               "+ v\n");
     s[1] = s_was, v[D] = v_was;
     twin();
 }
 
 static void check_backward(void) {
-    double ds[COUNT], dv[COUNT * D], want_ds[COUNT], want_dv[COUNT * D], standard_ds[COUNT], standard_dv[COUNT * D];
+    double ds[COUNT], dv[COUNT * D], want_ds[COUNT], want_dv[COUNT * D], standard_ds[COUNT], without_r[COUNT],
+        standard_dv[COUNT * D];
     double sum = 0;
     check_unwritten(ds, COUNT), check_unwritten(dv, COUNT * D);
     laser_row_backward(ds, dv, dout, s, v, o, COUNT, D);
@@ -75,17 +79,22 @@ static void check_backward(void) {
     for (int j = 0; j < COUNT; j++) sum += exp(s[j]);
     for (int j = 0; j < COUNT; j++) {
         const double a = exp(s[j]) / sum;
-        standard_ds[j] = 0;
+        standard_ds[j] = without_r[j] = 0;
         for (int d = 0; d < D; d++) {
             standard_dv[j * D + d] = a * dout[d];
+            without_r[j] += dout[d] * a * exp(v[j * D + d] - o[d]);
             standard_ds[j] += a * dout[d] * (v[j * D + d] - o[d]);
         }
     }
     if (!check_array("laser_row_backward", "dv", dv, want_dv, COUNT * D) && check_same(dv, standard_dv, COUNT * D))
         printf("    this is the gradient of standard attention: the derivative of o_d with respect to v_jd is "
                "p_jd = a_j exp(v_jd - o_d)\n");
-    if (!check_array("laser_row_backward", "ds", ds, want_ds, COUNT) && check_same(ds, standard_ds, COUNT))
+    if (check_array("laser_row_backward", "ds", ds, want_ds, COUNT)) return;
+    if (check_same(ds, standard_ds, COUNT))
         printf("    this is the gradient of standard attention: ds_j is the sum over d of do_d (p_jd - a_j)\n");
+    if (check_same(ds, without_r, COUNT))
+        printf("    ds_j is a_j da_j here: subtract r = sum_d do_d from da_j, because the weights of the row add up to "
+               "1\n");
 }
 
 int main(void) {
