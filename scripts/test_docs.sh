@@ -58,6 +58,14 @@ make bench PYTHONS=*                    => no: needs PyTorch, a download
 build/bench --help                      => run
 build/bench *                           => run + --quick --filter=memory --json=bench.json
 ./test_gpt --filter=laser               => no: CI runs all tests
+make build/course                       => run
+make grammar                            => run
+make course                             => run
+make exercise-*                         => no: it fails until its reader has completed it; a test does both
+build/course *                          => run
+cc -O3 -march=native docs/course/*      => run
+./tiny_gpt *                            => run + --layers=1 --batch=1 --steps=2
+./grammar *                             => run
 cc -O1 -fopenmp tests/check_attention.c * => run
 cc -O3 *                                => run + -O0 -o by-hand
 ./prepare --threads=1                   => no: a part of a command
