@@ -66,6 +66,7 @@
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
 #include "gpt/run/hugging_face.h"
+#include "gpt/run/init_from.h"
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
@@ -81,6 +82,7 @@ typedef struct {
         tie;
     double laser_beta, attn_softcap;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
+    double norm_eps, rope_theta;
     /* The other fields change how the model is computed and trained; they are not saved with it. */
     int dtype, recompute, init_weights;
     double attn_grad_scale;
@@ -101,6 +103,8 @@ static const ConfigField model_fields[] = {
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2",
      false},
     {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), true},
+    {"rope-theta", "rope_theta", offsetof(ModelConfig, rope_theta), NULL, false},
+    {"norm-eps", "rms_norm_eps", offsetof(ModelConfig, norm_eps), NULL, false},
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, true},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
      true},
@@ -139,6 +143,9 @@ static bool model_config_check(const ModelConfig *config, char *error) {
                          "head_dim (--head-dim) is %d: rope turns pairs; expected an even size, or "
                          "another --pos",
                          config->head_dim);
+    if (config->qk_norm && config->norm_eps != 1e-6)
+        return file_fail(error, "rms_norm_eps (--norm-eps) is %g; with --qk-norm only 1e-6 is known",
+                         config->norm_eps);
     return true;
 }
 
@@ -526,7 +533,7 @@ static void positions_create(Model *model) {
         model->rope_cos_sin = check_calloc((size_t)T * (size_t)D * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
-                double angle = t * pow(10000.0, -2.0 * d / D);
+                double angle = t * pow(model->config.rope_theta, -2.0 * d / D);
                 model->rope_cos_sin[(size_t)t * D + 2 * d] = (float)cos(angle);
                 model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
             }
@@ -748,7 +755,7 @@ void bias_backward(float *dbias, Array dout, int64_t N, int C) {
     }
 }
 
-/* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps 1e-6.
+/* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps: --norm-eps.
 
        rmsnorm    mean 0, squares = sum(x^2), size C    (Zhang & Sennrich 2019)
        layernorm  mean = sum(x) / C, squares = sum((x - mean)^2), size C    (Ba et al. 2016)
@@ -781,7 +788,7 @@ static inline void norm_write(Array out, const float *row, float mean, float r, 
 /* out (N, C) = (x - mean) * rstd * weight, plus bias (C) unless it is NULL, and rstd (N), see NormRow; kind: the choice
    of --norm */
 void norm_forward(Array out, float *rstd, const float *x, const float *weight, const float *bias, int kind,
-                  int64_t N, int C) {
+                  float eps, int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
@@ -791,7 +798,7 @@ void norm_forward(Array out, float *rstd, const float *x, const float *weight, c
 #pragma omp simd reduction(+ : squares)
         for (int c = 0; c < C; c++) squares += (row[c] - norm.mean) * (row[c] - norm.mean);
         if (kind == NORM_CRMSNORM) squares += norm.centre * norm.centre;
-        rstd[n] = 1.0f / sqrtf(squares / norm.size + 1e-6f);
+        rstd[n] = 1.0f / sqrtf(squares / norm.size + eps);
         norm_write(array_from(out, n * C), row, norm.mean, rstd[n], weight, bias, C);
     }
 }
@@ -846,7 +853,7 @@ void norm_backward(float *dx, float *dweight, float *dbias, float *partial, floa
 }
 
 /* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is
-   rotated by the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
+   rotated by the angle t * theta^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
    and k rotated; it may be qkv itself. direction is 1 in forward. With -1 the rotation is
    reversed: the inverse of a rotation is its transpose, by which backward multiplies gradients. */
 void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direction, int64_t N, int T, int H,
@@ -1101,7 +1108,8 @@ static void block_output(const Model *model, float *out, const float *residual, 
     const int C = model->config.embd;
     linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
     if (!branch) return;
-    norm_forward(array_of_floats(out), rstd, branch, weight, NULL, model->config.norm, N, C);
+    norm_forward(array_of_floats(out), rstd, branch, weight, NULL, model->config.norm,
+                 (float)model->config.norm_eps, N, C);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
 }
@@ -1131,7 +1139,8 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm, N, C);
+    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm,
+                 (float)c->norm_eps, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     float *in = attention_inputs(model, l, &shape);
     if (model->cache)
@@ -1153,7 +1162,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
-    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm, N, C);
+    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm,
+                 (float)c->norm_eps, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
     activation_forward(hidden, a->up, N, F, c->activation);
@@ -1183,7 +1193,7 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
     norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, weights->final_norm_bias,
-                 c->norm, N, c->embd);
+                 c->norm, (float)c->norm_eps, N, c->embd);
     if (model->cache) model->cache->count += T;
     begin_part(PROFILE_OTHER);
 }
@@ -1601,6 +1611,8 @@ static ModelMemory model_memory(const Model *model) {
 /* Plans the trainer that the options describe; trainer_allocate allocates its memory. */
 Trainer trainer_plan(Options *options, OptionSet *set) {
     Trainer t = {0};
+    ModelConfig trained;
+    if (*options->init_from) init_from_options(options, set, model_fields, MODEL_FIELDS, &trained);
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
@@ -1636,12 +1648,18 @@ void trainer_free(Trainer *t) {
     free(t->inputs), free(t->targets);
 }
 
-/* Initial weights, or those of the checkpoint from which the run goes on. */
+/* Initial weights, those of --init-from, or those of the checkpoint from which the run goes on. */
 void trainer_start(Trainer *t) {
-    if (run_resume(&t->run, &t->optimizer))
+    const Options *o = t->run.options;
+    bool trained = run_resume(&t->run, &t->optimizer);
+    if (!trained && *o->init_from) {
+        init_from_weights(&t->run, &t->model.parameters, t->model.weights.memory);
+        trained = true;
+    }
+    if (trained)
         model_repack(&t->model);
     else
-        model_init(&t->model, (uint64_t)t->run.options->seed);
+        model_init(&t->model, (uint64_t)o->seed);
     optimizer_send_to_gpu(&t->optimizer);
 }
 

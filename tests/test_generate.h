@@ -50,6 +50,8 @@ typedef struct {
 
 static Model generate_model(const GenerateCase *k, bool forward_only) {
     const ModelConfig config = {.layers = 2,
+                                .norm_eps = 1e-6,
+                                .rope_theta = 10000,
                                 .heads = 3,
                                 .head_dim = 10,
                                 .embd = 20,

@@ -32,6 +32,8 @@ static void hostile_write_good(const char *folder) {
     char path[FILE_PATH_SIZE], error[FILE_ERROR_SIZE];
     Tokenizer *tokenizer = hostile_tokenizer();
     const ModelConfig config = {.layers = 2,
+                                .norm_eps = 1e-6,
+                                .rope_theta = 10000,
                                 .heads = 3,
                                 .head_dim = 6,
                                 .embd = 20,
