@@ -38,6 +38,9 @@ CASES = {
     "relu": dict(SMALL, mlp="relu"),
     "learned": dict(SMALL, attention="laser", pos="learned"),
     "sinusoidal": dict(SMALL, pos="sinusoidal"),
+    # the model of the preset c4-301m-pax, with lower caps than its 50 and 30, so that these small logits feel them
+    "pax": dict(SMALL, attention="laser", pos="sinusoidal", norm="layernorm", bias="mlp", embed_scale=True,
+                attn_scale="dim", attn_softcap=1.5, logit_softcap=2.5),
 }
 
 
@@ -50,14 +53,24 @@ def shapes(c):
     for i in range(c["layers"]):
         layer = f"model.layers.{i}."
         out[layer + "input_layernorm.weight"] = (narrow,)
+        if c.get("bias"):
+            out[layer + "input_layernorm.bias"] = (narrow,)
         for name in "qkv":
             out[layer + f"self_attn.{name}_proj.weight"] = (wide, narrow)
         out[layer + "self_attn.o_proj.weight"] = (narrow, wide)
+        if c.get("attn_scale"):
+            out[layer + "self_attn.scale.weight"] = (c["head_dim"],)
         out[layer + "post_attention_layernorm.weight"] = (narrow,)
+        if c.get("bias"):
+            out[layer + "post_attention_layernorm.bias"] = (narrow,)
+            out[layer + "mlp.up_proj.bias"] = (c["hidden"],)
+            out[layer + "mlp.down_proj.bias"] = (narrow,)
         for name in ("gate", "up") if c["mlp"] == "swiglu" else ("up",):
             out[layer + f"mlp.{name}_proj.weight"] = (c["hidden"], narrow)
         out[layer + "mlp.down_proj.weight"] = (narrow, c["hidden"])
     out["model.norm.weight"] = (narrow,)
+    if c.get("bias"):
+        out["model.norm.bias"] = (narrow,)
     return out
 
 
@@ -66,7 +79,9 @@ def init(c, generator):
     weights = {}
     for name, shape in shapes(c).items():
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
-        if len(shape) == 1:  # a small last norm keeps the global norm on both sides of the clip
+        if name.endswith(".bias") or "scale" in name:
+            x = 0.3 * x
+        elif len(shape) == 1:  # a small last norm keeps the global norm on both sides of the clip
             x = (0.4 if name == "model.norm.weight" else 1.0) * (1 + 0.2 * x)
         else:
             x = x * (0.2 if name == "model.embed_tokens.weight" else 0.35)
@@ -74,8 +89,14 @@ def init(c, generator):
     return weights
 
 
-def rmsnorm(x, weight):
-    return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+def norm(c, w, name, x):
+    if c.get("norm") == "layernorm":
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], w[name + ".weight"], w.get(name + ".bias"), 1e-6)
+    return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * w[name + ".weight"]
+
+
+def softcap(x, cap):
+    return cap * torch.tanh(x / cap) if cap else x
 
 
 def rope(x):
@@ -86,9 +107,9 @@ def rope(x):
     return torch.cat((a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()), -1)
 
 
-def attention(q, k, v, kind):
+def attention(q, k, v, kind, cap):
     t = q.shape[-2]
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    scores = softcap(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), cap)
     scores = scores.masked_fill(torch.ones(t, t).triu(1).bool(), -math.inf)
     log_a = torch.log_softmax(scores, -1)
     if kind == "standard":
@@ -98,7 +119,7 @@ def attention(q, k, v, kind):
 
 
 def activation(x, w, layer, kind):
-    up = x @ w[layer + "mlp.up_proj.weight"].T
+    up = x @ w[layer + "mlp.up_proj.weight"].T + w.get(layer + "mlp.up_proj.bias", 0)
     if kind == "relu":
         return torch.relu(up)
     if kind == "swiglu":
@@ -119,22 +140,26 @@ def positions(c, w, t, dtype):
 def forward(c, w, tokens):
     """tokens (B, T) -> logits (B, T, V)"""
     b, t = tokens.shape
-    x = w["model.embed_tokens.weight"][tokens]
+    x = w["model.embed_tokens.weight"][tokens] * (math.sqrt(c["embd"]) if c.get("embed_scale") else 1)
     x = x + positions(c, w, t, x.dtype)
     for i in range(c["layers"]):
         layer = f"model.layers.{i}."
-        n = rmsnorm(x, w[layer + "input_layernorm.weight"])
+        n = norm(c, w, layer + "input_layernorm", x)
         q, k, v = (
             (n @ w[layer + f"self_attn.{name}_proj.weight"].T).view(b, t, c["heads"], c["head_dim"]).transpose(1, 2)
             for name in "qkv"
         )
         if c["pos"] == "rope":
             q, k = rope(q), rope(k)
-        o = attention(q, k, v, c["attention"]).transpose(1, 2).reshape(b, t, -1)
+        if c.get("attn_scale"):
+            softplus = torch.nn.functional.softplus
+            q = q * softplus(w[layer + "self_attn.scale.weight"]) / softplus(torch.zeros((), dtype=x.dtype))
+        o = attention(q, k, v, c["attention"], c.get("attn_softcap")).transpose(1, 2).reshape(b, t, -1)
         x = x + o @ w[layer + "self_attn.o_proj.weight"].T
-        n = rmsnorm(x, w[layer + "post_attention_layernorm.weight"])
+        n = norm(c, w, layer + "post_attention_layernorm", x)
         x = x + activation(n, w, layer, c["mlp"]) @ w[layer + "mlp.down_proj.weight"].T
-    return rmsnorm(x, w["model.norm.weight"]) @ w["model.embed_tokens.weight"].T
+        x = x + w.get(layer + "mlp.down_proj.bias", 0)
+    return softcap(norm(c, w, "model.norm", x) @ w["model.embed_tokens.weight"].T, c.get("logit_softcap"))
 
 
 def loss_of(c, w, inputs, targets):
@@ -203,7 +228,12 @@ def write_safetensors(path, tensors):
 
 
 def config(c):
-    return {
+    ablations = {
+        "norm": c.get("norm"), "bias": c.get("bias"), "scale_embeddings": c.get("embed_scale"),
+        "attention_scale": c.get("attn_scale"), "attn_logit_softcapping": c.get("attn_softcap"),
+        "final_logit_softcapping": c.get("logit_softcap"),
+    }
+    return {key: value for key, value in ablations.items() if value} | {
         "vocab_size": c["vocab"], "hidden_size": c["embd"], "num_hidden_layers": c["layers"],
         "num_attention_heads": c["heads"], "head_dim": c["head_dim"], "intermediate_size": c["hidden"],
         "max_position_embeddings": c["seq_len"], "rms_norm_eps": 1e-6, "rope_theta": 10000.0,

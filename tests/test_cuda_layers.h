@@ -305,7 +305,7 @@ static void cuda_adamw(size_t N) {
     Doubles p = to_doubles(parameter.x), m(N, 0), v(N, 0);
     for (int64_t step = 1; step <= 3; step++) {
         adamw_update(parameter.data, operand.data, gradient.data, mean.data, square.data, (int64_t)N,
-                     adamw_step({lr, beta1, beta2, eps, decay, clip, step}), 0);
+                     adamw_step({lr, beta1, beta2, eps, decay, clip, step, false}), 0);
         for (size_t i = 0; i < N; i++) {
             const double g = clip * gradient.x[i];
             m[i] = beta1 * m[i] + (1 - beta1) * g, v[i] = beta2 * v[i] + (1 - beta2) * g * g;

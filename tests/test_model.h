@@ -10,7 +10,8 @@
 
 /* ---- PyTorch's numbers ---- */
 
-static const char *const fixture_names[] = {"standard", "laser", "swiglu", "relu", "learned", "sinusoidal"};
+static const char *const fixture_names[] = {"standard", "laser",      "swiglu", "relu",
+                                            "learned",  "sinusoidal", "pax"};
 
 typedef struct {
     Model model;
@@ -79,8 +80,8 @@ static void test_model_matches_pytorch(void) {
         fixture_tokens(&f, "inputs", 0, inputs), fixture_tokens(&f, "targets", 0, targets);
         model_forward(&f.model, inputs, f.B, f.T);
         float *logits = check_calloc(N * V * sizeof *logits);
-        matmul_forward(logits, NULL, f.model.activations.norm.data, f.model.weights.embed, (int64_t)N,
-                       c->embd, c->vocab_size, DTYPE_FP32);
+        for (size_t n = 0; n < N; n++)
+            memcpy(logits + n * V, model_logits(&f.model, (int)n), V * sizeof *logits);
         size_t count;
         double *want = test_to_double(fixture_numbers(&f, "", "logits", &count), N * V);
         CHECK_NMSE(logits, want, N * V, 1e-11, fixture_names[i]);
@@ -529,7 +530,8 @@ static void test_same_bits_for_any_threads(void) {
                                          "--optimizer=lamb --warmup=2",
                                          "--optimizer=muon --logit-softcap=3 --warmup=2",
                                          "--norm=layernorm --norm-place=peri --warmup=2",
-                                         "--tie=no --init-weights=xavier --warmup=2"};
+                                         "--tie=no --init-weights=xavier --warmup=2",
+                                         "--bias=all --embed-scale --decay=all --norm=crmsnorm --warmup=2"};
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         TestRun *runs[3];
         for (int i = 0; i < 3; i++) {
@@ -550,7 +552,8 @@ static void test_same_bits_for_any_threads(void) {
 static void test_recompute_gives_the_same_bits(void) {
     static const char *const models[] = {"--dtype=fp32 --attn=laser", "--dtype=bf16 --activation=swiglu",
                                          "--dtype=bf16 --attn=laser --activation=relu",
-                                         "--norm=layernorm --norm-place=peri"};
+                                         "--norm=layernorm --norm-place=peri",
+                                         "--norm=layernorm --bias=all --activation=swiglu --dtype=bf16"};
     static const char *const ways[] = {"none", "attention", "block"};
     const char *data = write_test_data(3000);
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
@@ -575,9 +578,10 @@ static void test_recompute_gives_the_same_bits(void) {
     }
 }
 
-/* Weight decay must shrink the matrices and leave the norms alone: decayed norms make a worse model. */
-static void test_decay_spares_the_norms(void) {
-    TestRun *run = test_run_open(write_test_data(3000), "--weight-decay=0.5 --lr=0.1 --warmup=0");
+/* Weight decay must shrink the matrices and leave the norms alone, because decayed norms make a worse model; but with
+   --decay=all it must shrink all tensors. */
+static void check_decay(const char *options, bool of_vectors) {
+    TestRun *run = test_run_open(write_test_data(3000), options);
     Trainer *t = &run->trainer;
     float *before = check_calloc(t->model.weights.count * sizeof(float));
     memcpy(before, t->model.weights.memory, t->model.weights.count * sizeof(float));
@@ -585,12 +589,17 @@ static void test_decay_spares_the_norms(void) {
     for (int i = 0; i < t->model.parameters.count; i++) {
         const Tensor *p = &t->model.parameters.tensors[i];
         float was = before[p->offset], is = t->model.weights.memory[p->offset],
-              keep = p->dimensions == 2 ? 0.95f : 1.0f;
+              keep = p->dimensions == 2 || of_vectors ? 0.95f : 1.0f;
         CHECK(fabsf(is - keep * was) <= 1e-7f, "%s went from %g to %g, expected a factor %g", p->name, was,
               is, keep);
     }
     free(before);
     test_run_close(run);
+}
+
+static void test_decay_spares_the_norms(void) {
+    check_decay("--weight-decay=0.5 --lr=0.1 --warmup=0", false);
+    check_decay("--weight-decay=0.5 --lr=0.1 --warmup=0 --decay=all --bias=all", true);
 }
 
 /* Training must find the pattern in the data. Nothing but learning gets the loss down to its lowest possible value. */

@@ -257,9 +257,9 @@ static void parse_and_refuse_on_gpu(void *arguments) {
 /* A GPU that took an option whose kernels it lacks would train another model than the user asked for. */
 static void test_gpu_refuses_what_it_lacks(void) {
     static const char *const refused[] = {
-        "--activation=relu2", "--logit-softcap=30", "--z-loss=0.25",     "--optimizer=lamb",
-        "--optimizer=muon",   "--norm=layernorm",   "--norm-place=peri", "--tie=no"};
-    static const char *const done[] = {"", "--init-weights=xavier",
+        "--activation=relu2", "--logit-softcap=30", "--z-loss=0.25", "--optimizer=lamb", "--optimizer=muon",
+        "--norm=layernorm",   "--norm-place=peri",  "--tie=no",      "--bias=mlp",       "--embed-scale=yes"};
+    static const char *const done[] = {"", "--init-weights=xavier --decay=all",
                                        "--activation=swiglu --pos=learned --attn=laser"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         char output[1024], says[128];

@@ -29,6 +29,8 @@
                                            the part's matrix products
        micro/MODEL/DTYPE/KIND              seconds of one micro-step
        update/MODEL/DTYPE                  seconds of one AdamW update of all parameters
+       ablation/OPTIONS/DTYPE              the time of a step of the demo model with these options, as a multiple of the
+                                           time without them; of an option of LASER, of the time of LASER without it
        generate/MODEL/DTYPE/KIND           tokens/s of text that is generated, after a context of T/2 tokens; the share is
                                            that of the triad's rate at which weights, keys and values are read
    --filter chooses rows by these names up to the shape, T or DTYPE. The file is written after every part of the
@@ -47,6 +49,7 @@
 #include "bench_attention.h"
 #include "bench_steps.h"
 #include "bench_generate.h"
+#include "bench_ablations.h"
 
 #define ROW(name, type, field, value, min, max, word, help)                                                  \
     { "Options", name, type, offsetof(BenchOptions, field), value, min, max, word, help, false }
@@ -104,6 +107,10 @@ static const struct {
      "model/dtype          B x    T x micro standard     MFU         LASER     MFU    ratio micro ms update "
      "ms\n",
      bench_steps},
+    {"What the options of docs/ablations.md cost: a step of the demo model, in turns with one without the "
+     "option",
+     "with                              beside      dtype   step, ms    ratio   its middle half\n",
+     bench_ablations},
     {"Generating text, one sequence; share of the triad's rate",
      "model/dtype/kind             context     tokens/s   MB/token     GB/s   share\n", bench_generate},
 };

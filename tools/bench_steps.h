@@ -24,8 +24,10 @@ static const StepModel step_models[] = {
     {"c4-301m", 32000, 1, 65536},
 };
 
-/* A trainer with weights and activations, and with random tokens instead of data. */
-static Trainer step_trainer(const StepModel *model, int dtype, Options *options, OptionSet *set) {
+/* A trainer with weights and activations, and with random tokens instead of data. more: further options of it, as in
+   "attn=laser bias=all". */
+static Trainer step_trainer(const StepModel *model, int dtype, const char *more, Options *options,
+                            OptionSet *set) {
     char text[32];
     *set = options_begin("bench", "", train_options, TRAIN_OPTION_COUNT, options, train_presets);
     const int batch = bench.options.batch ? (int)bench.options.batch : model->batch;
@@ -38,6 +40,7 @@ static Trainer step_trainer(const StepModel *model, int dtype, Options *options,
         options_set(set, numbers[i].name, text, OPTION_FROM_COMMAND, "");
     }
     options_set(set, "dtype", dtype_names[dtype], OPTION_FROM_COMMAND, "");
+    options_set_words(set, more, OPTION_FROM_COMMAND, "");
     options_set(set, "dry-run", "yes", OPTION_FROM_COMMAND, ""); /* so that it asks for no data */
     options_apply_preset(set, model->name);
     Trainer t = trainer_plan(options, set);
@@ -149,7 +152,7 @@ static void bench_step(const StepModel *model, int dtype) {
     static Options options;
     OptionSet set;
     char name[64];
-    Trainer t = step_trainer(model, dtype, &options, &set);
+    Trainer t = step_trainer(model, dtype, "", &options, &set);
     const int64_t N = (int64_t)t.model.batch * t.model.config.seq_len;
     const double micro_steps = fmax(1, (double)model->step_tokens / (double)N);
     const StepTimes times = step_measure(&t, dtype ? RATE_BF16 : RATE_FP32, bench.options.quick ? 5 : 30);

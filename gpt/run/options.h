@@ -388,6 +388,18 @@ static inline void options_manual(const OptionSet *set) {
     printf(".SH EXIT STATUS\n0 after success, 2 after a wrong option, 1 after any other error.\n");
 }
 
+/* Sets the options in `words`, as "layers=32 heads=8". */
+static inline void options_set_words(OptionSet *set, const char *words, OptionSource source,
+                                     const char *where) {
+    char *copy = strcpy(check_calloc(strlen(words) + 1), words);
+    for (char *state = NULL, *word = strtok_r(copy, " ", &state); word; word = strtok_r(NULL, " ", &state)) {
+        char *equals = strchr(word, '=');
+        *equals = 0;
+        options_set(set, word, equals + 1, source, where);
+    }
+    free(copy);
+}
+
 /* Sets the options of the preset called `name`, except those that a stronger source has set. */
 static inline void options_apply_preset(OptionSet *set, const char *name) {
     char list[512] = "";
@@ -395,14 +407,7 @@ static inline void options_apply_preset(OptionSet *set, const char *name) {
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", used ? "|" : "", p->name);
         if (strcmp(p->name, name) != 0) continue;
-        char *copy = strcpy(check_calloc(strlen(p->values) + 1), p->values);
-        for (char *state = NULL, *word = strtok_r(copy, " ", &state); word;
-             word = strtok_r(NULL, " ", &state)) {
-            char *equals = strchr(word, '=');
-            *equals = 0;
-            options_set(set, word, equals + 1, OPTION_FROM_PRESET, " in the preset");
-        }
-        free(copy);
+        options_set_words(set, p->values, OPTION_FROM_PRESET, " in the preset");
         return;
     }
     char hint[96];

@@ -148,7 +148,7 @@ static const Option train_options[] = {
     ROW("Model", "rope-theta", OPTION_FLOAT, rope_theta, "10000", 1, 1e12, "", OPTION_FIXED,
         "base of the angles of --pos=rope: pair d of a head of size D turns by theta^(-2d/D) a token"),
     ROW("Model", "norm", OPTION_CHOICE, norm, "rmsnorm", 0, 0, OPTION_CHOICES(NORM_CHOICES), OPTION_FIXED,
-        "normalisation; layernorm subtracts the mean of a row first, and has a weight but no bias; crmsnorm "
+        "normalisation; layernorm subtracts the mean of a row first; crmsnorm "
         "is RMSNorm of the row and one more element, which makes its mean 0"),
     ROW("Model", "norm-eps", OPTION_FLOAT, norm_eps, "1e-6", 1e-12, 1, "", OPTION_FIXED,
         "added to the mean square by whose root a norm divides"),
@@ -328,12 +328,28 @@ _Static_assert((int)TRAIN_OPTION_COUNT <= (int)OPTIONS_MAX, "raise OPTIONS_MAX")
     "batch=8 total-batch=1048576 steps=160000 lr=1e-3 lr-min=0 schedule=cosine warmup=2000 beta1=0.9 "       \
     "beta2=0.99 adam-eps=1e-6 weight-decay=0.1 clip=1 val-every=500 val-tokens=1048576 save-every=500"
 
+/* What c4-301m-pax changes, in the order of the options.
+   Published in the paper: what PRESET_C4 has as published.
+   Defaults of PAX for C4 (its C4 experiments and the layers of praxis): LayerNorm before each block, with a bias;
+   sinusoidal positions; biases in the MLP, none in attention; a learned scale for each dimension of q; caps of 50 on
+   scores and 30 on logits; embeddings N(0, 1/sqrt(C)), multiplied by sqrt(C); Xavier's initial matrices; weight decay
+   1e-3 on all tensors; clip 5; warmup of 4,000 steps; peak learning rate 1e-3; betas 0.9/0.99, eps 1e-6.
+   Guessed here: that the authors changed none of these, and that the learning rate falls to zero by a cosine.
+   Not done here: PAX also has a bias at the output, limits the update of each tensor, stores the weight of a norm as
+   its difference from 1, which decay then pulls to 1 and not to 0, and spaces the frequencies of the sinusoids a
+   little wider (C/2 - 1 steps from 1 to 10,000, not C/2). */
+#define PRESET_PAX                                                                                           \
+    "attn-scale=dim attn-softcap=50 pos=sinusoidal norm=layernorm bias=mlp embed-scale=yes "                 \
+    "init-weights=xavier logit-softcap=30 warmup=4000 decay=all weight-decay=1e-3 clip=5"
+
 static const OptionPreset train_presets[] = {
     {"demo", "", "the defaults: 4.5 million parameters, minutes on two cores"},
     {"c4-301m", "layers=32 mlp-hidden=2048 " PRESET_C4,
      "the main model of the LASER paper, 301 million parameters"},
     {"c4-16l", "layers=16 mlp-hidden=4096 " PRESET_C4,
      "the 16-layer model of the LASER paper, 234 million parameters"},
+    {"c4-301m-pax", "layers=32 mlp-hidden=2048 " PRESET_C4 " " PRESET_PAX,
+     "the same model in the form that the published C4 configuration of the authors' framework, PAX, has"},
     {"gpt2-124m",
      "layers=12 heads=12 head-dim=64 embd=768 mlp-hidden=3072 activation=gelu pos=learned seq-len=1024 "
      "vocab-size=50257 batch=4 total-batch=524288 steps=19073 lr=6e-4 lr-min=0.1 warmup=700 beta2=0.95 "
