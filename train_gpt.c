@@ -373,8 +373,9 @@ typedef struct {
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
     Analysis *analysis;     /* what backward measures of attention, for model_analyze; NULL: nothing */
-    AttentionCache
-        *cache; /* keys and values of the tokens before those of model_forward; NULL: there are none */
+    /* (B) the keys and values of the tokens before those of model_forward, for each of its sequences; NULL: there are
+       none. */
+    AttentionCache **caches;
 } Model;
 
 /* The gradient of a vector of weights is summed over chunks of this many tokens, then over the chunks. The size is
@@ -1060,8 +1061,11 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
 /* The factor of the tokens' embeddings. */
 static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqrtf((float)c->embd) : 1; }
 
-/* The position of the first token of model_forward: 0, unless a cache has tokens before it. */
-static int first_position(const Model *model) { return model->cache ? model->cache->count : 0; }
+/* The position of the first token of sequence b in model_forward: 0, unless a cache has tokens before it. */
+static int first_position(const Model *model, int b) { return model->caches ? model->caches[b]->count : 0; }
+/* How many sequences begin at the same position, as operations that know one position need it: all B, or with caches
+   one. */
+static int sequences_at_a_time(const Model *model, int B) { return model->caches ? 1 : B; }
 
 /* What the options of docs/ablations.md change around attention. Standard attention has no exponential of v. */
 static AttentionAblations attention_ablations(const Model *model, int l) {
@@ -1083,16 +1087,18 @@ static float *attention_inputs(Model *model, int l, const AttentionShape *shape)
     const LayerWeights *weights = &model->weights.layers[l];
     const AttentionAblations ablations = attention_ablations(model, l);
     float *qkv = model->activations.layers[l].qkv, *in = weights->q_norm ? model->activations.attn_in : qkv;
-    const int64_t N = (int64_t)shape->B * shape->T;
 
     if (weights->q_norm) {
         begin_part(PROFILE_NORM);
         qk_norm_forward(in, qkv, weights->q_norm, weights->k_norm, shape);
     }
-    if (model->rope_cos_sin)
-        rope_rotate(array_of_floats(in), in,
-                    model->rope_cos_sin + (int64_t)first_position(model) * c->head_dim, 1, N, shape->T,
-                    c->heads, c->head_dim);
+    const int step = sequences_at_a_time(model, shape->B);
+    for (int b = 0; model->rope_cos_sin && b < shape->B; b += step) {
+        float *rows = in + b * shape->T * shape->qkv_row;
+        rope_rotate(array_of_floats(rows), rows,
+                    model->rope_cos_sin + (int64_t)first_position(model, b) * c->head_dim, 1,
+                    (int64_t)step * shape->T, shape->T, c->heads, c->head_dim);
+    }
     begin_part(PROFILE_ATTENTION);
     ablations_before(&ablations, in, shape);
     return in;
@@ -1143,8 +1149,8 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
                  (float)c->norm_eps, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     float *in = attention_inputs(model, l, &shape);
-    if (model->cache)
-        attention_cache_forward(model->cache, l, a->attn_out, a->attn_lse, in, &shape);
+    if (model->caches)
+        attention_cache_forward(model->caches, l, a->attn_out, a->attn_lse, in, &shape);
     else
         attention_forward(c->attn, a->attn_out, a->attn_lse, in, in + A, in + 2 * A, &shape);
     ablations_after(&ablations, l, a->attn_out, in, &shape);
@@ -1172,8 +1178,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
 }
 
 /* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its
-   norm. T may be shorter than the model's, B smaller than its batch. With a cache, B is 1, the tokens follow those
-   whose keys and values are in the cache, and theirs are added to it. */
+   norm. T may be shorter than the model's, B smaller than its batch. With caches, the tokens of sequence b follow those
+   whose keys and values are in caches[b], and theirs are added to it. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_forward(tokens, B, T);
@@ -1185,16 +1191,18 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     Activations *acts = &model->activations;
     const float *position = weights->position ? weights->position : model->fixed_positions;
 
-    if (position) position += (int64_t)first_position(model) * c->embd;
-    embedding_forward(acts->layers[0].input, tokens, weights->embed, embedding_scale(c), position, N, T,
-                      c->embd);
+    for (int b = 0, step = sequences_at_a_time(model, B); b < B; b += step) {
+        const float *first = position ? position + (int64_t)first_position(model, b) * c->embd : NULL;
+        embedding_forward(acts->layers[0].input + (int64_t)b * T * c->embd, tokens + (int64_t)b * T,
+                          weights->embed, embedding_scale(c), first, (int64_t)step * T, T, c->embd);
+    }
     for (int l = 0; l < c->layers; l++) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
     norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, weights->final_norm_bias,
                  c->norm, (float)c->norm_eps, N, c->embd);
-    if (model->cache) model->cache->count += T;
+    for (int b = 0; b < B && model->caches; b++) model->caches[b]->count += T;
     begin_part(PROFILE_OTHER);
 }
 
@@ -1208,15 +1216,19 @@ static void output_logits(Model *model, Array norm, float *cap_slopes, int64_t r
         softcap_forward(logits, cap_slopes, (float)c->logit_softcap, rows, c->vocab_size);
 }
 
-/* After model_forward of one sequence: the logits (V) of the token that follows the row-th of its tokens. The next
-   call, or model_loss, overwrites them. */
+/* After model_forward: the logits (rows, V) of the tokens that follow its tokens from number `first` on, in the order of
+   model_forward's N tokens. The next call, or model_loss, overwrites them. There is room for those of at least 64. */
+float *model_logits_of(Model *model, int first, int rows) {
+    output_logits(model, array_from(model->activations.norm, (int64_t)first * model->config.embd), NULL,
+                  rows);
+    return model->activations.logits;
+}
+
+/* The same for one token; on a GPU too. */
 float *model_logits(Model *model, int row) {
-    float *logits = model->activations.logits;
-    if (device_on())
-        device_logits(logits, row);
-    else
-        output_logits(model, array_from(model->activations.norm, (int64_t)row * model->config.embd), NULL, 1);
-    return logits;
+    if (!device_on()) return model_logits_of(model, row, 1);
+    device_logits(model->activations.logits, row);
+    return model->activations.logits;
 }
 
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a

@@ -1,6 +1,6 @@
 /* init_from.h: begins a new run with the weights of a trained model: --init-from=DIR.
 
-   DIR is a checkpoint of ./train_gpt, of any version, or a folder that Hugging Face's transformers saved, of a model
+   DIR is a checkpoint of ./train_gpt, a run, whose newest checkpoint is used, or a folder that Hugging Face's transformers saved, of a model
    whose "model_type" is llama, arcee or gpt2. Only weights are taken: the run has its own steps, rate, data and
    attention, and the moments of its optimizer start at 0.
 
@@ -153,12 +153,23 @@ static inline cJSON *init_from_config(const char *folder) {
 static const char init_from_free[] =
     "attn|laser-shift|laser-beta|attn-softcap|logit-softcap|seq-len|rope-theta|norm-eps";
 
+/* The folder of the model that --init-from names: that folder, or when it is the folder of a run, its newest
+   checkpoint. */
+static inline void init_from_folder(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
+    long step;
+    if (!checkpoint_latest(o->init_from, -1, folder, CHECKPOINT_PATH_SIZE, &step))
+        snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", o->init_from);
+}
+
 /* The folder whose config.json has the model: that of --init-from or, for a run that goes on, of its checkpoint. */
 static inline void init_from_config_folder(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
     long step;
     const bool automatic = strcmp(o->resume, "auto") == 0, no = strcmp(o->resume, "no") == 0;
     if (automatic && *o->out && checkpoint_latest(o->out, -1, folder, CHECKPOINT_PATH_SIZE, &step)) return;
-    snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", automatic || no ? o->init_from : o->resume);
+    if (automatic || no)
+        init_from_folder(o, folder);
+    else
+        snprintf(folder, CHECKPOINT_PATH_SIZE, "%s", o->resume);
 }
 
 /* The value of a field as a user would type it. */
@@ -404,9 +415,8 @@ static inline void init_from_verify(const char *folder) {
 }
 
 /* Tokens of one tokenizer mean nothing to a model of another. */
-static inline void init_from_check_tokenizer(const Run *run) {
+static inline void init_from_check_tokenizer(const Run *run, const char *folder) {
     char path[CHECKPOINT_PATH_SIZE], error[FILE_ERROR_SIZE];
-    const char *folder = run->options->init_from;
     size_t size;
     if (parallel_rank() != 0 || !run->tokenizer_text || !init_from_has(folder, "tokenizer.json")) return;
     char *text = file_join(path, folder, "tokenizer.json", error)
@@ -423,14 +433,15 @@ static inline void init_from_check_tokenizer(const Run *run) {
 
 static inline void init_from_weights(const Run *run, const TensorTable *parameters, float *memory) {
     const Options *o = run->options;
-    char name[CHECK_TEXT_SIZE];
-    init_from_verify(o->init_from);
-    init_from_check_tokenizer(run);
-    cJSON *json = checkpoint_read_json(o->init_from, "config.json");
+    char name[CHECK_TEXT_SIZE], folder[CHECKPOINT_PATH_SIZE];
+    init_from_folder(o, folder);
+    init_from_verify(folder);
+    init_from_check_tokenizer(run, folder);
+    cJSON *json = checkpoint_read_json(folder, "config.json");
     const bool gpt2 = init_from_is_gpt2(json);
-    const int64_t group = gpt2 ? 1 : init_from_group(json, o->init_from);
+    const int64_t group = gpt2 ? 1 : init_from_group(json, folder);
     const char *type = json_text(json, "model_type");
-    InitFiles f = init_files_open(o->init_from);
+    InitFiles f = init_files_open(folder);
     for (int i = 0; i < parameters->count; i++) {
         const Tensor *t = &parameters->tensors[i];
         const InitSource source = init_from_source(t, gpt2, group, o->head_dim);
@@ -440,10 +451,9 @@ static inline void init_from_weights(const Run *run, const TensorTable *paramete
         for (int j = 0; j < f.files[i].count; j++)
             if (!f.used[i][j] && !init_from_ignores(f.files[i].entries[j].name, o->tie == TIE_YES))
                 die("'%s' holds tensor '%s', which a model of %s/config.json does not have", f.paths[i],
-                    f.files[i].entries[j].name, o->init_from);
+                    f.files[i].entries[j].name, folder);
     if (parallel_rank() == 0)
-        printf("weights    of %s (%s)\n", check_shown(name, o->init_from),
-               type ? type : "an older checkpoint");
+        printf("weights    of %s (%s)\n", check_shown(name, folder), type ? type : "an older checkpoint");
     init_files_close(&f);
     cJSON_Delete(json);
 }
