@@ -12,6 +12,8 @@
 #                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
 #   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
 #   make lint         the first two of these, in seconds
+#   make test_huggingface   loads checkpoints with transformers, which it installs in build/; it says so before. HUGGINGFACE_PYTHON=
+#                     names a Python that has torch and transformers instead
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
@@ -226,12 +228,16 @@ bench_gpu: build/bench_gpu
 	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json $(BENCH),@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick --steps-only --preset=% --batch=%,$(BENCH)) $(PYTHONS))
 
+# Loads checkpoints with Hugging Face's transformers.
+test_huggingface: train_gpt grammar prepare build/dump_logits
+	@scripts/test_huggingface.sh
+
 demo:
 	@scripts/demo.sh
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
-PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short
+PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/dump_logits
 # All that `make test` runs, built and not run.
 test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
 RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')
@@ -321,7 +327,7 @@ clean:
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test test_gpu bench bench_gpu fuzz check lint clean install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
+.PHONY: all help demo test test_huggingface test_gpu bench bench_gpu fuzz check lint clean install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
 
 -include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

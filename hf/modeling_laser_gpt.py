@@ -35,6 +35,8 @@ KNOWN = {
     "position_embedding": ("rope", "sinusoidal", "learned"),
     "norm": ("rmsnorm", "layernorm", "crmsnorm"),
     "norm_place": ("pre", "peri"),
+    "bias": ("none", "mlp", "all"),
+    "scale_embeddings": (False, True),
     "qk_norm": ("no", "yes"),
     "attention_scale": ("fixed", "head", "dim"),
     "hidden_act": ("silu", "gelu_pytorch_tanh", "relu", "relu2"),
@@ -49,13 +51,15 @@ class LaserGPTConfig(LlamaConfig):
     position_embedding: str = "rope"
     norm: str = "rmsnorm"
     norm_place: str = "pre"
+    bias: str = "none"  # with "mlp" and "all" also mlp_bias is true, with "all" attention_bias
+    scale_embeddings: bool = False
     qk_norm: str = "no"
     attention_scale: str = "fixed"
     attn_logit_softcapping: float = 0.0
     final_logit_softcapping: float = 0.0
 
-    def validate_architecture(self):
-        """The width need not be a multiple of the number of heads."""
+    def validate(self):
+        """Not Llama's, whose width must be a multiple of the number of heads."""
 
 
 def check(config):
@@ -66,10 +70,11 @@ def check(config):
 
 
 class Norm(nn.Module):
-    def __init__(self, config, size, kind=None):
+    def __init__(self, config, size, kind=None, bias=False):
         super().__init__()
         self.kind, self.eps = kind or config.norm, config.rms_norm_eps
         self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size)) if bias else None
 
     def forward(self, x):
         y, count = x.float(), x.shape[-1]
@@ -78,7 +83,8 @@ class Norm(nn.Module):
         squares = y.pow(2).sum(-1, keepdim=True)
         if self.kind == "crmsnorm":  # one more element, which makes the mean 0
             squares, count = squares + y.sum(-1, keepdim=True).pow(2), count + 1
-        return self.weight * (y * torch.rsqrt(squares / count + self.eps)).to(x.dtype)
+        y = self.weight * (y * torch.rsqrt(squares / count + self.eps)).to(x.dtype)
+        return y if self.bias is None else y + self.bias
 
 
 class Attention(LlamaAttention):
@@ -137,8 +143,8 @@ class MLP(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, x):
@@ -152,7 +158,9 @@ class DecoderLayer(LlamaDecoderLayer):
         self.self_attn = Attention(config, layer_idx)
         if config.hidden_act != "silu":
             self.mlp = MLP(config)
-        self.input_layernorm, self.post_attention_layernorm = Norm(config, C), Norm(config, C)
+        self.input_layernorm, self.post_attention_layernorm = (
+            Norm(config, C, bias=config.bias != "none") for _ in range(2)
+        )
         self.peri = config.norm_place == "peri"
         if self.peri:
             self.post_self_attn_layernorm, self.post_mlp_layernorm = Norm(config, C), Norm(config, C)
@@ -169,7 +177,7 @@ class Model(LlamaModel):
     def __init__(self, config):
         super().__init__(config)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
-        self.norm = Norm(config, config.hidden_size)
+        self.norm = Norm(config, config.hidden_size, bias=config.bias != "none")
         if config.position_embedding == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.post_init()
@@ -182,15 +190,17 @@ class Model(LlamaModel):
         return torch.where(c % 2 == 1, angle.cos(), angle.sin())
 
     def forward(self, input_ids=None, position_ids=None, inputs_embeds=None, **kwargs):
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if self.config.scale_embeddings:
+            inputs_embeds = inputs_embeds * math.sqrt(self.config.hidden_size)
         if self.config.position_embedding != "rope":
-            if inputs_embeds is None:
-                inputs_embeds, input_ids = self.embed_tokens(input_ids), None
             if position_ids is None:
                 cache = kwargs["cache"] if kwargs.get("cache") is not None else kwargs.get("past_key_values")
                 past = 0 if cache is None else cache.get_seq_length()
                 position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + past
             inputs_embeds = inputs_embeds + self.positions(position_ids).to(inputs_embeds.dtype)
-        return super().forward(input_ids=input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
+        return super().forward(position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs)
 
 
 class Logits(nn.Linear):

@@ -89,11 +89,11 @@ static void test_formats_page_has_the_keys_of_the_log(void) {
 }
 
 static void test_formats_page_has_the_keys_of_a_checkpoint(void) {
-    const ModelConfig config = {.layers = 1};
+    const ModelConfig config = {.layers = 1, .heads = 1, .attn = ATTENTION_LASER};
     FolderFingerprint folder = {.share = 1};
     const RunState state = {.data = {.folders = &folder, .folder_count = 1}, .options = cJSON_CreateObject()};
     formats_compare_json("### config.json of a checkpoint",
-                         config_to_json(model_fields, MODEL_FIELDS, &config), NULL);
+                         hugging_face_config(model_fields, MODEL_FIELDS, &config, NULL, false), NULL);
     formats_compare_json("### trainer_state.json", run_state_to_json(&state), NULL);
 }
 
@@ -108,6 +108,10 @@ static void test_formats_page_has_the_keys_of_files(void) {
     formats_compare_json("In `machine`:", cJSON_DetachItemFromObject(config, "machine"), "gpu");
     cJSON_AddItemToObject(config, "machine", cJSON_CreateObject());
     formats_compare_json("## Configuration and summary of a run", config, NULL);
+    snprintf(folder, sizeof folder, "%s/run/step-00000012", data);
+    formats_compare_json("### tokenizer_config.json", checkpoint_read_json(folder, "tokenizer_config.json"),
+                         NULL);
+    snprintf(folder, sizeof folder, "%s/run", data);
     formats_compare_json(
         "`summary.json` is written at the end of a complete run, so a run without it is not finished.",
         checkpoint_read_json(folder, "summary.json"), NULL);

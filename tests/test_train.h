@@ -221,8 +221,7 @@ static void test_train_refuses_what_is_wrong(void) {
 /* A checkpoint must say what its model is, or ./generate would compute another one; and a checkpoint that an older
    version has written, without the keys of newer options, must be read as their defaults. */
 static void test_checkpoint_keeps_the_ablations(void) {
-    static const char *const added[] = {"final_logit_softcapping", "norm", "norm_place",
-                                        "tie_word_embeddings"};
+    static const char *const added[] = {"final_logit_softcapping", "norm", "norm_place", "attention"};
     char output[8192], data[256], folder[512], path[600], error[FILE_ERROR_SIZE];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     train_tiny(data, "run", "--activation=relu2 --logit-softcap=5.5 --z-loss=1e-4 --norm=layernorm", output,

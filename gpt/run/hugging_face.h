@@ -42,11 +42,12 @@ static inline void hugging_face_copy(cJSON *json, const char *key, const cJSON *
     cJSON_AddItemToObject(json, key, cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(other, from), true));
 }
 
-/* Members that are the same for every model of this program, where Llama could have others. */
-static inline void hugging_face_add_constants(cJSON *json) {
-    cJSON_AddFalseToObject(json, "attention_bias");
-    cJSON_AddFalseToObject(json, "mlp_bias");
-    hugging_face_copy(json, "num_key_value_heads", json, "num_attention_heads");
+/* What Llama's config.json says in other words than ours, the object `model`. */
+static inline void hugging_face_add_llama(cJSON *json, const cJSON *model) {
+    const char *bias = json_text(model, "bias");
+    cJSON_AddBoolToObject(json, "attention_bias", strcmp(bias, "all") == 0);
+    cJSON_AddBoolToObject(json, "mlp_bias", strcmp(bias, "none") != 0);
+    hugging_face_copy(json, "num_key_value_heads", model, "num_attention_heads");
 }
 
 /* The names of the classes; "model_type" is the key by which transformers finds its own. */
@@ -73,10 +74,9 @@ static inline cJSON *hugging_face_config(const ConfigField *fields, int count, c
                                          const Tokenizer *tokenizer, bool bf16) {
     const bool stock = hugging_face_is_stock(fields, count, config);
     cJSON *json = cJSON_CreateObject(), *model = config_to_json(fields, count, config);
-    const char *activation = json_text(model, "hidden_act");
-    hugging_face_add_classes(json, stock, activation && strcmp(activation, "silu") == 0);
+    hugging_face_add_classes(json, stock, strcmp(json_text(model, "hidden_act"), "silu") == 0);
     config_add(json, fields, count, config, stock);
-    hugging_face_add_constants(json);
+    hugging_face_add_llama(json, model);
     hugging_face_add_end(json, "bos_token_id", tokenizer);
     hugging_face_add_end(json, "eos_token_id", tokenizer);
     cJSON_AddStringToObject(json, "torch_dtype", bf16 ? "bfloat16" : "float32");
@@ -116,6 +116,8 @@ static inline cJSON *hugging_face_tokenizer(const HuggingFaceModel *model) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys && length; i++)
         cJSON_AddStringToObject(json, keys[i], text);
     cJSON_AddStringToObject(json, "padding_side", "left");
+    const char *const inputs[] = {"input_ids", "attention_mask"};
+    cJSON_AddItemToObject(json, "model_input_names", cJSON_CreateStringArray(inputs, 2));
     hugging_face_copy(json, "model_max_length", model->config, "max_position_embeddings");
     cJSON_AddFalseToObject(json, "clean_up_tokenization_spaces");
     return json;

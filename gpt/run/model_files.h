@@ -129,9 +129,9 @@ static inline cJSON *checkpoint_read_json(const char *folder, const char *name) 
 /* The value of the field's option when nobody gives one. */
 static inline double config_default(const ConfigField *field) {
     const Option *option = config_option(field);
-    /* A switch has no choices in the table of options: its names are those of config.json. */
-    const char *names = *option->choices ? option->choices : field->choices;
-    return field->choices ? options_choice_index(names, option->value) : strtod(option->value, NULL);
+    if (option->type == OPTION_SWITCH) return strcmp(option->value, "yes") == 0;
+    if (option->type == OPTION_CHOICE) return options_choice_index(option->choices, option->value);
+    return strtod(option->value, NULL);
 }
 
 /* The value of a field in config.json, where its member is `item`, NULL if there is none. False when it is wrong. */
