@@ -3,8 +3,8 @@
    This file is the transformer and its training. Read it from top to bottom:
 
        1. the model   its sizes, weights and activations, two tables of tensors, initial values
-       2. operations  each has an op_forward and an op_backward: outputs come first; dx is the gradient of the loss
-                      with respect to x
+       2. operations  an op_forward and an op_backward, or one function for both where that is simpler; outputs come
+                      first; dx is the gradient of the loss with respect to x
        3. forward, loss and backward through the whole model
        4. sampling    a token, a text
        5. training    a step: forward, loss, backward, reduce the gradients (sum them over all processes), clip and
@@ -16,10 +16,14 @@
    of size D, A = H*D, F hidden units of the MLP, U outputs of the MLP's first matrix: F, or 2F with swiglu, which also
    needs a gate.
 
-   Everything is float32, except that the operands of matrix products are Arrays (gpt/math/array.h), whose numbers are
-   stored as bfloat16 with --dtype=bf16. Every sum has a fixed order, so a run gives the same bits with any number of
-   threads. The program train_gptcu does the work of section 3 and the update of the weights on a GPU: the functions of
-   section 3 then call gpt/dist/device.h, which train_gpt.cu implements.
+   Everything is float32, except that the numbers of an Array (gpt/math/array.h) are bfloat16 with --dtype=bf16: those of
+   the matrices of weights, of most operands of products, and of the MLP's hidden units. Operands that are float32
+   otherwise are rounded inside of the product. Every sum has a fixed order, so a run gives the same bits with any number of
+   threads. The program train_gptcu does the work of section 3 on a GPU, and there the update of the weights too, unless
+   several ranks exchange gradients through the host (--comm=host): the functions of section 3 then call
+   gpt/dist/device.h, which train_gpt.cu implements.
+
+   The tests and the tools include this file; what they call is not static.
 
    Build: make, or by hand: cc -O3 -march=native -fopenmp train_gpt.c -lcjson -lz -lm */
 #ifndef _GNU_SOURCE
@@ -84,8 +88,9 @@ typedef struct {
     /* The other fields change how the model is computed and trained; they are not saved with it. */
     int dtype, recompute, init_weights;
     double attn_grad_scale;
-    double z_loss;     /* the factor of the square of the logits' log-sum-exp in the loss */
-    bool forward_only; /* no gradients, no activations for backward: for tools that use a trained model */
+    double z_loss; /* the factor of the square of the logits' log-sum-exp in the loss */
+    bool
+        forward_only; /* no gradients, and all layers share their activations: for tools that use a trained model */
 } ModelConfig;
 
 /* One row for each field that is saved in the config.json of a checkpoint: the option that sets it, its name in
@@ -176,25 +181,25 @@ typedef struct {
    turn, and backward computes their values again for each layer; activation_rows says which. */
 typedef struct {
     float *input;     /* (N, C) the residual stream as it enters the layer */
-    float *attn_rstd; /* (N) 1 / root mean square of each row, from RMSNorm */
+    float *attn_rstd; /* (N) the rstd of norm_forward for each row */
     /* (N, 3A) what attention reads: q and k after rope, and v. With --qk-norm: q, k and v as products gave them */
     float *qkv;
     float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
     float *attn_out;  /* (N, A) */
     float *mlp_input; /* (N, C) the residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) 1 / root mean square of each row of mlp_input */
+    float *mlp_rstd;  /* (N) the same for mlp_input */
     Array up;         /* (N, U) before the activation */
     /* (N, C) and (N) each, with --norm-place=peri, else NULL: the outputs of o and down before their norm, and the
-       norm's 1 / root mean square. */
+       norm's rstd. */
     float *attn_branch, *attn_branch_rstd, *mlp_branch, *mlp_branch_rstd;
 } LayerActivations;
 
 typedef struct {
     LayerActivations *layers;
     float *output;     /* (N, C) the residual stream after the last layer */
-    float *final_rstd; /* (N) 1 / root mean square of each row of output */
+    float *final_rstd; /* (N) the rstd of norm_forward for each row of output */
     float *losses;     /* (N) */
-    Array norm;        /* (N, C) the output of the latest RMSNorm; backward computes it again */
+    Array norm;        /* (N, C) the output of the latest norm; backward computes it again */
     Array hidden;      /* (N, F) the output of the latest activation; backward computes it again */
     float *logits;     /* (R, V) a slice of R rows of the logits, see loss_slice_rows */
     float *cap_slopes; /* (R, V) with --logit-softcap: the derivatives of softcap_forward; else NULL */
@@ -231,7 +236,7 @@ enum {
 };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
-   (of matrices only), names in checkpoints, and the printed list of parameters come from this table. The names are
+   (of matrices, unless --decay=all), names in checkpoints, and the printed list of parameters come from this table. The names are
    those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm) and GLM-4 (the norms of
    outputs). After the | stands the name in older checkpoints, which are read
    too. */
@@ -638,47 +643,13 @@ void model_init(Model *model, uint64_t seed) {
     model_repack(model);
 }
 
-/* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once; with
-   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations. */
-int64_t model_matrix_parameters(const Model *model) {
-    int64_t sum = (int64_t)model->config.vocab_size * model->config.embd; /* the output matrix */
-    for (int i = 0; i < model->parameters.count; i++)
-        if (model->parameters.tensors[i].per_layer && model->parameters.tensors[i].dimensions == 2)
-            sum += (int64_t)model->parameters.tensors[i].count;
-    return sum;
-}
-
-double model_flops_per_token(const Model *model) {
-    const ModelConfig *c = &model->config;
-    return 6.0 * (double)model_matrix_parameters(model) +
-           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
-}
-
-/* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
-   rather than arithmetic. Attention uses only the keys j <= i, half of all pairs, so each of its seven products (two
-   forward, five backward) has N*A*T operations instead of 2*N*A*T. */
-double model_part_operations(const Model *model, ProfilePart part) {
-    const ModelConfig *c = &model->config;
-    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
-    const double U = up_size(c->mlp_hidden, c->activation), N = model->batch * T;
-    switch (part) {
-    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
-    case PROFILE_ATTENTION: return 7 * N * L * A * T;
-    case PROFILE_PROJECTION: return 6 * N * L * A * C;
-    case PROFILE_MLP_UP: return 6 * N * L * C * U;
-    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
-    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
-    default: return 0;
-    }
-}
-
 /* ======================================================================================== 2. operations ==== */
 
 /* The loops over N rows that generating a text needs have the clause `if (N > 1)`: to wake threads for a single row
    would cost more time than the row. */
 
-/* Every operation begins with this: the time from here on belongs to `part` of --profile. It also calls MPI, which
-   transfers messages between ranks (the processes that mpirun has started) only during its calls. */
+/* Most operations begin with this: the time from here on belongs to `part` of --profile. With --comm-thread=no it also
+   calls MPI, which transfers messages between ranks (the processes that mpirun has started) only during its calls. */
 static inline void begin_part(ProfilePart part) {
     profile(part);
     exchange_progress();
@@ -717,7 +688,7 @@ void embedding_backward(float *dembed, float *dposition, const float *dout, cons
             for (int c = 0; c < C; c++) dposition[(int64_t)t * C + c] += dout[n * C + c];
 }
 
-/* The number of elements that a layer reads from an Array at a time; they fit the first-level cache. */
+/* The number of elements that an operation reads from an Array at a time; they fit the first-level cache. */
 enum { CHUNK = 128 };
 
 /* out (N, C) += bias (C) */
@@ -1056,7 +1027,8 @@ static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqr
 /* The position of the first token of model_forward: 0, unless a cache has tokens before it. */
 static int first_position(const Model *model) { return model->cache ? model->cache->count : 0; }
 
-/* What the options of docs/ablations.md change around attention. Standard attention has no exponential of v. */
+/* What the options of docs/ablations.md change around attention. Those that begin with --laser- change nothing in
+   standard attention. */
 static AttentionAblations attention_ablations(const Model *model, int l) {
     const ModelConfig *c = &model->config;
     const bool laser = c->attn == ATTENTION_LASER;
@@ -1091,9 +1063,6 @@ static float *attention_inputs(Model *model, int l, const AttentionShape *shape)
     return in;
 }
 
-/* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
-   output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
-
 /* out (N, C) = residual (N, C) + x (N, IC) . w^T: the end of a block. With --norm-place=peri (Kim et al. 2025), where
    branch (N, C) is not NULL, out = residual + norm(branch) with branch = x . w^T. */
 static void block_output(const Model *model, float *out, const float *residual, float *branch, float *rstd,
@@ -1118,6 +1087,9 @@ static Array block_output_backward(Model *model, const float *branch, const floa
                   model->config.norm, N, C);
     return array_of_floats(acts->d_branch);
 }
+
+/* A layer is two blocks, attention and MLP. Each computes what backward needs of it and, unless out is NULL, its
+   output out (N, C). Backward calls them again for what --recompute did not keep, and gets the same bits. */
 
 /* out = input + attention(norm(input)) . o^T */
 static void attention_block(Model *model, int l, int B, int T, float *out) {
@@ -1211,8 +1183,8 @@ float *model_logits(Model *model, int row) {
 
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
    slice of their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless
-   gradient_scale is 0, this leaves d_norm (N, C) and adds to the gradient of the output matrix; both are gradients of
-   gradient_scale * the sum, to which the z-loss is added only there. With a GPU it returns 0 without waiting, and
+   gradient_scale is 0, this also computes d_norm (N, C) and adds to the gradient of the output matrix. Both are
+   gradients of gradient_scale * (the sum + what --z-loss adds); the sum that is returned is without the z-loss. With a GPU it returns 0 without waiting, and
    device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
@@ -1423,23 +1395,6 @@ static double step_learning_rate(const Options *o, int64_t step) {
     return learning_rate(&schedule, step);
 }
 
-/* Tells what is unusual about the loss of the step that `line` describes. */
-static void report_verdict(Trainer *t, StepVerdict verdict, const LogTrain *line) {
-    const LossWatch *watch = &t->run.watch;
-    if (verdict == STEP_SOUND || parallel_rank() != 0) return;
-    char skipped[96] = "";
-    if (step_is_skipped(verdict))
-        snprintf(skipped, sizeof skipped, "; the step is skipped (%lld in a row, the run stops at %lld)",
-                 (long long)watch->skipped_in_a_row, (long long)t->run.options->max_skipped);
-    if (verdict == STEP_SKIPPED_NONFINITE)
-        log_message(&t->run.log, "step %ld: loss %g, gradient norm %g%s", line->step, line->loss,
-                    line->grad_norm, skipped);
-    else
-        log_message(&t->run.log,
-                    "step %ld: loss %.4f is a spike, %.1f deviations above the latest mean %.4f%s",
-                    line->step, line->loss, line->loss_z, loss_watch_mean(watch), skipped);
-}
-
 /* Counts the step and fills in its line of the log. `start` is the time at which it began. */
 static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, double lr, double norm,
                           bool skipped) {
@@ -1458,19 +1413,19 @@ static LogTrain step_line(Trainer *t, double start, double loss, double loss_z, 
                       .seconds = run->seconds,
                       .tokens_per_s = rate,
                       .comm_overlap = optimizer_comm_overlap(&t->optimizer),
-                      .mfu = rate * model_flops_per_token(&t->model) / peak};
+                      .mfu = rate * run->flops_per_token / peak};
 }
 
 /* Whether to stop what is being computed: a signal asks for it on one of the ranks. Also gives the log's file
-   the present time, by which scripts/run_resilient.sh sees that the run makes progress. Called before every
-   micro-step. */
+   the present time, by which scripts/run_resilient.sh sees that the run makes progress. All ranks call it before every
+   micro-step and before every batch of a validation. */
 static bool stop_is_requested(Trainer *t) {
     if (parallel_any(stop_requested)) return true;
     if (parallel_rank() == 0) log_touch(&t->run.log);
     return false;
 }
 
-/* One optimizer step, of which `line` becomes the line of the log. A step whose loss is not finite, or with
+/* One optimizer step, of which `line` becomes the line of the log. A step whose loss or gradient is not finite, or with
    --skip-spikes is far above the mean of the latest losses, changes no weight. False when a stop was requested
    meanwhile: then it is as if the step had never begun. */
 bool train_step(Trainer *t, LogTrain *line) {
@@ -1494,15 +1449,8 @@ bool train_step(Trainer *t, LogTrain *line) {
     if (!step_is_skipped(verdict)) update_weights(t, lr, clips ? o->clip / norm : 1);
 
     *line = step_line(t, start, loss, loss_z, lr, norm, step_is_skipped(verdict));
-    report_verdict(t, verdict, line);
+    report_verdict(run, verdict, line);
     return true;
-}
-
-/* The bytes of text that n tokens stand for; 0 when the data has no tokenizer. */
-static int64_t text_bytes(const Tokenizer *tokenizer, const int32_t *tokens, int64_t n) {
-    int64_t bytes = 0;
-    for (int64_t i = 0; tokenizer && i < n; i++) bytes += (int64_t)tokenizer_text_bytes(tokenizer, tokens[i]);
-    return bytes;
 }
 
 /* The mean loss over the first val_tokens tokens of the validation shards (0: over all): always the same windows (T +
@@ -1528,7 +1476,7 @@ LogValidation validate(Trainer *t) {
                            t->targets + (int64_t)b * T);
         model_forward(&t->model, t->inputs, count, T);
         sum += model_loss(&t->model, t->targets, (int64_t)count * T, 0);
-        bytes += (double)text_bytes(t->run.tokenizer, t->targets, (int64_t)count * T);
+        bytes += (double)tokenizer_tokens_bytes(t->run.tokenizer, t->targets, (int64_t)count * T);
     }
     const double tokens = (double)windows * T, loss = parallel_sum_double(sum + device_loss_sum()) / tokens;
     bytes = parallel_sum_double(bytes);
@@ -1561,6 +1509,40 @@ Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *i
 }
 
 /* =========================================================================================== 6. the run ==== */
+
+/* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once; with
+   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations. */
+int64_t model_matrix_parameters(const Model *model) {
+    int64_t sum = (int64_t)model->config.vocab_size * model->config.embd; /* the output matrix */
+    for (int i = 0; i < model->parameters.count; i++)
+        if (model->parameters.tensors[i].per_layer && model->parameters.tensors[i].dimensions == 2)
+            sum += (int64_t)model->parameters.tensors[i].count;
+    return sum;
+}
+
+double model_flops_per_token(const Model *model) {
+    const ModelConfig *c = &model->config;
+    return 6.0 * (double)model_matrix_parameters(model) +
+           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
+}
+
+/* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
+   rather than arithmetic. Attention uses only the keys j <= i, half of all pairs, so each of its seven products (two
+   forward, five backward) has N*A*T operations instead of 2*N*A*T. */
+double model_part_operations(const Model *model, ProfilePart part) {
+    const ModelConfig *c = &model->config;
+    const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
+    const double U = up_size(c->mlp_hidden, c->activation), N = model->batch * T;
+    switch (part) {
+    case PROFILE_QKV: return 6 * N * L * C * 3 * A;
+    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_PROJECTION: return 6 * N * L * A * C;
+    case PROFILE_MLP_UP: return 6 * N * L * C * U;
+    case PROFILE_MLP_DOWN: return 6 * N * L * F * C;
+    case PROFILE_LOGITS: return 6 * N * C * c->vocab_size;
+    default: return 0;
+    }
+}
 
 /* The model that the options describe; exits with what is wrong about them. */
 static ModelConfig model_config(const Options *options, const OptionSet *set) {
@@ -1604,6 +1586,7 @@ Trainer trainer_plan(Options *options, OptionSet *set) {
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
+    t.run.flops_per_token = model_flops_per_token(&t.model);
     t.run.model_config = hugging_face_config(model_fields, MODEL_FIELDS, &config, t.run.tokenizer,
                                              options->save_dtype == SAVE_DTYPE_BF16);
     /* The GPU updates the weights if there is one rank or --comm=gpu; else the CPU sums the gradients over the ranks
@@ -1751,6 +1734,7 @@ static bool between_steps(Trainer *t) {
     const bool last = run->step >= o->steps, saved = run->step == run->saved_step;
     if ((last || (o->val_every && run->step % o->val_every == 0)) && !validate_and_log(t)) return false;
     if (o->analyze_every && (last || run->step % o->analyze_every == 0) && !analyze_and_log(t)) return false;
+    /* The step of the checkpoint from which a run goes on was sampled before it was saved; step 0 is the untrained model. */
     if (o->sample_every && run->step % o->sample_every == 0 && run->tokenizer && !saved &&
         parallel_rank() == 0) {
         log_message(&run->log, "sample after %lld steps:", (long long)run->step);

@@ -277,7 +277,7 @@ struct BenchModel {
 
     void run(int part) const {
         const int64_t N = (int64_t)tokens.size();
-        const AdamWStep adamw = adamw_step({1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1});
+        const AdamWStep adamw = adamw_step({1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1, false});
         if (part == BENCH_FORWARD) model_forward(m, tokens.data(), c.batch, c.seq_len);
         if (part == BENCH_LOSS) model_loss(m, tokens.data(), N, 1.0f / (float)N);
         if (part == BENCH_BACKWARD) model_backward(m, c.batch, c.seq_len);

@@ -27,6 +27,7 @@
      tokenizer_vocab_size(t)                    the largest id + 1
      tokenizer_end_of_text(t)                   the id of the token between documents; -1: the vocabulary has none
      tokenizer_decode_token(t, id, &n)          the n bytes of a token, which t owns; none for an id without a token
+     tokenizer_tokens_bytes(t, tokens, n)       the sum of tokenizer_text_bytes over n tokens; 0 when t is NULL
      tokenizer_text_bytes(t, id)                the bytes of text that a token stands for: as many as it decodes to, but
                                                 0 for special tokens, which no text contains, and for an id without a
                                                 token. A SentencePiece vocabulary normalises a text before it encodes
@@ -113,6 +114,12 @@ static inline size_t tokenizer_text_bytes(const Tokenizer *t, int id) {
     size_t length;
     tokenizer_decode_token(t, id, &length);
     return length > 0 && !t->tokens[id].special && id != t->end_of_text ? length : 0;
+}
+
+static inline int64_t tokenizer_tokens_bytes(const Tokenizer *t, const int32_t *tokens, int64_t n) {
+    int64_t bytes = 0;
+    for (int64_t i = 0; t && i < n; i++) bytes += (int64_t)tokenizer_text_bytes(t, tokens[i]);
+    return bytes;
 }
 
 /* -----------------------------------------------------------------------------------------------------------

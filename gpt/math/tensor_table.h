@@ -165,7 +165,7 @@ static inline const float *tensor_values(const Tensor *t, const float *memory, f
 }
 
 static inline void tensors_print(const TensorTable *table, int layers) {
-    printf("%-46s %-16s %6s %14s\n", "tensor", "shape", "number", "parameters");
+    printf("%-46s %-14s %5s %12s\n", "tensor", "shape", "count", "parameters");
     for (int i = 0; i < table->count; i++) {
         const Tensor *t = &table->tensors[i];
         if (t->layer > 0) continue;
@@ -174,9 +174,9 @@ static inline void tensors_print(const TensorTable *table, int layers) {
         tensor_name(name, t->row, 0, "*");
         snprintf(shape, sizeof shape, t->dimensions == 2 ? "(%lld, %lld)" : "(%lld)", (long long)t->shape[0],
                  (long long)t->shape[1]);
-        printf("%-46s %-16s %6d %14lld\n", name, shape, number, (long long)t->count * number);
+        printf("%-46s %-14s %5d %12lld\n", name, shape, number, (long long)t->count * number);
     }
-    printf("%-70s %14lld\n", "all", (long long)table->floats);
+    printf("%-67s %12lld\n", "all", (long long)table->floats);
 }
 
 static inline FloatRange tensor_range(const Tensor *t) {

@@ -1,6 +1,8 @@
-/* diagnosis.h: ends a run that cannot go on, because step after step was skipped for losses or gradients that are not
-   finite or far too large, and tells the user why.
+/* diagnosis.h: tells the user of unusual losses, and ends a run that cannot go on, because step after step was skipped for
+   losses or gradients that are not finite or far too large.
 
+   report_verdict(run, verdict, line)   prints what is unusual about the loss of the step that `line` describes, and
+                whether the step was skipped; nothing when it is sound. Every rank calls it; rank 0 prints
    diagnose_and_die(run, &model, line, faulty, micro)   prints which tensor is the first that is not finite, a table of
                 the largest magnitudes by layer, and what can be done; then ends the job. The trainer has computed the
                 latest step, whose line of the log is `line`, once more, and stopped at micro-step number `micro` (from
@@ -14,6 +16,21 @@
 #include "../dist/parallel.h"
 #include "../math/nonfinite.h"
 #include "../math/tensor_table.h"
+
+static inline void report_verdict(Run *run, StepVerdict verdict, const LogTrain *line) {
+    const LossWatch *watch = &run->watch;
+    if (verdict == STEP_SOUND || parallel_rank() != 0) return;
+    char skipped[96] = "";
+    if (step_is_skipped(verdict))
+        snprintf(skipped, sizeof skipped, "; the step is skipped (%lld in a row, the run stops at %lld)",
+                 (long long)watch->skipped_in_a_row, (long long)run->options->max_skipped);
+    if (verdict == STEP_SKIPPED_NONFINITE)
+        log_message(&run->log, "step %ld: loss %g, gradient norm %g%s", line->step, line->loss,
+                    line->grad_norm, skipped);
+    else
+        log_message(&run->log, "step %ld: loss %.4f is a spike, %.1f deviations above the latest mean %.4f%s",
+                    line->step, line->loss, line->loss_z, loss_watch_mean(watch), skipped);
+}
 
 /* The numbers of a model: two tables of tensors, and the memory that each describes. activation_memory is NULL where
    a GPU has the activations. Nothing here is changed or freed. */

@@ -1,5 +1,5 @@
-/* run.h: a Run holds the state of a training run except the model and the optimizer: its options, data, log and
-   progress: its options, its data, its log, and how far it has come. setup.h fills it in, checkpointing.h saves it,
+/* run.h: a Run holds the state of a training run except the model and the optimizer: its options, its data, its log,
+   and how far it has come. setup.h fills it in, checkpointing.h saves it,
    resume.h restores it, train_gpt.c advances it. */
 #ifndef GPT_RUN_RUN_H
 #define GPT_RUN_RUN_H
@@ -36,6 +36,7 @@ typedef struct {
     LossWatch watch;        /* the latest losses, and how many steps were skipped */
 
     double
+        flops_per_token, /* floating-point operations of training on a token, by the convention of model_flops_per_token */
         peak_flops; /* floating-point operations per second that this machine can do, measured at the start */
     double seconds; /* spent in training steps since step 0, by all processes that continued the run */
     LogValidation last_validation; /* its numbers are NaN before the first validation */
