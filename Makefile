@@ -12,8 +12,7 @@
 #                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
 #   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
 #   make lint         the first two of these, in seconds
-#   make test_huggingface   loads checkpoints with transformers, which it installs in build/; it says so before. HUGGINGFACE_PYTHON=
-#                     names a Python that has torch and transformers instead
+#   make test_huggingface   loads checkpoints with Hugging Face's transformers, which it installs in build/, and says so before
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
@@ -37,6 +36,7 @@
 #   DEPS=skip                    `make demo` and `make test` install nothing, and print the command that would do it
 #   BENCH=--quick                options of `make bench` and `make bench_gpu`
 #   PYTHONS="python3 venv/bin/python"   interpreters whose PyTorch `make bench` and `make bench_gpu` time at the same steps
+#   HUGGINGFACE_PYTHON=PYTHON    a Python with torch and transformers, for `make test_huggingface` and `make test`
 #   GPT2=DIR TEXT=FILE           `make bench` also times the tokenizer: GPT-2's vocab.json and merges.txt, and a text
 #   SOURCE_DATE_EPOCH=N          the date that --version tells, in place of the commit's
 #   PREFIX=DIR                   where `make install` installs; default: /usr/local

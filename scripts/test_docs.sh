@@ -48,6 +48,12 @@ make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
 make test_gpu && *                      => no: needs a GPU
 make bench_gpu                          => no: needs a GPU
+make test_huggingface                   => no: it installs some gigabytes
+make test_huggingface *                 => no: needs transformers; a test runs a part of it where they are
+python3 -m venv venv                    => no: it is for the downloads after it
+venv/bin/pip install *                  => no: a download
+venv/bin/python -m lm_eval *            => no: needs transformers
+venv/bin/python scripts/to_gguf.py *    => no: needs llama.cpp and transformers
 make train_gptcu                        => no: needs nvcc; CI runs it where nvcc is
 scripts/check_gpu.sh                    => no: needs a GPU
 scripts/bench_gpu_pytorch.py --help     => run
@@ -166,7 +172,7 @@ check() {
 # ---- names: the options, files and functions of the pages, and the options in the comments of scripts, exist ----
 
 # Options of other programs that the pages and scripts call: mpirun, srun, make and so on.
-foreign=' logdir mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
+foreign=' model tasks device outtype logdir mca hostfile map-by bind-to kill-on-bad-exit nodes warn-on-spills ntasks-per-node '
 
 # Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json

@@ -60,8 +60,10 @@ def splits_as_gpt2(folder):
             tokenizer = json.load(file)
     except (OSError, ValueError) as error:
         fail(f"llama.cpp needs the tokenizer: {error}")
-    rule = tokenizer.get("pre_tokenizer") or {}
-    return tokenizer["model"].get("type") == "BPE" and rule.get("type") == "ByteLevel" and rule.get("use_regex", True)
+    rule, kind = tokenizer.get("pre_tokenizer") or {}, tokenizer["model"].get("type")
+    if kind != "BPE":
+        fail(f"'{folder}': the vocabulary is of the kind {kind}; llama.cpp's converter takes tokenizer.json only with BPE")
+    return rule.get("type") == "ByteLevel" and rule.get("use_regex", True)
 
 
 def main():
