@@ -37,6 +37,7 @@
 #include "tests/test_statistics.h"
 #include "tests/test_train.h"
 #include "tests/test_huggingface.h"
+#include "tests/test_init_from.h"
 #include "tests/test_analysis.h"
 #include "tests/test_evaluate.h"
 #include "tests/test_attention_kinds.h"
@@ -73,6 +74,8 @@ static const Test tests[] = {
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
                                 GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW) COURSE_TESTS(ROW)
                                     HUGGINGFACE_TESTS(ROW)
+                                GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW)
+                                    HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW)
 #endif
 };
 #undef ROW
