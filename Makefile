@@ -16,6 +16,8 @@
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
+#   make exercise-4   compiles and checks exercise 4 of docs/course, docs/course/exercises/exercise_4.c
+#   make course       draws the pictures of docs/course again
 #   make dist         the release as laser.c-VERSION.tar.gz: what is committed, which builds without git
 #
 # Install it
@@ -73,7 +75,7 @@ DRY_RUN := $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
 # Where headers and libraries are that the compiler does not find by itself.
 TRY_LIBRARIES = $(call try,$(1) -lcjson -lz,$(H)include <cjson/cJSON.h>\n$(H)include <zlib.h>\n$(H)include <xxhash.h>\nint main(void){return !cJSON_CreateObject() || !zlibVersion();}\n)
 PLACES :=
-ifneq ($(filter-out help clean lint check demo dist uninstall,$(GOALS)),)
+ifneq ($(filter-out help clean lint check demo dist uninstall course exercise-%,$(GOALS)),)
 FOUND := $(call TRY_LIBRARIES,)
 # On a fresh machine `make test` calls scripts/deps.sh, which says what is missing and what it is going to run before it installs
 # anything. So does `make demo`; every other target stops below and names scripts/deps.sh.
@@ -184,6 +186,16 @@ $(P)build/dump_logits: tests/dump_logits.c $(P)build/flags
 $(P)build/fuzz_short: tests/fuzz.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 
+# The course. Its numbers are to be the same on every machine, so its program is not compiled for this one.
+$(P)build/course: tools/course.c $(P)build/flags
+	$(CC) -std=gnu11 $(CFLAGS) -ffp-contract=off $(WARN) $(DEPENDENCIES) $< -o $@ -lm
+course: $(P)build/course
+	@for picture in docs/course/pictures/*.svg; do $< $$(basename $$picture .svg) $$picture > /dev/null || exit 1; done
+exercise-%: docs/course/exercises/exercise_%.c docs/course/exercises/check_%.c FORCE
+	@mkdir -p $(P)build
+	@$(CC) -std=gnu11 -O1 -g $(WARN) $(wordlist 1,2,$^) -o $(P)build/exercise_$* -lm
+	@$(P)build/exercise_$*
+
 # The kernels' tests: by nvcc for a GPU, by any C++17 compiler in the emulator. `-x` because nvcc's own files end in .cu.
 EMULATE = $(CXX) -x c++ -std=c++17 $(CFLAGS) $(FLOAT) $(WARN) -Wno-unknown-pragmas
 # scripts/nvcc.sh makes warnings errors with CI=1, spilled registers and serialized wgmma among them. Several GPUs to compile for
@@ -237,7 +249,7 @@ demo:
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
-PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/dump_logits
+PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/dump_logits $(P)build/course
 # All that `make test` runs, built and not run.
 test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
 RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')
@@ -323,11 +335,11 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf build train_gptcu test_gpt test_cuda $(PROGRAMS:$(P)%=%)
+	rm -rf build train_gptcu test_gpt test_cuda tiny_gpt $(PROGRAMS:$(P)%=%)
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test test_huggingface test_gpu bench bench_gpu fuzz check lint clean install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
+.PHONY: all help demo test test_huggingface test_gpu bench bench_gpu fuzz check lint clean course install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
 
 -include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

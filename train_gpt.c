@@ -70,6 +70,7 @@
 #include "gpt/run/diagnosis.h"
 #include "gpt/run/dry_run.h"
 #include "gpt/run/hugging_face.h"
+#include "gpt/run/init_from.h"
 #include "gpt/run/memory_plan.h"
 #include "gpt/run/resume.h"
 #include "gpt/run/run_folder.h"
@@ -85,6 +86,7 @@ typedef struct {
         tie;
     double laser_beta, attn_softcap;
     double logit_softcap; /* X of X tanh(logit / X); 0: none */
+    double norm_eps, rope_theta;
     /* The other fields change how the model is computed and trained; they are not saved with it. */
     int dtype, recompute, init_weights;
     double attn_grad_scale;
@@ -106,6 +108,8 @@ static const ConfigField model_fields[] = {
     {"activation", "hidden_act", offsetof(ModelConfig, activation), "gelu_pytorch_tanh|relu|silu|relu2",
      false},
     {"pos", "position_embedding", offsetof(ModelConfig, position), OPTION_CHOICES(POSITION_CHOICES), true},
+    {"rope-theta", "rope_theta", offsetof(ModelConfig, rope_theta), NULL, false},
+    {"norm-eps", "rms_norm_eps", offsetof(ModelConfig, norm_eps), NULL, false},
     {"attn", "attention", offsetof(ModelConfig, attn), ATTENTION_CHOICES, true},
     {"laser-shift", "laser_shift", offsetof(ModelConfig, laser_shift), OPTION_CHOICES(LASER_SHIFT_CHOICES),
      true},
@@ -144,6 +148,9 @@ static bool model_config_check(const ModelConfig *config, char *error) {
                          "head_dim (--head-dim) is %d: rope turns pairs; expected an even size, or "
                          "another --pos",
                          config->head_dim);
+    if (config->qk_norm && config->norm_eps != 1e-6)
+        return file_fail(error, "rms_norm_eps (--norm-eps) is %g; with --qk-norm only 1e-6 is known",
+                         config->norm_eps);
     return true;
 }
 
@@ -371,8 +378,9 @@ typedef struct {
     float *rope_cos_sin;    /* (T, D/2, 2) with --pos=rope */
     float *fixed_positions; /* (T, C) with --pos=sinusoidal */
     Analysis *analysis;     /* what backward measures of attention, for model_analyze; NULL: nothing */
-    AttentionCache
-        *cache; /* keys and values of the tokens before those of model_forward; NULL: there are none */
+    /* (B) the keys and values of the tokens before those of model_forward, for each of its sequences; NULL: there are
+       none. */
+    AttentionCache **caches;
 } Model;
 
 /* The gradient of a vector of weights is summed over chunks of this many tokens, then over the chunks. The size is
@@ -531,7 +539,7 @@ static void positions_create(Model *model) {
         model->rope_cos_sin = check_calloc((size_t)T * (size_t)D * sizeof(float));
         for (int t = 0; t < T; t++)
             for (int d = 0; d < D / 2; d++) {
-                double angle = t * pow(10000.0, -2.0 * d / D);
+                double angle = t * pow(model->config.rope_theta, -2.0 * d / D);
                 model->rope_cos_sin[(size_t)t * D + 2 * d] = (float)cos(angle);
                 model->rope_cos_sin[(size_t)t * D + 2 * d + 1] = (float)sin(angle);
             }
@@ -719,7 +727,7 @@ void bias_backward(float *dbias, Array dout, int64_t N, int C) {
     }
 }
 
-/* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps 1e-6.
+/* A row x (C) of --norm: out = (x - mean) * rstd * weight with rstd = 1/sqrt(squares / size + eps), eps: --norm-eps.
 
        rmsnorm    mean 0, squares = sum(x^2), size C    (Zhang & Sennrich 2019)
        layernorm  mean = sum(x) / C, squares = sum((x - mean)^2), size C    (Ba et al. 2016)
@@ -752,7 +760,7 @@ static inline void norm_write(Array out, const float *row, float mean, float r, 
 /* out (N, C) = (x - mean) * rstd * weight, plus bias (C) unless it is NULL, and rstd (N), see NormRow; kind: the choice
    of --norm */
 void norm_forward(Array out, float *rstd, const float *x, const float *weight, const float *bias, int kind,
-                  int64_t N, int C) {
+                  float eps, int64_t N, int C) {
     begin_part(PROFILE_NORM);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
@@ -762,7 +770,7 @@ void norm_forward(Array out, float *rstd, const float *x, const float *weight, c
 #pragma omp simd reduction(+ : squares)
         for (int c = 0; c < C; c++) squares += (row[c] - norm.mean) * (row[c] - norm.mean);
         if (kind == NORM_CRMSNORM) squares += norm.centre * norm.centre;
-        rstd[n] = 1.0f / sqrtf(squares / norm.size + 1e-6f);
+        rstd[n] = 1.0f / sqrtf(squares / norm.size + eps);
         norm_write(array_from(out, n * C), row, norm.mean, rstd[n], weight, bias, C);
     }
 }
@@ -817,7 +825,7 @@ void norm_backward(float *dx, float *dweight, float *dbias, float *partial, floa
 }
 
 /* Rotary positions (Su et al. 2021) on the q and k thirds of qkv (N, 3A): the pair (d, d + D/2) of each head is
-   rotated by the angle t * 10000^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
+   rotated by the angle t * theta^(-2d/D), whose cosine and sine are in cos_sin (T, D/2, 2). out (N, 3A) = qkv with q
    and k rotated; it may be qkv itself. direction is 1 in forward. With -1 the rotation is
    reversed: the inverse of a rotation is its transpose, by which backward multiplies gradients. */
 void rope_rotate(Array out, const float *qkv, const float *cos_sin, float direction, int64_t N, int T, int H,
@@ -1024,8 +1032,11 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
 /* The factor of the tokens' embeddings. */
 static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqrtf((float)c->embd) : 1; }
 
-/* The position of the first token of model_forward: 0, unless a cache has tokens before it. */
-static int first_position(const Model *model) { return model->cache ? model->cache->count : 0; }
+/* The position of the first token of sequence b in model_forward: 0, unless a cache has tokens before it. */
+static int first_position(const Model *model, int b) { return model->caches ? model->caches[b]->count : 0; }
+/* How many sequences begin at the same position, as operations that know one position need it: all B, or with caches
+   one. */
+static int sequences_at_a_time(const Model *model, int B) { return model->caches ? 1 : B; }
 
 /* What the options of docs/ablations.md change around attention. Those that begin with --laser- change nothing in
    standard attention. */
@@ -1048,16 +1059,18 @@ static float *attention_inputs(Model *model, int l, const AttentionShape *shape)
     const LayerWeights *weights = &model->weights.layers[l];
     const AttentionAblations ablations = attention_ablations(model, l);
     float *qkv = model->activations.layers[l].qkv, *in = weights->q_norm ? model->activations.attn_in : qkv;
-    const int64_t N = (int64_t)shape->B * shape->T;
 
     if (weights->q_norm) {
         begin_part(PROFILE_NORM);
         qk_norm_forward(in, qkv, weights->q_norm, weights->k_norm, shape);
     }
-    if (model->rope_cos_sin)
-        rope_rotate(array_of_floats(in), in,
-                    model->rope_cos_sin + (int64_t)first_position(model) * c->head_dim, 1, N, shape->T,
-                    c->heads, c->head_dim);
+    const int step = sequences_at_a_time(model, shape->B);
+    for (int b = 0; model->rope_cos_sin && b < shape->B; b += step) {
+        float *rows = in + b * shape->T * shape->qkv_row;
+        rope_rotate(array_of_floats(rows), rows,
+                    model->rope_cos_sin + (int64_t)first_position(model, b) * c->head_dim, 1,
+                    (int64_t)step * shape->T, shape->T, c->heads, c->head_dim);
+    }
     begin_part(PROFILE_ATTENTION);
     ablations_before(&ablations, in, shape);
     return in;
@@ -1070,7 +1083,8 @@ static void block_output(const Model *model, float *out, const float *residual, 
     const int C = model->config.embd;
     linear(array_of_floats(branch ? branch : out), branch ? NULL : residual, x, w, N, IC, C);
     if (!branch) return;
-    norm_forward(array_of_floats(out), rstd, branch, weight, NULL, model->config.norm, N, C);
+    norm_forward(array_of_floats(out), rstd, branch, weight, NULL, model->config.norm,
+                 (float)model->config.norm_eps, N, C);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t i = 0; i < N * C; i++) out[i] += residual[i];
 }
@@ -1103,11 +1117,12 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
 
-    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm, N, C);
+    norm_forward(norm, a->attn_rstd, a->input, weights->attn_norm, weights->attn_norm_bias, c->norm,
+                 (float)c->norm_eps, N, C);
     linear(array_of_floats(a->qkv), NULL, norm, &w->qkv, N, C, 3 * A);
     float *in = attention_inputs(model, l, &shape);
-    if (model->cache)
-        attention_cache_forward(model->cache, l, a->attn_out, a->attn_lse, in, &shape);
+    if (model->caches)
+        attention_cache_forward(model->caches, l, a->attn_out, a->attn_lse, in, &shape);
     else
         attention_forward(c->attn, a->attn_out, a->attn_lse, in, in + A, in + 2 * A, &shape);
     ablations_after(&ablations, l, a->attn_out, in, &shape);
@@ -1125,7 +1140,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
     const Array norm = model->activations.norm, hidden = model->activations.hidden;
     const int C = c->embd, F = c->mlp_hidden, U = up_size(F, c->activation);
 
-    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm, N, C);
+    norm_forward(norm, a->mlp_rstd, a->mlp_input, weights->mlp_norm, weights->mlp_norm_bias, c->norm,
+                 (float)c->norm_eps, N, C);
     linear(a->up, NULL, norm, &w->up, N, C, U);
     if (!out) return;
     activation_forward(hidden, a->up, N, F, c->activation);
@@ -1134,8 +1150,8 @@ static void mlp_block(Model *model, int l, int64_t N, float *out) {
 }
 
 /* tokens (B, T) -> activations.output (N, C), the residual stream after the last layer, and activations.norm, its
-   norm. T may be shorter than the model's, B smaller than its batch. With a cache, B is 1, the tokens follow those
-   whose keys and values are in the cache, and theirs are added to it. */
+   norm. T may be shorter than the model's, B smaller than its batch. With caches, the tokens of sequence b follow those
+   whose keys and values are in caches[b], and theirs are added to it. */
 void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     if (device_on()) {
         device_forward(tokens, B, T);
@@ -1147,16 +1163,18 @@ void model_forward(Model *model, const int32_t *tokens, int B, int T) {
     Activations *acts = &model->activations;
     const float *position = weights->position ? weights->position : model->fixed_positions;
 
-    if (position) position += (int64_t)first_position(model) * c->embd;
-    embedding_forward(acts->layers[0].input, tokens, weights->embed, embedding_scale(c), position, N, T,
-                      c->embd);
+    for (int b = 0, step = sequences_at_a_time(model, B); b < B; b += step) {
+        const float *first = position ? position + (int64_t)first_position(model, b) * c->embd : NULL;
+        embedding_forward(acts->layers[0].input + (int64_t)b * T * c->embd, tokens + (int64_t)b * T,
+                          weights->embed, embedding_scale(c), first, (int64_t)step * T, T, c->embd);
+    }
     for (int l = 0; l < c->layers; l++) {
         attention_block(model, l, B, T, acts->layers[l].mlp_input);
         mlp_block(model, l, N, l + 1 < c->layers ? acts->layers[l + 1].input : acts->output);
     }
     norm_forward(acts->norm, acts->final_rstd, acts->output, weights->final_norm, weights->final_norm_bias,
-                 c->norm, N, c->embd);
-    if (model->cache) model->cache->count += T;
+                 c->norm, (float)c->norm_eps, N, c->embd);
+    for (int b = 0; b < B && model->caches; b++) model->caches[b]->count += T;
     begin_part(PROFILE_OTHER);
 }
 
@@ -1170,15 +1188,19 @@ static void output_logits(Model *model, Array norm, float *cap_slopes, int64_t r
         softcap_forward(logits, cap_slopes, (float)c->logit_softcap, rows, c->vocab_size);
 }
 
-/* After model_forward of one sequence: the logits (V) of the token that follows the row-th of its tokens. The next
-   call, or model_loss, overwrites them. */
+/* After model_forward: the logits (rows, V) of the tokens that follow its tokens from number `first` on, in the order of
+   model_forward's N tokens. The next call, or model_loss, overwrites them. There is room for those of at least 64. */
+float *model_logits_of(Model *model, int first, int rows) {
+    output_logits(model, array_from(model->activations.norm, (int64_t)first * model->config.embd), NULL,
+                  rows);
+    return model->activations.logits;
+}
+
+/* The same for one token; on a GPU too. */
 float *model_logits(Model *model, int row) {
-    float *logits = model->activations.logits;
-    if (device_on())
-        device_logits(logits, row);
-    else
-        output_logits(model, array_from(model->activations.norm, (int64_t)row * model->config.embd), NULL, 1);
-    return logits;
+    if (!device_on()) return model_logits_of(model, row, 1);
+    device_logits(model->activations.logits, row);
+    return model->activations.logits;
 }
 
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
@@ -1583,6 +1605,8 @@ static ModelMemory model_memory(const Model *model) {
 /* Plans the trainer that the options describe; trainer_allocate allocates its memory. */
 Trainer trainer_plan(Options *options, OptionSet *set) {
     Trainer t = {0};
+    ModelConfig trained;
+    if (*options->init_from) init_from_options(options, set, model_fields, MODEL_FIELDS, &trained);
     run_settle(&t.run, options, set);
     const ModelConfig config = model_config(options, set);
     t.model = model_plan(&config, (int)options->batch);
@@ -1619,12 +1643,18 @@ void trainer_free(Trainer *t) {
     free(t->inputs), free(t->targets);
 }
 
-/* Initial weights, or those of the checkpoint from which the run goes on. */
+/* Initial weights, those of --init-from, or those of the checkpoint from which the run goes on. */
 void trainer_start(Trainer *t) {
-    if (run_resume(&t->run, &t->optimizer))
+    const Options *o = t->run.options;
+    bool trained = run_resume(&t->run, &t->optimizer);
+    if (!trained && *o->init_from) {
+        init_from_weights(&t->run, &t->model.parameters, t->model.weights.memory);
+        trained = true;
+    }
+    if (trained)
         model_repack(&t->model);
     else
-        model_init(&t->model, (uint64_t)t->run.options->seed);
+        model_init(&t->model, (uint64_t)o->seed);
     optimizer_send_to_gpu(&t->optimizer);
 }
 

@@ -34,13 +34,17 @@ train_gpt.c  => gpt/base gpt/math gpt/io gpt/dist gpt/run laser.h
 cuda         => gpt/base gpt/math gpt/dist laser.h
 train_gpt.cu => cuda gpt/base gpt/math gpt/dist laser.h
 data         => gpt/base gpt/math gpt/io gpt/run
-tools        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data
+docs/course  =>
+docs/course/exercises => laser.h
+tools        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data docs/course
 tests        => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data tools
+tests/course =>
 test_gpt.c   => train_gpt.c laser.h gpt/base gpt/math gpt/io gpt/dist gpt/run cuda data tools tests
 '
 
 shopt -s nullglob
-sources() { printf '%s\n' *.c *.h *.cu gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu}; }
+sources() { printf '%s\n' *.c *.h *.cu gpt/*/*.h cuda/*.h cuda/*.cuh data/*.[ch] {tools,tests}/*.{c,h,cu} \
+    docs/course/*.c docs/course/exercises/*.[ch] tests/course/*.c; }
 
 # Calls FUNCTION with each WORD, as many calls at a time as there are processors. Returns 1 if one of them failed.
 parallel_each() { # FUNCTION WORD...

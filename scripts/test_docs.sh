@@ -64,13 +64,24 @@ make bench PYTHONS=*                    => no: needs PyTorch, a download
 build/bench --help                      => run
 build/bench *                           => run + --quick --filter=memory --json=bench.json
 ./test_gpt --filter=laser               => no: CI runs all tests
+make build/course                       => run
+make grammar                            => run
+make course                             => run
+make exercise-*                         => no: it fails until its reader has completed it; a test does both
+build/course *                          => run
+cc -O3 -march=native docs/course/*      => run
+./tiny_gpt *                            => run + --layers=1 --batch=1 --steps=2
+./grammar *                             => run
 cc -O1 -fopenmp tests/check_attention.c * => run
 cc -O3 *                                => run + -O0 -o by-hand
 ./prepare --threads=1                   => no: a part of a command
+./prepare --out=data/gpt2 *             => no: needs GPT-2, a download
 ./prepare *                             => run
 zcat dump.jsonl.gz | ./prepare *        => run
 scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./train_gpt --help                      => run
+./train_gpt --init-from=gpt2 *          => no: needs GPT-2, a download; a test has a small one
+./train_gpt * --resume-schedule=changed => no: needs the checkpoints of long runs; a test has short ones
 ./train_gpt * --attn=sigmoid            => no: a page adds this kind, and a test does what it says
 ./train_gpt *                           => run + $tiny
 ./generate *                            => run + --tokens=8

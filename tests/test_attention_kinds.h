@@ -58,7 +58,7 @@ static int add_the_kind_of_the_page(const char *folder, char *output, size_t siz
     return test_command(
         output, size,
         "set -e; mkdir %s/tests; cp tests/*attention*.[ch] %s/tests; "
-        "cp -r Makefile scripts laser.h train_gpt.c gpt cuda docs/add-an-attention.md %s; cd %s; "
+        "cp -r Makefile scripts laser.h train_gpt.c gpt hf cuda docs/add-an-attention.md %s; cd %s; "
         "block() { awk -v fence=\"\\`\\`\\`$1\" -v number=\"$2\" "
         "'/^```/ { if (inside) exit; if ($0 == fence && ++count == number) { inside = 1; next } } "
         "inside' add-an-attention.md; }; "

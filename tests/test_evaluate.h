@@ -215,6 +215,8 @@ static Tokenizer *evaluate_tokenizer(void) {
 
 static Model evaluate_model(int B, int vocab_size, double logit_softcap) {
     const ModelConfig config = {.layers = 2,
+                                .norm_eps = 1e-6,
+                                .rope_theta = 10000,
                                 .heads = 2,
                                 .head_dim = 6,
                                 .embd = 20,

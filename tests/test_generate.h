@@ -27,7 +27,7 @@ static float *generate_cached_logits(Model *model, const int32_t *tokens, int T,
     const AttentionKind kind = (AttentionKind)c->attn;
     AttentionCache cache = attention_cache_create_as(
         kind, all_rows ? CACHE_ALL_ROWS : attention_cache_kinds[kind], c->layers, &shape);
-    model->cache = &cache;
+    model->caches = (AttentionCache *[]){&cache};
     for (int begin = 0, n; begin < T; begin += n) {
         n = begin == 0 ? prompt : piece;
         n = begin + n < T ? n : T - begin;
@@ -35,7 +35,7 @@ static float *generate_cached_logits(Model *model, const int32_t *tokens, int T,
         for (int t = 0; t < n; t++)
             memcpy(logits + (size_t)(begin + t) * V, model_logits(model, t), V * sizeof *logits);
     }
-    model->cache = NULL;
+    model->caches = NULL;
     attention_cache_free(&cache);
     return logits;
 }
@@ -50,6 +50,8 @@ typedef struct {
 
 static Model generate_model(const GenerateCase *k, bool forward_only) {
     const ModelConfig config = {.layers = 2,
+                                .norm_eps = 1e-6,
+                                .rope_theta = 10000,
                                 .heads = 3,
                                 .head_dim = 10,
                                 .embd = 20,
@@ -292,6 +294,12 @@ static void test_generate_refuses_wrong_input(void) {
     } cases[] = {
         {"$G --prompt=a --prompt-file=b .", 2, "--prompt and --prompt-file are both given"},
         {"$G --stop= .", 2, "--stop is empty"},
+        {"$G --lines .", 2, "--lines needs --prompt-file"},
+        {"$G --batch=0 .", 2, "--batch=0"},
+        {": > empty; $G --lines --prompt-file=empty .", 1, "'empty' is empty; write a prompt in every line"},
+        {"$G --lines --prompt-file=gone .", 1, "gone"},
+        {"printf 'a\\n\\nb\\n' > lines; $G --lines --batch=4 --prompt-file=lines .", 1,
+         "in line 2 of 'lines' is empty"},
         {"$G --prompt-file= .", 2, "--prompt-file is empty"},
         {"$G --stopp=x .", 2, "--stop"},
         {"$G --top-p=1.5 .", 2, "--top-p"},
@@ -394,6 +402,42 @@ static void test_generate_writes_what_was_asked_for(void) {
           "exit %d: %s", code, output);
 }
 
+/* The texts of a batch must be those that the same prompts have one at a time, greedy or drawn, whatever their lengths and
+   ends are and also where a context is full; in the order of the prompts. */
+static void test_generate_batches_write_the_same_texts(void) {
+    static const char *const options[] = {"--temperature=0 --tokens=6", "--tokens=40 --samples=3 --top-k=20",
+                                          "--tokens=9 --stop=e --seed=5 --repeat-penalty=1.3",
+                                          "--tokens=8 --dtype=bf16"};
+    char folder[256], one[16384], output[16384], command[512];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    hostile_write_good(folder);
+    generate_run(folder, "printf 'the cat\na\nand the\nthe\nthe cat\nan\n' > prompts", output, sizeof output);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        /* The rate differs from run to run; without --json it is not printed. */
+        snprintf(command, sizeof command, "$G --prompt-file=- %s . < prompts 2> notes", options[i]);
+        int code = generate_run(folder, command, one, sizeof one);
+        REQUIRE(code == 0 && hostile_lines(one) >= 11, "%s: exit %d: %s", options[i], code, one);
+        for (int batch = 2; batch <= 8; batch += 3) {
+            snprintf(command, sizeof command,
+                     "$G --lines --prompt-file=prompts --batch=%d --threads=%d %s . 2> notes", batch,
+                     batch % 3, options[i]);
+            code = generate_run(folder, command, output, sizeof output);
+            CHECK(code == 0 && strcmp(one, output) == 0, "%s, --batch=%d: exit %d: %s, expected %s",
+                  options[i], batch, code, output, one);
+        }
+    }
+    int code =
+        generate_run(folder, "$G --lines --prompt-file=prompts --batch=4 --json --temperature=0 --tokens=3 .",
+                     output, sizeof output);
+    CHECK(code == 0 && hostile_lines(output) == 6 && strcmp(generate_line(output).prompt, "the cat") == 0,
+          "exit %d: %s", code, output);
+    code = generate_run(folder, "printf 'the cat\nthe cat\n' | $G --prompt-file=- --tokens=12 .", output,
+                        sizeof output);
+    const char *second = strstr(output, "\n\n");
+    CHECK(code == 0 && second && strncmp(output, second + 2, (size_t)(second - output)) != 0,
+          "two equal prompts got the same drawn text: %s", output);
+}
+
 #define GENERATE_TESTS(TEST)                                                                                 \
     TEST(generate_cache_gives_the_logits_of_the_full_forward)                                                \
     TEST(generate_cache_gives_the_same_bits_for_any_number_of_threads)                                       \
@@ -402,6 +446,7 @@ static void test_generate_writes_what_was_asked_for(void) {
     TEST(characters_are_not_cut)                                                                             \
     TEST(json_holds_any_bytes)                                                                               \
     TEST(generate_refuses_wrong_input)                                                                       \
-    TEST(generate_writes_what_was_asked_for)
+    TEST(generate_writes_what_was_asked_for)                                                                 \
+    TEST(generate_batches_write_the_same_texts)
 
 #endif

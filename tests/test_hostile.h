@@ -32,6 +32,8 @@ static void hostile_write_good(const char *folder) {
     char path[FILE_PATH_SIZE], error[FILE_ERROR_SIZE];
     Tokenizer *tokenizer = hostile_tokenizer();
     const ModelConfig config = {.layers = 2,
+                                .norm_eps = 1e-6,
+                                .rope_theta = 10000,
                                 .heads = 3,
                                 .head_dim = 6,
                                 .embd = 20,
@@ -108,8 +110,8 @@ static const HostileCase hostile_cases[] = {
     {SET, "qk_norm", "\"\"", "\"qk_norm\" is missing or wrong; expected no|yes"},
     {SET, "laser_beta", "\"1\"", "\"laser_beta\" is missing or wrong; expected a number"},
     {SET, "laser_beta", "0", "laser_beta (--laser-beta) is 0, expected 0.01 to 100"},
-    {SET, "rms_norm_eps", "1", "\"rms_norm_eps\" is not 1e-06"},
-    {SET, "rope_theta", "500000", "\"rope_theta\" is not 10000"},
+    {SET, "rms_norm_eps", "0", "rms_norm_eps (--norm-eps) is 0, expected 1e-12 to 1"},
+    {SET, "rope_theta", "\"far\"", "\"rope_theta\" is missing or wrong; expected a number"},
     {SET, "tie_word_embeddings", "false", "has no tensor 'lm_head.weight'"},
     {SET, "tie_word_embeddings", "\"no\"",
      "\"tie_word_embeddings\" is missing or wrong; expected true|false"},

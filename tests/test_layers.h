@@ -138,7 +138,7 @@ static void check_norm(int kind, void (*forward)(void *)) {
                  0,
                  forward};
     for (int i = 0; i < SIZE; i++) twin.a[i] = x[i] += 3; /* a mean, which layernorm removes */
-    norm_forward(array_of_floats(out), rstd, x, weight, bias, kind, N, LAYER_C);
+    norm_forward(array_of_floats(out), rstd, x, weight, bias, kind, 1e-6f, N, LAYER_C);
     forward(&twin);
     CHECK_NMSE(out, want, SIZE, 1e-13, "out");
     norm_recompute(array_of_floats(again), rstd, x, weight, bias, kind, N, LAYER_C);
@@ -169,9 +169,9 @@ static void test_norms_agree_where_the_mean_is_zero(void) {
         for (int c = 0; c < C - 1; c++) sum += shorter[n * (C - 1) + c] = x[n * C + c];
         x[n * C + C - 1] = (float)-sum;
     }
-    norm_forward(array_of_floats(rms), rstd, x, ones, NULL, NORM_RMSNORM, N, C);
-    norm_forward(array_of_floats(layer), rstd, x, ones, NULL, NORM_LAYERNORM, N, C);
-    norm_forward(array_of_floats(compressed), rstd, shorter, ones, NULL, NORM_CRMSNORM, N, C - 1);
+    norm_forward(array_of_floats(rms), rstd, x, ones, NULL, NORM_RMSNORM, 1e-6f, N, C);
+    norm_forward(array_of_floats(layer), rstd, x, ones, NULL, NORM_LAYERNORM, 1e-6f, N, C);
+    norm_forward(array_of_floats(compressed), rstd, shorter, ones, NULL, NORM_CRMSNORM, 1e-6f, N, C - 1);
     for (int n = 0; n < N; n++)
         for (int c = 0; c < C; c++) {
             const float *want = &rms[n * C + c];
@@ -203,6 +203,8 @@ static void rope_twin(void *context) { /* Hugging Face's form: x cos + rotate_ha
 static void test_rope_matches_float64(void) {
     enum { SIZE = LAYER_N * 3 * LAYER_H * LAYER_D };
     ModelConfig config = {.layers = 1,
+                          .norm_eps = 1e-6,
+                          .rope_theta = 10000,
                           .heads = LAYER_H,
                           .head_dim = LAYER_D,
                           .embd = 4,

@@ -15,8 +15,8 @@ enum { GENERATE_TOKENS = 8 }; /* of a turn */
 
 typedef struct {
     Model model;
-    AttentionCache cache;
-    int context; /* tokens in the cache */
+    AttentionCache cache, *caches[1]; /* caches: that of the only sequence */
+    int context;                      /* tokens in the cache */
     Layers triad;
 } GenerateRow;
 
@@ -63,8 +63,8 @@ static GenerateRow generate_open(const StepModel *model, int dtype, AttentionKin
     int32_t *tokens = check_calloc((size_t)row.context * sizeof *tokens);
     for (int i = 0; i < row.context; i++)
         tokens[i] = (int32_t)(rng_bits(1, RNG_STREAM_TEST, (uint64_t)i) % (uint64_t)model->vocab_size);
-    /* The caller sets model.cache when the row has its final address; here the tokens go through this copy. */
-    row.model.cache = &row.cache;
+    /* The caller sets model.caches when the row has its final address; here the tokens go through this copy. */
+    row.caches[0] = &row.cache, row.model.caches = row.caches;
     model_forward(&row.model, tokens, 1, row.context);
     free(tokens);
     row.triad = (Layers){.size = (int64_t)(bench.options.quick ? 16 : 64) << 20};
@@ -74,7 +74,7 @@ static GenerateRow generate_open(const StepModel *model, int dtype, AttentionKin
 
 static void bench_generate_row(const StepModel *model, int dtype, AttentionKind kind) {
     GenerateRow row = generate_open(model, dtype, kind);
-    row.model.cache = &row.cache;
+    row.caches[0] = &row.cache, row.model.caches = row.caches;
     Contender contenders[] = {{"triad", generate_triad, false, 0}, {"tokens", generate_tokens, false, 0}};
     bench_turns(contenders, 2, &row, dtype == 0 ? RATE_FP32 : RATE_BF16, 4.0);
     const double triad = 4.0 * (double)(row.triad.size / 3 * 3) / contenders[0].best;

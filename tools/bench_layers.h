@@ -49,7 +49,7 @@ static void layer_rmsnorm_forward(void *context) {
     Layers *l = context;
     const int64_t NC = (int64_t)LAYER_N * LAYER_C;
     float *out = layer_piece(l, NC), *x = layer_piece(l, NC);
-    norm_forward(array_of_floats(out), l->rstd, x, l->weight, NULL, NORM_RMSNORM, LAYER_N, LAYER_C);
+    norm_forward(array_of_floats(out), l->rstd, x, l->weight, NULL, NORM_RMSNORM, 1e-6f, LAYER_N, LAYER_C);
     l->bytes = 2.0 * 4 * (double)NC;
 }
 

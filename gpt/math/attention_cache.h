@@ -1,16 +1,16 @@
 /* attention_cache.h: attention for text that is generated token by token: keys and values of the tokens so far are
    kept, so that a new token costs one row of attention instead of all of them.
 
-   The cache belongs to one sequence. It holds what attention needs of every token, for each of L layers:
+   A cache belongs to one sequence. It holds what attention needs of every token, for each of L layers:
 
    attention_cache_create(kind, layers, &shape)   an empty cache; shape has B = 1, and as T the most tokens it will hold
    attention_cache_bytes(kind, layers, &shape)    the bytes of memory that this takes
-   attention_cache_forward(cache, l, out, lse, qkv, &shape)
-                            what attention_forward computes for the last shape->T rows of a sequence: those of new
-                            tokens, which follow the cache->count tokens before them. Adds their keys and values to
-                            layer l of the cache. q, k and v of a token lie side by side in qkv (T, 3A). lse (H, T) is
-                            scratch
-   cache->count             tokens in the cache. After the last layer the caller adds T to it. It may be made
+   attention_cache_forward(caches, l, out, lse, qkv, &shape)
+                            what attention_forward computes for the last shape->T rows of each of shape->B sequences:
+                            those of new tokens, which follow the caches[b]->count tokens before them. Adds their keys
+                            and values to layer l of the caches. q, k and v of a token lie side by side in qkv (B, T,
+                            3A). lse (B, H, T) is scratch
+   cache->count             tokens in the cache. After the last layer the caller adds T to it in each. It may be made
                             smaller to forget everything (0), but else only grows
    attention_cache_free(cache)
 
@@ -268,25 +268,38 @@ static inline void attention_cache_all_rows(AttentionCache *c, int l, float *out
     memcpy(out, c->out + c->count * A, (size_t)(T * A) * sizeof *out);
 }
 
-static inline void attention_cache_forward(AttentionCache *c, int l, float *out, float *lse, const float *qkv,
-                                           const AttentionShape *shape) {
-    const int T = shape->T, H = shape->H, D = shape->D, A = H * D;
-    if (shape->B != 1 || c->count + T > c->shape.T)
-        die("the cache of attention has room for %d tokens of one sequence; %d sequences of %d + %d were "
-            "given",
-            c->shape.T, shape->B, c->count, T);
-    if (c->how == CACHE_ALL_ROWS) {
-        attention_cache_all_rows(c, l, out, qkv, T);
-        return;
+/* The rows of head h of one sequence; out and qkv are those of its first new token. */
+static inline void attention_cache_head(AttentionCache *c, int l, int h, float *out, const float *qkv,
+                                        int T) {
+    const int64_t D = c->shape.D, A = c->shape.H * D;
+    attention_cache_add(c, l, h, qkv + A + h * D, T);
+    for (int t = 0; t < T && c->count > 0; t++)
+        attention_cache_row(c, l, h, out + t * A + h * D, qkv + t * 3 * A + h * D, c->count + t + 1);
+}
+
+static inline void attention_cache_forward(AttentionCache *const *caches, int l, float *out, float *lse,
+                                           const float *qkv, const AttentionShape *shape) {
+    const int B = shape->B, T = shape->T, H = shape->H;
+    const int64_t A = (int64_t)H * shape->D;
+    bool all_rows = false;
+    AttentionShape one = *shape;
+    one.B = 1;
+    for (int b = 0; b < B; b++) {
+        AttentionCache *c = caches[b];
+        float *rows = out + b * T * A;
+        const float *from = qkv + b * T * 3 * A;
+        if (c->count + T > c->shape.T)
+            die("the cache of attention has room for %d tokens; %d + %d were given", c->shape.T, c->count, T);
+        if (c->how == CACHE_ALL_ROWS)
+            attention_cache_all_rows(c, l, rows, from, T), all_rows = true;
+        else if (c->count == 0)
+            attention_forward(c->kind, rows, lse + (int64_t)b * H * T, from, from + A, from + 2 * A, &one);
     }
-    if (c->count == 0) attention_forward(c->kind, out, lse, qkv, qkv + A, qkv + 2 * A, shape);
-#pragma omp parallel for schedule(dynamic)
-    for (int h = 0; h < H; h++) {
-        attention_cache_add(c, l, h, qkv + A + h * D, T);
-        for (int t = 0; t < T && c->count > 0; t++)
-            attention_cache_row(c, l, h, out + (int64_t)t * A + h * D, qkv + (int64_t)t * 3 * A + h * D,
-                                c->count + t + 1);
-    }
+    if (all_rows) return;
+#pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int b = 0; b < B; b++)
+        for (int h = 0; h < H; h++)
+            attention_cache_head(caches[b], l, h, out + b * T * A, qkv + b * T * 3 * A, T);
 }
 
 #endif

@@ -10,6 +10,7 @@
                                                    checkpoint is made by hugging_face.h
    config_add(json, fields, count, config, stock)  adds the fields to an object; with `stock` those that Llama has
    config_read(folder, fields, count, config)      fills the struct from FOLDER/config.json; dies with what is wrong
+   config_read_json(json, folder, fields, count, config)   the same from an object that has been read
    named_tensors(parameters, memory)               the tensors as safetensors.h takes them. Their data is in `memory`
                                                    (parameters->floats), which stays the caller's; NULL: only names and
                                                    shapes. The caller frees the array
@@ -79,13 +80,6 @@ static inline bool config_check(const ConfigField *fields, int count, const void
     return true;
 }
 
-/* Values that are the same for every model of this program. They are written for programs that read any model. */
-static const struct {
-    const char *key;
-    double value;
-} config_constants[] = {{"rms_norm_eps", 1e-6}, {"rope_theta", 10000}};
-enum { CONFIG_CONSTANTS = sizeof config_constants / sizeof *config_constants };
-
 /* Adds a member with the name of a choice, which config_choice reads. */
 static inline void config_add_choice(cJSON *json, const char *key, const char *name) {
     if (strcmp(name, "true") == 0 || strcmp(name, "false") == 0)
@@ -112,8 +106,6 @@ static inline void config_add(cJSON *json, const ConfigField *fields, int count,
         else
             config_add_choice(json, fields[i].key, options_choice_name(fields[i].choices, (int)value, text));
     }
-    for (int i = 0; i < CONFIG_CONSTANTS; i++)
-        json_add_number(json, config_constants[i].key, config_constants[i].value);
 }
 
 static inline cJSON *config_to_json(const ConfigField *fields, int count, const void *config) {
@@ -132,16 +124,6 @@ static inline cJSON *checkpoint_read_json(const char *folder, const char *name) 
     if (!cJSON_IsObject(json)) die("'%s' is no JSON object: it is damaged; take another checkpoint", path);
     free(text);
     return json;
-}
-
-/* Dies when config.json has another value for one of the constants: this program cannot compute that model. */
-static inline void config_check_constants(const cJSON *json, const char *folder) {
-    for (int i = 0; i < CONFIG_CONSTANTS; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, config_constants[i].key);
-        if (item && !(cJSON_IsNumber(item) && item->valuedouble == config_constants[i].value))
-            die("%s/config.json: \"%s\" is not %g, the only value that is known here", folder,
-                config_constants[i].key, config_constants[i].value);
-    }
 }
 
 /* The value of the field's option when nobody gives one. */
@@ -167,19 +149,30 @@ static inline bool config_read_field(const ConfigField *field, const cJSON *item
     return whole >= 0;
 }
 
-static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
-    cJSON *json = checkpoint_read_json(folder, "config.json");
+/* The member of config.json for a field; NULL: there is none. transformers 5 has rope_theta in an object of its own. */
+static inline const cJSON *config_member(const cJSON *json, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+    if (item || strcmp(key, "rope_theta") != 0) return item;
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, "rope_parameters"), key);
+}
+
+static inline void config_read_json(const cJSON *json, const char *folder, const ConfigField *fields,
+                                    int count, void *config) {
     for (int i = 0; i < count; i++) {
         const ConfigField *field = &fields[i];
         double value = 0;
-        if (!config_read_field(field, cJSON_GetObjectItemCaseSensitive(json, field->key), &value))
+        if (!config_read_field(field, config_member(json, field->key), &value))
             die("%s/config.json: \"%s\" is missing or wrong; expected %s", folder, field->key,
                 field->choices          ? field->choices
                 : config_is_real(field) ? "a number"
                                         : "a whole number above 0");
         config_set(field, config, value);
     }
-    config_check_constants(json, folder);
+}
+
+static inline void config_read(const char *folder, const ConfigField *fields, int count, void *config) {
+    cJSON *json = checkpoint_read_json(folder, "config.json");
+    config_read_json(json, folder, fields, count, config);
     cJSON_Delete(json);
 }
 

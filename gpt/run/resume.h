@@ -18,6 +18,9 @@
 
 /* ---- whether a checkpoint belongs to this run ---- */
 
+/* The options of the learning rate, which --resume-schedule=changed allows to differ. */
+static const char resume_schedule_options[] = "steps|lr|lr-min|schedule|warmup|cooldown";
+
 /* The options of OPTION_FIXED must have the values with which the checkpoint was trained. If the checkpoint does not
    record an option, the option was added to the program later, and the run is taken to have used its present default.
    */
@@ -33,8 +36,16 @@ static inline void check_fixed_options(const Run *run, const cJSON *options, con
         if (option->type == OPTION_FLOAT &&
             strtod(was, NULL) == *(double *)((char *)run->options + option->offset))
             continue; /* the same number, written in another way */
-        die("--%s is %s, but %s was trained with %s; give the same value, or start anew in another --out",
-            option->name, options_text(run->option_set, option, now), folder, was);
+        const bool schedule = options_choice_index(resume_schedule_options, option->name) >= 0;
+        if (schedule && run->options->resume_schedule == RESUME_SCHEDULE_CHANGED) {
+            if (parallel_rank() == 0)
+                printf("changed    --%s is now %s, it was %s\n", option->name,
+                       options_text(run->option_set, option, now), was);
+            continue;
+        }
+        die("--%s is %s, but %s was trained with %s; give the same value%s, or start anew in another --out",
+            option->name, options_text(run->option_set, option, now), folder, was,
+            schedule ? " or --resume-schedule=changed" : "");
     }
 }
 

@@ -71,6 +71,12 @@ __attribute__((noreturn)) static inline void die_without_vocabulary(const Option
 static inline void resolve_vocabulary(Options *o, const OptionSet *set, const Tokenizer *tokenizer) {
     const bool given = o->vocab_size > 0 && options_given(set, "vocab-size");
     const int size = tokenizer ? tokenizer_vocab_size(tokenizer) : 0;
+    if (given && size > o->vocab_size && *o->init_from)
+        options_fail(
+            set,
+            "--init-from=%s: its model has %lld tokens, but the tokenizer.json of --data has tokens up to "
+            "number %d; make the data with ./prepare --tokenizer=FILE, the model's tokenizer.json",
+            o->init_from, (long long)o->vocab_size, size - 1);
     if (given && size > o->vocab_size)
         options_fail(
             set, "--vocab-size=%lld: the tokenizer.json of --data has tokens up to number %d; leave it out",
@@ -118,18 +124,27 @@ static const struct {
                      {"z-loss", "0"},
                      {"optimizer", "adamw"},
                      {"norm", "rmsnorm"},
+                     {"norm-eps", "1e-6"},
                      {"norm-place", "pre"},
                      {"bias", "none"},
                      {"embed-scale", "no"},
                      {"tie", "yes"}};
 enum { ABLATION_ROWS = sizeof ablation_rows / sizeof *ablation_rows };
 
+/* Whether the option has one of the values "a|b|c". */
+static inline bool option_is_among(const OptionSet *set, const char *name, const char *values) {
+    char text[64];
+    const Option *option = options_find(set, name);
+    return option->type == OPTION_FLOAT ? options_number(option, set->target) == strtod(values, NULL)
+                                        : options_choice_index(values, options_text(set, option, text)) >= 0;
+}
+
 /* Refuses what a GPU does not compute, before training starts. */
 static inline void refuse_on_gpu(const OptionSet *set) {
     for (int i = 0; i < ABLATION_ROWS; i++) {
         char text[64];
         const char *value = options_value(set, ablation_rows[i].option, text);
-        if (options_choice_index(ablation_rows[i].on_gpu, value) < 0)
+        if (!option_is_among(set, ablation_rows[i].option, ablation_rows[i].on_gpu))
             options_fail(set,
                          "--%s=%s is not available on a GPU (only %s); train it on the CPU with ./train_gpt",
                          ablation_rows[i].option, value, ablation_rows[i].on_gpu);
@@ -237,7 +252,8 @@ static inline void print_ablations(const OptionSet *set) {
     int count = 0;
     for (int i = 0; i < ABLATION_ROWS; i++) {
         const char *value = options_value(set, ablation_rows[i].option, text);
-        if (strcmp(value, options_find(set, ablation_rows[i].option)->value) == 0) continue;
+        if (option_is_among(set, ablation_rows[i].option, options_find(set, ablation_rows[i].option)->value))
+            continue;
         printf("%s --%s=%s", count++ ? "" : "ablations ", ablation_rows[i].option, value);
     }
     if (count) printf("\n");

@@ -21,6 +21,7 @@
 #define COMM_CHOICES(X) X(COMM_AUTO, "auto") X(COMM_GPU, "gpu") X(COMM_HOST, "host")
 #define COMM_DTYPE_CHOICES(X) X(COMM_FP32, "fp32") X(COMM_BF16, "bf16")
 #define RESUME_DATA_CHOICES(X) X(RESUME_DATA_SAME, "same") X(RESUME_DATA_CHANGED, "changed")
+#define RESUME_SCHEDULE_CHOICES(X) X(RESUME_SCHEDULE_SAME, "same") X(RESUME_SCHEDULE_CHANGED, "changed")
 #define SAVE_DTYPE_CHOICES(X) X(SAVE_DTYPE_FP32, "fp32") X(SAVE_DTYPE_BF16, "bf16")
 #define NORM_CHOICES(X) X(NORM_RMSNORM, "rmsnorm") X(NORM_LAYERNORM, "layernorm") X(NORM_CRMSNORM, "crmsnorm")
 #define NORM_PLACE_CHOICES(X) X(NORM_PLACE_PRE, "pre") X(NORM_PLACE_PERI, "peri")
@@ -41,6 +42,7 @@ enum { OPTION_ENUM(RECOMPUTE_CHOICES) };
 enum { OPTION_ENUM(COMM_CHOICES) };
 enum { OPTION_ENUM(COMM_DTYPE_CHOICES) };
 enum { OPTION_ENUM(RESUME_DATA_CHOICES) };
+enum { OPTION_ENUM(RESUME_SCHEDULE_CHOICES) };
 enum { OPTION_ENUM(SAVE_DTYPE_CHOICES) };
 
 /* Choices whose enums belong to laser.h with attention.h, optimizer.h and array.h. */
@@ -62,7 +64,7 @@ typedef struct {
     /* model */
     int attn, laser_shift, attn_scale, activation, position, norm, norm_place, bias, tie, init_weights;
     bool qk_norm, embed_scale;
-    double laser_beta, attn_softcap, attn_grad_scale, logit_softcap;
+    double laser_beta, attn_softcap, attn_grad_scale, logit_softcap, norm_eps, rope_theta;
     int64_t layers, heads, head_dim, embd, mlp_hidden, seq_len, vocab_size;
     /* data and batch */
     const char *data;
@@ -76,8 +78,8 @@ typedef struct {
     /* evaluation, checkpoints, log */
     int64_t val_every, val_tokens, analyze_every, sample_every, sample_tokens, save_every, keep, keep_every;
     double temperature;
-    const char *prompt, *out, *resume;
-    int resume_data, save_dtype;
+    const char *prompt, *out, *resume, *init_from;
+    int resume_data, resume_schedule, save_dtype;
     /* the machine */
     int64_t threads, zero;
     int dtype, recompute, comm, comm_dtype;
@@ -93,6 +95,12 @@ static const Option train_options[] = {
         "a named set of options, listed below"),
     ROW("Start", "config", OPTION_STRING, config, "", 0, 0, "FILE", OPTION_OWN,
         "read options from a file: lines name = value, or the config.json of a run"),
+    ROW("Start", "init-from", OPTION_STRING, init_from, "", 0, 0, "DIR", OPTION_FIXED,
+        "begin a new run with the weights of a trained model: a checkpoint of ./train_gpt, or a Hugging Face "
+        "folder "
+        "of the kind llama, arcee or gpt2. Options of the model that are not given are those of the folder. "
+        "A run "
+        "that goes on (--resume) does not read it again"),
     ROW("Start", "dry-run", OPTION_SWITCH, dry_run, "no", 0, 0, "", 0,
         "print configuration, parameters, memory, and the time a step would take, estimated from a second or "
         "two of work; then exit"),
@@ -137,9 +145,13 @@ static const Option train_options[] = {
         "activation function of the MLP; gelu is computed by its tanh formula, relu2 is the square of relu"),
     ROW("Model", "pos", OPTION_CHOICE, position, "rope", 0, 0, OPTION_CHOICES(POSITION_CHOICES), OPTION_FIXED,
         "position encoding"),
+    ROW("Model", "rope-theta", OPTION_FLOAT, rope_theta, "10000", 1, 1e12, "", OPTION_FIXED,
+        "base of the angles of --pos=rope: pair d of a head of size D turns by theta^(-2d/D) a token"),
     ROW("Model", "norm", OPTION_CHOICE, norm, "rmsnorm", 0, 0, OPTION_CHOICES(NORM_CHOICES), OPTION_FIXED,
         "normalisation; layernorm subtracts the mean of a row first; crmsnorm "
         "is RMSNorm of the row and one more element, which makes its mean 0"),
+    ROW("Model", "norm-eps", OPTION_FLOAT, norm_eps, "1e-6", 1e-12, 1, "", OPTION_FIXED,
+        "added to the mean square by whose root a norm divides"),
     ROW("Model", "norm-place", OPTION_CHOICE, norm_place, "pre", 0, 0, OPTION_CHOICES(NORM_PLACE_CHOICES),
         OPTION_FIXED,
         "pre: the input of each attention and MLP is normalised; peri: so is their output, before it is "
@@ -265,6 +277,13 @@ static const Option train_options[] = {
         "whether a resumed run may read data (text, tokenizer, shards, weights of a mixture) that differ "
         "from those its checkpoint was trained on. same: such a run ends with an error; changed: it goes on "
         "with what --data holds now"),
+    ROW("Checkpoints", "resume-schedule", OPTION_CHOICE, resume_schedule, "same", 0, 0,
+        OPTION_CHOICES(RESUME_SCHEDULE_CHOICES), OPTION_ONCE,
+        "whether a resumed run may have other --steps, --lr, --lr-min, --schedule, --warmup or --cooldown "
+        "than its "
+        "checkpoint. changed: it goes on with those that are given now, as to extend a finished run, or to "
+        "let the "
+        "rate fall from a checkpoint of a longer run"),
 
     ROW("Machine", "threads", OPTION_INT, threads, "0", 0, 4096, "", OPTION_OWN,
         "OpenMP threads per rank; 0: as many as the environment variable OMP_NUM_THREADS says; where it is "
