@@ -34,6 +34,7 @@ LLAMA, ARCEE, OURS = "LlamaForCausalLM", "ArceeForCausalLM", "LaserGPTForCausalL
 KINDS = [
     ("swiglu", LLAMA, "--activation=swiglu"),
     ("swiglu-untied", LLAMA, "--activation=swiglu --tie=no --laser-shift=sequence"),
+    ("rope-theta", LLAMA, "--activation=swiglu --rope-theta=500 --norm-eps=1e-3"),
     ("gelu", ARCEE, ""),
     ("relu", ARCEE, "--activation=relu"),
     ("relu2", ARCEE, "--activation=relu2"),
@@ -51,7 +52,7 @@ KINDS = [
     ("scale-dim", OURS, "--attn-scale=dim"),
     ("attn-softcap", OURS, "--attn-softcap=0.5 --attn=laser"),
     ("logit-softcap", OURS, "--logit-softcap=3 --activation=relu2"),
-    ("layernorm", OURS, "--norm=layernorm --qk-norm=yes"),
+    ("layernorm", OURS, "--norm=layernorm --norm-eps=1e-3 --rope-theta=500"),
     ("crmsnorm-peri", OURS, "--norm=crmsnorm --norm-place=peri"),
     ("bias-mlp", OURS, "--bias=mlp --embed-scale=yes --pos=sinusoidal"),
     ("bias-all", OURS, "--bias=all --activation=swiglu --norm=layernorm --norm-place=peri --attn=laser --pos=learned"),

@@ -249,7 +249,8 @@ static void test_every_program_tells_what_it_is(void) {
                                            "build/bench",
                                            "build/train_gpt_emulated",
                                            "build/bench_gpu_emulated"};
-    char output[16384], help[16384], path[300];
+    static char output[32768], help[32768];
+    char path[300];
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         snprintf(path, sizeof path, "%s/%s", test_binaries(), programs[i]);
         if (i > 6 && access(path, X_OK) != 0) continue; /* not part of every build */
