@@ -248,6 +248,7 @@ as_json() { sed 's/[\\"]/\\&/g' | awk 'NF { printf "{\"text\":\"%s\",\"url\":\"-
 make_files() {
     mkdir notes my-books gpt2 published
     stories 300000 1 > book.txt
+    grep -v '^$' book.txt | cut -c1-20 | head -n 20 > prompts.txt
     stories 100000 2 | as_json | gzip > crawl.jsonl.gz
     stories 100000 3 | as_json | gzip > dump.jsonl.gz
     stories 100000 4 | as_json > corpus.jsonl
