@@ -140,12 +140,6 @@ CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
 # (not that of the build: the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
 VERSION = $(eval VERSION := $(shell SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' scripts/version.sh))$(VERSION)
 
-# The text of modeling_laser_gpt.py as lines of C: the trainer writes it into checkpoints. It is committed, so that the trainer is
-# compiled by one command also without make.
-hf/modeling_laser_gpt.h: hf/modeling_laser_gpt.py
-	@{ echo '/* Made from modeling_laser_gpt.py by make: its lines. */'; echo 'static const char *const modeling_laser_gpt[] = {'; \
-	sed 's/[\\"]/\\&/g; s/.*/    "&\\n",/' $<; echo '};'; } > $@
-
 PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)evaluate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
@@ -156,6 +150,12 @@ endif
 ifeq ($(OPENMP),)
 	@echo "note: $(CC) has no OpenMP, so everything runs on one core (Debian: gcc has it; clang needs libomp-dev)"
 endif
+
+# The text of modeling_laser_gpt.py as lines of C: the trainer writes it into checkpoints. It is committed, so that the trainer is
+# compiled by one command also without make.
+hf/modeling_laser_gpt.h: hf/modeling_laser_gpt.py
+	@{ echo '/* Made from modeling_laser_gpt.py by make: its lines. */'; echo 'static const char *const modeling_laser_gpt[] = {'; \
+	sed 's/[\\"]/\\&/g; s/.*/    "&\\n",/' $<; echo '};'; } > $@
 
 # What the compiler is told, so that another CC, ARCH or CFLAGS builds everything anew.
 TOLD = $(COMPILE) -MMD $(MPI_FLAGS) $(OPENBLAS) $(ONEDNN) $(ZSTD)

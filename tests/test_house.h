@@ -110,10 +110,25 @@ static void test_makefile_knows_what_is_included(void) {
     }
 }
 
+/* The first rule of the Makefile is what `make` without a target does: another rule above it would leave a user without
+   programs. */
+static void test_make_alone_builds_the_programs(void) {
+    static const char *const programs[] = {"train_gpt", "prepare", "report",
+                                           "generate",  "analyze", "evaluate"};
+    static char output[1 << 16];
+    REQUIRE(test_command(output, sizeof output, "make -n -B DEPS=skip 2>&1") == 0, "%s", output);
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        char says[64];
+        snprintf(says, sizeof says, " -o %s ", programs[i]);
+        CHECK(strstr(output, says), "make does not build %s: %.300s", programs[i], output);
+    }
+}
+
 #define HOUSE_TESTS(TEST)                                                                                    \
     TEST(house_headers_compile_alone)                                                                        \
     TEST(house_includes_go_one_way)                                                                          \
     TEST(makefile_help_names_everything)                                                                     \
+    TEST(make_alone_builds_the_programs)                                                                     \
     TEST(makefile_knows_what_is_included)
 
 #endif
