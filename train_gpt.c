@@ -14,7 +14,8 @@
    The names of sizes are those of the papers: B sequences, T tokens of each, N = B*T tokens, V vocabulary, C width of
    the residual stream (the vector of each token, to which every attention and MLP adds its output), L layers, H heads
    of size D, A = H*D, F hidden units of the MLP, U outputs of the MLP's first matrix: F, or 2F with swiglu, which also
-   needs a gate.
+   needs a gate. The tables of tensors also use R rows of logits, P chunks of tokens, and S elements of a learned scale;
+   a linear layer by itself has C inputs and OC outputs.
 
    Everything is float32, except that the numbers of an Array (gpt/math/array.h) are bfloat16 with --dtype=bf16: those of
    the matrices of weights, of most operands of products, and of the MLP's hidden units. Operands that are float32
@@ -225,21 +226,26 @@ typedef struct {
     float *memory;
 } Activations;
 
-/* How a parameter starts, and which models have it. */
+/* How a parameter starts. */
 enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL };
-/* Those from IF_PERI on are of vectors that take no random numbers, see model_init. The biases: of the norms and of the
-   MLP, of its gate, and of attention. */
+
+/* Which models have a tensor, see model_has. */
 enum {
     ALWAYS,
     IF_LEARNED_POSITIONS,
     IF_SWIGLU,
     IF_UNTIED,
+    /* From here on: vectors that take no random numbers, see model_init. */
     IF_PERI,
-    IF_QK_WEIGHTS,
+    IF_QK_NORM,
     IF_SCALE_WEIGHTS,
-    IF_BIAS,
-    IF_GATE_BIAS,
-    IF_ATTN_BIAS
+    IF_BIAS,      /* of the norms and of the MLP */
+    IF_GATE_BIAS, /* of the MLP's gate */
+    IF_ATTN_BIAS,
+    /* From here on: activations. */
+    IF_SOFTCAP,
+    IF_BF16,
+    IF_BF16_AND_ROPE
 };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
@@ -268,9 +274,9 @@ static const TensorRow weight_rows[] = {
      INIT_RESIDUAL, ALWAYS},
     {"model.layers.%d.self_attn.o_proj.bias", "C", offsetof(LayerWeights, o_bias), INIT_ZEROS, IF_ATTN_BIAS},
     {"model.layers.%d.self_attn.q_norm.weight|layers.%d.attn.q_norm.weight", "D",
-     offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_WEIGHTS},
+     offsetof(LayerWeights, q_norm), INIT_ONES, IF_QK_NORM},
     {"model.layers.%d.self_attn.k_norm.weight|layers.%d.attn.k_norm.weight", "D",
-     offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_WEIGHTS},
+     offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_NORM},
     {"model.layers.%d.self_attn.scale.weight|layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale),
      INIT_ZEROS, IF_SCALE_WEIGHTS},
     {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
@@ -295,54 +301,45 @@ static const TensorRow weight_rows[] = {
     {"lm_head.weight|output.weight", "VC", offsetof(Weights, output), INIT_NORMAL, IF_UNTIED},
 };
 
-/* How an activation is stored: as floats, or as an Array of the model's dtype. */
-enum { FLOATS, ARRAY };
-/* When each layer keeps its own copy of an activation. With --recompute=none each layer keeps all of them; with
-   `attention`, backward computes those of attention again; with `block`, also those of the MLP. So UNLESS_RECOMPUTED
-   means: kept only with `none`; UNLESS_BLOCK_RECOMPUTED: with `none` and `attention`; ALWAYS_KEPT: always. The last
-   five mean: always kept, but the array exists only with --norm-place=peri, a softcap, --qk-norm, or bf16 (and rope).
-   The constants have the order of the option's values, so that activation_flags can compare them with `<`. */
-enum {
-    UNLESS_RECOMPUTED,
-    UNLESS_BLOCK_RECOMPUTED,
-    ALWAYS_KEPT,
-    IF_BRANCH_NORM,
-    IF_SOFTCAP,
-    IF_QK_NORM,
-    IF_BF16,
-    IF_BF16_AND_ROPE
-};
+/* How an activation is stored: as floats, or as an Array of the model's dtype. Each layer has its own copy, except with
+   --recompute: `attention` computes those of attention again in backward, and `block` those of the MLP too, so that all
+   layers use one memory for them. */
+enum { FLOATS = 0, ARRAY = 1, RECOMPUTED_WITH_ATTENTION = 2, RECOMPUTED_WITH_BLOCK = 4 };
 
 static const TensorRow activation_rows[] = {
-    {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS_KEPT},
-    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), FLOATS, UNLESS_RECOMPUTED},
-    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), FLOATS, UNLESS_RECOMPUTED},
-    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), FLOATS, UNLESS_RECOMPUTED},
-    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS, UNLESS_RECOMPUTED},
-    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS, UNLESS_BLOCK_RECOMPUTED},
-    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS, UNLESS_BLOCK_RECOMPUTED},
-    {"layers.%d.up", "NU", offsetof(LayerActivations, up), ARRAY, UNLESS_BLOCK_RECOMPUTED},
-    {"layers.%d.attn_branch", "NC", offsetof(LayerActivations, attn_branch), FLOATS, IF_BRANCH_NORM},
-    {"layers.%d.attn_branch_rstd", "N", offsetof(LayerActivations, attn_branch_rstd), FLOATS, IF_BRANCH_NORM},
-    {"layers.%d.mlp_branch", "NC", offsetof(LayerActivations, mlp_branch), FLOATS, IF_BRANCH_NORM},
-    {"layers.%d.mlp_branch_rstd", "N", offsetof(LayerActivations, mlp_branch_rstd), FLOATS, IF_BRANCH_NORM},
-    {"output", "NC", offsetof(Activations, output), FLOATS, ALWAYS_KEPT},
-    {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, ALWAYS_KEPT},
-    {"losses", "N", offsetof(Activations, losses), FLOATS, ALWAYS_KEPT},
-    {"norm", "NC", offsetof(Activations, norm), ARRAY, ALWAYS_KEPT},
-    {"hidden", "NF", offsetof(Activations, hidden), ARRAY, ALWAYS_KEPT},
-    {"logits", "RV", offsetof(Activations, logits), FLOATS, ALWAYS_KEPT},
+    {"layers.%d.input", "NC", offsetof(LayerActivations, input), FLOATS, ALWAYS},
+    {"layers.%d.attn_rstd", "N", offsetof(LayerActivations, attn_rstd), FLOATS | RECOMPUTED_WITH_ATTENTION,
+     ALWAYS},
+    {"layers.%d.qkv", "N3A", offsetof(LayerActivations, qkv), FLOATS | RECOMPUTED_WITH_ATTENTION, ALWAYS},
+    {"layers.%d.attn_lse", "NH", offsetof(LayerActivations, attn_lse), FLOATS | RECOMPUTED_WITH_ATTENTION,
+     ALWAYS},
+    {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS | RECOMPUTED_WITH_ATTENTION,
+     ALWAYS},
+    {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS | RECOMPUTED_WITH_BLOCK,
+     ALWAYS},
+    {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS | RECOMPUTED_WITH_BLOCK, ALWAYS},
+    {"layers.%d.up", "NU", offsetof(LayerActivations, up), ARRAY | RECOMPUTED_WITH_BLOCK, ALWAYS},
+    {"layers.%d.attn_branch", "NC", offsetof(LayerActivations, attn_branch), FLOATS, IF_PERI},
+    {"layers.%d.attn_branch_rstd", "N", offsetof(LayerActivations, attn_branch_rstd), FLOATS, IF_PERI},
+    {"layers.%d.mlp_branch", "NC", offsetof(LayerActivations, mlp_branch), FLOATS, IF_PERI},
+    {"layers.%d.mlp_branch_rstd", "N", offsetof(LayerActivations, mlp_branch_rstd), FLOATS, IF_PERI},
+    {"output", "NC", offsetof(Activations, output), FLOATS, ALWAYS},
+    {"final_rstd", "N", offsetof(Activations, final_rstd), FLOATS, ALWAYS},
+    {"losses", "N", offsetof(Activations, losses), FLOATS, ALWAYS},
+    {"norm", "NC", offsetof(Activations, norm), ARRAY, ALWAYS},
+    {"hidden", "NF", offsetof(Activations, hidden), ARRAY, ALWAYS},
+    {"logits", "RV", offsetof(Activations, logits), FLOATS, ALWAYS},
     {"cap_slopes", "RV", offsetof(Activations, cap_slopes), FLOATS, IF_SOFTCAP},
     {"d_logits", "RV", offsetof(Activations, d_logits), ARRAY, IF_BF16},
-    {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS_KEPT},
-    {"d_branch", "NC", offsetof(Activations, d_branch), FLOATS, IF_BRANCH_NORM},
-    {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS_KEPT},
+    {"d_residual", "NC", offsetof(Activations, d_residual), FLOATS, ALWAYS},
+    {"d_branch", "NC", offsetof(Activations, d_branch), FLOATS, IF_PERI},
+    {"d_norm", "NC", offsetof(Activations, d_norm), FLOATS, ALWAYS},
     {"attn_in", "N3A", offsetof(Activations, attn_in), FLOATS, IF_QK_NORM},
-    {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS_KEPT},
+    {"d_attn_in", "N3A", offsetof(Activations, d_attn_in), FLOATS, ALWAYS},
     {"d_qkv", "N3A", offsetof(Activations, d_qkv), ARRAY, IF_BF16_AND_ROPE},
-    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, ALWAYS_KEPT},
-    {"d_up", "NU", offsetof(Activations, d_up), ARRAY, ALWAYS_KEPT},
-    {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, ALWAYS_KEPT},
+    {"d_attn_out", "NA", offsetof(Activations, d_attn_out), FLOATS, ALWAYS},
+    {"d_up", "NU", offsetof(Activations, d_up), ARRAY, ALWAYS},
+    {"norm_partial", "PC", offsetof(Activations, norm_partial), FLOATS, ALWAYS},
 };
 enum {
     WEIGHT_ROWS = sizeof weight_rows / sizeof *weight_rows,
@@ -398,44 +395,50 @@ static int64_t loss_slice_rows(const ModelConfig *config, int64_t N) {
     return rows < N ? rows : N;
 }
 
-/* The flags (TENSOR_..., tensor_table.h) of a row of either table: whether this model has it, and how it is stored. */
-static int weight_flags(const ModelConfig *c, const TensorRow *row) {
-    const bool exists =
-        row->when == ALWAYS || (row->when == IF_LEARNED_POSITIONS && c->position == POSITION_LEARNED) ||
-        (row->when == IF_SWIGLU && c->activation == ACTIVATION_SWIGLU) ||
-        (row->when == IF_UNTIED && c->tie == TIE_NO) ||
-        (row->when == IF_PERI && c->norm_place == NORM_PLACE_PERI) ||
-        (row->when == IF_QK_WEIGHTS && c->qk_norm) ||
-        (row->when == IF_SCALE_WEIGHTS && c->attn_scale != ATTN_SCALE_FIXED) ||
-        (row->when == IF_BIAS && c->bias != BIAS_NONE) ||
-        (row->when == IF_GATE_BIAS && c->bias != BIAS_NONE && c->activation == ACTIVATION_SWIGLU) ||
-        (row->when == IF_ATTN_BIAS && c->bias == BIAS_ALL);
-    return exists ? TENSOR_FLOATS : TENSOR_ABSENT;
+/* Whether a model has the tensors with this condition. */
+static bool model_has(const ModelConfig *c, int when) {
+    switch (when) {
+    case ALWAYS: return true;
+    case IF_LEARNED_POSITIONS: return c->position == POSITION_LEARNED;
+    case IF_SWIGLU: return c->activation == ACTIVATION_SWIGLU;
+    case IF_UNTIED: return c->tie == TIE_NO;
+    case IF_PERI: return c->norm_place == NORM_PLACE_PERI;
+    case IF_QK_NORM: return c->qk_norm;
+    case IF_SCALE_WEIGHTS: return c->attn_scale != ATTN_SCALE_FIXED;
+    case IF_BIAS: return c->bias != BIAS_NONE;
+    case IF_GATE_BIAS: return c->bias != BIAS_NONE && c->activation == ACTIVATION_SWIGLU;
+    case IF_ATTN_BIAS: return c->bias == BIAS_ALL;
+    case IF_SOFTCAP: return c->logit_softcap != 0;
+    case IF_BF16: return c->dtype == DTYPE_BF16;
+    case IF_BF16_AND_ROPE: return c->dtype == DTYPE_BF16 && c->position == POSITION_ROPE;
+    }
+    die("no condition has the number %d", when);
 }
 
-static int activation_flags(const ModelConfig *c, const TensorRow *row) {
-    if (row->when == IF_BRANCH_NORM && c->norm_place != NORM_PLACE_PERI) return TENSOR_ABSENT;
-    if (row->when == IF_SOFTCAP && c->logit_softcap == 0) return TENSOR_ABSENT;
-    if (row->when == IF_QK_NORM && !c->qk_norm) return TENSOR_ABSENT;
-    if (row->when >= IF_BF16 && c->dtype != DTYPE_BF16) return TENSOR_ABSENT;
-    if (row->when == IF_BF16_AND_ROPE && c->position != POSITION_ROPE) return TENSOR_ABSENT;
-    const int storage = row->kind == FLOATS      ? TENSOR_FLOATS
-                        : c->dtype == DTYPE_BF16 ? TENSOR_ARRAY | TENSOR_BF16
-                                                 : TENSOR_ARRAY;
+/* The flags (TENSOR_..., tensor_table.h) of a row of either table: whether this model has its tensor, and how it is
+   stored. The context is the Model, here and in tensor_size. */
+static int weight_flags(const void *context, const TensorRow *row) {
+    return model_has(&((const Model *)context)->config, row->when) ? TENSOR_FLOATS : TENSOR_ABSENT;
+}
+
+static int activation_flags(const void *context, const TensorRow *row) {
+    const ModelConfig *c = &((const Model *)context)->config;
     const int recompute = c->forward_only ? RECOMPUTE_BLOCK : c->recompute;
-    return row->when < recompute ? storage | TENSOR_SHARED : storage;
+    if (!model_has(c, row->when)) return TENSOR_ABSENT;
+    int flags = row->kind & ARRAY ? TENSOR_ARRAY : TENSOR_FLOATS;
+    if (row->kind & ARRAY && c->dtype == DTYPE_BF16) flags |= TENSOR_BF16;
+    if ((row->kind & RECOMPUTED_WITH_ATTENTION && recompute != RECOMPUTE_NONE) ||
+        (row->kind & RECOMPUTED_WITH_BLOCK && recompute == RECOMPUTE_BLOCK))
+        flags |= TENSOR_SHARED;
+    return flags;
 }
 
-/* Returns the size that a letter of either table stands for. tensor_table.h also calls this with the number 0 in place
-   of a letter, to ask how the row's tensor is stored; then it returns the row's flags. The context is the Model. */
-static int64_t tensor_size(const void *context, const TensorRow *row, char letter) {
+/* The size that a letter of either table stands for. */
+static int64_t tensor_size(const void *context, char letter) {
     const Model *model = context;
     const ModelConfig *c = &model->config;
     const int64_t N = (int64_t)model->batch * c->seq_len;
     switch (letter) {
-    case 0:
-        return row >= weight_rows && row < weight_rows + WEIGHT_ROWS ? weight_flags(c, row)
-                                                                     : activation_flags(c, row);
     case 'V': return c->vocab_size;
     case 'C': return c->embd;
     case 'A': return (int64_t)c->heads * c->head_dim;
@@ -480,8 +483,9 @@ Model model_plan(const ModelConfig *config, int B) {
     const int C = c->embd, A = c->heads * c->head_dim, F = c->mlp_hidden;
     const int U = up_size(F, c->activation);
     Model model = {.config = *config, .batch = B};
-    model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, c->layers, tensor_size, &model);
-    model.activation_table = tensors_plan(activation_rows, ACTIVATION_ROWS, c->layers, tensor_size, &model);
+    model.parameters = tensors_plan(weight_rows, WEIGHT_ROWS, c->layers, tensor_size, weight_flags, &model);
+    model.activation_table =
+        tensors_plan(activation_rows, ACTIVATION_ROWS, c->layers, tensor_size, activation_flags, &model);
     model.linears = check_calloc((size_t)c->layers * sizeof *model.linears);
     for (int l = 0; l < c->layers; l++)
         model.linears[l] = (LayerLinears){.qkv = model_linear(C, 3 * A, c->dtype, PROFILE_QKV),
@@ -1270,9 +1274,9 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
-    const float *in = !weights->q_norm                 ? a->qkv
-                      : c->recompute == RECOMPUTE_NONE ? attention_inputs(model, l, &shape)
-                                                       : acts->attn_in;
+    const float *in = a->qkv;
+    if (weights->q_norm)
+        in = c->recompute == RECOMPUTE_NONE ? attention_inputs(model, l, &shape) : acts->attn_in;
     float *d_in = acts->d_attn_in;
 
     /* out = input + attn_out . o^T */

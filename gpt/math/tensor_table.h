@@ -8,13 +8,12 @@
 
    A name with %d stands for one tensor in each layer. The number of the layer replaces the %d, and the field is in the
    struct of that layer. Fields of the other tensors are in the struct of the model. A name "NEW|OLD" means that the
-   tensor is called NEW, and that files of older versions call it OLD. The caller's function `size`
-   answers two questions about a row. Called with a letter of the shape, it returns the size of this dimension; a '3' in
-   a shape triples the dimension after it. Called with the number 0 in place of a letter (0, not the character '0'), it
-   returns how the tensor is stored: TENSOR_..., below. In memory the tensors of a layer lie in the order of their rows,
-   without gaps, and the layers follow one another.
+   tensor is called NEW, and that files of older versions call it OLD. The caller has
+   two functions: `size` returns the size that a letter of a shape stands for (a '3' in a shape triples the dimension
+   after it), and `flags` returns whether a row's tensor exists, and how it is stored: TENSOR_..., below. In memory the
+   tensors of a layer lie in the order of their rows, without gaps, and the layers follow one another.
 
-   TensorTable table = tensors_plan(rows, count, layers, size, context);
+   TensorTable table = tensors_plan(rows, count, layers, size, flags, context);
                                        makes one Tensor for each row, or, if its name has a %d, for each row and layer;
                                        tensors_free(&table) frees them
    tensors_point(&table, memory, &model_fields, layer_fields, sizeof *layer_fields);
@@ -40,12 +39,11 @@ typedef struct {
     const char *name, *shape;
     size_t field; /* offset of the float pointer or Array in its struct */
     /* Two numbers to which the caller gives a meaning; this file does not read them. kind: how a parameter is
-       initialised. when: the condition from which the caller's `size` decides whether the tensor exists and how it is
-       stored. */
+       initialised. when: the condition from which the caller's `flags` decides whether the tensor exists. */
     int kind, when;
 } TensorRow;
 
-/* What `size` returns when it is called with the number 0: how the tensor of a row is stored. */
+/* What `flags` returns: how the tensor of a row is stored. */
 enum {
     TENSOR_ABSENT = 0, /* this model has no such tensor */
     TENSOR_FLOATS = 1, /* the field is a float pointer */
@@ -72,9 +70,10 @@ typedef struct {
     size_t floats; /* the memory that all need together, in floats */
 } TensorTable;
 
-/* Returns the size of the dimension that `letter` stands for in this row; for letter == 0 the sum of its TENSOR_...
-   flags. */
-typedef int64_t TensorSize(const void *context, const TensorRow *row, char letter);
+/* Returns the size of the dimension that `letter` stands for. */
+typedef int64_t TensorSize(const void *context, char letter);
+/* Returns the sum of the TENSOR_... flags of a row. */
+typedef int TensorFlags(const void *context, const TensorRow *row);
 
 /* The two names of a row, "NEW|OLD": writes number 0 or 1 to `name`, with `layer` in place of its %d. */
 static inline void tensor_name(char name[64], const TensorRow *row, int which, const char *layer) {
@@ -87,20 +86,19 @@ static inline void tensor_name(char name[64], const TensorRow *row, int which, c
         snprintf(name, 64, "%.*s%s%.*s", before, from, layer, length - before - 2, from + before + 2);
 }
 
-static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size,
+static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset, TensorSize *size, int flags,
                                  const void *context) {
-    Tensor t = {.row = row, .layer = layer, .offset = offset, .count = 1};
+    Tensor t = {.row = row, .layer = layer, .flags = flags, .offset = offset, .count = 1};
     int64_t factor = 1;
     for (const char *letter = row->shape; *letter; letter++) {
         if (*letter == '3') {
             factor = 3;
             continue;
         }
-        t.shape[t.dimensions] = factor * size(context, row, *letter);
+        t.shape[t.dimensions] = factor * size(context, *letter);
         t.count *= (size_t)t.shape[t.dimensions++];
         factor = 1;
     }
-    t.flags = (int)size(context, row, 0);
     t.floats = t.flags & TENSOR_BF16 ? (t.count + 1) / 2 : t.count;
     t.per_layer = strstr(row->name, "%d") != NULL;
     char number[16];
@@ -118,7 +116,7 @@ static inline const Tensor *tensors_first(const TensorTable *table, const Tensor
 }
 
 static inline TensorTable tensors_plan(const TensorRow *rows, int row_count, int layers, TensorSize *size,
-                                       const void *context) {
+                                       TensorFlags *flags, const void *context) {
     TensorTable table = {.tensors = check_calloc((size_t)(row_count * layers) * sizeof(Tensor))};
     /* Rows first to last - 1 follow one another and all have one tensor in each layer, or all one in the model. */
     for (int first = 0, last; first < row_count; first = last) {
@@ -126,9 +124,10 @@ static inline TensorTable tensors_plan(const TensorRow *rows, int row_count, int
         for (last = first; last < row_count && (strstr(rows[last].name, "%d") != NULL) == per_layer;) last++;
         for (int layer = 0; layer < (per_layer ? layers : 1); layer++)
             for (int r = first; r < last; r++) {
-                if (!size(context, &rows[r], 0)) continue;
+                const int row_flags = flags(context, &rows[r]);
+                if (row_flags == TENSOR_ABSENT) continue;
                 Tensor *t = &table.tensors[table.count++];
-                *t = tensor_make(&rows[r], layer, table.floats, size, context);
+                *t = tensor_make(&rows[r], layer, table.floats, size, row_flags, context);
                 if (layer > 0 && t->flags & TENSOR_SHARED)
                     t->offset = tensors_first(&table, &rows[r])->offset;
                 else
