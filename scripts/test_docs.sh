@@ -30,6 +30,7 @@ demo="DEMO_STEPS=2 DEMO_TOKENS=40 DEMO_HOME=demo TEXT_SOURCES=4 DEPS=skip DEMO_O
 #   no: REASON           it is not run
 table='
 make demo                               => run with $demo
+make demo TEXT_SOURCES=4                => run with $demo
 make test                               => no: it calls this script, and CI runs it
 make test SAN=1                         => no: CI runs it
 make train_gpt                          => run
@@ -89,6 +90,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./evaluate *                            => run
 ./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
 ./report --fit *                        => no: needs runs of several sizes whose losses follow a power law; a test has some
+./report --expect=docs/*                => no: these are the losses of the whole demo
 ./report *                              => run
 scripts/ab.sh *                         => run + $tiny
 scripts/reproduce_c4_301m.sh *          => run + --scale=1/1000000 --on=cpu --text=crawl.jsonl.gz --yes --out=runs/reproduced-$RANDOM
