@@ -7,7 +7,7 @@ double cross_entropy(double *dz, const double *z, int target, int V);
 
 /* Returns -log softmax(z)[target] for the logits z (V), and writes its gradient to dz (V). Logits may be as large as 10,000. */
 double cross_entropy(double *dz, const double *z, int target, int V) {
-    /* TODO */
+    /* your lines go here */
     (void)dz, (void)z, (void)target, (void)V;
     return 12345.678; /* says that nothing is written yet */
 }

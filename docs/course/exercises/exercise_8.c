@@ -15,6 +15,6 @@ void mlp_backward(double *dx, double *dU, double *dW, const double *dout, const 
    already hold those of another token. */
 void mlp_backward(double *dx, double *dU, double *dW, const double *dout, const double *x, const double *up,
                   const double *U, const double *W, int C, int F) {
-    /* TODO. Go through the three formulas from the last to the first. */
+    /* Your lines go here. Go through the three formulas from the last to the first. */
     (void)dx, (void)dU, (void)dW, (void)dout, (void)x, (void)up, (void)U, (void)W, (void)C, (void)F;
 }
