@@ -54,6 +54,7 @@
 #include "tests/test_house.h"
 #include "tests/test_package.h"
 #include "tests/test_course.h"
+#include "tests/test_site.h"
 
 typedef struct {
     const char *name;
@@ -73,7 +74,7 @@ static const Test tests[] = {
                         ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
                                 GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW) COURSE_TESTS(ROW)
-                                    HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW)
+                                    HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW) SITE_TESTS(ROW)
 #endif
 };
 #undef ROW

@@ -40,14 +40,14 @@ list_pages() {
                 "$(sed -n '1s/^# *//p' "$path")"
         done
     done
-    find ./*.md data docs -name '*.md' | sed 's|^\./||' | sort > "$work/all"
+    find ./*.md data/*.md docs -name '*.md' 2> /dev/null | sed 's|^\./||' | sort > "$work/all" || true
 }
 
 # Writes one page. site.awk appends the files that the page names to $work/sources and $work/pictures.
-write_page() { # PATH KIND OUTPUT, with the body on standard input
+write_page() { # PATH KIND OUTPUT INPUT
     mkdir -p "$(dirname "$out/$3")"
     awk -v page="$1" -v kind="$2" -v pages="$work/pages" -v sources="$work/sources" -v pictures="$work/pictures" \
-        -f "$scripts/site.awk" > "$out/$3"
+        -f "$scripts/site.awk" "$4" > "$out/$3"
 }
 
 command -v cmark-gfm > /dev/null || fail "there is no cmark-gfm, which translates Markdown to HTML; \
@@ -68,14 +68,14 @@ missing=$(cut -f 2 "$work/pages" | sort | comm -13 - "$work/all")
 
 while IFS=$'\t' read -r _ page _; do
     html=${page%.md}.html
-    cmark-gfm --unsafe -e table -e strikethrough -e autolink -e tasklist "$page" | write_page "$page" page "${html/README.html/index.html}"
+    cmark-gfm --unsafe -e table -e strikethrough -e autolink -e tasklist "$page" | write_page "$page" page "${html/README.html/index.html}" -
 done < "$work/pages"
 sort -u "$work/sources" > "$work/all_sources"
-while read -r file; do write_page "$file" source "$file".html < <(cat "$file"); done < "$work/all_sources"
+while read -r file; do write_page "$file" source "$file.html" "$file"; done < "$work/all_sources"
 sort -u "$work/pictures" | while read -r file; do
     [ ! -e "$file" ] || { mkdir -p "$out/$(dirname "$file")" && cp "$file" "$out/$file"; }
 done
 
 cd "$out"
-find . -name '*.html' | sed 's|^\./||' | sort | xargs awk -f "$scripts/site_check.awk" || fail "the site in $out has the mistakes above"
+find . -name '*.html' | sed 's|^\./||' | sort | xargs awk -f "$scripts/site_check.awk" || fail "the pages that these files are made from have links that lead nowhere, or pictures from the network"
 echo "$out/index.html: $(wc -l < "$work/pages") pages, $(wc -l < "$work/all_sources") files of source code; all links lead somewhere"

@@ -44,6 +44,8 @@ make install                            => no: it writes into /usr/local; with P
 make dist                               => no: needs git, which this clone lacks; a test runs it
 make -j2                                => run
 scripts/deps.sh --checks                => no: it may install packages
+scripts/deps.sh --site                  => no: it may install packages
+make site                               => run
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
@@ -294,6 +296,7 @@ lacks() { # COMMAND: prints what is missing on this machine to run it
     case $1 in
         mpirun*) command -v mpirun > /dev/null && ldd ./train_gpt | grep -q libmpi || echo "there is no MPI" ;;
         ./train_gptcu*) [ -x train_gptcu ] || echo "the emulated GPU trainer is not built (make test builds it)" ;;
+        make\ site) command -v cmark-gfm > /dev/null || echo "there is no cmark-gfm" ;;
         *.py*) command -v python3 > /dev/null || echo "there is no python3" ;;
     esac
 }
