@@ -154,6 +154,22 @@ function language_of(name) {
     return name ~ /^(sh|bash|py|python|awk|make|Makefile|run)$/ ? "script" : ""
 }
 
+# A block of the course that quotes a function begins with a comment such as / * tiny_gpt.c in docs/course, linear_backward() * /,
+# which becomes a link to its definition.
+function quotation(line,    words, file, name, source, number, place) {
+    split(line, words, /[ ,(]+/)
+    file = words[3] == "in" ? words[4] "/" words[2] : words[2]
+    name = words[3] == "in" ? words[5] : words[3]
+    while ((getline source < file) > 0) {
+        number++
+        if (source ~ "^[A-Za-z_].*[ *]" name "[[(]" && source !~ /;$/) place = number # declarations are above definitions
+    }
+    close(file)
+    if (!place) return line
+    print file >> sources
+    return "<a href=\"" root file ".html#L" place "\">" line "</a>"
+}
+
 # -------------------------------------------------------------------------------------------- the frame
 
 function read_pages(    line, field) {
@@ -238,6 +254,11 @@ kind == "source" { put("<a id=\"L" NR "\" href=\"#L" NR "\"></a>" coloured(escap
     $0 = substr($0, RLENGTH + 1)
     language = sub(/.*language-/, "", language) && sub(/".*/, "", language) ? language_of(language) : ""
     in_code = 1; in_comment = 0
+    if (language == "c" && /^\/\* [^ ,]+( in [^ ,]+)?, [a-z_0-9]+[^*]*\*\/$/) {
+        put(opening "<i>" quotation($0) "</i>")
+        opening = ""
+        next
+    }
 }
 in_code {
     in_code = !sub(/<\/code><\/pre>$/, "")

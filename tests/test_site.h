@@ -50,6 +50,7 @@ static void test_site_has_every_page(void) {
         "<a class=\"next\" href=\"../../docs/course/5-laser.html\">",
         "<a href=\"../../laser.h.html\"><code>laser.h</code></a>",
         "<a href=\"exercises/exercise_4.c.html\">",
+        "<i><a href=\"../../docs/course/tiny_gpt.c.html#L",
         "<img src=\"pictures/attention.svg\"",
         "<b>for</b> (<b>int</b> j = 0; j &lt;= i; j++)",
         NULL};
