@@ -52,20 +52,20 @@ write_page() { # PATH KIND OUTPUT INPUT
 
 command -v cmark-gfm > /dev/null || fail "there is no cmark-gfm, which translates Markdown to HTML; \
 'scripts/deps.sh --site' installs it (the package is called cmark-gfm in Debian, Ubuntu and Homebrew)"
-[ ! -d "$out" ] || [ -e "$out/site.css" ] || [ -z "$(ls -A "$out")" ] ||
+[ ! -d "$out" ] || [ -e "$out/site.css" ] && [ -e "$out/index.html" ] || [ -z "$(ls -A "$out")" ] ||
     fail "the folder $out has files that site.sh did not write; name a new or an empty folder"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-rm -rf "$out"
-mkdir -p "$out"
-cp "$scripts/site.css" "$out/"
-touch "$work/sources" "$work/pictures"
 
 list_pages > "$work/pages"
 missing=$(cut -f 2 "$work/pages" | sort | comm -13 - "$work/all")
 [ -z "$missing" ] || fail "no group in scripts/site.sh has the page $(echo "$missing" | head -n 1); add it there"
 
+rm -rf "$out"
+mkdir -p "$out"
+cp "$scripts/site.css" "$out/"
+touch "$work/sources" "$work/pictures"
 while IFS=$'\t' read -r _ page _; do
     html=${page%.md}.html
     cmark-gfm --unsafe -e table -e strikethrough -e autolink -e tasklist "$page" | write_page "$page" page "${html/README.html/index.html}" -
