@@ -52,7 +52,8 @@ write_page() { # PATH KIND OUTPUT INPUT
 
 command -v cmark-gfm > /dev/null || fail "there is no cmark-gfm, which translates Markdown to HTML; \
 'scripts/deps.sh --site' installs it (the package is called cmark-gfm in Debian, Ubuntu and Homebrew)"
-[ ! -d "$out" ] || [ -e "$out/site.css" ] && [ -e "$out/index.html" ] || [ -z "$(ls -A "$out")" ] ||
+is_site() { [ -e "$1/site.css" ] && [ -e "$1/index.html" ]; }
+[ ! -d "$out" ] || is_site "$out" || [ -z "$(ls -A "$out")" ] ||
     fail "the folder $out has files that site.sh did not write; name a new or an empty folder"
 
 work=$(mktemp -d)
