@@ -45,7 +45,9 @@ list_pages() {
 
 # Writes one page. site.awk appends the files that the page names to $work/sources and $work/pictures.
 write_page() { # PATH KIND OUTPUT INPUT
-    mkdir -p "$(dirname "$out/$3")"
+    local folder=$out/$3
+    folder=${folder%/*}
+    [ -d "$folder" ] || mkdir -p "$folder"
     awk -v page="$1" -v kind="$2" -v pages="$work/pages" -v sources="$work/sources" -v pictures="$work/pictures" \
         -f "$scripts/site.awk" "$4" > "$out/$3"
 }
