@@ -25,8 +25,8 @@ export LC_ALL=C
 
 # NAME | compared with | options of the trainer | learning rates to try (none: the best one of the row it is compared with)
 rows='
-standard        |          |                                                       | 1e-3 2e-3 4e-3
-laser           | standard | --attn=laser                                          | 1e-3 2e-3 4e-3
+standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
+laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
 scale-dim       | standard | --attn-scale=dim                                      |
 laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
 grad-scale-2    | standard | --attn-grad-scale=2                                   |
@@ -40,13 +40,13 @@ laser-none      | laser    | --attn=laser --laser-shift=none                    
 laser-beta-half | laser    | --attn=laser --laser-beta=0.5                         |
 laser-beta-2    | laser    | --attn=laser --laser-beta=2                           |
 scale-head      | standard | --attn-scale=head                                     |
-muon            | standard | --optimizer=muon                                      | 1e-3 2e-3 4e-3
-lamb            | standard | --optimizer=lamb                                      | 5e-3 1e-2 2e-2
-attn-softcap    | standard | --attn-softcap=50                                     | 1e-3 2e-3 4e-3
-logit-softcap   | standard | --logit-softcap=30                                    | 1e-3 2e-3 4e-3
-layernorm       | standard | --norm=layernorm                                      | 1e-3 2e-3 4e-3
-crmsnorm        | standard | --norm=crmsnorm                                       | 1e-3 2e-3 4e-3
-peri            | standard | --norm-place=peri                                     | 1e-3 2e-3 4e-3
+muon            | standard | --optimizer=muon                                      | 2e-3 4e-3 8e-3
+lamb            | standard | --optimizer=lamb                                      | 1e-2 2e-2 4e-2
+attn-softcap    | standard | --attn-softcap=50                                     | 5e-4 1e-3 2e-3
+logit-softcap   | standard | --logit-softcap=30                                    | 5e-4 1e-3 2e-3
+layernorm       | standard | --norm=layernorm                                      | 5e-4 1e-3 2e-3
+crmsnorm        | standard | --norm=crmsnorm                                       | 5e-4 1e-3 2e-3
+peri            | standard | --norm-place=peri                                     | 5e-4 1e-3 2e-3
 z-loss          | standard | --z-loss=1e-4                                         |
 relu2           | standard | --activation=relu2                                    |
 tie-no          | standard | --tie=no                                              |
