@@ -166,6 +166,7 @@ typedef struct {
     float *o, *o_bias;               /* (C, A), (C) */
     float *q_norm, *k_norm;          /* (D) each with --qk-norm, else NULL */
     float *scale;                    /* (H) or (D) with --attn-scale=head or dim, else NULL */
+    float *own[5];                   /* the weights that only one kind of attention has, else NULL */
     float *mlp_norm, *mlp_norm_bias; /* (C) each */
     float *gate, *up;                /* (F, C) each, one after the other; gate is NULL without swiglu */
     float *gate_bias, *up_bias;      /* (F) each, one after the other */
@@ -192,11 +193,12 @@ typedef struct {
     float *attn_rstd; /* (N) the rstd of norm_forward for each row */
     /* (N, 3A) what attention reads: q and k after rope, and v. With --qk-norm: q, k and v as products gave them */
     float *qkv;
-    float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
-    float *attn_out;  /* (N, A) */
-    float *mlp_input; /* (N, C) the residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) the same for mlp_input */
-    Array up;         /* (N, U) before the activation */
+    float *attn_lse;   /* (B, H, T) log-sum-exp of each row of scores */
+    float *attn_out;   /* (N, A) */
+    float *attn_saved; /* what a kind of attention with weights of its own also keeps, else NULL */
+    float *mlp_input;  /* (N, C) the residual stream between attention and MLP */
+    float *mlp_rstd;   /* (N) the same for mlp_input */
+    Array up;          /* (N, U) before the activation */
     /* (N, C) and (N) each, with --norm-place=peri, else NULL: the outputs of o and down before their norm, and the
        norm's rstd. */
     float *attn_branch, *attn_branch_rstd, *mlp_branch, *mlp_branch_rstd;
@@ -641,16 +643,17 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
    The weights of norms are 1, those of --attn-scale and biases 0.
    With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)),
    by which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of
-   random numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same
-   values with and without an ablation. */
+   random numbers. Vectors that only ablations have take none of these, so that the same seed gives all other weights the
+   same values with and without an ablation. */
 void model_init(Model *model, uint64_t seed) {
-    uint64_t stream = RNG_STREAM_INIT;
+    uint64_t stream = RNG_STREAM_INIT, of_ablations = RNG_STREAM_INIT_VECTORS;
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
+        uint64_t *from = t->row->when < IF_PERI ? &stream : &of_ablations;
 #pragma omp parallel for schedule(static)
-        for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, stream, j);
-        stream += t->row->when < IF_PERI;
+        for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, *from, j);
+        *from += t->row->when < IF_PERI || t->row->kind > INIT_ONES;
     }
     model_repack(model);
 }
@@ -1033,6 +1036,17 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
+/* The same for layer l, with what a kind with weights of its own needs of it. */
+static AttentionShape layer_attention_shape(const Model *model, int l, int B, int T) {
+    const LayerWeights *gradients = model->gradients.layers; /* NULL if the model is only run forward */
+    AttentionShape shape = attention_shape(&model->config, B, T);
+    shape.own = (AttentionOwn){.layer = l,
+                               .weights = model->weights.layers[l].own[0],
+                               .dweights = gradients ? gradients[l].own[0] : NULL,
+                               .saved = model->activations.layers[l].attn_saved};
+    return shape;
+}
+
 /* The factor of the tokens' embeddings. */
 static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqrtf((float)c->embd) : 1; }
 
@@ -1046,7 +1060,7 @@ static int sequences_at_a_time(const Model *model, int B) { return model->caches
    standard attention. */
 static AttentionAblations attention_ablations(const Model *model, int l) {
     const ModelConfig *c = &model->config;
-    const bool laser = c->attn == ATTENTION_LASER;
+    const bool laser = attention_is_laser((AttentionKind)c->attn);
     return (AttentionAblations){.scale = model->weights.layers[l].scale,
                                 .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
                                 .grad_scale = (float)c->attn_grad_scale,
@@ -1116,7 +1130,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const LayerLinears *w = &model->linears[l];
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
-    const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionShape shape = layer_attention_shape(model, l, B, T);
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
@@ -1270,7 +1284,7 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
-    const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionShape shape = layer_attention_shape(model, l, B, T);
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;

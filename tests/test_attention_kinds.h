@@ -34,7 +34,8 @@ static void test_attention_kinds_have_one_name(void) {
 }
 
 static void attention_of_unknown_kind(void *kind) {
-    AttentionCheck c = attention_check_open(ATTENTION_STANDARD);
+    AttentionCheck c;
+    attention_check_open(&c, ATTENTION_STANDARD);
     c.kind = *(AttentionKind *)kind;
     attention_check_forward(&c);
 }

@@ -258,12 +258,13 @@ static inline void attention_cache_row(const AttentionCache *c, int l, int h, fl
 }
 
 /* A kind that is not in attention_cache_kinds: all rows again, of which the last T are wanted. */
-static inline void attention_cache_all_rows(AttentionCache *c, int l, float *out, const float *qkv, int T) {
+static inline void attention_cache_all_rows(AttentionCache *c, int l, float *out, const float *qkv, int T,
+                                            const AttentionOwn *own) {
     const int64_t A = (int64_t)c->shape.H * c->shape.D;
     float *all = c->qkv + (int64_t)l * c->shape.T * 3 * A;
     AttentionShape shape = c->shape;
     memcpy(all + c->count * 3 * A, qkv, (size_t)(T * 3 * A) * sizeof *all);
-    shape.T = c->count + T;
+    shape.T = c->count + T, shape.own = *own;
     attention_forward(c->kind, c->out, c->lse, all, all + A, all + 2 * A, &shape);
     memcpy(out, c->out + c->count * A, (size_t)(T * A) * sizeof *out);
 }
@@ -291,7 +292,7 @@ static inline void attention_cache_forward(AttentionCache *const *caches, int l,
         if (c->count + T > c->shape.T)
             die("the cache of attention has room for %d tokens; %d + %d were given", c->shape.T, c->count, T);
         if (c->how == CACHE_ALL_ROWS)
-            attention_cache_all_rows(c, l, rows, from, T), all_rows = true;
+            attention_cache_all_rows(c, l, rows, from, T, &shape->own), all_rows = true;
         else if (c->count == 0)
             attention_forward(c->kind, rows, lse + (int64_t)b * H * T, from, from + A, from + 2 * A, &one);
     }
