@@ -152,6 +152,19 @@ static bool model_config_check(const ModelConfig *config, char *error) {
     if (config->qk_norm && config->norm_eps != 1e-6)
         return file_fail(error, "rms_norm_eps (--norm-eps) is %g; with --qk-norm only 1e-6 is known",
                          config->norm_eps);
+    if (attention_is_diff((AttentionKind)config->attn) && config->heads % 2)
+        return file_fail(
+            error,
+            "num_attention_heads (--heads) is %d: --attn=%s subtracts the second head of each pair "
+            "from the first; expected an even number",
+            config->heads, attention_name((AttentionKind)config->attn));
+    if (config->attn == ATTENTION_DIFF_LASER && config->laser_beta != 1)
+        return file_fail(error, "laser_beta (--laser-beta) is %g; with --attn=diff-laser only 1 is known",
+                         config->laser_beta);
+    if (config->attn == ATTENTION_DIFF_LASER && config->laser_shift == LASER_SHIFT_NONE)
+        return file_fail(error,
+                         "laser_shift (--laser-shift) is none; with --attn=diff-laser only causal, sequence "
+                         "and clamp are known");
     return true;
 }
 
@@ -229,7 +242,7 @@ typedef struct {
 } Activations;
 
 /* How a parameter starts. */
-enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL };
+enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL, INIT_LAMBDA };
 
 /* Which models have a tensor, see model_has. */
 enum {
@@ -237,10 +250,11 @@ enum {
     IF_LEARNED_POSITIONS,
     IF_SWIGLU,
     IF_UNTIED,
-    /* From here on: vectors that take no random numbers, see model_init. */
+    /* From here on: vectors of ablations, see model_init. */
     IF_PERI,
     IF_QK_NORM,
     IF_SCALE_WEIGHTS,
+    IF_DIFF,
     IF_BIAS,      /* of the norms and of the MLP */
     IF_GATE_BIAS, /* of the MLP's gate */
     IF_ATTN_BIAS,
@@ -252,8 +266,8 @@ enum {
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices, unless --decay=all), names in checkpoints, and the printed list of parameters come from this table. The names are
-   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm) and GLM-4 (the norms of
-   outputs). After the | stands the name in older checkpoints, which are read
+   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm), GLM-4 (the norms of
+   outputs) and the authors' code of differential attention (lambda_q1 to subln). After the | stands the name in older checkpoints, which are read
    too. */
 static const TensorRow weight_rows[] = {
     {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_EMBEDDING, ALWAYS},
@@ -281,6 +295,11 @@ static const TensorRow weight_rows[] = {
      offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_NORM},
     {"model.layers.%d.self_attn.scale.weight|layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale),
      INIT_ZEROS, IF_SCALE_WEIGHTS},
+    {"model.layers.%d.self_attn.lambda_q1", "D", offsetof(LayerWeights, own[0]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_k1", "D", offsetof(LayerWeights, own[1]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_q2", "D", offsetof(LayerWeights, own[2]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_k2", "D", offsetof(LayerWeights, own[3]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.subln.weight", "2D", offsetof(LayerWeights, own[4]), INIT_ONES, IF_DIFF},
     {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
      offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
     {"model.layers.%d.post_attention_layernorm.bias", "C", offsetof(LayerWeights, mlp_norm_bias), INIT_ZEROS,
@@ -317,6 +336,8 @@ static const TensorRow activation_rows[] = {
      ALWAYS},
     {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS | RECOMPUTED_WITH_ATTENTION,
      ALWAYS},
+    {"layers.%d.attn_saved", "2NA", offsetof(LayerActivations, attn_saved),
+     FLOATS | RECOMPUTED_WITH_ATTENTION, IF_DIFF},
     {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS | RECOMPUTED_WITH_BLOCK,
      ALWAYS},
     {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS | RECOMPUTED_WITH_BLOCK, ALWAYS},
@@ -407,6 +428,7 @@ static bool model_has(const ModelConfig *c, int when) {
     case IF_PERI: return c->norm_place == NORM_PLACE_PERI;
     case IF_QK_NORM: return c->qk_norm;
     case IF_SCALE_WEIGHTS: return c->attn_scale != ATTN_SCALE_FIXED;
+    case IF_DIFF: return attention_is_diff((AttentionKind)c->attn);
     case IF_BIAS: return c->bias != BIAS_NONE;
     case IF_GATE_BIAS: return c->bias != BIAS_NONE && c->activation == ACTIVATION_SWIGLU;
     case IF_ATTN_BIAS: return c->bias == BIAS_ALL;
@@ -630,6 +652,7 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
                            uint64_t j) {
     if (t->row->kind == INIT_ZEROS) return 0;
     if (t->row->kind == INIT_ONES) return 1;
+    if (t->row->kind == INIT_LAMBDA) return 0.1f * rng_normal(seed, stream, j);
     if (c->init_weights == INIT_WEIGHTS_XAVIER && t->per_layer)
         return sqrtf(6.0f / (float)(t->shape[0] + t->shape[1])) * (2 * rng_uniform(seed, stream, j) - 1);
     float deviation = 0.02f;
@@ -640,7 +663,7 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
    added to the residual stream (o and down) have 0.02 / sqrt(2L), and with --embed-scale the embedding has 1 / sqrt(C).
-   The weights of norms are 1, those of --attn-scale and biases 0.
+   The weights of norms are 1, those of --attn-scale and biases 0, and the vectors of --attn=diff have 0.1.
    With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)),
    by which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of
    random numbers. Vectors that only ablations have take none of these, so that the same seed gives all other weights the
@@ -1551,7 +1574,8 @@ Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *i
 /* =========================================================================================== 6. the run ==== */
 
 /* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once; with
-   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations. */
+   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations, 18LAT in
+   place of 12LAT with differential attention, whose values are twice as wide as its queries and keys. */
 int64_t model_matrix_parameters(const Model *model) {
     int64_t sum = (int64_t)model->config.vocab_size * model->config.embd; /* the output matrix */
     for (int i = 0; i < model->parameters.count; i++)
@@ -1563,19 +1587,21 @@ int64_t model_matrix_parameters(const Model *model) {
 double model_flops_per_token(const Model *model) {
     const ModelConfig *c = &model->config;
     return 6.0 * (double)model_matrix_parameters(model) +
-           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
+           (attention_is_diff((AttentionKind)c->attn) ? 18.0 : 12.0) * c->layers * c->heads * c->head_dim *
+               c->seq_len;
 }
 
 /* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
    rather than arithmetic. Attention uses only the keys j <= i, half of all pairs, so each of its seven products (two
-   forward, five backward) has N*A*T operations instead of 2*N*A*T. */
+   forward, five backward) has N*A*T operations instead of 2*N*A*T. Differential attention computes each product twice,
+   with both halves of its values (gpt/math/attention_diff.h). */
 double model_part_operations(const Model *model, ProfilePart part) {
     const ModelConfig *c = &model->config;
     const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
     const double U = up_size(c->mlp_hidden, c->activation), N = model->batch * T;
     switch (part) {
     case PROFILE_QKV: return 6 * N * L * C * 3 * A;
-    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_ATTENTION: return (attention_is_diff((AttentionKind)c->attn) ? 14 : 7) * N * L * A * T;
     case PROFILE_PROJECTION: return 6 * N * L * A * C;
     case PROFILE_MLP_UP: return 6 * N * L * C * U;
     case PROFILE_MLP_DOWN: return 6 * N * L * F * C;

@@ -11,6 +11,7 @@
    attention_memory(kind, &shape)   the bytes of work memory that a call of either allocates and frees
    attention_name(kind)             "standard" or "laser"
    attention_is_laser(kind)         whether the options apply that begin with --laser-
+   attention_is_diff(kind)          whether it is one of the two kinds of attention_diff.h
    attention_has_weights(kind)      whether the kind has weights of its own, which a model of another kind lacks
 
    The arrays and their shapes are described in attention_shape.h. Forward writes out and lse, backward reads both.
@@ -25,13 +26,15 @@
    so a row may be inserted anywhere. */
 #define ATTENTION_KINDS(X)                                                                                   \
     X(STANDARD, "standard", standard_attention)                                                              \
-    X(LASER, "laser", laser_attention)
+    X(LASER, "laser", laser_attention)                                                                       \
+    X(DIFF, "diff", diff_attention)                                                                          \
+    X(DIFF_LASER, "diff-laser", diff_laser_attention)
 
 #define ATTENTION_ENUM(NAME, name, functions) ATTENTION_##NAME,
 typedef enum { ATTENTION_KINDS(ATTENTION_ENUM) ATTENTION_KIND_COUNT } AttentionKind;
 #undef ATTENTION_ENUM
 
-/* "standard|laser": the choices of --attn and of config.json. The first | of "|standard|laser" is left out. */
+/* "standard|laser|...": the choices of --attn and of config.json. The first | of "|standard|laser|..." is left out. */
 #define ATTENTION_CHOICE(NAME, name, functions) "|" name
 #define ATTENTION_CHOICES (&(ATTENTION_KINDS(ATTENTION_CHOICE))[1])
 
@@ -39,6 +42,7 @@ typedef enum { ATTENTION_KINDS(ATTENTION_ENUM) ATTENTION_KIND_COUNT } AttentionK
 #include <stdbool.h>
 #include "../../laser.h"
 #include "../base/check.h"
+#include "attention_diff.h"
 #include "attention_shape.h"
 #include "laser_shape.h"
 
@@ -109,9 +113,15 @@ static inline const AttentionRow *attention_row(AttentionKind kind) {
     return &rows[kind];
 }
 
-static inline bool attention_is_laser(AttentionKind kind) { return kind == ATTENTION_LASER; }
+static inline bool attention_is_laser(AttentionKind kind) {
+    return kind == ATTENTION_LASER || kind == ATTENTION_DIFF_LASER;
+}
 
-static inline bool attention_has_weights(AttentionKind kind) { return (void)kind, false; }
+static inline bool attention_is_diff(AttentionKind kind) {
+    return kind == ATTENTION_DIFF || kind == ATTENTION_DIFF_LASER;
+}
+
+static inline bool attention_has_weights(AttentionKind kind) { return attention_is_diff(kind); }
 
 static inline const char *attention_name(AttentionKind kind) { return attention_row(kind)->name; }
 
