@@ -27,7 +27,7 @@ static void test_ab_checks_before_it_trains(void) {
         {"--vary=attn=standard,standard", "", "the value standard is there twice"},
         {"--vary=attn", "", "expected the name of an option and its values"},
         {"--vary=attn=standard,lazer", "",
-         "--attn=lazer: expected one of standard|laser; did you mean laser?"},
+         "--attn=lazer: expected one of standard|laser|diff|diff-laser; did you mean laser?"},
         {"--vary=atn=standard,laser", "", "unknown option --atn; did you mean --attn?"},
         {"--vary=attn=standard,laser", "--stepps=3", "unknown option --stepps; did you mean --steps?"},
         {"--vary=attn=standard,laser", "--head-dim=3", "head_dim (--head-dim) is 3"},

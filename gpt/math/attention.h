@@ -9,7 +9,7 @@
    attention_backward(kind, dq, dk, dv, dout, q, k, v, out, lse, &shape)
                               backward writes the gradients (=), it does not add to them
    attention_memory(kind, &shape)   the bytes of work memory that a call of either allocates and frees
-   attention_name(kind)             "standard" or "laser"
+   attention_name(kind)             "standard", "laser" and so on
    attention_is_laser(kind)         whether the options apply that begin with --laser-
    attention_is_diff(kind)          whether it is one of the two kinds of attention_diff.h
    attention_has_weights(kind)      whether the kind has weights of its own, which a model of another kind lacks
