@@ -8,8 +8,8 @@
                     lambda = exp(lq1 . lk1) - exp(lq2 . lk2) + lambda_init
                     lambda_init = 0.8 - 0.6 exp(-0.3 l) in layer l = 0, 1, ..., L - 1
 
-   The LASER paper compares "differential attention with LASER" without a formula. log((A1 - lambda A2) exp(V)) need not
-   exist, because A1 - lambda A2 has negative elements; so here each of the two attentions is LASER. This is our reading.
+   diff-laser is our reading of the LASER paper's "differential attention with LASER". log((A1 - lambda A2) exp(V)) need
+   not exist, because A1 - lambda A2 has negative elements; so each of the two attentions is LASER here.
 
    A layer has weights that its pairs share: lq1, lk1, lq2, lk2 (D each), and w (2D), in this order (AttentionOwn). It
    saves the outputs of both attentions before they are subtracted, `maps` (2, B, T, A); backward computes x again.
