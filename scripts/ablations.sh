@@ -27,6 +27,8 @@ export LC_ALL=C
 rows='
 standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
 laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
+diff            | standard | --attn=diff                                           | 5e-4 1e-3 2e-3 4e-3
+diff-laser      | diff     | --attn=diff-laser                                     | 5e-4 1e-3 2e-3 4e-3
 scale-dim       | standard | --attn-scale=dim                                      |
 laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
 grad-scale-2    | standard | --attn-grad-scale=2                                   |
