@@ -42,6 +42,7 @@
 #include "tests/test_evaluate.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_ablations.h"
+#include "tests/test_diff.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
@@ -75,6 +76,7 @@ static const Test tests[] = {
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
                                 GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW) COURSE_TESTS(ROW)
                                     HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW) SITE_TESTS(ROW)
+                                        DIFF_TESTS(ROW)
 #endif
 };
 #undef ROW
