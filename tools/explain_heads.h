@@ -3,8 +3,9 @@
 
    A head's picture is one SVG path for each of eight strengths of the colour. The strength of a cell is the root of its
    weight, because most weights are small; cells below 1/16 are left out, which are weights below 0.004. In the JSON a
-   weight is a code of two characters of explain_letters: 0 if it is below 1e-8, 7201 if it is 1, else 1 + 900 * (how many
-   zeros follow the point) + (its three digits - 100). So the page knows three digits of each weight, in two bytes. */
+   weight is a code, which is larger for larger weights: 0 if it is below 1e-8, 7201 if it is 1, else
+   1 + 900 * (7 - the zeros that follow the point) + (its three digits - 100). A code is two of explain_letters, so the page
+   knows three digits of each weight in two bytes. */
 #ifndef TOOLS_EXPLAIN_HEADS_H
 #define TOOLS_EXPLAIN_HEADS_H
 
@@ -22,25 +23,22 @@ enum {
 };
 _Static_assert((int)EXPLAIN_ONE < (int)(EXPLAIN_LETTERS * EXPLAIN_LETTERS), "every weight has a code");
 
-static int weight_code(double a) {
+/* A weight that is rounded up to 1000 thousandths gets the code of the next power of ten, which is right. */
+static inline int weight_code(double a) {
     int zeros = 0;
-    for (; a < 0.0995 && zeros < EXPLAIN_ZEROS; zeros++) a *= 10;
-    /* now a is at least 0.0995; below 0.1 it is rounded up to 0.100 */
-    const long digits = lrint(a * 1000);
+    for (; a < 0.09995 && zeros < EXPLAIN_ZEROS; zeros++) a *= 10;
     if (zeros == EXPLAIN_ZEROS) return 0;
-    if (digits >= 1000) return zeros == 0 ? EXPLAIN_ONE : 1 + 900 * (zeros - 1);
-    return digits < 100 ? 1 + 900 * zeros : 1 + 900 * zeros + (int)digits - 100;
+    return 1 + 900 * (EXPLAIN_ZEROS - 1 - zeros) + (int)lrint(a * 1000) - 100;
 }
 
-static const char *weight_text(char text[FORMAT_SIZE], int code) {
-    static const char zero[] = "000";
-    const int zeros = (code - 1) / 900, digits = 100 + (code - 1) % 900;
+static inline const char *weight_text(char text[FORMAT_SIZE], int code) {
+    const int zeros = EXPLAIN_ZEROS - 1 - (code - 1) / 900, digits = 100 + (code - 1) % 900;
     if (code == 0)
         snprintf(text, FORMAT_SIZE, "<1e-8");
     else if (code == EXPLAIN_ONE)
         snprintf(text, FORMAT_SIZE, "1");
     else if (zeros < 3)
-        snprintf(text, FORMAT_SIZE, "0.%.*s%d", zeros, zero, digits);
+        snprintf(text, FORMAT_SIZE, "0.%.*s%d", zeros, "000", digits);
     else
         snprintf(text, FORMAT_SIZE, "%d.%02de-%d", digits / 100, digits % 100, zeros + 1);
     return text;
@@ -51,7 +49,7 @@ static const char *weight_text(char text[FORMAT_SIZE], int code) {
 enum { EXPLAIN_STRENGTHS = 8, EXPLAIN_CELL = 12, EXPLAIN_LABEL = 110 };
 
 /* The cells of a head as paths in a group: cell (i, j) is 1 x 1 at (j, i). Neighbours of one strength are one line. */
-static void page_cells(FILE *f, const double *a, int n) {
+static inline void page_cells(FILE *f, const double *a, int n) {
     for (int strength = 1; strength <= EXPLAIN_STRENGTHS; strength++) {
         int x = 0, y = 0, lines = 0;
         for (int i = 0; i < n; i++)
@@ -70,16 +68,13 @@ static void page_cells(FILE *f, const double *a, int n) {
     }
 }
 
-static double head_entropy(const AttentionSums *s) { return s->rows > 0 ? s->entropy / s->rows : 0; }
+static inline double head_entropy(const AttentionSums *s) { return s->rows > 0 ? s->entropy / s->rows : 0; }
 
 /* Every head as a button with its picture. */
-static void page_all_heads(FILE *f, const ExplainPage *page) {
+static inline void page_all_heads(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int L = e->model->config.layers, H = e->model->config.heads;
-    fprintf(f,
-            "<h3>All heads</h3>\n<div class=\"scroll\"><div class=\"heads\" "
-            "style=\"--heads:%d\"><span>layer</span>",
-            H);
+    fputs("<h3>All heads</h3>\n<div class=\"scroll\"><div class=\"heads\"><span>layer</span>", f);
     for (int h = 0; h < H; h++) fprintf(f, "<span>%d</span>", h);
     for (int l = 0; l < L; l++) {
         fprintf(f, "\n<span>%d</span>", l);
@@ -96,7 +91,7 @@ static void page_all_heads(FILE *f, const ExplainPage *page) {
 }
 
 /* The picture of one head with the tokens at its diagonal: each ends its row, and its column begins there. */
-static void page_one_head(FILE *f, const ExplainPage *page) {
+static inline void page_one_head(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int H = e->model->config.heads, n = e->n, side = EXPLAIN_CELL * n;
     fprintf(f,
@@ -125,7 +120,7 @@ static void page_one_head(FILE *f, const ExplainPage *page) {
 }
 
 /* Which tokens the last one reads with the page's head. */
-static void page_reading(FILE *f, const ExplainPage *page) {
+static inline void page_reading(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int H = e->model->config.heads, n = e->n;
     const double *row = explanation_weights(e, page->head / H, page->head % H) + (int64_t)n * (n - 1) / 2;
@@ -154,14 +149,14 @@ static void page_reading(FILE *f, const ExplainPage *page) {
 
 typedef double HeadNumber(const Explanation *e, int at);
 
-static double number_entropy(const Explanation *e, int at) { return head_entropy(&e->sums[at]); }
-static double number_span(const Explanation *e, int at) { return e->sums[at].v_range; }
-static double number_change(const Explanation *e, int at) { return 100 * e->changes[at].share; }
-static double number_largest(const Explanation *e, int at) { return e->changes[at].largest; }
+static inline double number_entropy(const Explanation *e, int at) { return head_entropy(&e->sums[at]); }
+static inline double number_span(const Explanation *e, int at) { return e->sums[at].v_range; }
+static inline double number_change(const Explanation *e, int at) { return 100 * e->changes[at].share; }
+static inline double number_largest(const Explanation *e, int at) { return e->changes[at].largest; }
 
 /* A table: a row for each layer, a column for each head. The colour is the number divided by `most`, or by the largest
    of the table if that is 0. */
-static void page_head_numbers(FILE *f, const Explanation *e, const char *title, HeadNumber *number,
+static inline void page_head_numbers(FILE *f, const Explanation *e, const char *title, HeadNumber *number,
                               double most) {
     const int L = e->model->config.layers, H = e->model->config.heads;
     const bool of_largest = most == 0;
@@ -188,7 +183,7 @@ static void page_head_numbers(FILE *f, const Explanation *e, const char *title, 
 /* ---- the sections ---- */
 
 /* The head whose rows choose most: the one with the least entropy, as a share of what it could be. */
-static int sharpest_head(const Explanation *e) {
+static inline int sharpest_head(const Explanation *e) {
     const int count = e->model->config.layers * e->model->config.heads;
     int best = 0;
     for (int at = 1; at < count && e->sums && e->n > 1; at++)
@@ -196,7 +191,7 @@ static int sharpest_head(const Explanation *e) {
     return best;
 }
 
-static void page_heads(FILE *f, const ExplainPage *page) {
+static inline void page_heads(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int H = e->model->config.heads;
     page_section(f, "Where each head looks",
@@ -215,7 +210,7 @@ static void page_heads(FILE *f, const ExplainPage *page) {
                 attention_name((AttentionKind)e->model->config.attn));
         return;
     }
-    fputs("<div class=\"two\"><div>\n", f);
+    fprintf(f, "<div class=\"two\" style=\"--heads:%d;--tokens:%d\"><div>\n", H, e->n);
     page_all_heads(f, page);
     page_head_numbers(f, e, "Entropy of the rows, in nats", number_entropy, log(e->n));
     fputs("<p class=\"see\">0: every token reads one token. The pale cells are the heads that choose; a head "
@@ -228,7 +223,7 @@ static void page_heads(FILE *f, const ExplainPage *page) {
     fputs("</div></div></section>\n", f);
 }
 
-static void page_laser(FILE *f, const Explanation *e) {
+static inline void page_laser(FILE *f, const Explanation *e) {
     if (!e->changes) return;
     page_section(
         f, "What LASER changes",
@@ -246,7 +241,7 @@ static void page_laser(FILE *f, const Explanation *e) {
 }
 
 /* For the script: of each head a text with the codes of all its weights, and the letters of the codes. */
-static void page_json_weights(FILE *f, const Explanation *e) {
+static inline void page_json_weights(FILE *f, const Explanation *e) {
     const int L = e->model->config.layers, H = e->model->config.heads;
     const int64_t count = (int64_t)e->n * (e->n + 1) / 2;
     fprintf(f, ",\n\"letters\":\"%s\",\n\"weights\":[", explain_letters);

@@ -68,12 +68,12 @@ static inline double *explanation_weights(const Explanation *e, int l, int h) {
     return e->weights + ((int64_t)l * e->model->config.heads + h) * ((int64_t)e->n * (e->n + 1) / 2);
 }
 
-static double *explain_numbers(int64_t count) { return check_calloc((size_t)count * sizeof(double)); }
+static inline double *explain_numbers(int64_t count) { return check_calloc((size_t)count * sizeof(double)); }
 
 /* ---- the logit lens ---- */
 
 /* Fills in the guesses (EXPLAIN_GUESSES) and the truth of one position, whose logits are (V). */
-static void explain_position(Guess *guesses, Truth *truth, const float *logits, int V, int32_t next) {
+static inline void explain_position(Guess *guesses, Truth *truth, const float *logits, int V, int32_t next) {
     int32_t best[EXPLAIN_GUESSES];
     int count = 0;
     double sum = 0;
@@ -97,12 +97,12 @@ static void explain_position(Guess *guesses, Truth *truth, const float *logits, 
 }
 
 /* The residual stream (n, C) at stage l. */
-static const float *explain_stream(const Model *model, int l) {
+static inline const float *explain_stream(const Model *model, int l) {
     return l < model->config.layers ? model->activations.layers[l].input : model->activations.output;
 }
 
 /* The last stage comes last and leaves in activations.norm what forward left there. */
-static void explain_lens(Explanation *e) {
+static inline void explain_lens(Explanation *e) {
     Model *model = e->model;
     const ModelConfig *c = &model->config;
     const Weights *w = &model->weights;
@@ -132,7 +132,7 @@ static void explain_lens(Explanation *e) {
 
 /* o (JACOBIANS, n, D), as attention_weights gives it. With --laser-beta attention read beta v, and the layer's o is
    that of attention divided by beta. */
-static LaserChange explain_change(const double *o, int64_t count, double beta) {
+static inline LaserChange explain_change(const double *o, int64_t count, double beta) {
     const double *average = o + JACOBIAN_STANDARD * count, *laser = o + JACOBIAN_LASER * count;
     double differences = 0, averages = 0, largest = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -143,7 +143,7 @@ static LaserChange explain_change(const double *o, int64_t count, double beta) {
     return (LaserChange){sqrt(differences / averages), largest / beta};
 }
 
-static void explain_attention(Explanation *e) {
+static inline void explain_attention(Explanation *e) {
     Model *model = e->model;
     const ModelConfig *c = &model->config;
     const AttentionShape shape = attention_shape(c, 1, e->n);
@@ -168,7 +168,7 @@ static void explain_attention(Explanation *e) {
 /* ---- sizes ---- */
 
 /* The length of x (C), or of x - less if less is not NULL. */
-static double explain_length(const float *x, const float *less, int C) {
+static inline double explain_length(const float *x, const float *less, int C) {
     double squares = 0;
     for (int i = 0; i < C; i++) {
         const double value = less ? (double)x[i] - less[i] : (double)x[i];
@@ -177,7 +177,7 @@ static double explain_length(const float *x, const float *less, int C) {
     return sqrt(squares);
 }
 
-static void explain_sizes(Explanation *e) {
+static inline void explain_sizes(Explanation *e) {
     const Model *model = e->model;
     const int C = model->config.embd, L = model->config.layers, n = e->n;
     for (int l = 0; l <= L; l++)
@@ -193,7 +193,7 @@ static void explain_sizes(Explanation *e) {
 
 /* ---- a training step ---- */
 
-static void explain_step(Explanation *e) {
+static inline void explain_step(Explanation *e) {
     Model *model = e->model;
     const int n = e->n - 1;
     e->mean_loss = e->losses[0] = NAN;
@@ -215,7 +215,7 @@ static void explain_step(Explanation *e) {
 
 /* ---- all of it ---- */
 
-static Explanation explanation_of(Model *model, const int32_t *tokens, int n) {
+static inline Explanation explanation_of(Model *model, const int32_t *tokens, int n) {
     const ModelConfig *c = &model->config;
     const int64_t L = c->layers, heads = L * c->heads, stages = (L + 1) * n;
     Explanation e = {.model = model, .tokens = tokens, .n = n};
@@ -238,7 +238,7 @@ static Explanation explanation_of(Model *model, const int32_t *tokens, int n) {
     return e;
 }
 
-static void explanation_free(Explanation *e) {
+static inline void explanation_free(Explanation *e) {
     free(e->guesses), free(e->truths), free(e->weights), free(e->sums), free(e->changes);
     free(e->stream), free(e->attention), free(e->mlp), free(e->losses), free(e->gradients);
 }

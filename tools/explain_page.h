@@ -11,7 +11,7 @@
 
 /* ---- the prompt ---- */
 
-static void page_heading(FILE *f, const ExplainPage *page) {
+static inline void page_heading(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const ModelConfig *c = &e->model->config;
     char shown[400], parameters[FORMAT_SIZE], text[FORMAT_SIZE];
@@ -31,11 +31,10 @@ static void page_heading(FILE *f, const ExplainPage *page) {
     html_text(f, page->folder);
     fprintf(f, "</p>\n<p class=\"verdict\">The prompt has %d token%s. ", e->n, e->n == 1 ? "" : "s");
     if (isfinite(e->mean_loss))
-        fprintf(
-            f,
-            "Reading it, the model loses <b>%.3f</b> nats a token on average: it is as uncertain as among "
-            "<b>%.3g</b> equally likely tokens. ",
-            e->mean_loss, exp(e->mean_loss));
+        fprintf(f,
+                "Its mean loss is <b>%.3f</b> nats a token: on average the model is as uncertain as among "
+                "<b>%.3g</b> equally likely tokens. ",
+                e->mean_loss, exp(e->mean_loss));
     const Guess *best = explanation_guess(e, c->layers, e->n - 1, 0);
     fputs("As the next token it expects <b class=\"k\">", f), page_token(f, page, best->token);
     fprintf(f, "</b> with %s.</p>\n", percent_text(text, best->p));
@@ -52,7 +51,7 @@ static void page_heading(FILE *f, const ExplainPage *page) {
 }
 
 /* Each token as a button, whose colour is its loss. */
-static void page_tokens(FILE *f, const ExplainPage *page) {
+static inline void page_tokens(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const double uniform = log(e->model->config.vocab_size);
     char text[FORMAT_SIZE];
@@ -95,7 +94,7 @@ static void page_tokens(FILE *f, const ExplainPage *page) {
 
 /* ---- predictions ---- */
 
-static void page_prediction(FILE *f, const ExplainPage *page) {
+static inline void page_prediction(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     char text[FORMAT_SIZE];
     page_section(f, "What comes next",
@@ -113,7 +112,7 @@ static void page_prediction(FILE *f, const ExplainPage *page) {
 
 enum { EXPLAIN_COLUMNS = 5 };
 
-static void page_stage(FILE *f, int l) {
+static inline void page_stage(FILE *f, int l) {
     if (l == 0)
         fputs("embedding", f);
     else
@@ -121,7 +120,7 @@ static void page_stage(FILE *f, int l) {
 }
 
 /* The guesses of each stage at the last token. */
-static void page_lens(FILE *f, const ExplainPage *page) {
+static inline void page_lens(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     char text[FORMAT_SIZE];
     fputs("<h3>After ", f), page_place(f, page, e->n - 1);
@@ -145,7 +144,7 @@ static void page_lens(FILE *f, const ExplainPage *page) {
 }
 
 /* The likeliest token of each stage at each token. */
-static void page_lens_grid(FILE *f, const ExplainPage *page) {
+static inline void page_lens_grid(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     char text[FORMAT_SIZE];
     fputs("<h3>After every token: the likeliest</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
@@ -169,7 +168,7 @@ static void page_lens_grid(FILE *f, const ExplainPage *page) {
     fputs("</table></div>\n", f);
 }
 
-static void page_layers(FILE *f, const ExplainPage *page) {
+static inline void page_layers(FILE *f, const ExplainPage *page) {
     page_section(f, "What each layer would predict",
                  "Each layer adds to the vector of a token, the residual stream. Here the model's final norm "
                  "and output matrix are "
@@ -184,20 +183,20 @@ static void page_layers(FILE *f, const ExplainPage *page) {
 
 /* ---- sizes ---- */
 
-static double mean_of(const double *x, int n) {
+static inline double mean_of(const double *x, int n) {
     double sum = 0;
     for (int t = 0; t < n; t++) sum += x[t];
     return sum / n;
 }
 
-static void page_size(FILE *f, const char *name, const double *of_layer, int l, int n, double most) {
+static inline void page_size(FILE *f, const char *name, const double *of_layer, int l, int n, double most) {
     char text[FORMAT_SIZE];
     fprintf(f, "<td data-size=\"%s\" data-l=\"%d\" style=\"", name, l), page_share(f, of_layer[n - 1] / most);
     fprintf(f, ";--mean:%.3g\"><span class=\"track\"><i></i><u></u></span><span>%s</span></td>",
             fmin(1, mean_of(of_layer, n) / most), size_text(text, of_layer[n - 1]));
 }
 
-static void page_sizes(FILE *f, const ExplainPage *page) {
+static inline void page_sizes(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int L = e->model->config.layers, n = e->n;
     double most = 1e-30;
@@ -234,7 +233,7 @@ static void page_sizes(FILE *f, const ExplainPage *page) {
 /* ---- gradients ---- */
 
 /* The name of a tensor without what all tensors share: "q" of "model.layers.3.self_attn.q_proj.weight". */
-static const char *tensor_short(char text[64], const Tensor *t) {
+static inline const char *tensor_short(char text[64], const Tensor *t) {
     static const char *const left_out[] = {"model.layers.%d.", "model.", "self_attn.", "mlp.", "_proj",
                                            ".weight"};
     snprintf(text, 64, "%.63s", t->row->name);
@@ -248,7 +247,7 @@ static const char *tensor_short(char text[64], const Tensor *t) {
     return text;
 }
 
-static void page_gradient(FILE *f, double x, double most, const Tensor *t) {
+static inline void page_gradient(FILE *f, double x, double most, const Tensor *t) {
     char text[FORMAT_SIZE];
     fputs("<td style=\"", f), page_share(f, most > 0 ? sqrt(x / most) : 0);
     fprintf(f, "\" title=\"%s, root mean square of an element %.2e\">%s</td>", t->name,
@@ -256,7 +255,7 @@ static void page_gradient(FILE *f, double x, double most, const Tensor *t) {
 }
 
 /* A row for each layer, and the tensors outside of the layers below. The tensors of a layer lie one after the other. */
-static void page_gradient_tables(FILE *f, const Explanation *e) {
+static inline void page_gradient_tables(FILE *f, const Explanation *e) {
     const TensorTable *table = &e->model->parameters;
     const int L = e->model->config.layers;
     double most = 0, squares = 0;
@@ -264,8 +263,10 @@ static void page_gradient_tables(FILE *f, const Explanation *e) {
     char text[FORMAT_SIZE], name[64];
     while (!table->tensors[first].per_layer) first++;
     while (table->tensors[first + kinds].per_layer && table->tensors[first + kinds].layer == 0) kinds++;
-    for (int i = 0; i < table->count; i++)
-        most = fmax(most, e->gradients[i]), squares += e->gradients[i] * e->gradients[i];
+    for (int i = 0; i < table->count; i++) {
+        squares += e->gradients[i] * e->gradients[i];
+        if (table->tensors[i].per_layer) most = fmax(most, e->gradients[i]);
+    }
     fputs("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"gradients by layer and "
           "tensor\"><table "
           "class=\"heat\"><tr><th>layer</th>",
@@ -292,7 +293,7 @@ static void page_gradient_tables(FILE *f, const Explanation *e) {
     fprintf(f, "<td class=\"sum\">%s</td></tr></table></div>\n", small_text(text, sqrt(squares)));
 }
 
-static void page_gradients(FILE *f, const ExplainPage *page) {
+static inline void page_gradients(FILE *f, const ExplainPage *page) {
     page_section(
         f, "The gradient of one training step",
         "How strongly this prompt would change each matrix if the model were trained on it: the length of "
@@ -311,7 +312,7 @@ static void page_gradients(FILE *f, const ExplainPage *page) {
 
 /* ---- the numbers for the script ---- */
 
-static void page_json_row(FILE *f, const char *name, const double *rows, int count, int n) {
+static inline void page_json_row(FILE *f, const char *name, const double *rows, int count, int n) {
     fprintf(f, ",\n\"%s\":[", name);
     for (int l = 0; l < count; l++) {
         fputs(l ? ",[" : "[", f);
@@ -321,14 +322,14 @@ static void page_json_row(FILE *f, const char *name, const double *rows, int cou
     fputc(']', f);
 }
 
-static void page_json_means(FILE *f, const char *name, const double *rows, int count, int n) {
+static inline void page_json_means(FILE *f, const char *name, const double *rows, int count, int n) {
     fprintf(f, "\"%s\":[", name);
     for (int l = 0; l < count; l++) fprintf(f, "%s%.5g", l ? "," : "", mean_of(rows + (int64_t)l * n, n));
     fputc(']', f);
 }
 
 /* [id, p, id, p, ...] of the first `count` guesses of a position. */
-static void page_json_guesses(FILE *f, const Explanation *e, int l, int t, int count) {
+static inline void page_json_guesses(FILE *f, const Explanation *e, int l, int t, int count) {
     for (int i = 0; i < count; i++) {
         const Guess *guess = explanation_guess(e, l, t, i);
         if (guess->token >= 0)
@@ -338,7 +339,7 @@ static void page_json_guesses(FILE *f, const Explanation *e, int l, int t, int c
 }
 
 /* The text of every token that occurs, by its id. */
-static void page_json_words(FILE *f, const ExplainPage *page) {
+static inline void page_json_words(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int64_t guesses = ((int64_t)e->model->config.layers + 1) * e->n * EXPLAIN_GUESSES;
     bool *occurs = check_calloc((size_t)e->model->config.vocab_size * sizeof *occurs), some = false;
@@ -357,7 +358,7 @@ static void page_json_words(FILE *f, const ExplainPage *page) {
     free(occurs);
 }
 
-static void page_json(FILE *f, const ExplainPage *page) {
+static inline void page_json(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int L = e->model->config.layers, n = e->n;
     fprintf(f, "<script type=\"application/json\" id=\"data\">\n{\"heads\":%d,\"head\":%d,\"tokens\":[",
@@ -392,7 +393,7 @@ static void page_json(FILE *f, const ExplainPage *page) {
     fputs("}\n</script>\n", f);
 }
 
-static void explain_write_page(FILE *f, const ExplainPage *page) {
+static inline void explain_write_page(FILE *f, const ExplainPage *page) {
     page_heading(f, page);
     page_tokens(f, page);
     page_prediction(f, page);

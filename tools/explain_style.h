@@ -23,7 +23,7 @@ static const char *const explain_style[] = {
     "5px;font-size:14px;text-align:left}",
     ".tokens .end{flex-basis:100%;height:0}.tokens .later{opacity:.3}",
     "[aria-pressed=true]{box-shadow:0 0 0 2px var(--ink)}",
-    ".scale{display:flex;align-items:center;gap:8px;margin-top:12px;color:var(--soft);font-size:13px}",
+    ".scale{display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;margin:12px 0;color:var(--soft);font-size:13px}",
     ".scale i{width:120px;height:10px;border-radius:3px;border:1px solid var(--line);",
     "background:linear-gradient(90deg,transparent,rgb(var(--a) / .5))}.scale "
     ".full{background:linear-gradient(",
@@ -55,10 +55,13 @@ static const char *const explain_style[] = {
     "white-space:pre}",
     ".grid td,.grid th{font-family:var(--mono);font-size:12px;padding:2px "
     "5px;max-width:96px;overflow:hidden;",
-    "text-overflow:ellipsis;white-space:pre;border-width:1px}.grid .now{color:var(--ink);font-weight:700}",
+    "text-overflow:ellipsis;white-space:pre;border-width:1px}.grid td.real{box-shadow:inset 0 0 0 1px "
+    "var(--soft)}",
+    ".grid .now{color:var(--ink);font-weight:700}",
     ".grid th:first-child{font-family:inherit;font-size:13px}.grid td:first-child{padding:2px 5px}",
-    ".two{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:28px}",
-    ".two>.stay{position:sticky;top:64px;align-self:start}",
+    ".two{display:flex;flex-wrap:wrap;gap:12px 28px}.two>*{min-width:0;flex:1 1 calc(var(--heads)*40px + "
+    "40px)}",
+    ".two>.stay{flex:3 1 calc(var(--tokens)*11px + 100px);position:sticky;top:60px;align-self:start}",
     ".heads{display:grid;grid-template-columns:auto repeat(var(--heads),minmax(36px,1fr));gap:4px;",
     "width:min-content;min-width:min(100%,calc(var(--heads)*92px + 40px));max-width:calc(var(--heads)*92px + "
     "40px);",
@@ -79,7 +82,7 @@ static const char *const explain_style[] = {
     "background:rgb(var(--a))}.track u{position:absolute;top:-2px;bottom:-2px;left:calc(var(--mean)*100%);",
     "width:2px;margin-left:-1px;background:var(--ink)}",
     "footer{margin-top:28px;color:var(--soft);font-size:13px}",
-    "@media(max-width:860px){.two{grid-template-columns:minmax(0,1fr)}.two>.stay{position:static;order:-1}}",
+    "@media(max-width:860px){.two>.stay{position:static}}",
     "@media(max-width:560px){.chosen{top:4px}.bars li{grid-template-columns:minmax(5.5em,8em) minmax(0,1fr) "
     "4.2em}}",
     "@media print{.chosen{display:none}.two>.stay{position:static}}",
@@ -95,12 +98,12 @@ static const char *const explain_script[] = {
     "const size = x => x === null ? '-' : x < 9.995 ? x.toFixed(2) : x < 99.95 ? x.toFixed(1) : x < 1e5 ? "
     "x.toFixed(0)",
     "  : x.toExponential(1);",
-    /* A weight is two characters: 0 below 1e-8, then its three digits and how many zeros stand before them. */
+    /* The code of a weight: weight_code in explain_heads.h. */
     "function code(h, i, j) {",
     "  const at = i * (i + 1) + 2 * j, s = data.weights[h];",
     "  return data.letters.indexOf(s[at]) * data.letters.length + data.letters.indexOf(s[at + 1]);",
     "}",
-    "const zeros = c => Math.floor((c - 1) / 900), digits = c => 100 + (c - 1) % 900;",
+    "const zeros = c => 7 - Math.floor((c - 1) / 900), digits = c => 100 + (c - 1) % 900;",
     "const weight = c => c === 0 ? 0 : c > 7200 ? 1 : digits(c) / 1000 * Math.pow(10, -zeros(c));",
     "function weightText(c) {",
     "  if (c === 0) return '<1e-8';",

@@ -19,7 +19,7 @@ typedef struct {
 enum { EXPLAIN_SHOWN = 160, EXPLAIN_CHARACTERS = 28 };
 
 /* Adds a token to `shown`: its first characters, with signs for space, line break and tab. */
-static const char *token_shown(char shown[EXPLAIN_SHOWN], const Tokenizer *tokenizer, int id) {
+static inline const char *token_shown(char shown[EXPLAIN_SHOWN], const Tokenizer *tokenizer, int id) {
     size_t size, used = 0;
     const char *bytes = tokenizer_decode_token(tokenizer, id, &size);
     int characters = 0;
@@ -39,18 +39,18 @@ static const char *token_shown(char shown[EXPLAIN_SHOWN], const Tokenizer *token
     return shown;
 }
 
-static void page_token(FILE *f, const ExplainPage *page, int id) {
+static inline void page_token(FILE *f, const ExplainPage *page, int id) {
     char shown[EXPLAIN_SHOWN];
     html_text(f, token_shown(shown, page->tokenizer, id));
 }
 
 /* The number of a token in the prompt, and its text. */
-static void page_place(FILE *f, const ExplainPage *page, int t) {
+static inline void page_place(FILE *f, const ExplainPage *page, int t) {
     fprintf(f, "<span class=\"k\" data-say=\"token\">%d ", t), page_token(f, page, page->e->tokens[t]);
     fputs("</span>", f);
 }
 
-static const char *percent_text(char text[FORMAT_SIZE], double p) {
+static inline const char *percent_text(char text[FORMAT_SIZE], double p) {
     if (!isfinite(p))
         snprintf(text, FORMAT_SIZE, "-");
     else
@@ -58,7 +58,7 @@ static const char *percent_text(char text[FORMAT_SIZE], double p) {
     return text;
 }
 
-static const char *size_text(char text[FORMAT_SIZE], double x) {
+static inline const char *size_text(char text[FORMAT_SIZE], double x) {
     if (!isfinite(x))
         snprintf(text, FORMAT_SIZE, "-");
     else
@@ -70,24 +70,27 @@ static const char *size_text(char text[FORMAT_SIZE], double x) {
     return text;
 }
 
-/* A size that may be small: three digits. */
-static const char *small_text(char text[FORMAT_SIZE], double x) {
+/* A size that may be small: three digits, or fewer and an exponent. */
+static inline const char *small_text(char text[FORMAT_SIZE], double x) {
+    const bool plain = x == 0 || (x >= 0.009995 && x < 1e5);
+    int decimals = x == 0 ? 0 : 4;
+    for (double limit = 0.09995; decimals > 0 && x >= limit; limit *= 10) decimals--;
     if (!isfinite(x))
         snprintf(text, FORMAT_SIZE, "-");
     else
-        snprintf(text, FORMAT_SIZE, x == 0 ? "0" : x >= 0.01 && x < 1e5 ? "%.3g" : "%.1e", x);
+        snprintf(text, FORMAT_SIZE, plain ? "%.*f" : "%.*e", plain ? decimals : 1, x);
     return text;
 }
 
-/* Number and unit of a part of a whole, for --w. */
-static void page_share(FILE *f, double w) { fprintf(f, "--w:%.3g", isfinite(w) ? fmax(0, fmin(1, w)) : 0); }
+/* A share from 0 to 1, as the variable --w of an element. */
+static inline void page_share(FILE *f, double w) { fprintf(f, "--w:%.3g", isfinite(w) ? fmax(0, fmin(1, w)) : 0); }
 
-static void page_section(FILE *f, const char *title, const char *see) {
+static inline void page_section(FILE *f, const char *title, const char *see) {
     fprintf(f, "<section class=\"card\"><h2>%s</h2>\n<p class=\"see\">%s</p>\n", title, see);
 }
 
 /* A row of a list with bars: a token, after its number in the prompt if place is not -1, a bar, and a value. */
-static void page_bar(FILE *f, const ExplainPage *page, int place, int id, double w, const char *value) {
+static inline void page_bar(FILE *f, const ExplainPage *page, int place, int id, double w, const char *value) {
     fputs("<li style=\"", f), page_share(f, w), fputs("\"><span class=\"k\">", f);
     if (place >= 0) fprintf(f, "%d ", place);
     page_token(f, page, id), fprintf(f, "</span><i></i><b>%s</b></li>\n", value);
