@@ -157,7 +157,7 @@ static inline double number_largest(const Explanation *e, int at) { return e->ch
 /* A table: a row for each layer, a column for each head. The colour is the number divided by `most`, or by the largest
    of the table if that is 0. */
 static inline void page_head_numbers(FILE *f, const Explanation *e, const char *title, HeadNumber *number,
-                              double most) {
+                                     double most) {
     const int L = e->model->config.layers, H = e->model->config.heads;
     const bool of_largest = most == 0;
     for (int at = 0; at < L * H && of_largest; at++) most = fmax(most, number(e, at));

@@ -23,7 +23,8 @@ static const char *const explain_style[] = {
     "5px;font-size:14px;text-align:left}",
     ".tokens .end{flex-basis:100%;height:0}.tokens .later{opacity:.3}",
     "[aria-pressed=true]{box-shadow:0 0 0 2px var(--ink)}",
-    ".scale{display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;margin:12px 0;color:var(--soft);font-size:13px}",
+    ".scale{display:flex;flex-wrap:wrap;align-items:center;gap:0 8px;margin:12px "
+    "0;color:var(--soft);font-size:13px}",
     ".scale i{width:120px;height:10px;border-radius:3px;border:1px solid var(--line);",
     "background:linear-gradient(90deg,transparent,rgb(var(--a) / .5))}.scale "
     ".full{background:linear-gradient(",

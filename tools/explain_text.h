@@ -83,14 +83,17 @@ static inline const char *small_text(char text[FORMAT_SIZE], double x) {
 }
 
 /* A share from 0 to 1, as the variable --w of an element. */
-static inline void page_share(FILE *f, double w) { fprintf(f, "--w:%.3g", isfinite(w) ? fmax(0, fmin(1, w)) : 0); }
+static inline void page_share(FILE *f, double w) {
+    fprintf(f, "--w:%.3g", isfinite(w) ? fmax(0, fmin(1, w)) : 0);
+}
 
 static inline void page_section(FILE *f, const char *title, const char *see) {
     fprintf(f, "<section class=\"card\"><h2>%s</h2>\n<p class=\"see\">%s</p>\n", title, see);
 }
 
 /* A row of a list with bars: a token, after its number in the prompt if place is not -1, a bar, and a value. */
-static inline void page_bar(FILE *f, const ExplainPage *page, int place, int id, double w, const char *value) {
+static inline void page_bar(FILE *f, const ExplainPage *page, int place, int id, double w,
+                            const char *value) {
     fputs("<li style=\"", f), page_share(f, w), fputs("\"><span class=\"k\">", f);
     if (place >= 0) fprintf(f, "%d ", place);
     page_token(f, page, id), fprintf(f, "</span><i></i><b>%s</b></li>\n", value);
