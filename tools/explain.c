@@ -94,7 +94,7 @@ static void print_summary(const ExplainPage *page) {
     for (int i = 0; i < SHOWN; i++) {
         const Guess *guess = explanation_guess(e, c->layers, e->n - 1, i);
         if (guess->token < 0) break;
-        printf("%s  %6s  %s\n", i ? "      " : "next  ", percent_text(text, (double)guess->p),
+        printf("%s  %6s  %s\n", i ? "      " : "next  ", percent_text(text, guess->p),
                token_shown(token, page->tokenizer, guess->token));
     }
 }

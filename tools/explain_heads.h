@@ -130,7 +130,8 @@ static inline void page_reading(FILE *f, const ExplainPage *page) {
     fputs(" reads</h3>\n<div class=\"tokens\" id=\"reads\">", f);
     for (int t = 0; t < n; t++) {
         fputs("<span class=\"k tint\" style=\"", f), page_share(f, sqrt(row[t]));
-        fprintf(f, "\" data-t=\"%d\" title=\"weight %s\">", t, weight_text(text, weight_code(row[t])));
+        fprintf(f, "\" data-t=\"%d\" title=\"weight ", t);
+        html_text(f, weight_text(text, weight_code(row[t]))), fputs("\">", f);
         page_token(f, page, e->tokens[t]), fputs("</span>\n", f);
     }
     fputs("</div>\n<h3>The five largest weights</h3>\n<ol class=\"bars\" id=\"most\">\n", f);

@@ -24,12 +24,12 @@ enum { EXPLAIN_GUESSES = 10 };
 
 typedef struct {
     int32_t token;
-    float p;
+    double p;
 } Guess;
 
 /* The prompt's own next token among the guesses: its probability, and how many tokens are likelier. */
 typedef struct {
-    float p;
+    double p;
     int likelier;
 } Truth;
 
@@ -87,12 +87,11 @@ static inline void explain_position(Guess *guesses, Truth *truth, const float *l
     }
     for (int v = 0; v < V; v++) sum += exp((double)logits[v] - logits[best[0]]);
     for (int i = 0; i < EXPLAIN_GUESSES; i++) /* a vocabulary may be smaller than the list */
-        guesses[i] = i < count
-                         ? (Guess){best[i], (float)(exp((double)logits[best[i]] - logits[best[0]]) / sum)}
-                         : (Guess){-1, 0};
+        guesses[i] = i < count ? (Guess){best[i], exp((double)logits[best[i]] - logits[best[0]]) / sum}
+                               : (Guess){-1, 0};
     *truth = (Truth){NAN, 0};
     if (next < 0) return;
-    truth->p = (float)(exp((double)logits[next] - logits[best[0]]) / sum);
+    truth->p = exp((double)logits[next] - logits[best[0]]) / sum;
     for (int32_t v = 0; v < V; v++) truth->likelier += sampling_before(logits, v, next);
 }
 

@@ -14,7 +14,7 @@
 static inline void page_heading(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const ModelConfig *c = &e->model->config;
-    char shown[400], parameters[FORMAT_SIZE], text[FORMAT_SIZE];
+    char shown[400], parameters[FORMAT_SIZE];
     enum { LONGEST = 90 };
     size_t size = strlen(page->prompt),
            kept = size < LONGEST ? size : check_whole_characters(page->prompt, LONGEST);
@@ -37,7 +37,7 @@ static inline void page_heading(FILE *f, const ExplainPage *page) {
                 e->mean_loss, exp(e->mean_loss));
     const Guess *best = explanation_guess(e, c->layers, e->n - 1, 0);
     fputs("As the next token it expects <b class=\"k\">", f), page_token(f, page, best->token);
-    fprintf(f, "</b> with %s.</p>\n", percent_text(text, best->p));
+    fputs("</b> with ", f), page_percent(f, best->p), fputs(".</p>\n", f);
     fputs(
         "<noscript><p class=\"note\">Choosing tokens and heads needs JavaScript. Without it the page shows "
         "the last "
@@ -54,7 +54,6 @@ static inline void page_heading(FILE *f, const ExplainPage *page) {
 static inline void page_tokens(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const double uniform = log(e->model->config.vocab_size);
-    char text[FORMAT_SIZE];
     page_section(
         f, "The tokens, and how well each was expected",
         "The model reads numbers, and each stands for one of these pieces of text (· is a space, ↵ the end "
@@ -68,8 +67,7 @@ static inline void page_tokens(FILE *f, const ExplainPage *page) {
         const char *bytes = tokenizer_decode_token(page->tokenizer, e->tokens[t], &size);
         fputs("<button type=\"button\" class=\"k tint\" style=\"", f), page_share(f, e->losses[t] / uniform);
         fprintf(f, "\" data-t=\"%d\" title=\"token %d, id %d", t, t, e->tokens[t]);
-        if (t)
-            fprintf(f, ": loss %.3f, probability %s", e->losses[t], percent_text(text, exp(-e->losses[t])));
+        if (t) fprintf(f, ": loss %.3f, probability ", e->losses[t]), page_percent(f, exp(-e->losses[t]));
         fputs("\">", f), page_token(f, page, e->tokens[t]), fputs("</button>\n", f);
         if (size && memchr(bytes, '\n', size)) fputs("<span class=\"end\"></span>\n", f);
     }
@@ -82,11 +80,11 @@ static inline void page_tokens(FILE *f, const ExplainPage *page) {
     for (int t = 0; t < e->n; t++) {
         fprintf(f, "<tr><td>%d</td><td class=\"k\">", t), page_token(f, page, e->tokens[t]);
         fprintf(f, "</td><td>%d</td>", e->tokens[t]);
-        if (t)
-            fprintf(f, "<td>%.3f</td><td>%s</td><td>%d</td></tr>\n", e->losses[t],
-                    percent_text(text, exp(-e->losses[t])),
+        if (t) {
+            fprintf(f, "<td>%.3f</td><td>", e->losses[t]), page_percent(f, exp(-e->losses[t]));
+            fprintf(f, "</td><td>%d</td></tr>\n",
                     explanation_truth(e, e->model->config.layers, t - 1)->likelier);
-        else
+        } else
             fputs("<td>-</td><td>-</td><td>-</td></tr>\n", f);
     }
     fputs("</table></div></details></section>\n", f);
@@ -122,7 +120,6 @@ static inline void page_stage(FILE *f, int l) {
 /* The guesses of each stage at the last token. */
 static inline void page_lens(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
-    char text[FORMAT_SIZE];
     fputs("<h3>After ", f), page_place(f, page, e->n - 1);
     fputs("</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"predictions of each "
           "layer\"><table class=\"heat lens\" "
@@ -136,7 +133,7 @@ static inline void page_lens(FILE *f, const ExplainPage *page) {
             if (guess->token < 0) continue;
             fputs("<td style=\"", f), page_share(f, guess->p), fputs("\"><span class=\"k\">", f);
             page_token(f, page, guess->token);
-            fprintf(f, "</span><small>%s</small></td>", percent_text(text, guess->p));
+            fputs("</span><small>", f), page_percent(f, guess->p), fputs("</small></td>", f);
         }
         fputs("<td><span>-</span><small></small></td></tr>\n", f);
     }
@@ -146,7 +143,6 @@ static inline void page_lens(FILE *f, const ExplainPage *page) {
 /* The likeliest token of each stage at each token. */
 static inline void page_lens_grid(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
-    char text[FORMAT_SIZE];
     fputs("<h3>After every token: the likeliest</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
           "aria-label=\"the likeliest token of each layer after each token\"><table class=\"heat "
           "grid\"><tr><th>after</th>",
@@ -160,7 +156,7 @@ static inline void page_lens_grid(FILE *f, const ExplainPage *page) {
             const Guess *guess = explanation_guess(e, l, t, 0);
             const bool real = t + 1 < e->n && guess->token == e->tokens[t + 1];
             fprintf(f, "<td%s style=\"", real ? " class=\"real\"" : ""), page_share(f, guess->p);
-            fprintf(f, "\" data-t=\"%d\" title=\"%s\">", t, percent_text(text, guess->p));
+            fprintf(f, "\" data-t=\"%d\" title=\"", t), page_percent(f, guess->p), fputs("\">", f);
             page_token(f, page, guess->token), fputs("</td>", f);
         }
         fputs("</tr>\n", f);
@@ -332,8 +328,7 @@ static inline void page_json_means(FILE *f, const char *name, const double *rows
 static inline void page_json_guesses(FILE *f, const Explanation *e, int l, int t, int count) {
     for (int i = 0; i < count; i++) {
         const Guess *guess = explanation_guess(e, l, t, i);
-        if (guess->token >= 0)
-            fprintf(f, "%s%d,%.4g", i ? "," : t ? ",[" : "[", guess->token, (double)guess->p);
+        if (guess->token >= 0) fprintf(f, "%s%d,%.4g", i ? "," : t ? ",[" : "[", guess->token, guess->p);
     }
     fputc(']', f);
 }
@@ -377,7 +372,7 @@ static inline void page_json(FILE *f, const ExplainPage *page) {
         fputs(l ? ",\n[" : "[", f);
         for (int t = 0; t + 1 < n; t++) {
             const Truth *truth = explanation_truth(e, l, t);
-            fprintf(f, "[%.4g,%d],", (double)truth->p, truth->likelier);
+            fprintf(f, "[%.4g,%d],", truth->p, truth->likelier);
         }
         fputs("[null,0]]", f);
     }

@@ -16,7 +16,7 @@ typedef struct {
 
 /* ---- texts ---- */
 
-enum { EXPLAIN_SHOWN = 160, EXPLAIN_CHARACTERS = 28 };
+enum { EXPLAIN_SHOWN = 512, EXPLAIN_CHARACTERS = 28 };
 
 /* Adds a token to `shown`: its first characters, with signs for space, line break and tab. */
 static inline const char *token_shown(char shown[EXPLAIN_SHOWN], const Tokenizer *tokenizer, int id) {
@@ -58,6 +58,11 @@ static inline const char *percent_text(char text[FORMAT_SIZE], double p) {
     return text;
 }
 
+static inline void page_percent(FILE *f, double p) {
+    char text[FORMAT_SIZE];
+    html_text(f, percent_text(text, p));
+}
+
 static inline const char *size_text(char text[FORMAT_SIZE], double x) {
     if (!isfinite(x))
         snprintf(text, FORMAT_SIZE, "-");
@@ -96,7 +101,8 @@ static inline void page_bar(FILE *f, const ExplainPage *page, int place, int id,
                             const char *value) {
     fputs("<li style=\"", f), page_share(f, w), fputs("\"><span class=\"k\">", f);
     if (place >= 0) fprintf(f, "%d ", place);
-    page_token(f, page, id), fprintf(f, "</span><i></i><b>%s</b></li>\n", value);
+    page_token(f, page, id), fputs("</span><i></i><b>", f);
+    html_text(f, value), fputs("</b></li>\n", f);
 }
 
 #endif
