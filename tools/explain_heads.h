@@ -1,5 +1,5 @@
 /* explain_heads.h: the sections of ./explain's page about attention: the weights of every head, and what LASER changes.
-   Include explain_measure.h before.
+   Include train_gpt.c before.
 
    A head's picture is one SVG path for each of eight strengths of the colour. The strength of a cell is the root of its
    weight, because most weights are small; cells below 1/16 are left out, which are weights below 0.004. In the JSON a

@@ -1,4 +1,4 @@
-/* explain_page.h: the page of HTML that ./explain writes about a model and a prompt. Include explain_measure.h before.
+/* explain_page.h: the page of HTML that ./explain writes about a model and a prompt. Include train_gpt.c before.
 
      explain_write_page(f, &page)    writes the page
 

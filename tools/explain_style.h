@@ -40,7 +40,8 @@ static const char *const explain_style[] = {
     "center}",
     ".bars li[hidden]{display:none}.bars .k{border-radius:4px;padding:1px 4px;justify-self:start}",
     ".bars i{height:11px;min-width:1px;border-radius:3px;background:rgb(var(--a));width:calc(var(--w)*100%)}",
-    ".bars b{font-weight:400;text-align:right}.real .k,td.real{box-shadow:inset 0 0 0 1.5px var(--ink)}",
+    ".bars b{font-weight:400;text-align:right}.bars .real .k,.lens .real{box-shadow:inset 0 0 0 1.5px "
+    "var(--ink)}",
     ".heat{width:auto}.heat td{background:rgb(var(--a) / calc(var(--w,0)*.5));background-clip:padding-box;",
     "border:2px solid transparent;border-radius:6px;padding:4px 9px;text-align:center}",
     ".heat th{padding:3px 9px;text-align:center;border:0}.heat "

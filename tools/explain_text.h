@@ -1,8 +1,9 @@
 /* explain_text.h: the page of ./explain as data, and tokens, numbers and headings as its sections write them. Include
-   explain_measure.h before. */
+   train_gpt.c before. */
 #ifndef TOOLS_EXPLAIN_TEXT_H
 #define TOOLS_EXPLAIN_TEXT_H
 
+#include "explain_measure.h"
 #include "html_page.h"
 #include "explain_style.h"
 
