@@ -66,8 +66,7 @@ static int32_t *prompt_tokens(const Tokenizer *tokenizer, const char *prompt, si
             count, T);
     if (count > (size_t)limit)
         die("the prompt has %zu tokens, the page shows at most %d (--tokens-limit, up to 256); shorten the "
-            "prompt, or "
-            "raise the limit",
+            "prompt, or raise the limit",
             count, limit);
     if (count == 0) die("the prompt has no tokens; give another text");
     int32_t *tokens = check_calloc(count * sizeof *tokens);

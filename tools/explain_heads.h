@@ -14,8 +14,7 @@
 /* ---- weights as two characters ---- */
 
 static const char explain_letters[] =
-    "!#$%()*+,-./0123456789:;=?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrst"
-    "uvwxyz{|}~ ";
+    "!#$%()*+,-./0123456789:;=?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}~ ";
 enum {
     EXPLAIN_LETTERS = sizeof explain_letters - 1,
     EXPLAIN_ZEROS = 8,
@@ -81,8 +80,7 @@ static inline void page_all_heads(FILE *f, const ExplainPage *page) {
         for (int h = 0; h < H; h++) {
             fprintf(f,
                     "<button type=\"button\" data-h=\"%d\" aria-label=\"layer %d, head %d\"><svg viewBox=\"0 "
-                    "0 %d %d\" "
-                    "aria-hidden=\"true\"><g transform=\"translate(0 .5)\">",
+                    "0 %d %d\" aria-hidden=\"true\"><g transform=\"translate(0 .5)\">",
                     l * H + h, l, h, e->n, e->n);
             page_cells(f, explanation_weights(e, l, h), e->n), fputs("</g></svg></button>", f);
         }
@@ -96,10 +94,8 @@ static inline void page_one_head(FILE *f, const ExplainPage *page) {
     const int H = e->model->config.heads, n = e->n, side = EXPLAIN_CELL * n;
     fprintf(f,
             "<div class=\"scroll\"><svg id=\"map\" class=\"big\" tabindex=\"0\" role=\"img\" "
-            "aria-label=\"attention weights "
-            "of the chosen head; arrow keys read them out\" viewBox=\"0 0 %d %d\" "
-            "style=\"min-width:%dpx;max-width:%dpx\">"
-            "<path class=\"ground\" d=\"M0 0",
+            "aria-label=\"attention weights of the chosen head; arrow keys read them out\" viewBox=\"0 0 %d "
+            "%d\" style=\"min-width:%dpx;max-width:%dpx\"><path class=\"ground\" d=\"M0 0",
             side + EXPLAIN_LABEL, side, 11 * n + 90, 26 * n + 240);
     for (int i = 0; i < n; i++) fprintf(f, "h%dv%d", EXPLAIN_CELL, EXPLAIN_CELL);
     fprintf(f, "H0z\"/>\n<g id=\"cells\" transform=\"scale(%d) translate(0 .5)\">", EXPLAIN_CELL);
@@ -111,11 +107,9 @@ static inline void page_one_head(FILE *f, const ExplainPage *page) {
     }
     fprintf(f,
             "<rect id=\"row\" x=\"0\" y=\"%d\" width=\"%d\" height=\"%d\"/><rect id=\"cell\" x=\"0\" y=\"0\" "
-            "width=\"%d\" "
-            "height=\"%d\" visibility=\"hidden\"/></svg></div>\n<p class=\"scale\">weight 0 <i "
-            "class=\"full\"></i> 1 (the "
-            "strength of the colour is the root of the weight)</p>\n<p class=\"say\" id=\"say\" "
-            "aria-live=\"polite\"></p>\n",
+            "width=\"%d\" height=\"%d\" visibility=\"hidden\"/></svg></div>\n<p class=\"scale\">weight 0 <i "
+            "class=\"full\"></i> 1 (the strength of the colour is the root of the weight)</p>\n<p "
+            "class=\"say\" id=\"say\" aria-live=\"polite\"></p>\n",
             side - EXPLAIN_CELL, side, EXPLAIN_CELL, EXPLAIN_CELL, EXPLAIN_CELL);
 }
 
@@ -197,17 +191,14 @@ static inline void page_heads(FILE *f, const ExplainPage *page) {
     const int H = e->model->config.heads;
     page_section(f, "Where each head looks",
                  "Every head gives each token weights for the tokens up to itself; they add up to 1. In a "
-                 "picture the rows are the "
-                 "tokens that read, and the columns those that are read. Look for a diagonal (a head that "
-                 "reads the token itself, or "
-                 "the one before it), for upright lines (one token that many read, often the first), and for "
-                 "single cells far from "
-                 "the diagonal (a head that has found something). <b>Choose a head</b> to see it large.");
+                 "picture the rows are the tokens that read, and the columns those that are read. Look for a "
+                 "diagonal (a head that reads the token itself, or the one before it), for upright lines "
+                 "(one token that many read, often the first), and for single cells far from the diagonal (a "
+                 "head that has found something). <b>Choose a head</b> to see it large.");
     if (!e->has_weights) {
         fprintf(f,
                 "<p>How attention of the kind <b>%s</b> weighs its tokens is not known to ./explain; it "
-                "knows standard "
-                "attention and LASER. The other sections are complete.</p></section>\n",
+                "knows standard attention and LASER. The other sections are complete.</p></section>\n",
                 attention_name((AttentionKind)e->model->config.attn));
         return;
     }
@@ -215,8 +206,8 @@ static inline void page_heads(FILE *f, const ExplainPage *page) {
     page_all_heads(f, page);
     page_head_numbers(f, e, "Entropy of the rows, in nats", number_entropy, log(e->n));
     fputs("<p class=\"see\">0: every token reads one token. The pale cells are the heads that choose; a head "
-          "that reads all "
-          "tokens alike has the strongest colour.</p>\n</div>\n<div class=\"stay\"><h3 data-say=\"head\">",
+          "that reads all tokens alike has the strongest colour.</p>\n</div>\n<div class=\"stay\"><h3 "
+          "data-say=\"head\">",
           f);
     fprintf(f, "layer %d, head %d</h3>\n", page->head / H, page->head % H);
     page_one_head(f, page);
@@ -229,10 +220,9 @@ static inline void page_laser(FILE *f, const Explanation *e) {
     page_section(
         f, "What LASER changes",
         "Standard attention returns the average of the values v with the weights above. LASER returns the "
-        "logarithm of "
-        "the average of exp(v), which is never smaller. Where the values of a column of V lie close together "
-        "both are "
-        "nearly the same; with a span well above 1, large values of tokens with small weights count more.");
+        "logarithm of the average of exp(v), which is never smaller. Where the values of a column of V lie "
+        "close together both are nearly the same; with a span well above 1, large values of tokens with "
+        "small weights count more.");
     page_head_numbers(f, e, "Largest span of a column of V: its largest minus its smallest value",
                       number_span, 0);
     page_head_numbers(f, e, "Difference to the plain average, in % of it (root mean squares)", number_change,

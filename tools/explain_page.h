@@ -38,15 +38,12 @@ static inline void page_heading(FILE *f, const ExplainPage *page) {
     const Guess *best = explanation_guess(e, c->layers, e->n - 1, 0);
     fputs("As the next token it expects <b class=\"k\">", f), page_token(f, page, best->token);
     fputs("</b> with ", f), page_percent(f, best->p), fputs(".</p>\n", f);
-    fputs(
-        "<noscript><p class=\"note\">Choosing tokens and heads needs JavaScript. Without it the page shows "
-        "the last "
-        "token and one head.</p></noscript>\n"
-        "<div class=\"chosen\" hidden role=\"group\" aria-label=\"the chosen token\"><button type=\"button\" "
-        "data-step=\"-1\" aria-label=\"previous token\">&lsaquo;</button><button type=\"button\" "
-        "data-step=\"1\" "
-        "aria-label=\"next token\">&rsaquo;</button><span aria-live=\"polite\">token ",
-        f);
+    fputs("<noscript><p class=\"note\">Choosing tokens and heads needs JavaScript. Without it the page shows "
+          "the last token and one head.</p></noscript>\n<div class=\"chosen\" hidden role=\"group\" "
+          "aria-label=\"the chosen token\"><button type=\"button\" data-step=\"-1\" aria-label=\"previous "
+          "token\">&lsaquo;</button><button type=\"button\" data-step=\"1\" aria-label=\"next "
+          "token\">&rsaquo;</button><span aria-live=\"polite\">token ",
+          f);
     page_place(f, page, e->n - 1), fputs("</span></div>\n", f);
 }
 
@@ -57,8 +54,7 @@ static inline void page_tokens(FILE *f, const ExplainPage *page) {
     page_section(
         f, "The tokens, and how well each was expected",
         "The model reads numbers, and each stands for one of these pieces of text (· is a space, ↵ the end "
-        "of a "
-        "line). The stronger the colour, the larger the loss: the more the token surprised the model, "
+        "of a line). The stronger the colour, the larger the loss: the more the token surprised the model, "
         "given the tokens before it. The first has none, since nothing stands before it. <b>Choose a token "
         "here, and the rest of the page is about it.</b>");
     fputs("<div class=\"tokens\">", f);
@@ -74,8 +70,9 @@ static inline void page_tokens(FILE *f, const ExplainPage *page) {
     fprintf(f,
             "</div>\n<p class=\"scale\">loss 0 <i></i> %.2f or more, that of a guess among all %d "
             "tokens</p>\n<details><summary>The same as a table</summary><div "
-            "class=\"scroll\"><table><tr><th>number</th>"
-            "<th>token</th><th>id</th><th>loss</th><th>probability</th><th>likelier tokens</th></tr>\n",
+            "class=\"scroll\"><table><tr><th>number</th><th>token</th><th>id</th><th>loss</"
+            "th><th>probability</th><th>likelier "
+            "tokens</th></tr>\n",
             uniform, e->model->config.vocab_size);
     for (int t = 0; t < e->n; t++) {
         fprintf(f, "<tr><td>%d</td><td class=\"k\">", t), page_token(f, page, e->tokens[t]);
@@ -97,8 +94,8 @@ static inline void page_prediction(FILE *f, const ExplainPage *page) {
     char text[FORMAT_SIZE];
     page_section(f, "What comes next",
                  "The tokens that the whole model finds likeliest after the chosen one, with their "
-                 "probabilities. Where "
-                 "the prompt goes on, the token that really follows is outlined if it is among them.");
+                 "probabilities. Where the prompt goes on, the token that really follows is outlined if it "
+                 "is among them.");
     fputs("<h3>After ", f), page_place(f, page, e->n - 1),
         fputs("</h3>\n<ol class=\"bars\" id=\"next\">\n", f);
     for (int i = 0; i < EXPLAIN_GUESSES; i++) {
@@ -123,8 +120,9 @@ static inline void page_lens(FILE *f, const ExplainPage *page) {
     fputs("<h3>After ", f), page_place(f, page, e->n - 1);
     fputs("</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"predictions of each "
           "layer\"><table class=\"heat lens\" "
-          "id=\"lens\"><tr><th>after</th><th>likeliest</th><th>2nd</th><th>3rd</th>"
-          "<th>4th</th><th>5th</th><th>the prompt's own</th></tr>\n",
+          "id=\"lens\"><tr><th>after</th><th>likeliest</th><th>2nd</th><th>3rd</th><th>4th</th><th>5th</"
+          "th><th>the "
+          "prompt's own</th></tr>\n",
           f);
     for (int l = 0; l <= e->model->config.layers; l++) {
         fputs("<tr data-stage><th>", f), page_stage(f, l), fputs("</th>", f);
@@ -167,12 +165,10 @@ static inline void page_lens_grid(FILE *f, const ExplainPage *page) {
 static inline void page_layers(FILE *f, const ExplainPage *page) {
     page_section(f, "What each layer would predict",
                  "Each layer adds to the vector of a token, the residual stream. Here the model's final norm "
-                 "and output matrix are "
-                 "applied to that vector after every layer, as if the layers behind it did not exist (the "
-                 "logit lens). Look for the "
-                 "layer at which the prediction settles, and for guesses that are given up again. The last "
-                 "row is what the "
-                 "model really predicts. <b>Outlined:</b> the token that really follows in the prompt.");
+                 "and output matrix are applied to that vector after every layer, as if the layers behind it "
+                 "did not exist (the logit lens). Look for the layer at which the prediction settles, and "
+                 "for guesses that are given up again. The last row is what the model really predicts. "
+                 "<b>Outlined:</b> the token that really follows in the prompt.");
     page_lens(f, page), page_lens_grid(f, page);
     fputs("</section>\n", f);
 }
@@ -204,12 +200,10 @@ static inline void page_sizes(FILE *f, const ExplainPage *page) {
     }
     page_section(
         f, "How much each layer adds",
-        "The length of the chosen token's vector after each layer, and of what attention and the MLP of "
-        "that layer add to it, all on one scale. The upright mark is the mean over all tokens of the prompt. "
-        "A "
+        "The length of the chosen token's vector after each layer, and of what attention and the MLP of that "
+        "layer add to it, all on one scale. The upright mark is the mean over all tokens of the prompt. A "
         "layer whose additions are short against the vector changes little; a first token that is much "
-        "longer "
-        "than the others is common.");
+        "longer than the others is common.");
     fputs("<h3>At ", f), page_place(f, page, n - 1);
     fputs(
         "</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"lengths by layer\"><table "
@@ -264,8 +258,7 @@ static inline void page_gradient_tables(FILE *f, const Explanation *e) {
         if (table->tensors[i].per_layer) most = fmax(most, e->gradients[i]);
     }
     fputs("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"gradients by layer and "
-          "tensor\"><table "
-          "class=\"heat\"><tr><th>layer</th>",
+          "tensor\"><table class=\"heat\"><tr><th>layer</th>",
           f);
     for (int k = 0; k < kinds; k++) fprintf(f, "<th>%s</th>", tensor_short(name, &table->tensors[first + k]));
     fputs("<th>all</th></tr>\n", f);
@@ -293,10 +286,9 @@ static inline void page_gradients(FILE *f, const ExplainPage *page) {
     page_section(
         f, "The gradient of one training step",
         "How strongly this prompt would change each matrix if the model were trained on it: the length of "
-        "the "
-        "gradient of the mean loss, before clipping. Compare q and k with v and o: the gradient reaches q "
-        "and k only "
-        "through the attention weights. “All parameters” is what the trainer's log calls grad_norm.");
+        "the gradient of the mean loss, before clipping. Compare q and k with v and o: the gradient reaches "
+        "q and k only through the attention weights. “All parameters” is what the trainer's log calls "
+        "grad_norm.");
     if (page->e->gradients)
         page_gradient_tables(f, page->e);
     else
@@ -398,8 +390,7 @@ static inline void explain_write_page(FILE *f, const ExplainPage *page) {
     page_gradients(f, page);
     page_laser(f, page->e);
     fputs("<footer>Computed in float32 by ./explain of laser.c. docs/using.md says what each number "
-          "is.</footer>\n"
-          "</main>\n",
+          "is.</footer>\n</main>\n",
           f);
     page_json(f, page);
     fputs("<script>\n", f);

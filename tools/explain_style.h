@@ -18,7 +18,7 @@ static const char *const explain_style[] = {
     ":focus-visible{outline:2px solid rgb(var(--a));outline-offset:2px}",
     ".k{font-family:var(--mono);font-size:.92em;white-space:pre-wrap;overflow-wrap:anywhere}",
     ".tint{background:rgb(var(--a) / calc(var(--w,0)*.5))}",
-    ".tokens{display:flex;flex-wrap:wrap;gap:4px 3px;line-height:1.35}.tokens br{display:none}",
+    ".tokens{display:flex;flex-wrap:wrap;gap:4px 3px;line-height:1.35}",
     ".tokens .k{border:1px solid var(--line);border-radius:5px;padding:2px "
     "5px;font-size:14px;text-align:left}",
     ".tokens .end{flex-basis:100%;height:0}.tokens .later{opacity:.3}",
@@ -72,7 +72,7 @@ static const char *const explain_style[] = {
     "svg path{fill:none;stroke:rgb(var(--a));stroke-width:1;shape-rendering:crispEdges}",
     ".m1{stroke-opacity:.125}.m2{stroke-opacity:.25}.m3{stroke-opacity:.375}.m4{stroke-opacity:.5}",
     ".m5{stroke-opacity:.625}.m6{stroke-opacity:.75}.m7{stroke-opacity:.875}",
-    ".big{display:block;width:100%;max-height:none;touch-action:manipulation;cursor:crosshair}",
+    ".big{display:block;width:100%;touch-action:manipulation;cursor:crosshair}",
     ".big .ground{fill:var(--page);stroke:none}.big text{font:9px "
     "var(--mono);fill:var(--soft);white-space:pre}",
     ".big text.now{fill:var(--ink);font-weight:700}.big rect{fill:none;stroke:var(--ink);stroke-width:1.2}",
