@@ -97,8 +97,8 @@ static const char *const explain_script[] = {
     "const one = q => document.querySelector(q), word = id => data.words[id] ?? '', map = one('#map');",
     "let token = n - 1, head = data.head, cell = null;",
     "const percent = p => p === null ? '-' : p < .0005 ? '<0.1%' : (100 * p).toFixed(1) + '%';",
-    "const size = x => x === null ? '-' : x < 9.995 ? x.toFixed(2) : x < 99.95 ? x.toFixed(1) : x < 1e5 ? "
-    "x.toFixed(0)",
+    "const size = x => x === null ? '-' : x < 9.995 ? x.toFixed(2) : x < 99.95 ? x.toFixed(1) : x < 1e5",
+    "  ? x.toFixed(0)",
     "  : x.toExponential(1);",
     /* The code of a weight: weight_code in explain_heads.h. */
     "function code(h, i, j) {",

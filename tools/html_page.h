@@ -43,8 +43,8 @@ static const char *const html_style_of_all[] = {
     "table{border-collapse:collapse;width:100%}",
     "th,td{text-align:right;padding:7px 14px;white-space:nowrap;border-top:1px solid var(--line)}",
     "th{color:var(--soft);font-weight:500;font-size:13px;border-top:0;padding-top:0}",
-    "th:first-child,td:first-child{text-align:left;padding-left:0}th:last-child,td:last-child{padding-right:"
-    "0}",
+    "th:first-child,td:first-child{text-align:left;padding-left:0}",
+    "th:last-child,td:last-child{padding-right:0}",
     "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
     "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}h1{font-size:23px}}",
     "@media print{.card{break-inside:avoid}}",
