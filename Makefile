@@ -1,4 +1,5 @@
-# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, evaluate, grammar
+# make                the trainer and its tools, beside this file: train_gpt, prepare, report, generate, analyze, explain,
+#                     evaluate, grammar
 # make help           this text
 #
 # Try it
@@ -141,7 +142,7 @@ CJSON_LIB = $(filter -L% -Wl%,$(PLACES)) -lcjson -lz
 # (not that of the build: the same sources give the same program), or SOURCE_DATE_EPOCH. Another commit alone builds nothing anew.
 VERSION = $(eval VERSION := $(shell SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' scripts/version.sh))$(VERSION)
 
-PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)evaluate $(P)grammar
+PROGRAMS := $(P)train_gpt $(P)prepare $(P)report $(P)generate $(P)analyze $(P)explain $(P)evaluate $(P)grammar
 
 # The GPU's program takes nvcc longer than all others together: without a GPU here only who asks for it waits for it.
 all: $(PROGRAMS) $(if $(P),,$(if $(HAVE_GPU),$(if $(NVCC),train_gptcu)))
@@ -169,6 +170,8 @@ $(P)train_gpt: train_gpt.c $(P)build/flags
 $(P)generate: tools/generate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)analyze: tools/analyze.c $(P)build/flags
+	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
+$(P)explain: tools/explain.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm
 $(P)evaluate: tools/evaluate.c $(P)build/flags
 	$(COMPILE) $(DEPENDENCIES) $(VERSION) $< -o $@ $(CJSON_LIB) -lm

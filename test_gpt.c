@@ -40,6 +40,7 @@
 #include "tests/test_init_from.h"
 #include "tests/test_analysis.h"
 #include "tests/test_evaluate.h"
+#include "tests/test_explain.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_ablations.h"
 #include "tests/test_diff.h"
@@ -76,7 +77,7 @@ static const Test tests[] = {
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
                                 GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW) COURSE_TESTS(ROW)
                                     HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW) SITE_TESTS(ROW)
-                                        DIFF_TESTS(ROW)
+                                        DIFF_TESTS(ROW) EXPLAIN_TESTS(ROW)
 #endif
 };
 #undef ROW

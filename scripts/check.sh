@@ -82,7 +82,7 @@ compile_header() { # HEADER
         laser.h) languages='c c++' ;;
         cuda/* | tests/test_cuda*) languages="c++" ;;
         tests/test_*.h | tools/bench_*.h | tools/load_model.h | tools/validation_data.h | \
-            tools/evaluate_score.h | tools/evaluate_windows.h) before=(-include "$folder/trainer.h") ;;
+            tools/evaluate_score.h | tools/evaluate_windows.h | tools/explain_*.h) before=(-include "$folder/trainer.h") ;;
     esac
     for language in $languages; do
         if [ "$language" = c ]; then command=("${c[@]}"); else command=("$CXX" -std=c++17); fi

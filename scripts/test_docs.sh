@@ -89,6 +89,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./train_gpt *                           => run + $tiny
 ./generate *                            => run + --tokens=8
 ./analyze *                             => run
+./explain *                             => run
 ./evaluate *                            => run
 ./report runs/sigmoid *                 => no: a page adds this kind, and a test does what it says
 ./report --fit *                        => no: needs runs of several sizes whose losses follow a power law; a test has some
@@ -239,7 +240,7 @@ make_clone() {
     git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
     local program
     mkdir -p "$clone/build"
-    for program in train_gpt prepare report generate analyze evaluate grammar build/flags build/bench build/*.d; do
+    for program in train_gpt prepare report generate analyze explain evaluate grammar build/flags build/bench build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"

@@ -75,9 +75,9 @@ static void test_docs_names_exist(void) {
 /* An option that is in a program's table, but not in its --help, could not be found by its users. */
 static void test_docs_help_lists_every_row(void) {
     static const char *const programs[][2] = {
-        {"prepare", "data/prepare_options.h"}, {"grammar", "data/grammar.c"},
-        {"report", "tools/report.c"},          {"generate", "tools/generate.c"},
-        {"analyze", "tools/analyze.c"},        {"evaluate", "tools/evaluate.c"}};
+        {"prepare", "data/prepare_options.h"}, {"grammar", "data/grammar.c"},  {"report", "tools/report.c"},
+        {"generate", "tools/generate.c"},      {"analyze", "tools/analyze.c"}, {"explain", "tools/explain.c"},
+        {"evaluate", "tools/evaluate.c"}};
     char output[16384], option[80];
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         const int code = test_command(output, sizeof output, "%s/%s --help", test_binaries(), programs[i][0]);

@@ -113,8 +113,8 @@ static void test_makefile_knows_what_is_included(void) {
 /* The first rule of the Makefile is what `make` without a target does: another rule above it would leave a user without
    programs. */
 static void test_make_alone_builds_the_programs(void) {
-    static const char *const programs[] = {"train_gpt", "prepare", "report",
-                                           "generate",  "analyze", "evaluate"};
+    static const char *const programs[] = {"train_gpt", "prepare", "report",  "generate",
+                                           "analyze",   "explain", "evaluate"};
     static char output[1 << 16];
     REQUIRE(test_command(output, sizeof output, "make -n -B DEPS=skip 2>&1") == 0, "%s", output);
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {

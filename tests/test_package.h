@@ -46,8 +46,8 @@ static void package_check_manual(const char *path, const char *program, char *he
 static void test_package_has_manual_pages(void) {
     char folder[128], path[256], help[32768], output[1024];
     snprintf(folder, sizeof folder, "%s", test_folder());
-    static const char *const programs[] = {"train_gpt", "prepare",  "report", "generate",
-                                           "analyze",   "evaluate", "grammar"};
+    static const char *const programs[] = {"train_gpt", "prepare", "report",   "generate",
+                                           "analyze",   "explain", "evaluate", "grammar"};
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         const char *name = programs[i], *binaries = test_binaries();
         snprintf(path, sizeof path, "%s/%s.1", folder, name);
@@ -89,7 +89,7 @@ static void test_package_installs(void) {
     /* Programs that are built already are copied, and -o keeps make from building them anew. */
     int code = test_command(output, sizeof output,
                             "cp -R Makefile scripts laser.h %s && for p in train_gpt prepare report generate "
-                            "analyze evaluate grammar; do cp %s/$p %s || exit 1; done",
+                            "analyze explain evaluate grammar; do cp %s/$p %s || exit 1; done",
                             folder, test_binaries(), folder);
     REQUIRE(code == 0, "%s", output);
     code = test_command(output, sizeof output,

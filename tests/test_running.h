@@ -22,6 +22,7 @@ static const char *const running_programs[] = {
     "$B/grammar --score=text.txt",
     "$B/analyze --data=text model",
     "$B/evaluate --text=text.txt model",
+    "$B/explain --prompt=a --out= model",
     "$B/train_gpt --help",
     "$B/report --version",
 };
@@ -245,6 +246,7 @@ static void test_every_program_tells_what_it_is(void) {
                                            "generate",
                                            "grammar",
                                            "analyze",
+                                           "explain",
                                            "evaluate",
                                            "build/bench",
                                            "build/train_gpt_emulated",
@@ -253,7 +255,7 @@ static void test_every_program_tells_what_it_is(void) {
     char path[300];
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         snprintf(path, sizeof path, "%s/%s", test_binaries(), programs[i]);
-        if (i > 6 && access(path, X_OK) != 0) continue; /* not part of every build */
+        if (i > 7 && access(path, X_OK) != 0) continue; /* not part of every build */
         int code = test_command(output, sizeof output, "%s --version", path);
         CHECK(code == 0 && strstr(output, " of laser.c") && strstr(output, ", commit ") &&
                   strstr(output, ", compiled by ") && count_of(output, "\n") == 1,

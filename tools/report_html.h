@@ -8,11 +8,12 @@
    The curves of a panel are drawn into an SVG of 10000 x 10000 units. It is stretched to the size of the panel, while
    its lines keep their width. Numbers at ticks and labels are HTML beside it, so that their letters are not stretched.
    The values for the script stand in one JSON object: for each panel and run the steps, the values and, where the curve
-   is smoothed, the values before smoothing. All text from files and the command line goes through html_text or
-   html_json_text, so that none of it can become part of the page's code. */
+   is smoothed, the values before smoothing. html_page.h has what this page shares with those
+   of other tools. */
 #ifndef TOOLS_REPORT_HTML_H
 #define TOOLS_REPORT_HTML_H
 
+#include "html_page.h"
 #include "report_arms.h"
 
 enum {
@@ -20,38 +21,14 @@ enum {
     HTML_POINTS = 1000,     /* of a curve, at most */
     HTML_ALL_POINTS = 6000, /* of the curves of all runs in a panel, at most */
     HTML_DOTS = 64,         /* a curve of so many points or fewer gets a dot at each */
-    HTML_COLORS = 8,        /* --c0 to --c7 below */
+    HTML_COLORS = 8,        /* --c0 to --c7 of html_page.h */
     HTML_LABEL = 16,        /* characters of the label at the end of a curve */
     HTML_KEY_MAX = 200      /* bytes of an option's name; longer ones are not shown */
 };
 
 static const char *const html_style[] = {
-    ":root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1d1f24;--soft:#6a6f7b;--line:#e7e7e2;",
-    "--edge:#c9cac6;--mark:#fff6d6;--c0:#2563eb;--c1:#e0590b;--c2:#0f9d6b;--c3:#8b3fd9;--c4:#d12f83;",
-    "--c5:#0a8fb0;--c6:#a97f00;--c7:#64707f}",
-    "@media(prefers-color-scheme:dark){:root{--page:#101216;--card:#181b21;--ink:#e7e8eb;--soft:#969ca8;",
-    "--line:#292d35;--edge:#464b55;--mark:#3a3320;--c0:#6aa2ff;--c1:#ff9a4d;--c2:#3fd39b;--c3:#c18cff;",
-    "--c4:#ff7fbd;--c5:#45cdea;--c6:#e6c04a;--c7:#a2adba}}",
-    "*{box-sizing:border-box}",
-    "body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',",
-    "Roboto,Helvetica,Arial,sans-serif;font-variant-numeric:tabular-nums}",
-    "main{max-width:1180px;margin:0 auto;padding:36px 24px 64px}",
-    ".eyebrow{color:var(--soft);font-size:13px;margin-bottom:4px}",
-    "h1,h2,p,.legend{overflow-wrap:anywhere}",
-    "h1{font-size:27px;line-height:1.2;letter-spacing:-.015em;margin:0 0 6px;font-weight:680}",
-    "h2{font-size:15px;margin:0;font-weight:640}p{margin:0}",
-    ".facts,.note{color:var(--soft)}.note{font-size:13px}",
-    ".verdict{font-size:18px;margin:22px 0 0;max-width:62em}.verdict b{font-weight:680}",
-    ".card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px;",
-    "margin-top:20px;min-width:0}",
-    ".scroll{overflow-x:auto}",
     ".panels{display:grid;grid-template-columns:1fr 1fr;gap:20px;margin-top:20px}",
     ".panels .card{margin:0}.wide,.panels .card:last-child:nth-child(even){grid-column:1/-1}",
-    "table{border-collapse:collapse;width:100%}",
-    "th,td{text-align:right;padding:7px 14px;white-space:nowrap;border-top:1px solid var(--line)}",
-    "th{color:var(--soft);font-weight:500;font-size:13px;border-top:0;padding-top:0}",
-    "th:first-child,td:first-child{text-align:left;padding-left:0}th:last-child,td:last-child{padding-right:"
-    "0}",
     ".best{font-weight:680}.runs td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:12em}",
     ".options td,.options th{text-align:left;white-space:normal;overflow-wrap:anywhere;font-size:13.5px;",
     "padding:5px 14px 5px 0}",
@@ -93,10 +70,9 @@ static const char *const html_style[] = {
     "box-shadow:0 4px 16px #0002}",
     ".tip b{font-weight:600}.tip div{white-space:nowrap;display:flex;align-items:center;gap:8px}",
     ".tip div b{margin-left:auto;padding-left:10px}.tip .raw{color:var(--soft)}",
-    "[hidden]{display:none}summary{cursor:pointer;font-weight:640}details .scroll{margin-top:12px}",
     "@media(max-width:860px){.panels{grid-template-columns:minmax(0,1fr)}}",
-    "@media(max-width:560px){main{padding:22px 14px 40px}.card{padding:14px}.labelled{padding-right:56px}",
-    ".area .end span{display:none}.wide .plot{height:300px}h1{font-size:23px}.x.second{display:none}",
+    "@media(max-width:560px){.labelled{padding-right:56px}",
+    ".area .end span{display:none}.wide .plot{height:300px}.x.second{display:none}",
     /* on a narrow screen the table of runs shows the figures of a run in two columns below its name */
     ".runs,.runs tbody{display:block}.runs tr:first-child{display:none}",
     ".runs tr{display:grid;grid-template-columns:minmax(0,1fr) "
@@ -105,7 +81,6 @@ static const char *const html_style[] = {
     ".runs td:first-child{grid-column:1/-1;display:block;font-weight:640;font-size:15px}",
     ".runs td+td::before{content:attr(data-title);color:var(--soft);font-weight:400}",
     ".runs tr+tr+tr{border-top:1px solid var(--line);margin-top:9px;padding-top:7px}}",
-    "@media print{.card{break-inside:avoid}}",
 };
 
 /* The pointer or the arrow keys choose the nearest step. Every panel marks the curves there; the panel under the
@@ -203,38 +178,7 @@ static const char *const html_script[] = {
     "}",
 };
 
-static inline void html_lines(FILE *f, const char *const *lines, size_t count) {
-    for (size_t i = 0; i < count; i++) fprintf(f, "%s\n", lines[i]);
-}
-
-/* ---- text ---- */
-
-/* Text outside of scripts. */
-static inline void html_text(FILE *f, const char *text) {
-    char *shown = text_shown(text);
-    for (const char *c = shown; *c; c++) switch (*c) {
-        case '&': fputs("&amp;", f); break;
-        case '<': fputs("&lt;", f); break;
-        case '>': fputs("&gt;", f); break;
-        case '"': fputs("&quot;", f); break;
-        case '\'': fputs("&#39;", f); break;
-        default: fputc(*c, f);
-        }
-    free(shown);
-}
-
-/* A JSON string inside a script element. < > & are written as \u00xx, so that no text can end the element. */
-static inline void html_json_text(FILE *f, const char *text) {
-    char *shown = text_shown(text);
-    fputc('"', f);
-    for (const char *c = shown; *c; c++)
-        if (strchr("\"\\<>&'", *c))
-            fprintf(f, "\\u%04x", (unsigned char)*c);
-        else
-            fputc(*c, f);
-    fputc('"', f);
-    free(shown);
-}
+/* ---- numbers ---- */
 
 /* "key":[...], each value times `scale` with so many significant digits; null for a NaN. */
 static inline void html_json_numbers(FILE *f, const char *key, const double *values, int64_t count,
@@ -776,14 +720,9 @@ typedef void HtmlSection(FILE *f, const Run *runs, int count, int64_t points);
 
 /* The beginning of a page, up to its title. */
 static inline void html_begin(FILE *f, const Run *runs, int count, const char *what) {
-    fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
-          f);
+    html_page_begin(f);
     html_heading(f, runs, count);
-    fprintf(f, ": %s</title>\n<style>\n", what);
-    html_lines(f, html_style, sizeof html_style / sizeof *html_style);
-    fprintf(f, "</style>\n</head>\n<body>\n<main>\n<p class=\"eyebrow\">%c%s</p>\n<h1>", *what - 'a' + 'A',
-            what + 1);
+    html_page_heading(f, what, html_style, sizeof html_style / sizeof *html_style);
     html_heading(f, runs, count);
     fputs("</h1>\n", f);
 }

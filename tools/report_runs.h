@@ -10,7 +10,6 @@
    run_attention(run, text)    the kind of attention, "-" when it is not known
    figures[], figure_text(run, figure, text)   the columns of the table, and the text of a cell
    figure_shown(runs, count, figure)   whether the table has this column: bits per byte only if a run knows them
-   text_shown(text)            text from a file or the command line as a terminal and a page can show it
    text_columns, text_prefix   the width of a text, and how much of it fits
 
    A curve is a Series: points (step, value) in rising order of steps. A value that was not finite is NaN; the curve has
@@ -34,6 +33,7 @@
 #include "../gpt/io/json.h"
 #include "../gpt/io/files.h"
 #include "../gpt/run/log_read.h"
+#include "html_page.h"
 
 typedef struct {
     double *x, *y; /* (count): steps and values */
@@ -163,14 +163,6 @@ static inline Series series_difference(const Series *a, const Series *b) {
 }
 
 /* ---- text ---- */
-
-/* Returns a copy in which control characters are written as \xNN; free() it. */
-static inline char *text_shown(const char *text) {
-    const size_t n = strlen(text), room = 4 * n + 1;
-    char *shown = check_calloc(room);
-    check_printable(shown, room, text, n, false);
-    return shown;
-}
 
 /* The columns that UTF-8 text takes in a terminal: one for each character. */
 static inline int text_columns(const char *text) {

@@ -96,6 +96,7 @@ static const struct {
     {"generate", "writes text with a model that train_gpt has trained"},
     {"evaluate", "measures a model that train_gpt has trained"},
     {"analyze", "measures attention in a model: its weights, Jacobians and gradients"},
+    {"explain", "shows what happens inside a model that reads a prompt, as a page of HTML"},
     {"grammar", "writes stories from a grammar, whose entropy is known exactly"},
 };
 enum { PROGRAM_PURPOSES = sizeof program_purposes / sizeof *program_purposes };

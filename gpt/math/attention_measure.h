@@ -5,6 +5,9 @@
                                adds all rows of the call to sums (H), one for each head. The arrays are those that
                                attention_backward (attention.h) gets; dout is divided by `unit` first
    attention_is_measured(kind) whether the formulas below are those of the kind; attention_measure dies for another
+   attention_weights(a, o, q, k, v, &shape, b, h)
+                               the weights of head h of sequence b and the outputs that both kinds of attention have with
+                               them; returns those sums that need no gradient and no Jacobian
    attention_sums_empty()      the sums of no row
    attention_sums_add(to, from)   adds sums to each other, for example those of the heads of a layer
 
@@ -26,6 +29,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 #include "../base/check.h"
 #include "../base/profile.h"
 #include "attention.h"
@@ -260,6 +264,28 @@ static inline void attention_measure(AttentionSums *sums, AttentionKind kind, co
     }
     for (int n = 0; n < heads; n++) attention_sums_add(&sums[n % H], &of_heads[n]);
     free(of_heads);
+}
+
+/* a (T (T + 1) / 2): row i has the i + 1 weights a_ij, and follows row i - 1. o (JACOBIANS, T, D). */
+static inline AttentionSums attention_weights(double *a, double *o, const float *q, const float *k,
+                                              const float *v, const AttentionShape *shape, int b, int h) {
+    const int T = shape->T, D = shape->D;
+    const size_t row_bytes = (size_t)D * sizeof *o;
+    const ptrdiff_t first = attention_q_row(shape, b, 0, h);
+    AttentionSums sums = attention_sums_empty();
+    MeasuredHead m = measured_head_create(T, D);
+    m.softcap = (double)shape->softcap;
+    measure_values(&m, &sums, k + first, v + first, shape->qkv_row);
+    for (ptrdiff_t i = 0; i < T; i++) {
+        const float *q_row = q + attention_q_row(shape, b, (int)i, h);
+        for (int d = 0; d < D; d++) m.q[d] = q_row[d];
+        measure_weights(&m, &sums, (int)i);
+        measure_outputs(&m, (int)i);
+        memcpy(a + i * (i + 1) / 2, m.a, (size_t)(i + 1) * sizeof *a);
+        for (int n = 0; n < JACOBIANS; n++) memcpy(o + (n * (ptrdiff_t)T + i) * D, m.o[n], row_bytes);
+    }
+    free(m.memory);
+    return sums;
 }
 
 #endif
