@@ -12,7 +12,7 @@
 #                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
 #   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
 #   make lint         the first two of these, in seconds
-#   make test_huggingface   loads checkpoints with Hugging Face's transformers, which it installs in build/, and says so before
+#   make test_huggingface   loads checkpoints with transformers, lm-eval and llama.cpp, which it installs in ~/.cache, and says so
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
@@ -36,7 +36,7 @@
 #   DEPS=skip                    `make demo` and `make test` install nothing, and print the command that would do it
 #   BENCH=--quick                options of `make bench` and `make bench_gpu`
 #   PYTHONS="python3 venv/bin/python"   interpreters whose PyTorch `make bench` and `make bench_gpu` time at the same steps
-#   HUGGINGFACE_PYTHON=PYTHON    a Python with torch and transformers, for `make test_huggingface` and `make test`
+#   HUGGINGFACE_PYTHON=PYTHON    a Python that has torch and transformers, for `make test_huggingface` and `make test`
 #   GPT2=DIR TEXT=FILE           `make bench` also times the tokenizer: GPT-2's vocab.json and merges.txt, and a text
 #   SOURCE_DATE_EPOCH=N          the date that --version tells, in place of the commit's
 #   PREFIX=DIR                   where `make install` installs; default: /usr/local
@@ -240,8 +240,8 @@ bench_gpu: build/bench_gpu
 	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json $(BENCH),@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick --steps-only --preset=% --batch=%,$(BENCH)) $(PYTHONS))
 
-# Loads checkpoints with Hugging Face's transformers.
-test_huggingface: train_gpt grammar prepare build/dump_logits
+# Loads checkpoints with other programs.
+test_huggingface: train_gpt grammar prepare evaluate build/dump_logits
 	@scripts/test_huggingface.sh
 
 demo:
