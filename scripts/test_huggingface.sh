@@ -7,8 +7,9 @@
 #       transformers that is supported. WORDs choose some of the tests by name
 #   HUGGINGFACE_PYTHON=PYTHON scripts/test_huggingface.sh [WORD,...]
 #       installs nothing, and runs the tests with this Python; what it lacks is said and not run
-#   scripts/test_huggingface.sh --install   only installs
-#   scripts/test_huggingface.sh --python    prints the Python that the tests use, or fails and says why there is none
+#   scripts/test_huggingface.sh --install     only installs
+#   scripts/test_huggingface.sh --installed   fails unless that has been done
+#   scripts/test_huggingface.sh --python      prints the Python that the tests use, or fails and says why there is none
 #
 # The packages (some gigabytes, with pip) and the source of llama.cpp are installed into a folder of ~/.cache/laser.c that has the
 # versions in its name, so that other clones find them. PYTHON names the Python (3.10 or later) to begin with; default: python3.
@@ -26,11 +27,11 @@ install() {
     echo "installs into $place, with pip: $packages, transformers $oldest, llama-cpp-python $llama"
     mkdir -p "${place%/*}"
     "${PYTHON:-python3}" -m venv "$new"
-    "$new/bin/python" -m pip install --quiet uv
+    "$new/bin/python" -m pip install --quiet --retries=1 uv
     # shellcheck disable=SC2086 # one package a word
     "$new/bin/uv" pip install --quiet --python "$new/bin/python" $packages
     "$new/bin/uv" pip install --quiet --python "$new/bin/python" --target "$new/oldest" "transformers==$oldest"
-    install_llama_cpp "$new" || echo "not installed: llama-cpp-python, which has to be compiled"
+    install_llama_cpp "$new" || echo "not installed: llama-cpp-python, which has to be compiled; to try again, remove $place"
     mv -T "$new" "$place"
     trap - EXIT
 }
@@ -63,6 +64,7 @@ python_of_tests() {
 
 case ${1:-} in
     --install) [ -d "$place" ] || install ;;
+    --installed) [ -d "$place" ] ;;
     --python) python_of_tests ;;
     *)
         [ -n "${HUGGINGFACE_PYTHON:-}" ] && exec "$HUGGINGFACE_PYTHON" tests/test_huggingface.py . "$@"
