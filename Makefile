@@ -128,7 +128,7 @@ override CUDA_ARCHS := $(patsubst 90,90a,$(CUDA_ARCHS))
 P :=
 ifdef SAN
 P      := build/san/
-CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 # Which headers a program was made from is what its compiler says: it writes them to a .d file, which the last lines here read.
 DEPENDENCIES = -MMD -MP -MT $@ -MF $(P)build/$(@F).d
@@ -249,7 +249,7 @@ demo:
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
-PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/dump_logits $(P)build/course
+PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/course $(if $(P),,build/dump_logits)
 # All that `make test` runs, built and not run.
 test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
 RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')

@@ -36,13 +36,15 @@ install() {
     trap - EXIT
 }
 
-# llama-cpp-python is compiled from its source package, which also has llama.cpp's converter. Many files go through the compiler at
-# a time, and with few optimisations: the models of the tests are tiny, and this takes a quarter of the time.
+# llama-cpp-python is compiled from its source package, which also has llama.cpp's converter. Files of the largest library go through
+# the compiler sixteen at a time, and there are few optimisations: the models of the tests are tiny, and this takes a quarter of
+# the time.
 install_llama_cpp() { # FOLDER
-    local source=$1/llama_cpp_python-$llama quick="-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=16"
-    quick+=" -DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAMA_BUILD_COMMON=OFF -DGGML_OPENMP=OFF"
+    local source=$1/llama_cpp_python-$llama
+    local quick="-DCMAKE_C_FLAGS_RELEASE=-O1 -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAMA_BUILD_COMMON=OFF -DGGML_OPENMP=OFF"
     "$1/bin/python" -m pip download --quiet --no-deps --no-binary :all: --dest "$1" "llama-cpp-python==$llama" &&
         tar -xzf "$source.tar.gz" -C "$1" &&
+        echo "set_target_properties(llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)" >> "$source/vendor/llama.cpp/src/CMakeLists.txt" &&
         CMAKE_ARGS=$quick "$1/bin/uv" pip install --quiet --python "$1/bin/python" "$source" &&
         mkdir "$1/llama.cpp" &&
         mv "$source/vendor/llama.cpp/"{convert_hf_to_gguf.py,conversion,gguf-py} "$1/llama.cpp"
