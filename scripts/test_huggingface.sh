@@ -29,8 +29,8 @@ install() {
     "${PYTHON:-python3}" -m venv "$new"
     "$new/bin/python" -m pip install --quiet --retries=1 uv
     # shellcheck disable=SC2086 # one package a word
-    "$new/bin/uv" pip install --quiet --python "$new/bin/python" $packages
-    "$new/bin/uv" pip install --quiet --python "$new/bin/python" --target "$new/oldest" "transformers==$oldest"
+    "$new/bin/uv" pip install --quiet --no-cache --python "$new/bin/python" $packages
+    "$new/bin/uv" pip install --quiet --no-cache --python "$new/bin/python" --target "$new/oldest" "transformers==$oldest"
     install_llama_cpp "$new" || echo "not installed: llama-cpp-python, which has to be compiled; to try again, remove $place"
     mv -T "$new" "$place"
     trap - EXIT
@@ -45,7 +45,7 @@ install_llama_cpp() { # FOLDER
     "$1/bin/python" -m pip download --quiet --no-deps --no-binary :all: --dest "$1" "llama-cpp-python==$llama" &&
         tar -xzf "$source.tar.gz" -C "$1" &&
         echo "set_target_properties(llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)" >> "$source/vendor/llama.cpp/src/CMakeLists.txt" &&
-        CMAKE_ARGS=$quick "$1/bin/uv" pip install --quiet --python "$1/bin/python" "$source" &&
+        CMAKE_ARGS=$quick "$1/bin/uv" pip install --quiet --no-cache --python "$1/bin/python" "$source" &&
         mkdir "$1/llama.cpp" &&
         mv "$source/vendor/llama.cpp/"{convert_hf_to_gguf.py,conversion,gguf-py} "$1/llama.cpp"
     local code=$?
