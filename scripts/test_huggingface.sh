@@ -17,7 +17,7 @@ set -eu
 cd "$(dirname "$0")/.."
 torch=2.15.0 newest=5.24.0 lm_eval=0.4.13 llama=0.3.36
 oldest=4.57.1 # docs/using.md and hf/modeling_laser_gpt.py name it
-packages="torch==$torch transformers==$newest lm_eval==$lm_eval safetensors numpy accelerate sentencepiece tensorboard"
+packages="torch==$torch transformers==$newest lm_eval==$lm_eval safetensors numpy accelerate sentencepiece"
 place=${XDG_CACHE_HOME:-$HOME/.cache}/laser.c/torch-$torch-transformers-$newest-$oldest-lm_eval-$lm_eval-llama-$llama
 
 # Installs everything into a folder, which gets its name when it is complete. uv is a pip that is several times faster.
