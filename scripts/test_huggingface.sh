@@ -4,7 +4,7 @@
 #
 #   scripts/test_huggingface.sh [WORD,...]
 #       installs the Python packages, unless they are there, and runs the tests with the newest and with the oldest
-#       transformers that is supported. WORDs choose some of the tests by name
+#       transformers that is supported. WORDs choose tests by how their names begin
 #   HUGGINGFACE_PYTHON=PYTHON scripts/test_huggingface.sh [WORD,...]
 #       installs nothing, and runs the tests with this Python; what it lacks is said and not run
 #   scripts/test_huggingface.sh --install     only installs

@@ -345,7 +345,7 @@ static void test_huggingface_folder_is_complete(void) {
 
 /* ---- the programs themselves ---- */
 
-/* Runs those tests of tests/test_huggingface.py whose names hold one of the words; `make test_huggingface` runs all, with
+/* Runs those tests of tests/test_huggingface.py whose names begin with one of the words; `make test_huggingface` runs all, with
    two versions of transformers. What the machine lacks for them is said. */
 static void huggingface_check(const char *words) {
 #ifdef __SANITIZE_ADDRESS__
