@@ -358,7 +358,7 @@ static void huggingface_check(const char *words) {
     const int code =
         test_command(output, sizeof output,
                      "python=$(scripts/test_huggingface.sh --python) || { printf %%s \"$python\"; "
-                     "exit %d; }; \"$python\" tests/test_huggingface.py %s %s 2> /dev/null",
+                     "exit %d; }; \"$python\" tests/test_huggingface.py %s %s",
                      NO_PYTHON, test_binaries(), words);
     char *lacks = strstr(output, " not run: ");
     if (code == NO_PYTHON) {

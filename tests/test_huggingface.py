@@ -24,7 +24,7 @@ import sys
 import tempfile
 import warnings
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
 warnings.filterwarnings("ignore")
 
 import numpy as np  # noqa: E402
