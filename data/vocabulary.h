@@ -54,6 +54,17 @@ static void given_model(PrepareRun *run) {
     spm_free(model);
 }
 
+/* Says which bytes the tokenizer would leave out of a text; those that no UTF-8 text contains are of no interest. */
+static void warn_of_lacking_bytes(const Tokenizer *t) {
+    char list[512] = "";
+    for (int byte = 0, n = 0; byte < 256; byte++) {
+        const bool in_utf8 = byte < 0xc0 || (byte > 0xc1 && byte < 0xf5);
+        if (t->lacks[byte] && in_utf8 && n < 500)
+            n += snprintf(list + n, sizeof list - (size_t)n, "%s0x%02x", n ? " " : "", byte);
+    }
+    if (*list) warn("the tokenizer has no token for these bytes, and leaves them out of a text: %s", list);
+}
+
 /* The text of a tokenizer.json stays as it is; another form is turned into one. */
 static void given_tokenizer(PrepareRun *run) {
     struct stat status;
@@ -72,6 +83,7 @@ static void given_tokenizer(PrepareRun *run) {
     if (!run->tokenizer_text) run->tokenizer_text = tokenizer_text(run->tokenizer, &run->tokenizer_bytes);
     char shown[CHECK_TEXT_SIZE];
     printf("tokenizer  %d tokens from %s\n", tokenizer_vocab_size(run->tokenizer), check_shown(shown, from));
+    warn_of_lacking_bytes(run->tokenizer);
     free(inside);
 }
 

@@ -217,11 +217,81 @@ static void test_ab_gives_each_run_its_gpus(void) {
     }
 }
 
+/* Runs scripts/ablations.sh with the tiny model. */
+static int ablations_run(char *output, size_t size, const char *data, const char *arguments) {
+    return test_command(
+        output, size,
+        "scripts/ablations.sh --program=%s/train_gpt --data=%s --out=%s/runs --steps=8 --seeds=2 "
+        "%s -- " TINY_MODEL AB_TINY,
+        test_binaries(), data, data, arguments);
+}
+
+/* scripts/ablations.sh: rates are swept with the first seed, the best serves the others and the rows without rates; nothing is
+   repeated, nothing mixed, and the table is that of ./report. */
+static void test_ablations_are_compared(void) {
+    char output[8192], data[256], arguments[512];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    int code = ablations_run(output, sizeof output, data, "--only=laser-clamp,qk-norm --jobs=2");
+    CHECK(code == 0 && count_of(output, "-seed-1: ") == 8 && count_of(output, "-seed-2: ") == 4 &&
+              count_of(output, "\n| ") == 6 && strstr(output, "\n| `--qk-norm=yes` | ") &&
+              strstr(output, "\n| `--attn=laser --laser-shift=clamp` | ") && strstr(output, " | laser | ") &&
+              count_of(output, " to ") == 3,
+          "code %d: %s", code, output);
+    code = ablations_run(output, sizeof output, data, "--only=qk-norm");
+    CHECK(code == 0 && count_of(output, "-seed-") == 0 && count_of(output, "\n| ") == 3, "code %d: %s", code,
+          output);
+    code = ablations_run(output, sizeof output, data, "--table --only=laser");
+    CHECK(code == 0 && count_of(output, "\n| ") == 3 && strstr(output, " to "), "code %d: %s", code, output);
+
+    static const char *const wrong[][2] = {
+        {"--only=lazer", "there is no row 'lazer'; the rows are standard laser "},
+        {"--seeds=1", "--seeds=1: expected a whole number from 2"},
+        {"--steps=9", "was made with other settings (--steps=8"},
+        {"--sedes=3", "unknown option '--sedes=3'"},
+        {"--data=/nowhere", "there is no such folder"},
+        {"--program=/nowhere", "there is no program /nowhere"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        code = ablations_run(output, sizeof output, data, wrong[i][0]);
+        CHECK((code == 2 || i == 5) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
+              output);
+    }
+    snprintf(arguments, sizeof arguments, "--out=%s --only=laser", data); /* holds shards */
+    code = ablations_run(output, sizeof output, data, arguments);
+    CHECK(code == 2 && strstr(output, "holds other files already"), "code %d: %s", code, output);
+}
+
+/* A SIGTERM lets the runs save; the same command goes on and ends as if there had been none. */
+static void test_ablations_go_on_after_an_interruption(void) {
+    char output[8192], whole[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    static const char *const command = "scripts/ablations.sh --program=%s/train_gpt --data=%s --out=%s/%s "
+                                       "--steps=200 --seeds=2 --only=standard "
+                                       "-- " TINY_MODEL AB_TINY "--threads=1 --batch=1 ";
+    char begin[1024];
+    snprintf(begin, sizeof begin, command, test_binaries(), data, data, "parts");
+    /* interrupted when the first run has done 20 steps */
+    int code =
+        test_command(output, sizeof output,
+                     "log=%s/parts/standard-lr-1e-3-seed-1/log.jsonl; %s & "
+                     "until grep -qs '\"step\": 20,' $log; do sleep 0.02; done; kill -TERM $!; wait $!; "
+                     "code=$?; tail -n 1 $log; exit $code",
+                     data, begin);
+    CHECK(code == 1 && strstr(output, "interrupted") && !strstr(output, "\"step\": 200,"), "code %d: %s",
+          code, output);
+    test_command(whole, sizeof whole, command, test_binaries(), data, data, "whole");
+    code = test_command(output, sizeof output, "%s", begin);
+    const char *table = strstr(whole, "\n| "), *again = strstr(output, "\n| ");
+    CHECK(code == 0 && table && again && strcmp(table, again) == 0, "code %d: %s\n%s", code, whole, output);
+}
+
 #define AB_TESTS(TEST)                                                                                       \
     TEST(ab_checks_before_it_trains)                                                                         \
     TEST(ab_repeats_nothing_and_mixes_nothing)                                                               \
     TEST(ab_gives_each_run_its_gpus)                                                                         \
     TEST(ab_goes_on_after_an_interruption)                                                                   \
-    TEST(ab_sweeps_and_survives_failures)
+    TEST(ab_sweeps_and_survives_failures)                                                                    \
+    TEST(ablations_are_compared)                                                                             \
+    TEST(ablations_go_on_after_an_interruption)
 
 #endif

@@ -588,6 +588,43 @@ static void tokenizer_parse_and_encode(void *argument) {
 
 static void tokenizer_load_path(void *path) { tokenizer_free(tokenizer_load(path)); }
 
+/* Published vocabularies lack rare bytes. As in `tokenizers`, a text is then encoded without them, also where its pieces are long;
+   one that names an unknown token is refused, because there it would stand for them. */
+static void test_tokenizer_without_some_bytes(void) {
+    static const char text[] = "ab\x04 ab\xff", without[] = "ab ab";
+    for (int unknown = 0; unknown < 2; unknown++) {
+        char json[8192];
+        int n = snprintf(
+            json, sizeof json,
+            "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"ByteLevel\"},"
+            "\"model\":{\"type\":\"BPE\",\"unk_token\":%s,\"merges\":[\"a b\"],\"vocab\":{\"\\u010a\":0,"
+            "\"\\u0120\":1,\"ab\":2",
+            unknown ? "\"?\"" : "null");
+        for (int byte = '!'; byte <= '~'; byte++)
+            n += snprintf(json + n, sizeof json - (size_t)n, ",\"%s%c\":%d",
+                          byte == '"' || byte == '\\' ? "\\" : "", byte, byte);
+        snprintf(json + n, sizeof json - (size_t)n, "}}}");
+        Tokenizer *t = tokenizer_parse("lacking", json, strlen(json), NULL);
+        CHECK(t->n_lacking == 256 - 96 && (*t->why_not != 0) == (unknown != 0), "%d bytes are lacking; '%s'",
+              t->n_lacking, t->why_not);
+        if (!unknown) {
+            uint16_t ids[16], expected[16];
+            const size_t count = tokenizer_encode(t, NULL, text, sizeof text - 1, ids),
+                         known = tokenizer_encode(t, NULL, without, sizeof without - 1, expected);
+            CHECK(count == known && memcmp(ids, expected, count * sizeof *ids) == 0,
+                  "%zu tokens instead of %zu", count, known);
+            enum { LONG = 4 * TOKENIZER_SHORT };
+            char piece[LONG];
+            uint16_t of_piece[LONG];
+            for (int i = 0; i < LONG; i++) piece[i] = i % 4 == 1 ? '\x04' : '!';
+            CHECK(tokenizer_encode(t, NULL, piece, LONG, of_piece) == LONG / 4 * 3 &&
+                      of_piece[LONG / 2] == '!',
+                  "the bytes of a long piece");
+        }
+        tokenizer_free(t);
+    }
+}
+
 /* A damaged tokenizer must be named with what is wrong; read as it is, it would encode wrong tokens. */
 static void test_tokenizer_damaged_files(void) {
     static const struct {
@@ -621,7 +658,7 @@ static void test_tokenizer_damaged_files(void) {
         {{"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
           "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}",
           NULL},
-         "byte 0x00"},
+         "byte 0x0a"},
         {{"{\"pre_tokenizer\": {\"type\": \"Sequence\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
           "{\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}",
           NULL},
@@ -747,6 +784,7 @@ static void test_tokenizer_normalised_text_fits(void) {
     TEST(tokenizer_sentencepiece_decodes)                                                                    \
     TEST(tokenizer_added_tokens)                                                                             \
     TEST(tokenizer_learns_from_long_pieces)                                                                  \
+    TEST(tokenizer_without_some_bytes)                                                                       \
     TEST(tokenizer_damaged_files)                                                                            \
     TEST(tokenizer_normalised_text_fits)
 

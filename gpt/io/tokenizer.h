@@ -6,7 +6,8 @@
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
    and starts with one token for each byte of a piece. Then two neighbours are merged into one token, again and again:
    always the pair whose merge was learned first, and its leftmost occurrence. Any bytes can be encoded, and decoding
-   gives the same bytes back. A byte that is not part of valid UTF-8 counts as a character that is neither letter,
+   gives the same bytes back, if the vocabulary has a token for each byte. Some published ones lack bytes that are rare in text or
+   never occur in UTF-8; encoding leaves such bytes out, as Hugging Face's `tokenizers` does. A byte that is not part of valid UTF-8 counts as a character that is neither letter,
    number nor white space. Special tokens such as <|endoftext|> are never found in a text, even when it spells their
    names. A vocabulary has at most 65,536 tokens, so that an id is a uint16_t.
 
@@ -75,6 +76,8 @@ typedef struct {
     uint32_t *merges;
     int n_merges;
     uint16_t byte_id[256];  /* the token of each byte */
+    bool lacks[256];        /* the bytes that have no token */
+    int n_lacking;          /* how many these are; encoding leaves them out of a text */
     unsigned char *classes; /* (TOKENIZER_CODE_POINTS) letter, number, white space or other */
     /* From left id << 16 | right id to rank << 16 | id, so that comparing values compares ranks. */
     TokenizerTable merge_table;
@@ -200,9 +203,24 @@ static inline size_t tokenizer_merge_long(const Tokenizer *t, const unsigned cha
     return count;
 }
 
-static inline size_t tokenizer_merge_piece(const Tokenizer *t, const unsigned char *p, size_t n,
+static inline size_t tokenizer_merge_known(const Tokenizer *t, const unsigned char *p, size_t n,
                                            uint16_t *ids) {
     return n <= TOKENIZER_SHORT ? tokenizer_merge_short(t, p, n, ids) : tokenizer_merge_long(t, p, n, ids);
+}
+
+/* Encodes a piece of n bytes, without the bytes that have no token. */
+static inline size_t tokenizer_merge_piece(const Tokenizer *t, const unsigned char *p, size_t n,
+                                           uint16_t *ids) {
+    size_t known = 0;
+    for (size_t i = 0; i < n && t->n_lacking; i++) known += !t->lacks[p[i]];
+    if (!t->n_lacking || known == n) return tokenizer_merge_known(t, p, n, ids);
+    unsigned char *kept = check_calloc(known + 1);
+    known = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!t->lacks[p[i]]) kept[known++] = p[i];
+    const size_t count = tokenizer_merge_known(t, kept, known, ids);
+    free(kept);
+    return count;
 }
 
 /* Encodes a piece that is not one token, or takes its ids from the cache, where each piece replaces the one before it
@@ -574,7 +592,7 @@ static inline void tokenizer_load_bytes(TokenizerLoad *load) {
     tokenizer_byte_characters(character, order);
     for (int i = 0; i < 512; i++) byte_of[i] = -1;
     for (int byte = 0; byte < 256; byte++) byte_of[character[byte]] = byte;
-    bool have[256] = {false};
+    memset(t->lacks, true, sizeof t->lacks);
     for (int id = 0; id < t->vocab_size; id++) {
         Token *token = &t->tokens[id];
         if (!token->bytes || token->added) continue;
@@ -589,11 +607,15 @@ static inline void tokenizer_load_bytes(TokenizerLoad *load) {
         }
         token->bytes[n] = 0, token->length = n;
         if (n != 1) continue;
-        have[(unsigned char)token->bytes[0]] = true;
+        t->lacks[(unsigned char)token->bytes[0]] = false;
         t->byte_id[(unsigned char)token->bytes[0]] = (uint16_t)id;
     }
-    for (int byte = 0; byte < 256 && !*t->why_not; byte++)
-        if (!have[byte]) snprintf(t->why_not, sizeof t->why_not, "no token stands for the byte 0x%02x", byte);
+    for (int byte = 0; byte < 256; byte++) {
+        t->n_lacking += t->lacks[byte];
+        const bool common = (byte >= ' ' && byte <= '~') || byte == '\n';
+        if (t->lacks[byte] && common && !*t->why_not)
+            snprintf(t->why_not, sizeof t->why_not, "no token stands for the byte 0x%02x", byte);
+    }
 }
 
 /* Notes why texts cannot be encoded, in a sentence formatted as by printf. The first reason stays. */
@@ -843,6 +865,9 @@ static inline Tokenizer *tokenizer_parse(const char *path, const char *text, siz
     if (gpt2 && !merges) die("'%s' is no tokenizer.json: it has no model", path);
     if (!load.t->vocab_size) die("'%s' has an empty vocabulary", path);
     if (!load.is_pieces) tokenizer_load_bytes(&load);
+    const char *unknown = json_text(cJSON_GetObjectItemCaseSensitive(root, "model"), "unk_token");
+    if (load.t->n_lacking && unknown)
+        tokenizer_why_not(load.t, "it replaces bytes that have no token by '%.60s'", unknown);
     tokenizer_build(load.t);
     cJSON_Delete(root);
     tokenizer_words_free(&load.spellings);

@@ -5,6 +5,7 @@ void mlp_backward(double *dx, double *dU, double *dW, const double *dout, const 
                   const double *U, const double *W, int C, int F);
 
 enum { C = 4, F = 6 };
+static const double of_another_token = 0.5; /* what each element of dU and dW holds before */
 static double x[C], U[F * C], W[C * F], dout[C], up[F]; /* up: that of the naive twin */
 
 /* The naive twin. Returns the loss sum_c dout_c out_c. */
@@ -26,7 +27,8 @@ int main(void) {
     double dx[C], dU[F * C], dW[C * F], want_dx[C], want_dU[F * C], want_dW[C * F], without_residual[C];
     check_random(x, C, 1), check_random(U, F * C, 1), check_random(W, C * F, 1), check_random(dout, C, 1);
     twin();
-    check_unwritten(dx, C), check_unwritten(dU, F * C), check_unwritten(dW, C * F);
+    check_unwritten(dx, C);
+    for (int i = 0; i < F * C; i++) dU[i] = dW[i] = of_another_token;
     mlp_backward(dx, dU, dW, dout, x, up, U, W, C, F);
     check_differences(want_dx, x, C, twin);
     check_differences(want_dU, U, F * C, twin);
@@ -36,7 +38,7 @@ int main(void) {
         printf("    dx lacks dout: out = x + ..., so x also reaches out directly\n");
     const bool wrote_dW = check_same(dW, want_dW, C * F), wrote_dU = check_same(dU, want_dU, F * C);
     /* gradients are added to what the arrays hold */
-    for (int i = 0; i < F * C; i++) want_dU[i] += check_mark, want_dW[i] += check_mark;
+    for (int i = 0; i < F * C; i++) want_dU[i] += of_another_token, want_dW[i] += of_another_token;
     if (!check_array("mlp_backward", "dW", dW, want_dW, C * F) && wrote_dW)
         printf("    dW is overwritten, so the gradient of the other token is lost: use += instead of =\n");
     if (!check_array("mlp_backward", "dU", dU, want_dU, F * C) && wrote_dU)

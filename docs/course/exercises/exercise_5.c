@@ -9,8 +9,8 @@ void laser_row_forward(double *o, const double *s, const double *v, int count, i
 void laser_row_backward(double *ds, double *dv, const double *dout, const double *s, const double *v, const double *o,
                         int count, int D);
 
-/* o_d = log sum_j a_j exp(v_jd) with a = softmax(s). Scores and values may be as large as 10,000, and as small as
-   -10,000. */
+/* o_d = log sum_j a_j exp(v_jd) with a = softmax(s). Scores and values may both be as large as 10,000, and as small as
+   -10,000. So a key whose weight alone is 0 in double may still have the largest term of the sum. */
 void laser_row_forward(double *o, const double *s, const double *v, int count, int D) {
     /* your lines go here */
     (void)o, (void)s, (void)v, (void)count, (void)D;

@@ -2,11 +2,12 @@
 
        make exercise-8
 
-   The block is an MLP for one token, with relu instead of gelu and without a norm:
+   The block is an MLP for one token, with relu, max(up, 0), instead of gelu and without a norm:
 
-       up = U x        hidden = relu(up)        out = x + W hidden
+       up = U x        hidden = max(up, 0)        out = x + W hidden
 
-   x, out (C); up, hidden (F); U (F, C) with U[f * C + c]; W (C, F) with W[c * F + f]. */
+   x, out (C); up, hidden (F); U (F, C) with U[f * C + c]; W (C, F) with W[c * F + f]. The function gets up, from which you
+   can compute hidden. No up is exactly 0. */
 
 void mlp_backward(double *dx, double *dU, double *dW, const double *dout, const double *x, const double *up,
                   const double *U, const double *W, int C, int F);

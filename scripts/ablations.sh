@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# ablations.sh: trains the demo's model with each option of docs/ablations.md, and compares it with the model without the option.
+#
+#   scripts/ablations.sh --data=data/mine
+#   scripts/ablations.sh --data=data/mine --only=laser,muon --jobs=4 -- --embd=512 --heads=8
+#
+# Each row of the table below is trained with several seeds, as is the row that it is compared with. Runs with the same seed read
+# the same data in the same order. Where a row has several learning rates, the first seed tries each of them, and the rate with
+# the lowest validation loss serves the other seeds; a row without rates has the rate of the row that it is compared with. The last
+# thing printed is the table of docs/results.md. What stands after -- are options of ./train_gpt that all runs share.
+#
+#   --data=DIR        a folder that ./prepare wrote
+#   --out=DIR         the folder of the runs (default runs/ablations)
+#   --seeds=N         the seeds 1 to N (default 3)
+#   --only=A,B,...    only these rows, and those that they are compared with
+#   --jobs=N          so many runs side by side, which divide the processor's cores (default 1)
+#   --steps=N         the steps of each run (default 300, as in make demo)
+#   --program=FILE    the trainer (default ./train_gpt)
+#   --table           trains nothing: prints the table of the runs that are finished
+#   --help            prints this
+#
+# The same command goes on after an interruption: finished runs are not repeated, and the others go on from their last checkpoint.
+set -u
+export LC_ALL=C
+
+# NAME | compared with | options of the trainer | learning rates to try (none: the best one of the row it is compared with)
+rows='
+standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
+laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
+scale-dim       | standard | --attn-scale=dim                                      |
+laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
+grad-scale-2    | standard | --attn-grad-scale=2                                   |
+grad-scale-4    | standard | --attn-grad-scale=4                                   |
+laser-grad-half | laser    | --attn=laser --attn-grad-scale=0.5                    |
+qk-norm         | standard | --qk-norm=yes                                         |
+laser-qk-norm   | laser    | --attn=laser --qk-norm=yes                            |
+laser-clamp     | laser    | --attn=laser --laser-shift=clamp                      |
+laser-sequence  | laser    | --attn=laser --laser-shift=sequence                   |
+laser-none      | laser    | --attn=laser --laser-shift=none                       |
+laser-beta-half | laser    | --attn=laser --laser-beta=0.5                         |
+laser-beta-2    | laser    | --attn=laser --laser-beta=2                           |
+scale-head      | standard | --attn-scale=head                                     |
+muon            | standard | --optimizer=muon                                      | 2e-3 4e-3 8e-3
+lamb            | standard | --optimizer=lamb                                      | 1e-2 2e-2 4e-2
+attn-softcap    | standard | --attn-softcap=50                                     | 5e-4 1e-3 2e-3
+logit-softcap   | standard | --logit-softcap=30                                    | 5e-4 1e-3 2e-3
+layernorm       | standard | --norm=layernorm                                      | 5e-4 1e-3 2e-3
+crmsnorm        | standard | --norm=crmsnorm                                       | 5e-4 1e-3 2e-3
+peri            | standard | --norm-place=peri                                     | 5e-4 1e-3 2e-3
+z-loss          | standard | --z-loss=1e-4                                         |
+relu2           | standard | --activation=relu2                                    |
+tie-no          | standard | --tie=no                                              |
+xavier          | standard | --init-weights=xavier                                 |
+embed-scale     | standard | --embed-scale=yes                                     |
+bias-mlp        | standard | --bias=mlp                                            |
+bias-all        | standard | --bias=all                                            |
+decay-all       | standard | --decay=all                                           |
+'
+
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
+wrong() { printf 'error: %s (see scripts/ablations.sh --help)\n' "$*" >&2 && exit 2; }
+stop() { printf 'error: %s\n' "$*" >&2 && exit 1; }
+
+# ---- the command line ----
+data='' out=runs/ablations seeds=3 only='' jobs=1 steps=300 program=./train_gpt table_only=''
+while [ $# != 0 ] && [ "$1" != -- ]; do
+    word=$1 && shift
+    case $word in
+        --data=*) data=${word#*=} ;;
+        --out=*) out=${word#*=} out=${out%/} ;;
+        --seeds=*) seeds=${word#*=} ;;
+        --only=*) only=${word#*=} ;;
+        --jobs=*) jobs=${word#*=} ;;
+        --steps=*) steps=${word#*=} ;;
+        --program=*) program=${word#*=} ;;
+        --table) table_only=yes ;;
+        --help | -h) usage && exit 0 ;;
+        *) wrong "unknown option '$word'" ;;
+    esac
+done
+[ $# = 0 ] || shift
+common=("$@")
+whole() { # OPTION VALUE LEAST MOST
+    case $2 in '' | *[!0-9]* | ????????*) ;; *) [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] && return ;; esac
+    wrong "--$1=$2: expected a whole number from $3 to $4"
+}
+whole seeds "$seeds" 2 100
+whole jobs "$jobs" 1 64
+whole steps "$steps" 8 1000000
+[ -n "$out" ] || wrong "--out is empty"
+[ -n "$data$table_only" ] || wrong "--data=DIR is missing; it names a folder that ./prepare wrote"
+[ -z "$data" ] || [ -d "$data" ] || wrong "--data=$data: there is no such folder"
+report=$(dirname "$program")/report
+command -v "$program" > /dev/null || stop "there is no program $program; make builds it, and --program names another"
+[ -x "$report" ] || stop "there is no program $report; make builds it"
+
+# The arrays name, base, options and rates: one element for each row.
+name=() base=() options=() rates=()
+row_of() { # NAME: sets `row`; 1 if there is none
+    for row in "${!name[@]}"; do [ "${name[row]}" != "$1" ] || return 0; done
+    return 1
+}
+while IFS='|' read -r one two three four; do
+    read -r one <<< "$one" # without the blanks around it
+    [ -n "$one" ] || continue
+    read -r two <<< "$two"
+    name+=("$one") base+=("$two") options+=("$three") rates+=("$four")
+done <<< "$rows"
+
+# The rows to train: `wanted` holds " NAME NAME ... ".
+wanted=' '
+for one in ${only//,/ }; do
+    row_of "$one" || wrong "--only=$only: there is no row '$one'; the rows are ${name[*]}"
+    case $wanted in *" $one "*) ;; *) wanted+="$one " ;; esac
+    while [ -n "${base[row]}" ]; do
+        one=${base[row]}
+        case $wanted in *" $one "*) ;; *) wanted+="$one " ;; esac
+        row_of "$one"
+    done
+done
+[ -n "$only" ] || wanted=" ${name[*]} "
+is_wanted() { case $wanted in *" $1 "*) return 0 ;; *) return 1 ;; esac }
+
+# ---- the runs ----
+part=$((steps * 2 / 15 > 0 ? steps * 2 / 15 : 1)) # steps of warmup: 40 of 300, as in make demo
+threads=$(($(getconf _NPROCESSORS_ONLN) / jobs))
+run_folder() { printf '%s/%s-lr-%s-seed-%s' "$out" "$1" "$2" "$3"; } # NAME RATE SEED
+
+final_loss() { # RUN: its final validation loss; nothing if it is not finished, "failed" if it has no finite loss
+    [ -s "$1/failed" ] && echo failed && return
+    [ -s "$1/summary.json" ] || return
+    awk '/"final_val_loss"/ { sub(/.*"final_val_loss"[^:]*:[ \t]*/, ""); print /^[0-9.-]/ ? $0 + 0 : "failed"; exit }' \
+        "$1/summary.json"
+}
+
+# Trains one run, unless it is finished. A run that diverges is a result (0); one that does not begin, or was interrupted, is not (1).
+train() { # NAME RATE SEED
+    local run code loss said child
+    run=$(run_folder "$@") said=$out/output/$1-lr-$2-seed-$3.txt
+    [ -z "$(final_loss "$run")" ] || return 0
+    row_of "$1"
+    # shellcheck disable=SC2086 # options are words
+    "$program" --preset=demo --data="$data" --steps="$steps" --warmup="$part" --val-every=0 --val-tokens=65536 \
+        --threads=$((threads > 0 ? threads : 1)) --lr="$2" --seed="$3" ${common[@]+"${common[@]}"} \
+        ${options[row]} --out="$run" --resume=auto \
+        < /dev/null > "$said" 2>&1 &
+    child=$!
+    trap 'kill -TERM $child' TERM # the trainer saves a checkpoint
+    while kill -0 $child 2> /dev/null; do wait $child; done
+    wait $child
+    code=$?
+    if [ $code != 0 ] && grep -q '"loss"' "$run/log.jsonl" 2> /dev/null; then
+        tail -n 1 "$said" > "$run/failed"
+    elif [ $code != 0 ]; then
+        tail -n 3 "$said" >&2
+        return 1
+    fi
+    loss=$(final_loss "$run")
+    printf '%s: %s\n' "${run##*/}" "${loss:-interrupted}"
+    [ -n "$loss" ]
+}
+
+# Trains the runs of standard input, a line "NAME RATE SEED" each, `jobs` of them at a time.
+train_all() {
+    local one rate seed running=0 failed=0
+    while [ $failed = 0 ] && read -r one rate seed; do
+        if [ $running -ge "$jobs" ]; then
+            wait -n || failed=1
+            running=$((running - 1))
+        fi
+        [ $failed = 1 ] || train "$one" "$rate" "$seed" &
+        running=$((running + 1))
+    done
+    while [ $running -gt 0 ]; do
+        wait -n || failed=1
+        running=$((running - 1))
+    done
+    [ $failed = 0 ] || stop "a run could not begin, or was interrupted; the same command goes on from here"
+}
+
+best_rate() { # NAME: the learning rate with the lowest loss of the first seed
+    local rate loss
+    row_of "$1"
+    [ -n "${rates[row]// /}" ] || row_of "${base[row]}"
+    for rate in ${rates[row]}; do
+        loss=$(final_loss "$(run_folder "${name[row]}" "$rate" 1)")
+        [ -z "$loss" ] || [ "$loss" = failed ] || echo "$loss $rate"
+    done | sort -g | awk 'NR == 1 { print $2 }'
+}
+
+# A folder must not mix runs of different lengths, texts or models.
+check_settings() {
+    local now
+    now="--steps=$steps ${common[*]-}, text $(cksum 2> /dev/null < "$data/shards.json")"
+    if [ -f "$out/settings" ] && [ "$(cat "$out/settings")" != "$now" ]; then
+        wrong "$out was made with other settings ($(cat "$out/settings")) than these ($now). Give the same ones, or another --out"
+    elif [ ! -f "$out/settings" ] && [ -n "$(ls -A "$out" 2> /dev/null)" ]; then
+        wrong "$out holds other files already; give another --out"
+    fi
+    mkdir -p "$out/output" && printf '%s\n' "$now" > "$out/settings"
+}
+
+train_everything() {
+    local one rate seed i
+    check_settings
+    trap 'kill -TERM $(jobs -p) 2> /dev/null' INT TERM
+    train_all < <(for i in "${!name[@]}"; do
+        for rate in ${rates[i]}; do ! is_wanted "${name[i]}" || echo "${name[i]} $rate 1"; done
+    done)
+    train_all < <(for one in "${name[@]}"; do
+        is_wanted "$one" || continue
+        rate=$(best_rate "$one")
+        for ((seed = 1; seed <= seeds && ${#rate} > 0; seed++)); do echo "$one $rate $seed"; done
+    done)
+}
+
+# ---- the table ----
+
+# The row that compares one row with its base, by ./report.
+print_row() { # NAME
+    local rate base_rate csv=$out/output/arms.csv one runs=() losses=()
+    rate=$(best_rate "$1")
+    [ -n "$rate" ] || return 0
+    for one in "$out/$1-lr-$rate"-seed-*; do
+        runs+=("$one") losses+=("$(final_loss "$one" | awk '{ if ($1 == "failed") print; else printf "%.4f", $1 }')")
+    done
+    row_of "$1"
+    read -r one <<< "${options[row]}"
+    # shellcheck disable=SC2016 # backquotes of Markdown
+    printf '| %s | %s | %s |' "${one:+\`$one\`}" "$rate" "${losses[*]}"
+    if [ -z "${base[row]}" ]; then
+        printf ' | | |\n'
+        return
+    fi
+    base_rate=$(best_rate "${base[row]}")
+    if "$report" --out= --csv="$csv" "$out/${base[row]}-lr-$base_rate"-seed-* "${runs[@]}" > "$out/output/report.txt" 2>&1; then
+        sed 1d "$csv" | awk -F, -v base="${base[row]}" 'END {
+            if (NF != 17) { print " " base " | not comparable | |"; exit }
+            printf " %s | %+.4f | %+.4f to %+.4f |\n", base, $10, $11, $12 }'
+    else
+        printf ' %s | not comparable | |\n' "${base[row]}"
+    fi
+}
+
+print_table() {
+    local one
+    printf '| options | rate | final validation loss, seeds 1, 2, ... | compared with | difference | 95 %% interval |\n'
+    printf '| --- | --- | --- | --- | --- | --- |\n'
+    for one in "${name[@]}"; do ! is_wanted "$one" || print_row "$one"; done
+}
+
+[ -n "$table_only" ] || train_everything
+print_table
