@@ -18,7 +18,7 @@ cd "$(dirname "$0")/.."
 torch=2.15.0 newest=5.24.0 lm_eval=0.4.13 llama=0.3.36
 oldest=4.57.1 # docs/using.md and hf/modeling_laser_gpt.py name it
 packages="torch==$torch transformers==$newest lm_eval==$lm_eval safetensors numpy accelerate sentencepiece"
-place=${XDG_CACHE_HOME:-$HOME/.cache}/laser.c/torch-$torch-transformers-$newest-$oldest-lm_eval-$lm_eval-llama-$llama
+place=${XDG_CACHE_HOME:-~/.cache}/laser.c/torch-$torch-transformers-$newest-$oldest-lm_eval-$lm_eval-llama-$llama
 
 # Installs everything into a folder, which gets its name when it is complete. uv is a pip that is several times faster.
 install() {
@@ -53,11 +53,12 @@ install_llama_cpp() { # FOLDER
     return $code
 }
 
-# Prints the Python that the tests use.
+# Prints the Python that the tests use. Whether a package that is there can be loaded, the tests find out.
 python_of_tests() {
     local python=${HUGGINGFACE_PYTHON:-$place/bin/python}
     [ -n "${HUGGINGFACE_PYTHON:-}" ] || [ -x "$python" ] || python=python3
-    if ! "$python" -c 'import torch, transformers, safetensors, numpy' 2> /dev/null; then
+    if ! "$python" -c 'from importlib.util import find_spec
+exit(not all(map(find_spec, ("torch", "transformers", "safetensors", "numpy"))))' 2> /dev/null; then
         echo "$python has no torch and transformers; make test_huggingface installs them"
         return 1
     fi
@@ -69,7 +70,7 @@ case ${1:-} in
     --installed) [ -d "$place" ] ;;
     --python) python_of_tests ;;
     *)
-        [ -n "${HUGGINGFACE_PYTHON:-}" ] && exec "$HUGGINGFACE_PYTHON" tests/test_huggingface.py . "$@"
+        if [ -n "${HUGGINGFACE_PYTHON:-}" ]; then exec "$HUGGINGFACE_PYTHON" tests/test_huggingface.py . "$@"; fi
         [ -d "$place" ] || install
         code=0
         "$place/bin/python" tests/test_huggingface.py . "$@" || code=1
