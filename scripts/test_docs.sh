@@ -252,7 +252,7 @@ make_clone() {
     done
     if python=$(scripts/test_huggingface.sh --python); then
         mkdir -p "$clone/venv/bin"
-        printf '#!/bin/sh\nexec "%s" "$@"\n' "$(realpath -s "$python")" > "$clone/venv/bin/python"
+        printf '#!/bin/sh\nexec "%s" "$@"\n' "$(realpath -s "$(command -v "$python")")" > "$clone/venv/bin/python"
         chmod +x "$clone/venv/bin/python"
         ln -s "${LLAMA_CPP:-$("$python" -c 'import sys; print(sys.prefix)')/llama.cpp}" "$clone/llama.cpp"
     fi
