@@ -375,7 +375,8 @@ static void huggingface_check(const char *words) {
 }
 
 static void test_huggingface_transformers_load_checkpoints(void) {
-    huggingface_check("swiglu,relu2,laser-learned,large-values,unknown");
+    huggingface_check("transformers-swiglu,transformers-relu2,transformers-laser-learned,"
+                      "transformers-large-values,transformers-unknown");
 }
 
 static void test_huggingface_lm_eval_answers_as_evaluate(void) { huggingface_check("lm-eval"); }

@@ -5,7 +5,7 @@
 
 PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate and build/dump_logits; WORDs choose tests by how their names begin.
 
-Each row of KINDS is a model, trained here for a moment. Its folder must load as the class of the row, with every weight,
+The tests transformers-...: each row of KINDS is a model, trained here for a moment. Its folder must load as the class of the row, with every weight,
 and give our logits within 1e-5; the same with a cache, a token at a time; generate() must give the same text with a
 cache and without, and for a prompt that is padded on the left; and what save_pretrained() writes must load again as the
 same model, here and in laser.c.
@@ -339,6 +339,7 @@ def main():
         files.prepare()
         tests = [(name, lambda row=(name, kind, options): check_kind(files, *row)) for name, kind, options in KINDS]
         tests += [("large-values", lambda: check_large_values(files)), ("unknown", lambda: check_unknown(files))]
+        tests = [("transformers-" + name, test) for name, test in tests]
         tests += [("lm-eval", lambda: check_lm_eval(files))]
         tests += [("llama.cpp-" + name, lambda name=name: check_llama_cpp(files, name)) for name in ("swiglu", "relu2")]
         tests = [row for row in tests if row[0].startswith(tuple(words))]
