@@ -3,12 +3,13 @@
 
     python3 tests/test_huggingface.py PROGRAMS [WORD,...]
 
-PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate and build/dump_logits; WORDs choose tests by how their names begin.
+PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate and build/dump_logits; WORDs choose tests by how their
+names begin.
 
-The tests transformers-...: each row of KINDS is a model, trained here for a moment. Its folder must load as the class of the row, with every weight,
-and give our logits within 1e-5; the same with a cache, a token at a time; generate() must give the same text with a
-cache and without, and for a prompt that is padded on the left; and what save_pretrained() writes must load again as the
-same model, here and in laser.c.
+The tests transformers-...: each row of KINDS is a model, trained here for a moment. Its folder must load as the class
+of the row, with every weight, and give our logits within 1e-5; the same with a cache, a token at a time; generate()
+must give the same text with a cache and without, and for a prompt that is padded on the left; and what
+save_pretrained() writes must load again as the same model, here and in laser.c.
 
 The test lm-eval asks lm-evaluation-harness for its answers to questions of each kind that ./evaluate knows, which must be
 those of ./evaluate. The tests llama.cpp-... turn a checkpoint into GGUF, whose perplexity in llama.cpp must be that of
