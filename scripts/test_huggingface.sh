@@ -22,7 +22,7 @@ place=${XDG_CACHE_HOME:-~/.cache}/laser.c/torch-$torch-transformers-$newest-$old
 
 # Installs everything into a folder, which gets its name when it is complete. uv is a pip that is several times faster.
 install() {
-    local new=$place.$$
+    new=$place.$$ # not local: the trap reads it when the script ends
     trap 'rm -rf "$new"' EXIT
     echo "installs into $place, with pip: $packages, transformers $oldest, llama-cpp-python $llama"
     mkdir -p "${place%/*}"
