@@ -18,6 +18,7 @@
 #   make clean        removes everything that was built
 #   make exercise-4   compiles and checks exercise 4 of docs/course, docs/course/exercises/exercise_4.c
 #   make course       draws the pictures of docs/course again
+#   make site         README.md, docs/ and the other pages as HTML in build/site, for a browser or any web server (needs cmark-gfm)
 #   make dist         the release as laser.c-VERSION.tar.gz: what is committed, which builds without git
 #
 # Install it
@@ -191,6 +192,8 @@ $(P)build/course: tools/course.c $(P)build/flags
 	$(CC) -std=gnu11 $(CFLAGS) -ffp-contract=off $(WARN) $(DEPENDENCIES) $< -o $@ -lm
 course: $(P)build/course
 	@for picture in docs/course/pictures/*.svg; do $< $$(basename $$picture .svg) $$picture > /dev/null || exit 1; done
+site:
+	@scripts/site.sh
 exercise-%: docs/course/exercises/exercise_%.c docs/course/exercises/check_%.c FORCE
 	@mkdir -p $(P)build
 	@$(CC) -std=gnu11 -O1 -g $(WARN) $(wordlist 1,2,$^) -o $(P)build/exercise_$* -lm
@@ -339,7 +342,7 @@ clean:
 
 # What an error left half made, or a warning refused, is made again.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test test_huggingface test_gpu bench bench_gpu fuzz check lint clean course install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
+.PHONY: all help demo test test_huggingface test_gpu bench bench_gpu fuzz check lint clean course site install uninstall dist test_programs programs_of_test_gpt programs_of_test_cuda FORCE
 FORCE:
 
 -include $(wildcard $(P)build/*.d $(P)build/filtered/*.d)

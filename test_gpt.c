@@ -42,6 +42,7 @@
 #include "tests/test_evaluate.h"
 #include "tests/test_attention_kinds.h"
 #include "tests/test_ablations.h"
+#include "tests/test_diff.h"
 #include "tests/test_faults.h"
 #include "tests/test_parallel.h"
 #include "tests/test_hostile.h"
@@ -54,6 +55,7 @@
 #include "tests/test_house.h"
 #include "tests/test_package.h"
 #include "tests/test_course.h"
+#include "tests/test_site.h"
 
 typedef struct {
     const char *name;
@@ -73,7 +75,8 @@ static const Test tests[] = {
                         ATTENTION_KINDS_TESTS(ROW) REPRODUCE_TESTS(ROW) HOUSE_TESTS(ROW) ANALYSIS_TESTS(ROW)
                             PACKAGE_TESTS(ROW) REPORT_TENSORBOARD_TESTS(ROW) FORMATS_TESTS(ROW)
                                 GENERATE_TESTS(ROW) ABLATIONS_TESTS(ROW) EVALUATE_TESTS(ROW) COURSE_TESTS(ROW)
-                                    HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW)
+                                    HUGGINGFACE_TESTS(ROW) INIT_FROM_TESTS(ROW) SITE_TESTS(ROW)
+                                        DIFF_TESTS(ROW)
 #endif
 };
 #undef ROW

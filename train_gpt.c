@@ -152,6 +152,19 @@ static bool model_config_check(const ModelConfig *config, char *error) {
     if (config->qk_norm && config->norm_eps != 1e-6)
         return file_fail(error, "rms_norm_eps (--norm-eps) is %g; with --qk-norm only 1e-6 is known",
                          config->norm_eps);
+    if (attention_is_diff((AttentionKind)config->attn) && config->heads % 2)
+        return file_fail(
+            error,
+            "num_attention_heads (--heads) is %d: --attn=%s subtracts the second head of each pair "
+            "from the first; expected an even number",
+            config->heads, attention_name((AttentionKind)config->attn));
+    if (config->attn == ATTENTION_DIFF_LASER && config->laser_beta != 1)
+        return file_fail(error, "laser_beta (--laser-beta) is %g; with --attn=diff-laser only 1 is known",
+                         config->laser_beta);
+    if (config->attn == ATTENTION_DIFF_LASER && config->laser_shift == LASER_SHIFT_NONE)
+        return file_fail(error,
+                         "laser_shift (--laser-shift) is none; with --attn=diff-laser only causal, sequence "
+                         "and clamp are known");
     return true;
 }
 
@@ -166,6 +179,7 @@ typedef struct {
     float *o, *o_bias;               /* (C, A), (C) */
     float *q_norm, *k_norm;          /* (D) each with --qk-norm, else NULL */
     float *scale;                    /* (H) or (D) with --attn-scale=head or dim, else NULL */
+    float *own[5];                   /* the weights that only one kind of attention has, else NULL */
     float *mlp_norm, *mlp_norm_bias; /* (C) each */
     float *gate, *up;                /* (F, C) each, one after the other; gate is NULL without swiglu */
     float *gate_bias, *up_bias;      /* (F) each, one after the other */
@@ -192,11 +206,12 @@ typedef struct {
     float *attn_rstd; /* (N) the rstd of norm_forward for each row */
     /* (N, 3A) what attention reads: q and k after rope, and v. With --qk-norm: q, k and v as products gave them */
     float *qkv;
-    float *attn_lse;  /* (B, H, T) log-sum-exp of each row of scores */
-    float *attn_out;  /* (N, A) */
-    float *mlp_input; /* (N, C) the residual stream between attention and MLP */
-    float *mlp_rstd;  /* (N) the same for mlp_input */
-    Array up;         /* (N, U) before the activation */
+    float *attn_lse;   /* (B, H, T) log-sum-exp of each row of scores */
+    float *attn_out;   /* (N, A) */
+    float *attn_saved; /* what a kind of attention with weights of its own also keeps, else NULL */
+    float *mlp_input;  /* (N, C) the residual stream between attention and MLP */
+    float *mlp_rstd;   /* (N) the same for mlp_input */
+    Array up;          /* (N, U) before the activation */
     /* (N, C) and (N) each, with --norm-place=peri, else NULL: the outputs of o and down before their norm, and the
        norm's rstd. */
     float *attn_branch, *attn_branch_rstd, *mlp_branch, *mlp_branch_rstd;
@@ -227,7 +242,7 @@ typedef struct {
 } Activations;
 
 /* How a parameter starts. */
-enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL };
+enum { INIT_ZEROS, INIT_ONES, INIT_EMBEDDING, INIT_NORMAL, INIT_RESIDUAL, INIT_LAMBDA };
 
 /* Which models have a tensor, see model_has. */
 enum {
@@ -235,10 +250,11 @@ enum {
     IF_LEARNED_POSITIONS,
     IF_SWIGLU,
     IF_UNTIED,
-    /* From here on: vectors that take no random numbers, see model_init. */
+    /* From here on: vectors of ablations, see model_init. */
     IF_PERI,
     IF_QK_NORM,
     IF_SCALE_WEIGHTS,
+    IF_DIFF,
     IF_BIAS,      /* of the norms and of the MLP */
     IF_GATE_BIAS, /* of the MLP's gate */
     IF_ATTN_BIAS,
@@ -250,8 +266,8 @@ enum {
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
    (of matrices, unless --decay=all), names in checkpoints, and the printed list of parameters come from this table. The names are
-   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm) and GLM-4 (the norms of
-   outputs). After the | stands the name in older checkpoints, which are read
+   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm), GLM-4 (the norms of
+   outputs) and the authors' code of differential attention (lambda_q1 to subln). After the | stands the name in older checkpoints, which are read
    too. */
 static const TensorRow weight_rows[] = {
     {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_EMBEDDING, ALWAYS},
@@ -279,6 +295,11 @@ static const TensorRow weight_rows[] = {
      offsetof(LayerWeights, k_norm), INIT_ONES, IF_QK_NORM},
     {"model.layers.%d.self_attn.scale.weight|layers.%d.attn.scale.weight", "S", offsetof(LayerWeights, scale),
      INIT_ZEROS, IF_SCALE_WEIGHTS},
+    {"model.layers.%d.self_attn.lambda_q1", "D", offsetof(LayerWeights, own[0]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_k1", "D", offsetof(LayerWeights, own[1]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_q2", "D", offsetof(LayerWeights, own[2]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.lambda_k2", "D", offsetof(LayerWeights, own[3]), INIT_LAMBDA, IF_DIFF},
+    {"model.layers.%d.self_attn.subln.weight", "2D", offsetof(LayerWeights, own[4]), INIT_ONES, IF_DIFF},
     {"model.layers.%d.post_attention_layernorm.weight|layers.%d.mlp_norm.weight", "C",
      offsetof(LayerWeights, mlp_norm), INIT_ONES, ALWAYS},
     {"model.layers.%d.post_attention_layernorm.bias", "C", offsetof(LayerWeights, mlp_norm_bias), INIT_ZEROS,
@@ -315,6 +336,8 @@ static const TensorRow activation_rows[] = {
      ALWAYS},
     {"layers.%d.attn_out", "NA", offsetof(LayerActivations, attn_out), FLOATS | RECOMPUTED_WITH_ATTENTION,
      ALWAYS},
+    {"layers.%d.attn_saved", "2NA", offsetof(LayerActivations, attn_saved),
+     FLOATS | RECOMPUTED_WITH_ATTENTION, IF_DIFF},
     {"layers.%d.mlp_input", "NC", offsetof(LayerActivations, mlp_input), FLOATS | RECOMPUTED_WITH_BLOCK,
      ALWAYS},
     {"layers.%d.mlp_rstd", "N", offsetof(LayerActivations, mlp_rstd), FLOATS | RECOMPUTED_WITH_BLOCK, ALWAYS},
@@ -405,6 +428,7 @@ static bool model_has(const ModelConfig *c, int when) {
     case IF_PERI: return c->norm_place == NORM_PLACE_PERI;
     case IF_QK_NORM: return c->qk_norm;
     case IF_SCALE_WEIGHTS: return c->attn_scale != ATTN_SCALE_FIXED;
+    case IF_DIFF: return attention_is_diff((AttentionKind)c->attn);
     case IF_BIAS: return c->bias != BIAS_NONE;
     case IF_GATE_BIAS: return c->bias != BIAS_NONE && c->activation == ACTIVATION_SWIGLU;
     case IF_ATTN_BIAS: return c->bias == BIAS_ALL;
@@ -628,6 +652,7 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
                            uint64_t j) {
     if (t->row->kind == INIT_ZEROS) return 0;
     if (t->row->kind == INIT_ONES) return 1;
+    if (t->row->kind == INIT_LAMBDA) return 0.1f * rng_normal(seed, stream, j);
     if (c->init_weights == INIT_WEIGHTS_XAVIER && t->per_layer)
         return sqrtf(6.0f / (float)(t->shape[0] + t->shape[1])) * (2 * rng_uniform(seed, stream, j) - 1);
     float deviation = 0.02f;
@@ -638,19 +663,20 @@ static float initial_value(const ModelConfig *c, const Tensor *t, uint64_t seed,
 
 /* Initial weights. Matrices are normal random numbers with mean 0 and standard deviation 0.02; those whose outputs are
    added to the residual stream (o and down) have 0.02 / sqrt(2L), and with --embed-scale the embedding has 1 / sqrt(C).
-   The weights of norms are 1, those of --attn-scale and biases 0.
+   The weights of norms are 1, those of --attn-scale and biases 0, and the vectors of --attn=diff have 0.1.
    With --init-weights=xavier the matrices of the layers are uniform between -b and b, b = sqrt(6 / (rows + columns)),
    by which a signal keeps its variance forward and backward (Glorot & Bengio 2010). Each tensor has its own stream of
-   random numbers. Vectors that only ablations have take none, so that the same seed gives all other weights the same
-   values with and without an ablation. */
+   random numbers. Vectors that only ablations have take none of these, so that the same seed gives all other weights the
+   same values with and without an ablation. */
 void model_init(Model *model, uint64_t seed) {
-    uint64_t stream = RNG_STREAM_INIT;
+    uint64_t stream = RNG_STREAM_INIT, of_ablations = RNG_STREAM_INIT_VECTORS;
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
         float *x = model->weights.memory + t->offset;
+        uint64_t *from = t->row->when < IF_PERI ? &stream : &of_ablations;
 #pragma omp parallel for schedule(static)
-        for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, stream, j);
-        stream += t->row->when < IF_PERI;
+        for (size_t j = 0; j < t->count; j++) x[j] = initial_value(&model->config, t, seed, *from, j);
+        *from += t->row->when < IF_PERI || t->row->kind > INIT_ONES;
     }
     model_repack(model);
 }
@@ -1033,6 +1059,17 @@ static AttentionShape attention_shape(const ModelConfig *c, int B, int T) {
     };
 }
 
+/* The same for layer l, with what a kind with weights of its own needs of it. */
+static AttentionShape layer_attention_shape(const Model *model, int l, int B, int T) {
+    const LayerWeights *gradients = model->gradients.layers; /* NULL if the model is only run forward */
+    AttentionShape shape = attention_shape(&model->config, B, T);
+    shape.own = (AttentionOwn){.layer = l,
+                               .weights = model->weights.layers[l].own[0],
+                               .dweights = gradients ? gradients[l].own[0] : NULL,
+                               .saved = model->activations.layers[l].attn_saved};
+    return shape;
+}
+
 /* The factor of the tokens' embeddings. */
 static float embedding_scale(const ModelConfig *c) { return c->embed_scale ? sqrtf((float)c->embd) : 1; }
 
@@ -1046,7 +1083,7 @@ static int sequences_at_a_time(const Model *model, int B) { return model->caches
    standard attention. */
 static AttentionAblations attention_ablations(const Model *model, int l) {
     const ModelConfig *c = &model->config;
-    const bool laser = c->attn == ATTENTION_LASER;
+    const bool laser = attention_is_laser((AttentionKind)c->attn);
     return (AttentionAblations){.scale = model->weights.layers[l].scale,
                                 .scale_of_dimensions = c->attn_scale == ATTN_SCALE_DIM,
                                 .grad_scale = (float)c->attn_grad_scale,
@@ -1116,7 +1153,7 @@ static void attention_block(Model *model, int l, int B, int T, float *out) {
     const LayerLinears *w = &model->linears[l];
     const LayerActivations *a = &model->activations.layers[l];
     const Array norm = model->activations.norm;
-    const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionShape shape = layer_attention_shape(model, l, B, T);
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
@@ -1270,7 +1307,7 @@ static void attention_block_backward(Model *model, int l, int B, int T) {
     const LayerWeights *weights = &model->weights.layers[l], *g = &model->gradients.layers[l];
     const LayerActivations *a = &model->activations.layers[l];
     Activations *acts = &model->activations;
-    const AttentionShape shape = attention_shape(c, B, T);
+    const AttentionShape shape = layer_attention_shape(model, l, B, T);
     const AttentionAblations ablations = attention_ablations(model, l);
     const int C = c->embd, A = c->heads * c->head_dim;
     const int64_t N = (int64_t)B * T;
@@ -1537,7 +1574,8 @@ Analysis model_analyze(Model *model, const Dataset *val, int windows, int32_t *i
 /* =========================================================================================== 6. the run ==== */
 
 /* The number P of parameters that take part in matrix products. embed is also the output matrix, but counts once; with
-   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations. */
+   --tie=no it is in no product. By convention, training on a token takes 6P + 12LAT floating-point operations, 18LAT in
+   place of 12LAT with differential attention, whose values are twice as wide as its queries and keys. */
 int64_t model_matrix_parameters(const Model *model) {
     int64_t sum = (int64_t)model->config.vocab_size * model->config.embd; /* the output matrix */
     for (int i = 0; i < model->parameters.count; i++)
@@ -1549,19 +1587,21 @@ int64_t model_matrix_parameters(const Model *model) {
 double model_flops_per_token(const Model *model) {
     const ModelConfig *c = &model->config;
     return 6.0 * (double)model_matrix_parameters(model) +
-           12.0 * c->layers * c->heads * c->head_dim * c->seq_len;
+           (attention_is_diff((AttentionKind)c->attn) ? 18.0 : 12.0) * c->layers * c->heads * c->head_dim *
+               c->seq_len;
 }
 
 /* The operations of a part of a micro-step, forward and backward; 0 for parts whose time depends on memory traffic
    rather than arithmetic. Attention uses only the keys j <= i, half of all pairs, so each of its seven products (two
-   forward, five backward) has N*A*T operations instead of 2*N*A*T. */
+   forward, five backward) has N*A*T operations instead of 2*N*A*T. Differential attention computes each product twice,
+   with both halves of its values (gpt/math/attention_diff.h). */
 double model_part_operations(const Model *model, ProfilePart part) {
     const ModelConfig *c = &model->config;
     const double A = c->heads * c->head_dim, C = c->embd, F = c->mlp_hidden, L = c->layers, T = c->seq_len;
     const double U = up_size(c->mlp_hidden, c->activation), N = model->batch * T;
     switch (part) {
     case PROFILE_QKV: return 6 * N * L * C * 3 * A;
-    case PROFILE_ATTENTION: return 7 * N * L * A * T;
+    case PROFILE_ATTENTION: return (attention_is_diff((AttentionKind)c->attn) ? 14 : 7) * N * L * A * T;
     case PROFILE_PROJECTION: return 6 * N * L * A * C;
     case PROFILE_MLP_UP: return 6 * N * L * C * U;
     case PROFILE_MLP_DOWN: return 6 * N * L * F * C;

@@ -3,8 +3,8 @@
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
 This is transformers' Llama, whose caches, masks, attention kernels and generate() it keeps, with other layers where
-config.json asks for them: LASER attention o = log(softmax(QK') exp(V)), an MLP without a gate, added positions, and the
-ablations of laser.c. The file is copied into checkpoints that need it. It needs nothing else of laser.c.
+config.json asks for them: LASER attention o = log(softmax(QK') exp(V)), differential attention, an MLP without a gate,
+added positions, and the ablations of laser.c. The file is copied into checkpoints that need it. It needs nothing else of laser.c.
 
 Limits. LASER is standard attention on exp(V - m), then log(.) + m, where m is the maximum of each column of V over all
 keys in memory (the shift of the paper, "sequence"), whatever `laser_shift` the model was trained with. Nothing overflows,
@@ -30,7 +30,7 @@ from transformers.models.llama.modeling_llama import (
 
 CLAMP = 15.0  # of laser_shift "clamp"
 KNOWN = {
-    "attention": ("standard", "laser"),
+    "attention": ("standard", "laser", "diff", "diff-laser"),
     "laser_shift": ("causal", "sequence", "none", "clamp"),
     "position_embedding": ("rope", "sinusoidal", "learned"),
     "norm": ("rmsnorm", "layernorm", "crmsnorm"),
@@ -70,9 +70,9 @@ def check(config):
 
 
 class Norm(nn.Module):
-    def __init__(self, config, size, kind=None, bias=False):
+    def __init__(self, config, size, kind=None, bias=False, eps=None):
         super().__init__()
-        self.kind, self.eps = kind or config.norm, config.rms_norm_eps
+        self.kind, self.eps = kind or config.norm, eps or config.rms_norm_eps
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size)) if bias else None
 
@@ -96,6 +96,20 @@ class Attention(LlamaAttention):
             size = config.num_attention_heads if config.attention_scale == "head" else self.head_dim
             self.scale = nn.Module()
             self.scale.weight = nn.Parameter(torch.zeros(size))
+        self.laser = config.attention in ("laser", "diff-laser")
+        self.diff = config.attention in ("diff", "diff-laser")
+        if self.diff:
+            for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+                setattr(self, name, nn.Parameter(torch.zeros(self.head_dim)))
+            self.subln = Norm(config, 2 * self.head_dim, "rmsnorm", eps=1e-5)
+            self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * layer_idx)
+
+    def difference(self, out):
+        """(B, T, H, 2D), of which heads 2p and 2p + 1 are a pair, to (B, T, H / 2, 2D)"""
+        pairs = (self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2)
+        e1, e2 = ((q.float() @ k.float()).exp() for q, k in pairs)
+        out = out[:, :, 0::2] - (e1 - e2 + self.lambda_init).to(out.dtype) * out[:, :, 1::2]
+        return self.subln(out) * (1 - self.lambda_init)
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, cache=None, **kwargs):
         config = self.config
@@ -112,12 +126,14 @@ class Attention(LlamaAttention):
             q = q * (factor[:, None, None] if config.attention_scale == "head" else factor)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx, {"cache_position": kwargs.get("cache_position")})
-        if config.attention == "laser":
+        if self.diff:  # both heads of a pair read the values of both: (B, H, T, D) to (B, H, T, 2D)
+            v = v.unflatten(1, (-1, 2)).movedim(2, 3).flatten(3).repeat_interleave(2, 1)
+        if self.laser:
             values = v.float()
             if config.laser_shift == "clamp":
                 values = CLAMP * torch.tanh(values / CLAMP)
             values = config.laser_beta * values
-            shift = values.amax(2, keepdim=True)  # (B, H, 1, D)
+            shift = values.amax(2, keepdim=True)  # (B, H, 1, D), or 2D
             v = (values - shift).exp().to(v.dtype)
         attend = eager_attention_forward
         if config.attn_logit_softcapping:
@@ -125,9 +141,11 @@ class Attention(LlamaAttention):
         elif config._attn_implementation != "eager":
             attend = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
         out, weights = attend(self, q, k, v, attention_mask, scaling=self.scaling, **kwargs)  # (B, T, H, D)
-        if config.attention == "laser":
+        if self.laser:
             least = torch.finfo(out.dtype).tiny  # also of a row that sees no key, in the padding
             out = ((out.float().clamp_min(least).log() + shift.transpose(1, 2)) / config.laser_beta).to(out.dtype)
+        if self.diff:
+            out = self.difference(out)
         return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
 
 

@@ -27,6 +27,8 @@ export LC_ALL=C
 rows='
 standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
 laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
+diff            | standard | --attn=diff                                           | 5e-4 1e-3 2e-3 4e-3
+diff-laser      | diff     | --attn=diff-laser                                     | 5e-4 1e-3 2e-3 4e-3
 scale-dim       | standard | --attn-scale=dim                                      |
 laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
 grad-scale-2    | standard | --attn-grad-scale=2                                   |
@@ -35,8 +37,6 @@ laser-grad-half | laser    | --attn=laser --attn-grad-scale=0.5                 
 qk-norm         | standard | --qk-norm=yes                                         |
 laser-qk-norm   | laser    | --attn=laser --qk-norm=yes                            |
 laser-clamp     | laser    | --attn=laser --laser-shift=clamp                      |
-laser-sequence  | laser    | --attn=laser --laser-shift=sequence                   |
-laser-none      | laser    | --attn=laser --laser-shift=none                       |
 laser-beta-half | laser    | --attn=laser --laser-beta=0.5                         |
 laser-beta-2    | laser    | --attn=laser --laser-beta=2                           |
 scale-head      | standard | --attn-scale=head                                     |

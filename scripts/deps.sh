@@ -8,6 +8,7 @@
 # The exit code is 1 if something is still missing at the end. POSIX sh.
 #
 #   scripts/deps.sh --checks  also installs the tools of `make check`: clang-format, clang-tidy and shellcheck
+#   scripts/deps.sh --site    also installs the tool of `make site`: cmark-gfm
 #   scripts/deps.sh --flags   installs nothing. Some libraries may be in folders that the compiler does not search: CJSON=DIR,
 #                             packages/, conda's environment, Homebrew's. Prints the flags that tell it of these folders
 set -eu
@@ -75,8 +76,11 @@ compiles() { # FLAGS HEADER: whether a program that includes HEADER compiles and
     "$(compiler)" -I/usr/local/include -L/usr/local/lib $places "$work/try.c" -o "$work/try" $1 2> /dev/null
 }
 
-tools=
-if [ "${1:-}" = --checks ]; then tools="clang-format clang-tidy shellcheck"; fi
+case ${1:-} in
+    --checks) tools="clang-format clang-tidy shellcheck" ;;
+    --site) tools=cmark-gfm ;;
+    *) tools= ;;
+esac
 
 # Prints the names of the things that are missing; packages() below has the packages for each name.
 missing() {
@@ -109,11 +113,11 @@ packages() { # MANAGER THING...
             apk:compiler) echo gcc musl-dev ;;
             pacman:compiler) echo gcc ;;
             brew:compiler) echo gcc libomp ;;
-            unpacked:* | conda:clang-* | conda:shellcheck) ;;
+            unpacked:* | conda:clang-* | conda:shellcheck | conda:cmark-gfm) ;;
             dnf:clang-* | apk:clang-*) echo clang-tools-extra ;;
             pacman:clang-*) echo clang ;;
             brew:clang-tidy) echo llvm ;;
-            *:clang-format | *:clang-tidy | *:shellcheck) echo "$thing" ;;
+            *:clang-format | *:clang-tidy | *:shellcheck | *:cmark-gfm) echo "$thing" ;;
             *:make) echo make ;;
             apt-get:cjson) echo libcjson-dev ;;
             dnf:cjson) echo cjson-devel ;;

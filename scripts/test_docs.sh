@@ -44,6 +44,8 @@ make install                            => no: it writes into /usr/local; with P
 make dist                               => no: needs git, which this clone lacks; a test runs it
 make -j2                                => run
 scripts/deps.sh --checks                => no: it may install packages
+scripts/deps.sh --site                  => no: it may install packages
+make site                               => run
 make CJSON=DIR                          => no: needs a folder of libraries; a test makes one
 make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
@@ -323,6 +325,7 @@ lacks() { # COMMAND: prints what is missing on this machine to run it
                 echo "there is no source of llama.cpp; LLAMA_CPP=DIR names one"
             fi
             ;;
+        make\ site) command -v cmark-gfm > /dev/null || echo "there is no cmark-gfm" ;;
         *.py*) command -v python3 > /dev/null || echo "there is no python3" ;;
     esac
 }

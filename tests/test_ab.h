@@ -27,7 +27,7 @@ static void test_ab_checks_before_it_trains(void) {
         {"--vary=attn=standard,standard", "", "the value standard is there twice"},
         {"--vary=attn", "", "expected the name of an option and its values"},
         {"--vary=attn=standard,lazer", "",
-         "--attn=lazer: expected one of standard|laser; did you mean laser?"},
+         "--attn=lazer: expected one of standard|laser|diff|diff-laser; did you mean laser?"},
         {"--vary=atn=standard,laser", "", "unknown option --atn; did you mean --attn?"},
         {"--vary=attn=standard,laser", "--stepps=3", "unknown option --stepps; did you mean --steps?"},
         {"--vary=attn=standard,laser", "--head-dim=3", "head_dim (--head-dim) is 3"},
@@ -232,7 +232,7 @@ static void test_ablations_are_compared(void) {
     char output[8192], data[256], arguments[512];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     int code = ablations_run(output, sizeof output, data, "--only=laser-clamp,qk-norm --jobs=2");
-    CHECK(code == 0 && count_of(output, "-seed-1: ") == 8 && count_of(output, "-seed-2: ") == 4 &&
+    CHECK(code == 0 && count_of(output, "-seed-1: ") == 10 && count_of(output, "-seed-2: ") == 4 &&
               count_of(output, "\n| ") == 6 && strstr(output, "\n| `--qk-norm=yes` | ") &&
               strstr(output, "\n| `--attn=laser --laser-shift=clamp` | ") && strstr(output, " | laser | ") &&
               count_of(output, " to ") == 3,

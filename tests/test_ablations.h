@@ -428,9 +428,9 @@ static void test_checkpoints_say_what_is_ablated(void) {
 
 /* Every option that the GPU's program does not compute must be refused by name before the run starts. */
 static void test_ablations_are_refused_on_a_gpu(void) {
-    static const char *const options[] = {"laser-shift=none",  "laser-shift=clamp", "qk-norm=yes",
-                                          "attn-scale=head",   "attn-scale=dim",    "laser-beta=0.5",
-                                          "attn-grad-scale=0", "attn-softcap=50"};
+    static const char *const options[] = {
+        "laser-shift=none", "laser-shift=clamp", "qk-norm=yes",     "attn-scale=head", "attn-scale=dim",
+        "laser-beta=0.5",   "attn-grad-scale=0", "attn-softcap=50", "attn=diff",       "attn=diff-laser"};
     char output[8192], data[256], path[300], says[128];
     snprintf(data, sizeof data, "%s", write_test_data(600));
     snprintf(path, sizeof path, "%s/build/train_gpt_emulated", test_binaries());

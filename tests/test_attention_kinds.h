@@ -30,11 +30,13 @@ static void test_attention_kinds_have_one_name(void) {
         CHECK(options_choice_index(in_config, name) == kind, "\"attention\": \"%s\" is not kind %d", name,
               kind);
     }
-    CHECK(strcmp(ATTENTION_CHOICES, "standard|laser") == 0, "the kinds are %s", ATTENTION_CHOICES);
+    CHECK(strcmp(ATTENTION_CHOICES, "standard|laser|diff|diff-laser") == 0, "the kinds are %s",
+          ATTENTION_CHOICES);
 }
 
 static void attention_of_unknown_kind(void *kind) {
-    AttentionCheck c = attention_check_open(ATTENTION_STANDARD);
+    AttentionCheck c;
+    attention_check_open(&c, ATTENTION_STANDARD);
     c.kind = *(AttentionKind *)kind;
     attention_check_forward(&c);
 }

@@ -48,11 +48,14 @@ typedef struct {
     bool ablated;  /* with the options of docs/ablations.md that change the model */
 } GenerateCase;
 
+/* Those of differential attention are pairs. */
+static int generate_heads(const GenerateCase *k) { return attention_is_diff((AttentionKind)k->attn) ? 4 : 3; }
+
 static Model generate_model(const GenerateCase *k, bool forward_only) {
     const ModelConfig config = {.layers = 2,
                                 .norm_eps = 1e-6,
                                 .rope_theta = 10000,
-                                .heads = 3,
+                                .heads = generate_heads(k),
                                 .head_dim = 10,
                                 .embd = 20,
                                 .mlp_hidden = 27,
@@ -75,7 +78,7 @@ static Model generate_model(const GenerateCase *k, bool forward_only) {
          i++) /* larger than at the start of training: weights differ */
         model.weights.memory[i] *= 5;
     for (int l = 0; l < config.layers; l++)
-        for (int i = 0; i < 30 * 20; i++) model.weights.layers[l].v[i] *= k->scale;
+        for (int i = 0; i < 10 * config.heads * 20; i++) model.weights.layers[l].v[i] *= k->scale;
     for (int l = 0; l < config.layers && k->ablated; l++)
         for (int d = 0; d < 10; d++) model.weights.layers[l].scale[d] = 0.3f * (float)(d - 5);
     model_repack(&model);
@@ -105,6 +108,11 @@ static void test_generate_cache_gives_the_logits_of_the_full_forward(void) {
         {0, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false, true},
         {ATTENTION_LASER, LASER_SHIFT_CLAMP, 0, POSITION_ROPE, DTYPE_FP32, 300, false, true},
         {ATTENTION_LASER, LASER_SHIFT_NONE, 0, POSITION_ROPE, DTYPE_FP32, 1, true, true},
+        {ATTENTION_DIFF, 0, 0, POSITION_ROPE, DTYPE_FP32, 1, false, false},
+        {ATTENTION_DIFF, 0, ACTIVATION_SWIGLU, POSITION_LEARNED, DTYPE_FP32, 1, true, true},
+        {ATTENTION_DIFF_LASER, 0, 0, POSITION_SINUSOIDAL, DTYPE_FP32, 10, false, false},
+        {ATTENTION_DIFF_LASER, 1, 0, POSITION_ROPE, DTYPE_FP32, 1, true, false},
+        {ATTENTION_DIFF_LASER, 0, 0, POSITION_ROPE, DTYPE_BF16, 1, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const GenerateCase *k = &cases[i];
@@ -138,7 +146,7 @@ static void test_generate_cache_gives_the_same_bits_for_any_number_of_threads(vo
     int32_t tokens[T];
     for (uint64_t t = 0; t < T; t++) tokens[t] = (int32_t)(rng_bits(4, RNG_STREAM_TEST, t) % V);
     const int before = threads_count();
-    for (int attn = 0; attn < 2; attn++) {
+    for (int attn = 0; attn < ATTENTION_KIND_COUNT; attn++) {
         const GenerateCase k = {attn, 0, ACTIVATION_SWIGLU, POSITION_ROPE, DTYPE_BF16, 1, false, false};
         Model model = generate_model(&k, true);
         threads_set(1);

@@ -56,6 +56,8 @@ KINDS = [
     ("laser-learned", OURS, "--attn=laser --pos=learned --activation=relu"),
     ("laser-clamp", OURS, "--attn=laser --laser-shift=clamp"),
     ("laser-beta", OURS, "--attn=laser --laser-beta=2.5 --laser-shift=none --save-dtype=bf16"),
+    ("diff", OURS, "--attn=diff"),
+    ("diff-laser", OURS, "--attn=diff-laser --laser-shift=clamp --qk-norm=yes --activation=swiglu"),
     ("qk-norm", OURS, "--qk-norm=yes"),
     ("scale-head", OURS, "--attn-scale=head --qk-norm=yes --attn=laser"),
     ("scale-dim", OURS, "--attn-scale=dim"),

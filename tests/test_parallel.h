@@ -169,9 +169,11 @@ static void test_ranks_train_as_one(void) {
                 {"lamb-three", 3, "--batch=4 --optimizer=lamb"},
                 {"muon-one", 1, "--batch=12 --optimizer=muon"},
                 {"muon-two", 2, "--batch=6 --optimizer=muon --zero=0"},
+                {"diff-one", 1, "--batch=12 --attn=diff-laser --heads=4"},
+                {"diff-three", 3, "--batch=4 --attn=diff-laser --heads=4"},
                 {"untied-one", 1, "--batch=12 --tie=no --norm-place=peri"},
                 {"untied-two", 2, "--batch=6 --tie=no --norm-place=peri"}};
-    for (int i = 0; i < 13; i++) {
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
         int code = train_ranks(data, runs[i].name, runs[i].ranks, runs[i].arguments, output, sizeof output);
         REQUIRE(code == 0, "%s: exit %d: %s", runs[i].name, code, output);
         if (i != 0 && !strstr(runs[i].name, "-one"))

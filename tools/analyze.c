@@ -169,6 +169,9 @@ int main(int argc, char **argv) {
     char *trained_on = *options.data ? NULL : data_of_training(folder);
     const char *data = trained_on ? trained_on : options.data;
     Model model = checkpoint_load(folder, 1, DTYPE_FP32, NULL);
+    if (!attention_is_measured((AttentionKind)model.config.attn))
+        die("'%s' has %s attention, and only standard and laser attention can be analyzed", folder,
+            attention_name((AttentionKind)model.config.attn));
     Dataset val = open_validation(data, folder, &model.config);
     int32_t *inputs = check_calloc((size_t)val.seq_len * sizeof *inputs);
     int32_t *targets = check_calloc((size_t)val.seq_len * sizeof *targets);

@@ -15,6 +15,8 @@ static const struct {
     {"attn=laser laser-shift=none", "attn=laser"},
     {"attn=laser laser-shift=clamp", "attn=laser"},
     {"attn=laser laser-beta=0.5", "attn=laser"},
+    {"attn=diff", ""},
+    {"attn=diff-laser", "attn=laser"},
     {"qk-norm=yes", ""},
     {"attn-scale=head", ""},
     {"attn-scale=dim", ""},

@@ -9,7 +9,10 @@
    attention_backward(kind, dq, dk, dv, dout, q, k, v, out, lse, &shape)
                               backward writes the gradients (=), it does not add to them
    attention_memory(kind, &shape)   the bytes of work memory that a call of either allocates and frees
-   attention_name(kind)             "standard" or "laser"
+   attention_name(kind)             "standard", "laser" and so on
+   attention_is_laser(kind)         whether the options apply that begin with --laser-
+   attention_is_diff(kind)          whether it is one of the two kinds of attention_diff.h
+   attention_has_weights(kind)      whether the kind has weights of its own, which a model of another kind lacks
 
    The arrays and their shapes are described in attention_shape.h. Forward writes out and lse, backward reads both.
    Row t of a head may depend on keys and values 0 .. t only. A kind must give the same bits for any number of
@@ -23,40 +26,27 @@
    so a row may be inserted anywhere. */
 #define ATTENTION_KINDS(X)                                                                                   \
     X(STANDARD, "standard", standard_attention)                                                              \
-    X(LASER, "laser", laser_attention)
+    X(LASER, "laser", laser_attention)                                                                       \
+    X(DIFF, "diff", diff_attention)                                                                          \
+    X(DIFF_LASER, "diff-laser", diff_laser_attention)
 
 #define ATTENTION_ENUM(NAME, name, functions) ATTENTION_##NAME,
 typedef enum { ATTENTION_KINDS(ATTENTION_ENUM) ATTENTION_KIND_COUNT } AttentionKind;
 #undef ATTENTION_ENUM
 
-/* "standard|laser": the choices of --attn and of config.json. The first | of "|standard|laser" is left out. */
+/* "standard|laser|...": the choices of --attn and of config.json. The first | of "|standard|laser|..." is left out. */
 #define ATTENTION_CHOICE(NAME, name, functions) "|" name
 #define ATTENTION_CHOICES (&(ATTENTION_KINDS(ATTENTION_CHOICE))[1])
 
 #ifndef __cplusplus /* the GPU's side is C++ and needs no more than the kinds */
+#include <stdbool.h>
 #include "../../laser.h"
 #include "../base/check.h"
+#include "attention_diff.h"
 #include "attention_shape.h"
+#include "laser_shape.h"
 
 /* ---- standard attention and LASER, which laser.h computes: it has kinds, strides and precisions of its own ---- */
-
-/* Two of the choices of --laser-shift are not in laser.h: they are the function of its causal shift, and
-   attention_ablations.h does what is special in them. */
-enum { LASER_SHIFT_NONE = LASER_SHIFT_SEQUENCE + 1, LASER_SHIFT_CLAMP };
-
-static inline LaserShape laser_shape(const AttentionShape *s, LaserKind kind) {
-    return (LaserShape){.batch = s->B,
-                        .seq_len = s->T,
-                        .heads = s->H,
-                        .head_dim = s->D,
-                        .qkv_strides = {s->T * s->qkv_row, s->qkv_row, s->D},
-                        .out_strides = {s->T * s->out_row, s->out_row, s->D},
-                        .kind = kind,
-                        .softcap = s->softcap,
-                        .shift = s->laser_shift == LASER_SHIFT_SEQUENCE ? LASER_SHIFT_SEQUENCE
-                                                                        : LASER_SHIFT_CAUSAL,
-                        .precision = s->dtype == DTYPE_BF16 ? LASER_BF16 : LASER_FP32};
-}
 
 static inline void standard_attention_forward(float *out, float *lse, const float *q, const float *k,
                                               const float *v, const AttentionShape *s) {
@@ -122,6 +112,16 @@ static inline const AttentionRow *attention_row(AttentionKind kind) {
         die("there is no kind of attention with number %d; the kinds are %s", (int)kind, ATTENTION_CHOICES);
     return &rows[kind];
 }
+
+static inline bool attention_is_laser(AttentionKind kind) {
+    return kind == ATTENTION_LASER || kind == ATTENTION_DIFF_LASER;
+}
+
+static inline bool attention_is_diff(AttentionKind kind) {
+    return kind == ATTENTION_DIFF || kind == ATTENTION_DIFF_LASER;
+}
+
+static inline bool attention_has_weights(AttentionKind kind) { return attention_is_diff(kind); }
 
 static inline const char *attention_name(AttentionKind kind) { return attention_row(kind)->name; }
 

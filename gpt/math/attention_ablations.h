@@ -79,14 +79,32 @@ static inline float ablation_sum(const AblationSums *sums, int i) {
     return sum;
 }
 
-/* ---- --qk-norm ---- */
+/* ---- RMSNorm of a head ---- */
 
-/* 1 / root mean square of a head x (D), with the eps of train_gpt.c's RMSNorm. */
-static inline float qk_norm_rstd(const float *x, int D) {
+/* 1 / root mean square of a head x (D). */
+static inline float head_norm_rstd(const float *x, float eps, int D) {
     float squares = 0;
     for (int d = 0; d < D; d++) squares += x[d] * x[d];
-    return 1 / sqrtf(squares / (float)D + 1e-6f);
+    return 1 / sqrtf(squares / (float)D + eps);
 }
+
+/* dx (D), at first the gradient of y, becomes that of x (=); dweight (D) is added to (+=).
+   forward: y = x * r * w.  With g = dy * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = dy * x * r */
+static inline void head_norm_backward(float *dx, float *dweight, const float *x, const float *weight,
+                                      float eps, int D) {
+    const float r = head_norm_rstd(x, eps, D);
+    float dot = 0;
+    for (int d = 0; d < D; d++) dot += dx[d] * weight[d] * x[d];
+    const float pull = dot * r * r * r / (float)D;
+    for (int d = 0; d < D; d++) {
+        dweight[d] += dx[d] * x[d] * r;
+        dx[d] = dx[d] * weight[d] * r - x[d] * pull;
+    }
+}
+
+/* ---- --qk-norm ---- */
+
+#define QK_NORM_EPS 1e-6f /* that of train_gpt.c's RMSNorm */
 
 /* out (N, 3A) = qkv, where each head x (D) of q and k becomes x * rstd * weight with the weight (D) of q or of k. */
 static inline void qk_norm_forward(float *out, const float *qkv, const float *q_weight, const float *k_weight,
@@ -96,25 +114,11 @@ static inline void qk_norm_forward(float *out, const float *qkv, const float *q_
     for (int64_t n = 0; n < ablations_tokens(s); n++) {
         for (int head = 0; head < 2 * H; head++) { /* the heads of q, then those of k */
             const float *x = qkv + n * s->qkv_row + head * D, *weight = head < H ? q_weight : k_weight;
-            float *y = out + n * s->qkv_row + head * D, r = qk_norm_rstd(x, D);
+            float *y = out + n * s->qkv_row + head * D, r = head_norm_rstd(x, QK_NORM_EPS, D);
             for (int d = 0; d < D; d++) y[d] = x[d] * r * weight[d];
         }
         const ptrdiff_t v = ablations_v(s, n);
         memcpy(out + v, qkv + v, (size_t)(H * D) * sizeof *out);
-    }
-}
-
-/* Of one head: dx (D), at first the gradient of y, becomes that of x (=); dweight (D) is added to (+=).
-   forward: y = x * r * w.  With g = dy * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = dy * x * r */
-static inline void qk_norm_backward_head(float *dx, float *dweight, const float *x, const float *weight,
-                                         int D) {
-    const float r = qk_norm_rstd(x, D);
-    float dot = 0;
-    for (int d = 0; d < D; d++) dot += dx[d] * weight[d] * x[d];
-    const float pull = dot * r * r * r / (float)D;
-    for (int d = 0; d < D; d++) {
-        dweight[d] += dx[d] * x[d] * r;
-        dx[d] = dx[d] * weight[d] * r - x[d] * pull;
     }
 }
 
@@ -131,7 +135,8 @@ static inline void qk_norm_backward(Array out, float *dqkv, float *dq_weight, fl
             for (int head = 0; head < 2 * H; head++) {
                 const ptrdiff_t at = n * s->qkv_row + head * D;
                 float *dweight = sums.of_chunks + chunk * sums.width + (head < H ? 0 : D);
-                qk_norm_backward_head(dqkv + at, dweight, qkv + at, head < H ? q_weight : k_weight, D);
+                head_norm_backward(dqkv + at, dweight, qkv + at, head < H ? q_weight : k_weight, QK_NORM_EPS,
+                                   D);
             }
             if (out.data != dqkv) array_write(out, n * s->qkv_row, dqkv + n * s->qkv_row, 3 * H * D);
         }

@@ -23,6 +23,7 @@
    v as well: when a new token has a value below m_d, column d of e is computed again (this becomes rare, as a new
    minimum does in any sequence). If the values of a column are farther apart than 60, float32 could not hold e; such a
    column is computed as log(sum_j exp(s_ij + v_jd)) - log(sum_j exp(s_ij)) from the scores s_ij.
+   Differential attention has the rows of its heads with the values of both heads of a pair, and then their difference.
    For any other kind, the cache holds q, k and v of all tokens, and attention_forward computes all rows again. That
    takes longer with every token, but it is right for every kind. attention_cache_kinds has the kinds that are faster.
 
@@ -45,6 +46,8 @@ typedef enum { CACHE_ALL_ROWS, CACHE_STANDARD, CACHE_LASER } AttentionCacheKind;
 static const AttentionCacheKind attention_cache_kinds[ATTENTION_KIND_COUNT] = {
     [ATTENTION_STANDARD] = CACHE_STANDARD,
     [ATTENTION_LASER] = CACHE_LASER,
+    [ATTENTION_DIFF] = CACHE_STANDARD,
+    [ATTENTION_DIFF_LASER] = CACHE_LASER,
 };
 
 typedef struct {
@@ -223,15 +226,17 @@ static inline float attention_cache_separate(const float *s, float lse, const fl
     return shape->laser_shift == LASER_SHIFT_SEQUENCE ? fmaxf(o, floor) : o;
 }
 
-/* The row out (D) of the newest of `count` tokens in head h of layer l, for its query q (D). */
-static inline void attention_cache_row(const AttentionCache *c, int l, int h, float *out, const float *q,
-                                       int count) {
+/* The row out (D) of the newest of `count` tokens in head h of layer l, for its query q (D) and the values of head
+   `of`. */
+static inline void attention_cache_row(const AttentionCache *c, int l, int h, int of, float *out,
+                                       const float *q, int count) {
     const AttentionShape *s = &c->shape;
     const int D = s->D;
-    const int64_t head = (int64_t)l * s->H + h, at = head * s->T * D;
+    const int64_t head = (int64_t)l * s->H + of, at = head * s->T * D;
     float *scores = c->scores + (int64_t)h * 2 * s->T, *weights = scores + s->T;
     const bool bf16 = s->dtype == DTYPE_BF16;
-    const void *keys = array_from(c->keys, at).data, *values = array_from(c->values, at).data;
+    const void *keys = array_from(c->keys, ((int64_t)l * s->H + h) * s->T * D).data,
+               *values = array_from(c->values, at).data;
     const float scale = 1.0f / sqrtf((float)D);
     if (bf16)
         attention_cache_scores(scores, q, keys, DTYPE_BF16, scale, count, D);
@@ -258,12 +263,13 @@ static inline void attention_cache_row(const AttentionCache *c, int l, int h, fl
 }
 
 /* A kind that is not in attention_cache_kinds: all rows again, of which the last T are wanted. */
-static inline void attention_cache_all_rows(AttentionCache *c, int l, float *out, const float *qkv, int T) {
+static inline void attention_cache_all_rows(AttentionCache *c, int l, float *out, const float *qkv, int T,
+                                            const AttentionOwn *own) {
     const int64_t A = (int64_t)c->shape.H * c->shape.D;
     float *all = c->qkv + (int64_t)l * c->shape.T * 3 * A;
     AttentionShape shape = c->shape;
     memcpy(all + c->count * 3 * A, qkv, (size_t)(T * 3 * A) * sizeof *all);
-    shape.T = c->count + T;
+    shape.T = c->count + T, shape.own = *own;
     attention_forward(c->kind, c->out, c->lse, all, all + A, all + 2 * A, &shape);
     memcpy(out, c->out + c->count * A, (size_t)(T * A) * sizeof *out);
 }
@@ -274,14 +280,32 @@ static inline void attention_cache_head(AttentionCache *c, int l, int h, float *
     const int64_t D = c->shape.D, A = c->shape.H * D;
     attention_cache_add(c, l, h, qkv + A + h * D, T);
     for (int t = 0; t < T && c->count > 0; t++)
-        attention_cache_row(c, l, h, out + t * A + h * D, qkv + t * 3 * A + h * D, c->count + t + 1);
+        attention_cache_row(c, l, h, h, out + t * A + h * D, qkv + t * 3 * A + h * D, c->count + t + 1);
+}
+
+/* The rows of differential attention for one sequence, whose shape is `one`. */
+static inline void attention_cache_pairs(AttentionCache *c, int l, float *out, const float *qkv,
+                                         const AttentionShape *one) {
+    const int T = one->T, H = one->H;
+    const int64_t D = one->D, A = H * D;
+#pragma omp parallel for schedule(dynamic)
+    for (int h = 0; h < H; h++) attention_cache_add(c, l, h, qkv + A + h * D, T);
+    if (c->count == 0) return; /* attention_forward has computed them */
+#pragma omp parallel for schedule(dynamic)
+    for (int h = 0; h < H; h++)
+        for (int row = 0; row < 2 * T; row++) { /* each token, with the values of either head of the pair */
+            const int t = row / 2, of = h / 2 * 2 + row % 2;
+            attention_cache_row(c, l, h, of, diff_map(one->own.saved, one, h % 2) + t * A + of * D,
+                                qkv + t * 3 * A + h * D, c->count + t + 1);
+        }
+    diff_combine(out, one->own.saved, one);
 }
 
 static inline void attention_cache_forward(AttentionCache *const *caches, int l, float *out, float *lse,
                                            const float *qkv, const AttentionShape *shape) {
     const int B = shape->B, T = shape->T, H = shape->H;
     const int64_t A = (int64_t)H * shape->D;
-    bool all_rows = false;
+    bool heads = false; /* there are rows that are computed head by head */
     AttentionShape one = *shape;
     one.B = 1;
     for (int b = 0; b < B; b++) {
@@ -290,12 +314,18 @@ static inline void attention_cache_forward(AttentionCache *const *caches, int l,
         const float *from = qkv + b * T * 3 * A;
         if (c->count + T > c->shape.T)
             die("the cache of attention has room for %d tokens; %d + %d were given", c->shape.T, c->count, T);
-        if (c->how == CACHE_ALL_ROWS)
-            attention_cache_all_rows(c, l, rows, from, T), all_rows = true;
-        else if (c->count == 0)
+        if (c->how == CACHE_ALL_ROWS) {
+            attention_cache_all_rows(c, l, rows, from, T, &shape->own);
+            continue;
+        }
+        if (c->count == 0)
             attention_forward(c->kind, rows, lse + (int64_t)b * H * T, from, from + A, from + 2 * A, &one);
+        if (attention_is_diff(c->kind))
+            attention_cache_pairs(c, l, rows, from, &one);
+        else
+            heads = true;
     }
-    if (all_rows) return;
+    if (!heads) return;
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int b = 0; b < B; b++)
         for (int h = 0; h < H; h++)

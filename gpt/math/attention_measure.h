@@ -4,6 +4,7 @@
    attention_measure(sums, kind, q, k, v, dout, unit, &shape)
                                adds all rows of the call to sums (H), one for each head. The arrays are those that
                                attention_backward (attention.h) gets; dout is divided by `unit` first
+   attention_is_measured(kind) whether the formulas below are those of the kind; attention_measure dies for another
    attention_sums_empty()      the sums of no row
    attention_sums_add(to, from)   adds sums to each other, for example those of the heads of a layer
 
@@ -40,7 +41,7 @@ typedef struct {
     /* Of the pairs in each decade: the sum of sum_d J_ijd^2. */
     double bin_jacobians[JACOBIANS][ATTENTION_BINS];
     double largest_score;   /* of all s_ij */
-    double score_gradients; /* sum of ds_ij^2; NaN for a kind whose Jacobian is not known here */
+    double score_gradients; /* sum of ds_ij^2 */
     /* Of the rows i >= 1: row 0 sees one key, so it has nothing to choose. */
     double rows;
     double entropy;              /* sum of -sum_j a_ij log a_ij */
@@ -212,10 +213,14 @@ static inline void measure_jacobians(MeasuredHead *m, AttentionSums *sums, int i
             squares[n] += pair.squares[n];
             sums->bin_jacobians[n][bin] += pair.squares[n];
         }
-        if (own < JACOBIANS) sums->score_gradients += pair.dots[own] * pair.dots[own];
+        sums->score_gradients += pair.dots[own] * pair.dots[own];
         sums->p_below_1e3 += pair.p_below_1e3, sums->p_below_1e7 += pair.p_below_1e7, sums->p_count += m->D;
     }
     for (int n = 0; n < JACOBIANS && i > 0; n++) sums->jacobians[n] += sqrt(squares[n]);
+}
+
+static inline bool attention_is_measured(AttentionKind kind) {
+    return kind == ATTENTION_STANDARD || kind == ATTENTION_LASER;
 }
 
 /* Adds head h of sequence b. */
@@ -223,10 +228,7 @@ static inline void measure_head(MeasuredHead *m, AttentionSums *sums, AttentionK
                                 const float *k, const float *v, const float *dout, double unit,
                                 const AttentionShape *shape, int b, int h) {
     const ptrdiff_t first = attention_q_row(shape, b, 0, h);
-    const int own = kind == ATTENTION_STANDARD ? JACOBIAN_STANDARD
-                    : kind == ATTENTION_LASER  ? JACOBIAN_LASER
-                                               : JACOBIANS;
-    if (own == JACOBIANS) sums->score_gradients = NAN;
+    const int own = kind == ATTENTION_LASER ? JACOBIAN_LASER : JACOBIAN_STANDARD;
     measure_values(m, sums, k + first, v + first, shape->qkv_row);
     for (int i = 0; i < m->T; i++) {
         const float *q_row = q + attention_q_row(shape, b, i, h);
@@ -242,6 +244,7 @@ static inline void attention_measure(AttentionSums *sums, AttentionKind kind, co
                                      const float *v, const float *dout, double unit,
                                      const AttentionShape *shape) {
     const int H = shape->H, heads = shape->B * H;
+    if (!attention_is_measured(kind)) die("%s attention cannot be measured", attention_name(kind));
     AttentionSums *of_heads = (AttentionSums *)check_calloc((size_t)heads * sizeof *of_heads);
     profile(PROFILE_OTHER);
 #pragma omp parallel

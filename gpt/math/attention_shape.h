@@ -8,6 +8,8 @@
                              Standard and LASER attention leave the log-sum-exp of the row's scores; another kind may
                              use it for what it needs, or not at all
 
+   A kind with weights of its own also receives an AttentionOwn; other kinds do not read it.
+
    attention_q_row(&shape, b, t, h)     where q_t of a head begins in q; in k, v and their gradients it is the same
    attention_out_row(&shape, b, t, h)   where o_t of a head begins in out, and its gradient in dout
    attention_lse_row(&shape, b, t, h)   where the number of row t of a head is in lse */
@@ -17,12 +19,21 @@
 #include <stddef.h>
 #include "array.h"
 
+/* What a kind with weights of its own needs of the layer that it computes. */
+typedef struct {
+    int layer;            /* 0 to L - 1 */
+    const float *weights; /* the kind's weights in this layer, one tensor after the other */
+    float *dweights;      /* their gradients, to which backward adds (+=) */
+    float *saved;         /* what forward leaves for backward, besides out and lse */
+} AttentionOwn;
+
 typedef struct {
     int B, T, H, D;
     ptrdiff_t qkv_row, out_row; /* elements from one token to the next */
     Dtype dtype;                /* DTYPE_BF16: the operands of matrix products may be rounded to bfloat16 */
     int laser_shift;            /* as in --laser-shift; only LASER reads it */
     float softcap;              /* as in --attn-softcap; standard and LASER attention read it; 0: none */
+    AttentionOwn own;
 } AttentionShape;
 
 static inline ptrdiff_t attention_q_row(const AttentionShape *s, int b, int t, int h) {

@@ -21,7 +21,8 @@ enum {
     RNG_STREAM_INIT = 1 << 16,
     RNG_STREAM_SHUFFLE = 2 << 16,
     RNG_STREAM_SAMPLE = 3 << 16,
-    RNG_STREAM_TEST = 4 << 16
+    RNG_STREAM_TEST = 4 << 16,
+    RNG_STREAM_INIT_VECTORS = 5 << 16
 };
 
 static inline uint64_t rng_mix(uint64_t x) {

@@ -9,8 +9,8 @@
    A name with %d stands for one tensor in each layer. The number of the layer replaces the %d, and the field is in the
    struct of that layer. Fields of the other tensors are in the struct of the model. A name "NEW|OLD" means that the
    tensor is called NEW, and that files of older versions call it OLD. The caller has
-   two functions: `size` returns the size that a letter of a shape stands for (a '3' in a shape triples the dimension
-   after it), and `flags` returns whether a row's tensor exists, and how it is stored: TENSOR_..., below. In memory the
+   two functions: `size` returns the size that a letter of a shape stands for (a digit in a shape multiplies the
+   dimension after it: "N3A" is (N, 3A)), and `flags` returns whether a row's tensor exists, and how it is stored: TENSOR_..., below. In memory the
    tensors of a layer lie in the order of their rows, without gaps, and the layers follow one another.
 
    TensorTable table = tensors_plan(rows, count, layers, size, flags, context);
@@ -91,8 +91,8 @@ static inline Tensor tensor_make(const TensorRow *row, int layer, size_t offset,
     Tensor t = {.row = row, .layer = layer, .flags = flags, .offset = offset, .count = 1};
     int64_t factor = 1;
     for (const char *letter = row->shape; *letter; letter++) {
-        if (*letter == '3') {
-            factor = 3;
+        if (*letter >= '2' && *letter <= '9') {
+            factor = *letter - '0';
             continue;
         }
         t.shape[t.dimensions] = factor * size(context, *letter);

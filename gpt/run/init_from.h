@@ -153,6 +153,14 @@ static inline cJSON *init_from_config(const char *folder) {
 static const char init_from_free[] =
     "attn|laser-shift|laser-beta|attn-softcap|logit-softcap|seq-len|rope-theta|norm-eps";
 
+/* Whether the option may have the value `given` where the model has `value`. */
+static inline bool init_from_may_differ(const char *option, double given, double value) {
+    if (strcmp(option, "attn") == 0 && (attention_has_weights((AttentionKind)(int)given) ||
+                                        attention_has_weights((AttentionKind)(int)value)))
+        return false;
+    return options_choice_index(init_from_free, option) >= 0;
+}
+
 /* The folder of the model that --init-from names: that folder, or when it is the folder of a run, its newest
    checkpoint. */
 static inline void init_from_folder(const Options *o, char folder[CHECKPOINT_PATH_SIZE]) {
@@ -203,8 +211,8 @@ static inline void init_from_options(Options *o, OptionSet *set, const ConfigFie
         const Option *option = config_option(field);
         if (strcmp(field->option, "seq-len") == 0) most = (int64_t)value;
         if (options_given(set, field->option)) {
-            const bool differs = options_number(option, o) != value;
-            if (differs && options_choice_index(init_from_free, field->option) < 0)
+            const double other = options_number(option, o);
+            if (other != value && !init_from_may_differ(field->option, other, value))
                 options_fail(set, "--%s=%s, but the model in %s has %s; leave it out", field->option,
                              options_value(set, field->option, given), folder,
                              init_from_text(field, value, text));

@@ -160,6 +160,9 @@ static inline void resolve_analysis(const Options *o, const OptionSet *set) {
             "--analyze-every=%lld needs activations that a GPU does not copy back; leave it out, and "
             "give the checkpoints to ./analyze",
             (long long)o->analyze_every);
+    if (!attention_is_measured((AttentionKind)o->attn))
+        options_fail(set, "--analyze-every=%lld is not available with --attn=%s (only standard and laser)",
+                     (long long)o->analyze_every, attention_name((AttentionKind)o->attn));
     if (!analysis_fits_log(o->layers, o->heads))
         options_fail(set,
                      "--analyze-every=%lld: a line of the log would be too long with %lld layers and %lld "
@@ -262,7 +265,7 @@ static inline void print_ablations(const OptionSet *set) {
 static inline void print_model(const Run *run, const TensorTable *parameters) {
     const Options *o = run->options;
     const OptionSet *set = run->option_set;
-    const bool laser = o->attn == ATTENTION_LASER;
+    const bool laser = attention_is_laser((AttentionKind)o->attn);
     char shift[64], position[64], activation[64], matrices_text[FORMAT_SIZE], norms_text[FORMAT_SIZE];
     double matrices = 0, norms = 0;
     for (int i = 0; i < parameters->count; i++)

@@ -106,7 +106,8 @@ static const Option train_options[] = {
         "two of work; then exit"),
 
     ROW("Model", "attn", OPTION_CHOICE, attn, "standard", 0, 0, ATTENTION_CHOICES, OPTION_FIXED,
-        "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V))"),
+        "attention: softmax(QK')V, or LASER's log(softmax(QK')exp(V)). diff: differential attention, which "
+        "subtracts the second head of each pair from the first; diff-laser: the same with LASER in both"),
     ROW("Model", "laser-shift", OPTION_CHOICE, laser_shift, "causal", 0, 0,
         OPTION_CHOICES(LASER_SHIFT_CHOICES), OPTION_FIXED,
         "the shift that LASER subtracts from V before exp(V), so that exp does not overflow, and adds again "

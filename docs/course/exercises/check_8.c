@@ -5,7 +5,7 @@ void mlp_backward(double *dx, double *dU, double *dW, const double *dout, const 
                   const double *U, const double *W, int C, int F);
 
 enum { C = 4, F = 6 };
-static const double of_another_token = 0.5; /* what each element of dU and dW holds before */
+static const double of_another_token = 0.5;             /* what each element of dU and dW holds before */
 static double x[C], U[F * C], W[C * F], dout[C], up[F]; /* up: that of the naive twin */
 
 /* The naive twin. Returns the loss sum_c dout_c out_c. */
