@@ -13,7 +13,7 @@
 #                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
 #   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
 #   make lint         the first two of these, in seconds
-#   make test_huggingface   loads checkpoints with Hugging Face's transformers, which it installs in build/, and says so before
+#   make test_huggingface   loads checkpoints with transformers, lm-eval and llama.cpp, which it installs in ~/.cache, and says so
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
@@ -38,7 +38,7 @@
 #   DEPS=skip                    `make demo` and `make test` install nothing, and print the command that would do it
 #   BENCH=--quick                options of `make bench` and `make bench_gpu`
 #   PYTHONS="python3 venv/bin/python"   interpreters whose PyTorch `make bench` and `make bench_gpu` time at the same steps
-#   HUGGINGFACE_PYTHON=PYTHON    a Python with torch and transformers, for `make test_huggingface` and `make test`
+#   HUGGINGFACE_PYTHON=PYTHON    a Python that has torch and transformers, for `make test_huggingface` and `make test`
 #   GPT2=DIR TEXT=FILE           `make bench` also times the tokenizer: GPT-2's vocab.json and merges.txt, and a text
 #   SOURCE_DATE_EPOCH=N          the date that --version tells, in place of the commit's
 #   PREFIX=DIR                   where `make install` installs; default: /usr/local
@@ -130,7 +130,7 @@ override CUDA_ARCHS := $(patsubst 90,90a,$(CUDA_ARCHS))
 P :=
 ifdef SAN
 P      := build/san/
-CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 # Which headers a program was made from is what its compiler says: it writes them to a .d file, which the last lines here read.
 DEPENDENCIES = -MMD -MP -MT $@ -MF $(P)build/$(@F).d
@@ -246,8 +246,8 @@ bench_gpu: build/bench_gpu
 	$(if $(HAVE_GPU),./build/bench_gpu --json=bench_gpu.json $(BENCH),@echo "built for compute capability $(CUDA_ARCHS); not run: no GPU here")
 	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick --steps-only --preset=% --batch=%,$(BENCH)) $(PYTHONS))
 
-# Loads checkpoints with Hugging Face's transformers.
-test_huggingface: train_gpt grammar prepare build/dump_logits
+# Loads checkpoints with other programs.
+test_huggingface: train_gpt grammar prepare evaluate build/dump_logits
 	@scripts/test_huggingface.sh
 
 demo:
@@ -255,7 +255,7 @@ demo:
 
 # Without a C++ compiler the kernels' tests are not run, and without a GPU nothing runs on one.
 PROGRAMS_OF_CUDA := $(P)train_gpt $(P)build/train_gpt_emulated $(P)build/bench_gpu_emulated
-PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/dump_logits $(P)build/course
+PROGRAMS_OF_TESTS := $(PROGRAMS) $(P)build/fuzz_short $(P)build/course $(if $(P),,build/dump_logits)
 # All that `make test` runs, built and not run.
 test_programs: $(P)test_gpt $(PROGRAMS_OF_TESTS) $(if $(HAVE_CXX),$(P)test_cuda $(PROGRAMS_OF_CUDA))
 RUN_TESTS = TEST_BINARY_DIR=$(or $(P),.) CC='$(CC)' $(if $(P),,./)$(1) $(if $(FILTER),--filter='$(FILTER)')

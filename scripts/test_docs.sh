@@ -9,8 +9,8 @@
 #   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
 #
 # The commands are read from the pages, so a command that changes on a page is run as it is there. They are the lines of ```sh
-# blocks, and each text between `backquotes` that begins with a program's name and a space. With PAGES=folder the pages are
-# taken from that folder.
+# blocks, each text between `backquotes` that begins with a program's name and a space, and each ```python block as a whole. With
+# PAGES=folder the pages are taken from that folder.
 # shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
 export LC_ALL=C # numbers have a decimal point, whatever the user's language
@@ -51,12 +51,14 @@ make test_gpu                           => no: needs a GPU
 make test_gpu TOOL=*                    => no: needs a GPU
 make test_gpu && *                      => no: needs a GPU
 make bench_gpu                          => no: needs a GPU
-make test_huggingface                   => no: it installs some gigabytes
-make test_huggingface *                 => no: needs transformers; a test runs a part of it where they are
+make test_huggingface                   => no: it installs some gigabytes; CI does both
+make test_huggingface *                 => no: CI runs it
 python3 -m venv venv                    => no: it is for the downloads after it
 venv/bin/pip install *                  => no: a download
-venv/bin/python -m lm_eval *            => no: needs transformers
-venv/bin/python scripts/to_gguf.py *    => no: needs llama.cpp and transformers
+venv/bin/python <<< *wandb*             => no: it sends a run to the network
+venv/bin/python <<< *                   => run
+venv/bin/python -m lm_eval *            => run
+venv/bin/python scripts/to_gguf.py *    => run
 make train_gptcu                        => no: needs nvcc; CI runs it where nvcc is
 scripts/check_gpu.sh                    => no: needs a GPU
 scripts/bench_gpu_pytorch.py --help     => run
@@ -119,12 +121,20 @@ commands_of() { # PAGE
         function is_command(text) {
             return text ~ /^(\.\/[a-z_]+|make|cc|mpirun|sbatch|zcat|build\/[a-z_]+|scripts\/[a-z_0-9]+\.(sh|py)) /
         }
+        function quoted(text) { gsub(/\\/, "\\\\", text); gsub(/\047/, "\\\047", text); return text "\\n" }
         function spans(  n, parts, i) { # the commands between the backquotes of a paragraph
             n = split(paragraph, parts, "`")
             for (i = 2; i < n; i += 2) if (is_command(parts[i])) out(begun, parts[i])
             paragraph = ""
         }
-        /^```/ { spans(); fence = fence ? "" : $0 == "```sh" ? "sh" : "other"; next }
+        /^```/ {
+            spans()
+            if (fence == "python") printf "%s:%d\037venv/bin/python <<< $\047%s\047\n", page, first, block
+            fence = fence ? "" : $0 == "```sh" ? "sh" : $0 == "```python" ? "python" : "other"
+            block = ""; first = NR
+            next
+        }
+        fence == "python" { block = block quoted($0); next }
         fence == "sh" {
             if (held == "") first = NR
             held = held $0
@@ -243,6 +253,12 @@ make_clone() {
     for program in train_gpt prepare report generate analyze explain evaluate grammar build/flags build/bench build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
+    if python=$(scripts/test_huggingface.sh --python); then
+        mkdir -p "$clone/venv/bin"
+        printf '#!/bin/sh\nexec "%s" "$@"\n' "$(realpath -s "$(command -v "$python")")" > "$clone/venv/bin/python"
+        chmod +x "$clone/venv/bin/python"
+        ln -s "${LLAMA_CPP:-$("$python" -c 'import sys; print(sys.prefix)')/llama.cpp}" "$clone/llama.cpp"
+    fi
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
     cd "$clone" || exit 1
     make -s all > make.log 2>&1 || { cat make.log >&2 && exit 1; }
@@ -277,6 +293,7 @@ make_files() {
         printf '{"support": "The key is %s.", "question": "What is it?", "distractor1": "a", "distractor2": "b", ' "$n"
         printf '"distractor3": "c", "correct_answer": "a key"}\n'
     done > questions.jsonl
+    awk '/^```/ { inside = $0 == "```yaml"; next } inside' docs/using.md > keys.yaml
     ln -s data/mine DIR
 }
 
@@ -298,6 +315,17 @@ lacks() { # COMMAND: prints what is missing on this machine to run it
     case $1 in
         mpirun*) command -v mpirun > /dev/null && ldd ./train_gpt | grep -q libmpi || echo "there is no MPI" ;;
         ./train_gptcu*) [ -x train_gptcu ] || echo "the emulated GPU trainer is not built (make test builds it)" ;;
+        venv/bin/python*)
+            local needs=transformers
+            case $1 in *lm_eval*) needs=lm_eval ;; *llama*) needs=llama_cpp ;; esac
+            if [ ! -x venv/bin/python ]; then
+                echo "$python"
+            elif ! venv/bin/python -c "import $needs" 2> /dev/null; then
+                echo "$python has no $needs"
+            elif [ $needs = llama_cpp ] && [ ! -e llama.cpp ]; then
+                echo "there is no source of llama.cpp; LLAMA_CPP=DIR names one"
+            fi
+            ;;
         make\ site) command -v cmark-gfm > /dev/null || echo "there is no cmark-gfm" ;;
         *.py*) command -v python3 > /dev/null || echo "there is no python3" ;;
     esac
@@ -306,6 +334,7 @@ lacks() { # COMMAND: prints what is missing on this machine to run it
 # Prints the command of the page with the changes that its row makes.
 command_as_run() { # COMMAND HOW
     local command=$1 how=$2
+    command=${command//step-00001000/step-00000003} # the last checkpoint of a tiny run
     how=${how//'$tiny'/$tiny} how=${how//'$demo'/$demo} how=${how//'$clone'/$clone}
     case $how in
         'run + '*) command="$command ${how#run + }" ;;
@@ -319,13 +348,13 @@ command_as_run() { # COMMAND HOW
 }
 
 try() { # PLACE COMMAND HOW
-    local reason began=$SECONDS command out
+    local reason began=$SECONDS command out shown=${2%%\\n*}
     case $done in *$'\n'"$2"$'\n'*) return ;; esac
     done+=$2$'\n'
     case $3 in no:*) reason=${3#no: } ;; *) reason=$(lacks "$2") ;; esac
     if [ -n "$reason" ]; then
         skipped=$((skipped + 1))
-        printf '%-4s %-22s %s  (%s)\n' -- "$1" "$2" "$reason"
+        printf '%-4s %-22s %s  (%s)\n' -- "$1" "$shown" "$reason"
         return
     fi
     command=$(command_as_run "$2" "$3")
@@ -335,7 +364,7 @@ try() { # PLACE COMMAND HOW
     esac
     if bash -c "$command" > output.log 2>&1 < /dev/null; then
         passed=$((passed + 1))
-        printf '%-4s %-22s %s  (%d s)\n' ok "$1" "$2" $((SECONDS - began))
+        printf '%-4s %-22s %s  (%d s)\n' ok "$1" "$shown" $((SECONDS - began))
     else
         problem "$(printf '%-22s %s\n     as run: %s\n' "$1" "$2" "$command")"
         tail -n 3 output.log | sed 's/^/     /'
@@ -358,6 +387,7 @@ if [ "$mode" != run ]; then
     [ "$failed" -eq 0 ]
     exit
 fi
+export HF_HUB_OFFLINE=1 # nothing is downloaded
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 RESILIENT_PAUSE=0 C4_PAUSE=0
 make_clone
 make_files

@@ -301,7 +301,7 @@ static void test_generate_refuses_wrong_input(void) {
         const char *says;
     } cases[] = {
         {"$G --prompt=a --prompt-file=b .", 2, "--prompt and --prompt-file are both given"},
-        {"$G --stop= .", 2, "--stop is empty"},
+        {"$G --stop=a --stop= .", 2, "--stop is empty"},
         {"$G --lines .", 2, "--lines needs --prompt-file"},
         {"$G --batch=0 .", 2, "--batch=0"},
         {": > empty; $G --lines --prompt-file=empty .", 1, "'empty' is empty; write a prompt in every line"},
@@ -357,7 +357,7 @@ static GenerateLine generate_line(const char *output) {
     return line;
 }
 
-/* Prompts, --json, --stop and the end of the context do what the page of the program says. */
+/* Prompts, --json and the end of the context do what the page of the program says. */
 static void test_generate_writes_what_was_asked_for(void) {
     char folder[256], output[8192], again[8192], command[512];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -385,22 +385,6 @@ static void test_generate_writes_what_was_asked_for(void) {
     CHECK(code == 0 && strstr(again, output) > again, "the second sample is not that of seed 2: %s, %s",
           again, output);
 
-    /* --stop ends the text where it first occurs. Every piece of the text is such an end. */
-    code = generate_run(folder, "$G --json --top-k=3 --tokens=6 --prompt=the .", output, sizeof output);
-    const GenerateLine whole = generate_line(output);
-    REQUIRE(code == 0 && strlen(whole.text) >= 3, "exit %d: %s", code, output);
-    for (size_t length = 1; length <= 3; length++) {
-        const char *stop = whole.text + strlen(whole.text) - length;
-        if (strpbrk(stop, "'\n") || (unsigned char)*stop >= 0x80) continue;
-        snprintf(command, sizeof command, "$G --json --top-k=3 --tokens=6 --prompt=the --stop='%s' .", stop);
-        code = generate_run(folder, command, output, sizeof output);
-        const GenerateLine cut = generate_line(output);
-        CHECK(code == 0 && strcmp(cut.ended_by, "stop") == 0 &&
-                  strncmp(cut.text, whole.text, strlen(cut.text)) == 0 &&
-                  (size_t)(strstr(whole.text, stop) - whole.text) == strlen(cut.text),
-              "--stop='%s' of '%s': exit %d: %s", stop, whole.text, code, output);
-    }
-
     /* More tokens than the model sees at once: it says so, once, and goes on. */
     code = generate_run(folder, "$G --json --tokens=40 --samples=2 --seed=2 --prompt='the cat' .", output,
                         sizeof output);
@@ -410,11 +394,66 @@ static void test_generate_writes_what_was_asked_for(void) {
           "exit %d: %s", code, output);
 }
 
+/* How much of the text stays with these two stops: a step at a time, as a user reads it. */
+static size_t generate_stopped(const char *text, const char *const stops[2]) {
+    for (size_t end = 1; text[end - 1]; end++) {
+        size_t longest = 0;
+        for (int i = 0; i < 2; i++) {
+            const size_t length = strlen(stops[i]);
+            if (length <= end && length > longest && strncmp(text + end - length, stops[i], length) == 0)
+                longest = length;
+        }
+        if (longest) return end - longest;
+    }
+    return strlen(text);
+}
+
+/* Each --stop must end the text where it is complete for the first time, whatever the tokens are and in whatever order
+   the options stand. A part of one that was printed could not be taken back: without --json, and in a batch, the text
+   must be the same. */
+static void test_generate_ends_at_the_first_of_several_stops(void) {
+    char folder[256], output[8192], command[512];
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    hostile_write_good(folder);
+    const char *const how = "--top-k=3 --tokens=12 --prompt=the";
+    snprintf(command, sizeof command, "$G %s . 2> notes", how);
+    int code = generate_run(folder, command, output, sizeof output);
+    const int size = (int)strlen(output) - 4; /* without the prompt and the line break */
+    REQUIRE(code == 0 && size >= 12, "exit %d: %s", code, output);
+    char *whole = check_calloc((size_t)size + 1);
+    memcpy(whole, output + 3, (size_t)size);
+    for (int n = 0; n < size && n < 10; n++) {
+        /* A piece of the text, and one that may begin or end before it, be in it, or be missing. */
+        char stops[2][8];
+        snprintf(stops[0], sizeof stops[0], "%.*s", 1 + n % 3, whole + n);
+        snprintf(stops[1], sizeof stops[1], n % 4 ? "%.*s" : "%.*s#", 1 + n % 4, whole + (size - n) / 2);
+        const char *const both[2] = {stops[0], stops[1]};
+        if (strpbrk(stops[0], "'\n") || strpbrk(stops[1], "'\n")) continue;
+        const size_t want = generate_stopped(whole, both);
+        for (int order = 0; order < 2; order++) {
+            const char *const one = stops[order], *const other = stops[!order];
+            snprintf(command, sizeof command,
+                     "$G %s --stop='%s' --stop '%s' --batch=%d --samples=2 . 2> notes", how, one, other,
+                     1 + order);
+            code = generate_run(folder, command, output, sizeof output);
+            CHECK(code == 0 && strncmp(output, "the", 3) == 0 && strncmp(output + 3, whole, want) == 0 &&
+                      strncmp(output + 3 + want, "\n\nthe", 5) == 0,
+                  "--stop='%s' --stop='%s' of '%s': exit %d: %s", one, other, whole, code, output);
+            snprintf(command, sizeof command, "$G --json %s --stop='%s' --stop='%s' . 2> notes", how, one,
+                     other);
+            code = generate_run(folder, command, output, sizeof output);
+            CHECK(code == 0 && strcmp(generate_line(output).ended_by, "stop") == 0, "exit %d: %s", code,
+                  output);
+        }
+    }
+    free(whole);
+}
+
 /* The texts of a batch must be those that the same prompts have one at a time, greedy or drawn, whatever their lengths and
    ends are and also where a context is full; in the order of the prompts. */
 static void test_generate_batches_write_the_same_texts(void) {
     static const char *const options[] = {"--temperature=0 --tokens=6", "--tokens=40 --samples=3 --top-k=20",
-                                          "--tokens=9 --stop=e --seed=5 --repeat-penalty=1.3",
+                                          "--tokens=9 --stop=e --stop=an --seed=5 --repeat-penalty=1.3",
                                           "--tokens=8 --dtype=bf16"};
     char folder[256], one[16384], output[16384], command[512];
     snprintf(folder, sizeof folder, "%s", test_folder());
@@ -455,6 +494,7 @@ static void test_generate_batches_write_the_same_texts(void) {
     TEST(json_holds_any_bytes)                                                                               \
     TEST(generate_refuses_wrong_input)                                                                       \
     TEST(generate_writes_what_was_asked_for)                                                                 \
+    TEST(generate_ends_at_the_first_of_several_stops)                                                        \
     TEST(generate_batches_write_the_same_texts)
 
 #endif

@@ -1,5 +1,5 @@
 /* test_huggingface.h: a checkpoint is a folder that Hugging Face's programs load: its files, the names in them, its
-   number formats. tests/test_huggingface.py loads such folders with transformers. */
+   number formats. tests/test_huggingface.py loads such folders with transformers and other programs. */
 #ifndef TESTS_TEST_HUGGINGFACE_H
 #define TESTS_TEST_HUGGINGFACE_H
 
@@ -343,34 +343,46 @@ static void test_huggingface_folder_is_complete(void) {
     }
 }
 
-/* ---- transformers itself ---- */
+/* ---- the programs themselves ---- */
 
-/* The Python with torch and transformers; false: there is none. */
-static bool huggingface_python(char path[256]) {
-    const char *given = getenv("HUGGINGFACE_PYTHON");
-    const char *const all[] = {given && *given ? given : "build/huggingface/bin/python", "python3"};
-    for (int i = 0; i < 2; i++) {
-        char output[4096];
-        snprintf(path, 256, "%s", all[i]);
-        if (test_command(output, sizeof output, "%s -c 'import torch, transformers, safetensors, numpy'",
-                         path) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* tests/test_huggingface.py with a few kinds of models; `make test_huggingface` takes all, and two versions. */
-static void test_huggingface_transformers_load_checkpoints(void) {
-    char output[8192], python[256];
-    if (!huggingface_python(python)) {
-        test_not_run("there is no Python with torch and transformers; make test_huggingface installs them");
+/* Runs those tests of tests/test_huggingface.py whose names begin with one of the words; `make test_huggingface` runs all, with
+   two versions of transformers. What the machine lacks for them is said. */
+static void huggingface_check(const char *words) {
+#ifdef __SANITIZE_ADDRESS__
+    (void)words;
+    test_not_run("other tests run the programs with sanitizers; `make test` without SAN=1 runs it");
+    return;
+#else
+    static char output[8192];
+    enum { NO_PYTHON = 77 };
+    const int code =
+        test_command(output, sizeof output,
+                     "python=$(scripts/test_huggingface.sh --python) || { printf %%s \"$python\"; "
+                     "exit %d; }; \"$python\" tests/test_huggingface.py %s %s",
+                     NO_PYTHON, test_binaries(), words);
+    char *lacks = strstr(output, " not run: ");
+    if (code == NO_PYTHON) {
+        test_not_run(output);
         return;
     }
-    const int code = test_command(output, sizeof output,
-                                  "%s tests/test_huggingface.py %s swiglu,relu2,laser-learned,"
-                                  "large-values,unknown",
-                                  python, test_binaries());
     CHECK(code == 0, "exit %d: %s", code, output);
+    if (code == 0 && lacks) {
+        lacks += strlen(" not run: ");
+        lacks[strcspn(lacks, "\n")] = 0;
+        test_not_run(lacks);
+    }
+#endif
+}
+
+static void test_huggingface_transformers_load_checkpoints(void) {
+    huggingface_check("transformers-swiglu,transformers-relu2,transformers-laser-learned,"
+                      "transformers-large-values,transformers-unknown");
+}
+
+static void test_huggingface_lm_eval_answers_as_evaluate(void) { huggingface_check("lm-eval"); }
+
+static void test_huggingface_llama_cpp_has_the_perplexity_of_evaluate(void) {
+    huggingface_check("llama.cpp");
 }
 
 #define HUGGINGFACE_TESTS(TEST)                                                                              \
@@ -381,6 +393,8 @@ static void test_huggingface_transformers_load_checkpoints(void) {
     TEST(huggingface_config_names_the_model)                                                                 \
     TEST(huggingface_code_is_that_of_the_sources)                                                            \
     TEST(huggingface_folder_is_complete)                                                                     \
-    TEST(huggingface_transformers_load_checkpoints)
+    TEST(huggingface_transformers_load_checkpoints)                                                          \
+    TEST(huggingface_lm_eval_answers_as_evaluate)                                                            \
+    TEST(huggingface_llama_cpp_has_the_perplexity_of_evaluate)
 
 #endif

@@ -1,22 +1,31 @@
 #!/usr/bin/env python3
-"""Loads checkpoints of ./train_gpt with Hugging Face's transformers, and compares what it computes with what laser.c does.
+"""Loads checkpoints of ./train_gpt with other programs, and compares what they compute with what laser.c does.
 
     python3 tests/test_huggingface.py PROGRAMS [WORD,...]
 
-PROGRAMS is the folder with train_gpt, grammar, prepare and build/dump_logits; WORDs choose kinds by their names.
+PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate and build/dump_logits; WORDs choose tests by how their
+names begin.
 
-Each row of KINDS is a model, trained here for a moment. Its folder must load as the class of the row, with every weight,
-and give our logits within 1e-5; the same with a cache, a token at a time; generate() must give the same text with a
-cache and without, and for a prompt that is padded on the left; and what save_pretrained() writes must load again as the
-same model, here and in laser.c. The last line is `N passed, N failed`.
+The tests transformers-...: each row of KINDS is a model, trained here for a moment. Its folder must load as the class
+of the row, with every weight, and give our logits within 1e-5; the same with a cache, a token at a time; generate()
+must give the same text with a cache and without, and for a prompt that is padded on the left; and what
+save_pretrained() writes must load again as the same model, here and in laser.c.
+
+The test lm-eval asks lm-evaluation-harness for its answers to questions of each kind that ./evaluate knows, which must be
+those of ./evaluate. The tests llama.cpp-... turn a checkpoint into GGUF, whose perplexity in llama.cpp must be that of
+./evaluate. Its converter is in the folder llama.cpp of this Python's environment, or in LLAMA_CPP=DIR. A test whose
+packages are not installed says so and is not run. The last line is `N passed, N failed`, or `N passed, N failed, N not run`.
 """
+import importlib
+import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
 warnings.filterwarnings("ignore")
 
 import numpy as np  # noqa: E402
@@ -71,6 +80,10 @@ class Wrong(Exception):
     pass
 
 
+class NotRun(Exception):
+    """What a test needs is not on this machine."""
+
+
 def expect(true, message):
     if not true:
         raise Wrong(message)
@@ -79,6 +92,16 @@ def expect(true, message):
 def run(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     expect(done.returncode == 0, f"{' '.join(command)}: {done.stdout[-500:]}{done.stderr[-500:]}")
+
+
+def installed(name, package):
+    """The module; one that is there, but cannot be loaded, is a failure."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise NotRun(f"this Python does not have {package}")
 
 
 def load(folder):
@@ -112,6 +135,18 @@ class Files:
         ids.astype(np.int32).tofile(self.path("tokens"))
         run(self.programs + "/build/dump_logits", folder, self.path("tokens"), self.path("logits"))
         return torch.from_numpy(np.fromfile(self.path("logits"), dtype=np.float32).reshape(len(ids), -1))
+
+    def text(self, seed, size):
+        """Stories that no model here was trained on, without the marks between them."""
+        run(self.programs + "/grammar", f"--bytes={size}", f"--seed={seed}", "--out=" + self.path("stories.txt"))
+        with open(self.path("stories.txt")) as file:
+            return file.read().replace("<|endoftext|>", "")
+
+    def evaluate(self, folder, what):
+        """What ./evaluate --json writes of the checkpoint: its loss on a text, or its answers to a task."""
+        run(self.programs + "/evaluate", what, "--threads=1", "--json=" + self.path("measured.json"), folder)
+        with open(self.path("measured.json")) as file:
+            return json.load(file)["models"][0]
 
 
 def difference(a, b):
@@ -201,6 +236,101 @@ def check_unknown(files):
     raise Wrong("a model with another attention was loaded")
 
 
+# ---- lm-evaluation-harness ----
+
+# KIND of ./evaluate: lm-evaluation-harness's description of it, and question n, made of seven sentences s.
+QUESTIONS = {
+    "hellaswag": ("hellaswag/hellaswag.yaml", lambda n, s: {
+        "activity_label": "Home", "ctx_a": f"[header] {s[0]} [title] {s[1]}", "ctx_b": s[2].lower(), "endings": s[3:7], "label": n % 4}),
+    "arc": ("arc/arc_easy.yaml", lambda n, s: {
+        "question": s[0], "choices": {"text": s[3:6], "label": ["A", "B", "C"]}, "answerKey": "ABC"[n % 3]}),
+    "piqa": ("piqa/piqa.yaml", lambda n, s: {"goal": s[0], "sol1": s[1], "sol2": s[2], "label": n % 2}),
+    "winogrande": ("winogrande/default.yaml", lambda n, s: {
+        "sentence": f"{s[0]} Then _ {s[1].lower()}", "option1": "the king", "option2": "dogs", "answer": "12"[n % 2]}),
+    "boolq": ("super_glue/boolq/default.yaml", lambda n, s: {"passage": s[0], "question": s[1].lower(), "label": n % 2}),
+    "openbookqa": ("openbookqa/openbookqa.yaml", lambda n, s: {
+        "question_stem": s[0], "choices": {"text": s[1:5], "label": ["A", "B", "C", "D"]}, "answerKey": "ABCD"[n % 4]}),
+    "copa": ("super_glue/copa/default.yaml", lambda n, s: {
+        "premise": s[0], "choice1": s[1], "choice2": s[2], "question": ["cause", "effect"][n % 2], "label": n // 2 % 2}),
+    "sciq": ("sciq/sciq.yaml", lambda n, s: {
+        "support": s[0], "question": s[1], "distractor1": s[2], "distractor2": s[3], "distractor3": s[4], "correct_answer": s[5]}),
+    "lambada": ("lambada/lambada_openai.yaml", lambda n, s: {"text": s[n % 7].rstrip(".")}),
+}
+
+
+def check_answers(kind, samples, items):
+    """The largest difference of two log-probabilities; whether the answers are right must be the same."""
+    expect(len(samples) == len(items), f"{kind}: {len(samples)} items there, {len(items)} here")
+    worst = 0
+    for theirs, ours in zip(sorted(samples, key=lambda sample: sample["doc_id"]), items):
+        there = [answer[0] for answer in theirs["filtered_resps"]]
+        here = ours["log_probabilities"]
+        expect(len(there) == len(here), f"{kind}: {there} there, {here} here")
+        worst = max([worst] + [abs(a - b) for a, b in zip(there, here)])
+        for name in ("acc", "acc_norm"):
+            expect(name not in theirs or theirs[name] == ours[name], f"{kind}: {name} is {theirs.get(name)}, here {ours}")
+    expect(worst < 1e-4, f"{kind}: a log-probability differs by {worst:.2e}")
+    return worst
+
+
+def check_lm_eval(files):
+    """Every kind of question, without the network; the model cuts what is longer than its 64 tokens."""
+    lm_eval = installed("lm_eval", "lm_eval")
+    installed("accelerate", "accelerate")
+    sentences = [" ".join(s.split()[:8]) + "." for s in files.text(2, 30000).split(". ")]
+    tasks = []
+    for kind, (description, question) in QUESTIONS.items():
+        data = files.path(kind + ".jsonl")
+        with open(data, "w") as file:
+            file.writelines(json.dumps(question(n, sentences[8 * n : 8 * n + 7])) + "\n" for n in range(8))
+        tasks.append(files.path(kind + ".yaml"))
+        with open(tasks[-1], "w") as file:
+            json.dump({
+                "include": os.path.join(os.path.dirname(lm_eval.__file__), "tasks", description), "task": kind,
+                "dataset_path": "json", "dataset_name": None,
+                "dataset_kwargs": {"data_files": {split: data for split in ("train", "validation", "test")}},
+            }, file)
+    worst = 0
+    for name, options in (("standard", "--activation=swiglu"), ("laser", "--attn=laser")):
+        folder = files.train("lm-eval-" + name, options)
+        model = {"pretrained": folder, "trust_remote_code": True, "dtype": "float32"}
+        theirs = lm_eval.simple_evaluate("hf", model, tasks, batch_size=8, device="cpu", bootstrap_iters=0)["samples"]
+        for kind in QUESTIONS:
+            ours = files.evaluate(folder, "--task=" + files.path(kind + ".jsonl"))
+            worst = max(worst, check_answers(kind, theirs[kind], ours["items"]))
+    return f"{len(QUESTIONS)} kinds of questions, log-probabilities within {worst:.1e}"
+
+
+# ---- llama.cpp ----
+
+
+def check_llama_cpp(files, activation):
+    """The perplexity of a text, in the windows of ./evaluate. Keys and values are kept in float32."""
+    llama_cpp = installed("llama_cpp", "llama-cpp-python")
+    source = os.environ.get("LLAMA_CPP") or os.path.join(sys.prefix, "llama.cpp")
+    if not os.path.exists(source):
+        raise NotRun(f"there is no {source}, the source of llama.cpp with its converter; LLAMA_CPP=DIR names another")
+    folder = files.train("llama-" + activation, "--activation=" + activation)
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../scripts/to_gguf.py")
+    run(sys.executable, script, "--llama-cpp=" + source, folder, files.path("model.gguf"), "--outtype=f32")
+    text = files.text(2, 3000)
+    with open(files.path("held-out.txt"), "w") as file:
+        file.write(text)
+    ours = files.evaluate(folder, "--text=" + files.path("held-out.txt"))
+    model = llama_cpp.Llama(files.path("model.gguf"), n_ctx=64, n_threads=1, n_threads_batch=1, logits_all=True, type_k=0, type_v=0, verbose=False)
+    ids = [model.token_eos()] + model.tokenize(text.encode(), add_bos=False)
+    loss = 0
+    for begin in range(0, len(ids) - 1, 64):
+        targets = torch.tensor(ids[begin + 1 : begin + 65])
+        model.reset()
+        model.eval(ids[begin : begin + len(targets)])
+        loss += torch.nn.functional.cross_entropy(torch.tensor(model.scores[: len(targets)]), targets, reduction="sum").item()
+    expect(len(ids) - 1 == ours["tokens"], f"the text has {len(ids) - 1} tokens, in ./evaluate {ours['tokens']}")
+    theirs, ours = math.exp(loss / (len(ids) - 1)), math.exp(ours["loss"])
+    expect(abs(theirs / ours - 1) < 1e-4, f"the perplexity is {theirs:.6f}, in ./evaluate {ours:.6f}")
+    return f"perplexity {theirs:.5f}, in ./evaluate {ours:.5f}"
+
+
 def main():
     words = sys.argv[2].split(",") if len(sys.argv) == 3 else [""]
     if len(sys.argv) not in (2, 3):
@@ -212,15 +342,21 @@ def main():
         files.prepare()
         tests = [(name, lambda row=(name, kind, options): check_kind(files, *row)) for name, kind, options in KINDS]
         tests += [("large-values", lambda: check_large_values(files)), ("unknown", lambda: check_unknown(files))]
-        tests = [row for row in tests if any(word in row[0] for word in words)]
-        failed = 0
+        tests = [("transformers-" + name, test) for name, test in tests]
+        tests += [("lm-eval", lambda: check_lm_eval(files))]
+        tests += [("llama.cpp-" + name, lambda name=name: check_llama_cpp(files, name)) for name in ("swiglu", "relu2")]
+        tests = [row for row in tests if row[0].startswith(tuple(words))]
+        failed = not_run = 0
         for name, test in tests:
             try:
                 print(f"  ok {name}: {test()}", flush=True)
+            except NotRun as reason:
+                not_run += 1
+                print(f"  -- {name} not run: {reason}", flush=True)
             except Exception as error:  # what transformers raises is a failure of this kind, not of the others
                 failed += 1
                 print(f"FAIL {name}: {type(error).__name__ + ': ' if not isinstance(error, Wrong) else ''}{error}", flush=True)
-    print(f"{len(tests) - failed} passed, {failed} failed")
+    print(f"{len(tests) - failed - not_run} passed, {failed} failed" + (f", {not_run} not run" if not_run else ""))
     sys.exit(failed > 0)
 
 

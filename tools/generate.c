@@ -6,7 +6,7 @@
    The prompt goes through the model in one pass. After that each token is one pass over one token: the keys and values of
    the tokens before it are in a cache (gpt/math/attention_cache.h). So a token takes about as long as reading all weights
    from memory once. Tokens are drawn as gpt/math/sampling.h describes. The text is printed as it is made, always up to a
-   whole UTF-8 character, and without what could become the text of --stop.
+   whole UTF-8 character, and without what could become a text of --stop.
 
    With --batch=N, N texts are written at the same time: each has keys and values of its own, but their newest tokens go
    through the model together, so that the weights are read once for all of them. A text that has ended leaves, and the
@@ -21,7 +21,8 @@
 #include "load_model.h"
 
 typedef struct {
-    const char *prompt, *prompt_file, *stop;
+    const char *prompt, *prompt_file;
+    OptionTexts stop;
     int64_t tokens, samples, batch, top_k, seed, threads;
     double temperature, top_p, min_p, repeat_penalty;
     int dtype;
@@ -44,8 +45,9 @@ static const Option generate_options[] = {
         "and what they say are the same"),
     ROW("Text", "tokens", OPTION_INT, tokens, "128", 1, 1e6, "",
         "how many tokens to add; fewer are added where the text ends"),
-    ROW("Text", "stop", OPTION_STRING, stop, "", 0, 0, "TEXT",
-        "end where the model has written this; it is not printed"),
+    ROW("Text", "stop", OPTION_TEXTS, stop, "", 0, 0, "TEXT",
+        "end where the model has written this; it is not printed. May be given several times: the first that "
+        "the model completes ends the text"),
     ROW("Text", "samples", OPTION_INT, samples, "1", 1, 1e6, "",
         "how many texts to write for a prompt, each with its own seed"),
     ROW("Text", "json", OPTION_SWITCH, json, "false", 0, 0, "",
@@ -126,26 +128,41 @@ static void print_bytes(Generator *g, const char *bytes, size_t n) {
         fwrite(bytes, 1, n, stdout);
 }
 
-/* Whether the text contains --stop; then it ends before it. Only its last `fresh` bytes are new. */
-static bool text_cut_at_stop(Text *text, const char *stop, size_t fresh) {
-    const size_t length = strlen(stop), before = text->size - fresh;
-    for (size_t at = before < length ? 0 : before - length + 1; length && at + length <= text->size; at++)
-        if (memcmp(text->bytes + at, stop, length) == 0) {
-            text->size = at;
+/* Whether the text contains one of --stop; then it ends before it. Only its last `fresh` bytes are new. Of several the one
+   that is complete first counts, and of those that end at the same byte the longest, so that it does not matter how the
+   text is divided into tokens. */
+static bool text_cut_at_stop(Text *text, const OptionTexts *stop, size_t fresh) {
+    for (size_t end = text->size - fresh + 1; end <= text->size; end++) {
+        size_t longest = 0;
+        for (size_t i = 0; i < stop->count; i++) {
+            const size_t length = strlen(stop->texts[i]);
+            if (length <= longest || length > end) continue;
+            if (memcmp(text->bytes + end - length, stop->texts[i], length) == 0) longest = length;
+        }
+        if (longest) {
+            text->size = end - longest;
             return true;
         }
+    }
     return false;
 }
 
-/* How many bytes of the text can be printed, whatever follows: neither a part of a character, nor of --stop. */
-static size_t text_settled(const Text *text, const char *stop) {
-    size_t size = text->size, length = strlen(stop);
-    for (size_t n = length < size ? length : size; n > 0; n--)
-        if (memcmp(text->bytes + text->size - n, stop, n) == 0) {
-            size = text->size - n;
-            break;
-        }
-    return check_whole_characters(text->bytes, size);
+/* How many of the last bytes of the text are the beginning of `stop`. */
+static size_t text_begun_stop(const Text *text, const char *stop) {
+    const size_t length = strlen(stop);
+    for (size_t n = length < text->size ? length : text->size; n > 0; n--)
+        if (memcmp(text->bytes + text->size - n, stop, n) == 0) return n;
+    return 0;
+}
+
+/* How many bytes of the text can be printed, whatever follows: neither a part of a character, nor of one of --stop. */
+static size_t text_settled(const Text *text, const OptionTexts *stop) {
+    size_t begun = 0;
+    for (size_t i = 0; i < stop->count; i++) {
+        const size_t n = text_begun_stop(text, stop->texts[i]);
+        if (n > begun) begun = n;
+    }
+    return check_whole_characters(text->bytes, text->size - begun);
 }
 
 static void text_print(Generator *g, Text *text, size_t until) {
@@ -162,7 +179,7 @@ static bool text_add(Generator *g, Text *text, int32_t token) {
     text->bytes = check_grow(text->bytes, &text->room, text->size + length + 1, 1);
     if (length) memcpy(text->bytes + text->size, bytes, length);
     text->size += length, text->tokens++;
-    if (!text_cut_at_stop(text, g->options->stop, length)) return true;
+    if (!text_cut_at_stop(text, &g->options->stop, length)) return true;
     text->ended_by = "stop";
     return false;
 }
@@ -186,7 +203,7 @@ static void sequence_show(Generator *g, Sequence *s) {
         s->shown = true;
         check_flush();
     }
-    text_print(g, &s->text, s->done ? s->text.size : text_settled(&s->text, g->options->stop));
+    text_print(g, &s->text, s->done ? s->text.size : text_settled(&s->text, &g->options->stop));
     if (!s->done) return;
     if (g->options->json) print_json(s);
     if (g->on_terminal) check_print_piece(stdout, g->waiting, "", 0);
@@ -396,8 +413,8 @@ static void check_options(const OptionSet *set, const GenerateOptions *o) {
         options_fail(set, "--prompt-file is empty: expected the name of a file, or - for standard input");
     if (o->lines && !*o->prompt_file)
         options_fail(set, "--lines needs --prompt-file: the file whose lines are prompts");
-    if (options_given(set, "stop") && !*o->stop)
-        options_fail(set, "--stop is empty: expected the text at which to end");
+    for (size_t i = 0; i < o->stop.count; i++)
+        if (!*o->stop.texts[i]) options_fail(set, "--stop is empty: expected the text at which to end");
 }
 
 /* The prompt of --prompt or, without --lines, of a file. */

@@ -11,9 +11,10 @@
 
    The type of an option decides which type its field must have:
        OPTION_INT int64_t, OPTION_FLOAT double, OPTION_SWITCH bool, OPTION_CHOICE int (the index of the chosen name),
-       OPTION_STRING const char * (valid until the program ends)
+       OPTION_STRING const char * (valid until the program ends), OPTION_TEXTS OptionTexts (the same for its texts)
 
-   Values are written --name=value or --name value; a switch may stand alone, as --name. When an option is set in
+   Values are written --name=value or --name value; a switch may stand alone, as --name. Of an option that is given
+   twice the last value counts; only OPTION_TEXTS takes every one, in the order of the command. When an option is set in
    several places the strongest decides, whatever their order: command line, then --config file, then --preset, then
    default. --help (or -h) prints the table, --help=man prints it as a manual page for the command man, and --version
    what program_version prints; all three exit with 0. A wrong option
@@ -60,7 +61,20 @@
     _Static_assert((int)OPTION_PLACE_OF_##constant == (int)constant,                                         \
                    #constant " is not at its place in the list of choices");
 
-typedef enum { OPTION_INT, OPTION_FLOAT, OPTION_SWITCH, OPTION_CHOICE, OPTION_STRING } OptionType;
+typedef enum {
+    OPTION_INT,
+    OPTION_FLOAT,
+    OPTION_SWITCH,
+    OPTION_CHOICE,
+    OPTION_STRING,
+    OPTION_TEXTS
+} OptionType;
+
+/* The texts of an option that may be given several times. Its default is to have none. */
+typedef struct {
+    const char **texts; /* (count) */
+    size_t count, room;
+} OptionTexts;
 
 enum {
     OPTION_FIXED = 1, /* the same for the whole run: a checkpoint cannot be resumed with another value */
@@ -76,8 +90,8 @@ typedef struct {
     size_t offset;     /* of its field in the program's struct */
     const char *value; /* the default, as a user would type it */
     double min, max;   /* smallest and largest value of OPTION_INT and OPTION_FLOAT */
-    /* the names of OPTION_CHOICE's values, as in "standard|laser"; for OPTION_STRING the word that --help shows, as
-       "DIR" */
+    /* the names of OPTION_CHOICE's values, as in "standard|laser"; for OPTION_STRING and OPTION_TEXTS the word that
+       --help shows, as "DIR" */
     const char *choices;
     const char *help;
     int flags; /* OPTION_FIXED, OPTION_OWN and OPTION_ONCE, added up */
@@ -238,6 +252,13 @@ static inline const char *options_keep(const char *value) {
     return strcpy(copy->text, value);
 }
 
+/* Adds a value to the texts, which are first emptied when their source is weaker than this one. */
+static inline void options_add_text(OptionTexts *texts, const char *value, bool stronger) {
+    if (stronger) texts->count = 0;
+    texts->texts = check_grow(texts->texts, &texts->room, texts->count + 1, sizeof *texts->texts);
+    texts->texts[texts->count++] = options_keep(value);
+}
+
 /* Sets one option, unless a stronger source has already set it. `where` tells error messages where the value stands: ""
    or " in FILE". */
 static inline void options_set(OptionSet *set, const char *name, const char *value, OptionSource source,
@@ -246,6 +267,7 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
     if (!option) options_unknown(set, name, where);
     unsigned char *set_by = &set->source[option - set->table];
     if (*set_by > source) return;
+    const bool stronger = *set_by < source;
     *set_by = (unsigned char)source;
     void *field = (char *)set->target + option->offset;
     char hint[96];
@@ -266,6 +288,12 @@ static inline void options_set(OptionSet *set, const char *name, const char *val
         *(int *)field = choice;
         break;
     case OPTION_STRING: *(const char **)field = options_keep(value); break;
+    case OPTION_TEXTS:
+        if (source == OPTION_FROM_DEFAULT)
+            *(OptionTexts *)field = (OptionTexts){0};
+        else
+            options_add_text(field, value, stronger);
+        break;
     }
 }
 
@@ -498,7 +526,8 @@ static inline double options_number(const Option *option, const void *options) {
     case OPTION_FLOAT: return *(const double *)field;
     case OPTION_SWITCH: return *(const bool *)field;
     case OPTION_CHOICE: return *(const int *)field;
-    case OPTION_STRING: break;
+    case OPTION_STRING:
+    case OPTION_TEXTS: break;
     }
     die("--%s is no number", option->name);
 }
@@ -512,6 +541,7 @@ static inline const char *options_text(const OptionSet *set, const Option *optio
     case OPTION_SWITCH: snprintf(text, 64, "%s", *(const bool *)field ? "yes" : "no"); break;
     case OPTION_CHOICE: return options_choice_name(option->choices, *(const int *)field, text);
     case OPTION_STRING: return *(const char *const *)field;
+    case OPTION_TEXTS: die("--%s may have several values", option->name);
     }
     return text;
 }
