@@ -231,6 +231,7 @@ check_names() {
         name=${word//\`/}
         case " $(tr '\n' ' ' <<< "$made") " in *" $name "*) continue ;; esac
         case $name in
+            build/*) ;; # made by make
             */*) [ -e "$tree/$name" ] || problem "$place: there is no file $name" ;;
             *) [ -n "$(cd "$tree" && find ./* -name "$name" -print -quit)" ] || problem "$place: there is no file called $name" ;;
         esac
