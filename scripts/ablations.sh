@@ -40,13 +40,13 @@ laser-clamp     | laser    | --attn=laser --laser-shift=clamp                   
 laser-beta-half | laser    | --attn=laser --laser-beta=0.5                         |
 laser-beta-2    | laser    | --attn=laser --laser-beta=2                           |
 scale-head      | standard | --attn-scale=head                                     |
-muon            | standard | --optimizer=muon                                      | 2e-3 4e-3 8e-3
+muon            | standard | --optimizer=muon                                      | 4e-3 8e-3 1.6e-2
 lamb            | standard | --optimizer=lamb                                      | 1e-2 2e-2 4e-2
 attn-softcap    | standard | --attn-softcap=50                                     | 5e-4 1e-3 2e-3
 logit-softcap   | standard | --logit-softcap=30                                    | 5e-4 1e-3 2e-3
 layernorm       | standard | --norm=layernorm                                      | 5e-4 1e-3 2e-3
-crmsnorm        | standard | --norm=crmsnorm                                       | 5e-4 1e-3 2e-3
-peri            | standard | --norm-place=peri                                     | 5e-4 1e-3 2e-3
+crmsnorm        | standard | --norm=crmsnorm                                       | 2.5e-4 5e-4 1e-3
+peri            | standard | --norm-place=peri                                     | 1e-3 2e-3 4e-3
 z-loss          | standard | --z-loss=1e-4                                         |
 relu2           | standard | --activation=relu2                                    |
 tie-no          | standard | --tie=no                                              |
@@ -227,18 +227,19 @@ print_row() { # NAME
     row_of "$1"
     read -r one <<< "${options[row]}"
     # shellcheck disable=SC2016 # backquotes of Markdown
-    printf '| %s | %s | %s |' "${one:+\`$one\`}" "$rate" "${losses[*]}"
+    printf '| %s | %s | %s |' "${one:+\`}${one:-none}${one:+\`}" "$rate" "${losses[*]}"
     if [ -z "${base[row]}" ]; then
         printf ' | | |\n'
         return
     fi
     base_rate=$(best_rate "${base[row]}")
     if "$report" --out= --csv="$csv" "$out/${base[row]}-lr-$base_rate"-seed-* "${runs[@]}" > "$out/output/report.txt" 2>&1; then
-        sed 1d "$csv" | awk -F, -v base="${base[row]}" 'END {
-            if (NF != 17) { print " " base " | not comparable | |"; exit }
-            printf " %s | %+.4f | %+.4f to %+.4f |\n", base, $10, $11, $12 }'
+        # counted from the end of the line, because the first field, the name of the arm, may contain commas
+        awk -F, -v base="${base[row]}" 'END {
+            printf " %s | %+.4f |", base, $(NF - 7)
+            if ($(NF - 6) != "") printf " %+.4f to %+.4f |\n", $(NF - 6), $(NF - 5); else print " |" }' "$csv"
     else
-        printf ' %s | not comparable | |\n' "${base[row]}"
+        printf ' %s | | |\n' "${base[row]}" # no run of the row is finished
     fi
 }
 
