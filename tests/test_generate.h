@@ -359,7 +359,7 @@ static GenerateLine generate_line(const char *output) {
 
 /* Prompts, --json and the end of the context do what the page of the program says. */
 static void test_generate_writes_what_was_asked_for(void) {
-    char folder[256], output[8192], again[8192], command[512];
+    char folder[256], output[8192], again[8192];
     snprintf(folder, sizeof folder, "%s", test_folder());
     hostile_write_good(folder);
     int code = generate_run(
