@@ -224,6 +224,7 @@ print_row() { # NAME
     for one in "$out/$1-lr-$rate"-seed-*; do
         runs+=("$one") losses+=("$(final_loss "$one" | awk '{ if ($1 == "failed") print; else printf "%.4f", $1 }')")
     done
+    [ -n "$(printf %s "${losses[@]}")" ] || return 0 # no run of the row is finished
     row_of "$1"
     read -r one <<< "${options[row]}"
     # shellcheck disable=SC2016 # backquotes of Markdown
