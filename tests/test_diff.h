@@ -160,24 +160,9 @@ static void test_diff_starts_as_the_paper_says(void) {
 
 /* Neither the number of threads nor --recompute may change a bit. */
 static void test_diff_gives_the_same_bits(void) {
-    static const char *const ways[] = {"--recompute=none", "--recompute=block", "--recompute=attention"};
     const char *data = write_test_data(600);
-    for (int n = 0; n < 2; n++) {
-        TestRun *runs[3];
-        for (int i = 0; i < 3; i++) {
-            char arguments[256];
-            LogTrain line;
-            threads_set(3 - i);
-            snprintf(arguments, sizeof arguments, "--heads=4 --warmup=2 --attn=%s --dtype=%s %s",
-                     n ? "diff" : "diff-laser", n ? "bf16" : "fp32", ways[i]);
-            runs[i] = test_run_open(data, arguments);
-            for (int step = 0; step < 3; step++) train_step(&runs[i]->trainer, &line);
-            CHECK(same_weights(runs[0], runs[i]), "%s: weights differ by %g", arguments,
-                  weights_distance(runs[0], runs[i]));
-        }
-        for (int i = 0; i < 3; i++) test_run_close(runs[i]);
-    }
-    threads_set(0);
+    check_same_bits(data, "--heads=4 --warmup=2 --attn=diff-laser --dtype=fp32");
+    check_same_bits(data, "--heads=4 --warmup=2 --attn=diff --dtype=bf16");
 }
 
 /* A run as a user would start it: its loss falls, its checkpoint says what it is, it can be continued with the same

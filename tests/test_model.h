@@ -249,6 +249,25 @@ static bool same_weights(const TestRun *a, const TestRun *b) {
     return memcmp(x->memory, y->memory, x->count * sizeof(float)) == 0;
 }
 
+/* Trains three steps with these options in three ways, which differ in --recompute and the number of threads, and compares
+   the weights bit by bit. */
+static void check_same_bits(const char *data, const char *options) {
+    static const char *const ways[] = {"--recompute=none", "--recompute=block", "--recompute=attention"};
+    TestRun *runs[3];
+    for (int i = 0; i < 3; i++) {
+        char arguments[512];
+        LogTrain line;
+        threads_set(3 - i);
+        snprintf(arguments, sizeof arguments, "%s %s", options, ways[i]);
+        runs[i] = test_run_open(data, arguments);
+        for (int step = 0; step < 3; step++) train_step(&runs[i]->trainer, &line);
+        CHECK(same_weights(runs[0], runs[i]), "%s: weights differ by %g", arguments,
+              weights_distance(runs[0], runs[i]));
+    }
+    for (int i = 0; i < 3; i++) test_run_close(runs[i]);
+    threads_set(0);
+}
+
 /* The slope of the loss along the gradient, by differences of the whole model's float32 loss: a check that does not
    rely on PyTorch. */
 static void test_model_gradient_is_the_slope(void) {
