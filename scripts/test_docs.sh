@@ -7,15 +7,19 @@
 #   scripts/test_docs.sh --check    runs no command. Checks that every command is in the table below, and that every option, path,
 #                                   file and function() that the pages name exists (`make test` does this)
 #   scripts/test_docs.sh --list     prints the commands with their page and line, and what is done with each
+#   scripts/test_docs.sh PAGE...    the same for some pages only, also after --check and --list. `make test` runs the commands of
+#                                   the course with docs/course/*.md as the pages; CI runs those of the other pages
 #
 # The commands are read from the pages, so a command that changes on a page is run as it is there. They are the lines of ```sh
 # blocks, each text between `backquotes` that begins with a program's name and a space, and each ```python block as a whole. With
 # PAGES=folder the pages are taken from that folder.
-# shellcheck disable=SC2016,SC2046,SC2254 # backquotes are text here; a page is a word; patterns are patterns
+# shellcheck disable=SC2016,SC2046,SC2086,SC2254 # backquotes are text here; a page is a word; patterns are patterns
 set -u
 export LC_ALL=C # numbers have a decimal point, whatever the user's language
 cd "$(dirname "$0")/.." || exit 1
-tree=$PWD mode=${1:-run} passed=0 failed=0 skipped=0
+tree=$PWD mode=run passed=0 failed=0 skipped=0
+case ${1:-} in --*) mode=$1 && shift ;; esac
+chosen=$* # the pages that are named, or none
 
 # Options that make a model and a run tiny. They are put at the end of a command, because of an option given twice the last counts.
 model="--layers=1 --heads=2 --head-dim=16 --embd=32 --mlp-hidden=64 --seq-len=64 --batch=2 --val-tokens=1024 --threads=2"
@@ -108,7 +112,13 @@ mpirun -np 2 *                          => run + $tiny
 sbatch *                                => no: needs a cluster
 '
 
-pages() { (cd "${PAGES:-$tree}" && ls README.md CHANGELOG.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null); }
+pages() { # the pages that are named, else all
+    if [ -n "$chosen" ]; then
+        printf '%s\n' $chosen
+    else
+        (cd "${PAGES:-$tree}" && ls README.md CHANGELOG.md CONTRIBUTING.md data/README.md docs/*.md docs/*/*.md 2> /dev/null)
+    fi
+}
 
 # Prints PAGE:LINE^COMMAND for each command of a page, and PAGE:LINE^^COMMAND for one in an indented block, which is an error,
 # because readers and tests look for commands in ```sh blocks. (^ is the character 037.)
@@ -180,7 +190,7 @@ check() {
         used+="$row " known=$((known + 1))
         list+=$place$'\037'$command$'\037'${hows[row]}$'\n'
     done < <(for page in $(pages); do commands_of "$page"; done)
-    for row in "${!patterns[@]}"; do
+    [ -n "$chosen" ] || for row in "${!patterns[@]}"; do
         case $used in *" $row "*) ;; *) problem "no page has a command for the row: ${patterns[row]}" ;; esac
     done
 }
@@ -222,7 +232,7 @@ check_names() {
         case $foreign in *" $name "*) continue ;; esac
         grep -qx -e "$name" <<< "$options" || problem "$place: no program has the option --$name"
     done < <(cd "${PAGES:-$tree}" && words_of '(^|[^A-Za-z0-9-])--[a-z][a-z0-9-]*' $(pages))
-    [ -n "${PAGES:-}" ] || while IFS=$'\037' read -r place word; do
+    [ -n "${PAGES:-}$chosen" ] || while IFS=$'\037' read -r place word; do
         name=${word##*--}
         case $foreign in *" $name "*) continue ;; esac
         grep -qx -e "$name" <<< "$options" || problem "$place: no program has the option --$name"
@@ -244,6 +254,16 @@ check_names() {
 
 # ---- the fresh clone, and small files in place of those that the pages name ----
 
+has() { # PATTERN: whether a command of the pages matches it
+    local place command how
+    while IFS=$'\037' read -r place command how; do
+        case $command in $1) return 0 ;; esac
+    done <<< "$list"
+    return 1
+}
+
+programs='train_gpt prepare report generate analyze explain evaluate grammar'
+
 make_clone() {
     clone=$(mktemp -d) || exit 1
     trap 'rm -rf "$clone"' EXIT
@@ -251,10 +271,10 @@ make_clone() {
     git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$clone" || exit 1
     local program
     mkdir -p "$clone/build"
-    for program in train_gpt prepare report generate analyze explain evaluate grammar build/flags build/bench build/*.d; do
+    for program in $programs build/course build/bench build/flags build/*.d; do
         [ ! -e "$program" ] || cp -p "$program" "$clone/$program" # make builds the others, and also these if they are out of date
     done
-    if python=$(scripts/test_huggingface.sh --python); then
+    if has 'venv/bin/python*' && python=$(scripts/test_huggingface.sh --python); then
         mkdir -p "$clone/venv/bin"
         printf '#!/bin/sh\nexec "%s" "$@"\n' "$(realpath -s "$(command -v "$python")")" > "$clone/venv/bin/python"
         chmod +x "$clone/venv/bin/python"
@@ -262,7 +282,7 @@ make_clone() {
     fi
     [ ! -x build/train_gpt_emulated ] || cp -p build/train_gpt_emulated "$clone/train_gptcu"
     cd "$clone" || exit 1
-    make -s all > make.log 2>&1 || { cat make.log >&2 && exit 1; }
+    make -s $programs > make.log 2>&1 || { cat make.log >&2 && exit 1; }
 }
 
 stories() { ./grammar --bytes="$1" --seed="$2" --out=stories.txt > /dev/null && grep -v endoftext stories.txt; } # BYTES SEED
@@ -379,7 +399,10 @@ try_all() { # PATTERN: runs the commands whose PLACE^COMMAND matches it
     done <<< "$list"
 }
 
-case $mode in run | --check | --list) ;; *) echo "error: '$mode': expected nothing, --check or --list" >&2 && exit 2 ;; esac
+case $mode in run | --check | --list) ;; *) echo "error: '$mode': expected --check, --list or pages" >&2 && exit 2 ;; esac
+for page in $chosen; do
+    [ -f "${PAGES:-$tree}/$page" ] || { echo "error: there is no page $page; expected a path such as docs/course/README.md" >&2 && exit 2; }
+done
 check
 check_names
 if [ "$mode" = --list ]; then printf '%s' "$list" | tr '\037' '\t'; fi
@@ -389,14 +412,17 @@ if [ "$mode" != run ]; then
     exit
 fi
 export HF_HUB_OFFLINE=1 # nothing is downloaded
+unset MAKELEVEL && export MAKEFLAGS=NVCC= # flags of a make that called this script are not for the clone; no GPU program is compiled there
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 RESILIENT_PAUSE=0 C4_PAUSE=0
 make_clone
 make_files
-make_spiece unigram
+if has '*spiece.model*'; then make_spiece unigram; fi
 try_all '?*'
-make_spiece bpe
-rm -rf data/c4
-echo "once more with a SentencePiece model of the other kind, bpe:"
-try_all 'data/README.md*data/c4 *'
+if has '*spiece.model*'; then
+    make_spiece bpe
+    rm -rf data/c4
+    echo "once more with a SentencePiece model of the other kind, bpe:"
+    try_all 'data/README.md*data/c4 *'
+fi
 printf '%d passed, %d failed, %d not run\n' $passed $failed $skipped
 [ $failed -eq 0 ]

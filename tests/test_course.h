@@ -1,6 +1,6 @@
 /* test_course.h: docs/course says what is so: tiny_gpt.c trains as train_gpt does, the lines of code in the chapters are
-   those of the sources, the numbers and pictures are what the program build/course computes, and the exercises can be
-   solved. (scripts/test_docs.sh runs the commands of the chapters.)
+   those of the sources, the numbers and pictures are what the program build/course computes, the exercises can be
+   solved, and the commands of the chapters run.
 
    In a chapter, a block ```c whose first line is a comment such as
 
@@ -333,11 +333,37 @@ static void test_course_exercises_can_be_solved(void) {
           code, output);
 }
 
+/* A command that fails stops the reader of a chapter. scripts/test_docs.sh runs those of all chapters, with tiny models
+   and the programs that are already built. One more page has a command that fails, which the script must report. */
+static void test_course_commands_run(void) {
+#ifdef __SANITIZE_ADDRESS__
+    test_not_run("it runs programs that are built without sanitizers; `make test` without SAN=1 runs it");
+    return;
+#endif
+    char output[32768], folder[128];
+    if (test_command(output, sizeof output, "git ls-files --error-unmatch " COURSE "README.md") != 0) {
+        test_not_run("the commands of the course are run in a clone, which needs a folder with git");
+        return;
+    }
+    snprintf(folder, sizeof folder, "%s", test_folder());
+    test_binaries();
+    const int code = test_command(
+        output, sizeof output,
+        "mkdir -p %s/" COURSE " && cp " COURSE "*.md %s/" COURSE " && "
+        "printf '%%s\\n' '```sh' './train_gpt --data=data/book --attn=lasr' '```' > %s/" COURSE "wrong.md && "
+        "PAGES=%s scripts/test_docs.sh $(cd %s && ls " COURSE "*.md)",
+        folder, folder, folder, folder, folder);
+    CHECK(code == 1 && strstr(output, " passed, 1 failed, ") &&
+              strstr(output, "FAIL " COURSE "wrong.md:2 ") && strstr(output, "lasr"),
+          "code %d; expected a failure of " COURSE "wrong.md and no other: %s", code, output);
+}
+
 #define COURSE_TESTS(TEST)                                                                                   \
     TEST(course_tiny_gpt_trains_as_train_gpt_does)                                                           \
     TEST(course_tiny_gpt_meets_its_user)                                                                     \
     TEST(course_chapters_quote_the_sources)                                                                  \
     TEST(course_pictures_are_drawn_from_the_code)                                                            \
-    TEST(course_exercises_can_be_solved)
+    TEST(course_exercises_can_be_solved)                                                                     \
+    TEST(course_commands_run)
 
 #endif
