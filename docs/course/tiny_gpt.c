@@ -7,9 +7,8 @@
        ./tiny_gpt train_000000.bin          trains on the tokens of a shard, which ./prepare writes
 
    Read it before train_gpt.c, which has the same functions, made fast and general. With the same options, shard and
-   seed both start from the same weights, read the same tokens and have the same losses; a test compares them. The
-   chapters beside this file derive the formulas. Element (n, c) of an array (N, C) is x[n * C + c]. dx is the gradient
-   of the loss with respect to x: what the loss changes by, for each unit by which x changes. */
+   seed both have the same weights, tokens and losses, which a test compares. Element (n, c) of an array (N, C) is
+   x[n * C + c]. dx is the gradient of the loss with respect to x: what it changes by, for each unit by which x does. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +20,7 @@ static int L = 4, H = 4, D = 16, A; /* layers; heads of a layer; size of a head;
 static int C = 64, F = 256, V;      /* width of the residual stream; hidden units of the MLP; vocabulary */
 static int B = 8, T = 64, N;        /* sequences of a step; tokens of a sequence; N = B * T, fewer in a sample */
 static int steps = 2000, warmup = 40, seed = 1, laser;
-static double lr = 3e-3, beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip = 1;
+static double lr = 3e-3, beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip = 1, temperature = 0.8;
 enum { MAX_LAYERS = 64 };
 
 typedef struct {                 /* matrices are (outputs, inputs) */
@@ -45,18 +44,16 @@ typedef struct {                          /* what backward needs of a layer, and
 } LayerActivations;
 static struct {
     float *output, *final_rstd, *norm; /* (N, C) the residual stream after the last layer; its RMSNorm */
-    float *logits;                     /* (N, V), which turn into their gradient */
+    float *logits, *columns;           /* (N, V), which turn into their gradient; a transposed matrix */
     float *d_residual, *d_norm, *d_attn_out, *d_qkv, *d_up; /* (N, C) (N, C) (N, A) (N, 3A) (N, F) */
     LayerActivations layers[MAX_LAYERS];
 } acts;
-
 static void fail(int code, const char *what, const char *of) { fprintf(stderr, "error: %s%s\n", what, of), exit(code); }
 static void *zeros(int rows, int columns) { /* an array (rows, columns) of floats or ints */
     void *array = calloc((size_t)rows * (size_t)columns, sizeof(float));
     if (!array) fail(1, "there is not enough memory; make the model or --batch smaller", "");
     return array;
 }
-
 /* Random numbers without a state: the i-th number of a stream is a function of seed, stream and i (gpt/math/rng.h). */
 enum { STREAM_INIT = 1 << 16, STREAM_SHUFFLE = 2 << 16, STREAM_SAMPLE = 3 << 16 };
 static uint64_t rng_mix(uint64_t x) {
@@ -82,7 +79,6 @@ static int rng_permute(int stream, int i, int n) { /* the i-th element of a perm
     } while (i >= n);
     return i;
 }
-
 /* The next tensor of the memory. It starts with normal random numbers of this deviation; deviation 0: with ones. */
 static float *tensor(int count, float deviation) {
     static int stream = STREAM_INIT, used;
@@ -106,13 +102,12 @@ static void weights_create(Weights *w) {
     }
     w->final_norm = tensor(C, 0);
 }
-
 static void model_create(void) {
     parameters = V * C + L * (2 * C + 4 * A * C + 2 * F * C) + C, memory = zeros(5, parameters);
     weights_create(&weights), weights_create(&gradients);
     acts.output = zeros(N, C), acts.final_rstd = zeros(N, 1), acts.norm = zeros(N, C), acts.logits = zeros(N, V);
     acts.d_residual = zeros(N, C), acts.d_norm = zeros(N, C), acts.d_attn_out = zeros(N, A);
-    acts.d_qkv = zeros(N, 3 * A), acts.d_up = zeros(N, F);
+    acts.d_qkv = zeros(N, 3 * A), acts.d_up = zeros(N, F), acts.columns = zeros(1, parameters);
     for (int l = 0; l < L; l++)
         acts.layers[l] =
             (LayerActivations){zeros(N, C), zeros(N, 1), zeros(N, C), zeros(N, 3 * A), zeros(N, H), zeros(N, A),
@@ -126,6 +121,8 @@ static float dot(const float *x, const float *y, int n) {
     return sum;
 }
 static void add_scaled(float *restrict y, float factor, const float *restrict x, int n) { /* y += factor * x */
+    for (; n >= 8; n -= 8, x += 8, y += 8) /* eight at a time: -O2 makes vector instructions of such loops only */
+        for (int i = 0; i < 8; i++) y[i] += factor * x[i];
     for (int i = 0; i < n; i++) y[i] += factor * x[i];
 }
 
@@ -219,10 +216,12 @@ static void activation_backward(float *dup, const float *up, int count) {
     }
 }
 
-/* out (N, OC) = x (N, IC) . w (OC, IC)^T, plus addend (N, OC) unless it is NULL */
+/* out (N, OC) = x (N, IC) . w (OC, IC)^T, plus addend (N, OC) unless it is NULL; by columns of w: chapter 11 */
 static void linear(float *out, const float *addend, const float *x, const float *w, int IC, int OC) {
-    for (int i = 0; i < N * OC; i++) /* element (n, o) */
-        out[i] = dot(x + i / OC * IC, w + i % OC * IC, IC) + (addend ? addend[i] : 0);
+    for (int i = 0; i < OC * IC; i++) acts.columns[i % IC * OC + i / IC] = w[i];
+    memset(out, 0, (size_t)(N * OC) * sizeof *out);
+    for (int i = 0; i < N * IC; i++) add_scaled(out + i / IC * OC, x[i], acts.columns + i % IC * OC, OC);
+    for (int i = 0; i < N * OC && addend; i++) out[i] += addend[i];
 }
 /* forward: out_no = sum_c x_nc w_oc.  dx (N, IC) = dout (N, OC) . w;  dw (OC, IC) += dout^T . x */
 static void linear_backward(float *dx, float *dw, const float *dout, const float *x, const float *w, int IC, int OC) {
@@ -298,7 +297,6 @@ static void model_backward(const int *tokens) {
 
 /* ==================================================================================== 4. data and samples ==== */
 static int *data, data_count, is_text; /* (data_count) the tokens of the file */
-
 /* A shard is 256 int32, the first of them 20240520, then tokens of two bytes. The bytes of other files are tokens. */
 static void data_read(const char *path) {
     static unsigned char bytes[1 << 28]; /* at most so much of a file is read */
@@ -323,14 +321,14 @@ static void data_sample(int *inputs, int *targets, int i) {
     memcpy(inputs, window, (size_t)T * sizeof *data), memcpy(targets, window + 1, (size_t)T * sizeof *data);
 }
 
-/* Writes `count` bytes, drawn at a temperature of 0.8. When the context has T tokens, its older half is removed. */
+/* Writes `count` bytes, drawn from softmax(logits / temperature). At T tokens, the context's older half is removed. */
 static void print_sample(int count, int *context) {
     for (int i = 0, used = 1, token = context[0] = data[0]; i < count; i++, context[used++] = token) {
         N = used, model_forward(context);
-        float *logits = acts.logits + (used - 1) * V, sum = 0;
-        for (int v = 0; v < V; v++) sum += logits[v] = expf(logits[v] / 0.8f);
-        float left = (float)(rng_bits(STREAM_SAMPLE, (uint64_t)i) >> 40) * 0x1p-24f * sum;
-        for (token = 0; token < V - 1 && (left -= logits[token]) >= 0;) token++;
+        float *s = acts.logits + (used - 1) * V, left = (float)(rng_bits(STREAM_SAMPLE, (uint64_t)i) >> 40) * 0x1p-24f;
+        for (int v = 0; v < V; v++) s[v] /= (float)temperature;
+        const float lse = log_sum_exp(s, NULL, 0, V);
+        for (token = 0; token < V - 1 && (left -= expf(s[token] - lse)) >= 0;) token++;
         putchar(token == '\n' || token >= ' ' ? token : '?');
         if (used == T) memmove(context, context + T / 2, (size_t)(used = T - T / 2) * sizeof *context);
     }
@@ -373,12 +371,14 @@ static void train_step(int step, int *inputs, int *targets) {
 }
 
 static char attn[16] = "standard", *file;
-static const char *const formats[] = {
-    "--attn=%15s",     "--layers=%d", "--heads=%d",   "--head-dim=%d",      "--embd=%d",      "--mlp-hidden=%d",
-    "--vocab-size=%d", "--batch=%d",  "--seq-len=%d", "--steps=%d",         "--warmup=%d",    "--seed=%d",
-    "--lr=%lf",        "--beta1=%lf", "--beta2=%lf",  "--weight-decay=%lf", "--adam-eps=%lf", "--clip=%lf"};
-static void *const variables[] = {
-    attn, &L, &H, &D, &C, &F, &V, &B, &T, &steps, &warmup, &seed, &lr, &beta1, &beta2, &weight_decay, &adam_eps, &clip};
+static const char *const formats[] = {"--attn=%15s",  "--layers=%d",       "--heads=%d",      "--head-dim=%d",
+                                      "--embd=%d",    "--mlp-hidden=%d",   "--vocab-size=%d", "--batch=%d",
+                                      "--seq-len=%d", "--temperature=%lf", "--steps=%d",      "--warmup=%d",
+                                      "--lr=%lf",     "--beta1=%lf",       "--beta2=%lf",     "--weight-decay=%lf",
+                                      "--clip=%lf",   "--adam-eps=%lf",    "--seed=%d"};
+static void *const variables[] = {attn,  &L,           &H,     &D,      &C,  &F,     &V,     &B,
+                                  &T,    &temperature, &steps, &warmup, &lr, &beta1, &beta2, &weight_decay,
+                                  &clip, &adam_eps,    &seed};
 
 int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
@@ -388,13 +388,13 @@ int main(int argc, char **argv) {
         if (!found) fail(2, "not an option, or its value is not a number: ", argv[i]);
     }
     A = H * D, N = B * T, laser = strcmp(attn, "laser") == 0;
-    if (!file || L > MAX_LAYERS || D % 2 || (!laser && strcmp(attn, "standard") != 0))
-        fail(2, "expected ./tiny_gpt [--attn=standard|laser] [--layers=N ...] FILE, with an even head-dim", "");
+    if (!file || L > MAX_LAYERS || D % 2 || temperature <= 0 || (!laser && strcmp(attn, "standard") != 0))
+        fail(2, "expected ./tiny_gpt [--attn=standard|laser] [--layers=N ...] FILE, even head-dim, temperature > 0",
+             "");
     data_read(file), model_create();
     printf("%d parameters, %d tokens, V = %d, %s attention\n", parameters, data_count, V, attn);
     int *tokens = zeros(2, N);
     for (int step = 0; step < steps; step++) train_step(step, tokens, tokens + N);
     if (is_text) print_sample(400, tokens);
-    free(tokens);
-    return 0;
+    return free(tokens), 0;
 }
