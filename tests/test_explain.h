@@ -369,10 +369,10 @@ static void test_explain_names_tensors_in_words(void) {
     static const char *const cases[][2] = {
         {"model.layers.%d.self_attn.q_proj.weight|layers.%d.attn.q.weight", "q"},
         {"model.layers.%d.mlp.up_proj.bias", "up bias"},
-        {"model.layers.%d.input_layernorm.weight", "norm before attention"},
-        {"model.layers.%d.post_attention_layernorm.bias", "norm before MLP bias"},
-        {"model.layers.%d.post_self_attn_layernorm.weight", "norm after attention"},
-        {"model.layers.%d.post_mlp_layernorm.weight", "norm after MLP"},
+        {"model.layers.%d.input_layernorm.weight", "attention norm"},
+        {"model.layers.%d.post_attention_layernorm.bias", "MLP norm bias"},
+        {"model.layers.%d.post_self_attn_layernorm.weight", "attention output norm"},
+        {"model.layers.%d.post_mlp_layernorm.weight", "MLP output norm"},
         {"model.norm.weight|final_norm.weight", "final norm"},
         {"model.embed_tokens.weight", "embed tokens"},
         {"lm_head.weight", "output"}};

@@ -256,10 +256,10 @@ static inline const char *tensor_short(char text[64], const Tensor *t) {
                  {"mlp.", ""},
                  {"_proj", ""},
                  {".weight", ""},
-                 {"input_layernorm", "norm before attention"},
-                 {"post_attention_layernorm", "norm before MLP"},
-                 {"post_self_attn_layernorm", "norm after attention"},
-                 {"post_mlp_layernorm", "norm after MLP"},
+                 {"input_layernorm", "attention norm"},
+                 {"post_attention_layernorm", "MLP norm"},
+                 {"post_self_attn_layernorm", "attention output norm"},
+                 {"post_mlp_layernorm", "MLP output norm"},
                  {"lm_head", "output"}};
     char rest[64];
     snprintf(text, 64, "%.*s", (int)strcspn(t->row->name, "|"), t->row->name);
