@@ -240,10 +240,12 @@ static void laser_row_numbers(void) {
         row_line(name, x, label("sum: %.4f, o_%d = m_%d + log sum = %.4f", sum, d, d, row.o[d]));
         for (int j = 0; j < T; j++) dv[d][j] = row.dv[j][d], x[j] /= sum;
         snprintf(name, sizeof name, "p_j%d = a_j exp(v_j%d - o_%d)", d, d, d);
-        row_line(name, x, "");
+        row_line(name, x, label("sum: %.4f", x[0] + x[1] + x[2]));
     }
-    row_line("dv_j0 = do_0 p_j0", dv[0], "");
-    row_line("dv_j1 = do_1 p_j1", dv[1], "");
+    printf("\n");
+    for (int d = 0; d < D; d++)
+        row_line(d ? "dv_j1 = do_1 p_j1" : "dv_j0 = do_0 p_j0", dv[d],
+                 label("sum: do_%d = %.4f", d, dv[d][0] + dv[d][1] + dv[d][2]));
     row_line("ds_j = sum_d do_d (p_jd - a_j)", row.ds, "");
     row_line("ds_j of standard attention", standard.ds, "");
 }
