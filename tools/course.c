@@ -3,9 +3,9 @@
      build/course TOPIC          prints the numbers of a chapter: one of the names in the table below
      build/course TOPIC FILE     draws them into an SVG file; `make course` draws all pictures of docs/course again
 
-   Each topic is a pair of functions, TOPIC_numbers and TOPIC_picture, in the headers below; some have no picture. No file is needed but
-   docs/study_runs.csv, and a topic takes about a second. The program is compiled without -march=native and without fused
-   multiply-add, so that every machine gets the same numbers. */
+   Each topic is a pair of functions, TOPIC_numbers and TOPIC_picture, in the headers below; some have no picture. No file
+   is needed but docs/study_runs.csv, and a topic takes about a second. The program is compiled without -march=native and
+   without fused multiply-add, so that every machine gets the same numbers. */
 #include "course_attention.h"
 #include "course_machine.h"
 #include "course_model.h"
