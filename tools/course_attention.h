@@ -118,13 +118,13 @@ static Row row_of(int with_laser) {
 
 /* A line of the table: what it is, a number for each key, and what follows from them for the row. */
 static void row_line(const char *name, const double *x, const char *text) {
-    printf("%-32s", name);
-    for (int j = 0; j < ROW_KEYS; j++) printf("%9.4f", x[j] + 0); /* not -0 */
+    printf("%-31s", name);
+    for (int j = 0; j < ROW_KEYS; j++) printf("%8.4f", x[j] + 0); /* not -0 */
     printf("%s%s\n", *text ? "   " : "", text);
 }
 static void row_input(const char *name, const float x[ROW_KEYS][ROW_D], int d) {
-    printf("%s_j%d%*s", name, d, 28, "");
-    for (int j = 0; j < ROW_KEYS; j++) printf("%9.0f", (double)x[j][d]);
+    printf("%s_j%d%*s", name, d, 27, "");
+    for (int j = 0; j < ROW_KEYS; j++) printf("%8.0f", (double)x[j][d]);
     printf("\n");
 }
 
@@ -132,7 +132,7 @@ static void row_numbers(void) {
     const Row row = row_of(0);
     double x[ROW_KEYS], z = 0, mu = 0, da[ROW_KEYS];
     printf("q = (2, 1), do = (1, 2), D = 2, sqrt(D) = 1.4142\n\n");
-    printf("%-32s%9d%9d%9d   of the row\n", "key j", 0, 1, 2);
+    printf("%-31s%8d%8d%8d   of the row\n", "key j", 0, 1, 2);
     for (int d = 0; d < D; d++) row_input("k", row_k, d);
     for (int d = 0; d < D; d++) row_input("v", row_v, d);
     for (int j = 0; j < T; j++) x[j] = (double)dot(row_q, row_k[j], D);
@@ -226,7 +226,7 @@ static void laser_row_numbers(void) {
     const Row standard = row_of(0), row = row_of(1);
     double x[ROW_KEYS], dv[ROW_D][ROW_KEYS];
     char name[64];
-    printf("%-32s%9d%9d%9d   of the row\n", "key j", 0, 1, 2);
+    printf("%-31s%8d%8d%8d   of the row\n", "key j", 0, 1, 2);
     row_line("a_j", row.a, "");
     for (int d = 0; d < D; d++) {
         double m = 0, sum = 0;
@@ -237,7 +237,7 @@ static void laser_row_numbers(void) {
         row_line(name, x, label("m_%d = %.0f, the largest v_j%d", d, m, d));
         for (int j = 0; j < T; j++) sum += x[j] *= row.a[j];
         snprintf(name, sizeof name, "a_j exp(v_j%d - m_%d)", d, d);
-        row_line(name, x, label("sum: %.4f, o_%d = m_%d + log sum = %.4f", sum, d, d, row.o[d]));
+        row_line(name, x, label("sum: %.4f, so o_%d = %.4f", sum, d, row.o[d]));
         for (int j = 0; j < T; j++) dv[d][j] = row.dv[j][d], x[j] /= sum;
         snprintf(name, sizeof name, "p_j%d = a_j exp(v_j%d - o_%d)", d, d, d);
         row_line(name, x, label("sum: %.4f", x[0] + x[1] + x[2]));

@@ -468,20 +468,19 @@ static void stream_numbers(void) {
     backward_loss();
     stream_layers(trained);
     printf("\ngradient of the residual stream: root mean square, in thousandths\n\n");
-    printf("%-8s     %-38s     after 40 steps\n", "", "untrained");
+    printf("%-8s   %-33s   after 40 steps\n", "", "untrained");
     printf("%-8s", "layer");
-    for (int i = 0; i < 2; i++) printf("     %9s  %8s  %14s", "behind it", "MLP adds", "attention adds");
+    for (int i = 0; i < 2; i++) printf("   %9s %8s %14s", "behind it", "MLP adds", "attention adds");
     printf("\n");
     for (int l = L - 1; l >= 0; l--) {
         printf("%-8d", l);
         for (int i = 0; i < 2; i++) {
             const StreamLayer *layer = i ? &trained[l] : &untrained[l];
-            printf("     %9.3f  %8.3f  %14.3f", 1e3 * layer->behind, 1e3 * layer->mlp,
-                   1e3 * layer->attention);
+            printf("   %9.3f %8.3f %14.3f", 1e3 * layer->behind, 1e3 * layer->mlp, 1e3 * layer->attention);
         }
         printf("\n");
     }
-    printf("before 0     %9.3f %39.3f\n", 1e3 * untrained[0].before, 1e3 * trained[0].before);
+    printf("before 0   %9.3f %35.3f\n", 1e3 * untrained[0].before, 1e3 * trained[0].before);
 }
 
 /* A block beside the stream: forward on its left, where its result is added below, and the gradient on its right, where
