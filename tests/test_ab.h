@@ -225,8 +225,8 @@ static int ablations_run(char *output, size_t size, const char *data, const char
         test_binaries(), data, data, arguments, strstr(arguments, "-- ") ? "" : "--");
 }
 
-/* Writes data/NAME, a program that is the real trainer, except that the shell commands `instead` come first, with $out the
-   folder of the run. With --dry-run it does nothing. */
+/* Writes data/NAME, a program that is the real trainer, except that the branches `instead` of a `case` over its arguments
+   come first, with $out the folder of the run. With --dry-run it does nothing. */
 static void ablations_trainer(const char *data, const char *name, const char *instead) {
     char program[4096], binaries[2048], output[256];
     if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
@@ -304,8 +304,8 @@ static void test_ablations_go_on_after_an_interruption(void) {
     CHECK(code == 0 && table && again && strcmp(table, again) == 0, "code %d: %s\n%s", code, whole, output);
 }
 
-/* A run that is killed is none that diverged: the script says so and ends, and the same command goes on with it. One that
-   diverged is a result, also where every rate does. */
+/* A run that is killed has not diverged: the script says so and ends, and the same command goes on with it. One that has
+   diverged is a result, also where every rate does so. */
 static void test_ablations_tell_killed_from_diverged(void) {
     char output[8192], data[256], arguments[512];
     snprintf(data, sizeof data, "%s", write_test_data(600));
@@ -324,8 +324,8 @@ static void test_ablations_tell_killed_from_diverged(void) {
           "code %d: %s", code, output);
 }
 
-/* A job scheduler kills what is left when the script ends, so it must not end before its runs have saved; and two scripts
-   in one folder would disturb each other. */
+/* A job scheduler kills what is left when the script ends, so it must not end before its runs have saved; and two
+   scripts in one folder would disturb each other. */
 static void test_ablations_wait_until_runs_have_saved(void) {
     char output[8192], data[256];
     snprintf(data, sizeof data, "%s", write_test_data(600));
