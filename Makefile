@@ -13,7 +13,8 @@
 #                     with one of these words in their names; SAN=1 builds with the address and undefined-behaviour sanitizers
 #   make check        what needs no run: formatting, shell scripts, static analysis, every header alone, one-way dependencies
 #   make lint         the first two of these, in seconds
-#   make test_huggingface   loads checkpoints with transformers, lm-eval and llama.cpp, which it installs in ~/.cache, and says so
+#   make test_huggingface   loads checkpoints with transformers, lm-eval and llama.cpp, and events with TensorBoard; it installs
+#                           them in ~/.cache, and says so
 #   make test_gpu     the tests of the GPU's kernels on a GPU; TOOL=compute-sanitizer runs them under NVIDIA's checks
 #   make fuzz         the parsers of files against any bytes, FUZZ_SECONDS=600 each (needs clang)
 #   make clean        removes everything that was built
@@ -247,7 +248,7 @@ bench_gpu: build/bench_gpu
 	$(if $(and $(HAVE_GPU),$(shell command -v python3)),scripts/bench_gpu_pytorch.py --json=bench_gpu.json $(filter --quick --steps-only --preset=% --batch=%,$(BENCH)) $(PYTHONS))
 
 # Loads checkpoints with other programs.
-test_huggingface: train_gpt grammar prepare evaluate build/dump_logits
+test_huggingface: train_gpt grammar prepare evaluate report build/dump_logits
 	@scripts/test_huggingface.sh
 
 demo:

@@ -29,8 +29,8 @@ export LC_ALL=C
 rows='
 standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
 laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
-diff            | standard | --attn=diff                                           | 5e-4 1e-3 2e-3 4e-3
-diff-laser      | diff     | --attn=diff-laser                                     | 5e-4 1e-3 2e-3 4e-3
+diff            | standard | --attn=diff                                           | 1e-3 2e-3 4e-3
+diff-laser      | diff     | --attn=diff-laser                                     | 1e-3 2e-3 4e-3 8e-3
 scale-dim       | standard | --attn-scale=dim                                      |
 laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
 grad-scale-2    | standard | --attn-grad-scale=2                                   |
@@ -48,12 +48,12 @@ attn-softcap    | standard | --attn-softcap=50                                  
 logit-softcap   | standard | --logit-softcap=30                                    | 5e-4 1e-3 2e-3
 layernorm       | standard | --norm=layernorm                                      | 5e-4 1e-3 2e-3
 crmsnorm        | standard | --norm=crmsnorm                                       | 2.5e-4 5e-4 1e-3
-peri            | standard | --norm-place=peri                                     | 1e-3 2e-3 4e-3
+peri            | standard | --norm-place=peri                                     | 2e-3 4e-3 8e-3
 z-loss          | standard | --z-loss=1e-4                                         |
 relu2           | standard | --activation=relu2                                    |
 tie-no          | standard | --tie=no                                              |
-xavier          | standard | --init-weights=xavier                                 |
-embed-scale     | standard | --embed-scale=yes                                     |
+xavier          | standard | --init-weights=xavier                                 | 5e-4 1e-3 2e-3
+embed-scale     | standard | --embed-scale=yes                                     | 5e-4 1e-3 2e-3
 bias-mlp        | standard | --bias=mlp                                            |
 bias-all        | standard | --bias=all                                            |
 decay-all       | standard | --decay=all                                           |

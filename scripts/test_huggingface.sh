@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# test_huggingface.sh: loads checkpoints with transformers, lm-evaluation-harness and llama.cpp (tests/test_huggingface.py).
+# test_huggingface.sh: loads checkpoints with transformers, lm-evaluation-harness and llama.cpp, and the events of a run with
+# TensorBoard (tests/test_huggingface.py).
 # `make test_huggingface` builds the programs that it needs and calls it.
 #
 #   scripts/test_huggingface.sh [WORD,...]
@@ -15,10 +16,10 @@
 # versions in its name, so that other clones find them. PYTHON names the Python (3.10 or later) to begin with; default: python3.
 set -eu
 cd "$(dirname "$0")/.."
-torch=2.15.0 newest=5.24.0 lm_eval=0.4.13 llama=0.3.36
+torch=2.15.0 newest=5.24.0 lm_eval=0.4.13 tensorboard=2.21.0 llama=0.3.36
 oldest=4.57.1 # docs/using.md and hf/modeling_laser_gpt.py name it
-packages="torch==$torch transformers==$newest lm_eval==$lm_eval safetensors numpy accelerate sentencepiece"
-place=${XDG_CACHE_HOME:-~/.cache}/laser.c/torch-$torch-transformers-$newest-$oldest-lm_eval-$lm_eval-llama-$llama
+packages="torch==$torch transformers==$newest lm_eval==$lm_eval tensorboard==$tensorboard safetensors numpy accelerate sentencepiece"
+place=${XDG_CACHE_HOME:-~/.cache}/laser.c/torch-$torch-transformers-$newest-$oldest-lm_eval-$lm_eval-tensorboard-$tensorboard-llama-$llama
 
 # Installs everything into a folder, which gets its name when it is complete. uv is a pip that is several times faster.
 install() {

@@ -385,6 +385,8 @@ static void test_huggingface_llama_cpp_has_the_perplexity_of_evaluate(void) {
     huggingface_check("llama.cpp");
 }
 
+static void test_huggingface_tensorboard_reads_the_report(void) { huggingface_check("tensorboard"); }
+
 #define HUGGINGFACE_TESTS(TEST)                                                                              \
     TEST(huggingface_old_names_are_read)                                                                     \
     TEST(huggingface_reads_16_bits)                                                                          \
@@ -395,6 +397,7 @@ static void test_huggingface_llama_cpp_has_the_perplexity_of_evaluate(void) {
     TEST(huggingface_folder_is_complete)                                                                     \
     TEST(huggingface_transformers_load_checkpoints)                                                          \
     TEST(huggingface_lm_eval_answers_as_evaluate)                                                            \
-    TEST(huggingface_llama_cpp_has_the_perplexity_of_evaluate)
+    TEST(huggingface_llama_cpp_has_the_perplexity_of_evaluate)                                               \
+    TEST(huggingface_tensorboard_reads_the_report)
 
 #endif

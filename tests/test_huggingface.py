@@ -3,7 +3,7 @@
 
     python3 tests/test_huggingface.py PROGRAMS [WORD,...]
 
-PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate and build/dump_logits; WORDs choose tests by how their
+PROGRAMS is the folder with train_gpt, grammar, prepare, evaluate, report and build/dump_logits; WORDs choose tests by how their
 names begin.
 
 The tests transformers-...: each row of KINDS is a model, trained here for a moment. Its folder must load as the class
@@ -12,7 +12,8 @@ must give the same text with a cache and without, and for a prompt that is padde
 save_pretrained() writes must load again as the same model, here and in laser.c.
 
 The test lm-eval asks lm-evaluation-harness for its answers to questions of each kind that ./evaluate knows, which must be
-those of ./evaluate. The tests llama.cpp-... turn a checkpoint into GGUF, whose perplexity in llama.cpp must be that of
+those of ./evaluate. The test tensorboard reads the events of ./report --tensorboard with TensorBoard's own package, and
+compares them with log.jsonl. The tests llama.cpp-... turn a checkpoint into GGUF, whose perplexity in llama.cpp must be that of
 ./evaluate. Its converter is in the folder llama.cpp of this Python's environment, or in LLAMA_CPP=DIR. A test whose
 packages are not installed says so and is not run. The last line is `N passed, N failed`, or `N passed, N failed, N not run`.
 """
@@ -331,6 +332,33 @@ def check_llama_cpp(files, activation):
     return f"perplexity {theirs:.5f}, in ./evaluate {ours:.5f}"
 
 
+# ---- TensorBoard ----
+
+
+def check_tensorboard(files):
+    """Each number of each line of log.jsonl is a scalar with its key as the tag, and the line's step."""
+    installed("tensorboard", "tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    names = ("events-standard", "events-laser")
+    for name in names:
+        files.train(name, f"--attn={name.split('-')[1]} --val-every=15")
+    run(files.programs + "/report", "--out=", f"--tensorboard={files.path('events')}", *map(files.path, names))
+    count = 0
+    for name in names:
+        events = EventAccumulator(files.path("events", name), size_guidance={"scalars": 0}).Reload()
+        theirs = {(tag, event.step): event.value for tag in events.Tags()["scalars"] for event in events.Scalars(tag)}
+        with open(files.path(name, "log.jsonl")) as file:
+            lines = [json.loads(line) for line in file]
+        ours = {(key, line["step"]): float(np.float32(value)) for line in lines if "loss" in line or "val_loss" in line
+                for key, value in line.items() if isinstance(value, float | int) and key not in ("step", "tokens", "seconds")}
+        different = sorted(ours.items() ^ theirs.items())
+        expect(not different, f"{name}: only in one of both: {different[:4]}")
+        expect({"loss", "val_loss", "lr", "grad_norm"} <= {key for key, _ in ours}, f"{name}: log.jsonl has only {set(ours)}")
+        count += len(ours)
+    return f"{count} numbers are those of log.jsonl"
+
+
 def main():
     words = sys.argv[2].split(",") if len(sys.argv) == 3 else [""]
     if len(sys.argv) not in (2, 3):
@@ -344,6 +372,7 @@ def main():
         tests += [("large-values", lambda: check_large_values(files)), ("unknown", lambda: check_unknown(files))]
         tests = [("transformers-" + name, test) for name, test in tests]
         tests += [("lm-eval", lambda: check_lm_eval(files))]
+        tests += [("tensorboard", lambda: check_tensorboard(files))]
         tests += [("llama.cpp-" + name, lambda name=name: check_llama_cpp(files, name)) for name in ("swiglu", "relu2")]
         names = [row[0] for row in tests]
         tests = [row for row in tests if row[0].startswith(tuple(words))]
