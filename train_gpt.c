@@ -265,10 +265,10 @@ enum {
 };
 
 /* Every parameter there is. A letter of a shape is a size, see tensor_size. Memory order, initial values, weight decay
-   (of matrices, unless --decay=all), names in checkpoints, and the printed list of parameters come from this table. The names are
-   those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm), GLM-4 (the norms of
-   outputs) and the authors' code of differential attention (lambda_q1 to subln). After the | stands the name in older checkpoints, which are read
-   too. */
+   (of matrices, unless --decay=all), names in checkpoints, and the printed list of parameters come from this table.
+   The names are those of Hugging Face's Llama; where it has no such weight, those of Qwen 3 (q_norm, k_norm), GLM-4 (the
+   norms of outputs) and the authors' code of differential attention (lambda_q1 to subln). After the | stands the name in
+   older checkpoints, which are read too. */
 static const TensorRow weight_rows[] = {
     {"model.embed_tokens.weight|embed.weight", "VC", offsetof(Weights, embed), INIT_EMBEDDING, ALWAYS},
     {"model.embed_positions.weight|position.weight", "TC", offsetof(Weights, position), INIT_NORMAL,
@@ -704,9 +704,9 @@ void embedding_forward(float *out, const int32_t *tokens, const float *embed, fl
     }
 }
 
-/* dembed (V, C) += scale * dout (N, C) at each token; dposition (T, C) likewise, when not NULL. Several tokens may add to the
-   same row of dembed. So the rows are divided into parts; one thread takes a part, goes through all tokens, and adds
-   those whose row is in it, in order. 32 parts are enough, because fewer threads already use all of the memory's
+/* dembed (V, C) += scale * dout (N, C) at each token; dposition (T, C) likewise, when not NULL. Several tokens may add
+   to the same row of dembed. So the rows are divided into parts; one thread takes a part, goes through all tokens, and
+   adds those whose row is in it, in order. 32 parts are enough, because fewer threads already use all of the memory's
    bandwidth. */
 void embedding_backward(float *dembed, float *dposition, const float *dout, const int32_t *tokens,
                         float scale, int64_t N, int T, int C) {
@@ -1247,8 +1247,8 @@ float *model_logits(Model *model, int row) {
 /* After model_forward: returns the sum of the losses of the N tokens. The logits (N, V) never exist as a whole: a
    slice of their rows is computed and turned into losses and gradients, then the next slice takes its memory. Unless
    gradient_scale is 0, this also computes d_norm (N, C) and adds to the gradient of the output matrix. Both are
-   gradients of gradient_scale * (the sum + what --z-loss adds); the sum that is returned is without the z-loss. With a GPU it returns 0 without waiting, and
-   device_loss_sum() gives the sum later. */
+   gradients of gradient_scale * (the sum + what --z-loss adds); the sum that is returned is without the z-loss. With a
+   GPU it returns 0 without waiting, and device_loss_sum() gives the sum later. */
 double model_loss(Model *model, const int32_t *targets, int64_t N, float gradient_scale) {
     if (device_on()) {
         device_loss(targets, N, gradient_scale);

@@ -19,7 +19,9 @@
 #   --table           trains nothing: prints the table of the runs that are finished
 #   --help            prints this
 #
-# The same command goes on after an interruption: finished runs are not repeated, and the others go on from their last checkpoint.
+# The same command goes on after an interruption: finished runs are not repeated, and the others go on from their last checkpoint. A
+# run that diverges is a result, "failed" in the table; what else ends a run also ends the script. Exit code: 0 all runs are finished,
+# 1 something failed or was interrupted, 2 an option is wrong.
 set -u
 export LC_ALL=C
 
@@ -27,8 +29,8 @@ export LC_ALL=C
 rows='
 standard        |          |                                                       | 5e-4 1e-3 2e-3 4e-3
 laser           | standard | --attn=laser                                          | 5e-4 1e-3 2e-3 4e-3
-diff            | standard | --attn=diff                                           | 5e-4 1e-3 2e-3 4e-3
-diff-laser      | diff     | --attn=diff-laser                                     | 5e-4 1e-3 2e-3 4e-3
+diff            | standard | --attn=diff                                           | 1e-3 2e-3 4e-3
+diff-laser      | diff     | --attn=diff-laser                                     | 1e-3 2e-3 4e-3 8e-3
 scale-dim       | standard | --attn-scale=dim                                      |
 laser-scale-dim | laser    | --attn=laser --attn-scale=dim                         |
 grad-scale-2    | standard | --attn-grad-scale=2                                   |
@@ -46,12 +48,12 @@ attn-softcap    | standard | --attn-softcap=50                                  
 logit-softcap   | standard | --logit-softcap=30                                    | 5e-4 1e-3 2e-3
 layernorm       | standard | --norm=layernorm                                      | 5e-4 1e-3 2e-3
 crmsnorm        | standard | --norm=crmsnorm                                       | 2.5e-4 5e-4 1e-3
-peri            | standard | --norm-place=peri                                     | 1e-3 2e-3 4e-3
+peri            | standard | --norm-place=peri                                     | 2e-3 4e-3 8e-3
 z-loss          | standard | --z-loss=1e-4                                         |
 relu2           | standard | --activation=relu2                                    |
 tie-no          | standard | --tie=no                                              |
-xavier          | standard | --init-weights=xavier                                 |
-embed-scale     | standard | --embed-scale=yes                                     |
+xavier          | standard | --init-weights=xavier                                 | 1e-3 2e-3 4e-3
+embed-scale     | standard | --embed-scale=yes                                     | 5e-4 1e-3 2e-3
 bias-mlp        | standard | --bias=mlp                                            |
 bias-all        | standard | --bias=all                                            |
 decay-all       | standard | --decay=all                                           |
@@ -80,6 +82,13 @@ while [ $# != 0 ] && [ "$1" != -- ]; do
 done
 [ $# = 0 ] || shift
 common=("$@")
+for word in ${common[@]+"${common[@]}"}; do
+    case ${word%%=*} in
+        --data | --steps) wrong "$word after --: it stands before --" ;;
+        --lr | --seed | --out | --resume) wrong "$word after --: scripts/ablations.sh gives each run its own" ;;
+        --dry-run | --help | --version) wrong "$word after --: with it nothing is trained" ;;
+    esac
+done
 whole() { # OPTION VALUE LEAST MOST
     case $2 in '' | *[!0-9]* | ????????*) ;; *) [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] && return ;; esac
     wrong "--$1=$2: expected a whole number from $3 to $4"
@@ -119,12 +128,22 @@ for one in ${only//,/ }; do
     done
 done
 [ -n "$only" ] || wanted=" ${name[*]} "
+[ "$wanted" != ' ' ] || wrong "--only=$only names no row"
 is_wanted() { case $wanted in *" $1 "*) return 0 ;; *) return 1 ;; esac }
 
 # ---- the runs ----
 part=$((steps * 2 / 15 > 0 ? steps * 2 / 15 : 1)) # steps of warmup: 40 of 300, as in make demo
 threads=$(($(getconf _NPROCESSORS_ONLN) / jobs))
 run_folder() { printf '%s/%s-lr-%s-seed-%s' "$out" "$1" "$2" "$3"; } # NAME RATE SEED
+
+# Sets `command` to what trains a row with a learning rate and a seed, without --out.
+command_of() { # NAME RATE SEED
+    local words
+    row_of "$1"
+    read -r -a words <<< "${options[row]}"
+    command=("$program" --preset=demo "--data=$data" "--steps=$steps" "--warmup=$part" --val-every=0 --val-tokens=65536
+        "--threads=$((threads > 0 ? threads : 1))" "--lr=$2" "--seed=$3" ${common[@]+"${common[@]}"} ${words[@]+"${words[@]}"})
+}
 
 final_loss() { # RUN: its final validation loss; nothing if it is not finished, "failed" if it has no finite loss
     [ -s "$1/failed" ] && echo failed && return
@@ -133,26 +152,24 @@ final_loss() { # RUN: its final validation loss; nothing if it is not finished, 
         "$1/summary.json"
 }
 
-# Trains one run, unless it is finished. A run that diverges is a result (0); one that does not begin, or was interrupted, is not (1).
+# Trains one run, unless it is finished. 1: it did not begin, was interrupted or ended otherwise, but it has not diverged.
 train() { # NAME RATE SEED
-    local run code loss said child
+    local run code loss said command child='' stopped=''
     run=$(run_folder "$@") said=$out/output/$1-lr-$2-seed-$3.txt
     [ -z "$(final_loss "$run")" ] || return 0
-    row_of "$1"
-    # shellcheck disable=SC2086 # options are words
-    "$program" --preset=demo --data="$data" --steps="$steps" --warmup="$part" --val-every=0 --val-tokens=65536 \
-        --threads=$((threads > 0 ? threads : 1)) --lr="$2" --seed="$3" ${common[@]+"${common[@]}"} \
-        ${options[row]} --out="$run" --resume=auto \
-        < /dev/null > "$said" 2>&1 &
+    command_of "$@"
+    # the trainer saves a checkpoint
+    trap 'stopped=yes; [ -z "$child" ] || kill -TERM $child' TERM HUP USR1 XCPU
+    "${command[@]}" "--out=$run" --resume=auto < /dev/null > "$said" 2>&1 &
     child=$!
-    trap 'kill -TERM $child' TERM # the trainer saves a checkpoint
+    [ -z "$stopped" ] || kill -TERM $child
     while kill -0 $child 2> /dev/null; do wait $child; done
     wait $child
     code=$?
-    if [ $code != 0 ] && grep -q '"loss"' "$run/log.jsonl" 2> /dev/null; then
+    if [ $code != 0 ] && grep -q 'the run has diverged' "$said"; then
         tail -n 1 "$said" > "$run/failed"
     elif [ $code != 0 ]; then
-        tail -n 3 "$said" >&2
+        printf '%s ended with exit code %s:\n%s\n' "${run##*/}" $code "$(grep '^error: ' "$said" || tail -n 3 "$said")" >&2
         return 1
     fi
     loss=$(final_loss "$run")
@@ -160,22 +177,35 @@ train() { # NAME RATE SEED
     [ -n "$loss" ]
 }
 
+failed='' # why no further run is begun; empty: there is no reason
+stop_runs() {
+    failed=interrupted
+    # shellcheck disable=SC2046 # a process is a word
+    kill -TERM $(jobs -p) 2> /dev/null
+}
+
+# Waits until one of the runs ends. A signal ends `wait` too, with a code above 128, while the runs still save.
+wait_for_run() {
+    local code=129
+    while [ $code -gt 128 ]; do
+        wait -n
+        code=$?
+    done
+    [ $code = 0 ] || failed=${failed:-yes}
+    running=$((running - 1))
+}
+
 # Trains the runs of standard input, a line "NAME RATE SEED" each, `jobs` of them at a time.
 train_all() {
-    local one rate seed running=0 failed=0
-    while [ $failed = 0 ] && read -r one rate seed; do
-        if [ $running -ge "$jobs" ]; then
-            wait -n || failed=1
-            running=$((running - 1))
-        fi
-        [ $failed = 1 ] || train "$one" "$rate" "$seed" &
+    local one rate seed running=0
+    while [ -z "$failed" ] && read -r one rate seed; do
+        [ $running -lt "$jobs" ] || wait_for_run
+        [ -z "$failed" ] || break
+        train "$one" "$rate" "$seed" &
         running=$((running + 1))
     done
-    while [ $running -gt 0 ]; do
-        wait -n || failed=1
-        running=$((running - 1))
-    done
-    [ $failed = 0 ] || stop "a run could not begin, or was interrupted; the same command goes on from here"
+    while [ $running -gt 0 ]; do wait_for_run; done
+    [ -z "$failed" ] || stop "a run could not begin, or was interrupted; the same command goes on from here"
 }
 
 best_rate() { # NAME: the learning rate with the lowest loss of the first seed
@@ -189,39 +219,59 @@ best_rate() { # NAME: the learning rate with the lowest loss of the first seed
 }
 
 # A folder must not mix runs of different lengths, texts or models.
-check_settings() {
-    local now
-    now="--steps=$steps ${common[*]-}, text $(cksum 2> /dev/null < "$data/shards.json")"
-    if [ -f "$out/settings" ] && [ "$(cat "$out/settings")" != "$now" ]; then
-        wrong "$out was made with other settings ($(cat "$out/settings")) than these ($now). Give the same ones, or another --out"
+check_settings() { # SETTINGS
+    if [ -f "$out/settings" ] && [ "$(cat "$out/settings")" != "$1" ]; then
+        wrong "$out was made with other settings ($(cat "$out/settings")) than these ($1). Give the same ones, or another --out"
     elif [ ! -f "$out/settings" ] && [ -n "$(ls -A "$out" 2> /dev/null)" ]; then
         wrong "$out holds other files already; give another --out"
     fi
-    mkdir -p "$out/output" && printf '%s\n' "$now" > "$out/settings"
+}
+
+# What the trainer refuses in a row that has not begun is said now, and not after hours of other rows.
+check_rows() {
+    local one said code command
+    for one in "${name[@]}"; do
+        if ! is_wanted "$one" || compgen -G "$out/$one-lr-*" > /dev/null; then continue; fi
+        command_of "$one" 1e-3 1
+        said=$("${command[@]}" --dry-run 2>&1 < /dev/null)
+        code=$?
+        [ $code = 0 ] && continue
+        printf 'error: the row %s: %s\n' "$one" "$(sed -n 's/^error: //p' <<< "$said" | head -n 1)" >&2
+        exit $code
+    done
 }
 
 train_everything() {
-    local one rate seed i
-    check_settings
-    trap 'kill -TERM $(jobs -p) 2> /dev/null' INT TERM
+    local one rate seed i settings
+    settings="--steps=$steps ${common[*]-}, text $(cksum 2> /dev/null < "$data/shards.json")"
+    check_settings "$settings"
+    check_rows
+    { mkdir -p "$out/output" && printf '%s\n' "$settings" > "$out/settings"; } 2> /dev/null ||
+        stop "--out=$out: cannot write there; give another folder"
+    if command -v flock > /dev/null; then # the runs inherit the lock: it lasts until the last of them has saved
+        exec 9> "$out/output/lock"
+        flock -n 9 || stop "another scripts/ablations.sh trains in $out; wait until it ends, or give another --out"
+    fi
+    trap stop_runs INT TERM HUP USR1 XCPU
     train_all < <(for i in "${!name[@]}"; do
         for rate in ${rates[i]}; do ! is_wanted "${name[i]}" || echo "${name[i]} $rate 1"; done
     done)
     train_all < <(for one in "${name[@]}"; do
         is_wanted "$one" || continue
         rate=$(best_rate "$one")
+        [ -n "$rate" ] || printf 'note: %s: no run with seed 1 gave it a learning rate; no other seed is trained\n' "$one" >&2
         for ((seed = 1; seed <= seeds && ${#rate} > 0; seed++)); do echo "$one $rate $seed"; done
     done)
 }
 
 # ---- the table ----
 
-# The row that compares one row with its base, by ./report.
+# The row that compares one row with its base, by ./report. Without a rate every one that was tried has failed, or none was tried.
 print_row() { # NAME
     local rate base_rate csv=$out/output/arms.csv one runs=() losses=()
     rate=$(best_rate "$1")
-    [ -n "$rate" ] || return 0
-    for one in "$out/$1-lr-$rate"-seed-*; do
+    for one in "$out/$1"-lr-*-seed-*; do
+        if [ -n "$rate" ]; then [ "${one%-seed-*}" = "$out/$1-lr-$rate" ]; else [ "$(final_loss "$one")" = failed ]; fi || continue
         runs+=("$one") losses+=("$(final_loss "$one" | awk '{ if ($1 == "failed") print; else printf "%.4f", $1 }')")
     done
     [ -n "$(printf %s "${losses[@]}")" ] || return 0 # no run of the row is finished
@@ -234,14 +284,15 @@ print_row() { # NAME
         return
     fi
     base_rate=$(best_rate "${base[row]}")
-    if "$report" --out= --csv="$csv" "$out/${base[row]}-lr-$base_rate"-seed-* "${runs[@]}" > "$out/output/report.txt" 2>&1; then
-        # counted from the end of the line, because the first field, the name of the arm, may contain commas
-        awk -F, -v base="${base[row]}" 'END {
-            printf " %s | %+.4f |", base, $(NF - 7)
-            if ($(NF - 6) != "") printf " %+.4f to %+.4f |\n", $(NF - 6), $(NF - 5); else print " |" }' "$csv"
-    else
-        printf ' %s | | |\n' "${base[row]}" # no run of the row is finished
-    fi
+    "$report" --out= --csv="$csv" "$out/${base[row]}-lr-$base_rate"-seed-* "${runs[@]}" > "$out/output/report.txt" 2>&1 ||
+        : > "$csv" # no run of both is finished
+    # Counted from the end of the last line, because the first field, the name of the arm, may contain commas. The line of the row
+    # that the others are compared with has no difference: then no run of this row, or of its base, is finished.
+    awk -F, -v base="${base[row]}" '{ last = $0 } END {
+        $0 = last
+        printf " %s |", base
+        if (NF > 7 && $(NF - 7) != "") printf " %+.4f |", $(NF - 7); else printf " |"
+        if (NF > 7 && $(NF - 6) != "") printf " %+.4f to %+.4f |\n", $(NF - 6), $(NF - 5); else print " |" }' "$csv"
 }
 
 print_table() {

@@ -102,7 +102,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./report --expect=docs/*                => no: these are the losses of the whole demo
 ./report *                              => run
 scripts/ab.sh *                         => run + $tiny
-scripts/ablations.sh *                  => run + --seeds=2 --only=laser -- $tiny --threads=1
+scripts/ablations.sh *                  => run + --seeds=2 --steps=8 --only=laser -- $model --threads=1
 scripts/reproduce_c4_301m.sh *          => run + --scale=1/1000000 --on=cpu --text=crawl.jsonl.gz --yes --out=runs/reproduced-$RANDOM
 scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
 scripts/scaling_model.sh gpus           => run
@@ -356,7 +356,7 @@ lacks() { # COMMAND: prints what is missing on this machine to run it
 command_as_run() { # COMMAND HOW
     local command=$1 how=$2
     command=${command//step-00001000/step-00000003} # the last checkpoint of a tiny run
-    how=${how//'$tiny'/$tiny} how=${how//'$demo'/$demo} how=${how//'$clone'/$clone}
+    how=${how//'$tiny'/$tiny} how=${how//'$model'/$model} how=${how//'$demo'/$demo} how=${how//'$clone'/$clone}
     case $how in
         'run + '*) command="$command ${how#run + }" ;;
         'run with '*) command="${how#run with } $command" ;;

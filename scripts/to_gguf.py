@@ -31,8 +31,9 @@ LLAMA = {
 }
 
 
-def fail(message):
-    sys.exit(f"error: {message}")
+def fail(message, code=1):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def check_model(folder):
@@ -45,6 +46,7 @@ def check_model(folder):
     kind, activation = config.get("model_type"), config.get("hidden_act")
     if kind == "laser_gpt":
         has = ", ".join(f"{name} {config[name]}" for name, llama in LLAMA.items() if config.get(name, llama) != llama)
+        has = has or f"width {config.get('hidden_size')}, no multiple of its {config.get('num_attention_heads')} heads"
         fail(f"'{folder}': llama.cpp does not have this model; it has standard attention with rope (this has {has})")
     if kind not in ("llama", "arcee"):
         fail(f"'{folder}': the model_type is {kind!r}, expected 'llama' or 'arcee' (of a run, name a folder step-...)")
@@ -70,8 +72,11 @@ def main():
     options = [a for a in sys.argv[1:] if a.startswith("-")]
     names = [a for a in sys.argv[1:] if not a.startswith("-")]
     place = next((a.split("=", 1)[1] for a in options if a.startswith("--llama-cpp=")), None)
-    if place is None or len(names) != 2 or "--help" in options:
-        sys.exit(__doc__)
+    if "--help" in options:
+        print(__doc__.strip())
+        return
+    if place is None or len(names) != 2:
+        fail("expected --llama-cpp=DIR CHECKPOINT FILE.gguf (see scripts/to_gguf.py --help)", 2)
     folder, out = names
     check_model(folder)
     if not os.path.exists(os.path.join(place, "convert_hf_to_gguf.py")):

@@ -26,8 +26,7 @@ static void test_ab_checks_before_it_trains(void) {
         {"--vary=attn=standard", "", "expected 2 or more values"},
         {"--vary=attn=standard,standard", "", "the value standard is there twice"},
         {"--vary=attn", "", "expected the name of an option and its values"},
-        {"--vary=attn=standard,lazer", "",
-         "--attn=lazer: expected one of standard|laser|diff|diff-laser; did you mean laser?"},
+        {"--vary=attn=standard,lazer", "", "; did you mean laser?"},
         {"--vary=atn=standard,laser", "", "unknown option --atn; did you mean --attn?"},
         {"--vary=attn=standard,laser", "--stepps=3", "unknown option --stepps; did you mean --steps?"},
         {"--vary=attn=standard,laser", "--head-dim=3", "head_dim (--head-dim) is 3"},
@@ -222,8 +221,22 @@ static int ablations_run(char *output, size_t size, const char *data, const char
     return test_command(
         output, size,
         "scripts/ablations.sh --program=%s/train_gpt --data=%s --out=%s/runs --steps=8 --seeds=2 "
-        "%s -- " TINY_MODEL AB_TINY,
-        test_binaries(), data, data, arguments);
+        "%s %s " TINY_MODEL AB_TINY,
+        test_binaries(), data, data, arguments, strstr(arguments, "-- ") ? "" : "--");
+}
+
+/* Writes data/NAME, a program that is the real trainer, except that the branches `instead` of a `case` over its arguments
+   come first, with $out the folder of the run. With --dry-run it does nothing. */
+static void ablations_trainer(const char *data, const char *name, const char *instead) {
+    char program[4096], binaries[2048], output[256];
+    if (!realpath(test_binaries(), binaries)) die("cannot find '%s'", test_binaries());
+    snprintf(program, sizeof program,
+             "#!/bin/sh\nfor a; do case $a in --out=*) out=${a#--out=} ;; --dry-run) exit 0 ;; esac; done\n"
+             "begin() { mkdir -p $out && echo '{\"step\": 1, \"loss\": 9}' > $out/log.jsonl; }\n"
+             "case \" $* \" in\n%s\nesac\nexec %s/train_gpt \"$@\"\n",
+             instead, binaries);
+    test_write(data, name, program);
+    test_command(output, sizeof output, "cd %s && chmod +x %s && ln -sf %s/report .", data, name, binaries);
 }
 
 /* scripts/ablations.sh: rates are swept with the first seed, the best serves the others and the rows without rates; nothing is
@@ -249,11 +262,17 @@ static void test_ablations_are_compared(void) {
         {"--steps=9", "was made with other settings (--steps=8"},
         {"--sedes=3", "unknown option '--sedes=3'"},
         {"--data=/nowhere", "there is no such folder"},
+        {"--only=,", "--only=, names no row"},
+        {"-- --lr=1e-3", "--lr=1e-3 after --: scripts/ablations.sh gives each run its own"},
+        {"-- --steps 8", "--steps after --: it stands before --"},
+        /* of a row that would be trained last, and before anything is written */
+        {"--out=/nowhere/x --only=diff", "the row diff: num_attention_heads (--heads) is 3"},
         {"--program=/nowhere", "there is no program /nowhere"},
+        {"--out=/proc/self/none --only=standard", "--out=/proc/self/none: cannot write there"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         code = ablations_run(output, sizeof output, data, wrong[i][0]);
-        CHECK((code == 2 || i == 5) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
+        CHECK((code == 2 || i > 8) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
               output);
     }
     snprintf(arguments, sizeof arguments, "--out=%s --only=laser", data); /* holds shards */
@@ -285,6 +304,47 @@ static void test_ablations_go_on_after_an_interruption(void) {
     CHECK(code == 0 && table && again && strcmp(table, again) == 0, "code %d: %s\n%s", code, whole, output);
 }
 
+/* A run that is killed has not diverged: the script says so and ends, and the same command goes on with it. One that has
+   diverged is a result, also where every rate does so. */
+static void test_ablations_tell_killed_from_diverged(void) {
+    char output[8192], data[256], arguments[512];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    ablations_trainer(data, "fails",
+                      "*attn=laser*) begin; echo error: the run has diverged >&2; exit 1 ;;\n"
+                      "*--lr=1e-3\\ *) [ -e $out.killed ] || { begin; > $out.killed; kill -9 $$; } ;;");
+    snprintf(arguments, sizeof arguments, "--only=laser --program=%s/fails", data);
+    int code = ablations_run(output, sizeof output, data, arguments);
+    CHECK(code == 1 && strstr(output, "standard-lr-1e-3-seed-1 ended with exit code 137") &&
+              strstr(output, "the same command goes on") && count_of(output, ": failed") == 0,
+          "code %d: %s", code, output);
+    code = ablations_run(output, sizeof output, data, arguments);
+    CHECK(code == 0 && strstr(output, "standard-lr-1e-3-seed-1: ") && count_of(output, ": failed") == 4 &&
+              strstr(output, "note: laser: no run with seed 1") &&
+              strstr(output, "| failed failed failed failed | standard | | |"),
+          "code %d: %s", code, output);
+}
+
+/* A job scheduler kills what is left when the script ends, so it must not end before its runs have saved; and two
+   scripts in one folder would disturb each other. */
+static void test_ablations_wait_until_runs_have_saved(void) {
+    char output[8192], data[256];
+    snprintf(data, sizeof data, "%s", write_test_data(600));
+    ablations_trainer(
+        data, "saves",
+        "*) trap 'sleep 0.5; > $out/saved; exit 0' TERM; begin; while :; do sleep 0.02; done ;;");
+    const bool locks = test_command(output, sizeof output, "command -v flock") == 0;
+    const int code = test_command(
+        output, sizeof output,
+        "command=\"$PWD/scripts/ablations.sh --program=./saves --data=. --out=runs --only=standard\"; cd %s; "
+        "$command & pid=$!; until [ -s runs/standard-lr-5e-4-seed-1/log.jsonl ]; do sleep 0.02; done; "
+        "%s; kill -TERM $pid; wait $pid; echo code $?; ls runs/standard-lr-5e-4-seed-1/saved",
+        data, locks ? "$command; echo other $?" : ":");
+    CHECK(code == 0 && strstr(output, "code 1"), "code %d: %s", code, output);
+    CHECK(!locks ||
+              (strstr(output, "another scripts/ablations.sh trains in runs") && strstr(output, "other 1")),
+          "%s", output);
+}
+
 #define AB_TESTS(TEST)                                                                                       \
     TEST(ab_checks_before_it_trains)                                                                         \
     TEST(ab_repeats_nothing_and_mixes_nothing)                                                               \
@@ -292,6 +352,8 @@ static void test_ablations_go_on_after_an_interruption(void) {
     TEST(ab_goes_on_after_an_interruption)                                                                   \
     TEST(ab_sweeps_and_survives_failures)                                                                    \
     TEST(ablations_are_compared)                                                                             \
+    TEST(ablations_tell_killed_from_diverged)                                                                \
+    TEST(ablations_wait_until_runs_have_saved)                                                               \
     TEST(ablations_go_on_after_an_interruption)
 
 #endif

@@ -374,7 +374,10 @@ def main():
         tests += [("lm-eval", lambda: check_lm_eval(files))]
         tests += [("tensorboard", lambda: check_tensorboard(files))]
         tests += [("llama.cpp-" + name, lambda name=name: check_llama_cpp(files, name)) for name in ("swiglu", "relu2")]
+        names = [row[0] for row in tests]
         tests = [row for row in tests if row[0].startswith(tuple(words))]
+        if not tests:
+            sys.exit(f"error: no test's name begins with {' or '.join(words)}; the tests are {' '.join(names)}")
         failed = not_run = 0
         for name, test in tests:
             try:

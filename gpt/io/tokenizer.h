@@ -6,10 +6,10 @@
        's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
    and starts with one token for each byte of a piece. Then two neighbours are merged into one token, again and again:
    always the pair whose merge was learned first, and its leftmost occurrence. Any bytes can be encoded, and decoding
-   gives the same bytes back, if the vocabulary has a token for each byte. Some published ones lack bytes that are rare in text or
-   never occur in UTF-8; encoding leaves such bytes out, as Hugging Face's `tokenizers` does. A byte that is not part of valid UTF-8 counts as a character that is neither letter,
-   number nor white space. Special tokens such as <|endoftext|> are never found in a text, even when it spells their
-   names. A vocabulary has at most 65,536 tokens, so that an id is a uint16_t.
+   gives the same bytes back, if the vocabulary has a token for each byte. Some published ones lack bytes that are rare in
+   text or never occur in UTF-8; encoding leaves such bytes out, as Hugging Face's `tokenizers` does. A byte that is not
+   part of valid UTF-8 counts as a character that is neither letter, number nor white space. Special tokens such as
+   <|endoftext|> are never found in a text, even when it spells their names. A vocabulary has at most 65,536 tokens, so that an id is a uint16_t.
 
      Tokenizer *t = tokenizer_load(path)        reads a tokenizer.json, a vocab.json with merges.txt beside it, or a
                                                 folder that holds either. Dies with a sentence when the file is

@@ -12,8 +12,8 @@
                                                         of q, k and v as they were before ablations_before, in place
                                                         (=); adds to dscale (+=). qkv is what attention has read
    qkv and dqkv point to q and dq; k and v follow, as attention_shape.h describes. Without any of the options the
-   functions of the AttentionAblations return at once, and no bit changes. Gradients of weights are summed over chunks
-   of tokens of a fixed size, then over the chunks, so they have the same bits for any number of threads. */
+   functions of the AttentionAblations return at once, and no bit changes. Gradients of weights have the same bits for
+   any number of threads (token_sums.h). */
 #ifndef GPT_MATH_ATTENTION_ABLATIONS_H
 #define GPT_MATH_ATTENTION_ABLATIONS_H
 
@@ -25,6 +25,8 @@
 #include "../base/check.h"
 #include "array.h"
 #include "attention_shape.h"
+#include "head_norm.h"
+#include "token_sums.h"
 
 /* The c of --laser-shift=clamp, which is that of x-transformers. */
 #define ABLATION_CLAMP 15.0f
@@ -32,8 +34,6 @@
 /* In float32 exp(v) is infinite above the first number, and a sum that is below exp of the second is 0. */
 #define ABLATION_EXP_MOST 88.7228f
 #define ABLATION_LOG_LEAST -103.972f
-
-enum { ABLATION_CHUNK = 32 }; /* tokens */
 
 typedef struct {
     /* The learned temperature: (H), or (D) if it is one for each dimension; NULL: the fixed scale 1 / sqrt(D) */
@@ -45,61 +45,9 @@ typedef struct {
     bool unshifted;   /* LASER must not leave the range that float32 has without a shift */
 } AttentionAblations;
 
-static inline int64_t ablations_tokens(const AttentionShape *s) { return (int64_t)s->B * s->T; }
-
 /* v of a token follows its q and k, each (A). */
 static inline ptrdiff_t ablations_v(const AttentionShape *s, int64_t token) {
     return token * s->qkv_row + 2 * (ptrdiff_t)s->H * s->D;
-}
-
-/* ---- sums over tokens ---- */
-
-typedef struct {
-    int64_t chunks;
-    int width;
-    float *of_chunks; /* (chunks, width) what each chunk of tokens adds */
-} AblationSums;
-
-static inline AblationSums ablation_sums_create(const AttentionShape *s, int width) {
-    const int64_t chunks = (ablations_tokens(s) + ABLATION_CHUNK - 1) / ABLATION_CHUNK;
-    return (AblationSums){chunks, width,
-                          (float *)check_calloc((size_t)chunks * (size_t)width * sizeof(float))};
-}
-
-/* The first token of chunk number `chunk`; that of the next one is its end. */
-static inline int64_t ablation_chunk(const AttentionShape *s, int64_t chunk) {
-    const int64_t begin = chunk * ABLATION_CHUNK;
-    return begin < ablations_tokens(s) ? begin : ablations_tokens(s);
-}
-
-/* The sum over all chunks in column i. */
-static inline float ablation_sum(const AblationSums *sums, int i) {
-    float sum = 0;
-    for (int64_t chunk = 0; chunk < sums->chunks; chunk++) sum += sums->of_chunks[chunk * sums->width + i];
-    return sum;
-}
-
-/* ---- RMSNorm of a head ---- */
-
-/* 1 / root mean square of a head x (D). */
-static inline float head_norm_rstd(const float *x, float eps, int D) {
-    float squares = 0;
-    for (int d = 0; d < D; d++) squares += x[d] * x[d];
-    return 1 / sqrtf(squares / (float)D + eps);
-}
-
-/* dx (D), at first the gradient of y, becomes that of x (=); dweight (D) is added to (+=).
-   forward: y = x * r * w.  With g = dy * w:  dx = r * (g - x * r^2 * mean(g * x)),  dw = dy * x * r */
-static inline void head_norm_backward(float *dx, float *dweight, const float *x, const float *weight,
-                                      float eps, int D) {
-    const float r = head_norm_rstd(x, eps, D);
-    float dot = 0;
-    for (int d = 0; d < D; d++) dot += dx[d] * weight[d] * x[d];
-    const float pull = dot * r * r * r / (float)D;
-    for (int d = 0; d < D; d++) {
-        dweight[d] += dx[d] * x[d] * r;
-        dx[d] = dx[d] * weight[d] * r - x[d] * pull;
-    }
 }
 
 /* ---- --qk-norm ---- */
@@ -110,8 +58,8 @@ static inline void head_norm_backward(float *dx, float *dweight, const float *x,
 static inline void qk_norm_forward(float *out, const float *qkv, const float *q_weight, const float *k_weight,
                                    const AttentionShape *s) {
     const int H = s->H, D = s->D;
-#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
-    for (int64_t n = 0; n < ablations_tokens(s); n++) {
+#pragma omp parallel for schedule(static) if (attention_tokens(s) > 1)
+    for (int64_t n = 0; n < attention_tokens(s); n++) {
         for (int head = 0; head < 2 * H; head++) { /* the heads of q, then those of k */
             const float *x = qkv + n * s->qkv_row + head * D, *weight = head < H ? q_weight : k_weight;
             float *y = out + n * s->qkv_row + head * D, r = head_norm_rstd(x, QK_NORM_EPS, D);
@@ -128,23 +76,24 @@ static inline void qk_norm_backward(Array out, float *dqkv, float *dq_weight, fl
                                     const float *qkv, const float *q_weight, const float *k_weight,
                                     const AttentionShape *s) {
     const int H = s->H, D = s->D;
-    AblationSums sums = ablation_sums_create(s, 2 * D); /* those of q's weight, then those of k's */
+    TokenSums sums =
+        token_sums_create(attention_tokens(s), 2 * D); /* those of q's weight, then those of k's */
 #pragma omp parallel for schedule(static)
     for (int64_t chunk = 0; chunk < sums.chunks; chunk++)
-        for (int64_t n = ablation_chunk(s, chunk); n < ablation_chunk(s, chunk + 1); n++) {
+        for (int64_t n = token_sums_begin(&sums, chunk); n < token_sums_begin(&sums, chunk + 1); n++) {
             for (int head = 0; head < 2 * H; head++) {
                 const ptrdiff_t at = n * s->qkv_row + head * D;
-                float *dweight = sums.of_chunks + chunk * sums.width + (head < H ? 0 : D);
+                float *dweight = token_sums_of(&sums, chunk) + (head < H ? 0 : D);
                 head_norm_backward(dqkv + at, dweight, qkv + at, head < H ? q_weight : k_weight, QK_NORM_EPS,
                                    D);
             }
             if (out.data != dqkv) array_write(out, n * s->qkv_row, dqkv + n * s->qkv_row, 3 * H * D);
         }
     for (int d = 0; d < D; d++) {
-        dq_weight[d] += ablation_sum(&sums, d);
-        dk_weight[d] += ablation_sum(&sums, D + d);
+        dq_weight[d] += token_sums_total(&sums, d);
+        dk_weight[d] += token_sums_total(&sums, D + d);
     }
-    free(sums.of_chunks);
+    token_sums_free(&sums);
 }
 
 /* ---- --attn-scale, --laser-shift=clamp, --laser-beta ---- */
@@ -173,8 +122,8 @@ static inline void ablations_before(const AttentionAblations *x, float *qkv, con
     if (!x->scale && !x->clamped && x->beta == 1) return;
     float *factors = ablation_factors(x, s);
     const float beta = x->beta;
-#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
-    for (int64_t n = 0; n < ablations_tokens(s); n++) {
+#pragma omp parallel for schedule(static) if (attention_tokens(s) > 1)
+    for (int64_t n = 0; n < attention_tokens(s); n++) {
         float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
         for (int i = 0; i < A && factors; i++) q[i] *= factors[i];
         for (int i = 0; i < A && x->clamped; i++) v[i] = ABLATION_CLAMP * tanhf(v[i] / ABLATION_CLAMP);
@@ -185,11 +134,10 @@ static inline void ablations_before(const AttentionAblations *x, float *qkv, con
 
 /* forward: q' = f(w) q with f(w) = softplus(w) / softplus(0). dscale receives sum dq' q f'(w), where q f'(w) = q'
    f'(w) / f(w) and f'(w) / f(w) = sigmoid(w) / softplus(w). sums (chunks, H or D) are those of dq' q'. */
-static inline void ablations_add_dscale(const AttentionAblations *x, float *dscale,
-                                        const AblationSums *sums) {
+static inline void ablations_add_dscale(const AttentionAblations *x, float *dscale, const TokenSums *sums) {
     for (int i = 0; i < sums->width; i++) {
         const double w = x->scale[i];
-        dscale[i] += (float)(ablation_sum(sums, i) / (1 + exp(-w)) / ablation_softplus(w));
+        dscale[i] += (float)(token_sums_total(sums, i) / (1 + exp(-w)) / ablation_softplus(w));
     }
 }
 
@@ -203,13 +151,13 @@ static inline void ablations_before_backward(const AttentionAblations *x, float 
     const float beta = x->beta, grad_scale = x->grad_scale, bound = beta * ABLATION_CLAMP;
     if (!x->scale && !x->clamped && x->beta == 1 && x->grad_scale == 1) return;
     float *factors = ablation_factors(x, s);
-    AblationSums sums = ablation_sums_create(s, x->scale_of_dimensions ? s->D : s->H);
+    TokenSums sums = token_sums_create(attention_tokens(s), x->scale_of_dimensions ? s->D : s->H);
 #pragma omp parallel for schedule(static)
     for (int64_t chunk = 0; chunk < sums.chunks; chunk++)
-        for (int64_t n = ablation_chunk(s, chunk); n < ablation_chunk(s, chunk + 1); n++) {
+        for (int64_t n = token_sums_begin(&sums, chunk); n < token_sums_begin(&sums, chunk + 1); n++) {
             const float *q = qkv + n * s->qkv_row, *v = qkv + ablations_v(s, n);
             float *dq = dqkv + n * s->qkv_row, *dv = dqkv + ablations_v(s, n);
-            float *sum = sums.of_chunks + chunk * sums.width;
+            float *sum = token_sums_of(&sums, chunk);
             for (int i = 0; i < 2 * A && grad_scale != 1; i++) dq[i] *= grad_scale; /* dk follows dq */
             for (int i = 0; i < A && factors; i++)
                 sum[ablation_scale_at(x, s, i)] += dq[i] * q[i], dq[i] *= factors[i];
@@ -217,7 +165,7 @@ static inline void ablations_before_backward(const AttentionAblations *x, float 
             for (int i = 0; i < A && beta != 1; i++) dv[i] *= beta;
         }
     if (x->scale) ablations_add_dscale(x, dscale, &sums);
-    free(factors), free(sums.of_chunks);
+    free(factors), token_sums_free(&sums);
 }
 
 /* ---- --laser-shift=none, and the output with --laser-beta ---- */
@@ -246,18 +194,18 @@ static inline void ablations_check_all(int layer, const float *out, const float 
                                        const AttentionShape *s) {
     const int A = s->H * s->D;
     int outside = 0;
-#pragma omp parallel for schedule(static) reduction(| : outside) if (ablations_tokens(s) > 1)
-    for (int64_t n = 0; n < ablations_tokens(s); n++) {
+#pragma omp parallel for schedule(static) reduction(| : outside) if (attention_tokens(s) > 1)
+    for (int64_t n = 0; n < attention_tokens(s); n++) {
         const float *v = qkv + ablations_v(s, n), *o = out + n * s->out_row;
         for (int i = 0; i < A; i++) outside |= (v[i] > ABLATION_EXP_MOST) | (o[i] < ABLATION_LOG_LEAST);
     }
-    for (int64_t n = 0; outside && n < ablations_tokens(s); n++) ablations_check_range(layer, out, qkv, s, n);
+    for (int64_t n = 0; outside && n < attention_tokens(s); n++) ablations_check_range(layer, out, qkv, s, n);
 }
 
 /* x (N, A) *= factor */
 static inline void ablations_multiply(float *x, float factor, const AttentionShape *s) {
-#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
-    for (int64_t n = 0; n < ablations_tokens(s); n++)
+#pragma omp parallel for schedule(static) if (attention_tokens(s) > 1)
+    for (int64_t n = 0; n < attention_tokens(s); n++)
         for (int i = 0; i < s->H * s->D; i++) x[n * s->out_row + i] *= factor;
 }
 

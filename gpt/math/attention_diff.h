@@ -26,8 +26,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include "../base/memory.h"
-#include "attention_ablations.h"
+#include "attention_shape.h"
+#include "head_norm.h"
 #include "laser_shape.h"
+#include "token_sums.h"
 
 #define DIFF_NORM_EPS 1e-5f
 
@@ -58,10 +60,10 @@ static inline LaserShape diff_laser_shape(const AttentionShape *s, LaserKind kin
 
 /* Where maps of attention number 0 or 1 of the pairs begin, and its rows of lse. */
 static inline float *diff_map(float *maps, const AttentionShape *s, int map) {
-    return maps + map * ablations_tokens(s) * s->H * s->D;
+    return maps + map * attention_tokens(s) * s->H * s->D;
 }
 static inline ptrdiff_t diff_lse(const AttentionShape *s, int map) {
-    return map * ablations_tokens(s) * (s->H / 2);
+    return map * attention_tokens(s) * (s->H / 2);
 }
 
 static inline void diff_attend(float *maps, float *lse, const float *q, const float *k, const float *v,
@@ -90,7 +92,7 @@ static inline void diff_attend_backward(float *dq, float *dk, float *dv, float *
                            diff_map(s->own.saved, s, map) + half * D, lse + diff_lse(s, map), &shape);
         }
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < ablations_tokens(s); n++)
+    for (int64_t n = 0; n < attention_tokens(s); n++)
         for (int i = 0; i < A; i++) {
             const ptrdiff_t at = n * s->qkv_row + i;
             dq[at] += more[at], dk[at] += more[at + A], dv[at] += more[at + 2 * A];
@@ -107,9 +109,9 @@ static inline void diff_subtract(float *x, const float *first, const float *seco
 static inline void diff_combine(float *out, const float *maps, const AttentionShape *s) {
     const DiffLambda lambda = diff_lambda(s);
     const int D = s->D, A = s->H * D;
-    const float *weight = s->own.weights + 4 * D, *second = maps + ablations_tokens(s) * A;
-#pragma omp parallel for schedule(static) if (ablations_tokens(s) > 1)
-    for (int64_t n = 0; n < ablations_tokens(s); n++)
+    const float *weight = s->own.weights + 4 * D, *second = maps + attention_tokens(s) * A;
+#pragma omp parallel for schedule(static) if (attention_tokens(s) > 1)
+    for (int64_t n = 0; n < attention_tokens(s); n++)
         for (int i = 0; i < A; i += 2 * D) {
             float *x = out + n * s->out_row + i;
             diff_subtract(x, maps + n * A + i, second + n * A + i, lambda.all, D);
@@ -134,10 +136,10 @@ static inline void diff_combine_backward_pair(float *dfirst, float *dsecond, flo
 }
 
 /* Adds to the gradients of the layer's weights, of which sums has dw and dlambda. */
-static inline void diff_add_dweights(const AblationSums *sums, const DiffLambda *lambda,
+static inline void diff_add_dweights(const TokenSums *sums, const DiffLambda *lambda,
                                      const AttentionShape *s) {
     const int D = s->D;
-    const float *w = s->own.weights, dlambda = ablation_sum(sums, 2 * D);
+    const float *w = s->own.weights, dlambda = token_sums_total(sums, 2 * D);
     float *dw = s->own.dweights;
     for (int i = 0; i < 2; i++) { /* lq1 and lk1, then lq2 and lk2 */
         const float of_dot = i == 0 ? dlambda * lambda->e1 : -dlambda * lambda->e2;
@@ -146,31 +148,31 @@ static inline void diff_add_dweights(const AblationSums *sums, const DiffLambda 
             dw[(2 * i + 1) * D + d] += of_dot * w[2 * i * D + d];
         }
     }
-    for (int d = 0; d < 2 * D; d++) dw[4 * D + d] += ablation_sum(sums, d);
+    for (int d = 0; d < 2 * D; d++) dw[4 * D + d] += token_sums_total(sums, d);
 }
 
 /* dmaps (2, B, T, A) = the gradient of what forward saved. Adds to those of the layer's weights. */
 static inline void diff_combine_backward(float *dmaps, const float *dout, const AttentionShape *s) {
     const DiffLambda lambda = diff_lambda(s);
     const int D = s->D, A = s->H * D;
-    const ptrdiff_t map = ablations_tokens(s) * A; /* from the first attention's arrays to the second's */
-    AblationSums sums = ablation_sums_create(s, 2 * D + 1);
+    const ptrdiff_t map = attention_tokens(s) * A; /* from the first attention's arrays to the second's */
+    TokenSums sums = token_sums_create(attention_tokens(s), 2 * D + 1);
 #pragma omp parallel
     {
         float *x = (float *)check_calloc((size_t)(2 * D) * sizeof *x);
 #pragma omp for schedule(static)
         for (int64_t chunk = 0; chunk < sums.chunks; chunk++)
-            for (int64_t n = ablation_chunk(s, chunk); n < ablation_chunk(s, chunk + 1); n++)
+            for (int64_t n = token_sums_begin(&sums, chunk); n < token_sums_begin(&sums, chunk + 1); n++)
                 for (int i = 0; i < A; i += 2 * D) {
                     float *dfirst = dmaps + n * A + i;
                     const float *first = s->own.saved + n * A + i;
-                    diff_combine_backward_pair(dfirst, dfirst + map, sums.of_chunks + chunk * sums.width, x,
+                    diff_combine_backward_pair(dfirst, dfirst + map, token_sums_of(&sums, chunk), x,
                                                dout + n * s->out_row + i, first, first + map, &lambda, s);
                 }
         free(x);
     }
     diff_add_dweights(&sums, &lambda, s);
-    free(sums.of_chunks);
+    token_sums_free(&sums);
 }
 
 /* ---- the functions of both kinds ---- */
@@ -183,10 +185,10 @@ static inline void diff_forward(float *out, float *lse, const float *q, const fl
 
 /* The floats of dmaps, and of `more`. */
 static inline size_t diff_dmaps_floats(const AttentionShape *s) {
-    return (size_t)(2 * ablations_tokens(s) * s->H * s->D);
+    return (size_t)(2 * attention_tokens(s) * s->H * s->D);
 }
 static inline size_t diff_more_floats(const AttentionShape *s) {
-    return (size_t)(ablations_tokens(s) * s->qkv_row);
+    return (size_t)(attention_tokens(s) * s->qkv_row);
 }
 
 static inline void diff_backward(float *dq, float *dk, float *dv, const float *dout, const float *q,

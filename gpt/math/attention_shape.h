@@ -10,6 +10,7 @@
 
    A kind with weights of its own also receives an AttentionOwn; other kinds do not read it.
 
+   attention_tokens(&shape)             B*T
    attention_q_row(&shape, b, t, h)     where q_t of a head begins in q; in k, v and their gradients it is the same
    attention_out_row(&shape, b, t, h)   where o_t of a head begins in out, and its gradient in dout
    attention_lse_row(&shape, b, t, h)   where the number of row t of a head is in lse */
@@ -17,6 +18,7 @@
 #define GPT_MATH_ATTENTION_SHAPE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include "array.h"
 
 /* What a kind with weights of its own needs of the layer that it computes. */
@@ -36,6 +38,7 @@ typedef struct {
     AttentionOwn own;
 } AttentionShape;
 
+static inline int64_t attention_tokens(const AttentionShape *s) { return (int64_t)s->B * s->T; }
 static inline ptrdiff_t attention_q_row(const AttentionShape *s, int b, int t, int h) {
     return ((ptrdiff_t)b * s->T + t) * s->qkv_row + (ptrdiff_t)h * s->D;
 }

@@ -1,13 +1,14 @@
 /* init_from.h: begins a new run with the weights of a trained model: --init-from=DIR.
 
-   DIR is a checkpoint of ./train_gpt, a run, whose newest checkpoint is used, or a folder that Hugging Face's transformers saved, of a model
-   whose "model_type" is llama, arcee or gpt2. Only weights are taken: the run has its own steps, rate, data and
-   attention, and the moments of its optimizer start at 0.
+   DIR is a checkpoint of ./train_gpt, a run, whose newest checkpoint is used, or a folder that Hugging Face's
+   transformers saved, of a model whose "model_type" is llama, arcee or gpt2. Only weights are taken: the run has its own
+   steps, rate, data and attention, and the moments of its optimizer start at 0.
 
    init_from_options(options, set, fields, count, config)
                           gives the options of the model that the user has not given the values of DIR/config.json, which
-                          are also left in `config`. fields, count and config: as in model_files.h. Ends the program when the model is of an unknown kind,
-                          or when a given option needs other tensors. The options of init_from_free may differ
+                          are also left in `config`. fields, count and config: as in model_files.h. Ends the program
+                          when the model is of an unknown kind, or when a given option needs other tensors. The options
+                          of init_from_free may differ
    init_from_weights(run, parameters, memory)
                           reads the weights into memory (parameters->floats); dies with the tensor, its file, what was
                           found and what was expected
