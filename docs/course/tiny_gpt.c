@@ -1,7 +1,7 @@
 /* tiny_gpt.c: a transformer and its training in one file that needs nothing but the C library: standard and LASER
    attention, forward, loss, backward and AdamW, each as a plain loop over its formula.
 
-       cc -O2 tiny_gpt.c -o tiny_gpt -lm    (with -O3 -march=native it is half again as fast)
+       cc -O2 tiny_gpt.c -o tiny_gpt -lm    (-O3 -march=native makes it little faster)
        ./tiny_gpt book.txt                  trains on a text, whose bytes are the tokens, then writes text like it
        ./tiny_gpt --attn=laser book.txt     the same with LASER attention; all options are listed above main
        ./tiny_gpt train_000000.bin          trains on the tokens of a shard, which ./prepare writes
