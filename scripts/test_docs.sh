@@ -41,6 +41,7 @@ make train_gpt                          => run
 make build/train_gpt_emulated           => no: CI builds it
 make test FILTER=laser                  => no: CI runs all tests
 make check                              => no: CI runs it
+scripts/test_docs.sh *                  => no: it is this script
 make help                               => run
 make install PREFIX=*                   => run + PREFIX=$clone/installed
 make uninstall PREFIX=*                 => run + PREFIX=$clone/installed
