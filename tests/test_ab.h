@@ -263,6 +263,7 @@ static void test_ablations_are_compared(void) {
         {"--sedes=3", "unknown option '--sedes=3'"},
         {"--data=/nowhere", "there is no such folder"},
         {"--only=,", "--only=, names no row"},
+        {"--table --out=/nowhere", "--out=/nowhere: there is no such folder"},
         {"-- --lr=1e-3", "--lr=1e-3 after --: scripts/ablations.sh gives each run its own"},
         {"-- --steps 8", "--steps after --: it stands before --"},
         /* of a row that would be trained last, and before anything is written */
@@ -272,7 +273,7 @@ static void test_ablations_are_compared(void) {
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         code = ablations_run(output, sizeof output, data, wrong[i][0]);
-        CHECK((code == 2 || i > 8) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
+        CHECK((code == 2 || i > 9) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
               output);
     }
     snprintf(arguments, sizeof arguments, "--out=%s --only=laser", data); /* holds shards */
