@@ -1,5 +1,5 @@
 # site.awk: makes one page of the site from the HTML that cmark-gfm made of a Markdown file, or from a file of source code.
-# scripts/site.sh calls it, with these variables:
+# scripts/site.sh calls it after site_paths.awk, with these variables:
 #
 #   page               path of the Markdown or source file, from the root of the repository
 #   kind               page or source
@@ -7,23 +7,6 @@
 #   sources, pictures  files to which the paths of the files that the page names are appended
 
 # ---------------------------------------------------------------------------------------------------- paths
-
-function folder_of(path) { return path ~ /\// ? substr(path, 1, match(path, /[^\/]*$/) - 1) : "" }
-
-# The path of `target`, which is relative to the file `from`, from the root.
-function resolve(from, target,    path) {
-    path = folder_of(from) target
-    gsub(/\/\.\//, "/", path); sub(/^\.\//, "", path)
-    while (sub(/[^\/]+\/\.\.\//, "", path)) {}
-    return path
-}
-
-function exists(path,    line, found) {
-    if (path ~ /\/$/ || path == "") return 0
-    found = (getline line < path) >= 0
-    close(path)
-    return found
-}
 
 function html_path(path) {
     sub(/README\.md$/, "index.md", path)
@@ -62,6 +45,13 @@ function anchor(heading) {
     return heading (anchors[heading]++ ? "-" anchors[heading] - 1 : "")
 }
 
+# Code that may be broken between its words, but not after the hyphens of an option that fits into a line.
+function unbroken(text,    words, n, i, out) {
+    n = split(text, words, " ")
+    for (i = 1; i <= n; i++) out = out (i > 1 ? " " : "") (words[i] ~ /-/ && length(words[i]) < 28 ? "<span>" words[i] "</span>" : words[i])
+    return out
+}
+
 # A name of a file in the text, such as `laser.h`, is a link to the file; the name is relative to the page or to the root.
 function code(text,    path) {
     if (is_source(text) && text ~ /^[A-Za-z0-9_.\/-]+$/) {
@@ -72,7 +62,7 @@ function code(text,    path) {
             return "<a href=\"" root path ".html\"><code>" text "</code></a>"
         }
     }
-    return (length(text) < 28 ? "<code class=\"short\">" : "<code>") text "</code>" # a short option is not broken after its hyphens
+    return (length(text) < 28 ? "<code class=\"short\">" text : "<code>" unbroken(text)) "</code>"
 }
 
 # A line outside of blocks of code: links and pictures lead into the site.

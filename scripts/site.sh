@@ -2,13 +2,14 @@
 # site.sh: makes the documentation as a folder of HTML pages, which a browser opens from the disk, and which can be copied to any
 # web server. `make site` calls it.
 #
-#   scripts/site.sh [FOLDER]      writes into FOLDER, by default build/site, whose earlier contents are removed
+#   scripts/site.sh [FOLDER]      writes into FOLDER, by default build/site. Earlier contents are removed, but only if site.sh wrote
+#                                 them, which it sees by site.css
 #
 # The pages are the Markdown files of the repository, at the same paths: README.md is index.html, docs/gpu.md is
 # docs/gpu.html. cmark-gfm, GitHub's own program, translates them; scripts/site.awk puts the frame around them, and
-# scripts/site.css is their style, and scripts/site_check.awk checks them. Pictures are copied. A file of source code that a page names becomes a page as well
-# (laser.h is laser.h.html). At the end every link, anchor and picture is checked; the exit code is 1 if one leads nowhere, or if a
-# page needs the network to be shown. ROOT=folder takes the pages from that folder.
+# scripts/site.css is their style. Pictures are copied. A file of source code that a page names becomes a page as well
+# (laser.h is laser.h.html). At the end scripts/site_check.awk checks every link, anchor and picture; the exit code is 1 if one
+# leads nowhere, or if a page needs the network to be shown. ROOT=folder takes the pages from that folder.
 set -euo pipefail
 export LC_ALL=C
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -49,12 +50,12 @@ write_page() { # PATH KIND OUTPUT INPUT
     folder=${folder%/*}
     [ -d "$folder" ] || mkdir -p "$folder"
     awk -v page="$1" -v kind="$2" -v pages="$work/pages" -v sources="$work/sources" -v pictures="$work/pictures" \
-        -f "$scripts/site.awk" "$4" > "$out/$3"
+        -f "$scripts/site_paths.awk" -f "$scripts/site.awk" "$4" > "$out/$3"
 }
 
 command -v cmark-gfm > /dev/null || fail "there is no cmark-gfm, which translates Markdown to HTML; \
 'scripts/deps.sh --site' installs it (the package is called cmark-gfm in Debian, Ubuntu and Homebrew)"
-is_site() { [ -e "$1/site.css" ] && [ -e "$1/index.html" ]; }
+is_site() { [ "$(head -n 1 "$1/site.css" 2> /dev/null)" = "$(head -n 1 "$scripts/site.css")" ]; }
 [ ! -d "$out" ] || is_site "$out" || [ -z "$(ls -A "$out")" ] ||
     fail "the folder $out has files that site.sh did not write; name a new or an empty folder"
 
@@ -71,7 +72,8 @@ cp "$scripts/site.css" "$out/"
 touch "$work/sources" "$work/pictures"
 while IFS=$'\t' read -r _ page _; do
     html=${page%.md}.html
-    cmark-gfm --unsafe -e table -e strikethrough -e autolink -e tasklist "$page" | write_page "$page" page "${html/README.html/index.html}" -
+    cmark-gfm --unsafe -e table -e strikethrough -e autolink -e tasklist "$page" |
+        write_page "$page" page "${html/README.html/index.html}" -
 done < "$work/pages"
 sort -u "$work/sources" > "$work/all_sources"
 while read -r file; do write_page "$file" source "$file.html" "$file"; done < "$work/all_sources"
@@ -80,5 +82,6 @@ sort -u "$work/pictures" | while read -r file; do
 done
 
 cd "$out"
-find . -name '*.html' | sed 's|^\./||' | sort | xargs awk -f "$scripts/site_check.awk" || fail "the pages that these files are made from have links that lead nowhere, or pictures from the network"
+find . -name '*.html' | sed 's|^\./||' | sort | xargs awk -f "$scripts/site_paths.awk" -f "$scripts/site_check.awk" ||
+    fail "the pages that these files are made from have links that lead nowhere, or pictures from the network"
 echo "$out/index.html: $(wc -l < "$work/pages") pages, $(wc -l < "$work/all_sources") files of source code; all links lead somewhere"

@@ -1,21 +1,5 @@
-# site_check.awk FILE.html...: checks all pages of a site, run in its folder. Prints a line for each link, anchor and picture that
-# leads nowhere, and for each thing that a page would load from the network; the exit code is 1 if there is one.
-
-function resolve(from, target,    path) {
-    path = from
-    sub(/[^\/]*$/, "", path)
-    path = path target
-    while (sub(/[^\/]+\/\.\.\//, "", path)) {}
-    return path
-}
-
-function exists(path,    line, found) {
-    if (!(path in known)) {
-        known[path] = path != "" && path !~ /\/$/ && (getline line < path) >= 0
-        close(path)
-    }
-    return known[path]
-}
+# site_check.awk FILE.html...: checks all pages of a site, run in its folder after site_paths.awk. Prints a line for each link, anchor
+# and picture that leads nowhere, and for each thing that a page would load from the network; the exit code is 1 if there is one.
 
 function mistake(text) { print text; mistakes++ }
 

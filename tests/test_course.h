@@ -293,8 +293,10 @@ static void test_course_pictures_are_drawn_from_the_code(void) {
     }
     pclose(names);
     CHECK(pictures > 3, "%d pictures", pictures);
-    const int code = test_command(output, sizeof output, "%s/build/course no-such-topic", test_binaries());
+    int code = test_command(output, sizeof output, "%s/build/course no-such-topic", test_binaries());
     CHECK(code == 2 && strstr(output, "one of these topics: "), "code %d: %s", code, output);
+    code = test_command(output, sizeof output, "%s/build/course row %s/row.svg", test_binaries(), folder);
+    CHECK(code == 2 && strstr(output, "numbers and no picture: row"), "code %d: %s", code, output);
 }
 
 /* Runs one of three programs for an exercise: as it is delivered, its check fails and says that nothing is written yet; a

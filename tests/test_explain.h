@@ -338,6 +338,53 @@ static void test_explain_codes_hold_three_digits(void) {
     }
 }
 
+/* Sizes have three digits, and the rows of a table are comparable by eye as long as they need no exponent. */
+static void test_explain_shows_three_digits(void) {
+    static const struct {
+        double x;
+        const char *size, *small;
+    } cases[] = {{0, "0.00", "0"},
+                 {0.00012345, "0.00", "1.2e-04"},
+                 {0.00099949, "0.00", "1.0e-03"},
+                 {0.0009996, "0.00", "0.00100"},
+                 {0.0050349, "0.01", "0.00503"},
+                 {0.099949, "0.10", "0.0999"},
+                 {0.09996, "0.10", "0.100"},
+                 {9.9949, "9.99", "9.99"},
+                 {9.996, "10.0", "10.0"},
+                 {4803.2, "4803", "4803"},
+                 {123456, "1.2e+05", "1.2e+05"},
+                 {INFINITY, "-", "-"},
+                 {NAN, "-", "-"}};
+    char text[FORMAT_SIZE];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        CHECK(strcmp(size_text(text, cases[i].x), cases[i].size) == 0, "size %g is shown as %s, not %s",
+              cases[i].x, text, cases[i].size);
+        CHECK(strcmp(small_text(text, cases[i].x), cases[i].small) == 0, "%g is shown as %s, not %s",
+              cases[i].x, text, cases[i].small);
+    }
+}
+
+static void test_explain_names_tensors_in_words(void) {
+    static const char *const cases[][2] = {
+        {"model.layers.%d.self_attn.q_proj.weight|layers.%d.attn.q.weight", "q"},
+        {"model.layers.%d.mlp.up_proj.bias", "up bias"},
+        {"model.layers.%d.input_layernorm.weight", "attention norm"},
+        {"model.layers.%d.post_attention_layernorm.bias", "MLP norm bias"},
+        {"model.layers.%d.post_self_attn_layernorm.weight", "attention output norm"},
+        {"model.layers.%d.post_mlp_layernorm.weight", "MLP output norm"},
+        {"model.norm.weight|final_norm.weight", "final norm"},
+        {"model.embed_tokens.weight", "embed tokens"},
+        {"lm_head.weight", "output"}};
+    char text[64];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const TensorRow row = {.name = cases[i][0]};
+        const Tensor tensor = {.row = &row};
+        CHECK(strcmp(tensor_short(text, &tensor), cases[i][1]) == 0, "%s is '%s', not '%s'", cases[i][0],
+              text, cases[i][1]);
+    }
+}
+
 /* ---- the page ---- */
 
 /* Whether every element of a page ends, in the right order. Scripts and styles hold no elements. */
@@ -395,7 +442,8 @@ static double explain_number(const cJSON *json, int i) { return cJSON_GetArrayIt
 static void explain_check_data(const Explanation *e, const cJSON *data, int number) {
     const ModelConfig *c = &e->model->config;
     const cJSON *lens = cJSON_GetObjectItem(data, "lens"), *next = cJSON_GetObjectItem(data, "next");
-    const cJSON *stream = cJSON_GetObjectItem(data, "stream"), *truth = cJSON_GetObjectItem(data, "truth");
+    const cJSON *stream = cJSON_GetObjectItem(cJSON_GetObjectItem(data, "stream"), "lengths");
+    const cJSON *truth = cJSON_GetObjectItem(data, "truth");
     const cJSON *weights = cJSON_GetObjectItem(data, "weights"), *words = cJSON_GetObjectItem(data, "words");
     const char *letters = json_text(data, "letters");
     REQUIRE(cJSON_GetArraySize(lens) == c->layers + 1 && cJSON_GetArraySize(next) == e->n, "model %d: sizes",
@@ -465,7 +513,7 @@ static void test_explain_page_shows_the_numbers(void) {
                   strstr(html, forbidden[i]));
         CHECK(strstr(html, "<h1>&lt;/h1&gt;&lt;b&gt;bold &amp; &quot;x&quot; \\x1b[31m\\xff</h1>"),
               "%s: heading: %.80s", what, strstr(html, "<h1>"));
-        CHECK(!strstr(html, "How attention of the kind") == (number != EXPLAIN_CONFIGS),
+        CHECK(!strstr(html, "but not how this model's kind of attention") == (number != EXPLAIN_CONFIGS),
               "%s: weights that are not known", what);
         CHECK(!strstr(html, "What LASER changes") == (model.config.attn != ATTENTION_LASER),
               "%s: LASER's section", what);
@@ -576,6 +624,10 @@ static void test_explain_writes_the_same_page(void) {
                        output, sizeof output);
     CHECK(code == 0 && strstr(output, "prompt  5 tokens") && !strstr(output, "page "), "exit %d: %s", code,
           output);
+    code = explain_run(folder,
+                       "$E --prompt=' ' . && grep -c '<title>(spaces only): inside the model' explain.html",
+                       output, sizeof output);
+    CHECK(code == 0 && strstr(output, "\n1\n"), "exit %d: %s", code, output);
     code = explain_run(folder, "printf 'a' | $E --prompt-file=- .", output, sizeof output);
     CHECK(code == 0 && strstr(output, "prompt  1 token\n"), "exit %d: %s", code, output);
 }
@@ -587,6 +639,8 @@ static void test_explain_writes_the_same_page(void) {
     TEST(explain_gradients_are_those_of_a_step)                                                              \
     TEST(explain_sizes_are_lengths)                                                                          \
     TEST(explain_codes_hold_three_digits)                                                                    \
+    TEST(explain_shows_three_digits)                                                                         \
+    TEST(explain_names_tensors_in_words)                                                                     \
     TEST(explain_page_shows_the_numbers)                                                                     \
     TEST(explain_page_is_bounded)                                                                            \
     TEST(explain_refuses_wrong_input)                                                                        \

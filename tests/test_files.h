@@ -166,7 +166,8 @@ static void test_files_read_and_write_whole(void) {
     free(text);
     snprintf(other, sizeof other, "%s/folder", folder);
     REQUIRE(mkdir(other, 0777) == 0, "%s", strerror(errno));
-    CHECK(!file_write_whole(other, "new", 3, error) && strstr(error, "cannot rename"), "%s", error);
+    CHECK(!file_write_whole(other, "new", 3, error) && strstr(error, "/folder' is a folder, expected a file"),
+          "%s", error);
     test_command(output, sizeof output, "ls %s", folder);
     CHECK(strcmp(output, "empty\nfive\nfolder\n") == 0, "left: %s", output);
 
@@ -177,7 +178,34 @@ static void test_files_read_and_write_whole(void) {
     CHECK(!file_make_folders(other, error) && strstr(error, "/five': a file is in its way"), "%s", error);
 }
 
+/* A file that is renamed to a link or a device would take its place: root's --out=/dev/null would remove the device. */
+static void test_files_links_and_devices_stay(void) {
+    const char *folder = test_folder();
+    char file[FILE_PATH_SIZE], link[FILE_PATH_SIZE], error[FILE_ERROR_SIZE];
+    struct stat about;
+    size_t size;
+    snprintf(file, sizeof file, "%s", files_put(folder, "file", "old"));
+    snprintf(link, sizeof link, "%s/link", folder);
+    REQUIRE(symlink("file", link) == 0, "%s", strerror(errno));
+    CHECK(file_write_whole(link, "new", 3, error), "%s", error);
+    char *text = file_read(file, FILE_REGULAR, 5, &size, error);
+    CHECK(text && strcmp(text, "new") == 0, "%s", text ? text : error);
+    free(text);
+    CHECK(lstat(link, &about) == 0 && S_ISLNK(about.st_mode), "the link was replaced");
+#ifdef __linux__
+    char full[FILE_PATH_SIZE];
+    snprintf(full, sizeof full, "%s/full", folder);
+    REQUIRE(symlink("/dev/full", full) == 0, "%s", strerror(errno));
+    CHECK(!file_write_whole(full, "new", 3, error) && strstr(error, "/full': No space left on device"), "%s",
+          error);
+    CHECK(stat(full, &about) == 0 && S_ISCHR(about.st_mode), "the device was replaced");
+#endif
+}
+
 #define FILES_TESTS(TEST)                                                                                    \
-    TEST(files_kinds_are_told_apart) TEST(files_streams_are_read_whole) TEST(files_read_and_write_whole)
+    TEST(files_kinds_are_told_apart)                                                                         \
+    TEST(files_streams_are_read_whole)                                                                       \
+    TEST(files_read_and_write_whole)                                                                         \
+    TEST(files_links_and_devices_stay)
 
 #endif

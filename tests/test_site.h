@@ -74,7 +74,8 @@ static void test_site_finds_what_leads_nowhere(void) {
     if (!site_can_be_made()) return;
     static const char page[] =
         "# Title\n\n## A `part` & more\n\n[right](docs/gpu.md#right), [right](#a-part--more), "
-        "[right](a.c#L2), "
+        "[right](a.c#L2), [right](./docs/./gpu.md#right), `/usr/include/stdio.h`, "
+        "`--first-option=1 --second-option=2`, "
         "[no file](docs/gone.md), [no anchor](docs/gpu.md#gone), [no anchor](#part)\n"
         "![no picture](gone.png) ![elsewhere](https://example.org/x.png) `a.c` `gone.c` [left](a.c#L3)\n";
     static const char *const said[] = {
@@ -96,16 +97,29 @@ static void test_site_finds_what_leads_nowhere(void) {
     const int count = sizeof said / sizeof *said;
     CHECK(code == 1 && lines == count + 1, "code %d, %d lines: %s", code, lines, output);
     for (int i = 0; i < count; i++) CHECK(strstr(output, said[i]), "'%s' is not in: %s", said[i], output);
+    static const char *const shown[] = {
+        "<code class=\"short\">/usr/include/stdio.h</code>", /* a file of this machine is not part of the site */
+        "<code><span>--first-option=1</span> <span>--second-option=2</span></code>", NULL};
+    char site[160];
+    snprintf(site, sizeof site, "%s/site", folder);
+    site_check_texts(site, "index.html", shown);
     test_write(folder, "docs/new.md", "# New\n");
     code = test_command(output, sizeof output, "ROOT=%s scripts/site.sh %s/site", folder, folder);
     CHECK(code == 1 && strstr(output, "no group in scripts/site.sh has the page docs/new.md"), "code %d: %s",
           code, output);
 
-    /* a folder of the user is not emptied */
-    test_write(folder, "mine.txt", "a file of the user\n");
-    code = test_command(output, sizeof output, "scripts/site.sh %s; ls %s", folder, folder);
-    CHECK(strstr(output, "has files that site.sh did not write") && strstr(output, "\nmine.txt\n"), "%s",
+    /* a folder of the user is not emptied, also if it is a site of another kind; what an interruption has left is */
+    test_command(output, sizeof output, "mkdir %s/mine", folder);
+    test_write(folder, "mine/index.html", "a page of the user\n");
+    test_write(folder, "mine/site.css", "a style of the user\n");
+    code = test_command(output, sizeof output, "ROOT=%s scripts/site.sh %s/mine; ls %s/mine", folder, folder,
+                        folder);
+    CHECK(strstr(output, "has files that site.sh did not write") && strstr(output, "\nindex.html\n"), "%s",
           output);
+    code = test_command(output, sizeof output,
+                        "rm %s/docs/new.md %s/site/index.html && ROOT=%s scripts/site.sh %s/site; ls %s/site",
+                        folder, folder, folder, folder, folder);
+    CHECK(strstr(output, "\nindex.html\n"), "%s", output);
 }
 
 /* Without its tool the site cannot be made: a message says what to install. */

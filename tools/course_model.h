@@ -1,4 +1,5 @@
-/* course_model.h: the numbers and pictures of chapters 0 to 9 of docs/course, which are about the model and its training.
+/* course_model.h: the numbers and pictures of chapters 0 to 9 of docs/course, which are about the model and its training,
+   without those of chapters 4 and 5, which course_attention.h has.
 
    The model is docs/course/tiny_gpt.c, which this file includes. A chapter that trains one uses a made-up language; see
    periodic_data(). tools/course.c has the table of all topics. */
@@ -35,20 +36,14 @@ static void periodic_model(int with_laser, int layers) {
     course_tokens = zeros(2, N);
 }
 
-/* The first `count` sequences of the run into course_tokens. */
-static void periodic_sequences(int count) {
-    for (int b = 0; b < count; b++) data_sample(course_tokens + b * T, course_tokens + N + b * T, b);
+/* Into course_tokens: the B sequences that this step of the run reads. */
+static void periodic_sequences(int step) {
+    for (int b = 0; b < B; b++) data_sample(course_tokens + b * T, course_tokens + N + b * T, step * B + b);
 }
 
 /* Trains the model, and prints some of its losses. The activations of the last step stay. */
 static void periodic_train(void) {
     for (int step = 0; step < steps; step++) train_step(step, course_tokens, course_tokens + N);
-}
-
-/* The weight a_ij of layer 0 in the first sequence, from what forward kept for backward. */
-static double attention_weight(int i, int j) {
-    const float *q = acts.layers[0].qkv + i * 3 * A, *k = acts.layers[0].qkv + j * 3 * A + A;
-    return exp((double)dot(q, k, D) / sqrt(D) - (double)acts.layers[0].attn_lse[i]);
 }
 
 /* The root mean square of n numbers. */
@@ -60,25 +55,26 @@ typedef struct {
     const char *name;
     int times; /* in a layer: L, else 1 */
     double parameters, products;
+    int matrix; /* whether it uses a matrix of parameters */
 } Part;
 
 /* The parts of the model that `make demo` trains, and what each of them has and does for a token: parameters, and
    multiplications in forward. A key is seen by half of the queries on average. */
 static int map_parts(Part *parts) {
     const double c = 256, f = 768, a = 256, t = 256, vocabulary = 2048;
-    const Part all[] = {{"embedding: a row of embed", 1, vocabulary * c, 0},
-                        {"RMSNorm", 6, c, 2 * c},
-                        {"q, k, v", 6, 3 * a * c, 3 * a * c},
-                        {"rope", 6, 0, 4 * a},
-                        {"attention", 6, 0, 2 * a * t / 2},
-                        {"o, added to the stream", 6, a * c, a * c},
-                        {"RMSNorm", 6, c, 2 * c},
-                        {"up", 6, f * c, f * c},
-                        {"gelu", 6, 0, 0},
-                        {"down, added to the stream", 6, f * c, f * c},
-                        {"RMSNorm", 1, c, 2 * c},
-                        {"logits: embed again", 1, 0, vocabulary * c},
-                        {"loss: cross-entropy", 1, 0, 0}};
+    const Part all[] = {{"embedding: a row of embed", 1, vocabulary * c, 0, 1},
+                        {"RMSNorm", 6, c, 2 * c, 0},
+                        {"W_q, W_k, W_v", 6, 3 * a * c, 3 * a * c, 1},
+                        {"rope", 6, 0, 4 * a, 0},
+                        {"attention", 6, 0, 2 * a * t / 2, 0},
+                        {"W_o, added to the stream", 6, a * c, a * c, 1},
+                        {"RMSNorm", 6, c, 2 * c, 0},
+                        {"W_up", 6, f * c, f * c, 1},
+                        {"gelu", 6, 0, 0, 0},
+                        {"W_down, added to the stream", 6, f * c, f * c, 1},
+                        {"RMSNorm", 1, c, 2 * c, 0},
+                        {"logits: embed again", 1, 0, vocabulary * c, 1},
+                        {"loss: cross-entropy", 1, 0, 0, 0}};
     memcpy(parts, all, sizeof all);
     return sizeof all / sizeof *all;
 }
@@ -97,20 +93,28 @@ static void map_numbers(void) {
 }
 
 static void map_picture(void) {
+    const double dark = 0.65, light = 0.2, layer = 0.1, top = 64;
     Part parts[16];
     const int count = map_parts(parts);
-    svg_begin(560, 34 * count + 70);
-    svg_text(20, 24, "start", "tokens (N), one line a part; in the frame: six layers");
-    svg_box(10, 40 + 34, 540, 34 * 9, blue, 0.08);
-    for (int i = 0; i < count; i++) {
+    svg_begin(560, (int)top + 34 * count + 96);
+    svg_text(20, 24, "start", "the model of make demo, from the tokens (above) to the loss (below)");
+    svg_text(370, 52, "end", "parameters");
+    svg_text(540, 52, "end", "multiplications, one token");
+    for (int i = 0, first = 1; i < count; i++) {
         const Part *p = &parts[i];
-        const double y = 40 + 34 * i;
-        svg_box(20, y + 4, 200, 26, blue, 0.15 + 0.5 * (p->parameters > 1000));
+        const double y = top + 34 * i;
+        if (p->times > 1 && first) svg_box(10, y, 540, 34 * 9, blue, layer), first = 0;
+        svg_box(20, y + 4, 210, 26, "#fff", 1);
+        svg_box(20, y + 4, 210, 26, blue, p->matrix ? dark : light);
         svg_text(30, y + 22, "start", p->name);
-        if (p->parameters > 0) svg_text(370, y + 22, "end", label("%.0f parameters", p->parameters));
-        if (p->products > 0) svg_text(540, y + 22, "end", label("%.0f products", p->products));
+        if (p->parameters > 0) svg_text(370, y + 22, "end", label("%.0f", p->parameters));
+        if (p->products > 0) svg_text(540, y + 22, "end", label("%.0f", p->products));
         if (i) svg_line(120, y - 4, 120, y + 4, black);
     }
+    const double y = top + 34 * count + 28;
+    svg_key(20, y, blue, dark, "uses a matrix of parameters (the logits use that of the embedding)");
+    svg_key(20, y + 22, blue, light, "uses no matrix");
+    svg_key(20, y + 44, blue, layer, "a layer: there are six, one after the other, each with these parts");
 }
 
 /* ------------------------------------------------------------------------------------ 1. text to tokens ---- */
@@ -251,7 +255,7 @@ static void norm_streams(double size[2][MAX_LAYERS + 1]) {
     periodic_model(0, 8);
     for (int trained = 0; trained < 2; trained++) {
         for (int step = 0; step < 40 && trained; step++) train_step(step, course_tokens, course_tokens + N);
-        periodic_sequences(B);
+        periodic_sequences(0);
         model_forward(course_tokens);
         for (int l = 0; l <= L; l++)
             size[trained][l] = rms(l < L ? acts.layers[l].input : acts.output, N * C);
@@ -280,100 +284,6 @@ static void norm_picture(void) {
         curve_end_label(8, trained ? "after 40 steps" : "untrained");
     }
     chart_caption("before layer");
-}
-
-/* --------------------------------------------------------------------------------------- 4. attention ---- */
-
-static void attention_numbers(void) {
-    periodic_model(0, 1);
-    periodic_train();
-    printf("\nposition  letter  next    loss   weight of the letter four places before\n");
-    for (int i = 0; i < T; i++) {
-        double loss = 0;
-        for (int n = i; n < N; n += T) /* logits have become (softmax(logits) - (v == target)) / N */
-            loss -= log(1 + (double)acts.logits[n * V + course_tokens[N + n]] * N) / B;
-        printf("%8d  %6c  %4c  %6.3f", i, 'a' + course_tokens[i], 'a' + course_tokens[N + i], loss);
-        if (i > 3) printf("   %.3f", attention_weight(i, i - 4));
-        printf("\n");
-    }
-}
-
-/* The weights in the first sequence, as squares that are the darker, the larger the weight is. */
-static void attention_panel(double left, const char *title) {
-    const double top = 56, cell = 13;
-    svg_text(left, 24, "start", title);
-    for (int i = 0; i < T; i++) {
-        const char letter[2] = {(char)('a' + course_tokens[i]), 0};
-        svg_text(left + cell * (i + 0.5), top - 6, "middle", letter);
-        svg_text(left - 8, top + cell * (i + 0.85), "middle", letter);
-        svg_box(left, top + cell * i, cell * (i + 1) - 1, cell - 1, blue,
-                0.06); /* the keys that the query sees */
-        for (int j = 0; j <= i; j++)
-            if (attention_weight(i, j) > 0.01)
-                svg_box(left + cell * j, top + cell * i, cell - 1, cell - 1, blue, attention_weight(i, j));
-    }
-    svg_text(left, top + cell * T + 22, "start", "a row is a query i, a column a key j");
-}
-
-static void attention_picture(void) {
-    periodic_model(0, 1);
-    svg_begin(620, 350);
-    periodic_sequences(B);
-    model_forward(course_tokens);
-    attention_panel(30, "before the first step");
-    periodic_train();
-    attention_panel(340, "after 300 steps");
-}
-
-/* ------------------------------------------------------------------------------------------- 5. LASER ---- */
-
-/* The derivative of the first output of a row with respect to the score of key 0, as attention_backward computes it. The
-   row sees two keys: key 0 has weight a and value x, key 1 the value 0. */
-static double two_key_jacobian(double a, double x, int with_laser) {
-    L = 1, H = 1, D = 2, A = 2, T = 2, N = 2, laser = with_laser;
-    const float score =
-        (float)((log(a) - log1p(-a)) * sqrt(2)); /* q . k / sqrt(D) is the logarithm of a / (1 - a) */
-    /* rows of q, k, v for token 0 and token 1; the query is that of token 1 */
-    const float qkv[12] = {0, 0, score, 0, (float)x, 0, 1, 0, 0, 0, 0, 0}, dout[4] = {0, 0, 1, 0};
-    float out[4], lse[2], dqkv[12];
-    attention_forward(out, lse, qkv);
-    attention_backward(dqkv, dout, qkv, out, lse);
-    return (double)dqkv[2] * sqrt(2); /* dk = ds * q / sqrt(D), and q is 1 */
-}
-
-static void laser_numbers(void) {
-    static const double values[] = {0.1, 1, 4, -4}, powers[] = {0.3010299957, 1, 2, 3, 4, 5, 6};
-    printf("derivative of o with respect to the score of a key of weight a, whose value is x above the "
-           "other's\n");
-    for (int x = 0; x < 4; x++) {
-        printf("\nx = %4.1f   %-9s %12s %12s %8s\n", values[x], "a", "standard", "LASER", "ratio");
-        for (int i = 0; i < 7; i++) {
-            const double a = pow(10, -powers[i]), standard = two_key_jacobian(a, values[x], 0),
-                         with_laser = two_key_jacobian(a, values[x], 1);
-            printf("           %-9.1e %12.3e %12.3e %8.3f\n", a, standard, with_laser, with_laser / standard);
-        }
-    }
-}
-
-static void laser_picture(void) {
-    chart = (Chart){70, 480, 300, {-6, 0}, {-6, 0}};
-    svg_begin(620, 400);
-    svg_text(chart.left, 24, "start", "|derivative of o with respect to the score of a key|");
-    for (int power = -6; power <= 0; power++) {
-        const char *const text = power ? label("1e%d", power) : "1";
-        chart_row(power, grey, text);
-        chart_column(power, text);
-    }
-    svg_text(chart_x(-3), 382, "middle", "a, the weight of the key; its value is 4 above the other's");
-    for (int kind = 0; kind < 2; kind++) {
-        curve_begin(kind ? red : blue);
-        for (int i = 0; i <= 120; i++) {
-            const double log_a = -6 + 5.96 * i / 120;
-            curve_point(log_a, log10(fabs(two_key_jacobian(pow(10, log_a), 4, kind))));
-        }
-        curve_end();
-        svg_text(200, kind ? 135 : 285, "middle", kind ? "LASER" : "standard");
-    }
 }
 
 /* ---------------------------------------------------------------------------------------------- 6. MLP ---- */
@@ -448,7 +358,7 @@ static double backward_loss(void) {
 /* One step of a model of eight layers that is not trained: forward, loss and backward. */
 static void backward_step(void) {
     periodic_model(0, 8);
-    periodic_sequences(B);
+    periodic_sequences(0);
     memset(gradients.embed, 0, (size_t)parameters * sizeof(float));
     backward_loss();
     model_backward(course_tokens);
@@ -463,8 +373,8 @@ static float *backward_tensor(const Weights *w, int l, int i) {
                                           layer->q,    layer->k,  layer->v,        layer->attn_norm};
     return all[i];
 }
-static const char *const backward_names[BACKWARD_TENSORS] = {"down", "up", "mlp_norm", "o",
-                                                             "q",    "k",  "v",        "attn_norm"};
+static const char *const backward_names[BACKWARD_TENSORS] = {"W_down", "W_up", "mlp_norm", "W_o",
+                                                             "W_q",    "W_k",  "W_v",      "attn_norm"};
 static int backward_size(int i) {
     const int sizes[BACKWARD_TENSORS] = {C * F, F * C, C, C * A, A * C, A * C, A * C, C};
     return sizes[i];
@@ -488,8 +398,8 @@ static void backward_numbers(void) {
 }
 
 static void backward_picture(void) {
-    static const char *const labels[BACKWARD_TENSORS] = {"down, o", "up, v", "mlp_norm", "",
-                                                         "q, k",    "",      "",         "attn_norm"};
+    static const char *const labels[BACKWARD_TENSORS] = {"W_down, W_o", "W_up, W_v", "mlp_norm", "",
+                                                         "W_q, W_k",    "",          "",         "attn_norm"};
     backward_step();
     chart_begin((Chart){70, 430, 240, {0, L - 1}, {-6, -2}},
                 "root mean square of the gradient of each tensor");
@@ -502,6 +412,129 @@ static void backward_picture(void) {
         curve_end_label(10, labels[i]);
     }
     chart_caption("layer; backward goes from left to right");
+}
+
+/* ---- the gradient of the stream ---- */
+
+/* Root mean squares in each layer: of the stream's gradient behind the layer, between its blocks and before it, and of
+   what each block adds to that gradient. */
+typedef struct {
+    double behind, mlp, between, attention, before;
+} StreamLayer;
+
+/* Into to (N, C): the gradient of the stream before layer l, or before its MLP block. model_backward leaves it in
+   d_residual if it is given only the layers from l on; and if W_o of layer l is 0, nothing comes out of attention. */
+static void stream_gradient(float *to, int l, int before_mlp) {
+    static Weights all;
+    static LayerActivations activations[MAX_LAYERS];
+    const int layers = L;
+    float *zero = zeros(C, A);
+    all = weights, L = layers - l;
+    memcpy(activations, acts.layers, sizeof activations);
+    memmove(weights.layers, all.layers + l, (size_t)L * sizeof *all.layers);
+    memmove(acts.layers, activations + l, (size_t)L * sizeof *activations);
+    if (before_mlp) weights.layers[0].o = zero;
+    model_backward(course_tokens);
+    memcpy(to, acts.d_residual, (size_t)(N * C) * sizeof *to);
+    memcpy(acts.layers, activations, sizeof activations);
+    weights = all, L = layers;
+    free(zero);
+}
+
+/* After forward and loss. */
+static void stream_layers(StreamLayer *layers) {
+    float *behind = zeros(N, C), *between = zeros(N, C), *before = zeros(N, C);
+    stream_gradient(behind, L, 0);
+    for (int l = L - 1; l >= 0; l--) {
+        stream_gradient(between, l, 1), stream_gradient(before, l, 0);
+        layers[l] = (StreamLayer){rms(behind, N * C), 0, rms(between, N * C), 0, rms(before, N * C)};
+        add_scaled(behind, -1, between, N * C); /* what the MLP has added, with the other sign */
+        layers[l].mlp = rms(behind, N * C);
+        add_scaled(between, -1, before, N * C);
+        layers[l].attention = rms(between, N * C);
+        memcpy(behind, before, (size_t)(N * C) * sizeof *behind);
+    }
+    free(behind), free(between), free(before);
+}
+
+static void stream_numbers(void) {
+    StreamLayer untrained[MAX_LAYERS], trained[MAX_LAYERS];
+    periodic_model(0, 8);
+    periodic_sequences(0);
+    backward_loss();
+    stream_layers(untrained);
+    for (int step = 0; step < 40; step++) train_step(step, course_tokens, course_tokens + N);
+    periodic_sequences(0);
+    backward_loss();
+    stream_layers(trained);
+    printf("\ngradient of the residual stream: root mean square, in thousandths\n\n");
+    printf("%-8s   %-33s   after 40 steps\n", "", "untrained");
+    printf("%-8s", "layer");
+    for (int i = 0; i < 2; i++) printf("   %9s %8s %14s", "behind it", "MLP adds", "attention adds");
+    printf("\n");
+    for (int l = L - 1; l >= 0; l--) {
+        printf("%-8d", l);
+        for (int i = 0; i < 2; i++) {
+            const StreamLayer *layer = i ? &trained[l] : &untrained[l];
+            printf("   %9.3f %8.3f %14.3f", 1e3 * layer->behind, 1e3 * layer->mlp, 1e3 * layer->attention);
+        }
+        printf("\n");
+    }
+    printf("before 0   %9.3f %35.3f\n", 1e3 * untrained[0].before, 1e3 * trained[0].before);
+}
+
+/* A block beside the stream: forward on its left, where its result is added below, and the gradient on its right, where
+   what comes out of the block is added above. */
+static const double stream_forward = 46, stream_backward = 236;
+
+static void stream_block(double y, const char *what) {
+    const double left = stream_forward + 36, right = stream_backward - 36;
+    svg_box(left, y, right - left, 54, grey, 0.35);
+    svg_text((left + right) / 2, y + 31, "middle", what);
+    svg_arrow(stream_forward, y + 12, left, y + 12, blue);
+    svg_arrow(left, y + 42, stream_forward, y + 42, blue);
+    svg_text(stream_forward - 6, y + 46, "end", "+");
+    svg_arrow(stream_backward, y + 42, right, y + 42, red);
+    svg_arrow(right, y + 12, stream_backward, y + 12, red);
+    svg_text(stream_backward + 6, y + 16, "start", "+");
+    svg_text(stream_backward + 6, y + 46, "start", "copied");
+}
+
+static void stream_row(double y, const char *what, double first, const StreamLayer *layers, int field) {
+    svg_text(first - 44, y + 4, "end", what);
+    for (int l = 0; l < L; l++) {
+        const double values[] = {layers[l].before, layers[l].attention, layers[l].between, layers[l].mlp,
+                                 layers[l].behind};
+        svg_text(first + 42 * l, y + 4, "end", label("%.2f", 1e3 * values[field]));
+    }
+}
+
+static void stream_picture(void) {
+    static const char *const rows[] = {"before it", "attention adds", "between", "MLP adds", "behind it"};
+    static const double heights[] = {96, 126, 188, 216, 278}, first = 394;
+    StreamLayer layers[MAX_LAYERS];
+    backward_step();
+    stream_layers(layers);
+    svg_begin(710, 384);
+    svg_text(20, 24, "start", "one layer: the residual stream and its gradient");
+    svg_text(first + 42 * 7, 24, "end", "root mean square of dx before training, in thousandths");
+    svg_text(first - 44, 60, "end", "layer");
+    for (int l = 0; l < L; l++) svg_text(first + 42 * l, 60, "end", label("%d", l));
+    svg_text(stream_forward, 60, "middle", "x");
+    svg_text(stream_backward, 60, "middle", "dx");
+    svg_arrow(stream_forward, 70, stream_forward, 296, blue);
+    svg_arrow(stream_backward, 296, stream_backward, 70, red);
+    stream_block(114, "attention");
+    stream_block(204, "MLP");
+    for (int i = 0; i < 5; i++) stream_row(heights[i], rows[i], first, layers, i);
+    svg_arrow(20, 322, 48, 322, blue);
+    svg_text(56, 326, "start", "forward: each block reads x, and its result is added below (+)");
+    svg_arrow(48, 344, 20, 344, red);
+    svg_text(56, 348, "start",
+             "backward: dx is copied into each block, and what comes out is added above (+)");
+    svg_text(
+        56, 370, "start",
+        "Backward begins behind layer 7. Before layer 7 is the same place as behind layer 6, and so on.");
 }
 
 /* ---------------------------------------------------------------------------------------- 9. optimizer ---- */

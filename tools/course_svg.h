@@ -1,6 +1,7 @@
 /* course_svg.h: draws the pictures of docs/course as SVG, for tools/course.c.
 
-     svg_begin, svg_text, svg_line, svg_box       a picture of a width and a height, in pixels, and what is in it
+     svg_begin, svg_text, svg_line, svg_arrow,    a picture of a width and a height, in pixels, and what is in it
+     svg_box, svg_key
      chart_begin, chart_row, chart_column,        a chart, and its curves: places are given in the units of its axes,
      curve_begin, curve_point, curve_end          which chart_x and chart_y turn into pixels
 
@@ -8,6 +9,7 @@
 #ifndef TOOLS_COURSE_SVG_H
 #define TOOLS_COURSE_SVG_H
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -48,6 +50,21 @@ static void svg_box(double x, double y, double width, double height, const char 
         svg,
         "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" fill-opacity=\"%.3f\"/>\n", x,
         y, width, height, colour, opacity);
+}
+
+/* A line whose end, (x2, y2), is the point of an arrow. */
+static void svg_arrow(double x1, double y1, double x2, double y2, const char *colour) {
+    const double length = hypot(x2 - x1, y2 - y1), x = 5 * (x2 - x1) / length, y = 5 * (y2 - y1) / length;
+    svg_line(x1, y1, x2 - x, y2 - y, colour);
+    fprintf(svg, "<polygon points=\"%.1f,%.1f %.1f,%.1f %.1f,%.1f\" fill=\"%s\"/>\n", x2, y2,
+            x2 - 1.6 * x - 0.8 * y, y2 - 1.6 * y + 0.8 * x, x2 - 1.6 * x + 0.8 * y, y2 - 1.6 * y - 0.8 * x,
+            colour);
+}
+
+/* A line of a legend: a square of a colour, and what that colour means. */
+static void svg_key(double x, double y, const char *colour, double opacity, const char *text) {
+    svg_box(x, y - 11, 13, 13, colour, opacity);
+    svg_text(x + 20, y, "start", text);
 }
 
 enum { CHART_TOP = 40 };

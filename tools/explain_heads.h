@@ -73,7 +73,9 @@ static inline double head_entropy(const AttentionSums *s) { return s->rows > 0 ?
 static inline void page_all_heads(FILE *f, const ExplainPage *page) {
     const Explanation *e = page->e;
     const int L = e->model->config.layers, H = e->model->config.heads;
-    fputs("<h3>All heads</h3>\n<div class=\"scroll\"><div class=\"heads\"><span>layer</span>", f);
+    fputs("<h3>All heads, a row for each layer</h3>\n<div class=\"scroll\"><div "
+          "class=\"heads\"><span>layer</span>",
+          f);
     for (int h = 0; h < H; h++) fprintf(f, "<span>%d</span>", h);
     for (int l = 0; l < L; l++) {
         fprintf(f, "\n<span>%d</span>", l);
@@ -94,9 +96,9 @@ static inline void page_one_head(FILE *f, const ExplainPage *page) {
     const int H = e->model->config.heads, n = e->n, side = EXPLAIN_CELL * n;
     fprintf(f,
             "<div class=\"scroll\"><svg id=\"map\" class=\"big\" tabindex=\"0\" role=\"img\" "
-            "aria-label=\"attention weights of the chosen head; arrow keys read them out\" viewBox=\"0 0 %d "
-            "%d\" style=\"min-width:%dpx;max-width:%dpx\"><path class=\"ground\" d=\"M0 0",
-            side + EXPLAIN_LABEL, side, 11 * n + 90, 26 * n + 240);
+            "aria-label=\"attention weights of the chosen head; arrow keys read them out\" viewBox=\"-1 "
+            "-1 %d %d\" style=\"min-width:%dpx;max-width:%dpx\"><path class=\"ground\" d=\"M0 0",
+            side + EXPLAIN_LABEL, side + 2, 11 * n + 90, 26 * n + 240);
     for (int i = 0; i < n; i++) fprintf(f, "h%dv%d", EXPLAIN_CELL, EXPLAIN_CELL);
     fprintf(f, "H0z\"/>\n<g id=\"cells\" transform=\"scale(%d) translate(0 .5)\">", EXPLAIN_CELL);
     page_cells(f, explanation_weights(e, page->head / H, page->head % H), n), fputs("</g>\n", f);
@@ -186,30 +188,36 @@ static inline int sharpest_head(const Explanation *e) {
     return best;
 }
 
+/* Two columns where there is room: all heads, and the chosen one. */
 static inline void page_heads(FILE *f, const ExplainPage *page) {
+    static const char title[] = "Where each head looks";
     const Explanation *e = page->e;
     const int H = e->model->config.heads;
-    page_section(f, "Where each head looks",
-                 "Every head gives each token weights for the tokens up to itself; they add up to 1. In a "
-                 "picture the rows are the tokens that read, and the columns those that are read. Look for a "
-                 "diagonal (a head that reads the token itself, or the one before it), for upright lines "
-                 "(one token that many read, often the first), and for single cells far from the diagonal (a "
-                 "head that has found something). <b>Choose a head</b> to see it large.");
     if (!e->has_weights) {
-        fprintf(f,
-                "<p>How attention of the kind <b>%s</b> weighs its tokens is not known to ./explain; it "
-                "knows standard attention and LASER. The other sections are complete.</p></section>\n",
-                attention_name((AttentionKind)e->model->config.attn));
+        page_section(f, title,
+                     "./explain knows how standard attention and LASER weigh their tokens, but not how this "
+                     "model's kind of attention does. The other sections are complete.");
+        fputs("</section>\n", f);
         return;
     }
+    page_section(
+        f, title,
+        "For each token, a head divides a weight of 1 among the tokens up to itself: it reads their "
+        "values in these shares. In a picture, a row is a token that reads, and a column one that is "
+        "read. In the large picture a token stands at the end of its row, and its column goes down "
+        "from there. Look for a diagonal (a head that reads the token itself, or the one before it), "
+        "for upright lines (one token that many read, often the first), and for single cells far "
+        "from the diagonal (a head that has found something). <b>Choose a head</b> to see it large.");
     fprintf(f, "<div class=\"two\" style=\"--heads:%d;--tokens:%d\"><div>\n", H, e->n);
     page_all_heads(f, page);
-    page_head_numbers(f, e, "Entropy of the rows, in nats", number_entropy, log(e->n));
-    fputs("<p class=\"see\">0: every token reads one token. The pale cells are the heads that choose; a head "
-          "that reads all tokens alike has the strongest colour.</p>\n</div>\n<div class=\"stay\"><h3 "
-          "data-say=\"head\">",
-          f);
-    fprintf(f, "layer %d, head %d</h3>\n", page->head / H, page->head % H);
+    page_head_numbers(f, e, "Mean entropy of a row, in nats", number_entropy, log(e->n));
+    fprintf(f,
+            "<p class=\"see\">The entropy of a row of weights a is -Σ&nbsp;a&nbsp;log&nbsp;a. It is 0 (no "
+            "colour) if the "
+            "token reads one token only, and log m if it reads m tokens alike: at most log %d = %.2f (the "
+            "strongest colour).</p>\n</div>\n<div class=\"stay\"><h3 data-say=\"head\">layer %d, head "
+            "%d</h3>\n",
+            e->n, log(e->n), page->head / H, page->head % H);
     page_one_head(f, page);
     page_reading(f, page);
     fputs("</div></div></section>\n", f);
@@ -222,12 +230,14 @@ static inline void page_laser(FILE *f, const Explanation *e) {
         "Standard attention returns the average of the values v with the weights above. LASER returns the "
         "logarithm of the average of exp(v), which is never smaller. Where the values of a column of V lie "
         "close together both are nearly the same; with a span well above 1, large values of tokens with "
-        "small weights count more.");
+        "small weights count more. In each table the largest number has the strongest colour.");
     page_head_numbers(f, e, "Largest span of a column of V: its largest minus its smallest value",
                       number_span, 0);
-    page_head_numbers(f, e, "Difference to the plain average, in % of it (root mean squares)", number_change,
-                      0);
-    page_head_numbers(f, e, "Largest difference of one number", number_largest, 0);
+    page_head_numbers(f, e,
+                      "How much LASER's output differs from the average, in % of the average (root mean "
+                      "squares over tokens and columns)",
+                      number_change, 0);
+    page_head_numbers(f, e, "Largest difference of one element of the output", number_largest, 0);
     fputs("</section>\n", f);
 }
 

@@ -205,10 +205,7 @@ static inline void explain_step(Explanation *e) {
     e->gradients = explain_numbers(model->parameters.count);
     for (int i = 0; i < model->parameters.count; i++) {
         const Tensor *t = &model->parameters.tensors[i];
-        double squares = 0;
-        for (size_t x = t->offset; x < t->offset + t->count; x++)
-            squares += (double)model->gradients.memory[x] * model->gradients.memory[x];
-        e->gradients[i] = sqrt(squares);
+        e->gradients[i] = sqrt(gradient_squares(model->gradients.memory + t->offset, t->count));
     }
 }
 

@@ -11,19 +11,29 @@
 
 /* ---- the prompt ---- */
 
-static inline void page_heading(FILE *f, const ExplainPage *page) {
-    const Explanation *e = page->e;
-    const ModelConfig *c = &e->model->config;
-    char shown[400], parameters[FORMAT_SIZE];
+/* The beginning of the prompt in one line, for the title and the heading. */
+static inline void page_prompt(FILE *f, const ExplainPage *page) {
     enum { LONGEST = 90 };
-    size_t size = strlen(page->prompt),
-           kept = size < LONGEST ? size : check_whole_characters(page->prompt, LONGEST);
+    char shown[4 * LONGEST + 1];
+    const size_t size = strlen(page->prompt),
+                 kept = size < LONGEST ? size : check_whole_characters(page->prompt, LONGEST);
     check_printable(shown, sizeof shown, page->prompt, kept, true);
     for (char *at = shown; *at; at++)
         if (*at == '\n' || *at == '\t') *at = ' ';
-    html_page_begin(f), html_text(f, shown);
+    if (shown[strspn(shown, " ")] == 0)
+        fputs("(spaces only)", f);
+    else
+        html_text(f, shown);
+    if (kept < size) fputs("…", f);
+}
+
+static inline void page_heading(FILE *f, const ExplainPage *page) {
+    const Explanation *e = page->e;
+    const ModelConfig *c = &e->model->config;
+    char parameters[FORMAT_SIZE], perplexity[FORMAT_SIZE];
+    html_page_begin(f), page_prompt(f, page);
     html_page_heading(f, "inside the model", explain_style, sizeof explain_style / sizeof *explain_style);
-    html_text(f, shown), fputs(kept < size ? "…</h1>\n<p class=\"facts\">" : "</h1>\n<p class=\"facts\">", f);
+    page_prompt(f, page), fputs("</h1>\n<p class=\"facts\">", f);
     fprintf(f, "%s attention · %s parameters · %d layers · %d heads of %d · width %d · vocabulary %d<br>",
             attention_name((AttentionKind)c->attn),
             count_short(parameters, (double)e->model->parameters.floats), c->layers, c->heads, c->head_dim,
@@ -33,8 +43,8 @@ static inline void page_heading(FILE *f, const ExplainPage *page) {
     if (isfinite(e->mean_loss))
         fprintf(f,
                 "Its mean loss is <b>%.3f</b> nats a token: on average the model is as uncertain as among "
-                "<b>%.3g</b> equally likely tokens. ",
-                e->mean_loss, exp(e->mean_loss));
+                "<b>%s</b> equally likely tokens. ",
+                e->mean_loss, small_text(perplexity, exp(e->mean_loss)));
     const Guess *best = explanation_guess(e, c->layers, e->n - 1, 0);
     fputs("As the next token it expects <b class=\"k\">", f), page_token(f, page, best->token);
     fputs("</b> with ", f), page_percent(f, best->p), fputs(".</p>\n", f);
@@ -47,33 +57,27 @@ static inline void page_heading(FILE *f, const ExplainPage *page) {
     page_place(f, page, e->n - 1), fputs("</span></div>\n", f);
 }
 
-/* Each token as a button, whose colour is its loss. */
-static inline void page_tokens(FILE *f, const ExplainPage *page) {
+/* Each token as a button, whose colour is its loss; a loss of `most` has the strongest. */
+static inline void page_token_buttons(FILE *f, const ExplainPage *page, double most) {
     const Explanation *e = page->e;
-    const double uniform = log(e->model->config.vocab_size);
-    page_section(
-        f, "The tokens, and how well each was expected",
-        "The model reads numbers, and each stands for one of these pieces of text (· is a space, ↵ the end "
-        "of a line). The stronger the colour, the larger the loss: the more the token surprised the model, "
-        "given the tokens before it. The first has none, since nothing stands before it. <b>Choose a token "
-        "here, and the rest of the page is about it.</b>");
     fputs("<div class=\"tokens\">", f);
     for (int t = 0; t < e->n; t++) {
         size_t size;
         const char *bytes = tokenizer_decode_token(page->tokenizer, e->tokens[t], &size);
-        fputs("<button type=\"button\" class=\"k tint\" style=\"", f), page_share(f, e->losses[t] / uniform);
+        fputs("<button type=\"button\" class=\"k tint\" style=\"", f), page_share(f, e->losses[t] / most);
         fprintf(f, "\" data-t=\"%d\" title=\"token %d, id %d", t, t, e->tokens[t]);
         if (t) fprintf(f, ": loss %.3f, probability ", e->losses[t]), page_percent(f, exp(-e->losses[t]));
         fputs("\">", f), page_token(f, page, e->tokens[t]), fputs("</button>\n", f);
         if (size && memchr(bytes, '\n', size)) fputs("<span class=\"end\"></span>\n", f);
     }
-    fprintf(f,
-            "</div>\n<p class=\"scale\">loss 0 <i></i> %.2f or more, that of a guess among all %d "
-            "tokens</p>\n<details><summary>The same as a table</summary><div "
-            "class=\"scroll\"><table><tr><th>number</th><th>token</th><th>id</th><th>loss</"
-            "th><th>probability</th><th>likelier "
-            "tokens</th></tr>\n",
-            uniform, e->model->config.vocab_size);
+    fputs("</div>\n", f);
+}
+
+static inline void page_token_table(FILE *f, const ExplainPage *page) {
+    const Explanation *e = page->e;
+    fputs("<div class=\"scroll\"><table><tr><th>number</th><th>token</th><th>id</th><th>loss</"
+          "th><th>probability</th><th>likelier tokens</th></tr>\n",
+          f);
     for (int t = 0; t < e->n; t++) {
         fprintf(f, "<tr><td>%d</td><td class=\"k\">", t), page_token(f, page, e->tokens[t]);
         fprintf(f, "</td><td>%d</td>", e->tokens[t]);
@@ -84,7 +88,24 @@ static inline void page_tokens(FILE *f, const ExplainPage *page) {
         } else
             fputs("<td>-</td><td>-</td><td>-</td></tr>\n", f);
     }
-    fputs("</table></div></details></section>\n", f);
+    fputs("</table></div>", f);
+}
+
+static inline void page_tokens(FILE *f, const ExplainPage *page) {
+    const int V = page->e->model->config.vocab_size;
+    page_section(
+        f, "The tokens, and how well each was expected",
+        "The model reads numbers, and each stands for one of these pieces of text (· is a space, ↵ the end "
+        "of a line). The stronger the colour, the larger the loss: the more the token surprised the model, "
+        "given the tokens before it. The first, token 0, has none, since nothing stands before it. "
+        "<b>Choose a token here, and the rest of the page is about it.</b>");
+    page_token_buttons(f, page, log(V));
+    fprintf(f,
+            "<p class=\"scale\">loss in nats: 0 <i></i> %.2f or more, that of a guess among all %d "
+            "tokens</p>\n<details><summary>The same as a table</summary>",
+            log(V), V);
+    page_token_table(f, page);
+    fputs("</details></section>\n", f);
 }
 
 /* ---- predictions ---- */
@@ -121,8 +142,8 @@ static inline void page_lens(FILE *f, const ExplainPage *page) {
     fputs("</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"predictions of each "
           "layer\"><table class=\"heat lens\" "
           "id=\"lens\"><tr><th>after</th><th>likeliest</th><th>2nd</th><th>3rd</th><th>4th</th><th>5th</"
-          "th><th>the "
-          "prompt's own</th></tr>\n",
+          "th><th>what "
+          "follows</th></tr>\n",
           f);
     for (int l = 0; l <= e->model->config.layers; l++) {
         fputs("<tr data-stage><th>", f), page_stage(f, l), fputs("</th>", f);
@@ -163,12 +184,14 @@ static inline void page_lens_grid(FILE *f, const ExplainPage *page) {
 }
 
 static inline void page_layers(FILE *f, const ExplainPage *page) {
-    page_section(f, "What each layer would predict",
-                 "Each layer adds to the vector of a token, the residual stream. Here the model's final norm "
-                 "and output matrix are applied to that vector after every layer, as if the layers behind it "
-                 "did not exist (the logit lens). Look for the layer at which the prediction settles, and "
-                 "for guesses that are given up again. The last row is what the model really predicts. "
-                 "<b>Outlined:</b> the token that really follows in the prompt.");
+    page_section(
+        f, "What each layer would predict",
+        "Each layer adds to the vector of a token, the residual stream. Here the model's final norm "
+        "and output matrix are applied to that vector after every layer, as if the layers behind it "
+        "did not exist (the logit lens). Look for the layer at which the prediction settles, and "
+        "for guesses that are given up again. The last row is what the model really predicts. The "
+        "stronger the colour, the larger the probability. <b>Outlined</b> is the token that really "
+        "follows in the prompt; the last column has its probability, and its rank among all tokens.");
     page_lens(f, page), page_lens_grid(f, page);
     fputs("</section>\n", f);
 }
@@ -222,15 +245,29 @@ static inline void page_sizes(FILE *f, const ExplainPage *page) {
 
 /* ---- gradients ---- */
 
-/* The name of a tensor without what all tensors share: "q" of "model.layers.3.self_attn.q_proj.weight". */
+/* The name of a tensor in words: "q" for "model.layers.3.self_attn.q_proj.weight". */
 static inline const char *tensor_short(char text[64], const Tensor *t) {
-    static const char *const left_out[] = {"model.layers.%d.", "model.", "self_attn.", "mlp.", "_proj",
-                                           ".weight"};
-    snprintf(text, 64, "%.63s", t->row->name);
-    text[strcspn(text, "|")] = 0;
-    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++) {
-        char *at = strstr(text, left_out[i]);
-        if (at) memmove(at, at + strlen(left_out[i]), strlen(at + strlen(left_out[i])) + 1);
+    static const struct {
+        const char *part, *words;
+    } names[] = {{"model.layers.%d.", ""},
+                 {"model.norm", "final norm"},
+                 {"model.", ""},
+                 {"self_attn.", ""},
+                 {"mlp.", ""},
+                 {"_proj", ""},
+                 {".weight", ""},
+                 {"input_layernorm", "attention norm"},
+                 {"post_attention_layernorm", "MLP norm"},
+                 {"post_self_attn_layernorm", "attention output norm"},
+                 {"post_mlp_layernorm", "MLP output norm"},
+                 {"lm_head", "output"}};
+    char rest[64];
+    snprintf(text, 64, "%.*s", (int)strcspn(t->row->name, "|"), t->row->name);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *at = strstr(text, names[i].part);
+        if (!at) continue;
+        snprintf(rest, sizeof rest, "%s", at + strlen(names[i].part));
+        snprintf(at, (size_t)(text + 64 - at), "%s%s", names[i].words, rest);
     }
     for (char *at = text; *at; at++)
         if (*at == '.' || *at == '_') *at = ' ';
@@ -286,9 +323,10 @@ static inline void page_gradients(FILE *f, const ExplainPage *page) {
     page_section(
         f, "The gradient of one training step",
         "How strongly this prompt would change each matrix if the model were trained on it: the length of "
-        "the gradient of the mean loss, before clipping. Compare q and k with v and o: the gradient reaches "
-        "q and k only through the attention weights. “All parameters” is what the trainer's log calls "
-        "grad_norm.");
+        "the gradient of the mean loss, before clipping; the strength of the colour is the root of the "
+        "length. "
+        "Compare q and k with v and o: the gradient reaches q and k only through the attention weights. “All "
+        "parameters” is what the trainer's log calls grad_norm.");
     if (page->e->gradients)
         page_gradient_tables(f, page->e);
     else
@@ -300,20 +338,29 @@ static inline void page_gradients(FILE *f, const ExplainPage *page) {
 
 /* ---- the numbers for the script ---- */
 
-static inline void page_json_row(FILE *f, const char *name, const double *rows, int count, int n) {
-    fprintf(f, ",\n\"%s\":[", name);
-    for (int l = 0; l < count; l++) {
-        fputs(l ? ",[" : "[", f);
-        for (int t = 0; t < n; t++) fprintf(f, "%s%.5g", t ? "," : "", rows[(int64_t)l * n + t]);
-        fputc(']', f);
+/* A list; null stands for what is no finite number. */
+static inline void page_json_list(FILE *f, const double *x, int n) {
+    for (int i = 0; i < n; i++) {
+        fputc(i ? ',' : '[', f);
+        if (isfinite(x[i]))
+            fprintf(f, "%.5g", x[i]);
+        else
+            fputs("null", f);
     }
     fputc(']', f);
 }
 
-static inline void page_json_means(FILE *f, const char *name, const double *rows, int count, int n) {
-    fprintf(f, "\"%s\":[", name);
-    for (int l = 0; l < count; l++) fprintf(f, "%s%.5g", l ? "," : "", mean_of(rows + (int64_t)l * n, n));
-    fputc(']', f);
+/* Lengths (count, n) of each layer and token, and their means over the tokens. */
+static inline void page_json_lengths(FILE *f, const char *name, const double *rows, int count, int n) {
+    double *means = check_calloc((size_t)count * sizeof *means);
+    fprintf(f, ",\n\"%s\":{\"lengths\":", name);
+    for (int l = 0; l < count; l++) {
+        const double *row = rows + (int64_t)l * n;
+        means[l] = mean_of(row, n);
+        fputc(l ? ',' : '[', f), page_json_list(f, row, n);
+    }
+    fputs("],\"means\":", f), page_json_list(f, means, count), fputc('}', f);
+    free(means);
 }
 
 /* [id, p, id, p, ...] of the first `count` guesses of a position. */
@@ -369,12 +416,9 @@ static inline void page_json(FILE *f, const ExplainPage *page) {
         fputs("[null,0]]", f);
     }
     fputc(']', f);
-    page_json_row(f, "stream", e->stream, L + 1, n), page_json_row(f, "attention", e->attention, L, n);
-    page_json_row(f, "mlp", e->mlp, L, n);
-    fputs(",\n\"means\":{", f), page_json_means(f, "stream", e->stream, L + 1, n), fputc(',', f);
-    page_json_means(f, "attention", e->attention, L, n), fputc(',', f),
-        page_json_means(f, "mlp", e->mlp, L, n);
-    fputc('}', f);
+    page_json_lengths(f, "stream", e->stream, L + 1, n);
+    page_json_lengths(f, "attention", e->attention, L, n);
+    page_json_lengths(f, "mlp", e->mlp, L, n);
     page_json_words(f, page);
     if (e->has_weights) page_json_weights(f, e);
     fputs("}\n</script>\n", f);

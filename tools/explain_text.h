@@ -10,9 +10,9 @@
 typedef struct {
     const Explanation *e;
     const Tokenizer *tokenizer;
-    const char *prompt,
-        *folder; /* the prompt's text, up to its first zero byte, and the checkpoint's folder */
-    int head;    /* that the page shows first: its number in (L, H) */
+    const char *prompt; /* its text, up to its first zero byte */
+    const char *folder; /* of the checkpoint */
+    int head;           /* that the page shows first: its number in (L, H) */
 } ExplainPage;
 
 /* ---- texts ---- */
@@ -76,11 +76,11 @@ static inline const char *size_text(char text[FORMAT_SIZE], double x) {
     return text;
 }
 
-/* A size that may be small: three digits, or fewer and an exponent. */
+/* A size that may be small: three digits from 0.001 on, below that two and an exponent. */
 static inline const char *small_text(char text[FORMAT_SIZE], double x) {
-    const bool plain = x == 0 || (x >= 0.009995 && x < 1e5);
-    int decimals = x == 0 ? 0 : 4;
-    for (double limit = 0.09995; decimals > 0 && x >= limit; limit *= 10) decimals--;
+    const bool plain = x == 0 || (x >= 0.0009995 && x < 1e5);
+    int decimals = x == 0 ? 0 : 5;
+    for (double limit = 0.009995; decimals > 0 && x >= limit; limit *= 10) decimals--;
     if (!isfinite(x))
         snprintf(text, FORMAT_SIZE, "-");
     else

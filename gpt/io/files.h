@@ -23,7 +23,8 @@
      file_write_whole(path, bytes, size, error)
                                              writes a small file and brings it to the disk. It is written under a
                                              temporary name and then renamed, so that it is there either whole or not
-                                             at all
+                                             at all. A link stays, and the file that it names is replaced; a pipe or a
+                                             device, such as /dev/stdout, is written into
      file_create(&file, path, error), file_write(file, bytes, size, path, error), file_finish(file, ok, path, error)
                                              write a file in pieces; with ok = false, or when it fails, file_finish
                                              removes it
@@ -265,19 +266,33 @@ static inline bool file_flush_folder(const char *path, char *error) {
     return ok;
 }
 
+/* Writes into what is at path, and creates a file if there is nothing. */
+static inline bool file_write_into(const char *path, const void *bytes, size_t size, char *error) {
+    int file;
+    return file_create(&file, path, error) &&
+           file_finish(file, file_write(file, bytes, size, path, error), path, error);
+}
+
 static inline bool file_write_whole(const char *path, const void *bytes, size_t size, char *error) {
     char part[FILE_PATH_SIZE], folder[FILE_PATH_SIZE];
-    int file;
-    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
-        return file_fail(error, "the path '%.200s...' is too long; use a shorter name", path);
-    unlink(part); /* left by a program that was killed */
-    if (!file_create(&file, part, error)) return false;
-    if (!file_finish(file, file_write(file, bytes, size, part, error), part, error)) return false;
-    if (rename(part, path) != 0) {
-        file_fail(error, "cannot rename '%s' to '%s': %s", part, path, strerror(errno));
-        unlink(part);
-        return false;
+    struct stat about;
+    const bool exists = stat(path, &about) == 0;
+    if (exists && !S_ISREG(about.st_mode)) return file_write_into(path, bytes, size, error);
+    char *real = exists ? realpath(path, NULL) : NULL; /* what a link leads to */
+    const char *target = real ? real : path;
+    bool ok = snprintf(part, sizeof part, "%s.part", target) < (int)sizeof part;
+    if (!ok)
+        file_fail(error, "the path '%.200s...' is too long; use a shorter name", target);
+    else {
+        unlink(part); /* left by a program that was killed */
+        ok = file_write_into(part, bytes, size, error);
     }
+    if (ok && rename(part, target) != 0) {
+        ok = file_fail(error, "cannot rename '%s' to '%s': %s", part, target, strerror(errno));
+        unlink(part);
+    }
+    free(real);
+    if (!ok) return false;
     memcpy(folder, part, sizeof folder); /* dirname may change what it is given */
     return file_flush_folder(dirname(folder), error);
 }

@@ -53,7 +53,7 @@ static void check_backward(void) {
     }
     if (!check_array("attention_row_backward", "ds", ds, want_ds, COUNT) && check_same(ds, without_r, COUNT))
         printf("    ds_j is a_j da_j here: a larger s_j also makes every other weight smaller; subtract "
-               "r = sum_d do_d o_d from da_j\n");
+               "mu = sum_d do_d o_d from da_j\n");
 }
 
 int main(void) {

@@ -93,8 +93,9 @@ static void check_backward(void) {
     if (check_same(ds, standard_ds, COUNT))
         printf("    this is the gradient of standard attention: ds_j is the sum over d of do_d (p_jd - a_j)\n");
     if (check_same(ds, without_r, COUNT))
-        printf("    ds_j is a_j da_j here: subtract r = sum_d do_d from da_j, because the weights of the row add up to "
-               "1\n");
+        printf(
+            "    ds_j is a_j da_j here: subtract mu = sum_d do_d from da_j, because the weights of the row add up to "
+            "1\n");
 }
 
 int main(void) {
