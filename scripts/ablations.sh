@@ -98,6 +98,7 @@ whole jobs "$jobs" 1 64
 whole steps "$steps" 8 1000000
 [ -n "$out" ] || wrong "--out is empty"
 [ -n "$data$table_only" ] || wrong "--data=DIR is missing; it names a folder that ./prepare wrote"
+[ -z "$table_only" ] || [ -d "$out" ] || wrong "--out=$out: there is no such folder"
 [ -z "$data" ] || [ -d "$data" ] || wrong "--data=$data: there is no such folder"
 report=$(dirname "$program")/report
 command -v "$program" > /dev/null || stop "there is no program $program; make builds it, and --program names another"

@@ -256,24 +256,28 @@ static void test_ablations_are_compared(void) {
     code = ablations_run(output, sizeof output, data, "--table --only=laser");
     CHECK(code == 0 && count_of(output, "\n| ") == 3 && strstr(output, " to "), "code %d: %s", code, output);
 
-    static const char *const wrong[][2] = {
-        {"--only=lazer", "there is no row 'lazer'; the rows are standard laser "},
-        {"--seeds=1", "--seeds=1: expected a whole number from 2"},
-        {"--steps=9", "was made with other settings (--steps=8"},
-        {"--sedes=3", "unknown option '--sedes=3'"},
-        {"--data=/nowhere", "there is no such folder"},
-        {"--only=,", "--only=, names no row"},
-        {"-- --lr=1e-3", "--lr=1e-3 after --: scripts/ablations.sh gives each run its own"},
-        {"-- --steps 8", "--steps after --: it stands before --"},
+    static const struct {
+        const char *arguments, *says;
+        int code;
+    } wrong[] = {
+        {"--only=lazer", "there is no row 'lazer'; the rows are standard laser ", 2},
+        {"--seeds=1", "--seeds=1: expected a whole number from 2", 2},
+        {"--steps=9", "was made with other settings (--steps=8", 2},
+        {"--sedes=3", "unknown option '--sedes=3'", 2},
+        {"--data=/nowhere", "there is no such folder", 2},
+        {"--only=,", "--only=, names no row", 2},
+        {"--table --out=/nowhere", "--out=/nowhere: there is no such folder", 2},
+        {"-- --lr=1e-3", "--lr=1e-3 after --: scripts/ablations.sh gives each run its own", 2},
+        {"-- --steps 8", "--steps after --: it stands before --", 2},
         /* of a row that would be trained last, and before anything is written */
-        {"--out=/nowhere/x --only=diff", "the row diff: num_attention_heads (--heads) is 3"},
-        {"--program=/nowhere", "there is no program /nowhere"},
-        {"--out=/proc/self/none --only=standard", "--out=/proc/self/none: cannot write there"},
+        {"--out=/nowhere/x --only=diff", "the row diff: num_attention_heads (--heads) is 3", 2},
+        {"--program=/nowhere", "there is no program /nowhere", 1},
+        {"--out=/proc/self/none --only=standard", "--out=/proc/self/none: cannot write there", 1},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        code = ablations_run(output, sizeof output, data, wrong[i][0]);
-        CHECK((code == 2 || i > 8) && strstr(output, wrong[i][1]), "%s: code %d: %s", wrong[i][0], code,
-              output);
+        code = ablations_run(output, sizeof output, data, wrong[i].arguments);
+        CHECK(code == wrong[i].code && strstr(output, wrong[i].says), "%s: code %d: %s", wrong[i].arguments,
+              code, output);
     }
     snprintf(arguments, sizeof arguments, "--out=%s --only=laser", data); /* holds shards */
     code = ablations_run(output, sizeof output, data, arguments);

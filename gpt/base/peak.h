@@ -93,6 +93,7 @@ static inline double peak_loop(bool bf16, long rounds, float *sink) {
 static inline double peak_once(bool bf16, int threads) {
     double operations = 0, start = seconds_now();
     float sink = 0;
+    (void)threads; /* is not read without OpenMP */
 #pragma omp parallel num_threads(threads) reduction(+ : operations, sink)
     operations += peak_loop(bf16, 500000, &sink);
     return sink != 0 ? operations / (seconds_now() - start) : 0;
