@@ -103,7 +103,7 @@ scripts/fetch_c4.sh *                   => run + --url=file://$clone/published
 ./report --expect=docs/*                => no: these are the losses of the whole demo
 ./report *                              => run
 scripts/ab.sh *                         => run + $tiny
-scripts/ablations.sh *                  => run + --seeds=2 --steps=8 --only=laser -- $model --threads=1
+scripts/ablations.sh *                  => run + --seeds=2 --steps=8 --only=laser --out=runs/ablations-$RANDOM -- $model --threads=1
 scripts/reproduce_c4_301m.sh *          => run + --scale=1/1000000 --on=cpu --text=crawl.jsonl.gz --yes --out=runs/reproduced-$RANDOM
 scripts/run_resilient.sh COMMAND...     => run ... ./train_gpt --data=data/mine --out=runs/resilient $tiny
 scripts/scaling_model.sh gpus           => run
