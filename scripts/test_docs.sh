@@ -203,7 +203,7 @@ foreign=' model tasks device outtype logdir mca hostfile map-by bind-to kill-on-
 
 # Files that programs make, that belong to other projects, or that docs/add-an-attention.md tells its reader to write.
 made='bench.json bench_gpu.json nccl.h vocab.json merges.txt spiece.model tokenizer.json config.json model.safetensors shards.json
-gpt/math/attention_sigmoid.h cuda/attention_sigmoid.cuh
+attention_sigmoid.h attention_sigmoid.cuh
 report.html loss.png log.jsonl summary.json trainer_state.json optimizer_state.json runs/ data/ build/ include/ lib/ packages/'
 
 # Prints every option of our programs: those in their tables, --help and --version, and those that scripts and programs without

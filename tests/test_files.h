@@ -166,7 +166,9 @@ static void test_files_read_and_write_whole(void) {
     free(text);
     snprintf(other, sizeof other, "%s/folder", folder);
     REQUIRE(mkdir(other, 0777) == 0, "%s", strerror(errno));
-    CHECK(!file_write_whole(other, "new", 3, error) && strstr(error, "/folder' is a folder, expected a file"),
+    CHECK(!file_write_whole(other, "new", 3, error) && strstr(error, "cannot rename"), "%s", error);
+    CHECK(!file_write_output(other, "new", 3, error) &&
+              strstr(error, "/folder' is a folder, expected a file"),
           "%s", error);
     test_command(output, sizeof output, "ls %s", folder);
     CHECK(strcmp(output, "empty\nfive\nfolder\n") == 0, "left: %s", output);
@@ -187,7 +189,7 @@ static void test_files_links_and_devices_stay(void) {
     snprintf(file, sizeof file, "%s", files_put(folder, "file", "old"));
     snprintf(link, sizeof link, "%s/link", folder);
     REQUIRE(symlink("file", link) == 0, "%s", strerror(errno));
-    CHECK(file_write_whole(link, "new", 3, error), "%s", error);
+    CHECK(file_write_output(link, "new", 3, error), "%s", error);
     char *text = file_read(file, FILE_REGULAR, 5, &size, error);
     CHECK(text && strcmp(text, "new") == 0, "%s", text ? text : error);
     free(text);
@@ -196,7 +198,7 @@ static void test_files_links_and_devices_stay(void) {
     char full[FILE_PATH_SIZE];
     snprintf(full, sizeof full, "%s/full", folder);
     REQUIRE(symlink("/dev/full", full) == 0, "%s", strerror(errno));
-    CHECK(!file_write_whole(full, "new", 3, error) && strstr(error, "/full': No space left on device"), "%s",
+    CHECK(!file_write_output(full, "new", 3, error) && strstr(error, "/full': No space left on device"), "%s",
           error);
     CHECK(stat(full, &about) == 0 && S_ISCHR(about.st_mode), "the device was replaced");
 #endif

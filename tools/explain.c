@@ -105,7 +105,7 @@ static void write_page(const char *path, const ExplainPage *page) {
     if (!f) die("no memory to write '%s'", path);
     explain_write_page(f, page);
     check_fclose(f, path);
-    if (!file_write_whole(path, text, size, error))
+    if (!file_write_output(path, text, size, error))
         die("%s; name a file in a folder that exists: --out=FILE", error);
     printf("page    %s, %.0f KiB\n", check_shown(name, path), ceil((double)size / 1024));
     free(text);

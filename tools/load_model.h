@@ -119,7 +119,7 @@ void checkpoint_find(const char *name, char folder[CHECKPOINT_PATH_SIZE]) {
 static inline void json_option_write(const char *path, cJSON *json) {
     char error[FILE_ERROR_SIZE], *text = cJSON_Print(json);
     if (!text) die("no memory to write '%s'", path);
-    if (!file_write_whole(path, text, strlen(text), error))
+    if (!file_write_output(path, text, strlen(text), error))
         die("%s; name a file in a folder that exists: --json=FILE", error);
     cJSON_free(text), cJSON_Delete(json);
 }

@@ -23,8 +23,11 @@
      file_write_whole(path, bytes, size, error)
                                              writes a small file and brings it to the disk. It is written under a
                                              temporary name and then renamed, so that it is there either whole or not
-                                             at all. A link stays, and the file that it names is replaced; a pipe or a
-                                             device, such as /dev/stdout, is written into
+                                             at all
+     file_write_output(path, bytes, size, error)
+                                             the same for a path that the user named: a link stays, and the file that
+                                             it names is replaced; a pipe or a device, such as /dev/stdout, is written
+                                             into
      file_create(&file, path, error), file_write(file, bytes, size, path, error), file_finish(file, ok, path, error)
                                              write a file in pieces; with ok = false, or when it fails, file_finish
                                              removes it
@@ -275,26 +278,27 @@ static inline bool file_write_into(const char *path, const void *bytes, size_t s
 
 static inline bool file_write_whole(const char *path, const void *bytes, size_t size, char *error) {
     char part[FILE_PATH_SIZE], folder[FILE_PATH_SIZE];
+    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+        return file_fail(error, "the path '%.200s...' is too long; use a shorter name", path);
+    unlink(part); /* left by a program that was killed */
+    if (!file_write_into(part, bytes, size, error)) return false;
+    if (rename(part, path) != 0) {
+        file_fail(error, "cannot rename '%s' to '%s': %s", part, path, strerror(errno));
+        unlink(part);
+        return false;
+    }
+    memcpy(folder, part, sizeof folder); /* dirname may change what it is given */
+    return file_flush_folder(dirname(folder), error);
+}
+
+static inline bool file_write_output(const char *path, const void *bytes, size_t size, char *error) {
     struct stat about;
     const bool exists = stat(path, &about) == 0;
     if (exists && !S_ISREG(about.st_mode)) return file_write_into(path, bytes, size, error);
-    char *real = exists ? realpath(path, NULL) : NULL; /* what a link leads to */
-    const char *target = real ? real : path;
-    bool ok = snprintf(part, sizeof part, "%s.part", target) < (int)sizeof part;
-    if (!ok)
-        file_fail(error, "the path '%.200s...' is too long; use a shorter name", target);
-    else {
-        unlink(part); /* left by a program that was killed */
-        ok = file_write_into(part, bytes, size, error);
-    }
-    if (ok && rename(part, target) != 0) {
-        ok = file_fail(error, "cannot rename '%s' to '%s': %s", part, target, strerror(errno));
-        unlink(part);
-    }
-    free(real);
-    if (!ok) return false;
-    memcpy(folder, part, sizeof folder); /* dirname may change what it is given */
-    return file_flush_folder(dirname(folder), error);
+    char *target = exists ? realpath(path, NULL) : NULL; /* what a link leads to */
+    const bool ok = file_write_whole(target ? target : path, bytes, size, error);
+    free(target);
+    return ok;
 }
 
 static inline bool file_make_folders(const char *path, char *error) {
